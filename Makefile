@@ -1,0 +1,42 @@
+# make demo      the whole path on videos made here: encode, train, sample (under 10 minutes on 2 cores)
+# make test      lint, types and the default tests (under 5 minutes, no network, no GPU)
+# make test-all  the slow tests too
+# Each sets up .venv/ first, from constraints.txt, where it is missing or out of date.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+
+.PHONY: demo test test-all lint
+
+demo: .venv/installed
+	rm -rf $(DEMO)
+	$(BIN)/python -m vidlat.video.phantom $(DEMO)/videos > /dev/null
+	$(BIN)/vidlat encode --input $(DEMO)/videos --out $(DEMO)/latents.zarr --vae tiny --size 64
+	$(BIN)/vidlat train --latents $(DEMO)/latents.zarr --out $(DEMO)/run --steps 500 \
+		--learning-rate 5e-4 --ema-decay 0.99 --validate-every 100
+	$(BIN)/vidlat sample --run $(DEMO)/run --out $(DEMO)/samples -n 6
+	@echo
+	@echo "videos          $(DEMO)/videos"
+	@echo "cache           $(DEMO)/latents.zarr      look: $(BIN)/vidlat info $(DEMO)/latents.zarr"
+	@echo "run             $(DEMO)/run               look: $(BIN)/tensorboard --logdir $(DEMO)/run"
+	@echo "sample videos   $(DEMO)/samples"
+	@echo "contact sheet   $(DEMO)/samples/contact_sheet.png"
+
+test: lint
+	$(BIN)/pytest -q
+
+test-all: lint
+	$(BIN)/pytest -q -m ''
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "vidlat needs Python 3.11 or newer; name one: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,373 @@
+"""Published weights: fetched whole and proven, or refused in one line that names the ways out."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+from hub import COMMIT, closed_port
+
+from vidlat.encode import checkpoint_file, weights
+from vidlat.encode.checkpoint_file import check_file_hash, record_path
+from vidlat.encode.weights import (
+    PUBLISHED_WEIGHTS,
+    check_weights,
+    fetch_weights,
+    list_weights,
+    resolve_weights,
+)
+from vidlat.errors import WeightsError
+
+NAME = "nv-generate-ct"
+FILE = PUBLISHED_WEIGHTS[NAME].file
+PINNED = PUBLISHED_WEIGHTS["maisi"].file
+CONTENT = bytes(range(256)) * 40
+OTHER = b"other weights" * 700
+
+
+def key(file):
+    return file.repo, file.filename
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def silent(line):
+    pass
+
+
+def states():
+    return {entry.name: state for entry, state in list_weights()}
+
+
+def usable_bytes(cache):
+    """Every complete file of the cache, as any program that shares it could open it."""
+    files = (path for path in cache.rglob("*") if path.is_file() and "snapshots" in path.parts)
+    return [path.read_bytes() for path in files]
+
+
+def refusal(call, *args):
+    """The message of the WeightsError a call raises; it must be one line."""
+    with pytest.raises(WeightsError) as caught:
+        call(*args)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def served(hub, use_hub):
+    """The hub with the weights no hash is published of, and the local cache."""
+    hub.files[key(FILE)] = CONTENT
+    return use_hub
+
+
+def test_fetched_weights_are_the_served_bytes_where_other_programs_find_them(served):
+    from huggingface_hub import hf_hub_download
+
+    path = fetch_weights(NAME, silent)
+    assert path.read_bytes() == CONTENT
+    assert path.resolve().name == sha256(CONTENT)
+    assert hf_hub_download(FILE.repo, FILE.filename, local_files_only=True) == str(path)
+    assert not list(served.rglob("*.incomplete"))
+    assert states() == {"maisi": "absent", NAME: "cached", "nv-generate-mr": "absent"}
+
+
+def test_pinned_weights_are_fetched_when_their_hash_is_the_pinned_one(hub, use_hub, monkeypatch):
+    entry = PUBLISHED_WEIGHTS["maisi"]
+    pinned = weights.HubFile(
+        repo="a/b", revision="1.0.0", filename="models/autoencoder.pt", sha256=sha256(CONTENT)
+    )
+    monkeypatch.setitem(
+        PUBLISHED_WEIGHTS,
+        "maisi",
+        weights.PublishedWeights(name="maisi", file=pinned, licence=entry.licence, licence_url="page"),
+    )
+    hub.files[key(pinned)] = CONTENT
+    assert resolve_weights("maisi", silent).read_bytes() == CONTENT
+    assert check_weights("maisi")[1] == sha256(CONTENT)
+
+
+def test_licence_is_shown_before_the_first_request(hub, served):
+    shown = []
+    fetch_weights(NAME, lambda line: shown.append((line, len(hub.requests))))
+    ((line, num_requests),) = shown
+    assert num_requests == 0
+    assert "NVIDIA Open Model License" in line
+    assert "https://huggingface.co/nvidia/NV-Generate-CT" in line
+
+
+def test_licence_goes_to_stderr_unless_told_otherwise(served, capsys):
+    fetch_weights(NAME)
+    captured = capsys.readouterr()
+    assert PUBLISHED_WEIGHTS[NAME].notice in captured.err
+    assert captured.out == ""
+
+
+def test_weights_in_the_cache_are_used_without_asking_the_hub(hub, served):
+    path = resolve_weights(NAME, silent)
+    hub.requests.clear()
+    assert resolve_weights(NAME, pytest.fail) == path
+    assert fetch_weights(NAME, pytest.fail) == path
+    assert check_weights(NAME) == (path, sha256(CONTENT))
+    assert hub.requests == []
+
+
+def test_cut_connection_is_resumed_with_a_range_request(hub, served):
+    hub.cuts = [5000]
+    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+    assert [request.range for request in hub.downloads()] == [None, "bytes=5000-"]
+    assert COMMIT in hub.downloads()[1].path
+
+
+def test_interrupted_download_goes_on_at_the_next_fetch(hub, served):
+    hub.cuts = [5000, *[0] * 9]
+    message = refusal(fetch_weights, NAME, silent)
+    assert f"5000 of {len(CONTENT)} bytes are kept" in message
+    assert states()[NAME] == "absent"
+    assert usable_bytes(served) == []
+    hub.cuts.clear()
+    hub.requests.clear()
+    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+    assert [request.range for request in hub.downloads()] == ["bytes=5000-"]
+
+
+def test_damaged_partial_file_is_thrown_away_and_the_next_fetch_is_right(hub, served):
+    blobs = checkpoint_file.repo_folder(FILE) / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{sha256(CONTENT)}.incomplete").write_bytes(b"x" * 5000)
+    assert "fetch again" in refusal(fetch_weights, NAME, silent)
+    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+
+
+def test_partial_file_longer_than_the_whole_is_thrown_away(hub, served):
+    blobs = checkpoint_file.repo_folder(FILE) / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{sha256(CONTENT)}.incomplete").write_bytes(CONTENT + b"x")
+    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+
+
+def test_bytes_that_are_not_the_stated_ones_are_removed_and_never_used(hub, use_hub):
+    hub.files[key(PINNED)] = CONTENT
+    hub.stated_sha256 = PINNED.sha256
+    for attempt in (fetch_weights, resolve_weights):
+        message = refusal(attempt, "maisi", silent)
+        assert sha256(CONTENT) in message
+        assert PINNED.sha256 in message
+        assert usable_bytes(use_hub) == []
+        assert not any((checkpoint_file.repo_folder(PINNED) / "blobs").iterdir())
+    assert states()["maisi"] == "absent"
+
+
+def test_another_file_than_the_pinned_one_is_refused_before_it_is_downloaded(hub, use_hub):
+    hub.files[key(PINNED)] = CONTENT
+    message = refusal(fetch_weights, "maisi", silent)
+    assert message.startswith("maisi: ")
+    assert sha256(CONTENT) in message
+    assert PINNED.sha256 in message
+    assert hub.downloads() == []
+
+
+def test_hash_of_the_first_use_is_kept_and_another_one_refused_by_name(hub, served):
+    fetch_weights(NAME, silent).unlink()
+    hub.files[key(FILE)] = OTHER
+    message = refusal(fetch_weights, NAME, silent)
+    assert message.startswith(f"{NAME}: ")
+    assert sha256(CONTENT) in message
+    assert sha256(OTHER) in message
+    assert str(record_path(FILE)) in message
+    assert len(hub.downloads()) == 1
+    record_path(FILE).unlink()
+    assert fetch_weights(NAME, silent).read_bytes() == OTHER
+
+
+def test_file_another_program_downloaded_is_proven_by_the_hash_the_hub_stated(hub, served):
+    from huggingface_hub import hf_hub_download
+
+    path = hf_hub_download(FILE.repo, FILE.filename)
+    assert str(resolve_weights(NAME, pytest.fail)) == path
+    assert checkpoint_file.read_record(FILE)["sha256"] == sha256(CONTENT)
+
+
+def test_damaged_file_in_the_cache_is_refused_and_replaced_by_a_fetch(served):
+    path = fetch_weights(NAME, silent)
+    path.write_bytes(OTHER)
+    assert states()[NAME] == "wrong"
+    for use in (resolve_weights, check_weights):
+        assert f"`vidlat weights fetch {NAME}`" in refusal(use, NAME)
+    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+    assert states()[NAME] == "cached"
+
+
+def test_damaged_copy_in_a_cache_without_links_is_replaced_by_a_fetch(served):
+    path = fetch_weights(NAME, silent)
+    path.unlink()
+    path.write_bytes(OTHER)
+    assert states()[NAME] == "wrong"
+    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+
+
+def test_unchanged_file_is_not_hashed_again_but_a_touched_one_is(served, monkeypatch):
+    path = fetch_weights(NAME, silent)
+    hashed = []
+    true_sha256_of = checkpoint_file.sha256_of
+    monkeypatch.setattr(
+        checkpoint_file, "sha256_of", lambda path: (hashed.append(path), true_sha256_of(path))[1]
+    )
+    resolve_weights(NAME)
+    assert hashed == []
+    os.utime(path, ns=(1, 1))
+    resolve_weights(NAME)
+    assert hashed == [path]
+    check_weights(NAME)
+    assert hashed == [path, path]
+
+
+def test_cache_that_takes_no_record_is_used_all_the_same(served):
+    path = fetch_weights(NAME, silent)
+    record_path(FILE).unlink()
+    record_path(FILE).with_suffix(".draft").mkdir()
+    assert resolve_weights(NAME) == path
+    assert not record_path(FILE).exists()
+
+
+def test_unreadable_record_is_named_not_silently_trusted_anew(served):
+    fetch_weights(NAME, silent)
+    record_path(FILE).write_text("{")
+    assert str(record_path(FILE)) in refusal(resolve_weights, NAME)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((404, "EntryNotFound"), "no such repository, revision or file"),
+        ((404, "RevisionNotFound"), "no such repository, revision or file"),
+        ((404, "RepoNotFound"), "no such repository, revision or file"),
+        ((404, ""), "no such repository, revision or file"),
+        ((401, "RepoNotFound"), "log in"),
+        ((401, "GatedRepo"), "log in"),
+        ((403, "GatedRepo"), "log in"),
+        ((403, ""), "log in"),
+        ((500, ""), "answered 500"),
+    ],
+)
+def test_refusal_of_the_hub_is_one_line_with_the_ways_out(hub, served, answer, words):
+    hub.refusal = answer
+    message = refusal(resolve_weights, NAME, silent)
+    assert words in message
+    assert hub.endpoint in message
+    for way_out in (f"`vidlat weights fetch {NAME}`", "`--vae PATH`", "`--vae tiny`"):
+        assert way_out in message
+
+
+def test_server_that_is_no_hub_is_named(hub, served):
+    hub.headless = True
+    assert "is it a hub?" in refusal(fetch_weights, NAME, silent)
+
+
+def test_hub_that_never_answers_is_given_up(hub, served, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.1)
+    hub.silent = True
+    assert "did not answer in 0.1 seconds" in refusal(fetch_weights, NAME, silent)
+
+
+def test_endpoint_that_is_no_address_is_named(served, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "nowhere/{repo_id}{revision}{filename}")
+    assert "check the network, proxy and HF_ENDPOINT" in refusal(fetch_weights, NAME, silent)
+
+
+def test_cache_that_cannot_be_written_is_named(served):
+    served.parent.mkdir()
+    served.write_text("a file where the cache should be")
+    assert str(served) in refusal(fetch_weights, NAME, silent)
+
+
+def run_with(environment, name):
+    """`resolve_weights(name)` in a new process: huggingface_hub reads the environment when imported."""
+    script = (
+        "import sys\n"
+        "from vidlat.encode.weights import resolve_weights\n"
+        "from vidlat.errors import WeightsError\n"
+        "try:\n"
+        "    print(resolve_weights(sys.argv[1]))\n"
+        "except WeightsError as error:\n"
+        "    sys.exit(f'refused: {error}')\n"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return subprocess.run(
+        [sys.executable, "-c", script, name],
+        env={**inherited, "NO_PROXY": "127.0.0.1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_environment_decides_hub_cache_and_offline(hub, tmp_path):
+    hub.files[key(FILE)] = CONTENT
+    environment = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.endpoint}
+    online = run_with(environment, NAME)
+    assert online.returncode == 0, online.stderr
+    assert "Licence: NVIDIA Open Model License" in online.stderr
+    path = online.stdout.strip()
+    assert path.startswith(str(tmp_path / "hf" / "hub"))
+
+    hub.requests.clear()
+    offline = {**environment, "HF_HUB_OFFLINE": "1"}
+    cached = run_with(offline, NAME)
+    assert (cached.returncode, cached.stdout.strip()) == (0, path)
+    absent = run_with(offline, "maisi")
+    assert absent.returncode == 1
+    assert "HF_HUB_OFFLINE forbids" in absent.stderr
+    assert "`--vae tiny`" in absent.stderr
+    assert "Traceback" not in absent.stderr
+    assert hub.requests == []
+
+
+def test_missing_network_is_one_line_with_the_ways_out(tmp_path):
+    endpoint = closed_port()
+    result = run_with({"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint}, "maisi")
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("refused: maisi: ")
+    assert f"{endpoint} cannot be reached" in last
+    assert "`vidlat weights fetch maisi`" in last
+    assert "Traceback" not in result.stderr
+
+
+def test_path_means_that_file(tmp_path):
+    path = tmp_path / "my.safetensors"
+    path.write_bytes(b"")
+    assert resolve_weights(str(path)) == path
+
+
+def test_neither_a_name_nor_a_file_is_refused_with_the_names(tmp_path):
+    message = refusal(resolve_weights, str(tmp_path / "none.pt"))
+    assert str(tmp_path / "none.pt") in message
+    assert "maisi, nv-generate-ct, nv-generate-mr, tiny" in message
+    assert "known are maisi" in refusal(fetch_weights, "tiny")
+
+
+def test_tiny_is_the_file_in_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights.resources, "files", {"vidlat.encode": tmp_path}.get)
+    assert "the package holds no tiny.safetensors" in refusal(resolve_weights, "tiny")
+    (tmp_path / "tiny.safetensors").write_bytes(b"")
+    assert resolve_weights("tiny") == tmp_path / "tiny.safetensors"
+
+
+def test_file_hash_is_sha256_of_the_bytes(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    # The test vector of FIPS 180-4.
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    check_file_hash(path, expected)
+    message = refusal(check_file_hash, path, "0" * 64)
+    assert expected in message
+    assert "0" * 64 in message
+    assert "cannot be read" in refusal(check_file_hash, tmp_path, expected)

@@ -1,0 +1,99 @@
+"""Small caches with known content, for every test of the store."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vidlat.store.schema import CacheSchema, CacheSettings
+from vidlat.store.statistics import latent_statistics
+from vidlat.store.writer import CacheWriter, write_shards
+from vidlat.types import FailureRecord, LatentPosterior, VideoRecord
+
+SETTINGS = CacheSettings(
+    vae_hash="0123abcd",
+    vae_config={"latent_channels": 2, "num_channels": [8, 16]},
+    stack=4,
+    size=12,
+    fit="crop",
+    encode_precision="float32",
+    preprocess_version=1,
+)
+
+SCHEMA = CacheSchema(
+    settings=SETTINGS,
+    vae_name="tiny",
+    vae_licence="Apache-2.0",
+    vae_path="tiny.safetensors",
+    time_compression=4,
+    space_compression=4,
+    latent_dim=2,
+    latent_height=3,
+    latent_width=5,
+    chunk_frames=4,
+    shard_frames=8,
+)
+
+
+def random_posterior(num_latent_frames: int, seed: int = 0) -> LatentPosterior:
+    rng = np.random.default_rng([seed, num_latent_frames])
+    shape = (2, num_latent_frames, 3, 5)
+    mean = rng.standard_normal(shape).astype(np.float32)
+    return LatentPosterior(mean=mean, std=rng.uniform(0.1, 1, shape).astype(np.float32))
+
+
+def record_of(video_id: str, start: int, posterior: LatentPosterior, **changes) -> VideoRecord:
+    num_latent_frames = posterior.mean.shape[1]
+    statistics = latent_statistics(posterior.mean, posterior.std, num_latent_frames)
+    values = {
+        "video_id": video_id,
+        "start": start,
+        "stop": start + num_latent_frames,
+        "num_frames": 4 * num_latent_frames,
+        "fps": 29.97,
+        "pts_seconds": None,
+        "source_path": f"/videos/{video_id}",
+        "source_num_bytes": 1000,
+        "source_mtime_ns": 1_700_000_000_123_456_789,
+        "source_sha256": "ab" * 32,
+        "source_height": 480,
+        "source_width": 640,
+        "warnings": (),
+        "versions": {"torch": "2.13.0", "vidlat": "0.1.0"},
+        "device": "cpu",
+        "batch": 8,
+        **dataclasses.asdict(statistics),
+    }
+    return VideoRecord(**values | changes)
+
+
+def failure_of(video_id: str, reason: str = "no frame decodes") -> FailureRecord:
+    return FailureRecord(
+        video_id=video_id,
+        source_path=f"/videos/{video_id}",
+        source_num_bytes=7,
+        source_mtime_ns=1,
+        kind="unreadable",
+        reason=reason,
+    )
+
+
+def add_videos(path: Path, videos: dict[str, LatentPosterior]) -> list[VideoRecord]:
+    """One batch, from reservation to commit."""
+    writer = CacheWriter(path)
+    posteriors = list(videos.values())
+    start = writer.reserve(writer.schema.num_shards(frames_of(posteriors)))
+    ranges = write_shards(path, start, posteriors)
+    records = [
+        record_of(video_id, first, posterior)
+        for (video_id, posterior), (first, _) in zip(videos.items(), ranges, strict=True)
+    ]
+    writer.commit(records)
+    return records
+
+
+def frames_of(posteriors: Sequence[LatentPosterior]) -> list[int]:
+    return [posterior.mean.shape[1] for posterior in posteriors]

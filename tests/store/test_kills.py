@@ -1,0 +1,189 @@
+"""A kill between any two file operations leaves a cache that opens, with what was committed and no more."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from itertools import count
+
+import numpy as np
+import pytest
+import zarr
+from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of
+
+from vidlat.store import log as log_module
+from vidlat.store.files import create_file
+from vidlat.store.reader import open_cache
+from vidlat.store.writer import CacheWriter, create_cache, write_shards
+
+OPERATIONS = [
+    (os, "fsync"),
+    (os, "link"),
+    (pathlib.Path, "rename"),
+    (pathlib.Path, "unlink"),
+    (pathlib.Path, "mkdir"),
+]
+
+
+class Killed(BaseException):
+    """No error that the code could handle: the process is gone."""
+
+
+def runs_to_its_end(operation, step, monkeypatch):
+    """Run `operation` and kill it before its file operation number `step`; True if it has no more of them."""
+    steps = count()
+    with monkeypatch.context() as patch:
+        for owner, name in OPERATIONS:
+            real = getattr(owner, name)
+
+            def dies(*args, real=real, **kwargs):
+                if next(steps) == step:
+                    raise Killed
+                return real(*args, **kwargs)
+
+            patch.setattr(owner, name, dies)
+        try:
+            operation()
+        except Killed:
+            return False
+    return True
+
+
+def every_kill(operation, monkeypatch):
+    """Kill `operation` at each of its steps in turn, then let it end; yields after each."""
+    for step in count():
+        ended = runs_to_its_end(operation, step, monkeypatch)
+        yield step
+        if ended:
+            assert step > 2
+            return
+
+
+def test_creation_killed_at_any_step_leaves_nothing_or_a_whole_cache(tmp_path, monkeypatch):
+    for step in count():
+        path = tmp_path / f"{step}.zarr"
+        ended = runs_to_its_end(lambda path=path: create_cache(path, SCHEMA), step, monkeypatch)
+        if not path.exists():
+            create_cache(path, SCHEMA)
+        assert open_cache(path).schema == SCHEMA
+        assert zarr.open_group(path, mode="r")["mean"].shape == (2, 0, 3, 5)
+        assert [file.name for file in tmp_path.iterdir() if file.name.startswith(f".{step}.")] == []
+        if ended:
+            assert step > 10
+            return
+
+
+def test_reservation_killed_at_any_step_hands_no_frame_out_twice(cache_path, monkeypatch):
+    writer, taken = CacheWriter(cache_path), set()
+    committed = {record.video_id for record in add_videos(cache_path, {"a.mp4": random_posterior(3)})}
+    taken.update(range(8))
+    for step in every_kill(lambda: CacheWriter(cache_path).reserve(2), monkeypatch):
+        group = zarr.open_group(cache_path, mode="r")
+        assert group["mean"].shape == group["std"].shape
+        assert set(open_cache(cache_path).records()) == committed
+        own = [len(zarr.open_array(cache_path / name, mode="r")[0]) for name in ("mean", "std")]
+        assert len(taken) <= group["mean"].shape[1] <= min(own)
+        video = random_posterior(9, seed=step)
+        start = writer.reserve(2)
+        assert start >= max(own)
+        frames = set(range(start, start + 2 * SCHEMA.shard_frames))
+        assert not frames & taken
+        taken |= frames
+        ((first, _),) = write_shards(cache_path, start, [video])
+        writer.commit([record_of(f"{step}.mp4", first, video)])
+        committed.add(f"{step}.mp4")
+        np.testing.assert_array_equal(
+            open_cache(cache_path).read_latents(f"{step}.mp4").mean, video.mean.astype(np.float16)
+        )
+    group = zarr.open_group(cache_path, mode="r", use_consolidated=False)
+    assert group["mean"].shape == group["std"].shape
+
+
+def test_record_file_is_never_written_over(tmp_path):
+    create_file(tmp_path / "record", b"first", tmp_path / "partial")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "record", b"second", tmp_path / "partial")
+    assert (tmp_path / "record").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("kind", ["commit", "record_failures"])
+def test_commit_killed_at_any_step_happened_wholly_or_not_at_all(cache_path, monkeypatch, kind):
+    def seen():
+        cache = open_cache(cache_path)
+        return set(cache.records()) if kind == "commit" else set(cache.failures())
+
+    def batch():
+        ids = [f"{batch_number}-{i}.mp4" for i in range(3)]
+        if kind == "commit":
+            CacheWriter(cache_path).commit([record_of(id, 0, random_posterior(3)) for id in ids])
+        else:
+            CacheWriter(cache_path).record_failures([failure_of(id) for id in ids])
+        return set(ids)
+
+    batch_number, committed = 0, set()
+    for _ in every_kill(batch, monkeypatch):
+        new = seen() - committed
+        assert new in (set(), {f"{batch_number}-{i}.mp4" for i in range(3)})
+        assert seen() >= committed
+        # The next commit must not write into what the kill has left.
+        committed |= new
+        batch_number += 1
+        committed |= batch()
+        assert seen() == committed
+        batch_number += 1
+
+
+def test_merge_killed_at_any_step_loses_no_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 4)
+    video = random_posterior(3)
+    for step in count():
+        path = tmp_path / f"{step}.zarr"
+        create_cache(path, SCHEMA)
+        for number in range(4):
+            CacheWriter(path).commit([record_of(f"{number % 3}.mp4", number, video)])
+
+        def merges(path=path):
+            CacheWriter(path).commit([record_of("new.mp4", 4, video)])
+
+        ended = runs_to_its_end(merges, step, monkeypatch)
+        old = {"0.mp4": 3, "1.mp4": 1, "2.mp4": 2}
+        assert starts_in(path) in (old, old | {"new.mp4": 4})
+        for number in range(5, 9):
+            CacheWriter(path).commit([record_of("2.mp4", number, video)])
+        assert starts_in(path) | {"new.mp4": 4} == old | {"2.mp4": 8, "new.mp4": 4}
+        if ended:
+            assert step > 10
+            return
+
+
+def starts_in(path):
+    return {video_id: record.start for video_id, record in open_cache(path).records().items()}
+
+
+DRIVER = """
+import sys
+from itertools import count
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from caches import add_videos, random_posterior
+for number in count():
+    add_videos(Path(sys.argv[1]), {f"{number:04d}.mp4": random_posterior(5 + number % 20, seed=number)})
+    print(number, flush=True)
+"""
+
+
+def test_cache_of_a_driver_killed_for_real_holds_what_it_announced(cache_path):
+    here = str(pathlib.Path(__file__).parent)
+    command = [sys.executable, "-c", DRIVER, str(cache_path), here]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        announced = [int(driver.stdout.readline()) for _ in range(6)]
+        driver.send_signal(signal.SIGKILL)
+    records = open_cache(cache_path).records()
+    assert [f"{number:04d}.mp4" for number in announced] == list(records)[:6]
+    for number, video_id in enumerate(records):
+        video = random_posterior(5 + number % 20, seed=number)
+        read = open_cache(cache_path).read_latents(video_id)
+        np.testing.assert_array_equal(read.std, video.std.astype(np.float16))
+    last = max(record.stop for record in records.values())
+    assert CacheWriter(cache_path).reserve(1) >= last

@@ -1,0 +1,226 @@
+import json
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+from caches import SCHEMA, add_videos, random_posterior, record_of
+
+from vidlat.errors import StoreError
+from vidlat.store.reader import open_cache
+from vidlat.store.writer import CacheWriter, create_cache
+
+VIDEOS = {f"{length}.mp4": random_posterior(length) for length in (3, 4, 11, 30)}
+
+
+@pytest.fixture
+def filled(cache_path):
+    add_videos(cache_path, dict(list(VIDEOS.items())[:2]))
+    add_videos(cache_path, dict(list(VIDEOS.items())[2:]))
+    return cache_path
+
+
+@pytest.mark.parametrize("video_id", VIDEOS)
+def test_video_reads_back_as_it_was_written_also_across_shards(filled, video_id):
+    read = open_cache(filled).read_latents(video_id)
+    assert read.mean.dtype == read.std.dtype == np.float16
+    np.testing.assert_array_equal(read.mean, VIDEOS[video_id].mean.astype(np.float16))
+    np.testing.assert_array_equal(read.std, VIDEOS[video_id].std.astype(np.float16))
+
+
+@pytest.mark.parametrize("num_latent_frames", [1, 4, 7, 50])
+def test_windows_equal_slices_of_their_videos_with_the_last_frame_repeated(filled, num_latent_frames):
+    cache = open_cache(filled)
+    rng = np.random.default_rng(0)
+    videos = rng.choice(list(VIDEOS), 20)
+    offsets = [int(rng.integers(VIDEOS[video].mean.shape[1])) for video in videos]
+    starts = np.array([cache.records()[v].start + o for v, o in zip(videos, offsets, strict=True)])
+    mean, std = cache.read_windows(starts, num_latent_frames)
+    assert mean.shape == std.shape == (20, 2, num_latent_frames, 3, 5)
+    for row, (video, offset) in enumerate(zip(videos, offsets, strict=True)):
+        for name, windows in (("mean", mean), ("std", std)):
+            frames = list(getattr(VIDEOS[video], name).astype(np.float16).swapaxes(0, 1))[offset:]
+            frames = (frames + [frames[-1]] * num_latent_frames)[:num_latent_frames]
+            np.testing.assert_array_equal(windows[row], np.stack(frames, axis=1))
+
+
+def test_windows_without_std_read_the_mean_alone(filled):
+    cache = open_cache(filled)
+    starts = np.array([record.start for record in cache.records().values()])
+    mean, std = cache.read_windows(starts, 3, with_std=False)
+    assert std is None
+    np.testing.assert_array_equal(mean, cache.read_windows(starts, 3)[0])
+
+
+def test_windows_asked_for_ahead_are_the_same(filled):
+    cache = open_cache(filled)
+    starts = [np.array([record.start]) for record in cache.records().values()]
+    pending = [cache.read_windows_async(start, 4) for start in starts]
+    for start, later in zip(starts, pending, strict=True):
+        np.testing.assert_array_equal(later.result(), cache.read_windows(start, 4))
+
+
+def test_no_windows_are_an_empty_batch(filled):
+    mean, std = open_cache(filled).read_windows(np.array([], dtype=np.int64), 4)
+    assert mean.shape == std.shape == (0, 2, 4, 3, 5)
+
+
+@pytest.mark.parametrize("start", [-1, 3, 19, 50, 10_000])
+def test_window_that_starts_in_no_video_is_refused(filled, start):
+    cache = open_cache(filled)
+    ranges = [(record.start, record.stop) for record in cache.records().values()]
+    assert sorted(ranges) == [(0, 3), (4, 8), (8, 19), (20, 50)]
+    with pytest.raises(StoreError, match=f"no video is recorded at latent frame {start};"):
+        cache.read_windows(np.array([0, start]), 4)
+
+
+def test_empty_cache_has_no_windows(cache_path):
+    with pytest.raises(StoreError, match="no video is recorded"):
+        open_cache(cache_path).read_windows(np.array([0]), 4)
+
+
+def test_unknown_video_is_refused_by_name(filled):
+    with pytest.raises(StoreError, match=r"holds no video 'missing\.mp4'"):
+        open_cache(filled).read_latents("missing.mp4")
+
+
+def test_counts_tell_videos_holes_and_size(filled):
+    cache = open_cache(filled)
+    assert len(cache) == 4
+    assert cache.num_latent_frames == 8 + 48
+    assert cache.num_hole_frames == 8 + 48 - (3 + 4 + 11 + 30)
+    files = [file for file in filled.rglob("*") if file.is_file()]
+    assert cache.num_bytes == sum(len(file.read_bytes()) for file in files)
+
+
+def test_growth_is_seen_by_a_cache_that_is_already_reading(filled):
+    early = open_cache(filled)
+    early.read_windows(np.array([0]), 2)
+    add_videos(filled, {"new.mp4": random_posterior(5, seed=9)})
+    # Arrays open, records not yet read: the old handle ends before the new video.
+    read = early.read_latents("new.mp4")
+    np.testing.assert_array_equal(read.mean, random_posterior(5, seed=9).mean.astype(np.float16))
+
+
+def test_opened_cache_keeps_the_records_it_has_read(filled):
+    cache = open_cache(filled)
+    before = cache.records()
+    add_videos(filled, {"new.mp4": random_posterior(5)})
+    assert cache.records() == before
+    assert "new.mp4" in open_cache(filled).records()
+
+
+def test_record_past_the_end_of_an_array_is_one_clear_error(filled):
+    video = random_posterior(4)
+    CacheWriter(filled).commit([record_of("beyond.mp4", 800, video)])
+    cache = open_cache(filled)
+    with pytest.raises(StoreError, match=r"mean ends at latent frame 56, a record names 804"):
+        cache.read_latents("beyond.mp4")
+    with pytest.raises(StoreError, match=r"mean ends at latent frame 56, a record names 804"):
+        cache.read_windows(np.array([800]), 4)
+
+
+def test_array_that_is_gone_is_one_clear_error(filled):
+    (filled / "std/zarr.json").unlink()
+    with pytest.raises(StoreError, match="std: cannot be opened"):
+        open_cache(filled).read_latents("3.mp4")
+    with pytest.raises(StoreError, match="cannot be read as Zarr metadata"):
+        _ = open_cache(filled).num_latent_frames
+
+
+def test_array_metadata_without_a_shape_is_one_clear_error(filled):
+    (filled / "std/zarr.json").write_text("{}")
+    with pytest.raises(StoreError, match="not the metadata of a latent array"):
+        _ = open_cache(filled).num_latent_frames
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_flipped_byte_anywhere_in_a_shard_is_detected(filled, name):
+    shard = filled / name / "c/0/0/0/0"
+    content = shard.read_bytes()
+    assert len(open_cache(filled).records()) == 4
+    for position in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x10
+        shard.write_bytes(damaged)
+        cache = open_cache(filled)
+        first = [cache.records()[video].start for video in ("3.mp4", "4.mp4")]
+        with pytest.raises(StoreError, match="damaged"):
+            cache.read_windows(np.array(first), 4)
+    with pytest.raises(StoreError, match=r"\.mp4: its latents are damaged"):
+        [open_cache(filled).read_latents(video) for video in ("3.mp4", "4.mp4")]
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_shard_that_is_gone_is_detected(filled, name):
+    (filled / name / "c/0/0/0/0").unlink()
+    cache = open_cache(filled)
+    with pytest.raises(StoreError, match=r"3\.mp4: its latents are not those recorded"):
+        cache.read_latents("3.mp4")
+    with pytest.raises(StoreError, match="are missing"):
+        cache.read_windows(np.array([cache.records()["3.mp4"].start]), 4)
+
+
+def test_latents_other_than_those_recorded_are_detected(filled):
+    record = open_cache(filled).records()["4.mp4"]
+    other = random_posterior(4, seed=5)
+    CacheWriter(filled).commit([record_of("4.mp4", record.start, other)])
+    with pytest.raises(StoreError, match=r"4\.mp4: its latents are not those recorded"):
+        open_cache(filled).read_latents("4.mp4")
+
+
+def test_cache_reads_in_a_spawned_process_after_reading_in_this_one(filled):
+    cache = open_cache(filled)
+    here = cache.read_latents("30.mp4")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        there = pool.apply(cache.read_latents, ("30.mp4",))
+    np.testing.assert_array_equal(here.mean, there.mean)
+
+
+def test_pickled_cache_carries_neither_handles_nor_records(filled):
+    cache = open_cache(filled)
+    fresh = len(pickle.dumps(cache))
+    cache.read_latents("30.mp4")
+    assert len(pickle.dumps(cache)) == fresh
+    assert pickle.loads(pickle.dumps(cache)).schema == cache.schema
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "empty folder", "other zarr", "no JSON", "a list"])
+def test_path_that_is_no_cache_is_refused(tmp_path, kind):
+    path = tmp_path / "latents.zarr"
+    if kind == "file":
+        path.write_bytes(b"")
+    elif kind != "missing":
+        path.mkdir()
+    if kind in ("other zarr", "no JSON", "a list"):
+        content = {"other zarr": json.dumps({"attributes": {}}), "no JSON": "{", "a list": "[]"}[kind]
+        (path / "zarr.json").write_text(content)
+    with pytest.raises(StoreError, match=r"is not a vidlat cache|cannot be read as Zarr metadata"):
+        open_cache(path)
+    with pytest.raises(StoreError, match=r"latents\.zarr"):
+        CacheWriter(path)
+
+
+@pytest.mark.parametrize("kind", ["a cache", "a folder with a file", "a file"])
+def test_cache_is_never_made_over_something(tmp_path, kind):
+    path = tmp_path / "latents.zarr"
+    if kind == "a cache":
+        create_cache(path, SCHEMA)
+        add_videos(path, {"a.mp4": random_posterior(3)})
+    elif kind == "a file":
+        path.write_text("mine")
+    else:
+        path.mkdir()
+        (path / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StoreError, match="another --out"):
+        create_cache(path, SCHEMA)
+    assert [file for file in sorted(tmp_path.rglob("*")) if ".partial" not in str(file)] == before
+
+
+def test_cache_is_made_in_folders_that_do_not_exist_yet_or_are_empty(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "new/and/deep.zarr"):
+        create_cache(path, SCHEMA)
+        assert open_cache(path).schema == SCHEMA
+        assert len(open_cache(path)) == 0

@@ -1,0 +1,79 @@
+import zlib
+
+import numpy as np
+import pytest
+from caches import random_posterior
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidlat.errors import EncodeError
+from vidlat.store.statistics import BLOCK_FRAMES, latent_crc32, latent_statistics, to_stored
+
+
+@given(
+    lengths=st.lists(st.integers(1, 150), min_size=1, max_size=4),
+    padding=st.integers(0, 3),
+    seed=st.integers(0, 99),
+)
+def test_sums_of_videos_give_the_statistics_of_all_their_latents(lengths, padding, seed):
+    videos = [random_posterior(length, seed + i) for i, length in enumerate(lengths)]
+    valid = [max(length - padding, 1) for length in lengths]
+    parts = [latent_statistics(v.mean, v.std, n) for v, n in zip(videos, valid, strict=True)]
+    mean = np.concatenate([v.mean[:, :n] for v, n in zip(videos, valid, strict=True)], axis=1)
+    std = np.concatenate([v.std[:, :n] for v, n in zip(videos, valid, strict=True)], axis=1)
+    mean, std = (values.astype(np.float16).astype(np.float64).reshape(2, -1) for values in (mean, std))
+
+    count = sum(part.count for part in parts)
+    average = np.sum([part.sum_mean for part in parts], axis=0) / count
+    squares = np.sum([part.sum_mean_squared for part in parts], axis=0) / count
+    assert count == mean.shape[1]
+    np.testing.assert_allclose(average, mean.mean(axis=1), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(squares - average**2, mean.var(axis=1), rtol=1e-9, atol=1e-12)
+    noise = np.sum([part.sum_std_squared for part in parts], axis=0) / count
+    np.testing.assert_allclose(noise, np.square(std).mean(axis=1), rtol=1e-12)
+
+
+def test_checksum_covers_mean_then_std_as_stored_padding_too():
+    video = random_posterior(2 * BLOCK_FRAMES + 3)
+    stored = video.mean.astype(np.float16), video.std.astype(np.float16)
+    expected = zlib.crc32(stored[0].tobytes() + stored[1].tobytes())
+    assert latent_statistics(video.mean, video.std, 5).latent_crc32 == expected
+    assert latent_crc32(*stored) == expected
+
+
+def test_memmap_gives_the_same_statistics_as_an_array(tmp_path):
+    video = random_posterior(3 * BLOCK_FRAMES)
+    on_disk = []
+    for name in ("mean", "std"):
+        np.save(tmp_path / f"{name}.npy", getattr(video, name))
+        on_disk.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    assert latent_statistics(*on_disk, 100) == latent_statistics(video.mean, video.std, 100)
+
+
+@pytest.mark.parametrize("valid", [0, 6])
+def test_number_of_valid_frames_must_lie_within_the_video(valid):
+    video = random_posterior(5)
+    with pytest.raises(ValueError, match="expected 1 to 5"):
+        latent_statistics(video.mean, video.std, valid)
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (np.nan, "nan is not a number"),
+        (np.inf, "inf is not a number"),
+        (-np.inf, "-inf is not a number"),
+        (65520.0, "65520.0 is beyond float16"),
+        (-1e9, "-1000000000.0 is beyond float16"),
+    ],
+)
+def test_what_float16_cannot_hold_is_refused_by_name(name, value, why):
+    video = random_posterior(5)
+    getattr(video, name)[1, 3, 2, 4] = value
+    with pytest.raises(EncodeError, match=f"latent {name}: {why}"):
+        latent_statistics(video.mean, video.std, 5)
+
+
+def test_largest_float16_is_stored_as_it_is():
+    assert to_stored("mean", np.array([65504.0, -65504.0, 65519.0])).tolist() == [65504, -65504, 65504]

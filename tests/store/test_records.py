@@ -1,0 +1,244 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow.parquet as pq
+import pytest
+from caches import SCHEMA, failure_of, random_posterior, record_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidlat.errors import StoreError
+from vidlat.store import log as log_module
+from vidlat.store.log import MAX_SMALL_FILES, RecordLog
+from vidlat.store.reader import open_cache
+from vidlat.store.records import (
+    FAILURE_COLUMNS,
+    VIDEO_COLUMNS,
+    to_failure_records,
+    to_table,
+    to_video_records,
+)
+from vidlat.store.writer import CacheWriter
+from vidlat.types import FailureRecord, VideoRecord
+
+VIDEO = random_posterior(4)
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+integers = st.integers(0, 2**31 - 1)
+big = st.integers(0, 2**63 - 1)
+floats = st.floats(allow_nan=False)
+sums = st.lists(floats, max_size=4).map(tuple)
+video_records = st.builds(
+    VideoRecord,
+    video_id=text,
+    start=big,
+    stop=big,
+    num_frames=big,
+    fps=floats,
+    pts_seconds=st.none() | sums,
+    source_path=text,
+    source_num_bytes=big,
+    source_mtime_ns=big,
+    source_sha256=text,
+    source_height=integers,
+    source_width=integers,
+    latent_crc32=st.integers(0, 2**32 - 1),
+    count=big,
+    sum_mean=sums,
+    sum_mean_squared=sums,
+    sum_std_squared=sums,
+    warnings=st.lists(text, max_size=2).map(tuple),
+    versions=st.dictionaries(text, text, max_size=3),
+    device=text,
+    batch=integers,
+    sequence=st.just(7),
+)
+failure_records = st.builds(
+    FailureRecord,
+    video_id=text,
+    source_path=text,
+    source_num_bytes=big,
+    source_mtime_ns=big,
+    kind=text,
+    reason=text,
+    traceback=text,
+    sequence=st.just(7),
+)
+
+
+@given(st.lists(video_records, max_size=4, unique_by=lambda record: record.video_id))
+def test_video_records_survive_the_table(records):
+    table = to_table(records, VIDEO_COLUMNS, sequence=7)
+    assert list(to_video_records(table).values()) == records
+
+
+@given(st.lists(failure_records, max_size=4, unique_by=lambda record: record.video_id))
+def test_failure_records_survive_the_table(records):
+    table = to_table(records, FAILURE_COLUMNS, sequence=7)
+    assert list(to_failure_records(table).values()) == records
+
+
+def test_committed_records_come_back_sorted_by_video_id(cache_path):
+    writer = CacheWriter(cache_path)
+    varied = record_of("b.mp4", 8, VIDEO, pts_seconds=(0.0, 0.04, 0.1), warnings=("rotated", "cut short"))
+    writer.commit([varied, record_of("ä.mp4", 16, VIDEO)])
+    writer.commit([record_of("a.mp4", 0, VIDEO)])
+    records = open_cache(cache_path).records()
+    assert list(records) == ["a.mp4", "b.mp4", "ä.mp4"]
+    assert records["b.mp4"] == record_of(
+        "b.mp4", 8, VIDEO, pts_seconds=(0.0, 0.04, 0.1), warnings=("rotated", "cut short"), sequence=1
+    )
+    assert records["a.mp4"].sequence == 2
+
+
+def test_path_that_is_no_unicode_can_be_recorded(cache_path):
+    name = os.fsdecode(b"caf\xe9.mp4")
+    CacheWriter(cache_path).commit([record_of("a.mp4", 0, VIDEO, source_path=name, warnings=(name,))])
+    assert open_cache(cache_path).records()["a.mp4"].source_path == r"caf\udce9.mp4"
+
+
+def test_latest_record_of_a_video_wins(cache_path):
+    writer = CacheWriter(cache_path)
+    for number in range(12):  # more than nine: numbers must not sort as text
+        writer.commit([record_of("a.mp4", 8 * number, VIDEO)])
+    assert open_cache(cache_path).records()["a.mp4"].start == 88
+    assert len(open_cache(cache_path)) == 1
+
+
+def test_failure_is_superseded_by_a_later_record_only(cache_path):
+    writer = CacheWriter(cache_path)
+    writer.record_failures([failure_of("first.mp4", "an attempt")])
+    writer.record_failures([failure_of("first.mp4", "another"), failure_of("other.mp4", "old reason")])
+    writer.commit([record_of("first.mp4", 0, VIDEO), record_of("later.mp4", 8, VIDEO)])
+    writer.record_failures([failure_of("later.mp4"), failure_of("other.mp4", "new reason")])
+    cache = open_cache(cache_path)
+    assert {id: failure.reason for id, failure in cache.failures().items()} == {
+        "later.mp4": "no frame decodes",
+        "other.mp4": "new reason",
+    }
+    assert set(cache.records()) == {"first.mp4", "later.mp4"}
+
+
+def test_commit_of_nothing_leaves_no_file(cache_path):
+    CacheWriter(cache_path).commit([])
+    CacheWriter(cache_path).record_failures([])
+    assert not list(cache_path.rglob("*.parquet"))
+
+
+def test_single_columns_equal_the_records(cache_path):
+    CacheWriter(cache_path).commit([record_of("b.mp4", 8, VIDEO), record_of("a.mp4", 0, VIDEO)])
+    cache = open_cache(cache_path)
+    assert cache.columns("start", "sum_mean", "sequence") == {
+        "video_id": ["a.mp4", "b.mp4"],
+        "start": [0, 8],
+        "sum_mean": [list(record.sum_mean) for record in cache.records().values()],
+        "sequence": [1, 1],
+    }
+
+
+def commit_many(path, count):
+    writer = CacheWriter(path)
+    for number in range(count):
+        writer.commit([record_of(f"{number % 40:02d}.mp4", 8 * number, VIDEO)])
+
+
+def test_many_small_record_files_are_merged_and_the_latest_kept(cache_path):
+    commit_many(cache_path, MAX_SMALL_FILES)
+    files = list((cache_path / "videos/records").glob("*.parquet"))
+    before = open_cache(cache_path).records()
+    assert len(files) == MAX_SMALL_FILES
+    commit_many(cache_path, 1)
+    (merged,) = (cache_path / "videos/records").glob("*.parquet")
+    assert pq.read_metadata(merged).num_rows == 40
+    records = open_cache(cache_path).records()
+    assert records.pop("00.mp4").sequence == MAX_SMALL_FILES + 1
+    assert records == {id: record for id, record in before.items() if id != "00.mp4"}
+
+
+def test_large_record_files_are_not_merged_again(cache_path, monkeypatch):
+    commit_many(cache_path, MAX_SMALL_FILES + 1)
+    (merged,) = (cache_path / "videos/records").glob("*.parquet")
+    written = merged.stat().st_mtime_ns
+    monkeypatch.setattr(log_module, "SMALL_BYTES", merged.stat().st_size)
+    monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 2)
+    commit_many(cache_path, 3)
+    assert merged.stat().st_mtime_ns == written
+    assert len(list((cache_path / "videos/records").glob("*.parquet"))) == 2
+    assert len(open_cache(cache_path)) == 40
+
+
+def test_reader_lists_again_when_a_file_vanishes_under_it(cache_path, monkeypatch):
+    commit_many(cache_path, MAX_SMALL_FILES)
+    read_file, others = log_module._read_file, []
+
+    def read_while_another_merges(file, columns):
+        if not others:
+            others.append("merges")
+            CacheWriter(cache_path).commit([record_of("new.mp4", 0, VIDEO)])
+            assert not file.exists()
+        return read_file(file, columns)
+
+    monkeypatch.setattr(log_module, "_read_file", read_while_another_merges)
+    assert len(open_cache(cache_path)) == 41
+
+
+def test_reader_lists_again_when_a_merge_hid_all_files_from_its_listing(cache_path, monkeypatch):
+    commit_many(cache_path, MAX_SMALL_FILES + 1)
+    list_files, hidden = RecordLog._files, [True]
+    monkeypatch.setattr(RecordLog, "_files", lambda self: [] if hidden and hidden.pop() else list_files(self))
+    assert len(open_cache(cache_path)) == 40
+    assert not hidden
+
+
+def test_reader_gives_up_on_files_that_always_vanish(cache_path, monkeypatch):
+    commit_many(cache_path, 1)
+    file = next((cache_path / "videos/records").glob("*.parquet"))
+    file.unlink()
+    monkeypatch.setattr(RecordLog, "_files", lambda self: [file])
+    with pytest.raises(StoreError, match="vanish"):
+        open_cache(cache_path).records()
+
+
+def test_damaged_record_file_is_named(cache_path):
+    commit_many(cache_path, 2)
+    file = sorted((cache_path / "videos/records").glob("*.parquet"))[1]
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(StoreError, match=rf"{file.name}: damaged record file"):
+        open_cache(cache_path).records()
+
+
+def test_drivers_at_once_get_ranges_of_their_own_and_lose_no_record(cache_path):
+    def drive(driver):
+        writer = CacheWriter(cache_path)
+        starts = []
+        for number in range(5):
+            starts.append(writer.reserve(2))
+            writer.commit([record_of(f"{driver}-{number}.mp4", starts[-1], VIDEO)])
+        return starts
+
+    with ThreadPoolExecutor(4) as drivers:
+        starts = sorted(start for starts in drivers.map(drive, range(4)) for start in starts)
+    assert starts == list(range(0, 20 * 2 * SCHEMA.shard_frames, 2 * SCHEMA.shard_frames))
+    records = open_cache(cache_path).records()
+    assert len(records) == 20
+    assert len({record.sequence for record in records.values()}) == 20
+
+
+def test_writer_does_without_folders_that_a_copy_dropped(cache_path):
+    for kind in ("videos", "failures"):
+        (cache_path / kind / "records").rmdir()
+    CacheWriter(cache_path).record_failures([failure_of("a.mp4")])
+    assert set(open_cache(cache_path).failures()) == {"a.mp4"}
+
+
+def test_cache_that_cannot_be_written_is_one_clear_error(cache_path):
+    (cache_path / "videos/records").rmdir()
+    (cache_path / "videos/records").write_bytes(b"a file where a folder belongs")
+    with pytest.raises(StoreError, match="cannot be written"):
+        CacheWriter(cache_path).reserve(1)
+
+
+@pytest.mark.parametrize("num_shards", [0, -1])
+def test_arrays_never_shrink(cache_path, num_shards):
+    with pytest.raises(ValueError, match="expected 1 or more"):
+        CacheWriter(cache_path).reserve(num_shards)

@@ -1,0 +1,100 @@
+"""The house's order: imports point down, and each heavy library has its rooms."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "vidlat"
+
+LEVELS = [
+    {"types", "errors"},
+    {"config"},
+    {"encode", "store", "video"},
+    {"pipeline", "train"},
+    {"evaluate"},
+    {"cli"},
+]
+
+FENCES = {
+    "click": {"cli"},
+    "rich": {"cli"},
+    "dask": {"pipeline/run.py"},
+    "distributed": {"pipeline/run.py"},
+    "zarr": {"store"},
+    "numcodecs": {"store"},
+    "tensorstore": {"store"},
+    "pyarrow": {"store"},
+    "torch": {"encode", "train", "pipeline", "evaluate"},
+    "monai": {"encode", "train/unet.py"},
+    "av": {"video"},
+    "pydicom": {"video"},
+    "PIL": {"video", "evaluate"},
+    "huggingface_hub": {"encode"},
+}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+def level_of(room):
+    return next((level for level, rooms in enumerate(LEVELS) if room in rooms), None)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if here == "__init__":
+        return
+    assert level_of(here) is not None, f"{here} has no level"
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "vidlat" or len(parts) == 1 or parts[1] == here:
+            continue
+        assert level_of(parts[1]) < level_of(here), f"{here} must not import {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_libraries_stay_in_their_rooms(path):
+    relative = path.relative_to(PACKAGE)
+    for name in imports(path):
+        allowed = FENCES.get(name.split(".")[0])
+        if allowed is not None:
+            assert {relative.as_posix(), relative.parts[0]} & allowed, f"{relative} must not import {name}"
+
+
+def test_an_import_that_points_up_is_caught(tmp_path):
+    upward = tmp_path / "upward.py"
+    upward.write_text("def f():\n    from vidlat.pipeline.run import connect\n")
+    assert list(imports(upward)) == ["vidlat.pipeline.run"]
+    assert level_of("pipeline") > level_of("store")
+
+
+@pytest.mark.parametrize("module", ["vidlat.cli.main", "vidlat.store.reader", "vidlat.config"])
+def test_heavy_libraries_load_only_when_used(module):
+    heavy = ["torch", "monai", "tensorstore", "zarr", "distributed", "av", "pydicom", "huggingface_hub"]
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_help_of_every_command_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom vidlat.cli.main import COMMANDS, commands\n"
+        "for name in COMMANDS:\n"
+        "    answer = CliRunner().invoke(commands, [name, '--help'])\n"
+        "    assert answer.exit_code == 0 and 'Example' in answer.output, name\n"
+        "print([name for name in ('torch', 'monai', 'distributed') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

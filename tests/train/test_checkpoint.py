@@ -1,0 +1,115 @@
+import copy
+
+import pytest
+import torch
+from toys import SmallNetwork
+
+from vidlat.errors import TrainError
+from vidlat.train import checkpoint
+from vidlat.train.checkpoint import (
+    NUM_KEPT,
+    TrainState,
+    list_checkpoints,
+    load_checkpoint,
+    load_ema,
+    save_checkpoint,
+    step_of,
+)
+
+
+def make_state(latent_dim=2, seed=0):
+    torch.manual_seed(seed)
+    model = SmallNetwork(latent_dim)
+    return TrainState(
+        model=model, ema=copy.deepcopy(model), optimiser=torch.optim.AdamW(model.parameters(), lr=0.1)
+    )
+
+
+def take_step(state):
+    latents = torch.linspace(-1, 1, 2 * 2 * 4 * 4).view(1, 2, 2, 4, 4)
+    state.model(latents, torch.tensor([0.5])).square().sum().backward()
+    state.optimiser.step()
+    state.optimiser.zero_grad()
+    state.step += 1
+
+
+def assert_same_weights(one, other):
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_loaded_state_goes_on_as_the_saved_one_to_the_last_bit(tmp_path):
+    saved, loaded = make_state(seed=0), make_state(seed=1)
+    take_step(saved)
+    take_step(saved)
+    load_checkpoint(save_checkpoint(tmp_path, saved), loaded)
+    assert loaded.step == 2
+    assert_same_weights(saved.ema, loaded.ema)
+    take_step(saved)
+    take_step(loaded)
+    assert_same_weights(saved.model, loaded.model)
+
+
+def test_averaged_weights_load_alone(tmp_path):
+    saved, other = make_state(seed=0), make_state(seed=1)
+    load_ema(save_checkpoint(tmp_path, saved), other.model)
+    assert_same_weights(saved.ema, other.model)
+
+
+def test_only_the_last_few_are_kept_in_the_order_of_their_steps(tmp_path):
+    state = make_state()
+    for step in (2, 10, 9, 100_000_000, 7 + 100_000_000):
+        state.step = step
+        save_checkpoint(tmp_path, state)
+    kept = list_checkpoints(tmp_path)
+    assert [step_of(path) for path in kept] == [10, 100_000_000, 100_000_007][-NUM_KEPT:]
+
+
+@pytest.mark.parametrize("num_written", [0, 1, 2])
+def test_a_checkpoint_interrupted_half_way_is_ignored_and_written_again(tmp_path, monkeypatch, num_written):
+    state = make_state()
+    save_checkpoint(tmp_path, state)
+    take_step(state)
+    written = []
+
+    def save_or_die(tensors, path):
+        if len(written) == num_written:
+            path.write_bytes(b"half of a fi")
+            raise KeyboardInterrupt
+        written.append(path)
+        save_file(tensors, path)
+
+    save_file = checkpoint.save_file
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", save_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, state)
+    assert [step_of(path) for path in list_checkpoints(tmp_path)] == [0]
+    load_checkpoint(save_checkpoint(tmp_path, state), make_state())
+    assert [step_of(path) for path in list_checkpoints(tmp_path)] == [0, 1]
+
+
+def test_a_folder_that_is_not_there_has_no_checkpoints(tmp_path):
+    assert list_checkpoints(tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize("name", ["model", "ema", "optimiser"])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, name):
+    state = make_state()
+    take_step(state)
+    file = save_checkpoint(tmp_path, state) / f"{name}.safetensors"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(TrainError, match=f"{name}.safetensors is damaged"):
+        load_checkpoint(file.parent, make_state())
+
+
+def test_the_weights_of_another_network_are_refused(tmp_path):
+    path = save_checkpoint(tmp_path, make_state(latent_dim=2))
+    with pytest.raises(TrainError, match=r"another network.*mix\.weight"):
+        load_checkpoint(path, make_state(latent_dim=3))
+
+
+def test_a_disk_that_does_not_take_it_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(TrainError, match="cannot be written"):
+        save_checkpoint(tmp_path / "checkpoints", make_state())

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+
+from vidlat.train.latents import Whitening
+from vidlat.train.objective import target
+from vidlat.train.sampler import sample_latents
+from vidlat.train.scheduler import NoiseScheduler
+from vidlat.train.seeding import Draw, Stream, normal
+
+OBJECTIVES = ("flow", "v", "epsilon")
+IDENTITY = Whitening(mean=(0.0, 0.0), scale=(1.0, 1.0))
+SHAPE = (2, 1, 1, 2)
+
+
+def start_noise(seeds, shape=SHAPE):
+    return torch.from_numpy(np.stack([normal((s, Stream.SAMPLING, 0, 0), Draw.NOISE, shape) for s in seeds]))
+
+
+def toy_model(latents, timestep):
+    return torch.tanh(latents) * timestep.view(-1, 1, 1, 1, 1) + 0.3 * latents
+
+
+def as_model(objective, denoise):
+    """A network that predicts what the best guess of x0 implies: denoise(x_t, alpha, sigma) -> x0."""
+    scheduler = NoiseScheduler(objective)
+
+    def model(latents, timestep):
+        alpha, sigma = scheduler.levels(timestep)
+        x0 = denoise(latents, alpha, sigma)
+        return target(objective, x0, (latents - alpha * x0) / sigma, alpha, sigma)
+
+    return model
+
+
+def test_flow_steps_are_those_of_diffusers():
+    theirs = FlowMatchEulerDiscreteScheduler()
+    theirs.set_timesteps(sigmas=np.linspace(1, 0.1, 10))
+    latents = start_noise([7])
+    for timestep in theirs.timesteps:
+        latents = theirs.step(toy_model(latents, timestep[None] / 1000), timestep, latents).prev_sample
+    ours = sample_latents(
+        toy_model, objective="flow", whitening=IDENTITY, shape=SHAPE, seeds=[7], num_steps=10
+    )
+    torch.testing.assert_close(ours, latents, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("objective", "their_name"), [("v", "v_prediction"), ("epsilon", "epsilon")])
+def test_v_and_epsilon_steps_are_those_of_diffusers_ddim(objective, their_name):
+    # Our timestep 1 is their 999th of 1000; 27 steps divide the 999 evenly.
+    betas = DDIMScheduler(beta_schedule="squaredcos_cap_v2").betas[:999]
+    theirs = DDIMScheduler(
+        num_train_timesteps=999,
+        trained_betas=betas.double().numpy(),
+        clip_sample=False,
+        timestep_spacing="trailing",
+        prediction_type=their_name,
+    )
+    theirs.set_timesteps(27)
+    latents = start_noise([7])
+    for index in theirs.timesteps:
+        timestep = (index + 1)[None] / 999
+        latents = theirs.step(toy_model(latents, timestep), int(index), latents).prev_sample
+    ours = sample_latents(
+        toy_model, objective=objective, whitening=IDENTITY, shape=SHAPE, seeds=[7], num_steps=27
+    )
+    torch.testing.assert_close(ours, latents, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_ideal_denoiser_of_a_finite_set_returns_its_members_as_often_as_they_occur(objective):
+    members = torch.tensor([[4.0, -4.0, 1.0, 0.0], [-3.0, 0.5, -4.0, 2.0], [0.0, 3.0, 4.0, -1.0]])
+    weights = torch.tensor([0.5, 0.3, 0.2])
+    whitening = Whitening(mean=(10.0, -20.0), scale=(2.0, 0.5))
+
+    def denoise(latents, alpha, sigma):
+        flat = latents.flatten(1)[:, None]  # (B, 1, 4) against members (3, 4)
+        distance = (flat - alpha.flatten() * members).square().sum(-1)
+        likely = torch.softmax(weights.log() - distance / (2 * sigma.flatten() ** 2), dim=1)
+        return (likely @ members).view_as(latents)
+
+    samples = sample_latents(
+        as_model(objective, lambda x, a, s: denoise(x, a[:1], s[:1])),
+        objective=objective,
+        whitening=whitening,
+        shape=SHAPE,
+        seeds=range(600),
+        num_steps=100,
+        batch=200,
+    )
+    distances = torch.cdist(whitening.whiten(samples).flatten(1), members)
+    assert distances.min(dim=1).values.max() < 0.05
+    shares = distances.argmin(dim=1).bincount(minlength=3) / 600
+    # 3.3 standard deviations of a share of 600.
+    torch.testing.assert_close(shares, weights, atol=0.067, rtol=0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_ideal_denoiser_of_a_gaussian_returns_its_mean_and_covariance(objective):
+    mean = torch.tensor([3.0, -4.0, 0.0, 1.0])
+    root = torch.tensor([[1.5, 0, 0, 0], [1.0, 0.5, 0, 0], [0, -0.5, 0.8, 0], [0.2, 0, 0.4, 0.3]])
+    covariance = root @ root.T
+
+    def denoise(latents, alpha, sigma):
+        alpha, sigma = alpha.flatten()[0], sigma.flatten()[0]
+        noised = alpha**2 * covariance + sigma**2 * torch.eye(4)
+        gain = alpha * torch.linalg.solve(noised, covariance).T
+        return (mean + (latents.flatten(1) - alpha * mean) @ gain.T).view_as(latents)
+
+    samples = sample_latents(
+        as_model(objective, denoise),
+        objective=objective,
+        whitening=IDENTITY,
+        shape=SHAPE,
+        seeds=range(4000),
+        num_steps=200,
+        batch=4000,
+    ).flatten(1)
+    torch.testing.assert_close(samples.mean(0), mean, atol=0.12, rtol=0)
+    torch.testing.assert_close(samples.T.cov(), covariance, atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_samples_do_not_depend_on_the_batch_size(batch):
+    options = {"objective": "flow", "whitening": IDENTITY, "shape": SHAPE, "num_steps": 5}
+    together = sample_latents(toy_model, seeds=[3, 1, 4, 1, 5], batch=5, **options)
+    apart = sample_latents(toy_model, seeds=[3, 1, 4, 1, 5], batch=batch, **options)
+    torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)
+    torch.testing.assert_close(together[1], together[3], rtol=0, atol=1e-6)
+    assert (together[0] - together[1]).abs().max() > 0.1
+
+
+def test_each_step_reports_the_samples_that_took_it():
+    taken = []
+    sample_latents(
+        toy_model,
+        objective="flow",
+        whitening=IDENTITY,
+        shape=SHAPE,
+        seeds=range(5),
+        num_steps=3,
+        batch=4,
+        on_step=taken.append,
+    )
+    assert taken == [4, 4, 4, 1, 1, 1]

@@ -1,0 +1,169 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from toys import CacheMaker, build_small, random_posterior
+
+from vidlat.errors import TrainError
+from vidlat.store.reader import open_cache
+from vidlat.train.run import load_run, read_run
+
+
+def other_latents(video_id, num_latent_frames):
+    return random_posterior(video_id + "changed", num_latent_frames)
+
+
+def test_a_loaded_run_holds_the_averaged_weights_and_what_sampling_needs(make_trainer, tmp_path):
+    trainer = make_trainer(steps=3)
+    list(trainer.steps())
+    torch.manual_seed(99)
+    loaded = load_run(tmp_path / "run", build_model=build_small)
+    assert loaded.step == 3
+    assert not loaded.model.training
+    for name, value in trainer.state.ema.state_dict().items():
+        torch.testing.assert_close(loaded.model.state_dict()[name], value, rtol=0, atol=0)
+    assert loaded.run == trainer.run
+    assert loaded.run.latent_shape() == (2, 2, 4, 4)
+    assert loaded.run.schema.settings.vae_hash == "a" * 64
+    assert loaded.run.schema.vae_path == "vae.safetensors"
+
+
+def test_config_json_tells_everything_the_run_froze(make_trainer, cache, tmp_path):
+    trainer = make_trainer(precision="auto", validation_fraction=0.3)
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["config"]["precision"] == "float32"
+    assert written["config"]["batch"] == 2
+    assert written["cache"]["cache_id"] == cache.schema.cache_id
+    assert sorted(written["training"] + written["validation"]) == list(cache.records())
+    assert written["latent_crc32"] == {id: r.latent_crc32 for id, r in cache.records().items()}
+    assert written["whitening"] == json.loads(json.dumps(trainer.run.whitening.to_dict()))
+    assert written["median_fps"] == 30.0
+
+
+def test_whitening_is_of_the_training_videos_alone(make_cache, make_trainer):
+    cache, maker = make_cache({"a.mp4": 16, "b.mp4": 16}, name="two.zarr")
+    before = make_trainer("before", cache=cache).run
+    (held_out,) = before.validation
+
+    def loud(video_id, num_latent_frames):
+        mean, std = random_posterior(video_id, num_latent_frames)
+        return mean * np.float16(100), std
+
+    changed = make_trainer("after", cache=maker.add({held_out: 16}, posterior=loud)).run
+    assert changed.whitening == before.whitening
+
+
+def test_median_rate_ignores_videos_that_do_not_know_theirs(make_cache, make_trainer):
+    cache, maker = make_cache({"a.mp4": 16, "b.mp4": 16, "c.mp4": 16}, name="rates.zarr", fps=0.0)
+    assert make_trainer("unknown", cache=cache).run.median_fps == 0.0
+    cache = maker.add({"d.mp4": 16, "e.mp4": 16, "f.mp4": 16}, fps=25.0)
+    assert make_trainer("known", cache=cache).run.median_fps == 25.0
+
+
+def test_a_cache_that_grew_does_not_change_a_run(make_cache, make_trainer):
+    cache, maker = make_cache({"a.mp4": 16, "b.mp4": 23, "c.mp4": 40}, name="growing.zarr")
+    whole = make_trainer("whole", cache=cache)
+    list(whole.steps())
+    steps = make_trainer("killed", cache=cache, checkpoint_every=2).steps()
+    [next(steps) for _ in range(3)]
+    steps.close()
+    grown = maker.add({f"new_{i}.mp4": 16 for i in range(10)})
+    resumed = make_trainer("killed", cache=grown, checkpoint_every=2, resume=True)
+    list(resumed.steps())
+    assert resumed.run.training == whole.run.training
+    torch.testing.assert_close(resumed.state.model.mix.weight, whole.state.model.mix.weight, rtol=0, atol=0)
+
+
+def test_resuming_is_refused_when_a_listed_video_changed(make_cache, make_trainer):
+    cache, maker = make_cache({"a.mp4": 16, "b.mp4": 23, "c.mp4": 40}, name="changing.zarr")
+    make_trainer(cache=cache)
+    changed = maker.add({"b.mp4": 23}, posterior=other_latents)
+    with pytest.raises(TrainError, match=r"cannot go on: videos of the cache are changed: b\.mp4;"):
+        make_trainer(cache=changed, resume=True)
+
+
+def test_resuming_is_refused_when_listed_videos_are_gone(make_cache, make_trainer):
+    many = {f"{i}.mp4": 16 for i in range(8)}
+    make_trainer(cache=make_cache(many, name="all.zarr")[0])
+    left, _ = make_cache({"0.mp4": 16}, name="left.zarr")
+    with pytest.raises(TrainError, match=r"gone: 1\.mp4, 2\.mp4, 3\.mp4, 4\.mp4, 5\.mp4 and 2 more;"):
+        make_trainer(cache=left, resume=True)
+
+
+def test_resuming_on_a_cache_of_another_vae_is_refused(make_trainer, tmp_path):
+    make_trainer()
+    other = CacheMaker(tmp_path / "other.zarr", vae_hash="b" * 64).add({"a.mp4": 16})
+    with pytest.raises(TrainError, match=r"other settings \(vae_hash differ\)"):
+        make_trainer(cache=other, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("batch", 3, "batch: the run has 2, you asked 3"),
+        ("seed", 5, "seed: the run has 0, you asked 5"),
+        ("precision", "bfloat16", "precision: the run has float32, you asked bfloat16"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused_by_name(make_trainer, setting, value, message):
+    make_trainer()
+    with pytest.raises(TrainError, match=re.escape(message)):
+        make_trainer(resume=True, **{setting: value})
+
+
+def test_resuming_may_change_the_number_of_steps_and_remembers_it(make_trainer, tmp_path):
+    make_trainer(steps=6)
+    make_trainer(resume=True, steps=9)
+    assert read_run(tmp_path / "run").config.steps == 9
+
+
+def test_a_folder_that_holds_a_run_is_not_trained_into(make_trainer):
+    make_trainer()
+    with pytest.raises(TrainError, match=r"holds a run already: go on with it by --resume"):
+        make_trainer()
+
+
+def test_resuming_where_no_run_is_is_refused(make_trainer):
+    with pytest.raises(TrainError, match=r"is no run: it has no config\.json"):
+        make_trainer(resume=True)
+
+
+def test_an_empty_cache_is_refused(make_trainer, tmp_path):
+    CacheMaker(tmp_path / "empty.zarr")
+    with pytest.raises(TrainError, match="holds no video to train on"):
+        make_trainer(cache=open_cache(tmp_path / "empty.zarr"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_clip_of_broken_stacks_is_refused_and_leaves_no_run(make_trainer, tmp_path):
+    with pytest.raises(TrainError, match=r"frames: got 10; .*nearest is 8"):
+        make_trainer(frames=10)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_the_place_of_the_run_is_refused(make_trainer, tmp_path):
+    (tmp_path / "run").write_text("not a folder")
+    with pytest.raises(TrainError, match="cannot hold a run"):
+        make_trainer()
+
+
+def test_loading_refuses_what_is_no_run(tmp_path):
+    with pytest.raises(TrainError, match="is no run"):
+        load_run(tmp_path / "nothing")
+
+
+def test_loading_refuses_a_run_without_a_checkpoint(make_trainer, tmp_path):
+    make_trainer()
+    with pytest.raises(TrainError, match="has no checkpoint yet"):
+        load_run(tmp_path / "run", build_model=build_small)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"config": {}}', '{"config": {"stepz": 3}}', '{"config": {}, "cache": {}}']
+)
+def test_a_damaged_config_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(TrainError, match=r"config\.json cannot be read as a run's settings"):
+        load_run(tmp_path)

@@ -1,0 +1,298 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toys import SmallNetwork, random_posterior
+
+from vidlat.config import TrainConfig
+from vidlat.errors import TrainError
+from vidlat.train import trainer as trainer_module
+from vidlat.train.checkpoint import list_checkpoints, step_of
+from vidlat.train.trainer import learning_rate, train, update_average
+
+
+def read_metrics(run_dir):
+    """The lines of metrics.jsonl without the one number that is of the clock."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "steps_per_second"} for line in lines]
+
+
+def take(trainer, num_steps):
+    """Train some steps, then vanish as a killed process does: nothing of its state remains."""
+    steps = trainer.steps()
+    for _ in range(num_steps):
+        next(steps)
+    steps.close()
+
+
+def assert_same_state(one, other):
+    assert one.step == other.step
+    for name in ("model", "ema"):
+        theirs = getattr(other, name).state_dict()
+        for key, value in getattr(one, name).state_dict().items():
+            torch.testing.assert_close(theirs[key], value, rtol=0, atol=0)
+    theirs = other.optimiser.state_dict()["state"]
+    for index, values in one.optimiser.state_dict()["state"].items():
+        for key, value in values.items():
+            torch.testing.assert_close(theirs[index][key], value, rtol=0, atol=0)
+
+
+SETTINGS = {"steps": 12, "checkpoint_every": 3, "validate_every": 4, "validation_fraction": 0.3}
+
+
+@pytest.mark.parametrize("kill_after", [1, 3, 7, 11])
+@pytest.mark.parametrize("latents_as", ["sample", "mean"])
+def test_resumed_run_equals_uninterrupted_run(make_trainer, tmp_path, kill_after, latents_as):
+    whole = make_trainer("whole", latents_as=latents_as, **SETTINGS)
+    list(whole.steps())
+
+    take(make_trainer("killed", latents_as=latents_as, **SETTINGS), kill_after)
+    torch.manual_seed(1234)  # nothing may depend on torch's global generator
+    resumed = make_trainer("killed", resume=True, latents_as=latents_as, **SETTINGS)
+    assert resumed.state.step == kill_after // 3 * 3
+    list(resumed.steps())
+
+    assert_same_state(whole.state, resumed.state)
+    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "killed")
+    assert [line["step"] for line in read_metrics(tmp_path / "killed")] == list(range(1, 13))
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
+    make_trainer, tmp_path, monkeypatch
+):
+    whole = make_trainer("whole", **SETTINGS)
+    list(whole.steps())
+
+    def write_half_and_die(path, text):
+        path.write_text(text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    killed = make_trainer("killed", **SETTINGS)
+    steps = killed.steps()
+    for _ in range(5):
+        next(steps)
+    with monkeypatch.context() as patch:
+        patch.setattr("vidlat.train.checkpoint.write_synced", write_half_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            next(steps)
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')
+
+    resumed = make_trainer("killed", resume=True, **SETTINGS)
+    assert resumed.state.step == 3
+    list(resumed.steps())
+    assert_same_state(whole.state, resumed.state)
+    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "killed")
+
+
+def test_a_finished_run_can_be_given_more_steps(make_trainer, tmp_path):
+    list(make_trainer(steps=4).steps())
+    assert list(make_trainer(resume=True, steps=4).steps()) == []
+    assert [record.step for record in make_trainer(resume=True, steps=6).steps()] == [5, 6]
+    assert len(read_metrics(tmp_path / "run")) == 6
+
+
+def test_estimating_the_time_changes_nothing(make_trainer):
+    plain, timed = make_trainer("plain"), make_trainer("timed")
+    assert timed.estimate_seconds_per_step() > 0
+    list(plain.steps())
+    list(timed.steps())
+    assert_same_state(plain.state, timed.state)
+
+
+def even_latents(video_id, num_latent_frames):
+    """The same value everywhere in a frame: a convolution can tell it from noise."""
+    mean, std = random_posterior(video_id, num_latent_frames)
+    return np.broadcast_to(mean[..., :1, :1], mean.shape), std * 0
+
+
+@pytest.mark.parametrize("objective", ["flow", "v", "epsilon"])
+def test_the_loss_falls(make_trainer, make_cache, objective):
+    cache, _ = make_cache({"a.mp4": 40, "b.mp4": 40}, name="even.zarr", posterior=even_latents)
+    settings = {"steps": 60, "validate_every": 20, "learning_rate": 0.03, "batch": 8, "ema_decay": 0.9}
+    records = list(make_trainer(cache=cache, objective=objective, **settings).steps())
+    validation = [record.validation_loss for record in records if record.validation_loss is not None]
+    assert len(validation) == 3
+    assert validation[-1] < validation[0]
+    assert sum(r.loss for r in records[-10:]) < 0.7 * sum(r.loss for r in records[:10])
+
+
+def test_validation_repeats_windows_noise_and_timesteps(make_trainer):
+    """With weights that stand still every validation gives one number, while the training loss varies."""
+    settings = {"learning_rate": 1e-30, "weight_decay": 0.0, "validate_every": 1}
+    records = list(make_trainer(**settings).steps())
+    assert len({record.validation_loss for record in records}) == 1
+    assert len({record.loss for record in records}) == len(records)
+
+
+def test_validation_is_of_the_averaged_weights(make_trainer):
+    trainer = make_trainer(steps=1)
+    before = trainer._validate()
+    with torch.no_grad():
+        trainer.state.model.mix.weight.add_(1)
+    assert trainer._validate() == before
+    with torch.no_grad():
+        trainer.state.ema.mix.weight.add_(1)
+    assert trainer._validate() != before
+
+
+def test_training_never_touches_a_validation_video(make_trainer):
+    trainer = make_trainer(steps=40, validation_fraction=0.5)
+    trained = {window.video_id for step in range(40) for window in trainer._windows(step)}
+    assert trained == set(trainer.run.training)
+    assert trainer.run.validation
+    assert trained.isdisjoint(trainer.run.validation)
+
+
+class FailsAtCall(SmallNetwork):
+    """Goes wrong at the fourth forward pass: in the loss itself, or only in the gradient."""
+
+    def __init__(self, latent_dim, where):
+        super().__init__(latent_dim)
+        self.where = where
+
+    def forward(self, latents, timestep):
+        prediction = super().forward(latents, timestep)
+        self.calls += self.training
+        if self.calls < 4:
+            return prediction
+        return prediction * math.nan if self.where == "loss" else prediction + (0 * prediction).sqrt()
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_harms_the_weights(make_trainer, tmp_path, where):
+    trainer = make_trainer(
+        build_model=lambda preset, latent_dim: FailsAtCall(latent_dim, where),
+        checkpoint_every=2,
+        validate_every=100,
+    )
+    steps = trainer.steps()
+    taken = [next(steps).step for _ in range(3)]
+    with pytest.raises(TrainError, match=r"step 4: .*nan") as caught:
+        next(steps)
+    assert taken == [1, 2, 3]
+    last_good = str(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
+    assert last_good.endswith("step_00000002")
+    assert last_good in str(caught.value)
+    for window in trainer._windows(3):
+        assert window.video_id in str(caught.value)
+    assert all(parameter.isfinite().all() for parameter in trainer.state.model.parameters())
+
+
+def test_checkpoints_come_when_due_and_at_the_end(make_trainer, tmp_path):
+    list(make_trainer(steps=5, checkpoint_every=2).steps())
+    kept = list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert [step_of(path) for path in kept] == [2, 4, 5]
+
+
+def test_tensorboard_shows_the_same_numbers_without_those_of_lost_steps(make_trainer, tmp_path):
+    take(make_trainer(**SETTINGS), 5)
+    list(make_trainer(resume=True, **SETTINGS).steps())
+    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    loss = curves.Scalars("loss")
+    metrics = read_metrics(tmp_path / "run")
+    assert [event.step for event in loss] == [line["step"] for line in metrics]
+    assert [event.value for event in loss] == pytest.approx([line["loss"] for line in metrics])
+    assert [event.step for event in curves.Scalars("validation_loss")] == [4, 8, 12]
+
+
+def test_one_video_trains_without_validation_and_says_so(make_trainer, make_cache):
+    cache, _ = make_cache({"only.mp4": 16}, name="one.zarr")
+    trainer = make_trainer(cache=cache)
+    assert "no video is held out" in trainer.notes[0]
+    assert all(record.validation_loss is None for record in trainer.steps())
+
+
+def test_short_videos_are_counted_in_a_note(make_trainer):
+    assert make_trainer("long", frames=4).notes == ()
+    (note,) = make_trainer("short", frames=64).notes
+    assert "4 of 4 training videos are shorter than 64 frames" in note
+
+
+def test_bfloat16_trains(make_trainer):
+    records = list(make_trainer(precision="bfloat16").steps())
+    assert all(math.isfinite(record.loss) for record in records)
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    config = TrainConfig(steps=110, warmup_steps=10, learning_rate=1.0)
+    assert [learning_rate(config, step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert learning_rate(config, 60) == pytest.approx(0.5)
+    assert learning_rate(config, 110) == pytest.approx(0)
+    assert learning_rate(TrainConfig(steps=2, warmup_steps=100), 1) > 0
+    assert learning_rate(TrainConfig(steps=2, warmup_steps=0), 0) > 0
+
+
+def test_the_average_follows_fast_at_first_and_slowly_later():
+    average, model = SmallNetwork(2), SmallNetwork(2)
+    model.calls += 5
+    start, end = average.mix.weight.clone(), model.mix.weight
+    update_average(average, model, 0.999, 0)
+    torch.testing.assert_close(average.mix.weight, 0.1 * start + 0.9 * end)
+    before = average.mix.weight.clone()
+    update_average(average, model, 0.999, 1_000_000)
+    torch.testing.assert_close(average.mix.weight, 0.999 * before + 0.001 * end)
+    assert average.calls == 5
+
+
+def test_train_is_the_whole_run_as_one_call(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module.Trainer, "_validate", lambda self: 0.5)
+    config = TrainConfig(frames=4, batch=1, steps=1, device="cpu")
+    (record,) = train(config, cache, tmp_path / "run")
+    assert record.step == 1
+    assert record.validation_loss == 0.5
+    with pytest.raises(TrainError, match="holds a run already"):
+        train(config, cache, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_resumed_run_of_the_real_network_equals_uninterrupted_run(cache, tmp_path):
+    config = TrainConfig(frames=16, batch=2, steps=6, checkpoint_every=2, validate_every=3, device="cpu")
+    whole = trainer_module.Trainer(config, cache, tmp_path / "whole")
+    list(whole.steps())
+    take(trainer_module.Trainer(config, cache, tmp_path / "killed"), 3)
+    resumed = trainer_module.Trainer(config, cache, tmp_path / "killed", resume=True)
+    list(resumed.steps())
+    assert_same_state(whole.state, resumed.state)
+    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "killed")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from toys import build_small
+from vidlat.config import TrainConfig
+from vidlat.store.reader import open_cache
+from vidlat.train.trainer import Trainer
+config = TrainConfig(frames=8, batch=2, steps=12, warmup_steps=2, device="cpu", checkpoint_every=3,
+                     validate_every=4, validation_fraction=0.3)
+for record in Trainer(config, open_cache(Path(sys.argv[1])), Path(sys.argv[2]), build_model=build_small).steps():
+    if record.step == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_by_the_system_resumes_to_the_last_bit(make_trainer, cache, tmp_path):
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, str(cache.path), str(tmp_path / "killed")],
+        env=os.environ | {"PYTHONPATH": path},
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL
+    resumed = make_trainer("killed", resume=True, **SETTINGS)
+    assert resumed.state.step == 6
+    list(resumed.steps())
+    whole = make_trainer("whole", **SETTINGS)
+    list(whole.steps())
+    assert_same_state(whole.state, resumed.state)
+    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "killed")

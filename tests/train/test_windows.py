@@ -1,0 +1,143 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import CacheMaker
+
+from vidlat.errors import TrainError
+from vidlat.train.windows import (
+    WindowShape,
+    split_videos,
+    training_windows,
+    validation_windows,
+)
+from vidlat.types import LatentPosterior
+
+MANY = [f"patient_{i}/cine.mp4" for i in range(200)]
+
+
+def make_records(all_num_frames, stack):
+    """Records that lie one behind the other, each on a boundary of 4 latent frames."""
+    tiny = np.ones((2, 1, 1, 1), np.float16)
+    first = CacheMaker._record("", 1, LatentPosterior(mean=tiny, std=tiny), 0, 1, 30.0)
+    records, start = [], 0
+    for number, num_frames in enumerate(all_num_frames):
+        stop = start + -(-num_frames // stack) * stack // 4
+        records.append(
+            replace(first, video_id=f"{number}.mp4", start=start, stop=stop, num_frames=num_frames)
+        )
+        start = -(-stop // 4) * 4
+    return records
+
+
+def test_split_does_not_depend_on_the_order_of_the_videos():
+    assert split_videos(MANY, 0.1) == split_videos(MANY[::-1], 0.1)
+
+
+def test_split_puts_every_video_on_one_side_in_about_the_share_asked_for():
+    training, validation = split_videos(MANY, 0.1)
+    assert sorted(training + validation) == sorted(MANY)
+    assert 10 <= len(validation) <= 30
+
+
+def test_a_video_keeps_its_side_when_others_are_added():
+    _, before = split_videos(MANY[:100], 0.1)
+    _, after = split_videos(MANY, 0.1)
+    assert set(before) == set(after) & set(MANY[:100])
+
+
+@pytest.mark.parametrize("fraction", [0.0001, 0.5, 0.9999])
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_two_videos_or_more_put_one_on_each_side(count, fraction):
+    training, validation = split_videos(MANY[:count], fraction)
+    assert training
+    assert validation
+
+
+def test_one_video_is_trained_on():
+    assert split_videos(MANY[:1], 0.9999) == ((MANY[0],), ())
+
+
+def test_fraction_zero_holds_nothing_out():
+    assert split_videos(MANY, 0.0)[1] == ()
+
+
+@pytest.mark.parametrize(("frames", "nearest"), [(6, 8), (5, 4), (1, 4), (17, 16)])
+def test_clips_that_are_no_whole_stacks_are_refused_with_the_nearest_that_works(frames, nearest):
+    with pytest.raises(TrainError, match=rf"got {frames};.* nearest is {nearest}$"):
+        WindowShape.of_clip(frames, stack=4, time_compression=4)
+
+
+@given(num_videos=st.integers(1, 9), batch=st.integers(1, 7), seed=st.integers(0, 2**40))
+def test_every_video_comes_exactly_once_an_epoch(num_videos, batch, seed):
+    records = make_records([16] * num_videos, 4)
+    shape = WindowShape.of_clip(8, stack=4, time_compression=4)
+    num_epochs = 3
+    num_steps = -(-num_epochs * num_videos // batch)
+    seen = [
+        window.video_id
+        for step in range(num_steps)
+        for window in training_windows(records, shape, seed=seed, step=step, batch=batch)
+    ]
+    for epoch in range(num_epochs):
+        counts = Counter(seen[epoch * num_videos : (epoch + 1) * num_videos])
+        assert counts == {record.video_id: 1 for record in records}
+
+
+def test_epochs_come_in_different_orders_and_seeds_too():
+    records, shape = make_records([16] * 20, 4), WindowShape.of_clip(8, stack=4, time_compression=4)
+    orders = {
+        tuple(w.video_id for w in training_windows(records, shape, seed=seed, step=epoch, batch=20))
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len(orders) == 4
+
+
+@settings(max_examples=200)
+@given(
+    all_num_frames=st.lists(st.integers(1, 70), min_size=1, max_size=6),
+    stack=st.sampled_from([4, 8, 16]),
+    num_stacks=st.integers(1, 4),
+    step=st.integers(0, 1000),
+)
+def test_windows_are_whole_stacks_of_one_video(all_num_frames, stack, num_stacks, step):
+    records = make_records(all_num_frames, stack)
+    shape = WindowShape.of_clip(num_stacks * stack, stack=stack, time_compression=4)
+    by_id = {record.video_id: record for record in records}
+    for window in training_windows(records, shape, seed=1, step=step, batch=4):
+        record = by_id[window.video_id]
+        # Brute force: the latent frames that hold a real frame, and the boundaries of the stacks.
+        boundaries = range(record.start, record.stop, stack // 4)
+        holds_a_frame = [4 * (frame - record.start) < record.num_frames for frame in range(record.stop)]
+        assert set(window.stack_starts) <= set(boundaries)
+        places = [boundaries.index(start) for start in window.stack_starts]
+        assert places == [min(places[0] + i, len(boundaries) - 1) for i in range(num_stacks)]
+        if len(boundaries) >= num_stacks:
+            assert len(set(places)) == num_stacks, "a video that is long enough fills the window"
+        distinct = sorted(set(window.stack_starts))
+        frames = [frame for start in distinct for frame in range(start, start + stack // 4)]
+        assert window.num_valid == sum(holds_a_frame[frame] for frame in frames)
+        assert window.num_valid >= 1
+
+
+def test_every_place_of_a_video_is_drawn():
+    records = make_records([40], 4)
+    shape = WindowShape.of_clip(16, stack=4, time_compression=4)
+    drawn = {
+        window.stack_starts[0]
+        for step in range(100)
+        for window in training_windows(records, shape, seed=0, step=step, batch=1)
+    }
+    assert drawn == set(range(7))
+
+
+def test_validation_windows_are_always_the_same_and_take_videos_in_turn():
+    records = make_records([40, 40, 40], 4)
+    shape = WindowShape.of_clip(16, stack=4, time_compression=4)
+    windows = validation_windows(records, shape, seed=0, num_windows=6)
+    assert windows == validation_windows(records, shape, seed=0, num_windows=6)
+    assert [window.video_id for window in windows] == ["0.mp4", "1.mp4", "2.mp4"] * 2

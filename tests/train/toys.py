@@ -1,0 +1,115 @@
+"""Real caches of made-up latents, and a network of a few hundred weights."""
+
+import zlib
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import nn
+
+from vidlat.store.reader import open_cache
+from vidlat.store.schema import CacheSchema, CacheSettings
+from vidlat.store.statistics import latent_statistics
+from vidlat.store.writer import CacheWriter, create_cache, write_shards
+from vidlat.types import LatentPosterior, VideoRecord
+
+TIME_COMPRESSION = 4
+
+
+def random_posterior(video_id, num_latent_frames, height=4, width=4):
+    random = np.random.default_rng(zlib.crc32(video_id.encode()))
+    shape = (2, num_latent_frames, height, width)
+    mean = random.normal(size=shape) * 2 + np.array([1.0, -3.0])[:, None, None, None]
+    return mean.astype(np.float16), random.uniform(0.05, 0.3, size=shape).astype(np.float16)
+
+
+class CacheMaker:
+    """Makes a cache at `path` and adds videos to it: {video_id: number of frames}."""
+
+    def __init__(self, path, stack=4, vae_hash="a" * 64):
+        self.path, self.stack = path, stack
+        settings = CacheSettings(
+            vae_hash=vae_hash,
+            vae_config={},
+            stack=stack,
+            size=16,
+            fit="crop",
+            encode_precision="float32",
+            preprocess_version=1,
+        )
+        schema = CacheSchema(
+            settings=settings,
+            vae_name="test",
+            vae_licence="none",
+            vae_path="vae.safetensors",
+            time_compression=TIME_COMPRESSION,
+            space_compression=4,
+            latent_dim=2,
+            latent_height=4,
+            latent_width=4,
+            shard_frames=8,
+        )
+        create_cache(path, schema)
+
+    def add(self, videos, posterior=random_posterior, fps=30.0):
+        """Commit videos and open the cache anew."""
+        writer = CacheWriter(self.path)
+        posteriors = {
+            video_id: LatentPosterior(
+                **dict(zip(("mean", "std"), posterior(video_id, self.num_latent(num_frames)), strict=True))
+            )
+            for video_id, num_frames in videos.items()
+        }
+        lengths = [p.mean.shape[1] for p in posteriors.values()]
+        start = writer.reserve(writer.schema.num_shards(lengths))
+        ranges = write_shards(self.path, start, list(posteriors.values()))
+        writer.commit(
+            [
+                self._record(video_id, videos[video_id], posteriors[video_id], *span, fps)
+                for video_id, span in zip(videos, ranges, strict=True)
+            ]
+        )
+        return open_cache(self.path)
+
+    def num_latent(self, num_frames):
+        return -(-num_frames // self.stack) * self.stack // TIME_COMPRESSION
+
+    @staticmethod
+    def _record(video_id, num_frames, posterior, start, stop, fps):
+        valid = -(-num_frames // TIME_COMPRESSION)
+        return VideoRecord(
+            video_id=video_id,
+            start=start,
+            stop=stop,
+            num_frames=num_frames,
+            fps=fps,
+            pts_seconds=None,
+            source_path=video_id,
+            source_num_bytes=1,
+            source_mtime_ns=1,
+            source_sha256="0" * 64,
+            source_height=16,
+            source_width=16,
+            **asdict(latent_statistics(posterior.mean, posterior.std, valid)),
+            warnings=(),
+            versions={},
+            device="cpu",
+            batch=8,
+        )
+
+
+class SmallNetwork(nn.Module):
+    """One convolution and a timestep: enough to learn something, in a millisecond."""
+
+    def __init__(self, latent_dim):
+        super().__init__()
+        self.mix = nn.Conv3d(latent_dim, latent_dim, 3, padding=1)
+        self.shift = nn.Linear(1, latent_dim)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, latents, timestep):
+        return self.mix(latents) + self.shift(timestep[:, None])[:, :, None, None, None]
+
+
+def build_small(preset, latent_dim):
+    return SmallNetwork(latent_dim)

@@ -1,0 +1,85 @@
+"""`vidlat evaluate`: what a VAE keeps of the videos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from vidlat.evaluate.quality import VideoQuality
+    from vidlat.evaluate.reconstruction import Evaluation
+
+
+@click.command()
+@click.option("--latents", type=click.Path(path_type=Path), required=True, help="The cache to evaluate.")
+@click.option("--input", "inputs", multiple=True, required=True, help="The videos it was made from.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file.")
+@click.option("--vae", help="Where the VAE of the latents is, if not where it was when they were made.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
+def evaluate(
+    latents: Path, inputs: tuple[str, ...], json_file: Path | None, vae: str | None, device: str
+) -> None:
+    """Compare decoded latents with their sources: MSE, PSNR, SSIM a video and overall.
+
+    Beside them stand two floors that use no network: block averages (1 number for each block that a latent
+    position covers) and PCA of blocks fitted on the other videos (as many numbers as a latent has channels).
+    Overall PSNR is the mean of the videos' PSNRs.
+
+    \b
+    Example:
+      vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
+    """
+    from vidlat.cli.display import console, progress_bar
+    from vidlat.evaluate.reconstruction import evaluate_cache
+    from vidlat.pipeline.decode import load_vae_of
+    from vidlat.pipeline.discover import discover_videos
+    from vidlat.store.reader import open_cache
+
+    cache = open_cache(latents)
+    sources = discover_videos(inputs).sources
+    frozen = load_vae_of(cache.schema, vae=vae, device=device)
+    with progress_bar("{task.fields[name]}") as progress:
+        task = progress.add_task("comparing", total=2 * len(cache), name="")
+        evaluation = evaluate_cache(
+            cache, frozen, sources, lambda name: progress.update(task, advance=1, name=name)
+        )
+    _print(evaluation)
+    if json_file:
+        json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
+        console.print(f"all figures -> {json_file}")
+
+
+def _print(evaluation: Evaluation) -> None:
+    from vidlat.cli.display import console, print_table
+
+    columns = ("video", "frames", "MSE", "PSNR dB", "SSIM", "average dB", "PCA dB")
+    rows = [
+        (
+            video.vae.video_id,
+            str(video.vae.num_frames),
+            f"{video.vae.mse:.5f}",
+            f"{video.vae.psnr:.2f}",
+            f"{video.vae.ssim:.3f}",
+            f"{video.averaging.psnr:.2f}",
+            _psnr(video.pca),
+        )
+        for video in evaluation.videos
+    ]
+    print_table("Reconstruction after preprocessing, and the two floors", columns, rows)
+    names = {"vae": "this VAE", "averaging": "floor: block averages", "pca": "floor: PCA of blocks"}
+    overall = [
+        (names[name], str(s.num_videos), f"{s.mse:.5f}", f"{s.psnr:.2f}", f"{s.ssim:.3f}")
+        for name, s in evaluation.summaries.items()
+    ]
+    print_table("Overall, mean of the videos", ("", "videos", "MSE", "PSNR dB", "SSIM"), overall)
+    for criterion, holds in evaluation.summaries["vae"].criteria.items():
+        console.print(f"{criterion}: {'holds' if holds else 'does not hold'}")
+    if missing := evaluation.without_source:
+        console.print(f"{len(missing)} cached videos are not among --input: {', '.join(missing[:5])}")
+
+
+def _psnr(quality: VideoQuality | None) -> str:
+    return f"{quality.psnr:.2f}" if quality else "-"

@@ -1,0 +1,175 @@
+"""Every setting of every command, once: frozen dataclasses whose field names are flags and YAML keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+
+from vidlat.errors import ConfigError
+
+Fit = Literal["crop", "letterbox", "stretch"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Objective = Literal["flow", "v", "epsilon"]
+
+PREPROCESS_VERSION = 1
+"""Raised whenever the same file and settings would give other pixels: part of a cache's identity."""
+
+
+def setting(default: Any, help: str) -> Any:
+    """A dataclass field with the help text that `--help` shows."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Common behaviour: values are checked against their annotations, unknown names are refused."""
+
+    def __post_init__(self) -> None:
+        for name, annotation in typing.get_type_hints(type(self)).items():
+            _check(name, getattr(self, name), annotation)
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> Self:
+        """Build from flag or YAML names (`-` and `_` are the same).
+
+        Raises ConfigError for an unknown name or a value of the wrong type.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {name.replace("-", "_"): value for name, value in values.items()}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def _check(name: str, value: Any, annotation: Any) -> None:
+    origin, options = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        if value not in options:
+            raise ConfigError(f"{name}: got {value!r}; one of {', '.join(map(str, options))}")
+        return
+    kinds = options if origin in (typing.Union, types.UnionType) else (annotation,)
+    # YAML and JSON write 1 where a float is meant; a bool is an int to Python but never to a user.
+    if isinstance(value, bool) and bool not in kinds:
+        raise ConfigError(f"{name}: got {value!r}; expected {_names(kinds)}")
+    if isinstance(value, int) and float in kinds:
+        return
+    if not isinstance(value, tuple(kinds)):
+        raise ConfigError(f"{name}: got {value!r}; expected {_names(kinds)}")
+
+
+def _names(kinds: tuple[Any, ...]) -> str:
+    return " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+
+
+def require(name: str, value: float, holds: bool, expected: str) -> None:
+    """Refuse a number out of range, naming the setting."""
+    if not holds:
+        raise ConfigError(f"{name}: got {value}; expected {expected}")
+
+
+def load_yaml(path: Path, section: str) -> dict[str, Any]:
+    """The named section of a YAML file (`encode:` or `train:`); raises ConfigError if it is not there."""
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict) or not isinstance(document.get(section), dict):
+        raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
+    return dict(document[section])
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(Config):
+    """Settings of `vidlat encode`. Those in `identity` change a number in the cache."""
+
+    vae: str = setting("maisi", "maisi, nv-generate-ct, nv-generate-mr, tiny, or a weights file")
+    size: int = setting(256, "height and width of the frames the VAE sees, in pixels")
+    fit: Fit = setting("crop", "how a frame becomes square: cut, pad with black, or distort")
+    stack: int = setting(4, "frames of one VAE call")
+    precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved once a cache")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    batch: int = setting(8, "stacks of one VAE call")
+    workers: int = setting(0, "processes that encode; 0 chooses for this machine")
+    scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("size", self.size, self.size >= 1, "at least 1")
+        require("stack", self.stack, self.stack >= 1, "at least 1")
+        require("batch", self.batch, self.batch >= 1, "at least 1")
+        require("workers", self.workers, self.workers >= 0, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """Settings of `vidlat train`."""
+
+    preset: Literal["tiny", "small", "base"] = setting("tiny", "size of the U-Net")
+    objective: Objective = setting("flow", "what the network predicts")
+    frames: int = setting(16, "video frames of one training clip")
+    batch: int = setting(8, "windows of one step")
+    steps: int = setting(20_000, "steps of the whole run")
+    latents_as: Literal["sample", "mean"] = setting("sample", "draw from the posterior, or take its mean")
+    learning_rate: float = setting(2e-4, "peak learning rate of AdamW")
+    warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay")
+    weight_decay: float = setting(0.01, "AdamW's weight decay")
+    clip_norm: float = setting(1.0, "largest gradient norm")
+    ema_decay: float = setting(0.999, "decay of the averaged weights used for sampling")
+    validation_fraction: float = setting(0.1, "share of the videos held out for validation")
+    validate_every: int = setting(200, "steps between two validations")
+    checkpoint_every: int = setting(200, "steps between two checkpoints")
+    precision: Precision = setting("auto", "arithmetic of the U-Net; auto is bfloat16 on a GPU")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    seed: int = setting(0, "seed of every random draw")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("frames", "batch", "steps", "validate_every", "checkpoint_every"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup_steps", "weight_decay", "seed"):
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        for name in ("learning_rate", "clip_norm"):
+            require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+        require("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to 1, 1 excluded")
+        fraction = self.validation_fraction
+        require("validation_fraction", fraction, 0 <= fraction < 1, "from 0 up to 1, 1 excluded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitVAEConfig(Config):
+    """Settings of `vidlat fit-vae`."""
+
+    init: str | None = setting(None, "weights to fine-tune, as for --vae; else a small network from scratch")
+    size: int = setting(128, "height and width of the training frames, in pixels")
+    fit: Fit = setting("crop", "how a frame becomes square: cut, pad with black, or distort")
+    stack: int = setting(4, "frames of one VAE call")
+    steps: int = setting(2000, "training steps")
+    batch: int = setting(4, "stacks of one step")
+    learning_rate: float = setting(1e-3, "peak learning rate of AdamW")
+    warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay")
+    kl_weight: float = setting(1e-4, "weight of the divergence from a standard normal, a mean over values")
+    ema_decay: float = setting(0.995, "decay of the averaged weights that are written")
+    max_stacks: int = setting(20_000, "training stacks held in memory, drawn evenly from all videos")
+    save_every: int = setting(100, "steps between two savings of the weights")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    seed: int = setting(0, "seed of every random draw")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("size", "stack", "steps", "batch", "max_stacks", "save_every"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
+        require("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to 1, 1 excluded")
+        for name in ("warmup_steps", "kl_weight", "seed"):
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")

@@ -1,0 +1,52 @@
+"""The error tree: every error a user can cause is one clear line, with an exit code."""
+
+
+class VidlatError(Exception):
+    """A failure explained in one line: what was got, what was expected, what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(VidlatError):
+    """A setting that does not exist or a value it cannot take."""
+
+    exit_code = 2
+
+
+class InputError(VidlatError):
+    """A path to read that is not there, or holds nothing to read."""
+
+
+class ShapeError(VidlatError):
+    """An array or a stack length that the network cannot take."""
+
+
+class WeightsError(VidlatError):
+    """VAE weights that are missing, damaged, of another network, or cannot be fetched."""
+
+
+class DecodeError(VidlatError):
+    """A video that cannot be turned into frames. `kind` is a short machine-readable word."""
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type["DecodeError"], tuple[str, str]]:
+        return type(self), (str(self), self.kind)
+
+
+class EncodeError(VidlatError):
+    """Latents that must not be stored: not finite, or beyond what float16 holds."""
+
+
+class StoreError(VidlatError):
+    """A path that is no cache, a cache of an unknown version, or one that cannot be written."""
+
+
+class CacheMismatchError(StoreError):
+    """Settings that differ from those a cache was made with."""
+
+
+class TrainError(VidlatError):
+    """A run that cannot start, resume or go on."""

@@ -1,0 +1,110 @@
+"""Videos at a glance: one picture, a row of evenly spaced frames a video."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from vidlat.errors import ShapeError
+
+Frames = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
+
+_CELL, _GAP, _MARGIN, _LABEL, _CAPTION = 128, 6, 24, 30, 20  # pixels
+_BACKGROUND, _BRIGHT, _DIM = (17, 19, 23), (228, 231, 236), (128, 134, 145)
+
+
+class Row(NamedTuple):
+    """A label and a video (T, H, W), uint8 or float in [0, 1], and what to show below it.
+
+    below: a reconstruction, say, whose same frames stand under those of the first.
+    """
+
+    label: str
+    frames: Frames
+    below: Frames | None = None
+
+
+def contact_sheet(
+    rows: Sequence[Row | tuple[str, Frames]], path: Path, columns: int = 8, below: str = "reconstruction"
+) -> None:
+    """Write a PNG with up to `columns` evenly spaced frames of each video, first and last among them.
+
+    Small frames are enlarged and large ones reduced to one cell size, their shape kept. Rows with a second
+    video say `below` in their label. The file appears whole or not at all. Raises ShapeError for an empty
+    row or a second video of another length.
+    """
+    strips = [_strip(Row(*row), columns, below) for row in rows]
+    if not strips:
+        raise ShapeError("a contact sheet needs at least one video: got none")
+    height = 2 * _MARGIN + sum(strip.height for strip in strips) + _MARGIN * (len(strips) - 1)
+    sheet = Image.new("RGB", (strips[0].width + 2 * _MARGIN, height), _BACKGROUND)
+    top = _MARGIN
+    for strip in strips:
+        sheet.paste(strip, (_MARGIN, top))
+        top += strip.height + _MARGIN
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        sheet.save(draft, format="PNG", optimize=True)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _strip(row: Row, columns: int, below: str) -> Image.Image:
+    """One row as a picture: label, one or two lines of frames, frame numbers."""
+    num_frames = len(row.frames)
+    videos = [row.frames] if row.below is None else [row.frames, row.below]
+    if not num_frames or any(video.ndim != 3 or len(video) != num_frames for video in videos):
+        raise ShapeError(
+            f"{row.label}: expected videos of one length, (T, H, W): got {[v.shape for v in videos]}"
+        )
+    width = columns * _CELL + (columns - 1) * _GAP
+    height = _LABEL + len(videos) * (_CELL + _GAP) - _GAP + _CAPTION
+    strip = Image.new("RGB", (width, height), _BACKGROUND)
+    draw = ImageDraw.Draw(strip)
+    note = "1 frame" if num_frames == 1 else f"{num_frames} frames"
+    if row.below is not None:
+        note += f", {below} below"
+    large, small = ImageFont.load_default(17), ImageFont.load_default(13)
+    note_left = width - draw.textlength(note, small)
+    draw.text((0, 0), _shorten(draw, row.label, large, note_left - 2 * _GAP), _BRIGHT, large)
+    draw.text((note_left, 3), note, _DIM, small)
+    for column, index in enumerate(_evenly_spaced(num_frames, columns)):
+        left = column * (_CELL + _GAP)
+        for line, video in enumerate(videos):
+            cell = _thumbnail(video[index])
+            top = _LABEL + line * (_CELL + _GAP)
+            strip.paste(cell, (left + (_CELL - cell.width) // 2, top + (_CELL - cell.height) // 2))
+        draw.text((left + _CELL / 2, height), str(index), _DIM, small, anchor="mb")
+    return strip
+
+
+def _evenly_spaced(num_frames: int, columns: int) -> list[int]:
+    return [int(index) for index in np.unique(np.linspace(0, num_frames - 1, columns).round().astype(int))]
+
+
+def _thumbnail(frame: npt.NDArray[np.generic]) -> Image.Image:
+    if np.issubdtype(frame.dtype, np.floating):
+        frame = np.rint(np.clip(np.nan_to_num(frame), 0, 1) * 255)
+    image = Image.fromarray(frame.astype(np.uint8))
+    scale = _CELL / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _shorten(
+    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float
+) -> str:
+    """Cut the start away until the text fits: the end of a path tells videos apart."""
+    text = " ".join(text.split())  # Pillow cannot measure a line break
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength("…" + text, font) > width:
+        text = text[1:]
+    return "…" + text

@@ -1,0 +1,87 @@
+"""From cached or sampled latents back to frames, with the very VAE that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidlat.encode.vae import FrozenVAE, load_vae
+from vidlat.encode.weights import resolve_weights
+from vidlat.errors import InputError, WeightsError
+from vidlat.store.reader import LatentCache
+from vidlat.store.schema import CacheSchema
+from vidlat.types import FloatArray
+from vidlat.video.writer import write_video
+
+
+def load_vae_of(
+    schema: CacheSchema, *, vae: str | None = None, device: str = "auto", batch: int = 8
+) -> FrozenVAE:
+    """The VAE a cache was made with, from `vae`, or from where it was recorded, or by its name.
+
+    Raises WeightsError where it cannot be found or is another than the cache's.
+    """
+    settings = schema.settings
+    path = resolve_weights(vae) if vae else _recorded_path(schema)
+    found = load_vae(
+        path, stack=settings.stack, batch=batch, device=device, precision=settings.encode_precision
+    )
+    if found.weights_hash != settings.vae_hash:
+        raise WeightsError(
+            f"{path}: these are other weights (hash {found.weights_hash[:12]}) than the latents were made "
+            f"with ({schema.vae_name}, hash {settings.vae_hash[:12]}); give the right file by --vae"
+        )
+    return found
+
+
+def _recorded_path(schema: CacheSchema) -> Path:
+    recorded = Path(schema.vae_path)
+    if recorded.is_file():
+        return recorded
+    try:
+        return resolve_weights(schema.vae_name)
+    except WeightsError as error:
+        raise WeightsError(
+            f"the VAE of these latents, {schema.vae_name}, is no longer at {recorded}; give it by --vae PATH"
+        ) from error
+
+
+def decode_latents(vae: FrozenVAE, mean: FloatArray, num_frames: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the `num_frames` frames (H, W) float32 in [0, 1] of latents (L, t, h, w), in bounded memory."""
+    depth = vae.stack // vae.compression
+    step = depth * vae.batch
+    for first in range(0, mean.shape[1], step):
+        part = torch.from_numpy(np.ascontiguousarray(mean[:, first : first + step], np.float32))[None]
+        left = num_frames - first * vae.compression
+        if left <= 0:
+            return
+        frames = vae.decode(part, min(left, part.shape[2] * vae.compression))
+        yield from frames[0, 0].clamp(0, 1).cpu().numpy()
+
+
+def to_gray_levels(frame: FloatArray) -> npt.NDArray[np.uint8]:
+    """[0, 1] to 0..255, rounded."""
+    return np.asarray(np.rint(frame * 255), np.uint8)
+
+
+def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path]]:
+    """Write every cached video to `out/<video_id>.mp4` at its own frame count and rate; yields each one done.
+
+    Raises InputError where `out` cannot be written.
+    """
+    for video_id, record in cache.records().items():
+        latents = cache.read_latents(video_id)
+        path = out / f"{video_id}.mp4"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{path.parent}: cannot be made ({error.strerror}); give another --out"
+            ) from error
+        frames = decode_latents(vae, latents.mean, record.num_frames)
+        write_video(path, (to_gray_levels(frame) for frame in frames), record.fps)
+        yield video_id, path

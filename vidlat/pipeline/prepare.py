@@ -1,0 +1,111 @@
+"""Everything an encode needs, checked before any work starts: videos, VAE, cache, plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vidlat.config import PREPROCESS_VERSION, EncodeConfig
+from vidlat.encode.vae import FrozenVAE, load_vae
+from vidlat.encode.weights import licence_of, resolve_weights
+from vidlat.errors import ConfigError
+from vidlat.pipeline.discover import discover_videos
+from vidlat.pipeline.plan import EncodePlan, plan_encode
+from vidlat.pipeline.run import choose_num_workers
+from vidlat.pipeline.task import EncodeJob
+from vidlat.store.reader import open_cache
+from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames, require_same_settings
+from vidlat.store.writer import create_cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedEncode:
+    """A plan and the job to run it with. num_ignored: files among the input that are no video."""
+
+    plan: EncodePlan
+    job: EncodeJob
+    num_workers: int
+    num_ignored: int
+
+
+def prepare_encode(
+    inputs: Sequence[str], config: EncodeConfig, out: Path, *, retry_failed: bool = False
+) -> PreparedEncode:
+    """Find the videos, load the VAE, make or open the cache at `out`, and plan what is left to do.
+
+    Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError, before a cache is made
+    where there is nothing to put in it.
+    """
+    discovery = discover_videos(inputs)
+    vae_path = resolve_weights(config.vae)
+    vae = load_vae(
+        vae_path,
+        stack=config.stack,
+        batch=config.batch,
+        device=config.device,
+        precision=config.precision,
+    )
+    if config.size % vae.compression:
+        raise ConfigError(f"size: got {config.size}; expected a multiple of {vae.compression} for this VAE")
+    schema = _describe_cache(config, vae, vae_path)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        schema = _open_with_same_settings(out, schema, config.precision)
+    else:
+        create_cache(out, schema)
+    cache = open_cache(out)
+    num_workers = config.workers or choose_num_workers(vae.device.type)
+    plan = plan_encode(
+        discovery.sources,
+        cache.records(),
+        cache.failures(),
+        num_workers=num_workers,
+        retry_failed=retry_failed,
+    )
+    job = EncodeJob(
+        vae_path=vae_path,
+        vae_hash=vae.weights_hash,
+        size=config.size,
+        fit=config.fit,
+        stack=config.stack,
+        batch=config.batch,
+        device=config.device,
+        precision=schema.settings.encode_precision,
+        num_threads=max(1, (os.cpu_count() or 1) // num_workers),
+    )
+    return PreparedEncode(plan=plan, job=job, num_workers=num_workers, num_ignored=discovery.num_ignored)
+
+
+def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> CacheSchema:
+    side = config.size // vae.compression
+    return CacheSchema(
+        settings=CacheSettings(
+            vae_hash=vae.weights_hash,
+            vae_config=vae.settings,
+            stack=config.stack,
+            size=config.size,
+            fit=config.fit,
+            encode_precision=vae.precision,
+            preprocess_version=PREPROCESS_VERSION,
+        ),
+        vae_name=config.vae,
+        vae_licence=licence_of(config.vae),
+        vae_path=str(vae_path.absolute()),
+        time_compression=vae.compression,
+        space_compression=vae.compression,
+        latent_dim=vae.latent_dim,
+        latent_height=side,
+        latent_width=side,
+        shard_frames=default_shard_frames(vae.latent_dim, side, side),
+    )
+
+
+def _open_with_same_settings(out: Path, asked: CacheSchema, precision: str) -> CacheSchema:
+    """The schema of the cache at `out`; `auto` precision means whatever that cache was made with."""
+    found = open_cache(out).schema
+    settings = asked.settings
+    if precision == "auto":
+        settings = replace(settings, encode_precision=found.settings.encode_precision)
+    require_same_settings(out, found.settings, settings)
+    return found

@@ -1,0 +1,208 @@
+"""Running an encode plan on Dask: the only file that knows it.
+
+For each batch: a worker encodes it to scratch, the driver reserves shards, the same worker writes them, the
+driver commits. A batch that fails on the way leaves at most unused shards, never half a video.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import dask
+import torch
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, get_worker
+from distributed.client import FutureCancelledError
+
+from vidlat.errors import InputError
+from vidlat.pipeline.plan import Batch, EncodePlan
+from vidlat.pipeline.task import EncodedBatch, EncodeJob, encode_batch, write_batch
+from vidlat.store.writer import CacheWriter
+from vidlat.types import FailureRecord, VideoRecord
+
+BATCHES_IN_FLIGHT_A_WORKER = 2
+"""One being encoded and one waiting: more would only lose more to a kill."""
+
+MAX_ATTEMPTS = 2
+"""A video whose worker dies this often is a failure: it would take every other worker along."""
+
+_PROGRESS_TOPIC = "vidlat-frames"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeProgress:
+    """Something that happened: frames encoded (not yet safe), or videos committed or failed."""
+
+    num_frames: int = 0
+    records: tuple[VideoRecord, ...] = ()
+    failures: tuple[FailureRecord, ...] = ()
+
+
+def choose_num_workers(device: str) -> int:
+    """One process a GPU; on a CPU one for four cores, but two where there are two: decoding overlaps."""
+    if device.startswith("cuda"):
+        return torch.cuda.device_count()
+    cores = os.cpu_count() or 1
+    return max(min(2, cores), cores // 4)
+
+
+@contextmanager
+def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
+    """A client of the Dask scheduler at an address, or of a local cluster that lives as long as the block.
+
+    Raises InputError where no scheduler answers at the address.
+    """
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout="10s", set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise InputError(
+                f"--scheduler {scheduler}: no Dask scheduler answers there; is it running?"
+            ) from error
+        with client:
+            yield client
+        return
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.comm.timeouts.connect": "60s",
+    }
+    with dask.config.set(settings), _without_interrupts():
+        cluster = LocalCluster(
+            n_workers=num_workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def run_encode(
+    plan: EncodePlan, job: EncodeJob, cache_path: Path, client: Client
+) -> Iterator[EncodeProgress]:
+    """Encode every batch of a plan into the cache, yielding what happens as it happens.
+
+    On return every video of the plan is either committed or recorded as a failure.
+    """
+    yield from _Encode(job, cache_path, client).run(plan)
+
+
+class _Encode:
+    def __init__(self, job: EncodeJob, cache_path: Path, client: Client) -> None:
+        self.job = job
+        # Workers may run in another folder, or on another machine with the same file system.
+        self.cache_path = cache_path.absolute()
+        self.client = client
+        self.writer = CacheWriter(cache_path)
+        self.waiting: deque[Batch] = deque()
+        self.running: dict[Future, tuple[Batch, EncodedBatch | None]] = {}
+        self.done: SimpleQueue[Future | int] = SimpleQueue()
+        self.attempts: dict[str, int] = {}
+
+    def run(self, plan: EncodePlan) -> Iterator[EncodeProgress]:
+        self.waiting.extend(plan.batches)
+        self.client.subscribe_topic(_PROGRESS_TOPIC, lambda event: self.done.put(event[1]))
+        try:
+            while self.waiting or self.running:
+                self._submit()
+                event = self.done.get()
+                if isinstance(event, int):
+                    yield EncodeProgress(num_frames=event)
+                else:
+                    yield from self._finish(event)
+        finally:
+            self.client.unsubscribe_topic(_PROGRESS_TOPIC)
+            self.client.cancel(list(self.running))
+
+    def _submit(self) -> None:
+        num_workers = max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+        while self.waiting and len(self.running) < BATCHES_IN_FLIGHT_A_WORKER * num_workers:
+            batch = self.waiting.popleft()
+            self._watch(self.client.submit(_encode_on_worker, batch, self.job, pure=False), batch, None)
+
+    def _watch(self, future: Future, batch: Batch, encoded: EncodedBatch | None) -> None:
+        self.running[future] = batch, encoded
+        future.add_done_callback(self.done.put)
+
+    def _finish(self, future: Future) -> Iterator[EncodeProgress]:
+        """Take a finished future one step further: to its write, its commit, or another attempt."""
+        batch, encoded = self.running.pop(future)
+        if future.status != "finished":
+            yield from self._retry(batch, future.exception())
+        elif encoded is None:
+            address, encoded = future.result()
+            if encoded.failures:
+                self.writer.record_failures(encoded.failures)
+                yield EncodeProgress(failures=tuple(encoded.failures))
+            if encoded.videos:
+                start = self.writer.reserve(self.writer.schema.num_shards(encoded.num_latent_frames))
+                # The scratch files are where the batch was encoded.
+                write = self.client.submit(
+                    write_batch, encoded, self.cache_path, start, pure=False, workers=[address], priority=1
+                )
+                failed = {failure.video_id for failure in encoded.failures}
+                left = tuple(source for source in batch if source.video_id not in failed)
+                self._watch(write, left, encoded)
+        else:
+            records = future.result()
+            self.writer.commit(records)
+            yield EncodeProgress(records=tuple(records))
+
+    def _retry(self, batch: Batch, error: BaseException) -> Iterator[EncodeProgress]:
+        """Give the videos of a batch whose worker died another attempt each, alone.
+
+        Anything else that a task raises concerns the whole encode (a full disk, wrong weights) and ends it.
+        """
+        if not _is_lost_worker(error):
+            raise error
+        failures = []
+        for source in batch:
+            self.attempts[source.video_id] = self.attempts.get(source.video_id, 0) + 1
+            if self.attempts[source.video_id] < MAX_ATTEMPTS:
+                self.waiting.append((source,))
+                continue
+            failures.append(
+                FailureRecord(
+                    video_id=source.video_id,
+                    source_path=str(source.path),
+                    source_num_bytes=source.num_bytes,
+                    source_mtime_ns=source.mtime_ns,
+                    kind="worker-died",
+                    reason=f"the process that encoded it died {MAX_ATTEMPTS} times (out of memory?)",
+                )
+            )
+        if failures:
+            self.writer.record_failures(failures)
+            yield EncodeProgress(failures=tuple(failures))
+
+
+def _is_lost_worker(error: BaseException) -> bool:
+    # A worker that dies takes its task along; where it was the only one allowed, the task is cancelled.
+    return isinstance(error, KilledWorker | CancelledError | FutureCancelledError)
+
+
+def _encode_on_worker(batch: Batch, job: EncodeJob) -> tuple[str, EncodedBatch]:
+    worker = get_worker()
+    return worker.address, encode_batch(batch, job, lambda count: worker.log_event(_PROGRESS_TOPIC, count))
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started in this block leave Ctrl-C to the driver, which ends them in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

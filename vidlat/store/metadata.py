@@ -1,0 +1,114 @@
+"""The zarr.json files of a cache, written as the Zarr v3 specification says and read as plain JSON.
+
+No library handle stands between: a handle opened before a growth silently writes nothing past its old
+shape, and saving attributes through one drops the consolidated metadata. A cache's metadata is a function
+of its attributes and its length, so it is written from those, whole and atomically, every time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vidlat.errors import StoreError
+from vidlat.store.schema import CacheSchema
+
+ARRAYS = ("mean", "std")
+RECORDS = "videos/records"
+FAILURES = "failures/records"
+
+
+def zarr_documents(attributes: dict[str, Any], schema: CacheSchema, num_frames: int) -> dict[str, Any]:
+    """Every zarr.json of a cache of `num_frames` latent frames, by its path.
+
+    The root comes last: its consolidated metadata shows both arrays' shapes at once, and keeps readers
+    from taking the folders of Parquet files for damaged Zarr nodes.
+    """
+    members = {name: _array(schema, num_frames) for name in ARRAYS}
+    members |= {name: _group({}, {}) for name in ("videos", "failures")}
+    documents = {f"{name}/zarr.json": document for name, document in members.items()}
+    return documents | {"zarr.json": _group(attributes, members)}
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A zarr.json as JSON. Raises StoreError if it is missing or damaged."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read as Zarr metadata: {error}") from error
+    if not isinstance(document, dict):
+        raise StoreError(f"{path}: cannot be read as Zarr metadata: it holds no object")
+    return document
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """The root's attributes. Raises StoreError if `path` is no folder or no vidlat cache."""
+    if not path.is_dir():
+        raise StoreError(f"{path}: is not a vidlat cache: no such folder; `vidlat encode --out` makes one")
+    if not (path / "zarr.json").is_file():
+        raise StoreError(f"{path}: is not a vidlat cache: it has no zarr.json")
+    attributes = read_document(path / "zarr.json").get("attributes")
+    if not isinstance(attributes, dict) or not isinstance(attributes.get("vidlat"), dict):
+        raise StoreError(f"{path}: is not a vidlat cache: a Zarr store that something else has made")
+    return attributes
+
+
+def read_schema(path: Path) -> CacheSchema:
+    """The schema of the cache at `path`. Raises StoreError if it is none, or of a format not known here."""
+    attributes = read_attributes(path)
+    try:
+        return CacheSchema.from_attributes(attributes["vidlat"])
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from error
+
+
+def array_frames(path: Path) -> dict[str, int]:
+    """Latent frames of each array by its own zarr.json; after a kill in a growth they may differ."""
+    return {name: _num_frames(path / name / "zarr.json") for name in ARRAYS}
+
+
+def _num_frames(path: Path) -> int:
+    try:
+        return int(read_document(path)["shape"][1])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise StoreError(f"{path}: is not the metadata of a latent array; restore it") from error
+
+
+def _group(attributes: dict[str, Any], members: dict[str, Any]) -> dict[str, Any]:
+    consolidated = {"kind": "inline", "must_understand": False, "metadata": members}
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": attributes,
+        "consolidated_metadata": consolidated,
+    }
+
+
+def _array(schema: CacheSchema, num_frames: int) -> dict[str, Any]:
+    depth, height, width = schema.latent_dim, schema.latent_height, schema.latent_width
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    blosc = {"typesize": 2, "cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}
+    sharding = {
+        "chunk_shape": [depth, schema.chunk_frames, height, width],
+        # crc32c stands inside the shard: without it a flipped bit reads back as another number.
+        "codecs": [little, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}],
+        "index_codecs": [little, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [depth, num_frames, height, width],
+        "data_type": "float16",
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [depth, schema.shard_frames, height, width]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN",
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "dimension_names": ["latent", "frame", "y", "x"],
+        "storage_transformers": [],
+    }

@@ -1,0 +1,208 @@
+"""Reading a cache: schema and records at once, latents by video or by windows of many videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidlat.errors import StoreError
+from vidlat.store.log import RecordLog
+from vidlat.store.metadata import ARRAYS, FAILURES, RECORDS, array_frames, read_schema
+from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, to_failure_records, to_video_records
+from vidlat.store.schema import CacheSchema
+from vidlat.store.statistics import latent_crc32
+from vidlat.types import FailureRecord, LatentPosterior, VideoRecord
+
+Latents = npt.NDArray[np.float16]
+
+READ_CACHE_BYTES = 32 * 1024**2
+"""Memory an array for shard indexes and recent chunks: random windows come four times faster for it."""
+
+
+def open_cache(path: Path) -> LatentCache:
+    """Open the cache at `path` for reading.
+
+    Raises StoreError if there is none, if it is damaged, or if a newer vidlat made it.
+    """
+    return LatentCache(path, read_schema(path))
+
+
+class LatentCache:
+    """A cache as it was when its records were first asked for; open it again to see what came later.
+
+    Pickles as its path and schema: each process opens the arrays for itself. Never use it in a forked
+    child of a process that has read latents (tensorstore's threads do not survive a fork): spawn instead.
+    """
+
+    def __init__(self, path: Path, schema: CacheSchema) -> None:
+        self.path = path
+        self.schema = schema
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "schema": self.schema}
+
+    def __len__(self) -> int:
+        """Videos in the cache."""
+        return len(self._ranges[0])
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Length of the time axis, holes included."""
+        return min(array_frames(self.path).values())
+
+    @property
+    def num_hole_frames(self) -> int:
+        """Latent frames of the time axis that belong to no video."""
+        starts, stops = self._ranges
+        return self.num_latent_frames - int((stops - starts).sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all of the cache's files."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    def records(self) -> dict[str, VideoRecord]:
+        """The latest record of every video, sorted by video_id."""
+        return self._records
+
+    def failures(self) -> dict[str, FailureRecord]:
+        """The latest failure of every video that has not been encoded since, sorted by video_id."""
+        done = self.columns("sequence")
+        committed = dict(zip(done["video_id"], done["sequence"], strict=True))
+        failures = to_failure_records(RecordLog(self.path / FAILURES, FAILURE_COLUMNS).read())
+        return {id: failure for id, failure in failures.items() if failure.sequence > committed.get(id, 0)}
+
+    def columns(self, *names: str) -> dict[str, list[Any]]:
+        """Some fields of all records, as lists sorted by video_id (always among them): fast for millions."""
+        table = self._log.read([name for name in names if name not in ("video_id", "sequence")])
+        return {name: table[name].to_pylist() for name in dict.fromkeys(("video_id", *names))}
+
+    def read_latents(self, video_id: str) -> LatentPosterior:
+        """One video's latents, stack padding included: mean and std, each (L, t, h, w) float16.
+
+        Raises StoreError if the video is not in the cache, or if its latents are not those recorded.
+        """
+        record = self._records.get(video_id)
+        if record is None:
+            raise StoreError(f"{self.path}: holds no video {video_id!r}; `vidlat info` tells what is there")
+        frames = slice(record.start, record.stop)
+        pending = {name: self._array(name, record.stop)[:, frames].read() for name in ARRAYS}
+        try:
+            posterior = LatentPosterior(**{name: future.result() for name, future in pending.items()})
+        except ValueError as error:
+            raise StoreError(f"{video_id}: its latents are damaged ({error}); encode it again") from error
+        if latent_crc32(posterior.mean, posterior.std) != record.latent_crc32:
+            # Without this a shard that is gone reads as NaN in silence.
+            raise StoreError(f"{video_id}: its latents are not those recorded; encode it again")
+        return posterior
+
+    def read_windows(
+        self, starts: npt.NDArray[np.integer], num_latent_frames: int, with_std: bool = True
+    ) -> tuple[Latents, Latents | None]:
+        """Windows of `num_latent_frames` from each of `starts` (B,) on the cache's time axis.
+
+        Returns mean and std (None unless with_std), each (B, L, t, h, w) float16. A window that runs past
+        the end of its video repeats the video's last latent frame. Raises StoreError if a start lies in no
+        video, or if latents are missing or damaged.
+        """
+        return self.read_windows_async(starts, num_latent_frames, with_std).result()
+
+    def read_windows_async(
+        self, starts: npt.NDArray[np.integer], num_latent_frames: int, with_std: bool = True
+    ) -> PendingWindows:
+        """Like `read_windows`, in the background: `result()` of what returns waits for it."""
+        starts = np.asarray(starts, dtype=np.int64)
+        stops = self._stops_of(starts)
+        frames = np.minimum(starts[:, None] + np.arange(num_latent_frames), stops[:, None] - 1)
+        names = ARRAYS if with_std else ARRAYS[:1]
+        last = int(stops.max(initial=0))
+        # One gather an array: several times faster than a read a window.
+        futures = [self._array(name, last)[:, frames].transpose([1, 0, 2, 3, 4]).read() for name in names]
+        return PendingWindows(self.path, futures)
+
+    def _stops_of(self, starts: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Where the videos that `starts` lie in end."""
+        video_starts, video_stops = self._ranges
+        index = np.searchsorted(video_starts, starts, side="right") - 1
+        # Before the first video, and in a cache without any, a start is its own stop: refused below.
+        stops = starts.copy()
+        stops[index >= 0] = video_stops[index[index >= 0]]
+        if (starts >= stops).any():
+            lost = starts[starts >= stops][0]
+            raise StoreError(
+                f"{self.path}: no video is recorded at latent frame {lost}; it may have been replaced since"
+            )
+        return stops
+
+    def _array(self, name: str, stop: int) -> Any:
+        """The array, opened anew if the cache has grown to `stop` since it was opened."""
+        array = self._arrays.get(name)
+        if array is None or array.shape[1] < stop:
+            array = self._arrays[name] = _open_for_reading(self.path / name)
+        if array.shape[1] < stop:
+            raise StoreError(
+                f"{self.path}: damaged: {name} ends at latent frame {array.shape[1]}, "
+                f"a record names {stop}; restore {name}/zarr.json"
+            )
+        return array
+
+    @cached_property
+    def _arrays(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def _log(self) -> RecordLog:
+        return RecordLog(self.path / RECORDS, VIDEO_COLUMNS)
+
+    @cached_property
+    def _records(self) -> dict[str, VideoRecord]:
+        return to_video_records(self._log.read())
+
+    @cached_property
+    def _ranges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Every video's start and stop, in the order of the time axis."""
+        table = self._log.read(["start", "stop"]).sort_by("start")
+        return table["start"].to_numpy(), table["stop"].to_numpy()
+
+
+@dataclass(frozen=True)
+class PendingWindows:
+    """A gather under way, from `LatentCache.read_windows_async`."""
+
+    path: Path
+    futures: list[Any]
+
+    def result(self) -> tuple[Latents, Latents | None]:
+        """Wait for mean and std, as `LatentCache.read_windows` returns them."""
+        try:
+            windows = [future.result() for future in self.futures]
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path}: latents are damaged ({error}); encode their video again"
+            ) from error
+        # A chunk that is gone reads as NaN: one number a latent frame tells.
+        if any(np.isnan(window[:, 0, :, 0, 0]).any() for window in windows):
+            raise StoreError(f"{self.path}: latents of a recorded video are missing; encode it again")
+        return windows[0], windows[1] if len(windows) > 1 else None
+
+
+def _open_for_reading(path: Path) -> Any:
+    # Imported when latents are read: `vidlat info` answers without it.
+    import tensorstore as ts
+
+    # A shard is written once and never changes, so what was read of it (its index above all) stays true.
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str(path.absolute())},
+        "context": {"cache_pool": {"total_bytes_limit": READ_CACHE_BYTES}},
+        "recheck_cached_data": "open",
+    }
+    try:
+        return ts.open(spec, open=True, read=True).result()
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot be opened: {error}") from error

@@ -1,0 +1,95 @@
+"""Records as Parquet tables, one row a video, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidlat.types import FailureRecord, VideoRecord
+
+VIDEO_COLUMNS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("num_frames", pa.int64()),
+        ("fps", pa.float64()),
+        ("pts_seconds", pa.list_(pa.float64())),
+        ("source_path", pa.string()),
+        ("source_num_bytes", pa.int64()),
+        ("source_mtime_ns", pa.int64()),
+        ("source_sha256", pa.string()),
+        ("source_height", pa.int32()),
+        ("source_width", pa.int32()),
+        ("latent_crc32", pa.int64()),
+        ("count", pa.int64()),
+        ("sum_mean", pa.list_(pa.float64())),
+        ("sum_mean_squared", pa.list_(pa.float64())),
+        ("sum_std_squared", pa.list_(pa.float64())),
+        ("warnings", pa.list_(pa.string())),
+        ("versions", pa.map_(pa.string(), pa.string())),
+        ("device", pa.string()),
+        ("batch", pa.int32()),
+        ("sequence", pa.int64()),
+    ]
+)
+
+FAILURE_COLUMNS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("source_path", pa.string()),
+        ("source_num_bytes", pa.int64()),
+        ("source_mtime_ns", pa.int64()),
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+        ("traceback", pa.string()),
+        ("sequence", pa.int64()),
+    ]
+)
+
+
+def to_table(records: Sequence[VideoRecord | FailureRecord], columns: pa.Schema, sequence: int) -> pa.Table:
+    """The records of one commit as a table, each row with the commit's sequence number."""
+    rows = [
+        {name: _to_cell(value) for name, value in dataclasses.asdict(record).items()} for record in records
+    ]
+    return pa.Table.from_pylist([row | {"sequence": sequence} for row in rows], schema=columns)
+
+
+def to_video_records(table: pa.Table) -> dict[str, VideoRecord]:
+    """The rows of a table as records, by video_id, in the table's order."""
+    rows: list[dict[str, Any]] = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+        for row in table.to_pylist(maps_as_pydicts="strict")
+    ]
+    return {row["video_id"]: VideoRecord(**row) for row in rows}
+
+
+def to_failure_records(table: pa.Table) -> dict[str, FailureRecord]:
+    """The rows of a table as records, by video_id, in the table's order."""
+    return {row["video_id"]: FailureRecord(**row) for row in table.to_pylist()}
+
+
+def latest(table: pa.Table) -> pa.Table:
+    """One row a video, that of the highest sequence number, sorted by video_id."""
+    table = table.sort_by([("video_id", "ascending"), ("sequence", "ascending")])
+    ids = table["video_id"].combine_chunks()
+    if len(ids) < 2:
+        return table
+    before_last = table.slice(0, len(ids) - 1).filter(pc.not_equal(ids[1:], ids[:-1]))
+    return pa.concat_tables([before_last, table.slice(len(ids) - 1)])
+
+
+def _to_cell(value: Any) -> Any:
+    if isinstance(value, str):
+        # A path may hold bytes that are no UTF-8; a record that cannot be written would stop everything.
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, tuple):
+        return [_to_cell(item) for item in value]
+    if isinstance(value, dict):
+        return [(_to_cell(key), _to_cell(item)) for key, item in value.items()]
+    return value

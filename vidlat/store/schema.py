@@ -1,0 +1,159 @@
+"""What a cache is: the settings that decide its numbers, and the layout that holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Self
+
+from vidlat.config import Fit
+from vidlat.errors import CacheMismatchError, StoreError
+
+FORMAT_VERSION = 1
+"""Raised whenever an older vidlat could no longer read the layout."""
+
+SHARD_BYTES = 2 * 1024**2
+"""A shard is the fewest chunks that hold this much: work stays parallel and a kill loses little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """What changes a number in the cache, and nothing else: equal settings mean equal latents.
+
+    vae_config is kept as JSON would give it back (lists for tuples), so that a round trip compares equal.
+    """
+
+    vae_hash: str
+    vae_config: dict[str, Any]
+    stack: int
+    size: int
+    fit: Fit
+    encode_precision: str
+    preprocess_version: int
+    stored_precision: str = "float16"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vae_config", json.loads(json.dumps(self.vae_config)))
+
+    @property
+    def cache_id(self) -> str:
+        """SHA-256 of the settings as canonical JSON, in hexadecimal."""
+        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def differences(self, other: CacheSettings) -> dict[str, tuple[Any, Any]]:
+        """The fields that differ, with both values; those inside vae_config as `vae_config.NAME`."""
+        ours, theirs = self._flat(), other._flat()
+        names = sorted(ours.keys() | theirs.keys())
+        pairs = {name: (ours.get(name, "nothing"), theirs.get(name, "nothing")) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def _flat(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        return {f"vae_config.{name}": value for name, value in fields.pop("vae_config").items()} | fields
+
+
+def require_same_settings(path: object, cache: CacheSettings, asked: CacheSettings) -> None:
+    """Refuse to add to a cache made with other settings.
+
+    Raises CacheMismatchError naming every differing field with both values.
+    """
+    differences = cache.differences(asked)
+    if differences:
+        fields = "; ".join(
+            f"{name}: cache has {has}, you asked {want}" for name, (has, want) in differences.items()
+        )
+        raise CacheMismatchError(
+            f"{path}: made with other settings ({fields}): use the same settings or another --out"
+        )
+
+
+def default_shard_frames(
+    latent_dim: int, latent_height: int, latent_width: int, chunk_frames: int = 4
+) -> int:
+    """Latent frames of a shard: the fewest whole chunks that hold SHARD_BYTES of float16."""
+    chunk_bytes = 2 * latent_dim * chunk_frames * latent_height * latent_width
+    return chunk_frames * -(-SHARD_BYTES // chunk_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSchema:
+    """Settings and layout of one cache: the content of the root's attributes["vidlat"].
+
+    vae_name, vae_licence, vae_path: facts recorded for whoever decodes; no part of the identity.
+    time_compression, space_compression: pixels a latent element along time, and along height and width.
+    chunk_frames: latent frames of a chunk (one training clip); shard_frames: of a shard, whole chunks.
+    """
+
+    settings: CacheSettings
+    vae_name: str
+    vae_licence: str
+    vae_path: str
+    time_compression: int
+    space_compression: int
+    latent_dim: int
+    latent_height: int
+    latent_width: int
+    shard_frames: int
+    chunk_frames: int = 4
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (not isinstance(value, int) or value < 1):
+                raise StoreError(f"{field.name}: got {value!r}; expected a whole number of 1 or more")
+        if self.shard_frames % self.chunk_frames:
+            raise StoreError(
+                f"shard_frames: got {self.shard_frames}; "
+                f"expected a multiple of chunk_frames, {self.chunk_frames}"
+            )
+
+    def to_attributes(self) -> dict[str, Any]:
+        """The schema as JSON, its cache_id beside it for whoever reads the file by eye."""
+        return {"cache_id": self.settings.cache_id, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
+        """The inverse of `to_attributes`.
+
+        Raises StoreError for a newer format, a missing or unknown field, or settings that were edited.
+        """
+        version = attributes.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise StoreError(
+                f"made by a newer vidlat: format {version}, this one reads {FORMAT_VERSION}; upgrade vidlat"
+            )
+        values = dict(attributes)
+        try:
+            cache_id = values.pop("cache_id")
+            schema = cls(settings=CacheSettings(**values.pop("settings")), **values)
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"its description is damaged ({error}); restore its zarr.json") from error
+        if schema.settings.cache_id != cache_id:
+            raise StoreError(
+                f"its settings were edited: they give cache_id {schema.settings.cache_id}, "
+                f"the latents were made under {cache_id}; restore its zarr.json"
+            )
+        return schema
+
+    @property
+    def cache_id(self) -> str:
+        """The identity of the numbers inside."""
+        return self.settings.cache_id
+
+    def pack(self, num_latent_frames: Sequence[int]) -> list[int]:
+        """Where each video of a batch starts, counted from the batch's start: on chunk boundaries."""
+        return self._boundaries(num_latent_frames)[:-1]
+
+    def num_shards(self, num_latent_frames: Sequence[int]) -> int:
+        """Shards that a batch of videos with these latent frames fills, the last one perhaps in part."""
+        return -(-self._boundaries(num_latent_frames)[-1] // self.shard_frames)
+
+    def _boundaries(self, num_latent_frames: Sequence[int]) -> list[int]:
+        whole = (-(-count // self.chunk_frames) * self.chunk_frames for count in num_latent_frames)
+        return list(accumulate(whole, initial=0))

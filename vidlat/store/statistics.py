@@ -1,0 +1,86 @@
+"""What the cache stores of a posterior, float16, and the exact statistics of it that a record keeps."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vidlat.errors import EncodeError
+from vidlat.types import FloatArray
+
+BLOCK_FRAMES = 64
+"""Latent frames in memory at once; fixed, since the order of a sum decides its last bit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentStatistics:
+    """The fields of a VideoRecord that describe its latents: checksum, and sums a channel in float64."""
+
+    latent_crc32: int
+    count: int
+    sum_mean: tuple[float, ...]
+    sum_mean_squared: tuple[float, ...]
+    sum_std_squared: tuple[float, ...]
+
+
+def latent_statistics(mean: FloatArray, std: FloatArray, num_valid_latent_frames: int) -> LatentStatistics:
+    """Statistics of one video's latents, each (L, t, h, w), as stored; a memmap is read in blocks.
+
+    The sums run over the first `num_valid_latent_frames`, those that hold no stack padding; count is the
+    number of values a channel in them. The checksum covers every frame: zlib.crc32 over the float16 bytes
+    of mean, then of std. Raises EncodeError if a value cannot be stored.
+    """
+    valid = num_valid_latent_frames
+    if not 1 <= valid <= mean.shape[1]:
+        raise ValueError(f"num_valid_latent_frames: got {valid}; expected 1 to {mean.shape[1]}")
+    sum_mean, sum_mean_squared, crc = _channel_sums("mean", mean, valid, 0)
+    _, sum_std_squared, crc = _channel_sums("std", std, valid, crc)
+    return LatentStatistics(
+        latent_crc32=crc,
+        count=valid * mean.shape[2] * mean.shape[3],
+        sum_mean=sum_mean,
+        sum_mean_squared=sum_mean_squared,
+        sum_std_squared=sum_std_squared,
+    )
+
+
+def latent_crc32(mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16]) -> int:
+    """The checksum a record keeps: zlib.crc32 over the bytes of mean, then of std, each (L, t, h, w)."""
+    return zlib.crc32(np.ascontiguousarray(std).data, zlib.crc32(np.ascontiguousarray(mean).data))
+
+
+def to_stored(name: str, values: FloatArray) -> npt.NDArray[np.float16]:
+    """`values` as the cache stores them, C order.
+
+    Raises EncodeError for NaN, infinity, or what float16 cannot hold (beyond 65504): stored, they would
+    read back as a hole or poison the training.
+    """
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(values, dtype="<f2")
+    if not np.isfinite(stored).all():
+        values = np.asarray(values)
+        worst = values[~np.isfinite(stored)].flat[0]
+        why = "is beyond float16's 65504" if np.isfinite(worst) else "is not a number that can be stored"
+        raise EncodeError(
+            f"latent {name}: {worst} {why}; check the video, or encode with --precision float32"
+        )
+    return stored
+
+
+def _channel_sums(
+    name: str, values: FloatArray, num_valid: int, crc: int
+) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Sum and sum of squares of each channel's valid frames, and `crc` continued over all of its bytes."""
+    sums, squares = np.zeros(len(values)), np.zeros(len(values))
+    # Channel by channel, as the bytes of a C-ordered (L, t, h, w) array lie.
+    for channel, frames in enumerate(values):
+        for first in range(0, len(frames), BLOCK_FRAMES):
+            block = to_stored(name, frames[first : first + BLOCK_FRAMES])
+            crc = zlib.crc32(block.data, crc)
+            exact = block[: max(num_valid - first, 0)].astype(np.float64)
+            sums[channel] += exact.sum()
+            squares[channel] += np.square(exact).sum()
+    return tuple(sums.tolist()), tuple(squares.tolist()), crc

@@ -1,0 +1,206 @@
+"""Making a cache, growing it, filling it: the only code that writes to one.
+
+The order that survives a kill anywhere: `CacheWriter.reserve` (driver), `write_shards` (worker),
+`CacheWriter.commit` (driver). What no commit names is a hole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorstore as ts
+
+from vidlat.errors import StoreError
+from vidlat.store.files import locked, replace_file, sync_folder
+from vidlat.store.log import RecordLog
+from vidlat.store.metadata import (
+    ARRAYS,
+    FAILURES,
+    RECORDS,
+    array_frames,
+    read_attributes,
+    read_schema,
+    zarr_documents,
+)
+from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, to_table
+from vidlat.store.schema import CacheSchema
+from vidlat.store.statistics import to_stored
+from vidlat.types import FailureRecord, FloatArray, LatentPosterior, VideoRecord
+
+
+def create_cache(path: Path, schema: CacheSchema) -> None:
+    """Make an empty cache at `path`, which must not exist or be an empty folder.
+
+    It is built beside `path` and renamed, so that a kill leaves no cache or a whole one.
+    Raises StoreError if something stands there.
+    """
+    path = path.absolute()
+    building = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(building, ignore_errors=True)
+        for folder in (RECORDS, FAILURES, *ARRAYS):
+            (building / folder).mkdir(parents=True)
+        documents = zarr_documents({"vidlat": schema.to_attributes()}, schema, 0)
+        for name, document in documents.items():
+            replace_file(building / name, _to_json(document), _partial(building))
+        building.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot make a cache here ({error}); give another --out") from error
+
+
+class CacheWriter:
+    """The driver's hand on a cache: it hands out ranges and makes videos appear.
+
+    Every method locks the cache for as long as it runs, so that two drivers at once do no harm.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.schema = read_schema(path)
+        self._videos = RecordLog(path / RECORDS, VIDEO_COLUMNS)
+        self._failures = RecordLog(path / FAILURES, FAILURE_COLUMNS)
+
+    def reserve(self, num_shards: int) -> int:
+        """Grow both arrays by whole shards and return the first latent frame of the new range.
+
+        The range follows from the arrays' length, never from the records: nothing is handed out twice,
+        not even to a second attempt. After a kill half-way the longer array counts.
+        """
+        if num_shards < 1:
+            raise ValueError(f"num_shards: got {num_shards}; expected 1 or more")
+        with self._locked() as partial:
+            start = max(array_frames(self.path).values())
+            stop = start + num_shards * self.schema.shard_frames
+            documents = zarr_documents(read_attributes(self.path), self.schema, stop)
+            # The root last: until then readers see the old shape of both arrays.
+            for name in (*(f"{array}/zarr.json" for array in ARRAYS), "zarr.json"):
+                replace_file(self.path / name, _to_json(documents[name]), partial)
+        return start
+
+    def commit(self, records: Sequence[VideoRecord]) -> None:
+        """Make videos whose shards are written part of the cache, all at once; their sequence is set here."""
+        self._append(self._videos, records)
+
+    def record_failures(self, failures: Sequence[FailureRecord]) -> None:
+        """Keep why videos could not be encoded, until a later commit supersedes it."""
+        self._append(self._failures, failures)
+
+    def _append(self, log: RecordLog, records: Sequence[VideoRecord | FailureRecord]) -> None:
+        if not records:
+            return
+        with self._locked() as partial:
+            # One count over both logs: it tells whether a failure came before or after a success.
+            sequence = 1 + max(self._videos.last_sequence(), self._failures.last_sequence())
+            log.append(to_table(records, log.columns, sequence), sequence, partial)
+            log.merge_small_files(partial)
+
+    @contextmanager
+    def _locked(self) -> Iterator[Path]:
+        """Hold the cache; gives the name of its one temporary file, out of sight of Zarr readers."""
+        try:
+            for folder in (RECORDS, FAILURES):  # tools that copy a cache may drop empty folders
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
+            with locked(self.path / RECORDS / "lock"):
+                yield _partial(self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error}") from error
+
+
+def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) -> list[tuple[int, int]]:
+    """Write a batch of whole videos into the range reserved at `start`; returns each video's (start, stop).
+
+    Each video begins on a chunk boundary; gaps and the rest of the last shard stay NaN. One shard is in
+    memory at a time, so the arrays may be memmaps of any length. Shards are synced when this returns.
+    Raises StoreError for a range that is not whole, unwritten, reserved shards, EncodeError for a value
+    that cannot be stored.
+    """
+    schema = read_schema(path)
+    lengths = [posterior.mean.shape[1] for posterior in posteriors]
+    starts = schema.pack(lengths)
+    num_shards = schema.num_shards(lengths)
+    _require_fitting(schema, posteriors)
+    _require_own_shards(path, schema, start, num_shards)
+    values = {"mean": [p.mean for p in posteriors], "std": [p.std for p in posteriors]}
+    num_frames = num_shards * schema.shard_frames
+    arrays = {name: _open_for_writing(path, name, start + num_frames) for name in ARRAYS}
+    for first in range(0, num_frames, schema.shard_frames):
+        shard = slice(start + first, start + first + schema.shard_frames)
+        for name in ARRAYS:
+            block = _shard_block(name, schema, values[name], starts, first)
+            try:
+                arrays[name][:, shard].write(block).result()
+            except (ValueError, OSError) as error:
+                raise StoreError(f"{path}: {name} cannot be written: {error}") from error
+    return [(start + first, start + first + length) for first, length in zip(starts, lengths, strict=True)]
+
+
+def _shard_block(
+    name: str, schema: CacheSchema, videos: Sequence[FloatArray], starts: Sequence[int], first: int
+) -> npt.NDArray[np.float16]:
+    """One shard, `first` latent frames into the batch: (L, shard_frames, h, w), NaN where no video is."""
+    shape = (schema.latent_dim, schema.shard_frames, schema.latent_height, schema.latent_width)
+    block = np.full(shape, np.nan, dtype="<f2")
+    for video, start in zip(videos, starts, strict=True):
+        begin, end = max(start, first), min(start + video.shape[1], first + schema.shard_frames)
+        if begin < end:
+            block[:, begin - first : end - first] = to_stored(name, video[:, begin - start : end - start])
+    return block
+
+
+def _require_fitting(schema: CacheSchema, posteriors: Sequence[LatentPosterior]) -> None:
+    expected = (schema.latent_dim, schema.latent_height, schema.latent_width)
+    for posterior in posteriors:
+        depth, num_frames, height, width = posterior.mean.shape
+        if (depth, height, width) != expected or num_frames < 1:
+            raise StoreError(
+                f"latents of shape {posterior.mean.shape} do not fit a cache of (latent_dim, height, width) "
+                f"{expected}; they must come from the VAE and --size the cache was made with"
+            )
+
+
+def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards: int) -> None:
+    if start < 0 or start % schema.shard_frames:
+        raise StoreError(
+            f"{path}: a write at latent frame {start} begins inside a shard of {schema.shard_frames} "
+            "and would destroy what stands before it; write where CacheWriter.reserve says"
+        )
+    first = start // schema.shard_frames
+    for index in range(first, first + num_shards):
+        for name in ARRAYS:
+            if (path / name / "c" / "0" / str(index) / "0" / "0").exists():
+                raise StoreError(
+                    f"{path}: shard {index} of {name} is already written, perhaps by an earlier attempt, and "
+                    "writing again could destroy a video; reserve a fresh range"
+                )
+
+
+def _open_for_writing(path: Path, name: str, stop: int) -> Any:
+    # file_io_sync: every shard is on disk before its record can be.
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str((path / name).absolute()), "file_io_sync": True},
+    }
+    array = ts.open(spec, open=True, read=True, write=True).result()
+    if array.shape[1] < stop:
+        raise StoreError(
+            f"{path}: {name} ends at latent frame {array.shape[1]}, before {stop}: what is written past "
+            "its end is lost; reserve the range first"
+        )
+    return array
+
+
+def _partial(path: Path) -> Path:
+    return path / RECORDS / "partial"
+
+
+def _to_json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=2).encode()

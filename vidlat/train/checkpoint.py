@@ -1,0 +1,146 @@
+"""Checkpoints that are whole or not there: safetensors and JSON, never pickle.
+
+    checkpoints/step_00000200/
+      model.safetensors      the weights being trained
+      ema.safetensors        their running average: what sampling needs, and all it reads
+      optimiser.safetensors  AdamW's moments, "<parameter index>.<name>"
+      state.json             the step; its settings live in the run's config.json
+
+A checkpoint is written under another name, synced, and renamed: what bears its name is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vidlat.errors import TrainError
+
+NUM_KEPT = 3
+_NAME = re.compile(r"step_(\d{8,})")
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Everything that changes while training; the step counts finished optimiser steps."""
+
+    model: nn.Module
+    ema: nn.Module
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """The complete checkpoints, oldest first."""
+    found = directory.iterdir() if directory.is_dir() else iter(())
+    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint's name states."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def save_checkpoint(directory: Path, state: TrainState) -> Path:
+    """Write `directory/step_<step>` atomically, then remove all but the last few.
+
+    Raises TrainError if the disk does not take it; the checkpoints before it stay.
+    """
+    path = directory / f"step_{state.step:08d}"
+    partial = directory / f"{path.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _save_tensors(partial / "model.safetensors", state.model.state_dict())
+        _save_tensors(partial / "ema.safetensors", state.ema.state_dict())
+        _save_tensors(partial / "optimiser.safetensors", _flatten_optimiser(state.optimiser))
+        write_synced(partial / "state.json", json.dumps({"step": state.step}))
+        _sync(partial)
+        partial.rename(path)
+        _sync(directory)
+        for old in list_checkpoints(directory)[:-NUM_KEPT]:
+            shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:
+        raise TrainError(f"{path}: the checkpoint cannot be written: {error}") from error
+    return path
+
+
+def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
+    """Bring a freshly built state, on whatever device it is, to where the checkpoint was.
+
+    Raises TrainError for a damaged checkpoint or one of another network.
+    """
+    _load_module(checkpoint / "model.safetensors", state.model)
+    load_ema(checkpoint, state.ema)
+    fresh = state.optimiser.state_dict()
+    moments = _unflatten_optimiser(_load_tensors(checkpoint / "optimiser.safetensors"))
+    state.optimiser.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})
+    state.step = step_of(checkpoint)
+
+
+def load_ema(checkpoint: Path, model: nn.Module) -> None:
+    """Load the averaged weights alone; raises TrainError as `load_checkpoint` does."""
+    _load_module(checkpoint / "ema.safetensors", model)
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a text file that is on the disk when this returns."""
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flatten_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimiser.state_dict()["state"]
+    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def _unflatten_optimiser(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, Any]]:
+    state: dict[int, dict[str, Any]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        index, name = key.split(".")
+        state[int(index)][name] = tensor
+    return dict(state)
+
+
+def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    _sync(path)
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainError(
+            f"{path} is damaged ({error}); remove the folder {path.parent} to go on from the one before"
+        ) from error
+
+
+def _load_module(path: Path, module: nn.Module) -> None:
+    try:
+        module.load_state_dict(_load_tensors(path))
+    except RuntimeError as error:
+        raise TrainError(
+            f"{path} holds the weights of another network: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,141 @@
+"""Windows of the cache as whitened batches: held in memory when they fit, else gathered ahead.
+
+Shape letters: B items, L latent channels, t latent frames, h and w latent height and width.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from vidlat.store.reader import LatentCache
+from vidlat.train.latents import Whitening, draw_posterior
+from vidlat.train.seeding import Draw, SeedKey, normal
+from vidlat.train.windows import Window, WindowShape
+from vidlat.types import VideoRecord
+
+MEMORY_LIMIT_BYTES = 2 << 30
+"""Latents up to this size are held in memory."""
+
+NUM_AHEAD = 4
+"""Batches whose reads are under way while one is used."""
+
+Posterior = tuple[np.ndarray, np.ndarray | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Whitened float32 latents (B, L, t, h, w) and which of their frames count.
+
+    mask: (B, 1, t, 1, 1) float32, 1 for a real frame and 0 for padding. keys: what further draws follow from.
+    """
+
+    latents: torch.Tensor
+    mask: torch.Tensor
+    video_ids: tuple[str, ...]
+    keys: tuple[SeedKey, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(
+            latents=self.latents.to(device, non_blocking=True),
+            mask=self.mask.to(device, non_blocking=True),
+            video_ids=self.video_ids,
+            keys=self.keys,
+        )
+
+
+class Pending(Protocol):
+    """A read that is under way."""
+
+    def result(self) -> Posterior:
+        """Wait for mean and std, each (num_stacks, L, stack_length, h, w) float16."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Ready:
+    value: Posterior
+
+    def result(self) -> Posterior:
+        return self.value
+
+
+class LatentDataset:
+    """The latents of some videos of a cache.
+
+    `latents_as="sample"` draws from the posterior, `"mean"` takes its mean and never reads std.
+    """
+
+    def __init__(
+        self,
+        cache: LatentCache,
+        records: Iterable[VideoRecord],
+        shape: WindowShape,
+        whitening: Whitening,
+        latents_as: Literal["sample", "mean"],
+        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    ) -> None:
+        self.cache, self.shape, self.whitening = cache, shape, whitening
+        self.with_std = latents_as == "sample"
+        step = shape.stack_length
+        starts = np.sort([start for r in records for start in range(r.start, r.stop, step)])
+        schema = cache.schema
+        frame_bytes = schema.latent_dim * schema.latent_height * schema.latent_width * 2
+        num_bytes = len(starts) * step * frame_bytes * (2 if self.with_std else 1)
+        self._held_starts = starts
+        self._held: Posterior | None = None
+        if num_bytes <= memory_limit_bytes:
+            self._held = cache.read_windows(starts, step, with_std=self.with_std)
+
+    def batches(self, plans: Iterable[Sequence[Window]]) -> Iterator[Batch]:
+        """One batch for each list of windows, with the reads of the next ones already under way."""
+        waiting: deque[tuple[Sequence[Window], Pending]] = deque()
+        for windows in plans:
+            waiting.append((windows, self._read(windows)))
+            if len(waiting) > NUM_AHEAD:
+                yield self._assemble(*waiting.popleft())
+        while waiting:
+            yield self._assemble(*waiting.popleft())
+
+    def _read(self, windows: Sequence[Window]) -> Pending:
+        starts = np.array([start for window in windows for start in window.stack_starts])
+        if self._held is None:
+            pending: Pending = self.cache.read_windows_async(
+                starts, self.shape.stack_length, with_std=self.with_std
+            )
+            return pending
+        rows = np.searchsorted(self._held_starts, starts)
+        mean, std = self._held
+        return _Ready((mean[rows], None if std is None else std[rows]))
+
+    def _assemble(self, windows: Sequence[Window], pending: Pending) -> Batch:
+        mean, std = pending.result()
+        latents = self._join_stacks(mean, len(windows))
+        if std is not None:
+            noise = [normal(window.key, Draw.POSTERIOR, latents.shape[1:]) for window in windows]
+            latents = draw_posterior(latents, self._join_stacks(std, len(windows)), np.stack(noise))
+        mask = np.ones((len(windows), 1, latents.shape[2], 1, 1), np.float32)
+        for item, window in enumerate(windows):
+            # Not zeros: even the latent of a black frame is something else.
+            latents[item, :, window.num_valid :] = latents[item, :, window.num_valid - 1, None]
+            mask[item, :, window.num_valid :] = 0
+        return Batch(
+            latents=self.whitening.whiten(torch.from_numpy(latents)),
+            mask=torch.from_numpy(mask),
+            video_ids=tuple(window.video_id for window in windows),
+            keys=tuple(window.key for window in windows),
+        )
+
+    @staticmethod
+    def _join_stacks(stacks: np.ndarray, num_windows: int) -> np.ndarray:
+        """(B * num_stacks, L, s, h, w) to (B, L, num_stacks * s, h, w) float32: the axes move, then merge."""
+        _, latent_dim, _, height, width = stacks.shape
+        apart = stacks.reshape(num_windows, -1, *stacks.shape[1:])
+        moved = np.moveaxis(apart, 1, 2).astype(np.float32)
+        return moved.reshape(num_windows, latent_dim, -1, height, width)

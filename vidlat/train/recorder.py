@@ -1,0 +1,69 @@
+"""What a run writes down of each step: a line of metrics.jsonl and TensorBoard's scalars."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from vidlat.train.checkpoint import write_synced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """One finished step.
+
+    step: counted from 1. loss: of the step's batch, before its update. validation_loss: of the averaged
+    weights, at the steps that validate. grad_norm: before clipping. steps_per_second: of this step
+    alone, without validation and checkpoint.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    steps_per_second: float
+    validation_loss: float | None = None
+
+
+class Recorder:
+    """Appends to a run's metrics, first dropping what stands there beyond the step to go on from.
+
+    A killed run may have written lines after its last checkpoint, the last of them half: a resumed run
+    writes those steps again, so that metrics.jsonl holds every step once.
+    """
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        path = run_dir / "metrics.jsonl"
+        _drop_lines_after(path, step)
+        self._lines = path.open("a")
+        self._scalars = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, record: StepRecord) -> None:
+        """Append one step."""
+        values = {name: value for name, value in asdict(record).items() if value is not None}
+        self._lines.write(json.dumps(values) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            if name != "step":
+                self._scalars.add_scalar(name, value, record.step)
+
+    def sync(self) -> None:
+        """Bring every line to the disk: a checkpoint must not outlive the lines before it."""
+        os.fsync(self._lines.fileno())
+
+    def close(self) -> None:
+        """Write out what is buffered and let go of the files."""
+        self._lines.close()
+        self._scalars.close()
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    # One line a step, in order. Only the last can be half written, and no checkpoint is as late as that.
+    partial = path.with_suffix(".partial")
+    write_synced(partial, "".join(lines[:step]))
+    partial.replace(path)

@@ -1,0 +1,209 @@
+"""A run's folder: what is frozen when training starts, and what must still hold when it goes on.
+
+config.json     settings, cache and VAE, split, whitening, the videos with their checksums
+metrics.jsonl   one line a step         tensorboard/   the same as curves
+checkpoints/    see checkpoint.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from torch import nn
+
+import vidlat
+from vidlat.config import TrainConfig
+from vidlat.errors import ConfigError, StoreError, TrainError
+from vidlat.store.reader import LatentCache
+from vidlat.store.schema import CacheSchema
+from vidlat.train.checkpoint import list_checkpoints, load_ema, step_of, write_synced
+from vidlat.train.latents import Whitening
+from vidlat.train.unet import build_unet
+from vidlat.train.windows import WindowShape, split_videos
+
+BuildModel = Callable[[Any, int], nn.Module]
+"""A preset and the number of latent channels to a network, see `unet.build_unet`."""
+
+MAY_CHANGE = ("steps", "device")
+"""Settings that a resumed run may change: how long it goes on, and where."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run freezes. The cache may grow afterwards; the videos listed here may not change.
+
+    config: its precision is never `auto`. checksums: each listed video's latent_crc32.
+    median_fps: of the training videos, 0.0 where none knows its rate.
+    """
+
+    config: TrainConfig
+    schema: CacheSchema
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    checksums: dict[str, int]
+    whitening: Whitening
+    median_fps: float
+
+    @classmethod
+    def plan(cls, config: TrainConfig, cache: LatentCache) -> Self:
+        """Decide everything that a new run freezes.
+
+        Raises TrainError for a cache without videos and for a clip that is no whole number of stacks.
+        """
+        records = cache.records()
+        if not records:
+            raise TrainError("the cache holds no video to train on; fill it with `vidlat encode`")
+        training, validation = split_videos(records, config.validation_fraction)
+        rates = [records[video_id].fps for video_id in training if records[video_id].fps > 0]
+        run = cls(
+            config=config,
+            schema=cache.schema,
+            training=training,
+            validation=validation,
+            checksums={video_id: record.latent_crc32 for video_id, record in records.items()},
+            whitening=Whitening.from_records((records[id] for id in training), config.latents_as),
+            median_fps=statistics.median(rates) if rates else 0.0,
+        )
+        run.window_shape()
+        return run
+
+    def window_shape(self) -> WindowShape:
+        """The windows that a clip of the run's length makes in its cache."""
+        return WindowShape.of_clip(
+            self.config.frames,
+            stack=self.schema.settings.stack,
+            time_compression=self.schema.time_compression,
+        )
+
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(L, t, h, w) of one window."""
+        schema, length = self.schema, self.window_shape().num_latent_frames
+        return schema.latent_dim, length, schema.latent_height, schema.latent_width
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json."""
+        return {
+            "vidlat_version": vidlat.__version__,
+            "config": self.config.to_dict(),
+            "cache": self.schema.to_attributes(),
+            "whitening": self.whitening.to_dict(),
+            "median_fps": self.median_fps,
+            "training": list(self.training),
+            "validation": list(self.validation),
+            "latent_crc32": self.checksums,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(
+            config=TrainConfig.from_mapping(values["config"]),
+            schema=CacheSchema.from_attributes(values["cache"]),
+            whitening=Whitening.from_dict(values["whitening"]),
+            median_fps=values["median_fps"],
+            training=tuple(values["training"]),
+            validation=tuple(values["validation"]),
+            checksums=values["latent_crc32"],
+        )
+
+
+def read_run(run_dir: Path) -> Run:
+    """What the run in a folder has frozen; raises TrainError if the folder holds no run."""
+    path = run_dir / "config.json"
+    try:
+        return Run.from_dict(json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise TrainError(f"{run_dir} is no run: it has no config.json; `vidlat train` makes one") from error
+    except (OSError, ValueError, KeyError, TypeError, ConfigError, StoreError) as error:
+        raise TrainError(f"{path} cannot be read as a run's settings: {error}") from error
+
+
+def start_run(config: TrainConfig, cache: LatentCache, run_dir: Path) -> Run:
+    """Freeze a new run into its folder; raises TrainError if one is there already."""
+    if (run_dir / "config.json").exists() or (run_dir / "checkpoints").exists():
+        raise TrainError(f"{run_dir} holds a run already: go on with it by --resume, or give another --out")
+    run = Run.plan(config, cache)
+    _write_run(run_dir, run)
+    return run
+
+
+def resume_run(config: TrainConfig, cache: LatentCache, run_dir: Path) -> Run:
+    """Take up the run in a folder; `auto` precision means the run's own.
+
+    Raises TrainError naming what differs: settings other than `MAY_CHANGE`, the cache, or a listed video.
+    """
+    run = read_run(run_dir)
+    if config.precision == "auto":
+        config = dataclasses.replace(config, precision=run.config.precision)
+    before, now = run.config.to_dict(), config.to_dict()
+    changed = [name for name in now if now[name] != before[name] and name not in MAY_CHANGE]
+    if changed:
+        pairs = "; ".join(f"{name}: the run has {before[name]}, you asked {now[name]}" for name in changed)
+        raise TrainError(f"{run_dir} cannot go on with other settings ({pairs}); or give another --out")
+    _require_same_videos(run, cache, run_dir)
+    run = dataclasses.replace(run, config=config)
+    _write_run(run_dir, run)
+    return run
+
+
+def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
+    if cache.schema.cache_id != run.schema.cache_id:
+        differences = run.schema.settings.differences(cache.schema.settings)
+        raise TrainError(
+            f"{run_dir} was trained on a cache with other settings ({', '.join(differences)} differ); "
+            "give the cache it was started with"
+        )
+    records = cache.records()
+    gone = [video_id for video_id in run.checksums if video_id not in records]
+    changed = [
+        video_id
+        for video_id, checksum in run.checksums.items()
+        if video_id in records and records[video_id].latent_crc32 != checksum
+    ]
+    if gone or changed:
+        what = [f"{verb} {_shorten(ids)}" for verb, ids in (("gone:", gone), ("changed:", changed)) if ids]
+        raise TrainError(
+            f"{run_dir} cannot go on: videos of the cache are {'; '.join(what)}; "
+            "restore them, or start a new run with another --out"
+        )
+
+
+def _shorten(ids: list[str], most: int = 5) -> str:
+    shown = ", ".join(ids[:most])
+    return f"{shown} and {len(ids) - most} more" if len(ids) > most else shown
+
+
+def _write_run(run_dir: Path, run: Run) -> None:
+    partial = run_dir / "config.json.partial"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_synced(partial, json.dumps(run.to_dict(), indent=2) + "\n")
+        partial.replace(run_dir / "config.json")
+    except OSError as error:
+        raise TrainError(f"{run_dir}: cannot hold a run ({error}); give another --out") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRun:
+    """A run's averaged weights after `step` steps, in evaluation mode on the CPU, and what it has frozen."""
+
+    run: Run
+    model: nn.Module
+    step: int
+
+
+def load_run(run_dir: Path, *, build_model: BuildModel = build_unet) -> TrainedRun:
+    """The newest checkpoint of a run; raises TrainError for a folder without a run or a checkpoint."""
+    run = read_run(run_dir)
+    checkpoints = list_checkpoints(run_dir / "checkpoints")
+    if not checkpoints:
+        raise TrainError(f"{run_dir} has no checkpoint yet; train on with --resume")
+    model = build_model(run.config.preset, run.schema.latent_dim)
+    load_ema(checkpoints[-1], model)
+    return TrainedRun(run=run, model=model.requires_grad_(False).eval(), step=step_of(checkpoints[-1]))

@@ -1,0 +1,128 @@
+"""Which windows of which videos a step trains on: integers only, nothing is read here.
+
+A window is a whole number of stacks, because the VAE saw the frames of a stack together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidlat.errors import TrainError
+from vidlat.train.seeding import Draw, SeedKey, Stream, generator
+from vidlat.types import VideoRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowShape:
+    """How many stacks a window has and how many latent frames a stack has."""
+
+    num_stacks: int
+    stack_length: int
+    time_compression: int
+
+    @classmethod
+    def of_clip(cls, frames: int, *, stack: int, time_compression: int) -> WindowShape:
+        """The window of a clip of `frames` video frames; raises TrainError unless they are whole stacks."""
+        if frames % stack:
+            nearest = max(stack, round(frames / stack) * stack)
+            raise TrainError(
+                f"frames: got {frames}; the cache was encoded in stacks of {stack} frames, so a clip must be "
+                f"a multiple of {stack}: the nearest is {nearest}"
+            )
+        return cls(
+            num_stacks=frames // stack,
+            stack_length=stack // time_compression,
+            time_compression=time_compression,
+        )
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames of a window."""
+        return self.num_stacks * self.stack_length
+
+    def num_valid(self, record: VideoRecord) -> int:
+        """Latent frames of a video that hold a real frame; the rest is stack padding."""
+        return -(-record.num_frames // self.time_compression)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """One training item: some stacks of one video, and the key its random draws follow from.
+
+    stack_starts: where each stack begins on the cache's time axis; a video shorter than the window
+    repeats its last stack. num_valid: latent frames from the window's begin that hold real frames.
+    """
+
+    video_id: str
+    stack_starts: tuple[int, ...]
+    num_valid: int
+    key: SeedKey
+
+
+def split_videos(
+    video_ids: Iterable[str], validation_fraction: float
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and validation videos, each sorted.
+
+    A video's side follows from the hash of its id alone, so it keeps that side when others are added. Two or
+    more videos put at least one on each side (the one with the smallest or largest hash) unless the
+    fraction is 0.
+    """
+    ranked = sorted((_unit_hash(video_id), video_id) for video_id in video_ids)
+    num_validation = sum(hashed < validation_fraction for hashed, _ in ranked)
+    if validation_fraction > 0:
+        num_validation = max(num_validation, 1)
+    num_validation = min(num_validation, len(ranked) - 1)
+    ids = [video_id for _, video_id in ranked]
+    return tuple(sorted(ids[num_validation:])), tuple(sorted(ids[:num_validation]))
+
+
+def _unit_hash(video_id: str) -> float:
+    return int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:7], "big") / 2**56
+
+
+def training_windows(
+    records: Sequence[VideoRecord], shape: WindowShape, *, seed: int, step: int, batch: int
+) -> list[Window]:
+    """The windows of one step: every video once an epoch, in an order drawn anew for each epoch.
+
+    step: counted from 0. Epochs follow each other without a gap, so a batch may span two.
+    """
+    orders: dict[int, np.ndarray] = {}
+    windows = []
+    for index in range(batch):
+        epoch, place = divmod(step * batch + index, len(records))
+        if epoch not in orders:
+            order = generator((seed, Stream.TRAINING, epoch, 0), Draw.ORDER)
+            orders[epoch] = order.permutation(len(records))
+        record = records[orders[epoch][place]]
+        windows.append(_draw_window(record, shape, (seed, Stream.TRAINING, step, index)))
+    return windows
+
+
+def validation_windows(
+    records: Sequence[VideoRecord], shape: WindowShape, *, seed: int, num_windows: int
+) -> list[Window]:
+    """The same windows at every validation, the videos taken in turn."""
+    return [
+        _draw_window(records[index % len(records)], shape, (seed, Stream.VALIDATION, 0, index))
+        for index in range(num_windows)
+    ]
+
+
+def _draw_window(record: VideoRecord, shape: WindowShape, key: SeedKey) -> Window:
+    num_stacks = (record.stop - record.start) // shape.stack_length
+    last = max(num_stacks - shape.num_stacks, 0)
+    first = int(generator(key, Draw.WINDOW).integers(last + 1))
+    stacks = (min(first + i, num_stacks - 1) for i in range(shape.num_stacks))
+    num_valid = shape.num_valid(record) - first * shape.stack_length
+    return Window(
+        video_id=record.video_id,
+        stack_starts=tuple(record.start + stack * shape.stack_length for stack in stacks),
+        num_valid=min(num_valid, shape.num_latent_frames),
+        key=key,
+    )

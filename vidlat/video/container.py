@@ -1,0 +1,77 @@
+"""Video containers and codecs of every kind FFmpeg knows, through PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from vidlat.errors import DecodeError
+from vidlat.types import Frame
+
+MAX_FRAME_PIXELS = 64_000_000
+"""A file of a kilobyte can announce a frame of gigabytes: larger ones are refused before decoding."""
+
+
+def is_container(head: bytes) -> bool:
+    """Whether a file that starts with these bytes is a container read here, whatever its name says."""
+    return (
+        head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # MP4 and QuickTime
+        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+        or head[:4] == b"\x1aE\xdf\xa3"  # Matroska and WebM
+        or head[:4] in (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")  # MPEG program and elementary streams
+        or head[:4] in (b"GIF8", b"FLV\x01")
+        or head[:16] == bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")  # ASF, WMV
+        or (head[:1] == b"\x47" and head[188:189] == b"\x47")  # MPEG transport stream
+    )
+
+
+def read_container(path: Path) -> Iterator[Frame]:
+    """Yield every frame that decodes, as gray, rotation applied.
+
+    Limited-range video is widened to the full range of uint8, or of uint16 above 8 bits; colour becomes
+    BT.601 luma. Raises DecodeError where the file cannot be opened, holds no video, or breaks off.
+    """
+    try:
+        # Metadata is never used, and real files carry bytes that are no text in it.
+        with av.open(str(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise DecodeError("holds no video stream", "no-video")
+            stream = container.streams.video[0]
+            _refuse_giants(stream.codec_context.width, stream.codec_context.height)
+            stream.thread_type = "AUTO"
+            first_seconds = None
+            for frame in container.decode(stream):
+                _refuse_giants(frame.width, frame.height)
+                if first_seconds is None:
+                    first_seconds = frame.time
+                aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
+                yield _to_gray(frame, first_seconds, float(aspect))
+    except (av.FFmpegError, OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DecodeError(f"cannot be decoded as video: {reason}") from error
+
+
+def _to_gray(frame: av.VideoFrame, first_seconds: float | None, aspect: float) -> Frame:
+    bits = max(component.bits for component in frame.format.components)
+    pixels = frame.to_ndarray(format="gray16le" if bits > 8 else "gray")
+    quarter_turns = round(frame.rotation / 90) % 4
+    if quarter_turns:
+        pixels = np.ascontiguousarray(np.rot90(pixels, quarter_turns))
+        if quarter_turns % 2:
+            aspect = 1 / aspect
+    return Frame(
+        pixels=pixels,
+        pts_seconds=None if frame.time is None or first_seconds is None else frame.time - first_seconds,
+        sample_aspect_ratio=aspect,
+        is_damaged=frame.is_corrupt,
+    )
+
+
+def _refuse_giants(width: int, height: int) -> None:
+    if width * height > MAX_FRAME_PIXELS:
+        raise DecodeError(
+            f"frames of {width}x{height} pixels; at most {MAX_FRAME_PIXELS:,} pixels are decoded", "too-large"
+        )

@@ -1,0 +1,86 @@
+"""Gray frames to H.264 in MP4, which every player shows."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import ColorRange, Colorspace
+
+from vidlat.errors import ShapeError
+
+DEFAULT_FPS = 25
+"""Frame rate of a video whose source states none."""
+
+_QUANTIZER = "10"  # x264's, of 0 to 51: held constant it bounds the error of every pixel
+
+
+def write_video(path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float | Fraction) -> int:
+    """Write gray frames, each (H, W) uint8, and return how many there were.
+
+    Limited-range yuv420p, tagged so: decoded to gray, every pixel comes back within 8 levels of 255, 1 on
+    the mean. An odd side grows by one pixel that repeats the edge. The rate is constant; 0, nan and inf
+    become DEFAULT_FPS. The file appears whole or not at all. Raises ShapeError for no frame, and for one
+    that is not (H, W) uint8 like the first.
+    """
+    # The process id keeps two writers apart; the suffix keeps the draft out of every folder scan.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        num_frames = _write(draft, frames, _rate(fps))
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return num_frames
+
+
+def _write(draft: Path, frames: Iterable[npt.NDArray[np.uint8]], rate: Fraction) -> int:
+    first_shape: tuple[int, ...] | None = None
+    num_frames = 0
+    with av.open(str(draft), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.pix_fmt = "yuv420p"
+        # Without B-frames the file needs no edit list, which some readers take for hidden frames.
+        stream.options = {"qp": _QUANTIZER, "bf": "0"}
+        # x264's result depends on the number of threads: one gives the same file everywhere.
+        stream.codec_context.thread_count = 1
+        stream.codec_context.color_range = ColorRange.MPEG
+        stream.codec_context.colorspace = Colorspace.ITU601
+        for pixels in frames:
+            if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.shape != (first_shape or pixels.shape):
+                got = f"{pixels.dtype} {pixels.shape}"
+                raise ShapeError(f"frame {num_frames}: got {got}, expected uint8 {first_shape or '(H, W)'}")
+            if first_shape is None:
+                first_shape = pixels.shape
+                stream.height, stream.width = (side + side % 2 for side in pixels.shape)
+            frame = _to_yuv(pixels)
+            frame.pts, frame.time_base = num_frames, 1 / rate
+            container.mux(stream.encode(frame))
+            num_frames += 1
+        if not num_frames:
+            raise ShapeError("a video needs at least one frame: got none")
+        container.mux(stream.encode())
+    return num_frames
+
+
+def _to_yuv(pixels: npt.NDArray[np.uint8]) -> av.VideoFrame:
+    height, width = pixels.shape
+    even = np.pad(pixels, ((0, height % 2), (0, width % 2)), mode="edge")
+    gray = av.VideoFrame.from_ndarray(even, format="gray")
+    frame = gray.reformat(
+        format="yuv420p", src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
+        src_colorspace=Colorspace.ITU601, dst_colorspace=Colorspace.ITU601,
+    )  # fmt: skip
+    frame.color_range = ColorRange.MPEG
+    return frame
+
+
+def _rate(fps: float | Fraction) -> Fraction:
+    """29.97002997 becomes 30000/1001 again."""
+    rate = Fraction(fps).limit_denominator(1001) if math.isfinite(fps) else Fraction(0)
+    return rate if rate > 0 else Fraction(DEFAULT_FPS)
