@@ -15,7 +15,7 @@ from vidlat.store.writer import CacheWriter, create_cache, write_shards
 from vidlat.types import LatentPosterior
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=4), min_size=1, max_size=3))
 def test_latents_written_in_batches_lie_where_their_ranges_say_and_nowhere_else(batches):
     with tempfile.TemporaryDirectory() as folder:

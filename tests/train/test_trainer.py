@@ -274,7 +274,8 @@ from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer
 config = TrainConfig(frames=8, batch=2, steps=12, warmup_steps=2, device="cpu", checkpoint_every=3,
                      validate_every=4, validation_fraction=0.3)
-for record in Trainer(config, open_cache(Path(sys.argv[1])), Path(sys.argv[2]), build_model=build_small).steps():
+cache, run_dir = open_cache(Path(sys.argv[1])), Path(sys.argv[2])
+for record in Trainer(config, cache, run_dir, build_model=build_small).steps():
     if record.step == 8:
         os.kill(os.getpid(), signal.SIGKILL)
 """

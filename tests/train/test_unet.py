@@ -39,7 +39,7 @@ def monais_own(network):
 SIZE = st.integers(1, 9)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(length=SIZE, height=SIZE, width=SIZE)
 def test_any_size_equals_monais_network_on_edge_padded_latents(network, monais_own, length, height, width):
     latents, timestep = torch.randn(1, 4, length, height, width), torch.tensor([0.3])

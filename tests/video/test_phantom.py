@@ -56,12 +56,13 @@ def test_heart_beats_so_that_its_dark_lumen_shrinks_and_comes_back(seed):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_speckle_belongs_to_the_tissue_and_moves_with_it(kind):
-    def likeness(fps, num_frames=6):
-        first, *_, last = make_phantom(kind, 1, num_frames, 96, 96, fps).astype(float)
-        return np.corrcoef(first[first > 0], last[first > 0])[0, 1]
+    def least_likeness(fps):
+        frames = make_phantom(kind, 1, 12, 96, 96, fps).astype(float)
+        seen = frames[0] > 0
+        return min(np.corrcoef(frames[0][seen], frame[seen])[0, 1] for frame in frames)
 
-    assert likeness(fps=5000) > 0.97  # within a millisecond nothing moves
-    assert likeness(fps=10) < 0.9  # within half a second much does
+    assert least_likeness(fps=5000) > 0.97  # within two milliseconds nothing moves
+    assert least_likeness(fps=10) < 0.8  # within a second much does
 
 
 def test_demo_videos_are_of_varied_length_and_hold_a_real_cine(tmp_path):

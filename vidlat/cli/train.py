@@ -37,7 +37,8 @@ def train(latents: Path, out: Path, resume: bool, config_file: Path | None, **fl
     num_parameters = sum(p.numel() for p in trainer.state.model.parameters())
     console.print(
         f"{len(run.training)} training videos, {len(run.validation)} for validation; "
-        f"U-Net {config.preset} with {num_parameters / 1e6:.1f} M parameters on {trainer.device} in {trainer.config.precision}"
+        f"U-Net {config.preset} with {num_parameters / 1e6:.1f} M parameters "
+        f"on {trainer.device} in {trainer.config.precision}"
     )
     for note in trainer.notes:
         console.print(f"Note: {note}")

@@ -127,7 +127,7 @@ def resolve_weights(spec: str, announce: Announce | None = None) -> Path:
 
 
 def licence_of(spec: str) -> str:
-    """The licence of the weights that `--vae SPEC` means, as a cache records it; of a path it is not known."""
+    """The licence of the weights that `--vae SPEC` means, as a cache records it; a path has none."""
     if spec == EMBEDDED_NAME:
         return "Apache-2.0 (see the model card, docs/tiny-vae.md)"
     return PUBLISHED_WEIGHTS[spec].licence if spec in PUBLISHED_WEIGHTS else "unknown"

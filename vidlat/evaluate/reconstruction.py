@@ -14,7 +14,7 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import InputError
 from vidlat.evaluate.floors import AveragingFloor, BlockPca, PcaFloor
 from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
-from vidlat.pipeline.decode import decode_latents
+from vidlat.pipeline.decode import decode_video
 from vidlat.store.reader import LatentCache
 from vidlat.types import VideoSource
 from vidlat.video.preprocess import preprocess_frame
@@ -103,7 +103,7 @@ def _compare(
     record = cache.records()[source.video_id]
     meter, pca_meter = QualityMeter(source.video_id), QualityMeter(source.video_id)
     averaging = AveragingFloor(source.video_id, (vae.compression,) * 3)
-    decoded = decode_latents(vae, cache.read_latents(source.video_id).mean, record.num_frames)
+    decoded = decode_video(cache, vae, source.video_id)
     num_frames = 0
     for frames in _pieces(_prepared(source, cache), vae.stack):
         num_frames += len(frames)

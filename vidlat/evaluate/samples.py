@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from vidlat.errors import InputError
 from vidlat.evaluate.contact_sheet import contact_sheet
 from vidlat.pipeline.decode import decode_latents, load_vae_of, to_gray_levels
@@ -59,8 +57,7 @@ def write_samples(
     )
     videos, rows = [], []
     for seed, sample in zip(seeds, latents.numpy(), strict=True):
-        decoded = decode_latents(frozen, sample, run.config.frames)
-        frames = np.stack([to_gray_levels(frame) for frame in decoded])
+        frames = to_gray_levels(decode_latents(frozen, sample, run.config.frames))
         videos.append(out / f"sample-{seed:04d}.mp4")
         write_video(videos[-1], frames, run.median_fps)
         rows.append((f"seed {seed}", frames))

@@ -50,22 +50,29 @@ def _recorded_path(schema: CacheSchema) -> Path:
         ) from error
 
 
-def decode_latents(vae: FrozenVAE, mean: FloatArray, num_frames: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the `num_frames` frames (H, W) float32 in [0, 1] of latents (L, t, h, w), in bounded memory."""
-    depth = vae.stack // vae.compression
-    step = depth * vae.batch
-    for first in range(0, mean.shape[1], step):
-        part = torch.from_numpy(np.ascontiguousarray(mean[:, first : first + step], np.float32))[None]
-        left = num_frames - first * vae.compression
-        if left <= 0:
-            return
-        frames = vae.decode(part, min(left, part.shape[2] * vae.compression))
-        yield from frames[0, 0].clamp(0, 1).cpu().numpy()
+def decode_video(cache: LatentCache, vae: FrozenVAE, video_id: str) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the frames (H, W) float32 in [0, 1] of a cached video, in bounded memory."""
+    record = cache.records()[video_id]
+    step = vae.stack // vae.compression * vae.batch
+    left = record.num_frames
+    for start in range(record.start, record.stop, step):
+        num_latent_frames = min(step, record.stop - start)
+        mean, _ = cache.read_windows(np.array([start]), num_latent_frames, with_std=False)
+        frames = decode_latents(vae, mean[0], min(left, num_latent_frames * vae.compression))
+        left -= len(frames)
+        yield from frames
 
 
-def to_gray_levels(frame: FloatArray) -> npt.NDArray[np.uint8]:
-    """[0, 1] to 0..255, rounded."""
-    return np.asarray(np.rint(frame * 255), np.uint8)
+def decode_latents(vae: FrozenVAE, latents: FloatArray, num_frames: int) -> npt.NDArray[np.float32]:
+    """Latents (L, t, h, w) to frames (T, H, W) float32 in [0, 1], T = num_frames."""
+    batch_of_one = torch.from_numpy(np.asarray(latents, np.float32))[None]
+    decoded: npt.NDArray[np.float32] = vae.decode(batch_of_one, num_frames)[0, 0].clamp(0, 1).cpu().numpy()
+    return decoded
+
+
+def to_gray_levels(frames: FloatArray) -> npt.NDArray[np.uint8]:
+    """[0, 1] to 0..255, rounded; any shape."""
+    return np.asarray(np.rint(frames * 255), np.uint8)
 
 
 def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path]]:
@@ -74,7 +81,6 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
     Raises InputError where `out` cannot be written.
     """
     for video_id, record in cache.records().items():
-        latents = cache.read_latents(video_id)
         path = out / f"{video_id}.mp4"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +88,6 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
             raise InputError(
                 f"{path.parent}: cannot be made ({error.strerror}); give another --out"
             ) from error
-        frames = decode_latents(vae, latents.mean, record.num_frames)
-        write_video(path, (to_gray_levels(frame) for frame in frames), record.fps)
+        frames = (to_gray_levels(frame) for frame in decode_video(cache, vae, video_id))
+        write_video(path, frames, record.fps)
         yield video_id, path

@@ -11,7 +11,7 @@ from vidlat.config import Objective
 
 _FIRST_ANGLE = 0.008 / 1.008 * math.pi / 2
 _ANGLE_RANGE = 0.999 / 1.008 * math.pi / 2
-"""A whole course would be 1 / 1.008; just before its end alpha is not yet 0, and epsilon still tells an x0."""
+"""A whole course would be 1 / 1.008; just before its end alpha is not 0, and epsilon still tells an x0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from vidlat.encode.vae import (
     write_weights,
 )
 from vidlat.errors import TrainError
-from vidlat.train.vae_start import Components, block_moments, principal_components, start_from_components
+from vidlat.train.vae_start import BlockMoments, Components, start_from_components
 
 MSE_FLOOR = 1e-5
 """Mean squared error below which a stack earns nothing more (50 dB): a black stack must not rule the loss."""
@@ -51,7 +51,7 @@ class StackCollection:
         self._random = np.random.default_rng(config.seed)
         self._stacks: list[npt.NDArray[np.uint8]] = []
         self._num_seen = 0
-        self._count, self._total, self._products = 0, 0.0, np.zeros((64, 64))
+        self._moments = BlockMoments(0, np.zeros(64), np.zeros((64, 64)))
 
     def add_video(self, frames: Iterable[npt.NDArray[np.float32]]) -> None:
         """Take a video's frames, each (size, size) in [0, 1]; those after the last whole stack are unused."""
@@ -63,12 +63,7 @@ class StackCollection:
                 pending.clear()
 
     def _add_stack(self, stack: npt.NDArray[np.float32]) -> None:
-        count, total, products = block_moments(stack)
-        self._count, self._total, self._products = (
-            self._count + count,
-            self._total + total,
-            self._products + products,
-        )
+        self._moments += BlockMoments.of_frames(stack)
         # Reservoir sampling (Vitter 1985, algorithm R): every stack seen is held with the same probability.
         held = (stack * 255).round().astype(np.uint8)
         if len(self._stacks) < self._config.max_stacks:
@@ -81,8 +76,8 @@ class StackCollection:
         return len(self._stacks)
 
     def components(self, num_components: int) -> Components:
-        """The PCA of all 4x4x4 blocks shown: mean, components, standard deviations."""
-        return principal_components(self._count, self._total, self._products, num_components)
+        """The PCA of all 4x4x4 blocks shown."""
+        return self._moments.principal_components(num_components)
 
     def draw(self, step: int) -> torch.Tensor:
         """The stacks of one step, (batch, 1, S, H, W) float32 in [0, 1], mirrored and dimmed at random.
@@ -114,8 +109,10 @@ def fit_vae(
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
     network, settings = _build(stacks, config, init)
-    network = network.to(device).train()
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))  # type: ignore[no-untyped-call]
+    # Channels last: a seventh faster to train on a CPU, the layout of tensor cores on a GPU.
+    network = network.to(device, memory_format=torch.channels_last_3d).train()
+    average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(network, multi_avg_fn=average)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
     for step in range(1, config.steps + 1):
@@ -141,9 +138,7 @@ def fit_vae(
         )
 
 
-def _build(
-    stacks: StackCollection, config: FitVAEConfig, init: Path | None
-) -> tuple[Any, dict[str, Any]]:
+def _build(stacks: StackCollection, config: FitVAEConfig, init: Path | None) -> tuple[Any, dict[str, Any]]:
     if init is not None:
         tensors, changes = read_weights(init)
         settings = {**MAISI_NETWORK, **changes}
@@ -156,7 +151,7 @@ def _build(
     check_stack(config.stack, compression)
     network = bypass_wrappers(network)
     if init is None:
-        start_from_components(network, *stacks.components(settings["latent_channels"]))
+        start_from_components(network, stacks.components(settings["latent_channels"]))
     return network, settings
 
 

@@ -9,8 +9,9 @@ brightness through.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,49 +33,62 @@ Network = Any
 Blocks = Any
 """The list of layers of its encoder or decoder."""
 
-Components = tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]
-"""Mean value, components (n, 64), and the standard deviation along each (n,)."""
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """A linear code of blocks: mean value, orthonormal directions (n, 64), deviation along each (n,)."""
+
+    mean: float
+    directions: npt.NDArray[np.float64]
+    scales: npt.NDArray[np.float64]
 
 
-def block_moments(frames: npt.NDArray[np.float32]) -> tuple[int, float, npt.NDArray[np.float64]]:
-    """Count, sum of all values and summed outer products (64, 64) of the 4x4x4 blocks of (T, H, W)."""
-    num_frames, height, width = (side - side % BLOCK for side in frames.shape)
-    split = (num_frames // BLOCK, BLOCK, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
-    blocks = frames[:num_frames, :height, :width].reshape(split).transpose(0, 2, 4, 1, 3, 5)
-    blocks = blocks.reshape(-1, BLOCK**3).astype(np.float64)
-    return len(blocks), float(blocks.sum()), blocks.T @ blocks
+@dataclass(frozen=True, slots=True)
+class BlockMoments:
+    """Of many 4x4x4 blocks, as rows of 64 values: their number, sums (64,) and outer products (64, 64)."""
 
+    count: int
+    sums: npt.NDArray[np.float64]
+    products: npt.NDArray[np.float64]
 
-def principal_components(
-    count: int, total: float, products: npt.NDArray[np.float64], num_components: int
-) -> Components:
-    """The PCA of blocks from their summed moments.
+    @classmethod
+    def of_frames(cls, frames: npt.NDArray[np.float32]) -> Self:
+        """The moments of the whole blocks in (T, H, W)."""
+        num_frames, height, width = (side - side % BLOCK for side in frames.shape)
+        split = (num_frames // BLOCK, BLOCK, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+        blocks = frames[:num_frames, :height, :width].reshape(split).transpose(0, 2, 4, 1, 3, 5)
+        blocks = blocks.reshape(-1, BLOCK**3).astype(np.float64)
+        return cls(len(blocks), blocks.sum(axis=0), blocks.T @ blocks)
 
-    The mean is one number, not one a position: blocks may lie anywhere in a frame.
-    """
-    mean = total / (count * BLOCK**3)
-    sums = products.sum(axis=0) / BLOCK**3  # sums @ 1 = the total; only needed to centre by one number
-    centred = products / count - mean * (sums[:, None] + sums[None, :]) / count + mean**2
-    values, vectors = np.linalg.eigh(centred)
-    order = np.argsort(values)[::-1][:num_components]
-    return mean, vectors[:, order].T, np.sqrt(np.maximum(values[order], 1e-12))
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.count + other.count, self.sums + other.sums, self.products + other.products)
+
+    def principal_components(self, num_components: int) -> Components:
+        """The directions in which blocks vary most about their mean, which is one number, not one a position.
+
+        Blocks may lie anywhere in a frame, and only a constant survives as a bias of transposed convolutions.
+        """
+        mean = self.sums.sum() / (self.count * BLOCK**3)
+        shift = mean * self.sums / self.count
+        second_moment = self.products / self.count - shift[:, None] - shift[None, :] + mean**2
+        values, vectors = np.linalg.eigh(second_moment)  # eigenvalues ascend
+        scales = np.sqrt(np.maximum(values[::-1][:num_components], 1e-12))
+        return Components(float(mean), vectors[:, ::-1][:, :num_components].T, scales)
 
 
 @torch.no_grad()
-def start_from_components(
-    network: Network, mean: float, components: npt.NDArray[np.float64], scales: npt.NDArray[np.float64]
-) -> None:
+def start_from_components(network: Network, code: Components) -> None:
     """Write the PCA code into an AutoencoderKlMaisi with two down-samplings and transposed convolutions.
 
     Latent channel j becomes component j over its standard deviation: mean about 0, variance about 1.
     """
-    latent_dim = len(components)
+    latent_dim = len(code.directions)
     shape = (latent_dim, BLOCK, BLOCK, BLOCK)
-    analysis = torch.tensor(components / scales[:, None], dtype=torch.float32).reshape(shape)
-    synthesis = torch.tensor(components * scales[:, None], dtype=torch.float32).reshape(shape)
+    analysis = torch.tensor(code.directions / code.scales[:, None], dtype=torch.float32).reshape(shape)
+    synthesis = torch.tensor(code.directions * code.scales[:, None], dtype=torch.float32).reshape(shape)
     _silence_residuals(network)
-    _write_encoder(network.encoder.blocks, analysis, mean)
-    _write_decoder(network.decoder.blocks, synthesis, mean)
+    _write_encoder(network.encoder.blocks, analysis, code.mean)
+    _write_decoder(network.decoder.blocks, synthesis, code.mean)
     eye = torch.eye(latent_dim)[:, :, None, None, None]
     for convolution in (_layer(network.quant_conv_mu), _layer(network.post_quant_conv)):
         convolution.weight.copy_(eye)

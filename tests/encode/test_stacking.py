@@ -1,0 +1,51 @@
+"""Folding frames into stacks loses and mixes nothing."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidlat.encode.stacking import stack_frames, unstack_frames
+
+sizes = st.integers(1, 3)
+
+
+@given(batch=sizes, channels=sizes, num_frames=st.integers(1, 21), stack=st.integers(1, 8))
+def test_unstack_inverts_stack_and_padding_repeats_the_last_frame(batch, channels, num_frames, stack):
+    video = torch.rand(batch, channels, num_frames, 2, 3)
+    stacks = stack_frames(video, stack)
+    back = unstack_frames(stacks, batch)
+    assert stacks.shape == (batch * -(-num_frames // stack), channels, stack, 2, 3)
+    assert torch.equal(back[:, :, :num_frames], video)
+    last = video[:, :, -1:].expand(-1, -1, back.shape[2] - num_frames, -1, -1)
+    assert torch.equal(back[:, :, num_frames:], last)
+
+
+@given(batch=sizes, channels=sizes, num_stacks=sizes, stack=st.integers(1, 5))
+def test_every_stack_is_a_run_of_one_videos_frames(batch, channels, num_stacks, stack):
+    video = torch.rand(batch, channels, num_stacks * stack, 2, 2)
+    stacks = stack_frames(video, stack)
+    for index, (owner, position) in enumerate((b, n) for b in range(batch) for n in range(num_stacks)):
+        expected = video[owner, :, position * stack : (position + 1) * stack]
+        assert torch.equal(stacks[index], expected)
+
+
+def plain_reshape(video, stack):
+    """The tempting one-liner, which mixes channels and time."""
+    batch, channels, num_frames, height, width = video.shape
+    return video.reshape(batch * num_frames // stack, channels, stack, height, width)
+
+
+def test_a_plain_reshape_is_told_apart():
+    video = torch.rand(2, 3, 8, 2, 2)
+    assert not torch.equal(plain_reshape(video, 4), stack_frames(video, 4))
+    latents = torch.rand(2 * 3, 4, 1, 2, 2)  # two videos of three stacks, four latent channels
+    assert not torch.equal(latents.reshape(2, 4, 3, 2, 2), unstack_frames(latents, 2))
+    assert torch.equal(unstack_frames(latents, 2)[1, :, 2], latents[5, :, 0])
+
+
+def test_no_frames_and_uneven_stacks_are_refused():
+    with pytest.raises(ValueError, match="at least one frame"):
+        stack_frames(torch.zeros(1, 1, 0, 4, 4), 4)
+    with pytest.raises(ValueError, match="5 stacks cannot belong to 2 videos"):
+        unstack_frames(torch.zeros(5, 4, 1, 2, 2), 2)

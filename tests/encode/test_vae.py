@@ -1,0 +1,226 @@
+"""The frozen VAE against MONAI's own network, and its files against the published list of tensors."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
+from safetensors.torch import save_file
+
+from vidlat.encode.vae import (
+    MAISI_NETWORK,
+    NETWORK_METADATA_KEY,
+    FrozenVAE,
+    build_network,
+    check_stack,
+    hash_weights,
+    load_vae,
+    resolve_device,
+    write_weights,
+)
+from vidlat.errors import ShapeError, WeightsError
+
+PUBLISHED_TENSORS = json.loads((Path(__file__).parent / "maisi_checkpoint_tensors.json").read_text())
+
+SMALL = {"num_channels": [8, 8, 16], "num_res_blocks": [1, 1, 1], "norm_num_groups": 4}
+SMALL_NETWORK = {**MAISI_NETWORK, **SMALL}
+
+
+def stock_network(settings, **extra):
+    """MONAI's class as published, without anything of ours."""
+    torch.manual_seed(0)
+    options = {"num_splits": 1, "dim_split": 1, "norm_float16": False, **extra}
+    return AutoencoderKlMaisi(**settings, **options).eval()
+
+
+@pytest.fixture(scope="module")
+def full_network():
+    return stock_network(MAISI_NETWORK)
+
+
+@pytest.fixture(scope="module")
+def full_checkpoint(full_network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("full") / "autoencoder.pt"
+    torch.save(full_network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def small_file(tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_file(
+        stock_network(SMALL_NETWORK).state_dict(), path, metadata={NETWORK_METADATA_KEY: json.dumps(SMALL)}
+    )
+    return path
+
+
+def small_vae(**options):
+    return FrozenVAE(stock_network(SMALL_NETWORK), SMALL_NETWORK, **options)
+
+
+def test_the_network_has_the_published_tensors_and_no_other(full_network):
+    shapes = {name: list(tensor.shape) for name, tensor in build_network(MAISI_NETWORK).state_dict().items()}
+    assert shapes == PUBLISHED_TENSORS
+    assert len(shapes) == 130
+    assert sum(tensor.numel() for tensor in full_network.state_dict().values()) == 20_944_897
+
+
+def test_a_full_size_checkpoint_encodes_and_decodes_as_monai_does(full_network, full_checkpoint):
+    vae = load_vae(full_checkpoint, device="cpu", precision="float32", batch=1)
+    assert vae.size == (130, 20_944_897)
+    stack = torch.rand(1, 1, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected_mean, expected_std = full_network.encode(stack)
+        expected_frames = full_network.decode(expected_mean)
+    mean, std = vae.encode(stack)
+    assert (mean - expected_mean).abs().max() <= 1e-5 * expected_mean.std()
+    assert (std - expected_std).abs().max() <= 1e-5 * expected_std.std()
+    frames = vae.decode(expected_mean, 4)
+    assert (frames - expected_frames).abs().max() <= 1e-5 * expected_frames.std()
+
+
+def test_flat_wrapped_and_safetensors_files_give_one_weights_hash(full_network, full_checkpoint, tmp_path):
+    tensors = full_network.state_dict()
+    torch.save({"unet_state_dict": tensors}, tmp_path / "wrapped.pt")
+    save_file(tensors, tmp_path / "plain.safetensors")
+    paths = full_checkpoint, tmp_path / "wrapped.pt", tmp_path / "plain.safetensors"
+    assert len({load_vae(path, device="cpu").weights_hash for path in paths}) == 1
+
+
+def test_a_missing_an_unexpected_and_a_misshapen_tensor_are_refused_by_name(full_network, tmp_path):
+    tensors = dict(full_network.state_dict())
+    del tensors["decoder.blocks.0.conv.conv.bias"]
+    tensors["discriminator.weight"] = torch.zeros(1)
+    tensors["quant_conv_mu.conv.bias"] = torch.zeros(5)
+    torch.save(tensors, tmp_path / "wrong.pt")
+    with pytest.raises(WeightsError) as refusal:
+        load_vae(tmp_path / "wrong.pt")
+    message = str(refusal.value)
+    assert "128 of 130 tensors fit" in message
+    assert "missing: decoder.blocks.0.conv.conv.bias" in message
+    assert "unexpected: discriminator.weight" in message
+    assert "misshapen: quant_conv_mu.conv.bias is (5,), not (4,)" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize("name", ["vae.pt", "vae.safetensors"])
+def test_a_file_that_is_no_weights_is_refused_in_one_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot be read as weights") as refusal:
+        load_vae(tmp_path / name)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "was-run",))
+
+    torch.save({"weights": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(WeightsError, match="weights_only"):
+        load_vae(tmp_path / "evil.pt")
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_a_file_without_tensors_is_refused(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "odd.pt")
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        load_vae(tmp_path / "odd.pt")
+
+
+def test_other_channel_widths_come_from_the_weights_file(small_file):
+    vae = load_vae(small_file, device="cpu")
+    assert vae.settings["num_channels"] == [8, 8, 16]
+    assert vae.compression == 4
+    mean, std = vae.encode(torch.rand(1, 1, 4, 8, 8))
+    assert mean.shape == std.shape == (1, 4, 1, 2, 2)
+
+
+def test_written_weights_load_again_rounded_to_float16(tmp_path):
+    network = stock_network(SMALL_NETWORK)
+    write_weights(tmp_path / "w.safetensors", network.state_dict(), SMALL_NETWORK)
+    rounded = {name: tensor.half().float() for name, tensor in network.state_dict().items()}
+    assert load_vae(tmp_path / "w.safetensors", device="cpu").weights_hash == hash_weights(rounded)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("stack", [4, 8])
+def test_any_number_of_frames_goes_in_and_comes_back(num_frames, stack):
+    vae = small_vae(stack=stack, batch=2)
+    video = torch.rand(2, 1, num_frames, 8, 12)
+    mean, std = vae.encode(video)
+    assert mean.shape == std.shape == (2, 4, -(-num_frames // stack) * stack // 4, 2, 3)
+    assert vae.decode(mean, num_frames).shape == video.shape
+    assert (std > 0).all()
+
+
+def test_each_stack_is_encoded_as_monai_encodes_it_alone():
+    network = stock_network(SMALL_NETWORK)
+    video = torch.rand(2, 1, 7, 8, 8)
+    mean, std = small_vae(batch=3).encode(video)
+    for owner in range(2):
+        padded = torch.cat([video[owner], video[owner, :, -1:]], dim=1)
+        for index in range(2):
+            with torch.inference_mode():
+                alone_mean, alone_std = network.encode(padded[None, :, 4 * index : 4 * index + 4])
+            torch.testing.assert_close(mean[owner, :, index], alone_mean[0, :, 0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(std[owner, :, index], alone_std[0, :, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_stacks_latents_do_not_depend_on_its_companions():
+    vae = small_vae(batch=4)
+    stacks = torch.rand(4, 1, 4, 16, 16)
+    together = vae.encode_stacks(stacks)[0]
+    others = torch.rand(4, 1, 4, 16, 16)
+    for position in range(4):
+        others[position] = stacks[0]
+        assert torch.equal(vae.encode_stacks(others)[0][position], together[0])
+    assert torch.equal(vae.encode_stacks(stacks[:1])[0], together[:1])
+
+
+def test_stack_lengths_the_network_cannot_take_are_refused_before_it_runs():
+    assert [check_stack(stack, 4) for stack in (4, 8, 16)] == [4, 8, 16]
+    with pytest.raises(ShapeError, match="nearest that works: 4$"):
+        check_stack(2, 4)
+    with pytest.raises(ShapeError, match="nearest that works: 4 and 8$"):
+        check_stack(6, 4)
+    with pytest.raises(ShapeError, match="stack 5"):
+        small_vae(stack=5)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 4, 8, 8), (1, 4, 8, 8), (1, 1, 4, 10, 8), (1, 1, 4, 8, 9)])
+def test_shapes_the_network_would_mangle_are_refused(shape):
+    with pytest.raises(ShapeError):
+        small_vae().encode(torch.rand(shape))
+
+
+def test_latents_of_another_width_are_refused():
+    with pytest.raises(ShapeError, match="multiple of 2"):
+        small_vae(stack=8).decode(torch.rand(1, 4, 3, 2, 2), 12)
+    with pytest.raises(ShapeError, match=r"\(B, 4,"):
+        small_vae().decode(torch.rand(1, 3, 1, 2, 2), 4)
+
+
+def test_the_vae_is_frozen():
+    vae = small_vae()
+    mean, _ = vae.encode(torch.rand(1, 1, 4, 8, 8, requires_grad=True))
+    assert not mean.requires_grad
+    assert not vae._network.training
+    assert not any(parameter.requires_grad for parameter in vae._network.parameters())
+
+
+def test_half_precision_stays_close_and_finite_also_on_black_and_constant_input():
+    exact, half = small_vae(), small_vae(precision="bfloat16")
+    for video in (torch.rand(1, 1, 8, 16, 16), torch.zeros(1, 1, 4, 16, 16), torch.ones(1, 1, 4, 16, 16)):
+        expected, found = exact.encode(video)[0], half.encode(video)[0]
+        assert found.dtype == torch.float32
+        assert (found - expected).norm() <= 0.05 * expected.norm()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(WeightsError, match="no usable GPU"):
+        resolve_device("cuda")

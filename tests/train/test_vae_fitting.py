@@ -1,0 +1,90 @@
+"""Fitting a VAE: it starts from what it says, improves, and leaves a file that loads."""
+
+import numpy as np
+import pytest
+import torch
+
+from vidlat.config import FitVAEConfig
+from vidlat.encode.vae import load_vae, read_weights
+from vidlat.errors import ShapeError, TrainError
+from vidlat.train.vae_fitting import StackCollection, fit_vae
+
+
+def config(**changes):
+    return FitVAEConfig(
+        **{"size": 16, "steps": 3, "batch": 2, "warmup_steps": 2, "device": "cpu", "save_every": 2} | changes
+    )
+
+
+def frames(num_frames=24, seed=0):
+    values = np.random.default_rng(seed).random((num_frames, 4, 4), np.float32)
+    return list(np.kron(values, np.ones((1, 4, 4), np.float32)))
+
+
+def collection(settings, num_videos=2):
+    stacks = StackCollection(settings)
+    for seed in range(num_videos):
+        stacks.add_video(frames(seed=seed))
+    return stacks
+
+
+def test_fitting_yields_a_record_a_step_and_writes_a_vae_that_loads(tmp_path):
+    settings, out = config(learning_rate=1e-5), tmp_path / "vae.safetensors"
+    records = list(fit_vae(collection(settings), settings, out, None))
+    assert [record.step for record in records] == [1, 2, 3]
+    vae = load_vae(out, device="cpu")
+    video = torch.from_numpy(np.stack(frames(8)))[None, None]
+    mean, _ = vae.encode(video)
+    assert (vae.decode(mean, 8) - video).square().mean() < 0.01
+
+
+def test_fine_tuning_goes_on_from_the_given_weights(tmp_path):
+    settings = config(steps=1, learning_rate=1e-8)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    list(fit_vae(collection(settings), settings, first, None))
+    list(fit_vae(collection(settings), settings, second, first))
+    before, after = read_weights(first)[0], read_weights(second)[0]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6, rtol=1e-3) for name in before)
+
+
+def test_a_step_depends_on_seed_and_step_alone():
+    settings = config()
+    stacks = collection(settings)
+    later = stacks.draw(7)
+    stacks.draw(1)
+    assert torch.equal(stacks.draw(7), later)
+    assert not torch.equal(stacks.draw(8), later)
+    assert later.shape == (2, 1, 4, 16, 16)
+    assert 0 <= later.min() <= later.max() <= 1
+
+
+def test_the_collection_stays_within_its_bound_and_keeps_every_stack_alike():
+    settings = config(max_stacks=10)
+    kept = np.zeros(40)
+    for seed in range(200):
+        stacks = StackCollection(config(max_stacks=10, seed=seed))
+        stacks.add_video(np.full((16, 16), value / 255, np.float32) for value in np.repeat(np.arange(40), 4))
+        assert len(stacks) == 10
+        kept[[stack[0, 0, 0] for stack in stacks._stacks]] += 1
+    # Each of 40 stacks is held with probability 1/4: 50 of 200 times, give or take five standard deviations.
+    assert abs(kept - 50).max() < 5 * np.sqrt(200 * 0.25 * 0.75)
+    assert settings.max_stacks == 10
+
+
+def test_nothing_to_train_on_is_refused(tmp_path):
+    stacks = StackCollection(config())
+    stacks.add_video(frames(3))
+    with pytest.raises(TrainError, match="no video with at least 4 frames"):
+        next(fit_vae(stacks, config(), tmp_path / "vae.safetensors", None))
+
+
+def test_a_stack_the_network_cannot_take_is_refused(tmp_path):
+    settings = config(stack=6)
+    with pytest.raises(ShapeError, match="nearest that works: 4 and 8"):
+        next(fit_vae(collection(settings), settings, tmp_path / "vae.safetensors", None))
+
+
+def test_a_loss_that_is_no_number_stops_the_fit(tmp_path):
+    settings = config(learning_rate=1e12, steps=50, warmup_steps=0)
+    with pytest.raises(TrainError, match="try a lower --learning-rate"):
+        list(fit_vae(collection(settings), settings, tmp_path / "vae.safetensors", None))
