@@ -182,9 +182,9 @@ def test_a_stacks_latents_do_not_depend_on_its_companions():
 
 def test_stack_lengths_the_network_cannot_take_are_refused_before_it_runs():
     assert [check_stack(stack, 4) for stack in (4, 8, 16)] == [4, 8, 16]
-    with pytest.raises(ShapeError, match="nearest that works: 4$"):
+    with pytest.raises(ShapeError, match=r"nearest that works: 4$"):
         check_stack(2, 4)
-    with pytest.raises(ShapeError, match="nearest that works: 4 and 8$"):
+    with pytest.raises(ShapeError, match=r"nearest that works: 4 and 8$"):
         check_stack(6, 4)
     with pytest.raises(ShapeError, match="stack 5"):
         small_vae(stack=5)

@@ -1,13 +1,8 @@
 import pytest
-from hypothesis import settings as hypothesis_settings
 from toys import CacheMaker, build_small
 
 from vidlat.config import TrainConfig
 from vidlat.train.trainer import Trainer
-
-# How long an example takes says more about the machine than about the code.
-hypothesis_settings.register_profile("untimed", deadline=None)
-hypothesis_settings.load_profile("untimed")
 
 
 @pytest.fixture

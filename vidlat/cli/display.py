@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -12,9 +14,24 @@ from rich.table import Table
 console = Console()
 
 
+SECONDS_BETWEEN_LINES = 30
+
+
+class _Progress(Progress):
+    """A moving bar in a terminal; in a log file, a line now and then."""
+
+    _last_line = 0.0
+
+    def update(self, *args: Any, **fields: Any) -> None:
+        super().update(*args, **fields)
+        if not console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            console.print(self.get_renderable())
+
+
 def progress_bar(*columns: str) -> Progress:
     """A bar with count, the given `{task.fields[...]}` texts, time spent and time left."""
-    return Progress(
+    return _Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),

@@ -39,13 +39,18 @@ def config_options(config: type[Config], section: str) -> Callable[[Command], Co
 
 
 def build_config(
-    config: type[ConfigType], section: str, config_file: Path | None, flags: dict[str, Any]
+    config: type[ConfigType],
+    section: str,
+    config_file: Path | None,
+    flags: dict[str, Any],
+    base: ConfigType | None = None,
 ) -> ConfigType:
-    """The YAML file's settings, overruled by the flags that were given; raises ConfigError."""
-    settings = load_yaml(config_file, section) if config_file else {}
-    settings = {name.replace("-", "_"): value for name, value in settings.items()}
-    given = {name: value for name, value in flags.items() if value is not None}
-    return config.from_mapping({**settings, **given})
+    """Settings from `base`, overruled by the YAML file, overruled by the flags given; raises ConfigError."""
+    settings = base.to_dict() if base else {}
+    if config_file:
+        settings |= {name.replace("-", "_"): v for name, v in load_yaml(config_file, section).items()}
+    settings |= {name: value for name, value in flags.items() if value is not None}
+    return config.from_mapping(settings)
 
 
 def _click_type(annotation: Any) -> Any:

@@ -25,9 +25,16 @@ def train(latents: Path, out: Path, resume: bool, config_file: Path | None, **fl
     Example:
       vidlat train --latents latents.zarr --out runs/first --steps 5000
       tensorboard --logdir runs
-      vidlat train --latents latents.zarr --out runs/first --steps 5000 --resume
+      vidlat train --latents latents.zarr --out runs/first --resume
+
+    A resumed run keeps its settings; only --steps and --device may be given anew.
     """
-    config = build_config(TrainConfig, "train", config_file, flags)
+    base = None
+    if resume:
+        from vidlat.train.run import read_run
+
+        base = read_run(out).config
+    config = build_config(TrainConfig, "train", config_file, flags, base)
     from vidlat.cli.display import console, format_seconds, progress_bar
     from vidlat.store.reader import open_cache
     from vidlat.train.trainer import Trainer

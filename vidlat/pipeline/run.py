@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import dask
 import torch
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, get_worker
-from distributed.client import FutureCancelledError
 
 from vidlat.errors import InputError
 from vidlat.pipeline.plan import Batch, EncodePlan
@@ -33,6 +33,12 @@ BATCHES_IN_FLIGHT_A_WORKER = 2
 
 MAX_ATTEMPTS = 2
 """A video whose worker dies this often is a failure: it would take every other worker along."""
+
+PATIENCE_SECONDS = 5.0
+"""How long nothing may happen before the driver looks whether a worker it waits for is still there."""
+
+RESULT_SECONDS = 60.0
+"""How long a finished task's small result may take: a worker that died just then never sends it."""
 
 _PROGRESS_TOPIC = "vidlat-frames"
 
@@ -96,6 +102,15 @@ def run_encode(
     yield from _Encode(job, cache_path, client).run(plan)
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a running future does: encode a batch, or write what was encoded on the worker at `address`."""
+
+    batch: Batch
+    encoded: EncodedBatch | None = None
+    address: str | None = None
+
+
 class _Encode:
     def __init__(self, job: EncodeJob, cache_path: Path, client: Client) -> None:
         self.job = job
@@ -104,7 +119,8 @@ class _Encode:
         self.client = client
         self.writer = CacheWriter(cache_path)
         self.waiting: deque[Batch] = deque()
-        self.running: dict[Future, tuple[Batch, EncodedBatch | None]] = {}
+        self.suspects: deque[Batch] = deque()
+        self.running: dict[Future, _Step] = {}
         self.done: SimpleQueue[Future | int] = SimpleQueue()
         self.attempts: dict[str, int] = {}
 
@@ -112,63 +128,90 @@ class _Encode:
         self.waiting.extend(plan.batches)
         self.client.subscribe_topic(_PROGRESS_TOPIC, lambda event: self.done.put(event[1]))
         try:
-            while self.waiting or self.running:
+            while self.waiting or self.suspects or self.running:
                 self._submit()
-                event = self.done.get()
+                try:
+                    event = self.done.get(timeout=PATIENCE_SECONDS)
+                except Empty:
+                    yield from self._give_up_lost_writes()
+                    continue
                 if isinstance(event, int):
                     yield EncodeProgress(num_frames=event)
-                else:
+                elif event in self.running:
                     yield from self._finish(event)
         finally:
             self.client.unsubscribe_topic(_PROGRESS_TOPIC)
             self.client.cancel(list(self.running))
 
-    def _submit(self) -> None:
-        num_workers = max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
-        while self.waiting and len(self.running) < BATCHES_IN_FLIGHT_A_WORKER * num_workers:
-            batch = self.waiting.popleft()
-            self._watch(self.client.submit(_encode_on_worker, batch, self.job, pure=False), batch, None)
+    def _workers(self) -> set[str]:
+        return set(self.client.scheduler_info(n_workers=-1)["workers"])
 
-    def _watch(self, future: Future, batch: Batch, encoded: EncodedBatch | None) -> None:
-        self.running[future] = batch, encoded
+    def _submit(self) -> None:
+        num_running = BATCHES_IN_FLIGHT_A_WORKER * max(1, len(self._workers()))
+        while self.waiting and len(self.running) < num_running:
+            self._start_encoding(self.waiting.popleft())
+        # A worker that dies takes all of its tasks along: only a suspect that runs alone shows its guilt.
+        if self.suspects and not self.running:
+            self._start_encoding(self.suspects.popleft())
+
+    def _start_encoding(self, batch: Batch) -> None:
+        future = self.client.submit(_encode_on_worker, batch, self.job, pure=False)
+        self._watch(future, _Step(batch))
+
+    def _watch(self, future: Future, step: _Step) -> None:
+        self.running[future] = step
         future.add_done_callback(self.done.put)
 
     def _finish(self, future: Future) -> Iterator[EncodeProgress]:
-        """Take a finished future one step further: to its write, its commit, or another attempt."""
-        batch, encoded = self.running.pop(future)
-        if future.status != "finished":
-            yield from self._retry(batch, future.exception())
-        elif encoded is None:
-            address, encoded = future.result()
-            if encoded.failures:
-                self.writer.record_failures(encoded.failures)
-                yield EncodeProgress(failures=tuple(encoded.failures))
-            if encoded.videos:
-                start = self.writer.reserve(self.writer.schema.num_shards(encoded.num_latent_frames))
-                # The scratch files are where the batch was encoded.
-                write = self.client.submit(
-                    write_batch, encoded, self.cache_path, start, pure=False, workers=[address], priority=1
-                )
-                failed = {failure.video_id for failure in encoded.failures}
-                left = tuple(source for source in batch if source.video_id not in failed)
-                self._watch(write, left, encoded)
-        else:
-            records = future.result()
-            self.writer.commit(records)
-            yield EncodeProgress(records=tuple(records))
+        """Take a finished future one step further: to its write, its commit, or another attempt.
 
-    def _retry(self, batch: Batch, error: BaseException) -> Iterator[EncodeProgress]:
-        """Give the videos of a batch whose worker died another attempt each, alone.
-
-        Anything else that a task raises concerns the whole encode (a full disk, wrong weights) and ends it.
+        What a task raises concerns the whole encode (a full disk, wrong weights) and ends it.
         """
-        if not _is_lost_worker(error):
-            raise error
+        step = self.running.pop(future)
+        try:
+            answer = future.result(timeout=RESULT_SECONDS)
+        except (KilledWorker, TimeoutError):
+            yield from self._retry(step.batch)
+            return
+        except CancelledError as error:
+            raise InputError(
+                "the Dask scheduler went away; what was finished is safe, the same command goes on from there"
+            ) from error
+        if step.encoded is None:
+            yield from self._start_writing(step.batch, *answer)
+        else:
+            self.writer.commit(answer)
+            yield EncodeProgress(records=tuple(answer))
+
+    def _start_writing(self, batch: Batch, address: str, encoded: EncodedBatch) -> Iterator[EncodeProgress]:
+        if encoded.failures:
+            self.writer.record_failures(encoded.failures)
+            yield EncodeProgress(failures=tuple(encoded.failures))
+        if encoded.videos:
+            start = self.writer.reserve(self.writer.schema.num_shards(encoded.num_latent_frames))
+            # The scratch files are where the batch was encoded.
+            write = self.client.submit(
+                write_batch, encoded, self.cache_path, start, pure=False, workers=[address], priority=1
+            )
+            failed = {failure.video_id for failure in encoded.failures}
+            left = tuple(source for source in batch if source.video_id not in failed)
+            self._watch(write, _Step(left, encoded, address))
+
+    def _give_up_lost_writes(self) -> Iterator[EncodeProgress]:
+        """Retry what was to be written by a worker that is gone: Dask would wait for it for ever."""
+        workers = self._workers()
+        for future, step in list(self.running.items()):
+            if step.address and step.address not in workers:
+                del self.running[future]
+                yield from self._retry(step.batch)
+
+    def _retry(self, batch: Batch) -> Iterator[EncodeProgress]:
+        """Give the videos of a batch whose worker died another attempt each, alone."""
         failures = []
         for source in batch:
             self.attempts[source.video_id] = self.attempts.get(source.video_id, 0) + 1
             if self.attempts[source.video_id] < MAX_ATTEMPTS:
-                self.waiting.append((source,))
+                self.suspects.append((source,))
                 continue
             failures.append(
                 FailureRecord(
@@ -185,14 +228,12 @@ class _Encode:
             yield EncodeProgress(failures=tuple(failures))
 
 
-def _is_lost_worker(error: BaseException) -> bool:
-    # A worker that dies takes its task along; where it was the only one allowed, the task is cancelled.
-    return isinstance(error, KilledWorker | CancelledError | FutureCancelledError)
-
-
 def _encode_on_worker(batch: Batch, job: EncodeJob) -> tuple[str, EncodedBatch]:
     worker = get_worker()
-    return worker.address, encode_batch(batch, job, lambda count: worker.log_event(_PROGRESS_TOPIC, count))
+    # Dask removes a worker's folder when it ends, however it ends.
+    scratch = Path(worker.local_directory)
+    report = partial(worker.log_event, _PROGRESS_TOPIC)
+    return worker.address, encode_batch(batch, job, report, scratch_parent=scratch)
 
 
 @contextmanager

@@ -94,14 +94,19 @@ class EncodedBatch:
 
 
 def encode_batch(
-    batch: Sequence[VideoSource], job: EncodeJob, report: Report = lambda _: None
+    batch: Sequence[VideoSource],
+    job: EncodeJob,
+    report: Report = lambda _: None,
+    *,
+    scratch_parent: Path | None = None,
 ) -> EncodedBatch:
     """Encode videos to scratch files in bounded memory; one that fails is recorded and stops nothing.
 
-    Stacks of neighbouring videos share a VAE call, whose shape is always the same.
+    Stacks of neighbouring videos share a VAE call, whose shape is always the same. The scratch files lie in
+    a new folder in `scratch_parent` (None: the system's), which `write_batch` removes.
     """
     vae = _vae_of_this_process(job)
-    scratch = Path(tempfile.mkdtemp(prefix="vidlat-"))
+    scratch = Path(tempfile.mkdtemp(prefix="vidlat-", dir=scratch_parent))
     try:
         progress = [_Video(source, scratch / str(index)) for index, source in enumerate(batch)]
         call: list[tuple[_Video, npt.NDArray[np.float32]]] = []
@@ -115,11 +120,11 @@ def encode_batch(
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return EncodedBatch(
-        scratch=scratch,
-        videos=[outcome for outcome in outcomes if isinstance(outcome, EncodedVideo)],
-        failures=[outcome for outcome in outcomes if isinstance(outcome, FailureRecord)],
-    )
+    videos = [outcome for outcome in outcomes if isinstance(outcome, EncodedVideo)]
+    if not videos:  # nothing will be written
+        shutil.rmtree(scratch, ignore_errors=True)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, FailureRecord)]
+    return EncodedBatch(scratch=scratch, videos=videos, failures=failures)
 
 
 def write_batch(batch: EncodedBatch, cache_path: Path, start: int) -> list[VideoRecord]:
@@ -144,6 +149,7 @@ class _Video:
     num_damaged: int = 0
     height: int = 0
     width: int = 0
+    sha256: str = ""
     pts_seconds: list[float | None] = field(default_factory=list)
     failure: FailureRecord | None = None
     shape: tuple[int, ...] = ()
@@ -171,10 +177,11 @@ class _Video:
                 if len(pending) == job.stack:
                     yield np.stack(pending)
                     pending.clear()
+            self.sha256 = _sha256(self.source.path)
         except DecodeError as error:
             self.fail(error.kind, error)
-        except (MemoryError, ValueError, RuntimeError, OSError) as error:
-            # A library that breaks on one file must not take the other videos along.
+        except Exception as error:
+            # A library that breaks on one file, in whatever way, must not take the other videos along.
             self.fail("decoder-error", error)
         if pending and not self.failure:
             yield np.stack(pending + [pending[-1]] * (job.stack - len(pending)))
@@ -232,7 +239,7 @@ class _Video:
             source_path=str(self.source.path),
             source_num_bytes=self.source.num_bytes,
             source_mtime_ns=self.source.mtime_ns,
-            source_sha256=_sha256(self.source.path),
+            source_sha256=self.sha256,
             source_height=self.height,
             source_width=self.width,
             **dataclasses.asdict(sums),
