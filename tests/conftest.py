@@ -1,7 +1,60 @@
-"""What every test shares."""
+"""What tests of more than one room need: a VAE of MAISI's class in miniature, videos, one Dask cluster."""
 
+import zlib
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def small_vae(tmp_path_factory):
+    """The weights file of a random network of some thousand parameters, in every way like a real one."""
+    import torch
+
+    from vidlat.encode.vae import MAISI_NETWORK, build_network, write_weights
+
+    settings = {
+        **MAISI_NETWORK,
+        "num_channels": [4, 8, 8],
+        "num_res_blocks": [1, 1, 1],
+        "norm_num_groups": 2,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_network(settings)
+    path = tmp_path_factory.mktemp("vae") / "small.safetensors"
+    write_weights(path, network.state_dict(), settings)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_videos():
+    """make_videos(folder, {"a.mp4": 5}) writes noise of that many frames; the name is the seed."""
+    import numpy as np
+
+    from vidlat.video.writer import write_video
+
+    def make(folder: Path, lengths, fps=25, height=20, width=24):
+        for name, num_frames in lengths.items():
+            rng = np.random.default_rng(zlib.crc32(name.encode()))
+            coarse = rng.integers(0, 256, (num_frames, height // 4, width // 4), np.uint8)
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, coarse.repeat(4, 1).repeat(4, 2), fps)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def client():
+    """A client of a local cluster of two workers, started the way the product does."""
+    from vidlat.pipeline.run import connect
+
+    with connect(None, 2) as client:
+        yield client

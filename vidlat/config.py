@@ -97,6 +97,8 @@ class EncodeConfig(Config):
     size: int = setting(256, "height and width of the frames the VAE sees, in pixels")
     fit: Fit = setting("crop", "how a frame becomes square: cut, pad with black, or distort")
     stack: int = setting(4, "frames of one VAE call")
+    in_channels: int | None = setting(None, "refuse a VAE that takes another number of channels")
+    latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
     precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved once a cache")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     batch: int = setting(8, "stacks of one VAE call")

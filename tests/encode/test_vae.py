@@ -1,5 +1,6 @@
 """The frozen VAE against MONAI's own network, and its files against the published list of tensors."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from vidlat.encode.vae import (
     NETWORK_METADATA_KEY,
     FrozenVAE,
     build_network,
+    bypass_wrappers,
     check_stack,
     hash_weights,
     load_vae,
@@ -73,11 +75,16 @@ def test_a_full_size_checkpoint_encodes_and_decodes_as_monai_does(full_network, 
     with torch.inference_mode():
         expected_mean, expected_std = full_network.encode(stack)
         expected_frames = full_network.decode(expected_mean)
+        # MONAI's norm casts to float32: without it the network can run in float64.
+        exact = bypass_wrappers(copy.deepcopy(full_network)).double()
+        exact_frames = exact.decode(expected_mean.double())
     mean, std = vae.encode(stack)
     assert (mean - expected_mean).abs().max() <= 1e-5 * expected_mean.std()
     assert (std - expected_std).abs().max() <= 1e-5 * expected_std.std()
+    # MONAI's own float32 frames are 1e-5 of their spread away from float64: ours may not be much further.
     frames = vae.decode(expected_mean, 4)
-    assert (frames - expected_frames).abs().max() <= 1e-5 * expected_frames.std()
+    assert (frames - exact_frames).abs().max() <= 2 * (expected_frames - exact_frames).abs().max()
+    assert (frames - expected_frames).abs().max() <= 3e-5 * expected_frames.std()
 
 
 def test_flat_wrapped_and_safetensors_files_give_one_weights_hash(full_network, full_checkpoint, tmp_path):

@@ -10,6 +10,7 @@ import click
 
 from vidlat.cli.options import build_config, config_options
 from vidlat.config import EncodeConfig
+from vidlat.errors import InputError
 
 if TYPE_CHECKING:
     from vidlat.pipeline.prepare import PreparedEncode
@@ -57,6 +58,8 @@ def encode(
         click.echo(f"Nothing to do: {prepared.plan.num_done} videos are in {out} already.")
     if failures:
         _print_failures(failures, len(prepared.plan.known_failures))
+        if len(failures) == prepared.plan.num_sources:
+            raise InputError(f"no readable video in {', '.join(inputs)}: all {len(failures)} failed")
         ctx.exit(EXIT_SOME_FAILED)
 
 
@@ -71,7 +74,7 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
         f"{config.scheduler or f'{prepared.num_workers} processes'}"
     )
     failures: list[FailureRecord] = []
-    num_done = num_frames = 0
+    num_done = num_frames = num_safe_frames = 0
     with progress_bar("{task.fields[frames]} frames", "{task.fields[rate]:.1f} frames/s") as progress:
         task = progress.add_task("starting", total=plan.num_videos, frames=0, rate=0.0)
         try:
@@ -81,6 +84,7 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
                 for event in run_encode(plan, prepared.job, out, client):
                     failures += event.failures
                     num_done += len(event.records)
+                    num_safe_frames += sum(record.num_frames for record in event.records)
                     num_frames += event.num_frames
                     rate = num_frames / max(time.monotonic() - began, 1e-9)
                     progress.update(task, completed=num_done + len(failures), frames=num_frames, rate=rate)
@@ -91,7 +95,7 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
                 f"{num_done} videos were finished and are safe; the same command goes on from there."
             )
             raise
-    console.print(f"{num_done} videos, {num_frames} frames in {format_seconds(seconds)} -> {out}")
+    console.print(f"{num_done} videos, {num_safe_frames} frames in {format_seconds(seconds)} -> {out}")
     return failures
 
 

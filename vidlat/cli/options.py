@@ -48,7 +48,7 @@ def build_config(
     """Settings from `base`, overruled by the YAML file, overruled by the flags given; raises ConfigError."""
     settings = base.to_dict() if base else {}
     if config_file:
-        settings |= {name.replace("-", "_"): v for name, v in load_yaml(config_file, section).items()}
+        settings |= {str(name).replace("-", "_"): v for name, v in load_yaml(config_file, section).items()}
     settings |= {name: value for name, value in flags.items() if value is not None}
     return config.from_mapping(settings)
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidlat.encode.vae import FrozenVAE
-from vidlat.errors import InputError
+from vidlat.errors import DecodeError, InputError
 from vidlat.evaluate.floors import AveragingFloor, BlockPca, PcaFloor
 from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
 from vidlat.pipeline.decode import decode_video
@@ -74,8 +74,8 @@ def evaluate_cache(
     """Compare every cached video with its source after preprocessing, in bounded memory.
 
     Sources are read twice: the PCA floor is fitted on the other videos first. on_video: called with the id of
-    each video read, twice a video. Raises InputError where no cached video has a source, or one has another
-    number of frames than when it was encoded.
+    each video read, twice a video. Raises InputError where no cached video has a source, or one cannot be
+    decoded any more, or has another number of frames than when it was encoded.
     """
     by_id = {source.video_id: source for source in sources}
     video_ids = [video_id for video_id in cache.records() if video_id in by_id]
@@ -126,8 +126,11 @@ def _compare(
 
 def _prepared(source: VideoSource, cache: LatentCache) -> Iterator[Frames]:
     settings = cache.schema.settings
-    for frame in read_frames(source.path):
-        yield preprocess_frame(frame, settings.size, settings.fit)
+    try:
+        for frame in read_frames(source.path):
+            yield preprocess_frame(frame, settings.size, settings.fit)
+    except DecodeError as error:
+        raise InputError(f"{source.path}: {error}, though it did when it was encoded") from error
 
 
 def _pieces(frames: Iterator[Frames], length: int) -> Iterator[Frames]:

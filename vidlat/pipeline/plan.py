@@ -29,6 +29,11 @@ class EncodePlan:
         """Videos to encode."""
         return sum(map(len, self.batches))
 
+    @property
+    def num_sources(self) -> int:
+        """Videos found: done, failed before, or to encode."""
+        return self.num_done + len(self.known_failures) + self.num_videos
+
 
 def plan_encode(
     sources: Sequence[VideoSource],

@@ -47,8 +47,7 @@ def prepare_encode(
         device=config.device,
         precision=config.precision,
     )
-    if config.size % vae.compression:
-        raise ConfigError(f"size: got {config.size}; expected a multiple of {vae.compression} for this VAE")
+    _require_expected(config, vae)
     schema = _describe_cache(config, vae, vae_path)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         schema = _open_with_same_settings(out, schema, config.precision)
@@ -75,6 +74,15 @@ def prepare_encode(
         num_threads=max(1, (os.cpu_count() or 1) // num_workers),
     )
     return PreparedEncode(plan=plan, job=job, num_workers=num_workers, num_ignored=discovery.num_ignored)
+
+
+def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
+    if config.size % vae.compression:
+        raise ConfigError(f"size: got {config.size}; expected a multiple of {vae.compression} for this VAE")
+    found = {"in_channels": vae.settings["in_channels"], "latent_dim": vae.latent_dim}
+    for name, expected in (("in_channels", config.in_channels), ("latent_dim", config.latent_dim)):
+        if expected not in (None, found[name]):
+            raise ConfigError(f"{name}: got {expected}; the VAE {config.vae} has {found[name]}")
 
 
 def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> CacheSchema:

@@ -45,7 +45,7 @@ _PROGRESS_TOPIC = "vidlat-frames"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeProgress:
-    """Something that happened: frames encoded (not yet safe), or videos committed or failed."""
+    """What happened: frames encoded (padding included, not yet safe), videos committed or failed."""
 
     num_frames: int = 0
     records: tuple[VideoRecord, ...] = ()

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from vidlat.config import TrainConfig
+from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.vae import resolve_device, resolve_precision
 from vidlat.errors import TrainError
 from vidlat.store.reader import LatentCache
@@ -59,6 +60,7 @@ class Trainer:
         resume: bool = False,
         build_model: BuildModel = build_unet,
     ) -> None:
+        keep_freed_memory()
         self.device = torch.device(resolve_device(config.device))
         if resume:
             self.run = resume_run(config, cache, run_dir)

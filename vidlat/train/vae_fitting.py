@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vidlat.config import FitVAEConfig
+from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.vae import (
     MAISI_NETWORK,
     TINY_NETWORK,
@@ -107,6 +108,7 @@ def fit_vae(
     if not len(stacks):
         raise TrainError(f"no video with at least {config.stack} frames to train on")
     torch.manual_seed(config.seed)
+    keep_freed_memory()
     device = resolve_device(config.device)
     network, settings = _build(stacks, config, init)
     # Channels last: a seventh faster to train on a CPU, the layout of tensor cores on a GPU.

@@ -40,6 +40,8 @@ def read_container(path: Path) -> Iterator[Frame]:
             if not container.streams.video:
                 raise DecodeError("holds no video stream", "no-video")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DecodeError("is coded in a way that FFmpeg does not know", "unknown-codec")
             _refuse_giants(stream.codec_context.width, stream.codec_context.height)
             stream.thread_type = "AUTO"
             first_seconds = None

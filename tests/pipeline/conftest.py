@@ -1,0 +1,57 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vidlat.config import EncodeConfig
+from vidlat.pipeline.prepare import prepare_encode
+from vidlat.store.reader import open_cache
+from vidlat.video.preprocess import preprocess_frame
+from vidlat.video.reader import read_frames
+
+SIZE = 16
+
+
+@pytest.fixture(scope="session")
+def prepare(small_vae):
+    """prepare(folder, cache path) as `vidlat encode` does before any work; settings are EncodeConfig's.
+
+    One thread everywhere: their number changes the last bit of a sum.
+    """
+
+    def prepare(folder, out, *, retry_failed=False, **settings):
+        values = {"vae": str(small_vae), "size": SIZE, "batch": 3, "workers": 2, "device": "cpu"} | settings
+        prepared = prepare_encode([str(folder)], EncodeConfig(**values), out, retry_failed=retry_failed)
+        return replace(prepared, job=replace(prepared.job, num_threads=1))
+
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def expected_latents():
+    """The oracle: a whole video through FrozenVAE.encode at once, rounded as the cache stores it."""
+
+    def expected(path, job):
+        torch.set_num_threads(job.num_threads)
+        frames = [preprocess_frame(frame, job.size, job.fit) for frame in read_frames(path)]
+        mean, std = job.load_vae().encode(torch.from_numpy(np.stack(frames))[None, None])
+        return mean[0].numpy().astype(np.float16), std[0].numpy().astype(np.float16)
+
+    return expected
+
+
+@pytest.fixture(scope="session")
+def read_all():
+    """Every latent and every timeless fact of a cache, to compare two of them bit for bit."""
+
+    def read(path):
+        cache = open_cache(path)
+        content = {}
+        for video_id, record in cache.records().items():
+            posterior = cache.read_latents(video_id)
+            facts = (record.num_frames, record.fps, record.latent_crc32, record.count, record.sum_mean)
+            content[video_id] = posterior.mean.tobytes(), posterior.std.tobytes(), facts
+        return content
+
+    return read

@@ -1,0 +1,90 @@
+"""Latents back to video, by the very VAE that made them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vidlat.errors import InputError, WeightsError
+from vidlat.pipeline.decode import decode_cache, decode_latents, decode_video, load_vae_of, to_gray_levels
+from vidlat.pipeline.discover import discover_videos
+from vidlat.pipeline.task import encode_batch, write_batch
+from vidlat.store.reader import open_cache
+from vidlat.store.writer import CacheWriter
+from vidlat.video.reader import read_frames
+
+LENGTHS = {"a.mp4": 5, "deep/b.mp4": 16}
+
+
+@pytest.fixture
+def cache(make_videos, prepare, tmp_path):
+    folder = make_videos(tmp_path / "v", LENGTHS, fps=10)
+    job = prepare(folder, tmp_path / "l.zarr").job
+    batch = encode_batch(discover_videos([str(folder)]).sources, job, scratch_parent=tmp_path)
+    writer = CacheWriter(tmp_path / "l.zarr")
+    start = writer.reserve(writer.schema.num_shards(batch.num_latent_frames))
+    writer.commit(write_batch(batch, tmp_path / "l.zarr", start))
+    return open_cache(tmp_path / "l.zarr")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+@pytest.mark.parametrize("video_id", LENGTHS)
+def test_decoding_in_pieces_equals_decoding_at_once(cache, batch, video_id):
+    vae = load_vae_of(cache.schema, device="cpu", batch=batch)
+    mean = cache.read_latents(video_id).mean.astype(np.float32)
+    whole = vae.decode(torch.from_numpy(mean)[None], LENGTHS[video_id])[0, 0].clamp(0, 1).numpy()
+    frames = list(decode_video(cache, vae, video_id))
+    assert len(frames) == LENGTHS[video_id]
+    np.testing.assert_array_equal(np.stack(frames), whole)
+    np.testing.assert_array_equal(decode_latents(vae, mean, LENGTHS[video_id]), whole)
+
+
+def test_long_video_is_read_and_decoded_as_it_is_asked_for(cache, monkeypatch):
+    vae = load_vae_of(cache.schema, device="cpu", batch=2)
+    decoded, real = [], vae.decode
+    monkeypatch.setattr(vae, "decode", lambda part, n: decoded.append(part.shape[2]) or real(part, n))
+    frames = decode_video(cache, vae, "deep/b.mp4")
+    next(frames)
+    assert decoded == [2]
+    assert sum(1 for _ in frames) == 15
+    assert decoded == [2, 2]
+
+
+def test_every_cached_video_is_written_with_its_own_length_and_rate(cache, tmp_path):
+    vae = load_vae_of(cache.schema, device="cpu")
+    written = dict(decode_cache(cache, vae, tmp_path / "out"))
+    assert written == {name: tmp_path / "out" / f"{name}.mp4" for name in LENGTHS}
+    for name, path in written.items():
+        frames = list(read_frames(path))
+        assert len(frames) == LENGTHS[name]
+        assert frames[1].pts_seconds == pytest.approx(0.1)
+        for frame, pixels in zip(frames, decode_video(cache, vae, name), strict=True):
+            assert np.abs(frame.pixels.astype(int) - to_gray_levels(pixels)).max() <= 8
+
+
+def test_folder_that_cannot_be_made_is_refused(cache, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InputError, match="give another --out"):
+        list(decode_cache(cache, load_vae_of(cache.schema, device="cpu"), tmp_path / "out"))
+
+
+def test_other_weights_than_the_caches_are_refused(cache, small_vae):
+    with pytest.raises(WeightsError, match="other weights .*--vae"):
+        load_vae_of(cache.schema, vae="tiny", device="cpu")
+    other = replace(cache.schema, settings=replace(cache.schema.settings, vae_hash="f" * 64))
+    with pytest.raises(WeightsError, match="other weights"):
+        load_vae_of(other, device="cpu")
+
+
+def test_weights_that_moved_are_asked_for_and_taken_from_where_they_are(cache, small_vae):
+    moved = replace(cache.schema, vae_path="/gone.safetensors", vae_name="gone.safetensors")
+    with pytest.raises(WeightsError, match=r"no longer at /gone\.safetensors; give it by --vae"):
+        load_vae_of(moved, device="cpu")
+    found = load_vae_of(moved, vae=str(small_vae), device="cpu")
+    assert found.weights_hash == cache.schema.settings.vae_hash
+
+
+def test_gray_levels_are_rounded():
+    values = np.array([0, 0.4 / 255, 0.6 / 255, 254.4 / 255, 1], np.float32)
+    np.testing.assert_array_equal(to_gray_levels(values), [0, 0, 1, 254, 255])

@@ -1,0 +1,113 @@
+"""What is left to do: sources minus records, in batches."""
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidlat.pipeline.plan import BATCHES_A_WORKER, MAX_VIDEOS_A_BATCH, plan_encode
+from vidlat.types import VideoSource
+
+
+def source(video_id, num_bytes=100, mtime_ns=1):
+    return VideoSource(video_id=video_id, path=Path("/v") / video_id, num_bytes=num_bytes, mtime_ns=mtime_ns)
+
+
+def seen(source, **changes):
+    """All that a plan reads of a record or of a failure."""
+    facts = {
+        "video_id": source.video_id,
+        "source_num_bytes": source.num_bytes,
+        "source_mtime_ns": source.mtime_ns,
+    }
+    return SimpleNamespace(**facts | changes)
+
+
+def plan(sources, records=(), failures=(), num_workers=1, **options):
+    by_id = [{fact.video_id: fact for fact in facts} for facts in (records, failures)]
+    return plan_encode(sources, *by_id, num_workers=num_workers, **options)
+
+
+def planned(plan):
+    return [source.video_id for batch in plan.batches for source in batch]
+
+
+A, B, C = source("a"), source("b"), source("c")
+
+
+def test_new_videos_are_encoded_and_done_ones_are_not():
+    todo = plan([A, B, C], records=[seen(B), seen(source("gone"))])
+    assert planned(todo) == ["a", "c"]
+    assert (todo.num_videos, todo.num_done, todo.num_sources) == (2, 1, 3)
+
+
+@pytest.mark.parametrize("changes", [{"source_num_bytes": 101}, {"source_mtime_ns": 2}])
+def test_changed_file_is_encoded_again(changes):
+    assert planned(plan([A, B], records=[seen(A, **changes), seen(B)])) == ["a"]
+
+
+def test_known_failure_is_reported_and_tried_again_only_when_asked():
+    todo = plan([A, B], failures=[seen(A)])
+    assert planned(todo) == ["b"]
+    assert [failure.video_id for failure in todo.known_failures] == ["a"]
+    again = plan([A, B], failures=[seen(A)], retry_failed=True)
+    assert planned(again) == ["a", "b"]
+    assert again.known_failures == []
+
+
+def test_failed_file_that_changed_since_is_tried_again():
+    assert planned(plan([A], failures=[seen(A, source_mtime_ns=2)])) == ["a"]
+
+
+def test_done_video_that_failed_when_it_was_encoded_anew_is_a_known_failure():
+    todo = plan([A], records=[seen(A, source_mtime_ns=2)], failures=[seen(A)])
+    assert planned(todo) == []
+    assert len(todo.known_failures) == 1
+
+
+def test_largest_videos_come_first():
+    sizes = {"a": 5, "b": 50, "c": 5, "d": 500}
+    assert planned(plan([source(name, size) for name, size in sizes.items()])) == ["d", "b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("num_videos", "num_workers", "largest"),
+    [(1, 1, 1), (4, 1, 1), (5, 1, 2), (8, 2, 1), (100, 2, 8), (7, 50, 1)],
+)
+def test_every_worker_gets_several_batches_and_none_is_large(num_videos, num_workers, largest):
+    batches = plan([source(str(n)) for n in range(num_videos)], num_workers=num_workers).batches
+    assert max(map(len, batches)) == largest
+    assert largest <= MAX_VIDEOS_A_BATCH
+    if num_videos >= 2 * BATCHES_A_WORKER * num_workers:
+        assert len(batches) >= BATCHES_A_WORKER * num_workers
+
+
+@given(
+    states=st.lists(st.sampled_from(["new", "done", "changed", "failed", "failed-changed"]), max_size=80),
+    num_workers=st.integers(1, 9),
+    retry_failed=st.booleans(),
+    data=st.data(),
+)
+def test_every_source_has_exactly_one_place(states, num_workers, retry_failed, data):
+    sizes = data.draw(st.lists(st.integers(0, 5), min_size=len(states), max_size=len(states)))
+    sources = [
+        source(f"{n}-{state}", size) for n, (state, size) in enumerate(zip(states, sizes, strict=True))
+    ]
+    in_state = {state: [s for s in sources if s.video_id.endswith(f"-{state}")] for state in set(states)}
+    records = [seen(s) for s in in_state.get("done", [])]
+    records += [seen(s, source_mtime_ns=2) for s in in_state.get("changed", [])]
+    failures = [seen(s) for s in in_state.get("failed", [])]
+    failures += [seen(s, source_num_bytes=77) for s in in_state.get("failed-changed", [])]
+    result = plan(sources, records, failures, num_workers, retry_failed=retry_failed)
+
+    redone = {"new", "changed", "failed-changed"} | ({"failed"} if retry_failed else set())
+    expected = Counter(s.video_id for s in sources if s.video_id.split("-", 1)[1] in redone)
+    assert Counter(planned(result)) == expected
+    known = [failure.video_id for failure in result.known_failures]
+    assert known == [] if retry_failed else known == [s.video_id for s in in_state.get("failed", [])]
+    assert result.num_done == len(in_state.get("done", []))
+    assert result.num_sources == len(sources)
+    assert all(1 <= len(batch) <= MAX_VIDEOS_A_BATCH for batch in result.batches)

@@ -1,0 +1,371 @@
+"""The driver: against a scripted cluster whose workers die on cue, and on real Dask processes."""
+
+import os
+from collections import deque
+from pathlib import Path
+from queue import Empty
+
+import numpy as np
+import pytest
+from distributed import CancelledError, KilledWorker
+
+from vidlat.errors import InputError, StoreError, WeightsError
+from vidlat.pipeline import run
+from vidlat.pipeline.run import _Encode, choose_num_workers, connect, run_encode
+from vidlat.pipeline.task import encode_batch, replace
+from vidlat.store.reader import open_cache
+
+LENGTHS = {f"{number:02d}.mp4": 3 + 5 * number % 11 for number in range(10)}
+
+
+@pytest.fixture(scope="module")
+def videos(make_videos, tmp_path_factory):
+    folder = make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
+    (folder / "broken.mp4").write_text("no video")
+    return folder
+
+
+class ScriptedFuture:
+    def __init__(self, function, arguments):
+        self.function, self.arguments = function, arguments
+        self.answer = self.error = None
+
+    def add_done_callback(self, callback):
+        self.callback = callback
+
+    def end(self, answer=None, error=None):
+        self.answer, self.error = answer, error
+        self.callback(self)
+
+    def result(self, timeout):
+        assert timeout > 0
+        if self.error:
+            raise self.error
+        return self.answer
+
+
+class ScriptedCluster:
+    """A client of one worker that works in this process, when the driver waits.
+
+    The worker holds every task it was given; it dies, and they with it, where `kills` says so of the task it
+    comes to. A new one takes its place under another address.
+    """
+
+    def __init__(self, kills=lambda future: False, error=None):
+        self.kills, self.error = kills, error
+        self.tasks, self.events, self.stuck = deque(), deque(), []
+        self.num_workers = 1
+        self.most_held = 0
+
+    @property
+    def address(self):
+        return f"tcp://worker-{self.num_workers}"
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {self.address: {}}}
+
+    def subscribe_topic(self, topic, handler):
+        pass
+
+    def unsubscribe_topic(self, topic):
+        pass
+
+    def cancel(self, futures):
+        pass
+
+    def submit(self, function, *arguments, pure, workers=(), priority=0):
+        assert not pure
+        future = ScriptedFuture(function, arguments)
+        if workers and self.address not in workers:
+            self.stuck.append(future)  # as on Dask: it waits for a worker that never comes back
+        else:
+            self.tasks.append(future)
+        self.most_held = max(self.most_held, len(self.tasks))
+        return future
+
+    def put(self, event):
+        self.events.append(event)
+
+    def get(self, timeout):
+        assert timeout > 0
+        if not self.events:
+            self.work()
+        if not self.events:
+            raise Empty
+        return self.events.popleft()
+
+    def work(self):
+        if not self.tasks:
+            return
+        if self.kills(self.tasks[0]):
+            self.num_workers += 1
+            dying, self.tasks = self.tasks, deque()
+            for future in dying:
+                future.end(error=KilledWorker("task", None, 0))
+            return
+        future = self.tasks.popleft()
+        if self.error:
+            future.end(error=self.error)
+        elif future.function is run._encode_on_worker:
+            future.end((self.address, encode_batch(*future.arguments)))
+        else:
+            future.end(future.function(*future.arguments))
+
+
+def encode_on(cluster, prepared, cache_path):
+    encode = _Encode(prepared.job, cache_path, cluster)
+    encode.done = cluster
+    return list(encode.run(prepared.plan))
+
+
+def encodes(name):
+    """Whether a task is to encode the video of this name, alone or with others."""
+
+    def kills(future):
+        encodes = future.function is run._encode_on_worker
+        return encodes and name in [source.video_id for source in future.arguments[0]]
+
+    return kills
+
+
+def videos_in(events, kind):
+    return sorted(video.video_id for event in events for video in getattr(event, kind))
+
+
+@pytest.fixture(scope="module")
+def in_process(videos, prepare, tmp_path_factory, read_all):
+    """What a cache holds after an encode on a cluster where nothing goes wrong."""
+    path = tmp_path_factory.mktemp("quiet") / "l.zarr"
+    events = encode_on(ScriptedCluster(), prepare(videos, path, workers=1), path)
+    assert videos_in(events, "records") == sorted(LENGTHS)
+    assert videos_in(events, "failures") == ["broken.mp4"]
+    return read_all(path)
+
+
+def test_no_more_batches_wait_for_a_worker_than_stated(videos, prepare, tmp_path):
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    assert len(prepared.plan.batches) > run.BATCHES_IN_FLIGHT_A_WORKER
+    cluster = ScriptedCluster()
+    encode_on(cluster, prepared, tmp_path / "l.zarr")
+    assert cluster.most_held == run.BATCHES_IN_FLIGHT_A_WORKER
+
+
+@pytest.mark.parametrize("poison", ["00.mp4", "04.mp4", "09.mp4"])
+def test_video_that_kills_its_worker_fails_alone_and_every_other_video_is_encoded(
+    videos, prepare, tmp_path, read_all, in_process, poison
+):
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    cluster = ScriptedCluster(kills=encodes(poison))
+    events = encode_on(cluster, prepared, tmp_path / "l.zarr")
+    assert cluster.num_workers - 1 == run.MAX_ATTEMPTS
+    assert videos_in(events, "failures") == sorted(["broken.mp4", poison])
+    failures = open_cache(tmp_path / "l.zarr").failures()
+    assert failures[poison].kind == "worker-died"
+    assert {**read_all(tmp_path / "l.zarr"), poison: in_process[poison]} == in_process
+
+
+def test_two_poisonous_videos_do_not_drag_others_along(videos, prepare, tmp_path, in_process):
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    kills = [encodes("01.mp4"), encodes("07.mp4")]
+    cluster = ScriptedCluster(kills=lambda future: any(kill(future) for kill in kills))
+    events = encode_on(cluster, prepared, tmp_path / "l.zarr")
+    assert videos_in(events, "failures") == ["01.mp4", "07.mp4", "broken.mp4"]
+    assert videos_in(events, "records") == sorted(set(LENGTHS) - {"01.mp4", "07.mp4"})
+
+
+def test_worker_that_dies_once_while_writing_costs_nothing_but_another_attempt(
+    videos, prepare, tmp_path, read_all, in_process
+):
+    deaths = []
+
+    def kills(future):
+        if future.function is run.write_batch and not deaths:
+            deaths.append(future)
+        return future in deaths
+
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    events = encode_on(ScriptedCluster(kills=kills), prepared, tmp_path / "l.zarr")
+    assert deaths
+    assert videos_in(events, "records") == sorted(LENGTHS)
+    assert read_all(tmp_path / "l.zarr") == in_process
+
+
+def test_write_for_a_worker_that_is_gone_is_not_waited_for(
+    videos, prepare, tmp_path, read_all, in_process, monkeypatch
+):
+    """The worker dies between its encode and the driver's answer: Dask keeps such a write for ever."""
+    cluster, real = ScriptedCluster(), _Encode._start_writing
+
+    def die_first(self, *answer):
+        if cluster.num_workers == 1:
+            cluster.num_workers = 2
+        return real(self, *answer)
+
+    monkeypatch.setattr(_Encode, "_start_writing", die_first)
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    encode_on(cluster, prepared, tmp_path / "l.zarr")
+    assert len(cluster.stuck) == 1
+    assert read_all(tmp_path / "l.zarr") == in_process
+
+
+def test_result_that_never_arrives_is_another_attempt(videos, prepare, tmp_path, read_all, in_process):
+    lost = []
+
+    class Forgetful(ScriptedCluster):
+        def work(self):
+            if self.tasks and self.tasks[0].function is run.write_batch and not lost:
+                lost.append(self.tasks.popleft())
+                lost[0].function(*lost[0].arguments)
+                lost[0].end(error=TimeoutError())
+            else:
+                super().work()
+
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    encode_on(Forgetful(), prepared, tmp_path / "l.zarr")
+    assert lost
+    assert read_all(tmp_path / "l.zarr") == in_process
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (WeightsError("other weights here"), WeightsError),
+        (OSError(28, os.strerror(28)), OSError),
+        (CancelledError("task"), InputError),
+    ],
+)
+def test_error_that_concerns_everything_ends_the_encode_with_it(videos, prepare, tmp_path, error, raised):
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    with pytest.raises(raised):
+        encode_on(ScriptedCluster(error=error), prepared, tmp_path / "l.zarr")
+    assert len(open_cache(tmp_path / "l.zarr")) == 0
+
+
+def test_driver_that_dies_anywhere_between_write_and_commit_resumes_to_the_same_cache(
+    videos, prepare, tmp_path, read_all, in_process, monkeypatch
+):
+    class Death(BaseException):
+        pass
+
+    path, num_deaths = tmp_path / "l.zarr", 0
+    real = run.CacheWriter.commit
+
+    def dies(self, records):
+        if num_commits:
+            raise Death
+        num_commits.append(1)
+        real(self, records)
+
+    monkeypatch.setattr(run.CacheWriter, "commit", dies)
+    while True:
+        num_commits = []
+        prepared = prepare(videos, path, workers=1)
+        before = read_all(path)
+        try:
+            encode_on(ScriptedCluster(), prepared, path)
+            break
+        except Death:
+            num_deaths += 1
+            after = read_all(path)
+            assert before.items() < after.items()
+    assert num_deaths >= 3
+    assert read_all(path) == in_process
+    assert open_cache(path).num_hole_frames > 0
+    assert prepare(videos, path, workers=1).plan.num_videos == 0
+
+
+def test_second_encode_has_nothing_to_do_and_a_changed_file_is_encoded_anew(
+    make_videos, prepare, tmp_path, read_all
+):
+    folder, path = make_videos(tmp_path / "v", {"a.mp4": 5, "b.mp4": 9}), tmp_path / "l.zarr"
+    encode_on(ScriptedCluster(), prepare(folder, path), path)
+    first = read_all(path)
+    assert prepare(folder, path).plan.num_videos == 0
+    make_videos(folder, {"a.mp4": 13})
+    plan = prepare(folder, path).plan
+    assert [source.video_id for batch in plan.batches for source in batch] == ["a.mp4"]
+    encode_on(ScriptedCluster(), prepare(folder, path), path)
+    second = read_all(path)
+    assert second["b.mp4"] == first["b.mp4"]
+    assert open_cache(path).records()["a.mp4"].num_frames == 13
+
+
+def test_number_of_workers_follows_the_machine(monkeypatch):
+    for cores, expected in {1: 1, 2: 2, 4: 2, 16: 4, 64: 16}.items():
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert choose_num_workers("cpu") == expected
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x", "no address"])
+def test_address_where_no_scheduler_answers_is_refused_with_one_line(address, monkeypatch):
+    real = run.Client
+    monkeypatch.setattr(run, "Client", lambda *a, **k: real(*a, **{**k, "timeout": "1s"}))
+    with pytest.raises(InputError, match="no Dask scheduler answers"), connect(address, 1):
+        pass
+
+
+# From here on, real processes.
+
+
+def test_real_cluster_encodes_all_videos_and_records_the_failed_ones(
+    client, videos, prepare, tmp_path, expected_latents, read_all, in_process
+):
+    prepared = prepare(videos, tmp_path / "l.zarr")
+    events = list(run_encode(prepared.plan, prepared.job, tmp_path / "l.zarr", client))
+    assert videos_in(events, "records") == sorted(LENGTHS)
+    assert videos_in(events, "failures") == ["broken.mp4"]
+    cache = open_cache(tmp_path / "l.zarr")
+    assert list(cache.failures()) == ["broken.mp4"]
+    for name in LENGTHS:
+        mean, std = expected_latents(videos / name, prepared.job)
+        posterior = cache.read_latents(name)
+        np.testing.assert_array_equal(posterior.mean, mean)
+        np.testing.assert_array_equal(posterior.std, std)
+    assert read_all(tmp_path / "l.zarr") == in_process
+    folders = [Path(worker["local_directory"]) for worker in client.scheduler_info()["workers"].values()]
+    assert len(folders) == 2
+    assert [path for folder in folders for path in folder.glob("vidlat-*")] == []
+
+
+def test_weights_error_on_a_real_worker_reaches_the_driver_as_itself(client, videos, prepare, tmp_path):
+    prepared = prepare(videos, tmp_path / "l.zarr")
+    job = replace(prepared.job, vae_hash="f" * 64)
+    with pytest.raises(WeightsError, match="other weights here"):
+        list(run_encode(prepared.plan, job, tmp_path / "l.zarr", client))
+    with pytest.raises(StoreError):
+        list(run_encode(prepared.plan, prepared.job, tmp_path / "nowhere.zarr", client))
+
+
+def poisonous(name):
+    """Runs on a real worker: the process ends as if out of memory when it comes to this video."""
+    from vidlat.pipeline import task
+
+    real = task.read_frames
+
+    def read_frames(path):
+        if path.name == name:
+            os._exit(1)
+        return real(path)
+
+    task.read_frames = read_frames
+
+
+@pytest.mark.slow
+def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, in_process, read_all):
+    import cloudpickle
+    from distributed import WorkerPlugin
+
+    class Poison(WorkerPlugin):
+        def setup(self, worker, poison=poisonous):
+            poison("04.mp4")
+
+    import sys
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    with connect(None, 1) as client:
+        client.register_plugin(Poison())
+        events = list(run_encode(prepared.plan, prepared.job, tmp_path / "l.zarr", client))
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert videos_in(events, "failures") == ["04.mp4", "broken.mp4"]
+    assert {**read_all(tmp_path / "l.zarr"), "04.mp4": in_process["04.mp4"]} == in_process

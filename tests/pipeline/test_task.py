@@ -1,0 +1,288 @@
+"""What a worker does, in this process: no Dask takes part."""
+
+import os
+import weakref
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vidlat.errors import DecodeError, WeightsError
+from vidlat.pipeline import task
+from vidlat.pipeline.discover import discover_videos
+from vidlat.pipeline.task import EncodeJob, encode_batch, frame_rate, write_batch
+from vidlat.store.reader import open_cache
+from vidlat.store.writer import CacheWriter
+from vidlat.types import Frame
+
+LENGTHS = {"1.mp4": 1, "17.mp4": 17, "3.mp4": 3, "4.mp4": 4, "5.mp4": 5}
+
+
+@pytest.fixture(scope="module")
+def videos(make_videos, tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
+
+
+@pytest.fixture
+def job(small_vae, prepare, videos, tmp_path):
+    return prepare(videos, tmp_path / "latents.zarr").job
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    path = tmp_path / "scratch"
+    path.mkdir()
+    return path
+
+
+def sources_of(folder, *names):
+    found = {source.video_id: source for source in discover_videos([str(folder)]).sources}
+    return [found[name] for name in names or found]
+
+
+def store(batch, path):
+    """Write a batch and make it part of the cache, as the driver does."""
+    writer = CacheWriter(path)
+    records = write_batch(batch, path, writer.reserve(writer.schema.num_shards(batch.num_latent_frames)))
+    writer.commit(records)
+    return open_cache(path)
+
+
+def test_encoded_videos_equal_the_vae_run_on_each_whole_video(
+    videos, job, tmp_path, scratch, expected_latents
+):
+    batch = encode_batch(sources_of(videos), job, scratch_parent=scratch)
+    assert batch.failures == []
+    cache = store(batch, tmp_path / "latents.zarr")
+    assert {name: record.num_frames for name, record in cache.records().items()} == LENGTHS
+    for name in LENGTHS:
+        mean, std = expected_latents(videos / name, job)
+        posterior = cache.read_latents(name)
+        np.testing.assert_array_equal(posterior.mean, mean)
+        np.testing.assert_array_equal(posterior.std, std)
+
+
+def test_latents_do_not_depend_on_companions(videos, job, scratch):
+    together = encode_batch(sources_of(videos, "17.mp4", "3.mp4", "5.mp4"), job, scratch_parent=scratch)
+    for video in together.videos:
+        (alone,) = encode_batch(sources_of(videos, video.record.video_id), job, scratch_parent=scratch).videos
+        assert alone.record == video.record
+        np.testing.assert_array_equal(alone.posterior().mean, video.posterior().mean)
+        np.testing.assert_array_equal(alone.posterior().std, video.posterior().std)
+
+
+def test_record_tells_where_the_latents_came_from(videos, job, tmp_path, scratch):
+    (source,) = sources_of(videos, "5.mp4")
+    cache = store(encode_batch([source], job, scratch_parent=scratch), tmp_path / "latents.zarr")
+    record = cache.records()["5.mp4"]
+    assert (record.source_height, record.source_width) == (20, 24)
+    assert (record.source_num_bytes, record.source_mtime_ns) == (source.num_bytes, source.mtime_ns)
+    assert record.source_path == str(source.path)
+    assert record.fps == pytest.approx(25)
+    assert record.pts_seconds is None
+    assert record.stop - record.start == 2
+    # The second latent frame stands for frame 5 and padding: it still counts, as ceil(5 / 4) says.
+    posterior = cache.read_latents("5.mp4")
+    assert record.count == 2 * 4 * 4
+    exact = posterior.mean.astype(np.float64)
+    np.testing.assert_allclose(record.sum_mean, exact.sum((1, 2, 3)), rtol=1e-12)
+    assert record.device == "cpu"
+    assert record.batch == 3
+    assert {"vidlat", "torch", "monai", "av"} <= set(record.versions)
+
+
+class Poison:
+    """read_frames, but one video breaks after some frames with the given error."""
+
+    def __init__(self, name, after, error):
+        self.name, self.after, self.error, self.real = name, after, error, task.read_frames
+
+    def __call__(self, path):
+        for index, frame in enumerate(self.real(path)):
+            if path.name == self.name and index == self.after:
+                raise self.error
+            yield frame
+
+
+@pytest.mark.parametrize("after", [0, 2, 6, 16])
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (DecodeError("breaks off", "truncated"), "truncated"),
+        (MemoryError(), "decoder-error"),
+        (KeyError("a library's bug"), "decoder-error"),
+    ],
+)
+def test_video_that_fails_on_the_way_leaves_the_others_untouched(
+    videos, job, scratch, monkeypatch, after, error, kind
+):
+    names = ["5.mp4", "17.mp4", "3.mp4"]
+    untouched = encode_batch(sources_of(videos, "5.mp4", "3.mp4"), job, scratch_parent=scratch)
+    monkeypatch.setattr(task, "read_frames", Poison("17.mp4", after, error))
+    batch = encode_batch(sources_of(videos, *names), job, scratch_parent=scratch)
+    (failure,) = batch.failures
+    assert (failure.video_id, failure.kind) == ("17.mp4", kind)
+    assert failure.reason
+    assert ("Traceback" in failure.traceback) == (kind == "decoder-error")
+    assert [video.record for video in batch.videos] == [video.record for video in untouched.videos]
+    for video, alone in zip(batch.videos, untouched.videos, strict=True):
+        np.testing.assert_array_equal(video.posterior().mean, alone.posterior().mean)
+        np.testing.assert_array_equal(video.posterior().std, alone.posterior().std)
+
+
+def test_latents_that_cannot_be_stored_are_a_failure_of_their_video_alone(videos, job, scratch, monkeypatch):
+    white = Frame(pixels=np.full((20, 24), np.nan, np.float32), pts_seconds=None)
+    real = task.read_frames
+    monkeypatch.setattr(task, "read_frames", lambda path: [white] * 9 if path.name == "3.mp4" else real(path))
+    batch = encode_batch(sources_of(videos, "5.mp4", "3.mp4", "4.mp4"), job, scratch_parent=scratch)
+    assert [video.record.video_id for video in batch.videos] == ["5.mp4", "4.mp4"]
+    assert [(failure.video_id, failure.kind) for failure in batch.failures] == [("3.mp4", "not-storable")]
+
+
+def test_video_that_vanishes_while_it_is_encoded_is_a_failure(videos, job, scratch, monkeypatch, tmp_path):
+    (source,) = sources_of(videos, "5.mp4")
+    real = task.read_frames
+
+    def vanish(path):
+        yield from list(real(videos / "5.mp4"))
+
+    monkeypatch.setattr(task, "read_frames", vanish)
+    gone = task.replace(source, path=tmp_path / "gone.mp4")
+    batch = encode_batch([gone], job, scratch_parent=scratch)
+    assert batch.videos == []
+    assert "No such file" in batch.failures[0].reason
+
+
+def test_damaged_frames_become_a_warning(videos, job, scratch, monkeypatch):
+    real = task.read_frames
+
+    def damaged(path):
+        for index, frame in enumerate(real(path)):
+            yield task.replace(frame, is_damaged=index % 2 == 1)
+
+    monkeypatch.setattr(task, "read_frames", damaged)
+    (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
+    assert video.record.warnings == ("2 of 5 frames are damaged",)
+
+
+def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeypatch):
+    class Pixels(np.ndarray):
+        __hash__ = object.__hash__
+
+    alive, most_alive = weakref.WeakSet(), 0
+
+    def endless(path):
+        nonlocal most_alive
+        for index in range(500):
+            pixels = np.full((20, 24), index % 256, np.uint8).view(Pixels)
+            alive.add(pixels)
+            most_alive = max(most_alive, len(alive))
+            yield Frame(pixels=pixels, pts_seconds=index / 50)
+
+    prepared, most_prepared = weakref.WeakSet(), 0
+    real = task.preprocess_frame
+
+    def counted(frame, size, fit):
+        nonlocal most_prepared
+        pixels = real(frame, size, fit).view(Pixels)
+        prepared.add(pixels)
+        most_prepared = max(most_prepared, len(prepared))
+        return pixels
+
+    monkeypatch.setattr(task, "read_frames", endless)
+    monkeypatch.setattr(task, "preprocess_frame", counted)
+    (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
+    assert video.shape == (125, 4, 4, 4)
+    assert most_alive <= 3
+    assert most_prepared <= 2 * job.stack
+
+
+def test_progress_counts_every_stack_once(videos, job, scratch):
+    reported = []
+    encode_batch(sources_of(videos), job, reported.append, scratch_parent=scratch)
+    assert sum(reported) == sum(-(-length // 4) * 4 for length in LENGTHS.values())
+    assert max(reported) <= job.stack * job.batch
+
+
+def test_scratch_is_gone_when_the_batch_is_written(videos, job, tmp_path, scratch):
+    batch = encode_batch(sources_of(videos), job, scratch_parent=scratch)
+    assert [path.name for path in scratch.iterdir()] == [batch.scratch.name]
+    store(batch, tmp_path / "latents.zarr")
+    assert list(scratch.iterdir()) == []
+
+
+def test_scratch_is_gone_when_writing_fails(videos, job, tmp_path, scratch):
+    batch = encode_batch(sources_of(videos), job, scratch_parent=scratch)
+    with pytest.raises(Exception, match="nowhere"):
+        write_batch(batch, tmp_path / "nowhere.zarr", 0)
+    assert list(scratch.iterdir()) == []
+
+
+def test_scratch_is_gone_when_nothing_could_be_encoded(videos, job, scratch, monkeypatch):
+    monkeypatch.setattr(task, "read_frames", Poison("5.mp4", 4, DecodeError("breaks off")))
+    assert encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos == []
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, os.strerror(28)), KeyboardInterrupt()])
+def test_scratch_is_gone_when_the_whole_batch_ends(videos, job, scratch, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(task._Video, "append", fails)
+    with pytest.raises(type(error)):
+        encode_batch(sources_of(videos), job, scratch_parent=scratch)
+    assert list(scratch.iterdir()) == []
+
+
+def test_worker_with_other_weights_refuses_to_encode(videos, job, scratch):
+    other = task.replace(job, vae_hash="f" * 64)
+    with pytest.raises(WeightsError, match="other weights here"):
+        encode_batch(sources_of(videos), other, scratch_parent=scratch)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0, 0.04, 0.08, 0.12], (25, False)),
+        ([0, 0.033, 0.067, 0.1], (1 / 0.033, False)),  # rounded to milliseconds
+        ([0, 0.04, 0.08, 0.13, 0.18], (1 / 0.045, True)),
+        ([0, 0.04, 0.08, 0.5], (25, True)),
+        ([0, 0.04, 0.02, 0.06], (25, True)),  # not in order
+        ([0, None, 0.08], (0.0, False)),
+        ([None, None], (0.0, False)),
+        ([0], (0.0, False)),
+        ([0, 0, 0], (0.0, False)),
+        ([0.2, 0.1, 0], (0.0, False)),
+    ],
+)
+def test_frame_rate_is_the_median_and_says_whether_it_varies(times, expected):
+    fps, varies = frame_rate(times)
+    assert fps == pytest.approx(expected[0])
+    assert varies == expected[1]
+
+
+def test_times_are_kept_where_the_rate_varies(job, scratch, tmp_path):
+    path = tmp_path / "v" / "a.mkv"
+    path.parent.mkdir()
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.pix_fmt, stream.height, stream.width = "gray", 16, 16
+        for milliseconds in (500, 540, 580, 700):
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 16), np.uint8), format="gray")
+            frame.pts, frame.time_base = milliseconds, Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    (video,) = encode_batch(sources_of(path.parent), job, scratch_parent=scratch).videos
+    assert video.record.pts_seconds == pytest.approx((0, 0.04, 0.08, 0.2))
+    assert video.record.fps == pytest.approx(25)
+
+
+def test_job_travels_between_processes(job):
+    import pickle
+
+    assert isinstance(job, EncodeJob)
+    assert pickle.loads(pickle.dumps(job)) == job
+    assert isinstance(job.vae_path, Path)
