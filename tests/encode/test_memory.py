@@ -6,13 +6,18 @@ import sys
 import pytest
 
 SCRIPT = """
-import resource, torch
+import ctypes, resource
 from vidlat.encode.memory import keep_freed_memory
 if {keep}:
     keep_freed_memory()
-def faults():
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+def faults(size=64 * 2**20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(64 * 2**20, dtype=torch.uint8)
+    block = library.malloc(size)
+    ctypes.memset(block, 1, size)
+    library.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults()
 print(faults())
