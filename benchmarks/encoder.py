@@ -16,7 +16,8 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 
 from vidlat.encode.memory import keep_freed_memory
-from vidlat.encode.vae import MAISI_NETWORK, FrozenVAE
+from vidlat.encode.network import MAISI_NETWORK
+from vidlat.encode.vae import FrozenVAE
 
 
 def seconds(function, stack):

@@ -16,7 +16,8 @@ def small_vae(tmp_path_factory):
     """The weights file of a random network of some thousand parameters, in every way like a real one."""
     import torch
 
-    from vidlat.encode.vae import MAISI_NETWORK, build_network, write_weights
+    from vidlat.encode.network import MAISI_NETWORK, build_network
+    from vidlat.encode.weights_file import write_weights
 
     settings = {
         **MAISI_NETWORK,

@@ -17,6 +17,10 @@ class InputError(VidlatError):
     """A path to read that is not there, or holds nothing to read."""
 
 
+class DeviceError(VidlatError):
+    """A device that was asked for and is not there."""
+
+
 class ShapeError(VidlatError):
     """An array or a stack length that the network cannot take."""
 

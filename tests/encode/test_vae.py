@@ -9,19 +9,11 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from safetensors.torch import save_file
 
-from vidlat.encode.vae import (
-    MAISI_NETWORK,
-    NETWORK_METADATA_KEY,
-    FrozenVAE,
-    build_network,
-    bypass_wrappers,
-    check_stack,
-    hash_weights,
-    load_vae,
-    resolve_device,
-    write_weights,
-)
-from vidlat.errors import ShapeError, WeightsError
+from vidlat.encode.device import resolve_device
+from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
+from vidlat.encode.vae import FrozenVAE, check_stack, load_vae
+from vidlat.encode.weights_file import NETWORK_METADATA_KEY, hash_weights, write_weights
+from vidlat.errors import DeviceError, ShapeError, WeightsError
 
 PUBLISHED_TENSORS = json.loads((Path(__file__).parent / "maisi_checkpoint_tensors.json").read_text())
 
@@ -229,5 +221,5 @@ def test_half_precision_stays_close_and_finite_also_on_black_and_constant_input(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused():
     assert resolve_device("auto") == "cpu"
-    with pytest.raises(WeightsError, match="no usable GPU"):
+    with pytest.raises(DeviceError, match="no usable GPU"):
         resolve_device("cuda")

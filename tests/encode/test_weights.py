@@ -8,8 +8,8 @@ import sys
 import pytest
 from hub import COMMIT, closed_port
 
-from vidlat.encode import checkpoint_file, weights
-from vidlat.encode.checkpoint_file import check_file_hash, record_path
+from vidlat.encode import hub_cache, weights
+from vidlat.encode.hub_cache import check_file_hash, record_path
 from vidlat.encode.weights import (
     PUBLISHED_WEIGHTS,
     check_weights,
@@ -135,7 +135,7 @@ def test_interrupted_download_goes_on_at_the_next_fetch(hub, served):
 
 
 def test_damaged_partial_file_is_thrown_away_and_the_next_fetch_is_right(hub, served):
-    blobs = checkpoint_file.repo_folder(FILE) / "blobs"
+    blobs = hub_cache.repo_folder(FILE) / "blobs"
     blobs.mkdir(parents=True)
     (blobs / f"{sha256(CONTENT)}.incomplete").write_bytes(b"x" * 5000)
     assert "fetch again" in refusal(fetch_weights, NAME, silent)
@@ -143,7 +143,7 @@ def test_damaged_partial_file_is_thrown_away_and_the_next_fetch_is_right(hub, se
 
 
 def test_partial_file_longer_than_the_whole_is_thrown_away(hub, served):
-    blobs = checkpoint_file.repo_folder(FILE) / "blobs"
+    blobs = hub_cache.repo_folder(FILE) / "blobs"
     blobs.mkdir(parents=True)
     (blobs / f"{sha256(CONTENT)}.incomplete").write_bytes(CONTENT + b"x")
     assert fetch_weights(NAME, silent).read_bytes() == CONTENT
@@ -157,7 +157,7 @@ def test_bytes_that_are_not_the_stated_ones_are_removed_and_never_used(hub, use_
         assert sha256(CONTENT) in message
         assert PINNED.sha256 in message
         assert usable_bytes(use_hub) == []
-        assert not any((checkpoint_file.repo_folder(PINNED) / "blobs").iterdir())
+        assert not any((hub_cache.repo_folder(PINNED) / "blobs").iterdir())
     assert states()["maisi"] == "absent"
 
 
@@ -188,7 +188,7 @@ def test_file_another_program_downloaded_is_proven_by_the_hash_the_hub_stated(hu
 
     path = hf_hub_download(FILE.repo, FILE.filename)
     assert str(resolve_weights(NAME, pytest.fail)) == path
-    assert checkpoint_file.read_record(FILE)["sha256"] == sha256(CONTENT)
+    assert hub_cache.read_record(FILE)["sha256"] == sha256(CONTENT)
 
 
 def test_damaged_file_in_the_cache_is_refused_and_replaced_by_a_fetch(served):
@@ -212,10 +212,8 @@ def test_damaged_copy_in_a_cache_without_links_is_replaced_by_a_fetch(served):
 def test_unchanged_file_is_not_hashed_again_but_a_touched_one_is(served, monkeypatch):
     path = fetch_weights(NAME, silent)
     hashed = []
-    true_sha256_of = checkpoint_file.sha256_of
-    monkeypatch.setattr(
-        checkpoint_file, "sha256_of", lambda path: (hashed.append(path), true_sha256_of(path))[1]
-    )
+    true_sha256_of = hub_cache.sha256_of
+    monkeypatch.setattr(hub_cache, "sha256_of", lambda path: (hashed.append(path), true_sha256_of(path))[1])
     resolve_weights(NAME)
     assert hashed == []
     os.utime(path, ns=(1, 1))

@@ -70,7 +70,7 @@ def test_folder_that_cannot_be_made_is_refused(cache, tmp_path):
 
 
 def test_other_weights_than_the_caches_are_refused(cache, small_vae):
-    with pytest.raises(WeightsError, match="other weights .*--vae"):
+    with pytest.raises(WeightsError, match=r"other weights .*--vae"):
         load_vae_of(cache.schema, vae="tiny", device="cpu")
     other = replace(cache.schema, settings=replace(cache.schema.settings, vae_hash="f" * 64))
     with pytest.raises(WeightsError, match="other weights"):

@@ -1,13 +1,15 @@
 """The driver: against a scripted cluster whose workers die on cue, and on real Dask processes."""
 
 import os
+import sys
 from collections import deque
 from pathlib import Path
 from queue import Empty
 
+import cloudpickle
 import numpy as np
 import pytest
-from distributed import CancelledError, KilledWorker
+from distributed import CancelledError, KilledWorker, WorkerPlugin
 
 from vidlat.errors import InputError, StoreError, WeightsError
 from vidlat.pipeline import run
@@ -350,18 +352,14 @@ def poisonous(name):
     task.read_frames = read_frames
 
 
+class Poison(WorkerPlugin):
+    def setup(self, worker):
+        poisonous("04.mp4")
+
+
 @pytest.mark.slow
 def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, in_process, read_all):
-    import cloudpickle
-    from distributed import WorkerPlugin
-
-    class Poison(WorkerPlugin):
-        def setup(self, worker, poison=poisonous):
-            poison("04.mp4")
-
-    import sys
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     with connect(None, 1) as client:
         client.register_plugin(Poison())

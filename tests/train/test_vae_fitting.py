@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vidlat.config import FitVAEConfig
-from vidlat.encode.vae import load_vae, read_weights
+from vidlat.encode.vae import load_vae
+from vidlat.encode.weights_file import read_weights
 from vidlat.errors import ShapeError, TrainError
 from vidlat.train.vae_fitting import StackCollection, fit_vae
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidlat.encode.vae import TINY_NETWORK, build_network
+from vidlat.encode.network import TINY_NETWORK, build_network
 from vidlat.train.vae_start import BlockMoments, Components, start_from_components
 
 

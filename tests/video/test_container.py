@@ -1,7 +1,6 @@
 """Real containers: lossless ones give their exact pixels, damaged ones a reason."""
 
 import csv
-import re
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -260,14 +259,21 @@ def test_truncated_file_gives_whole_frames_from_its_start_or_a_reason(tmp_path, 
     codec = {"a.mkv": "ffv1", "a.avi": "rawvideo", "a.mp4": "png"}[name]
     path = write_lossless(tmp_path / name, frames, codec)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    got, kind = frames_and_kind(path)
+    assert kind in (None, "unreadable", "no-frames")
+    assert len(got) < len(frames)
+    assert all((pixels == true).all() for pixels, true in zip(got, frames, strict=False))
+
+
+def frames_and_kind(path):
+    """The frames that come, and the kind of error that ends them, if one does."""
     got = []
     try:
-        got.extend(frame.pixels for frame in read_frames(path))
+        for frame in read_frames(path):
+            got.append(frame.pixels)
     except DecodeError as error:
-        assert error.kind in ("unreadable", "no-frames")
-        return
-    assert len(got) < len(frames)
-    np.testing.assert_array_equal(got, frames[: len(got)])
+        return got, error.kind
+    return got, None
 
 
 def test_flipped_bytes_end_in_frames_or_a_reason_but_never_in_another_error(tmp_path):
@@ -279,10 +285,9 @@ def test_flipped_bytes_end_in_frames_or_a_reason_but_never_in_another_error(tmp_
         for position in rng.integers(0, len(whole), 10):
             damaged[position] ^= 0xFF
         (tmp_path / "b.mp4").write_bytes(damaged)
-        try:
-            assert 0 < sum(1 for _ in read_frames(tmp_path / "b.mp4")) <= 13
-        except DecodeError as error:
-            assert re.search(r"cannot be decoded|no frame|no video|pixels|does not know", str(error))
+        got, kind = frames_and_kind(tmp_path / "b.mp4")
+        assert kind in (None, "unreadable", "no-frames", "no-video", "too-large", "unknown-codec")
+        assert got or kind
 
 
 def test_codec_that_nobody_knows_is_named_as_the_reason(tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidlat.encode.checkpoint_file import (
+from vidlat.encode.hub_cache import (
     HubFile,
     check_file_hash,
     explain_difference,

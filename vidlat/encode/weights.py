@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from vidlat.encode.checkpoint_file import HubFile, find_cached, prove_cached
+from vidlat.encode.hub_cache import HubFile, find_cached, prove_cached
 from vidlat.encode.hub_download import download
 from vidlat.errors import WeightsError
 

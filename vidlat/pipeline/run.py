@@ -85,7 +85,7 @@ def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
             n_workers=num_workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: another cluster may hold Dask's own
             silence_logs=logging.CRITICAL,
         )
     with cluster, Client(cluster, set_as_default=False) as client:

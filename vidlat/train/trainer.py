@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from vidlat.config import TrainConfig
+from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.memory import keep_freed_memory
-from vidlat.encode.vae import resolve_device, resolve_precision
 from vidlat.errors import TrainError
 from vidlat.store.reader import LatentCache
 from vidlat.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint

@@ -15,18 +15,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vidlat.config import FitVAEConfig
+from vidlat.encode.device import resolve_device
 from vidlat.encode.memory import keep_freed_memory
-from vidlat.encode.vae import (
-    MAISI_NETWORK,
-    TINY_NETWORK,
-    build_network,
-    bypass_wrappers,
-    check_stack,
-    load_strictly,
-    read_weights,
-    resolve_device,
-    write_weights,
-)
+from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network, bypass_wrappers, compression_of
+from vidlat.encode.vae import check_stack
+from vidlat.encode.weights_file import load_strictly, read_weights, write_weights
 from vidlat.errors import TrainError
 from vidlat.train.vae_start import BlockMoments, Components, start_from_components
 
@@ -149,8 +142,7 @@ def _build(stacks: StackCollection, config: FitVAEConfig, init: Path | None) -> 
     else:
         settings = TINY_NETWORK
         network = build_network(settings)
-    compression = 2 ** (len(settings["num_channels"]) - 1)
-    check_stack(config.stack, compression)
+    check_stack(config.stack, compression_of(network))
     network = bypass_wrappers(network)
     if init is None:
         start_from_components(network, stacks.components(settings["latent_channels"]))

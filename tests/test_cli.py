@@ -1,0 +1,353 @@
+"""Commands as a user types them: exit codes, one clear line, never a traceback."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from vidlat.cli.main import commands
+from vidlat.config import EncodeConfig, TrainConfig, load_yaml
+from vidlat.pipeline.discover import discover_videos
+from vidlat.pipeline.task import encode_batch
+from vidlat.store.reader import open_cache
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+LENGTHS = {"a.mp4": 5, "b.mp4": 9, "deep/c.mp4": 16}
+
+
+def vidlat(*arguments):
+    """Exit code, standard output, standard error."""
+    answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])
+    assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
+    return answer.exit_code, answer.stdout, answer.stderr
+
+
+def is_one_clear_line(stderr):
+    return stderr.startswith("Error: ") and stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def encode(client, small_vae):
+    """`vidlat encode` on the cluster of the tests, with the small VAE."""
+
+    def encode(folder, out, *more):
+        address = client.scheduler.address
+        fixed = ("--vae", small_vae, "--size", 16, "--batch", 3, "--scheduler", address, "--device", "cpu")
+        return vidlat("encode", "--input", folder, "--out", out, *fixed, *more)
+
+    return encode
+
+
+@pytest.fixture(scope="module")
+def videos(make_videos, tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def cache(encode, videos, tmp_path_factory):
+    """A cache of the videos; never written to again."""
+    path = tmp_path_factory.mktemp("cache") / "l.zarr"
+    code, out, err = encode(videos, path)
+    assert (code, err) == (0, "")
+    assert f"3 videos, {sum(LENGTHS.values())} frames" in out
+    return path
+
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+    """Starting a cluster is an error: what is refused is refused before any work."""
+
+    def connect(*_):
+        raise AssertionError("work was started")
+
+    monkeypatch.setattr("vidlat.pipeline.run.connect", connect)
+
+
+def test_second_encode_says_that_there_is_nothing_to_do(cache, encode, videos, no_cluster):
+    code, out, _ = encode(videos, cache)
+    assert code == 0
+    assert "Nothing to do: 3 videos are in" in out
+
+
+def test_videos_that_fail_are_named_with_their_reason_and_the_rest_goes_on(encode, make_videos, tmp_path):
+    folder = make_videos(tmp_path / "v", {"good.mp4": 4})
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "broken.avi").write_text("no video")
+    code, out, _ = encode(folder, tmp_path / "l.zarr")
+    assert code == 3
+    assert "2 videos failed" in out
+    assert "is an empty file" in out
+    assert "broken.avi" in out
+    assert list(open_cache(tmp_path / "l.zarr").records()) == ["good.mp4"]
+
+    code, out, _ = encode(folder, tmp_path / "l.zarr")
+    assert code == 3
+    assert "Nothing to do" in out
+    assert "--retry-failed" in out
+    assert "is an empty file" in out
+
+    make_videos(folder, {"empty.mp4": 4})
+    (folder / "broken.avi").unlink()
+    code, out, _ = encode(folder, tmp_path / "l.zarr", "--retry-failed")
+    assert code == 0
+    assert "1 videos" in out
+    assert list(open_cache(tmp_path / "l.zarr").failures()) == ["broken.avi"]
+
+
+def test_input_of_which_nothing_can_be_read_is_refused_with_the_reasons(encode, tmp_path):
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "empty.mp4").write_bytes(b"")
+    for _ in range(2):
+        code, out, err = encode(tmp_path / "v", tmp_path / "l.zarr")
+        assert code == 1
+        assert "is an empty file" in out
+        assert is_one_clear_line(err)
+        assert "no readable video" in err
+
+
+def test_info_tells_what_a_cache_holds(cache):
+    code, out, _ = vidlat("info", cache)
+    assert code == 0
+    assert f"3 ({sum(LENGTHS.values())} frames" in out
+    assert "size 16, fit crop, stack 4, encoded in float32" in out
+    assert "4 x 4 x 4" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["encode", "--input", "missing", "--out", "l.zarr"], "missing: no such file or folder"),
+        (["encode", "--input", "texts", "--out", "l.zarr"], "no video in texts"),
+        (["encode", "--input", "VIDEOS", "--out", "l.zarr", "--vae", "nowhere.pt"], "no weights file"),
+        (
+            ["encode", "--input", "VIDEOS", "--out", "l.zarr", "--vae", "texts/a.txt"],
+            "cannot be read as weights",
+        ),
+        (["encode", "--input", "VIDEOS", "--out", "texts", "--vae", "VAE", "--size", "16"], "texts"),
+        (
+            ["encode", "--input", "VIDEOS", "--out", "CACHE", "--vae", "VAE", "--size", "32"],
+            "size: cache has 16",
+        ),
+        (["encode", "--input", "VIDEOS", "--out", "l.zarr", "--vae", "VAE", "--stack", "6"], "4 and 8"),
+        (["info", "texts"], "texts"),
+        (["info", "missing"], "missing"),
+        (["train", "--latents", "texts", "--out", "run"], "texts"),
+        (["train", "--latents", "EMPTY", "--out", "run"], "holds no video"),
+        (["sample", "--run", "texts", "--out", "s"], "texts"),
+        (["decode", "--latents", "missing", "--out", "d"], "missing"),
+        (["decode", "--latents", "CACHE", "--out", "texts/a.txt"], "give another --out"),
+        (["decode", "--latents", "CACHE", "--out", "d", "--vae", "tiny"], "other weights"),
+        (["evaluate", "--latents", "missing", "--input", "VIDEOS"], "missing"),
+        (["evaluate", "--latents", "EMPTY", "--input", "VIDEOS"], "none of the cached videos"),
+        (["evaluate", "--latents", "CACHE", "--input", "VIDEOS/deep"], "none of the cached videos"),
+        (["weights", "check", "nowhere.pt"], "no weights file"),
+        (["fit-vae", "--input", "missing", "--out", "v.safetensors"], "no such file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_refused_with_exit_code_1_and_one_line(
+    arguments, message, cache, videos, small_vae, prepare_empty, tmp_path, monkeypatch, no_cluster
+):
+    monkeypatch.chdir(tmp_path)
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text("no video")
+    names = {"VIDEOS": videos, "CACHE": cache, "VAE": small_vae, "EMPTY": prepare_empty}
+    for name, path in names.items():
+        arguments = [argument.replace(name, str(path)) for argument in arguments]
+    code, _, err = vidlat(*arguments)
+    assert code == 1
+    assert is_one_clear_line(err), err
+    assert message in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["texts"]
+
+
+@pytest.fixture
+def prepare_empty(cache, tmp_path_factory):
+    """A cache that no video was committed to."""
+    from vidlat.store.writer import create_cache
+
+    path = tmp_path_factory.mktemp("empty") / "empty.zarr"
+    create_cache(path, open_cache(cache).schema)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["encode", "--input", "v"], "--out"),
+        (["encode", "--input", "v", "--out", "l.zarr", "--nonsense", "1"], "--nonsense"),
+        (["encode", "--input", "v", "--out", "l.zarr", "--size", "big"], "big"),
+        (["encode", "--input", "v", "--out", "l.zarr", "--size", "0"], "at least 1"),
+        (["encode", "--input", "v", "--out", "l.zarr", "--fit", "squeeze"], "squeeze"),
+        (["encode", "--input", "v", "--out", "l.zarr", "--config", "missing.yaml"], "missing.yaml"),
+        (["train", "--latents", "l.zarr", "--out", "run", "--objective", "gan"], "gan"),
+        (["sample", "--run", "r", "--out", "s", "-n", "0"], "-n"),
+        (["fit-vae", "--input", "v", "--out", "vae.pt"], ".safetensors"),
+        (["nonsense"], "nonsense"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_flags_are_refused_with_exit_code_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = vidlat(*arguments)
+    assert code == 2
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("encode: {sizes: 3}", "unknown setting sizes"),
+        ("encode: {1: 3}", "unknown setting 1"),
+        ("encode: {size: large}", "size: got 'large'"),
+        ("encode: {size: }", "size: got None"),
+        ("train: {steps: 3}", "no section `encode:`"),
+        ("encode: [size]", "no section `encode:`"),
+        ("encode: {size: 3", "cannot be read as YAML"),
+        ("\x00", "cannot be read as YAML"),
+    ],
+)
+def test_yaml_that_means_nothing_is_refused_with_exit_code_2(text, message, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    code, _, err = vidlat("encode", "--config", tmp_path / "c.yaml", "--input", "v", "--out", tmp_path / "l")
+    assert code == 2
+    assert is_one_clear_line(err)
+    assert message in err
+
+
+def test_flags_win_over_yaml(tmp_path, videos, small_vae, no_cluster, monkeypatch):
+    (tmp_path / "c.yaml").write_text(f"encode: {{vae: {small_vae}, size: 15, fit: stretch}}")
+    arguments = ["--config", tmp_path / "c.yaml", "--input", videos, "--out", tmp_path / "l.zarr"]
+    code, _, err = vidlat("encode", *arguments)
+    assert code == 2
+    assert "size: got 15" in err
+    with pytest.raises(AssertionError, match="work was started"):
+        vidlat("encode", *arguments, "--size", 8)
+    settings = open_cache(tmp_path / "l.zarr").schema.settings
+    assert (settings.size, settings.fit) == (8, "stretch")
+
+
+def test_every_shipped_configuration_parses():
+    files = list(CONFIGS.glob("*.yaml"))
+    assert files
+    for file in files:
+        encode = EncodeConfig.from_mapping(load_yaml(file, "encode"))
+        TrainConfig.from_mapping(load_yaml(file, "train"))
+        assert encode.vae == "maisi"
+
+
+def test_disk_that_is_full_ends_in_one_line(cache, monkeypatch):
+    def full(path):
+        raise OSError(28, os.strerror(28), str(path))
+
+    monkeypatch.setattr("vidlat.store.reader.open_cache", full)
+    code, _, err = vidlat("info", cache)
+    assert code == 1
+    assert is_one_clear_line(err)
+    assert "No space left" in err
+
+
+def test_interruption_ends_with_130_and_one_word(cache, monkeypatch):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vidlat.store.reader.open_cache", interrupted)
+    assert vidlat("info", cache) == (130, "", "Interrupted.\n")
+
+
+def test_decode_writes_every_video(cache, tmp_path):
+    code, out, _ = vidlat("decode", "--latents", cache, "--out", tmp_path / "d")
+    assert code == 0
+    assert "3 videos" in out
+    found = discover_videos([str(tmp_path / "d")]).sources
+    assert [source.video_id for source in found] == [f"{name}.mp4" for name in LENGTHS]
+
+
+def test_evaluate_prints_and_writes_the_same_figures(cache, videos, tmp_path):
+    code, out, _ = vidlat("evaluate", "--latents", cache, "--input", videos, "--json", tmp_path / "q.json")
+    assert code == 0
+    figures = json.loads((tmp_path / "q.json").read_text())
+    assert sorted(figures["overall"]) == ["averaging", "pca", "vae"]
+    assert [video["vae"]["video_id"] for video in figures["videos"]] == list(LENGTHS)
+    assert f"{figures['overall']['vae']['psnr']:.2f}" in out
+    assert "does not hold" in out  # a random VAE meets no criterion
+
+
+def test_evaluate_names_the_source_that_is_not_what_was_encoded(cache, videos, make_videos, tmp_path):
+    make_videos(tmp_path, LENGTHS | {"b.mp4": 6})
+    code, _, err = vidlat("evaluate", "--latents", cache, "--input", tmp_path)
+    assert code == 1
+    assert re.search(r"b\.mp4: no longer has the 9 frames", err)
+    (tmp_path / "b.mp4").write_bytes(b"")
+    code, _, err = vidlat("evaluate", "--latents", cache, "--input", tmp_path)
+    assert code == 1
+    assert re.search(r"b\.mp4: is an empty file", err)
+
+
+def test_weights_check_counts_the_tensors(small_vae):
+    code, out, _ = vidlat("weights", "check", small_vae)
+    assert code == 0
+    assert "tensors present" in out
+
+
+def start_encode(folder, out, vae):
+    code = "from vidlat.cli import main; main()"
+    flags = f"--size 64 --batch 1 --workers 2 --device cpu --vae {vae}".split()
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "encode", "--input", str(folder), "--out", str(out), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # as from a terminal: the signal goes to the workers too
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_encode_leaves_a_cache_that_opens_and_resumes(way, make_videos, small_vae, tmp_path):
+    folder = make_videos(tmp_path / "v", {f"{n:02d}.mp4": 24 for n in range(24)}, height=64, width=64)
+    path = tmp_path / "l.zarr"
+    encode = start_encode(folder, path, small_vae)
+    while not list(path.glob("videos/*/*.parquet")):  # the first videos are committed
+        assert encode.poll() is None, encode.communicate()
+        time.sleep(0.05)
+    os.killpg(encode.pid, way)
+    out, err = encode.communicate(timeout=60)
+    if way == signal.SIGINT:
+        assert encode.returncode == 130
+        assert "Traceback" not in err + out, err
+        assert err.strip().endswith("Interrupted.")
+        assert "are safe; the same command goes on from there" in " ".join(out.split())
+    done = set(open_cache(path).records())
+    assert 0 < len(done) < 24
+
+    again = start_encode(folder, path, small_vae)
+    out, err = again.communicate(timeout=200)
+    assert again.returncode == 0, err
+    assert f"{24 - len(done)} videos to encode, {len(done)} done already" in " ".join(out.split())
+    assert "Traceback" not in err
+    records = open_cache(path).records()
+    assert len(records) == 24
+    assert {record.latent_crc32 for record in records.values()} == fresh_checksums(folder, small_vae)
+
+
+def fresh_checksums(folder, vae):
+    """Of the same videos encoded in one go, in this process."""
+    from vidlat.pipeline.prepare import prepare_encode
+
+    settings = {"vae": str(vae), "size": 64, "batch": 1, "workers": 2, "device": "cpu"}
+    prepared = prepare_encode([str(folder)], EncodeConfig(**settings), folder.parent / "fresh.zarr")
+    checksums = set()
+    for batch in prepared.plan.batches:
+        checksums |= {
+            v.record.latent_crc32 for v in encode_batch(batch, prepared.job, scratch_parent=folder).videos
+        }
+    return checksums

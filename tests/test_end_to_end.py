@@ -1,0 +1,98 @@
+"""The whole path, as the README shows it: phantoms to latents, to a trained network, to new videos."""
+
+import json
+
+import av
+import pytest
+import torch
+from PIL import Image
+from test_cli import vidlat
+
+from vidlat.store.reader import open_cache
+from vidlat.video.phantom import make_phantom
+from vidlat.video.writer import write_video
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Threads that wait for each other on a busy machine would take most of the time."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def frames_and_rate(path):
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0)), float(container.streams.video[0].average_rate)
+
+
+@pytest.mark.slow
+def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(client, tmp_path):
+    (tmp_path / "v").mkdir()
+    for seed in range(2):
+        write_video(tmp_path / "v" / f"{seed}.mp4", make_phantom("heart", seed, 8, 96, 96, 25), 25)
+    encode = (
+        "encode",
+        "--input",
+        tmp_path / "v",
+        "--out",
+        tmp_path / "l.zarr",
+        "--vae",
+        "tiny",
+        "--size",
+        64,
+    )
+    assert vidlat(*encode, "--scheduler", client.scheduler.address)[0] == 0
+    evaluate = ("evaluate", "--latents", tmp_path / "l.zarr", "--input", tmp_path / "v")
+    assert vidlat(*evaluate, "--json", tmp_path / "q.json")[0] == 0
+    overall = json.loads((tmp_path / "q.json").read_text())["overall"]
+    assert overall["vae"]["psnr"] > overall["averaging"]["psnr"]
+
+
+def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_path):
+    lengths = {"heart.mp4": 17, "lung.mp4": 9, "short.mp4": 3}
+    (tmp_path / "videos").mkdir()
+    for seed, (name, num_frames) in enumerate(lengths.items()):
+        frames = make_phantom("lung" if seed == 1 else "heart", seed, num_frames, 48, 64, 20)
+        write_video(tmp_path / "videos" / name, frames, 20)
+    cache, run = tmp_path / "latents.zarr", tmp_path / "run"
+
+    flags = ("--vae", small_vae, "--size", 16, "--batch", 3, "--scheduler", client.scheduler.address)
+    code, out, err = vidlat("encode", "--input", tmp_path / "videos", "--out", cache, *flags)
+    assert (code, err) == (0, "")
+    records = open_cache(cache).records()
+    assert {name: record.num_frames for name, record in records.items()} == lengths
+
+    flags = ("--steps", 3, "--batch", 2, "--frames", 8, "--warmup-steps", 1, "--device", "cpu")
+    code, out, err = vidlat("train", "--latents", cache, "--out", run, *flags)
+    assert (code, err) == (0, "")
+    assert "for 3 steps" in out
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert max(steps) == 3
+    code, out, err = vidlat("train", "--latents", cache, "--out", run, "--resume")
+    assert code == 0
+    assert "Nothing to do" in out
+
+    sample = ("sample", "--run", run, "--device", "cpu", "--steps", 2)
+    code, out, err = vidlat(*sample, "--out", tmp_path / "samples", "-n", 2, "--seed", 5)
+    assert (code, err) == (0, "")
+    videos = sorted((tmp_path / "samples").glob("*.mp4"))
+    assert [path.name for path in videos] == ["sample-0005.mp4", "sample-0006.mp4"]
+    assert [frames_and_rate(path) for path in videos] == [(8, 20)] * 2
+    with Image.open(tmp_path / "samples" / "contact_sheet.png") as sheet:
+        assert min(sheet.size) > 16
+    # A sample depends on its seed alone, not on how many are drawn.
+    assert vidlat(*sample, "--out", tmp_path / "one", "-n", 1, "--seed", 6)[0] == 0
+    assert (tmp_path / "one" / "sample-0006.mp4").read_bytes() == videos[1].read_bytes()
+
+    code, out, err = vidlat("decode", "--latents", cache, "--out", tmp_path / "decoded", "--device", "cpu")
+    assert (code, err) == (0, "")
+    for name, num_frames in lengths.items():
+        assert frames_and_rate(tmp_path / "decoded" / f"{name}.mp4") == (num_frames, 20)
+
+    evaluate = ("evaluate", "--latents", cache, "--input", tmp_path / "videos", "--device", "cpu")
+    code, out, err = vidlat(*evaluate, "--json", tmp_path / "quality.json")
+    assert (code, err) == (0, "")
+    compared = json.loads((tmp_path / "quality.json").read_text())["videos"]
+    assert {video["vae"]["video_id"]: video["vae"]["num_frames"] for video in compared} == lengths

@@ -1,0 +1,88 @@
+"""Files of VAE weights: read whole or refused, loaded all or nothing, known by a hash of their numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from vidlat.encode.network import MAISI_NETWORK
+from vidlat.errors import WeightsError
+
+NETWORK_METADATA_KEY = "vidlat_network"
+"""Where a safetensors file says, as JSON, what differs from MAISI_NETWORK."""
+
+
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of a weights file in float32, and what its network changes in MAISI_NETWORK."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                changes = json.loads((file.metadata() or {}).get(NETWORK_METADATA_KEY, "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        else:
+            changes, tensors = {}, torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise WeightsError(
+            f"{path}: cannot be read as weights ({_first_line(error)}); "
+            "expected a .safetensors file, or a .pt file that torch.load(weights_only=True) takes"
+        ) from error
+    if isinstance(tensors, dict) and "unet_state_dict" in tensors:
+        tensors = tensors["unet_state_dict"]
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise WeightsError(f"{path}: holds no state dict (a mapping of names to tensors)")
+    return {name: tensor.float() for name, tensor in tensors.items()}, changes
+
+
+def write_weights(path: Path, tensors: dict[str, torch.Tensor], network_settings: dict[str, Any]) -> None:
+    """Write float16 safetensors that `load_vae` takes, the network's settings inside; whole or not at all."""
+    changes = {k: v for k, v in network_settings.items() if v != MAISI_NETWORK.get(k)}
+    half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    save_file(half, partial, metadata={NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)})
+    partial.replace(path)
+
+
+def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Load all tensors or none; raises WeightsError naming those missing, unexpected and misshapen."""
+    expected = network.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - expected.keys())
+    misshapen = [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].shape != expected[name].shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    if any(problems.values()):
+        fitting = len(expected) - len(missing) - len(misshapen)
+        listed = "; ".join(f"{kind}: {_shorten(names)}" for kind, names in problems.items() if names)
+        raise WeightsError(f"{path}: {fitting} of {len(expected)} tensors fit this network; {listed}")
+    network.load_state_dict(tensors)
+
+
+def hash_weights(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes and float32 bytes in order of name: the same for `.pt` and safetensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].detach().float().cpu().contiguous()
+        digest.update(f"{name} {tuple(array.shape)}\n".encode())
+        digest.update(array.numpy().astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def _shorten(names: list[str], most: int = 8) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
