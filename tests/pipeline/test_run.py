@@ -109,14 +109,14 @@ class ScriptedCluster:
         if self.error:
             future.end(error=self.error)
         elif future.function is run._encode_on_worker:
-            future.end((self.address, encode_batch(*future.arguments)))
+            future.end((self.address, encode_batch(*future.arguments, scratch_parent=self.scratch)))
         else:
             future.end(future.function(*future.arguments))
 
 
 def encode_on(cluster, prepared, cache_path):
     encode = _Encode(prepared.job, cache_path, cluster)
-    encode.done = cluster
+    encode.done, cluster.scratch = cluster, cache_path.parent
     return list(encode.run(prepared.plan))
 
 

@@ -111,7 +111,7 @@ def test_real_sixteen_bit_video_gives_the_known_pixels():
 def test_every_real_clip_has_the_frames_that_its_manifest_counts():
     with (SHARED / "manifest.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["path"].startswith("videos/")]
-    counted = {row["path"]: int(row["n_frames"]) for row in rows}
+    counted = {row["path"]: int(row["n_frames"]) for row in rows if not row["path"].endswith(".npy")}
     assert len(counted) > 40
     assert {path: sum(1 for _ in read_frames(SHARED / path)) for path in counted} == counted
 

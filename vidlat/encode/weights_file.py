@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from vidlat.encode.network import MAISI_NETWORK
@@ -47,7 +47,8 @@ def write_weights(path: Path, tensors: dict[str, torch.Tensor], network_settings
     changes = {k: v for k, v in network_settings.items() if v != MAISI_NETWORK.get(k)}
     half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(half, partial, metadata={NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)})
+    # As bytes: safetensors' own files can be read by nobody but their owner.
+    partial.write_bytes(save(half, metadata={NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)}))
     partial.replace(path)
 
 
