@@ -41,6 +41,12 @@ def test_ids_are_paths_below_the_folder_with_their_extension_in_order(place):
     assert ids("v") == ids(root / "v") == ids("./v/") == ["a.avi", "a.mp4", "b.mp4", "deep/er/c d.MP4"]
 
 
+def test_a_file_that_two_inputs_reach_counts_once_under_its_first_id(place):
+    place("v/a.mp4", "v/sub/b.mp4")
+    assert ids("v", "v/sub", "v/a.mp4") == ["a.mp4", "sub/b.mp4"]
+    assert ids("v/sub", "v") == ["a.mp4", "b.mp4"]
+
+
 def test_sources_carry_what_tells_a_changed_file(place):
     root = place("v/a.mp4")
     (source,) = discover_videos(["v"]).sources

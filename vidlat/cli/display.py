@@ -12,6 +12,8 @@ from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 
 console = Console()
+if not console.is_terminal:
+    console.width = 160  # a log file has no edge to wrap at
 
 
 SECONDS_BETWEEN_LINES = 30

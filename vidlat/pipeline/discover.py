@@ -25,12 +25,17 @@ def discover_videos(inputs: Sequence[str]) -> Discovery:
     """Find the videos under files, folders and glob patterns; content decides, not the name.
 
     A video's id is its POSIX path below the folder (or the pattern's fixed part) it was found in, extension
-    kept, undecodable bytes %-escaped. Hidden files are passed over.
+    kept, undecodable bytes %-escaped. A file that several inputs reach counts once, for the first of them.
+    Hidden files are passed over.
     Raises InputError for an input that is not there, two files of one id, or no video at all.
     """
     found: dict[str, VideoSource] = {}
+    seen: set[Path] = set()
     num_ignored = 0
     for root, path in _files(inputs):
+        if path.absolute() in seen:
+            continue
+        seen.add(path.absolute())
         source = _to_source(root, path)
         if source is None:
             num_ignored += 1

@@ -71,7 +71,8 @@ def prepare_encode(
         batch=config.batch,
         device=config.device,
         precision=schema.settings.encode_precision,
-        num_threads=max(1, (os.cpu_count() or 1) // num_workers),
+        # Of this machine, not of --workers: the number of threads decides the last bit of a float32 sum.
+        num_threads=max(1, (os.cpu_count() or 1) // choose_num_workers("cpu")),
     )
     return PreparedEncode(plan=plan, job=job, num_workers=num_workers, num_ignored=discovery.num_ignored)
 
