@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -237,12 +238,15 @@ def _encode_on_worker(batch: Batch, job: EncodeJob) -> tuple[str, EncodedBatch]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Threads and processes started in this block leave Ctrl-C to the driver, which ends them in order.
+    """Processes started in this block leave Ctrl-C to the driver, which ends them in order.
 
-    They inherit the blocked signal; the driver receives one that came meanwhile at the end of the block.
+    Only an ignored signal is passed on through their start; one that comes meanwhile is lost.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, previous)
