@@ -64,10 +64,18 @@ def train(latents: Path, out: Path, resume: bool, config_file: Path | None, **fl
             "training", total=config.steps, completed=trainer.state.step, rate=0.0, loss=0.0, validation="-"
         )
         loss = None
-        for record in trainer.steps():
-            # A single step's loss jumps with its timesteps: people need the trend.
-            loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
-            progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
-            if record.validation_loss is not None:
-                progress.update(bar, validation=f"{record.validation_loss:.4f}")
+        try:
+            for record in trainer.steps():
+                # A single step's loss jumps with its timesteps: people need the trend.
+                loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
+                progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
+                if record.validation_loss is not None:
+                    progress.update(bar, validation=f"{record.validation_loss:.4f}")
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print(
+                f"stopped after step {trainer.state.step}; the same command with --resume goes on from the "
+                f"last checkpoint (one every {trainer.config.checkpoint_every} steps)"
+            )
+            raise
     console.print(f"{config.steps} steps -> {out}; next: vidlat sample --run {out} --out samples/")
