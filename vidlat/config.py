@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,6 +18,9 @@ from vidlat.errors import ConfigError
 Fit = Literal["crop", "letterbox", "stretch"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Objective = Literal["flow", "v", "epsilon"]
+
+SEED_STOP = 2**63
+"""Seeds end before this: torch's generators take no larger one."""
 
 PREPROCESS_VERSION = 1
 """Raised whenever the same file and settings would give other pixels: part of a cache's identity."""
@@ -36,20 +41,32 @@ class Config:
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> Self:
-        """Build from flag or YAML names (`-` and `_` are the same).
+        """Build from flag or YAML names (`-` and `_` are the same); a float may be a text such as 2e-4.
 
         Raises ConfigError for an unknown name or a value of the wrong type.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = {name.replace("-", "_"): value for name, value in values.items()}
-        unknown = sorted(set(values) - known)
+        known = typing.get_type_hints(cls)
+        values = {_field_name(name): value for name, value in values.items()}
+        unknown = sorted(set(values) - set(known))
         if unknown:
             raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        return cls(**values)
+        return cls(**{name: _parse(value, known[name]) for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values for JSON."""
         return dataclasses.asdict(self)
+
+
+def _field_name(name: object) -> str:
+    return str(name).replace("-", "_")
+
+
+def _parse(value: Any, annotation: Any) -> Any:
+    # To YAML 1.1, and so to PyYAML, 2e-4 is a text: it wants 2.0e-4.
+    if annotation is float and isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _check(name: str, value: Any, annotation: Any) -> None:
@@ -73,20 +90,11 @@ def _names(kinds: tuple[Any, ...]) -> str:
 
 
 def require(name: str, value: float, holds: bool, expected: str) -> None:
-    """Refuse a number out of range, naming the setting."""
+    """Refuse a number out of range, naming the setting; one that is not finite never is in range."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name}: got {value}; expected a finite number, {expected}")
     if not holds:
         raise ConfigError(f"{name}: got {value}; expected {expected}")
-
-
-def load_yaml(path: Path, section: str) -> dict[str, Any]:
-    """The named section of a YAML file (`encode:` or `train:`); raises ConfigError if it is not there."""
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict) or not isinstance(document.get(section), dict):
-        raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
-    return dict(document[section])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +147,9 @@ class TrainConfig(Config):
         super().__post_init__()
         for name in ("frames", "batch", "steps", "validate_every", "checkpoint_every"):
             require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_steps", "weight_decay", "seed"):
+        for name in ("warmup_steps", "weight_decay"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        require("seed", self.seed, 0 <= self.seed < SEED_STOP, "from 0 up to 2**63, 2**63 excluded")
         for name in ("learning_rate", "clip_norm"):
             require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         require("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to 1, 1 excluded")
@@ -173,5 +182,52 @@ class FitVAEConfig(Config):
             require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         require("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         require("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to 1, 1 excluded")
-        for name in ("warmup_steps", "kl_weight", "seed"):
+        for name in ("warmup_steps", "kl_weight"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        require("seed", self.seed, 0 <= self.seed < SEED_STOP, "from 0 up to 2**63, 2**63 excluded")
+
+
+SECTIONS: dict[str, type[Config]] = {"encode": EncodeConfig, "train": TrainConfig, "fit-vae": FitVAEConfig}
+"""What a YAML file of settings may hold: one section a command."""
+
+
+def load_yaml(path: Path, section: str) -> dict[str, Any]:
+    """The settings in one of a YAML file's SECTIONS, checked, by field name.
+
+    Raises ConfigError naming the file: it cannot be read, says something twice, has another section or
+    not this one, or one of the section's settings is wrong.
+    """
+    try:
+        document = yaml.load(path.read_text(), _UniqueKeyLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
+    unknown = [str(name) for name in document if name not in SECTIONS]
+    if unknown:
+        raise ConfigError(f"{path}: unknown section {', '.join(unknown)}; known are {', '.join(SECTIONS)}")
+    values = document.get(section)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
+    names = [_field_name(name) for name in values]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{path}: {', '.join(twice)} is given twice in `{section}:`; keep one")
+    try:
+        config = SECTIONS[section].from_mapping(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return {name: getattr(config, name) for name in names}
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would let the last of two equal keys win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is given twice; keep one", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)

@@ -1,5 +1,6 @@
 """What is left to do: sources minus records, in batches."""
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidlat.errors import InputError
 from vidlat.pipeline.plan import BATCHES_A_WORKER, MAX_VIDEOS_A_BATCH, plan_encode
 from vidlat.types import VideoSource
 
@@ -20,6 +22,8 @@ def seen(source, **changes):
     """All that a plan reads of a record or of a failure."""
     facts = {
         "video_id": source.video_id,
+        "source_path": str(source.path),
+        "source_sha256": "",
         "source_num_bytes": source.num_bytes,
         "source_mtime_ns": source.mtime_ns,
     }
@@ -47,6 +51,31 @@ def test_new_videos_are_encoded_and_done_ones_are_not():
 @pytest.mark.parametrize("changes", [{"source_num_bytes": 101}, {"source_mtime_ns": 2}])
 def test_changed_file_is_encoded_again(changes):
     assert planned(plan([A, B], records=[seen(A, **changes), seen(B)])) == ["a"]
+
+
+def test_touched_or_moved_file_of_the_same_content_is_done(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"frames")
+    moved = VideoSource(video_id="a", path=path, num_bytes=6, mtime_ns=5)
+    sha256 = hashlib.sha256(b"frames").hexdigest()
+    record = seen(moved, source_path="/elsewhere/a", source_mtime_ns=1, source_sha256=sha256)
+    assert plan([moved], records=[record]).num_done == 1
+    path.write_bytes(b"fromes")  # same size and times of change mean nothing in another place
+    assert planned(
+        plan([moved], records=[seen(moved, source_path="/elsewhere/a", source_sha256=sha256)])
+    ) == ["a"]
+
+
+def test_another_file_of_the_same_id_is_refused_while_the_first_exists(tmp_path):
+    first, second = tmp_path / "one" / "a", tmp_path / "two" / "a"
+    for path in (first, second):
+        path.parent.mkdir()
+        path.write_text(str(path))
+    other = VideoSource(video_id="a", path=second, num_bytes=second.stat().st_size, mtime_ns=1)
+    with pytest.raises(InputError, match=r"two/a would replace video 'a', which was encoded from .*one/a"):
+        plan([other], records=[seen(other, source_path=str(first))])
+    first.unlink()
+    assert planned(plan([other], records=[seen(other, source_path=str(first))])) == ["a"]
 
 
 def test_known_failure_is_reported_and_tried_again_only_when_asked():

@@ -367,3 +367,18 @@ def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, in
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert videos_in(events, "failures") == ["04.mp4", "broken.mp4"]
     assert {**read_all(tmp_path / "l.zarr"), "04.mp4": in_process["04.mp4"]} == in_process
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "num_gpus", "expected"),
+    [
+        ("auto", 5, 4, "cuda:1"),
+        ("cuda", 3, 4, "cuda:3"),
+        ("cuda:2", 3, 4, "cuda:2"),
+        ("auto", 1, 0, "auto"),
+        ("cpu", 1, 4, "cpu"),
+        ("auto", "tcp://10.0.0.1:1", 4, "auto"),
+    ],
+)
+def test_workers_spread_over_the_gpus(device, name, num_gpus, expected):
+    assert run.device_of_worker(device, name, num_gpus) == expected

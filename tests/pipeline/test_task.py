@@ -99,8 +99,8 @@ class Poison:
     def __init__(self, name, after, error):
         self.name, self.after, self.error, self.real = name, after, error, task.read_frames
 
-    def __call__(self, path):
-        for index, frame in enumerate(self.real(path)):
+    def __call__(self, path, warn):
+        for index, frame in enumerate(self.real(path, warn)):
             if path.name == self.name and index == self.after:
                 raise self.error
             yield frame
@@ -135,7 +135,9 @@ def test_video_that_fails_on_the_way_leaves_the_others_untouched(
 def test_latents_that_cannot_be_stored_are_a_failure_of_their_video_alone(videos, job, scratch, monkeypatch):
     white = Frame(pixels=np.full((20, 24), np.nan, np.float32), pts_seconds=None)
     real = task.read_frames
-    monkeypatch.setattr(task, "read_frames", lambda path: [white] * 9 if path.name == "3.mp4" else real(path))
+    monkeypatch.setattr(
+        task, "read_frames", lambda path, warn: [white] * 9 if path.name == "3.mp4" else real(path, warn)
+    )
     batch = encode_batch(sources_of(videos, "5.mp4", "3.mp4", "4.mp4"), job, scratch_parent=scratch)
     assert [video.record.video_id for video in batch.videos] == ["5.mp4", "4.mp4"]
     assert [(failure.video_id, failure.kind) for failure in batch.failures] == [("3.mp4", "not-storable")]
@@ -145,7 +147,7 @@ def test_video_that_vanishes_while_it_is_encoded_is_a_failure(videos, job, scrat
     (source,) = sources_of(videos, "5.mp4")
     real = task.read_frames
 
-    def vanish(path):
+    def vanish(path, warn):
         yield from list(real(videos / "5.mp4"))
 
     monkeypatch.setattr(task, "read_frames", vanish)
@@ -158,13 +160,14 @@ def test_video_that_vanishes_while_it_is_encoded_is_a_failure(videos, job, scrat
 def test_damaged_frames_become_a_warning(videos, job, scratch, monkeypatch):
     real = task.read_frames
 
-    def damaged(path):
+    def damaged(path, warn):
         for index, frame in enumerate(real(path)):
             yield task.replace(frame, is_damaged=index % 2 == 1)
+        warn("ends too soon")
 
     monkeypatch.setattr(task, "read_frames", damaged)
     (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
-    assert video.record.warnings == ("2 of 5 frames are damaged",)
+    assert video.record.warnings == ("ends too soon", "2 of 5 frames are damaged")
 
 
 def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeypatch):
@@ -173,7 +176,7 @@ def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeyp
 
     alive, most_alive = weakref.WeakSet(), 0
 
-    def endless(path):
+    def endless(path, warn):
         nonlocal most_alive
         for index in range(500):
             pixels = np.full((20, 24), index % 256, np.uint8).view(Pixels)

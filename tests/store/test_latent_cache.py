@@ -195,17 +195,17 @@ def test_path_that_is_no_cache_is_refused(tmp_path, kind):
     if kind in ("other zarr", "no JSON", "a list"):
         content = {"other zarr": json.dumps({"attributes": {}}), "no JSON": "{", "a list": "[]"}[kind]
         (path / "zarr.json").write_text(content)
-    with pytest.raises(StoreError, match=r"is not a vidlat cache|cannot be read as Zarr metadata"):
+    with pytest.raises(StoreError, match=r"is (a file, )?not a vidlat cache|cannot be read as Zarr metadata"):
         open_cache(path)
     with pytest.raises(StoreError, match=r"latents\.zarr"):
         CacheWriter(path)
 
 
-@pytest.mark.parametrize("kind", ["a cache", "a folder with a file", "a file"])
+@pytest.mark.parametrize("kind", ["a cache of other settings", "a folder with a file", "a file"])
 def test_cache_is_never_made_over_something(tmp_path, kind):
     path = tmp_path / "latents.zarr"
-    if kind == "a cache":
-        create_cache(path, SCHEMA)
+    if kind == "a cache of other settings":
+        create_cache(path, dataclasses.replace(SCHEMA, settings=dataclasses.replace(SETTINGS, size=24)))
         add_videos(path, {"a.mp4": random_posterior(3)})
     elif kind == "a file":
         path.write_text("mine")
@@ -215,7 +215,54 @@ def test_cache_is_never_made_over_something(tmp_path, kind):
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(StoreError, match="another --out"):
         create_cache(path, SCHEMA)
-    assert [file for file in sorted(tmp_path.rglob("*")) if ".partial" not in str(file)] == before
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_cache_of_the_same_settings_is_left_as_it_is(tmp_path):
+    path = tmp_path / "latents.zarr"
+    create_cache(path, SCHEMA)
+    add_videos(path, {"a.mp4": random_posterior(3)})
+    before = sorted(tmp_path.rglob("*"))
+    create_cache(path, SCHEMA)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert list(open_cache(path).records()) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_caches_made_at_once_are_one_whole_cache(tmp_path, monkeypatch, step):
+    """A second driver makes the whole cache between any two files of the first."""
+    path, written = tmp_path / "latents.zarr", itertools.count()
+
+    def overtaken(*arguments):
+        if next(written) == step:
+            create_cache(path, SCHEMA)
+        replace_file(*arguments)
+
+    monkeypatch.setattr("vidlat.store.writer.replace_file", overtaken)
+    create_cache(path, SCHEMA)
+    assert open_cache(path).schema == SCHEMA
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_caches_made_by_many_threads_are_one_whole_cache(tmp_path):
+    for attempt in range(5):
+        path = tmp_path / f"{attempt}.zarr"
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _, path=path: create_cache(path, SCHEMA), range(8)))
+        assert open_cache(path).schema == SCHEMA
+        assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
+
+
+def test_a_cache_is_as_open_to_others_as_any_new_folder(cache_path, tmp_path):
+    (tmp_path / "any").mkdir()
+    assert cache_path.stat().st_mode == (tmp_path / "any").stat().st_mode
+    assert (cache_path / "mean").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_a_file_is_called_a_file(tmp_path):
+    (tmp_path / "video.mp4").write_bytes(b"")
+    with pytest.raises(StoreError, match="is a file, not a vidlat cache"):
+        open_cache(tmp_path / "video.mp4")
 
 
 def test_cache_is_made_in_folders_that_do_not_exist_yet_or_are_empty(tmp_path):

@@ -119,8 +119,75 @@ def test_resuming_may_change_the_number_of_steps_and_remembers_it(make_trainer, 
     assert read_run(tmp_path / "run").config.steps == 9
 
 
-def test_a_folder_that_holds_a_run_is_not_trained_into(make_trainer):
+def test_resuming_a_run_that_has_its_steps_writes_nothing(make_trainer, tmp_path):
+    list(make_trainer(steps=6).steps())
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    for steps in (6, 2):
+        trainer = make_trainer(resume=True, steps=steps)
+        assert list(trainer.steps()) == []
+        assert trainer.notes == make_trainer("other").notes
+        del trainer
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_a_new_end_of_a_run_changes_its_learning_rate_and_says_so(make_trainer):
+    list(make_trainer(steps=4).steps())
+    (note,) = make_trainer(resume=True, steps=9).notes
+    assert "was to end at step 4 and now ends at 9: from step 5 its learning rate" in note
+    assert make_trainer(resume=True, steps=9).notes == ()
+
+
+def test_a_start_that_got_no_checkpoint_is_replaced(make_trainer, tmp_path):
+    run = tmp_path / "run"
+    failed = make_trainer(batch=1, steps=9)
+    steps = failed.steps()
+    next(steps), next(steps)
+    steps.close()
+    failed.close()
+    (run / "checkpoints/step_00000002.partial").mkdir(parents=True)
+    events = set((run / "tensorboard").iterdir())
+    trainer = make_trainer(batch=3, steps=1)
+    assert read_run(run).config.batch == 3
+    list(trainer.steps())
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    assert events
+    assert events.isdisjoint((run / "tensorboard").iterdir())
+    assert [file.name for file in (run / "checkpoints").iterdir()] == ["step_00000001"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_trainers_in_one_folder_are_refused(make_trainer, resume):
+    first = make_trainer()
+    with pytest.raises(TrainError, match="another process trains in .*run"):
+        make_trainer(resume=resume)
+    assert len(list(first.steps())) == 6
+    first.close()
+    make_trainer(resume=True)
+
+
+def test_a_trainer_of_another_process_is_refused(make_trainer, tmp_path):
     make_trainer()
+    hold = "import sys, pathlib; from vidlat.train.run import hold_run; held = hold_run(pathlib.Path(sys.argv[1]))"
+    code = hold + "; print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(TrainError, match="another process trains in .*run"):
+            make_trainer(resume=True)
+        other.kill()
+    make_trainer(resume=True)
+
+
+def test_a_refused_trainer_does_not_keep_the_folder(make_trainer):
+    list(make_trainer().steps())
+    with pytest.raises(TrainError, match="holds a run already") as caught:
+        make_trainer()
+    make_trainer(resume=True)
+    assert caught.value.__traceback__ is not None
+
+
+def test_a_folder_that_holds_a_run_is_not_trained_into(make_trainer):
+    list(make_trainer().steps())
     with pytest.raises(TrainError, match=r"holds a run already: go on with it by --resume"):
         make_trainer()
 

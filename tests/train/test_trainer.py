@@ -86,6 +86,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')
 
+    killed.close()
     resumed = make_trainer("killed", resume=True, **SETTINGS)
     assert resumed.state.step == 3
     list(resumed.steps())

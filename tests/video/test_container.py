@@ -11,7 +11,7 @@ import pytest
 
 from vidlat.errors import DecodeError
 from vidlat.video import container
-from vidlat.video.container import is_container, read_container
+from vidlat.video.container import MAX_MISSING_FRAMES, is_container, read_container
 from vidlat.video.reader import read_frames
 from vidlat.video.writer import write_video
 
@@ -254,22 +254,32 @@ def test_file_without_any_decodable_frame_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mp4"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_truncated_file_gives_whole_frames_from_its_start_or_a_reason(tmp_path, name, share):
-    """libav hides the cut in some containers; what it gives must at least be true."""
+    """libav hides the cut in some containers: what it gives must be true, and the cut must be told."""
     frames = random_frames(20, 64, 64)
     codec = {"a.mkv": "ffv1", "a.avi": "rawvideo", "a.mp4": "png"}[name]
     path = write_lossless(tmp_path / name, frames, codec)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    got, kind = frames_and_kind(path)
+    warnings = []
+    got, kind = frames_and_kind(path, warnings.append)
     assert kind in (None, "unreadable", "no-frames")
+    assert kind or len(got) >= len(frames) - MAX_MISSING_FRAMES or "cut off?" in warnings[0]
     assert len(got) < len(frames)
     assert all((pixels == true).all() for pixels, true in zip(got, frames, strict=False))
 
 
-def frames_and_kind(path):
+def test_whole_files_come_without_a_warning(tmp_path):
+    for name, codec in (("a.mkv", "ffv1"), ("a.avi", "rawvideo"), ("a.mp4", "png")):
+        path = write_lossless(tmp_path / name, random_frames(20, 64, 64), codec)
+        warnings = []
+        assert len(list(read_frames(path, warnings.append))) == 20
+        assert warnings == []
+
+
+def frames_and_kind(path, warn=lambda _: None):
     """The frames that come, and the kind of error that ends them, if one does."""
     got = []
     try:
-        for frame in read_frames(path):
+        for frame in read_frames(path, warn):
             got.append(frame.pixels)
     except DecodeError as error:
         return got, error.kind
@@ -301,7 +311,7 @@ def test_codec_that_nobody_knows_is_named_as_the_reason(tmp_path):
 
 def test_frames_come_one_at_a_time(tmp_path):
     path = write_lossless(tmp_path / "a.mkv", random_frames(40))
-    frames = read_container(path)
+    frames = read_container(path, print)
     next(frames)
     path.write_bytes(b"")  # libav has read some of it; that must not matter to who stops here
     frames.close()

@@ -14,6 +14,7 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_rescale, get_decoder
 from pydicom.uid import (
     MPEG2MPML,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEGExtended12Bit,
     JPEGLSLossless,
@@ -118,25 +119,191 @@ def test_palette_becomes_the_luma_of_its_colours():
 def test_monochrome1_is_the_inverse_of_monochrome2(low, high):
     pixels = np.array([[[low, high]]], np.uint8)
     gray, inverted = (
-        dicom._to_gray(pixels[0], make(pixels, PhotometricInterpretation=name), 0)
+        dicom._to_gray(pixels[0], make(pixels, PhotometricInterpretation=name), 0, None)
         for name in ("MONOCHROME2", "MONOCHROME1")
     )
     np.testing.assert_array_equal(gray, pixels[0])
     assert (gray + inverted == 255).all()
 
 
-def test_twelve_bits_are_spread_over_the_unit_range(tmp_path):
-    pixels = np.array([[[0, 1, 2048, 4095]]], np.uint16)
-    gray = read(write(tmp_path / "a.dcm", pixels, BitsStored=12))
+def by_percentile(values):
+    """Values cut to their 0th to 99.5th percentile, by numpy over all pixels at once."""
+    low, high = np.percentile(values, [0, 99.5])
+    return np.clip((values - low) / (high - low), 0, 1)
+
+
+def by_window(values, center, width):
+    """The three cases of LINEAR in PS3.3 C.11.2.1.2, value by value."""
+
+    def gray(value):
+        if value <= center - 0.5 - (width - 1) / 2:
+            return 0.0
+        if value > center - 0.5 + (width - 1) / 2:
+            return 1.0
+        return (value - (center - 0.5)) / (width - 1) + 0.5
+
+    return np.vectorize(gray, otypes=[float])(values)
+
+
+def voi(center, width, **elements):
+    """A functional group that holds a window."""
+    window, holder = Dataset(), Dataset()
+    window.WindowCenter, window.WindowWidth = center, width
+    for keyword, value in elements.items():
+        setattr(window, keyword, value)
+    holder.FrameVOILUTSequence = [window]
+    return holder
+
+
+def noise(dtype, low, high, num_frames=3):
+    return np.random.default_rng(0).integers(low, high, (num_frames, 20, 30), dtype)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "elements"),
+    [
+        (noise(np.uint16, 0, 500), {"BitsStored": 12}),
+        (noise(np.int16, -2000, 300), {}),
+        (noise(np.uint16, 0, 65536, 120), {}),  # nearly every value that 16 bits hold
+        (noise(np.uint16, 7, 900, 1), {"RescaleSlope": 0.25, "RescaleIntercept": -3}),
+        (noise(np.uint16, 7, 900), {"RescaleSlope": -2, "RescaleIntercept": 5}),
+        (noise(np.uint32, 795_000, 1_254_000), {}),
+    ],
+)
+def test_more_than_8_bits_go_by_their_percentiles_over_all_frames(tmp_path, pixels, elements):
+    gray = read(write(tmp_path / "a.dcm", pixels, **elements))
     assert gray.dtype == np.float32
-    np.testing.assert_allclose(gray, pixels / 4095, rtol=1e-6)
-    inverted = read(write(tmp_path / "b.dcm", pixels, BitsStored=12, PhotometricInterpretation="MONOCHROME1"))
-    np.testing.assert_allclose(inverted, 1 - pixels / 4095, atol=1e-6)
+    values = pixels.astype(float) * elements.get("RescaleSlope", 1) + elements.get("RescaleIntercept", 0)
+    np.testing.assert_allclose(gray, by_percentile(values), atol=1e-6)
 
 
-def test_signed_values_start_at_the_lowest_that_is_stored(tmp_path):
-    pixels = np.array([[[-32768, 0, 32767]]], np.int16)
-    np.testing.assert_allclose(read(write(tmp_path / "a.dcm", pixels)), [[[0, 32768 / 65535, 1]]], rtol=1e-6)
+def test_percentiles_are_those_of_values_that_every_frame_rescales_itself(tmp_path):
+    pixels = noise(np.uint16, 0, 4096)
+    groups = [group(1, 0), group(2.5, -100), group(0.1, 7)]
+    path = write(tmp_path / "a.dcm", pixels, PerFrameFunctionalGroupsSequence=groups)
+    values = pixels * np.array([1, 2.5, 0.1])[:, None, None] + np.array([0, -100, 7])[:, None, None]
+    np.testing.assert_allclose(read(path), by_percentile(values), atol=1e-6)
+
+
+def test_more_values_than_the_histogram_holds_cost_little_precision(tmp_path):
+    pixels = noise(np.uint32, 0, 1 << 32, 150)  # 90,000 values
+    path = write(tmp_path / "a.dcm", pixels)
+    values, counts = dicom._histogram(path, dicom._read_header(path))
+    assert 16_384 < len(values) <= 65_536
+    assert counts.sum() == pixels.size
+    np.testing.assert_allclose(read(path), by_percentile(pixels.astype(float)), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("center", "width"),
+    [(600, 1600), (2048, 4096), (0, 100), (300.5, 2), (["100", "9"], ["50", "9"])],
+)
+def test_window_goes_by_the_formula_of_the_standard(tmp_path, center, width):
+    pixels = noise(np.int16, -100, 1000)
+    elements = {"RescaleSlope": 0.5, "RescaleIntercept": 10, "WindowCenter": center, "WindowWidth": width}
+    first = [float(np.atleast_1d(value)[0]) for value in (center, width)]
+    expected = by_window(pixels * 0.5 + 10, *first)
+    np.testing.assert_allclose(read(write(tmp_path / "a.dcm", pixels, **elements)), expected, atol=1e-6)
+
+
+def test_exact_window_spans_its_whole_width(tmp_path):
+    pixels = np.array([[[0, 10, 15, 20, 30]]], np.uint16)
+    elements = {"WindowCenter": 15, "WindowWidth": 10, "VOILUTFunction": "LINEAR_EXACT"}
+    assert read(write(tmp_path / "a.dcm", pixels, **elements)).ravel().tolist() == [0, 0, 0.5, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"WindowWidth": 0},
+        {"WindowWidth": -50},
+        {"WindowWidth": 1},
+        {"WindowWidth": ""},
+        {"WindowCenter": 5000},
+        {"WindowCenter": -5000},
+        {"WindowCenter": ""},
+        {"VOILUTFunction": "SIGMOID"},
+    ],
+)
+def test_window_without_sense_gives_way_to_the_percentiles(tmp_path, elements):
+    pixels = noise(np.uint16, 0, 500)
+    path = write(tmp_path / "a.dcm", pixels, **{"WindowCenter": 100, "WindowWidth": 50} | elements)
+    np.testing.assert_allclose(read(path), by_percentile(pixels), atol=1e-6)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_window_that_is_not_finite_is_none(number):
+    dataset = Dataset()
+    dataset.WindowCenter, dataset.WindowWidth = 100.0, float(number)
+    assert dicom._windows(dataset) == []
+
+
+def test_window_of_the_first_frame_then_of_all_frames_then_of_the_file_holds_for_all(tmp_path):
+    pixels = noise(np.uint16, 0, 1000)
+    elements = {"WindowCenter": 100, "WindowWidth": 50}
+    shared = {"SharedFunctionalGroupsSequence": [voi(200, 70)]}
+    own = {"PerFrameFunctionalGroupsSequence": [voi(300, 90), Dataset(), voi(400, 20)]}
+    lost = {"PerFrameFunctionalGroupsSequence": [voi(9000, 90), Dataset(), voi(400, 20)]}
+    for given_elements, window in [
+        (elements, (100, 50)),
+        (elements | shared, (200, 70)),
+        (elements | shared | own, (300, 90)),
+        (elements | shared | lost, (200, 70)),
+    ]:
+        path = write(tmp_path / "a.dcm", pixels, **given_elements)
+        np.testing.assert_allclose(read(path), by_window(pixels, *window), atol=1e-6)
+
+
+def test_windows_of_all_frames_are_united(tmp_path):
+    pixels = noise(np.uint16, 0, 1000)
+    groups = [voi(300.5, 101), voi(500.5, 201), voi(400.5, 11)]  # 250 to 350, 400 to 600, 395 to 405
+    path = write(tmp_path / "a.dcm", pixels, PerFrameFunctionalGroupsSequence=groups)
+    np.testing.assert_allclose(read(path), np.clip((pixels - 250.0) / 350, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("elements", [{}, {"WindowCenter": 100, "WindowWidth": 50}])
+def test_gray_is_inverted_after_it_is_mapped(tmp_path, elements):
+    pixels = noise(np.uint16, 0, 500)
+    gray, inverted = (
+        read(write(tmp_path / "a.dcm", pixels, PhotometricInterpretation=name, **elements))
+        for name in ("MONOCHROME2", "MONOCHROME1")
+    )
+    np.testing.assert_allclose(inverted, 1 - gray, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, 7, 65535])
+def test_constant_image_is_black(tmp_path, value):
+    assert (read(write(tmp_path / "a.dcm", np.full((2, 3, 4), value, np.uint16))) == 0).all()
+
+
+def test_image_that_is_nearly_all_background_keeps_the_rest(tmp_path):
+    pixels = np.zeros((1, 40, 40), np.uint16)
+    pixels[0, 0, :2] = 50, 100
+    np.testing.assert_allclose(read(write(tmp_path / "a.dcm", pixels)), pixels / 100)
+
+
+def test_colour_of_16_bits_keeps_the_whole_range(tmp_path):
+    pixels = np.full((1, 2, 2, 3), 500, np.uint16)
+    path = write(tmp_path / "a.dcm", pixels, WindowCenter=100, WindowWidth=50)
+    np.testing.assert_allclose(read(path), 500 / 65535, rtol=1e-5)
+
+
+def test_8_bits_ignore_windows(tmp_path):
+    pixels = np.full((1, 2, 2), 90, np.uint8)
+    assert (read(write(tmp_path / "a.dcm", pixels, WindowCenter=100, WindowWidth=50)) == 90).all()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared test files")
+def test_magnetic_resonance_of_twelve_bits_is_not_near_black():
+    path = SHARED / "multiframe" / "emri_small.dcm"
+    gray = read(path)
+    np.testing.assert_allclose(gray, by_percentile(pydicom.dcmread(path).pixel_array), atol=1e-6)
+    assert 0.2 < gray.mean() < 0.6  # by all of its 12 bits it was below 0.05
+
+
+def test_window_of_a_real_file_is_applied():
+    values = pydicom.dcmread(wheel("MR_small.dcm")).pixel_array
+    np.testing.assert_allclose(read(wheel("MR_small.dcm"))[0], by_window(values, 600, 1600), atol=1e-6)
 
 
 def test_ct_is_cut_to_a_thousand_hounsfield_units():
@@ -341,8 +508,22 @@ def test_patient_data_is_not_even_parsed(tmp_path):
     assert "PatientName" not in dicom._read_header(path)
 
 
-def test_memory_does_not_grow_with_the_video(tmp_path):
-    path = write(tmp_path / "a.dcm", np.zeros((400, 128, 128), np.uint8))  # 6.5 MB
+def test_deflated_patient_data_is_not_kept(tmp_path, monkeypatch):
+    dataset = make(np.zeros((1, 4, 4), np.uint8))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(tmp_path / "a.dcm")
+    assert "PatientName" in pydicom.dcmread(tmp_path / "a.dcm")
+    parsed = []
+    monkeypatch.setattr(dicom, "dcmread", lambda *a, **k: parsed.append(pydicom.dcmread(*a, **k)) or parsed[-1])
+    assert len(read(tmp_path / "a.dcm")) == 1
+    assert len(parsed) == 2
+    assert "PixelData" in parsed[1]
+    assert all("PatientName" not in dataset for dataset in parsed)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_memory_does_not_grow_with_the_video(tmp_path, dtype):
+    path = write(tmp_path / "a.dcm", np.zeros((400, 128, 128), dtype))  # 6.5 MB or twice that
     next(read_dicom(path))
     tracemalloc.start()
     try:

@@ -48,6 +48,6 @@ def test_other_files_are_no_video(tmp_path, name):
 def test_content_nobody_recognises_goes_to_ffmpeg(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_text("some new format")
     asked = []
-    monkeypatch.setattr(reader, "read_container", lambda path: asked.append(path) or iter(["frame"]))
+    monkeypatch.setattr(reader, "read_container", lambda path, warn: asked.append(path) or iter(["frame"]))
     assert list(read_frames(tmp_path / "a.mp4")) == ["frame"]
     assert asked == [tmp_path / "a.mp4"]

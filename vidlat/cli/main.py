@@ -14,6 +14,7 @@ from vidlat.errors import VidlatError
 COMMANDS = {
     "encode": "encode",
     "info": "inspect",
+    "verify": "verify",
     "train": "train",
     "sample": "sample",
     "decode": "sample",

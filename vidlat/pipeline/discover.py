@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ def discover_videos(inputs: Sequence[str]) -> Discovery:
         where = ", ".join(inputs)
         raise InputError(f"no video in {where} ({num_ignored} other files); is it the right folder?")
     return Discovery(sources=[found[video_id] for video_id in sorted(found)], num_ignored=num_ignored)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from vidlat.errors import InputError
+from vidlat.pipeline.discover import content_hash
 from vidlat.types import FailureRecord, VideoRecord, VideoSource
 
 MAX_VIDEOS_A_BATCH = 8
@@ -43,14 +46,22 @@ def plan_encode(
     num_workers: int,
     retry_failed: bool = False,
 ) -> EncodePlan:
-    """Sources minus records; a video whose size or time of change differs from its record is done anew."""
+    """Sources minus records; a file that changed since it was recorded is encoded again.
+
+    Size and time of change tell an unchanged file; where the time or the place differs, its content does.
+    Raises InputError where a video of the same id was encoded from another file that still exists.
+    """
     todo: list[VideoSource] = []
     known: list[FailureRecord] = []
     for source in sources:
         failure = failures.get(source.video_id)
-        if failure and _unchanged(source, failure) and not retry_failed:
+        record = records.get(source.video_id)
+        if failure and _untouched(source, failure) and not retry_failed:
             known.append(failure)
-        elif source.video_id not in records or not _unchanged(source, records[source.video_id]):
+        elif record is None:
+            todo.append(source)
+        elif not _untouched(source, record) and not _same_content(source, record):
+            _require_same_file(source, record)
             todo.append(source)
     # The longest work first: a large video started last would leave the other workers idle.
     todo.sort(key=lambda source: (-source.num_bytes, source.video_id))
@@ -63,5 +74,24 @@ def plan_encode(
     )
 
 
-def _unchanged(source: VideoSource, record: VideoRecord | FailureRecord) -> bool:
-    return (source.num_bytes, source.mtime_ns) == (record.source_num_bytes, record.source_mtime_ns)
+def _untouched(source: VideoSource, record: VideoRecord | FailureRecord) -> bool:
+    now = str(source.path), source.num_bytes, source.mtime_ns
+    return now == (record.source_path, record.source_num_bytes, record.source_mtime_ns)
+
+
+def _same_content(source: VideoSource, record: VideoRecord) -> bool:
+    """Whether a file that was touched, copied or moved still holds the recorded bytes."""
+    if source.num_bytes != record.source_num_bytes:
+        return False
+    try:
+        return content_hash(source.path) == record.source_sha256
+    except OSError:
+        return False  # the encode will say why
+
+
+def _require_same_file(source: VideoSource, record: VideoRecord) -> None:
+    if str(source.path) != record.source_path and Path(record.source_path).exists():
+        raise InputError(
+            f"{source.path} would replace video {source.video_id!r}, which was encoded from "
+            f"{record.source_path}; give the folder above both as --input, or another --out"
+        )

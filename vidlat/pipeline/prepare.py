@@ -54,7 +54,7 @@ def prepare_encode(
     else:
         create_cache(out, schema)
     cache = open_cache(out)
-    num_workers = config.workers or choose_num_workers(vae.device.type)
+    num_workers = config.workers or choose_num_workers(str(vae.device))
     plan = plan_encode(
         discovery.sources,
         cache.records(),

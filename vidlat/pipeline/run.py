@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -55,7 +55,7 @@ class EncodeProgress:
 def choose_num_workers(device: str) -> int:
     """One process a GPU; on a CPU one for four cores, but two where there are two: decoding overlaps."""
     if device.startswith("cuda"):
-        return torch.cuda.device_count()
+        return 1 if ":" in device else torch.cuda.device_count()
     cores = os.cpu_count() or 1
     return max(min(2, cores), cores // 4)
 
@@ -233,20 +233,28 @@ def _encode_on_worker(batch: Batch, job: EncodeJob) -> tuple[str, EncodedBatch]:
     # Dask removes a worker's folder when it ends, however it ends.
     scratch = Path(worker.local_directory)
     report = partial(worker.log_event, _PROGRESS_TOPIC)
+    device = device_of_worker(job.device, worker.name, torch.cuda.device_count())
+    job = replace(job, device=device)
     return worker.address, encode_batch(batch, job, report, scratch_parent=scratch)
 
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Processes started in this block leave Ctrl-C to the driver, which ends them in order.
+    """Threads and processes started in this block leave Ctrl-C to the driver, which ends them in order.
 
-    Only an ignored signal is passed on through their start; one that comes meanwhile is lost.
+    They inherit the blocked signal; the driver receives one that came meanwhile at the end of the block.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Its start unblocks the signal in the thread that first needs it, which would be inside the block.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def device_of_worker(device: str, worker_name: object, num_gpus: int) -> str:
+    """Spread numbered workers over the GPUs where the device names none in particular."""
+    if device in ("auto", "cuda") and num_gpus and isinstance(worker_name, int):
+        return f"cuda:{worker_name % num_gpus}"
+    return device

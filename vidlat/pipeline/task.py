@@ -6,7 +6,6 @@ Knows nothing of Dask: the same two functions run in a test, in a thread, or on 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 import statistics
 import tempfile
@@ -27,6 +26,7 @@ from vidlat import __version__
 from vidlat.config import Fit
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import DecodeError, EncodeError, VidlatError, WeightsError
+from vidlat.pipeline.discover import content_hash
 from vidlat.store.statistics import LatentStatistics, latent_statistics, to_stored
 from vidlat.store.writer import write_shards
 from vidlat.types import FailureRecord, LatentPosterior, VideoRecord, VideoSource
@@ -147,6 +147,7 @@ class _Video:
     scratch: Path
     num_frames: int = 0
     num_damaged: int = 0
+    warnings: list[str] = field(default_factory=list)
     height: int = 0
     width: int = 0
     sha256: str = ""
@@ -167,7 +168,7 @@ class _Video:
         """
         pending: list[npt.NDArray[np.float32]] = []
         try:
-            for frame in read_frames(self.source.path):
+            for frame in read_frames(self.source.path, self.warnings.append):
                 if not self.num_frames:
                     self.height, self.width = frame.pixels.shape
                 self.num_frames += 1
@@ -177,7 +178,7 @@ class _Video:
                 if len(pending) == job.stack:
                     yield np.stack(pending)
                     pending.clear()
-            self.sha256 = _sha256(self.source.path)
+            self.sha256 = content_hash(self.source.path)
         except DecodeError as error:
             self.fail(error.kind, error)
         except Exception as error:
@@ -228,7 +229,7 @@ class _Video:
 
     def _record(self, sums: LatentStatistics, batch: int, device: str) -> VideoRecord:
         fps, varies = frame_rate(self.pts_seconds)
-        damaged = (f"{self.num_damaged} of {self.num_frames} frames are damaged",) if self.num_damaged else ()
+        damaged = [f"{self.num_damaged} of {self.num_frames} frames are damaged"] if self.num_damaged else []
         return VideoRecord(
             video_id=self.source.video_id,
             start=0,
@@ -243,7 +244,7 @@ class _Video:
             source_height=self.height,
             source_width=self.width,
             **dataclasses.asdict(sums),
-            warnings=damaged,
+            warnings=(*self.warnings, *damaged),
             versions=_versions(),
             device=device,
             batch=batch,
@@ -287,8 +288,3 @@ def _vae_of_this_process(job: EncodeJob) -> FrozenVAE:
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     return {"vidlat": __version__} | {name: version(name) for name in ("torch", "monai", "av")}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

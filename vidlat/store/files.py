@@ -34,10 +34,13 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the file `path` alone among all processes; a killed holder's lock is released by the system."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the file `path` alone among all processes; a killed holder's lock is released by the system.
+
+    Raises BlockingIOError if another holds it and `wait` is False.
+    """
     with path.open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 

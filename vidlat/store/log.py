@@ -68,7 +68,7 @@ class RecordLog:
 
     def _create(self, table: pa.Table, first: int, last: int, partial: Path) -> None:
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         name = f"{first:012d}-{last:012d}.parquet"
         create_file(self.folder / name, sink.getvalue().to_pybytes(), partial)
 

@@ -44,6 +44,8 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def read_attributes(path: Path) -> dict[str, Any]:
     """The root's attributes. Raises StoreError if `path` is no folder or no vidlat cache."""
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path}: is a file, not a vidlat cache, which is a folder")
     if not path.is_dir():
         raise StoreError(f"{path}: is not a vidlat cache: no such folder; `vidlat encode --out` makes one")
     if not (path / "zarr.json").is_file():

@@ -7,11 +7,13 @@ The order that survives a kill anywhere: `CacheWriter.reserve` (driver), `write_
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -38,14 +40,14 @@ from vidlat.types import FailureRecord, FloatArray, LatentPosterior, VideoRecord
 def create_cache(path: Path, schema: CacheSchema) -> None:
     """Make an empty cache at `path`, which must not exist or be an empty folder.
 
-    It is built beside `path` and renamed, so that a kill leaves no cache or a whole one.
-    Raises StoreError if something stands there.
+    It is built beside `path` under a name of its own and renamed, so that a kill leaves no cache or a whole
+    one, and of several drivers at once one wins: a cache of these settings that stands there already is
+    left as it is. Raises StoreError if something else stands there.
     """
     path = path.absolute()
-    building = path.with_name(f".{path.name}.partial")
+    building = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(building, ignore_errors=True)
         for folder in (RECORDS, FAILURES, *ARRAYS):
             (building / folder).mkdir(parents=True)
         documents = zarr_documents({"vidlat": schema.to_attributes()}, schema, 0)
@@ -54,7 +56,26 @@ def create_cache(path: Path, schema: CacheSchema) -> None:
         building.rename(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"{path}: cannot make a cache here ({error}); give another --out") from error
+        if not _is_cache_of(path, schema):
+            raise StoreError(f"{path}: cannot make a cache here ({error}); give another --out") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    _remove_other_builds(path)
+
+
+def _is_cache_of(path: Path, schema: CacheSchema) -> bool:
+    try:
+        return read_schema(path).cache_id == schema.cache_id
+    except StoreError:
+        return False
+
+
+def _remove_other_builds(path: Path) -> None:
+    # What kills left. Of a driver that is still building, too: it finds the cache in place instead.
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.partial")
+    for build in path.parent.iterdir():
+        if name.fullmatch(build.name):
+            shutil.rmtree(build, ignore_errors=True)
 
 
 class CacheWriter:

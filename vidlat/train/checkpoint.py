@@ -47,6 +47,12 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return sorted((path for path in found if _NAME.fullmatch(path.name)), key=step_of)
 
 
+def remove_partial_checkpoints(directory: Path) -> None:
+    """Remove what kills left of checkpoints that were being written."""
+    for partial in directory.glob("step_*.partial"):
+        shutil.rmtree(partial)
+
+
 def step_of(checkpoint: Path) -> int:
     """The step that a checkpoint's name states."""
     return int(checkpoint.name.removeprefix("step_"))

@@ -3,14 +3,17 @@
 config.json     settings, cache and VAE, split, whitening, the videos with their checksums
 metrics.jsonl   one line a step         tensorboard/   the same as curves
 checkpoints/    see checkpoint.py
+lock            held while a trainer lives
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import statistics
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,9 +23,16 @@ from torch import nn
 import vidlat
 from vidlat.config import TrainConfig
 from vidlat.errors import ConfigError, StoreError, TrainError
+from vidlat.store.files import locked
 from vidlat.store.reader import LatentCache
 from vidlat.store.schema import CacheSchema
-from vidlat.train.checkpoint import list_checkpoints, load_ema, step_of, write_synced
+from vidlat.train.checkpoint import (
+    list_checkpoints,
+    load_ema,
+    remove_partial_checkpoints,
+    step_of,
+    write_synced,
+)
 from vidlat.train.latents import Whitening
 from vidlat.train.unet import build_unet
 from vidlat.train.windows import WindowShape, split_videos
@@ -124,19 +134,44 @@ def read_run(run_dir: Path) -> Run:
         raise TrainError(f"{path} cannot be read as a run's settings: {error}") from error
 
 
-def start_run(config: TrainConfig, cache: LatentCache, run_dir: Path) -> Run:
-    """Freeze a new run into its folder; raises TrainError if one is there already."""
-    if (run_dir / "config.json").exists() or (run_dir / "checkpoints").exists():
+def hold_run(run_dir: Path) -> ExitStack:
+    """Keep every other trainer out of a run's folder, until the result is closed or dropped.
+
+    Makes the folder if it is not there. Raises TrainError if another trainer holds it.
+    """
+    held = ExitStack()
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(run_dir / "lock", wait=False))
+    except BlockingIOError as error:
+        raise TrainError(f"another process trains in {run_dir}: wait for it, or give another --out") from error
+    except OSError as error:
+        raise TrainError(f"{run_dir}: cannot hold a run ({error}); give another --out") from error
+    return held
+
+
+def start_run(run_dir: Path, run: Run) -> None:
+    """Freeze a new run into its folder, over what a start without a checkpoint left there.
+
+    Raises TrainError if the folder holds a run that can be gone on with.
+    """
+    checkpoints = run_dir / "checkpoints"
+    if list_checkpoints(checkpoints):
         raise TrainError(f"{run_dir} holds a run already: go on with it by --resume, or give another --out")
-    run = Run.plan(config, cache)
-    _write_run(run_dir, run)
-    return run
+    try:
+        if (run_dir / "config.json").exists():
+            (run_dir / "metrics.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+            remove_partial_checkpoints(checkpoints)
+    except OSError as error:
+        raise TrainError(f"{run_dir}: cannot hold a run ({error}); give another --out") from error
+    write_run(run_dir, run)
 
 
 def resume_run(config: TrainConfig, cache: LatentCache, run_dir: Path) -> Run:
-    """Take up the run in a folder; `auto` precision means the run's own.
+    """The run in a folder with the settings to go on with; `auto` precision means the run's own.
 
-    Raises TrainError naming what differs: settings other than `MAY_CHANGE`, the cache, or a listed video.
+    Writes nothing. Raises TrainError naming what differs: settings other than `MAY_CHANGE`, the cache, or a listed video.
     """
     run = read_run(run_dir)
     if config.precision == "auto":
@@ -147,9 +182,7 @@ def resume_run(config: TrainConfig, cache: LatentCache, run_dir: Path) -> Run:
         pairs = "; ".join(f"{name}: the run has {before[name]}, you asked {now[name]}" for name in changed)
         raise TrainError(f"{run_dir} cannot go on with other settings ({pairs}); or give another --out")
     _require_same_videos(run, cache, run_dir)
-    run = dataclasses.replace(run, config=config)
-    _write_run(run_dir, run)
-    return run
+    return dataclasses.replace(run, config=config)
 
 
 def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
@@ -179,10 +212,10 @@ def _shorten(ids: list[str], most: int = 5) -> str:
     return f"{shown} and {len(ids) - most} more" if len(ids) > most else shown
 
 
-def _write_run(run_dir: Path, run: Run) -> None:
+def write_run(run_dir: Path, run: Run) -> None:
+    """Write config.json atomically; raises TrainError if the folder does not take it."""
     partial = run_dir / "config.json.partial"
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
         write_synced(partial, json.dumps(run.to_dict(), indent=2) + "\n")
         partial.replace(run_dir / "config.json")
     except OSError as error:

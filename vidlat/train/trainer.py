@@ -26,7 +26,7 @@ from vidlat.train.checkpoint import TrainState, list_checkpoints, load_checkpoin
 from vidlat.train.dataset import Batch, LatentDataset
 from vidlat.train.objective import masked_squared_error, target
 from vidlat.train.recorder import Recorder, StepRecord
-from vidlat.train.run import BuildModel, resume_run, start_run
+from vidlat.train.run import BuildModel, Run, hold_run, read_run, resume_run, start_run, write_run
 from vidlat.train.scheduler import NoiseScheduler
 from vidlat.train.seeding import Draw, generator, normal
 from vidlat.train.unet import build_unet
@@ -46,8 +46,9 @@ def train(
 class Trainer:
     """A run made ready: refused here, before anything is trained, or good to go.
 
-    Raises TrainError for a folder that holds a run (without `resume`) or none (with it), for a run whose
-    settings or videos differ from those it was started with, and for a cache that cannot be trained on.
+    It holds its folder until it is closed or dropped. Raises TrainError for a folder that another trainer
+    holds, for one that holds a run (without `resume`) or none (with it), for a run whose settings or videos
+    differ from those it was started with, and for a cache that cannot be trained on.
     notes: what the user should know before the first step, one line each.
     """
 
@@ -66,9 +67,18 @@ class Trainer:
             self.run = resume_run(config, cache, run_dir)
         else:
             precision = resolve_precision(config.precision, self.device.type)
-            resolved = TrainConfig.from_mapping(config.to_dict() | {"precision": precision})
-            self.run = start_run(resolved, cache, run_dir)
+            self.run = Run.plan(dataclasses.replace(config, precision=precision), cache)
         self.config, self.run_dir = self.run.config, run_dir
+        self._lock = hold_run(run_dir)
+        try:
+            self._make_ready(cache, build_model, resume)
+        except BaseException:  # a traceback may keep this object alive: the folder is free all the same
+            self.close()
+            raise
+
+    def _make_ready(self, cache: LatentCache, build_model: BuildModel, resume: bool) -> None:
+        if not resume:
+            start_run(self.run_dir, self.run)
         self._scheduler = NoiseScheduler(self.config.objective)
         records, self._shape = cache.records(), self.run.window_shape()
         self._training = [records[video_id] for video_id in self.run.training]
@@ -84,6 +94,13 @@ class Trainer:
         if checkpoints := list_checkpoints(self._checkpoint_dir):
             load_checkpoint(checkpoints[-1], self.state)
         self.notes = self._notes()
+        if resume and self.state.step < self.config.steps:
+            self.notes += self._note_new_end(read_run(self.run_dir).config.steps)
+            write_run(self.run_dir, self.run)
+
+    def close(self) -> None:
+        """Let other trainers into the run's folder."""
+        self._lock.close()
 
     def estimate_seconds_per_step(self) -> float:
         """Time forward and backward passes of the next step, twice, without changing anything."""
@@ -217,6 +234,15 @@ class Trainer:
                 "frames: their last frame is repeated and carries no loss"
             )
         return tuple(notes)
+
+    def _note_new_end(self, planned: int) -> tuple[str, ...]:
+        steps = self.config.steps
+        if steps == planned:
+            return ()
+        return (
+            f"the run was to end at step {planned} and now ends at {steps}: from step {self.state.step + 1} its "
+            f"learning rate follows the cosine that falls to 0 at {steps}, not the one that it began with",
+        )
 
     def _require_finite(self, record: StepRecord, batch: Batch) -> None:
         if math.isfinite(record.loss) and math.isfinite(record.grad_norm):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +14,13 @@ from vidlat.types import Frame
 
 MAX_FRAME_PIXELS = 64_000_000
 """A file of a kilobyte can announce a frame of gigabytes: larger ones are refused before decoding."""
+
+
+MAX_MISSING_FRAMES = 2
+"""A header that counts a frame or two more than there are is common and means nothing."""
+
+Warn = Callable[[str], None]
+"""Receives what the user should know of a file that was read all the same, in a few words."""
 
 
 def is_container(head: bytes) -> bool:
@@ -28,11 +36,12 @@ def is_container(head: bytes) -> bool:
     )
 
 
-def read_container(path: Path) -> Iterator[Frame]:
+def read_container(path: Path, warn: Warn) -> Iterator[Frame]:
     """Yield every frame that decodes, as gray, rotation applied.
 
     Limited-range video is widened to the full range of uint8, or of uint16 above 8 bits; colour becomes
-    BT.601 luma. Raises DecodeError where the file cannot be opened, holds no video, or breaks off.
+    BT.601 luma. warn: told, in the end, where the frames fall short of what the file announced.
+    Raises DecodeError where the file cannot be opened, holds no video, or its codec reports an error.
     """
     try:
         # Metadata is never used, and real files carry bytes that are no text in it.
@@ -43,17 +52,46 @@ def read_container(path: Path) -> Iterator[Frame]:
             if stream.codec_context is None:
                 raise DecodeError("is coded in a way that FFmpeg does not know", "unknown-codec")
             _refuse_giants(stream.codec_context.width, stream.codec_context.height)
-            stream.thread_type = "AUTO"
-            first_seconds = None
+            # Frame threads would end a truncated file in silence; a worker has no more than a core anyway.
+            stream.thread_type = "SLICE"
+            first_seconds = last_seconds = None
+            num_frames = 0
             for frame in container.decode(stream):
                 _refuse_giants(frame.width, frame.height)
-                if first_seconds is None:
-                    first_seconds = frame.time
+                num_frames += 1
+                first_seconds = frame.time if first_seconds is None else first_seconds
+                last_seconds = frame.time
                 aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
                 yield _to_gray(frame, first_seconds, float(aspect))
+            _compare_with_header(container, stream, num_frames, first_seconds, last_seconds, warn)
     except (av.FFmpegError, OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DecodeError(f"cannot be decoded as video: {reason}") from error
+
+
+def _compare_with_header(
+    container: Any,
+    stream: Any,
+    num_frames: int,
+    first_seconds: float | None,
+    last_seconds: float | None,
+    warn: Warn,
+) -> None:
+    """Headers lie in both directions, so a shortfall is no failure; but a cut-off download looks just so."""
+    if stream.frames > num_frames + MAX_MISSING_FRAMES:
+        warn(f"only {num_frames} of the {stream.frames} frames that its header states: cut off?")
+        return
+    stated = None
+    if stream.duration is not None and stream.time_base is not None:
+        stated = float(stream.duration * stream.time_base)
+    elif container.duration is not None and not container.streams.audio:
+        stated = container.duration / av.time_base
+    if stated is None or first_seconds is None or last_seconds is None or num_frames < 2:
+        return
+    step = (last_seconds - first_seconds) / (num_frames - 1)
+    found = last_seconds - first_seconds + step
+    if stated - found > max(MAX_MISSING_FRAMES * step, 0.05 * stated):
+        warn(f"ends after {found:.1f} of the {stated:.1f} seconds that its header states: cut off?")
 
 
 def _to_gray(frame: av.VideoFrame, first_seconds: float | None, aspect: float) -> Frame:

@@ -1,4 +1,8 @@
-"""One-frame and multi-frame DICOM through pydicom, frame by frame. Only pixels, timing and size are read."""
+"""One-frame and multi-frame DICOM through pydicom, frame by frame. Only pixels, timing and size are kept.
+
+Gray of more than 8 bits fills [0, 1] from its VOI window, else from its 0th to 99.5th percentile over the file;
+CT from HOUNSFIELD_RANGE. One range serves all frames of a file, so that brightness does not flicker.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +26,25 @@ from vidlat.video.container import MAX_FRAME_PIXELS
 
 HOUNSFIELD_RANGE = (-1000.0, 1000.0)
 """CT values are cut to this range, the one MAISI was trained on."""
+TOP_PERCENTILE = 99.5
+"""What is brighter is white where no window is stated: the convention of MAISI for MR, which starts at the 0th."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _PALETTES = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-# Nothing else is parsed, so that no patient data enters the process.
+# No other element is parsed or kept: none of a patient. The functional groups (geometry, timing, windows)
+# come whole. A deflated file has to be inflated whole before its elements can be skipped.
 _TAGS = [
     *("Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation", "PixelAspectRatio"),
-    *("RescaleSlope", "RescaleIntercept"),
+    *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate"),
     *(f"{palette}Descriptor" for palette in _PALETTES),
     *(f"{palette}Data" for palette in _PALETTES),
     *(f"Segmented{palette}Data" for palette in _PALETTES),
 ]
+_PIXEL_TAGS = [*_TAGS, "PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"]
+_MAX_LEVELS = 65_536  # of a histogram: every value that 16 bits can hold
 _PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # the tag (7FE0,0010) in either byte order
 
 
@@ -47,9 +56,11 @@ def is_dicom(head: bytes) -> bool:
 def read_dicom(path: Path) -> Iterator[Frame]:
     """Yield every frame as gray: MONOCHROME1 inverted, colour as BT.601 luma.
 
-    Eight stored bits come as uint8, anything else as float32 in [0, 1]: CT by HOUNSFIELD_RANGE after its
-    rescale, the rest by the whole range of the stored bits. The time comes from FrameTime,
-    FrameTimeVector, CineRate or RecommendedDisplayFrameRate, the first that makes sense. Raises DecodeError.
+    Eight stored bits come as uint8, anything else as float32 in [0, 1]. More than 8 bits of gray are rescaled, then
+    cut to HOUNSFIELD_RANGE for CT, else to the window of the first frame (to the union of all windows where
+    every frame states its own), else to the percentiles of the file; to find them, it is decoded twice. Colour and
+    fewer bits keep the whole range of the stored bits. The time comes from FrameTime, FrameTimeVector,
+    CineRate or RecommendedDisplayFrameRate, the first that makes sense. Raises DecodeError.
     """
     frames = _read(path)
     while (frame := _next(frames)) is not None:
@@ -76,9 +87,10 @@ def _read(path: Path) -> Iterator[Frame]:
     header = _read_header(path)
     num_frames = _num_frames(header)
     aspect = _sample_aspect_ratio(header)
+    limits = _limits(path, header)
     num_decoded = 0
     for pixels, seconds in zip(_iter_pixels(path, header), _frame_times(header), strict=False):
-        gray = _to_gray(pixels, header, num_decoded)
+        gray = _to_gray(pixels, header, num_decoded, limits)
         yield Frame(pixels=gray, pts_seconds=seconds, sample_aspect_ratio=aspect)
         num_decoded += 1
     if num_decoded < num_frames:
@@ -117,8 +129,9 @@ def _iter_pixels(path: Path, header: Dataset) -> Iterator[npt.NDArray[Any]]:
         raise _missing_plugin(syntax, decoder.missing_dependencies)
     # pydicom 3.0 corrects the signs of JPEG 2000 in memory it may not write to, unless asked by index.
     indices = range(_num_frames(header)) if syntax in JPEG2000TransferSyntaxes else None
+    source = dcmread(path, specific_tags=list(_PIXEL_TAGS)) if syntax.is_deflated else path
     try:
-        yield from iter_pixels(dcmread(path) if syntax.is_deflated else path, indices=indices)
+        yield from iter_pixels(source, indices=indices)
     except RuntimeError as error:
         # Pillow reads JPEG of 8 bits, not of 12: present and yet not enough.
         if "does not support" in str(error):
@@ -134,7 +147,14 @@ def _missing_plugin(syntax: UID, missing_dependencies: list[str]) -> DecodeError
     return DecodeError(f"is compressed as {syntax.name}: to read it, install {choices}", "missing-plugin")
 
 
-def _to_gray(pixels: npt.NDArray[Any], header: Dataset, index: int) -> npt.NDArray[Any]:
+def _to_gray(
+    pixels: npt.NDArray[Any], header: Dataset, index: int, limits: tuple[float, float] | None
+) -> npt.NDArray[Any]:
+    """One frame as gray; `limits` are the rescaled values that become 0 and 1, None for the stored bits' own."""
+    inverted = header.PhotometricInterpretation == "MONOCHROME1"
+    if limits is not None:
+        unit = _to_unit(_rescaled(pixels, header, index), *limits)
+        return 1 - unit if inverted else unit
     bits, signed = int(header.BitsStored), bool(header.get("PixelRepresentation"))
     if header.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, header)
@@ -143,31 +163,124 @@ def _to_gray(pixels: npt.NDArray[Any], header: Dataset, index: int) -> npt.NDArr
     values = pixels.astype(np.float32)
     if values.ndim == 3:
         values = values[..., :3] @ _LUMA
-    inverted = header.PhotometricInterpretation == "MONOCHROME1"
     if bits == 8 and not signed:
         gray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
         return 255 - gray if inverted else gray
-    if header.get("Modality") == "CT" and bits > 8:
-        slope, intercept = _rescale(header, index)
-        values = values * np.float32(slope) + np.float32(intercept)
-        low, high = HOUNSFIELD_RANGE
-    else:
-        low = -(2.0 ** (bits - 1)) if signed else 0.0
-        high = low + 2.0**bits - 1
-    unit: npt.NDArray[np.float32] = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+    low = -(2.0 ** (bits - 1)) if signed else 0.0
+    unit = _to_unit(values, low, low + 2.0**bits - 1)
     return 1 - unit if inverted else unit
+
+
+def _to_unit(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
+    if high <= low:
+        return np.zeros(values.shape, np.float32)
+    # In the type of the values: float32 would lose the last bits of a dose of 32.
+    dtype = values.dtype.type
+    unit: npt.NDArray[np.float32] = np.clip((values - dtype(low)) / dtype(high - low), 0, 1).astype(np.float32)
+    return unit
+
+
+def _limits(path: Path, header: Dataset) -> tuple[float, float] | None:
+    """The rescaled values that become 0 and 1 in all frames; None for colour and for at most 8 bits."""
+    if header.BitsStored <= 8 or not header.PhotometricInterpretation.startswith("MONOCHROME"):
+        return None
+    if header.get("Modality") == "CT":
+        return HOUNSFIELD_RANGE
+    values, counts = _histogram(path, header)
+    window = _window(header, values[0], values[-1])
+    if window is not None:
+        return window
+    high = _percentile(values, counts, TOP_PERCENTILE)
+    # Where nearly all is background, the percentile is background too.
+    return float(values[0]), high if high > values[0] else float(values[-1])
+
+
+def _histogram(path: Path, header: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The rescaled values of all frames, ascending, and how often each occurs.
+
+    Exact up to _MAX_LEVELS distinct values, thus for 16 bits; beyond, values fall to multiples of a power of two.
+    """
+    values, counts, step = np.empty(0), np.empty(0, np.int64), 0.0
+    for index, pixels in enumerate(_iter_pixels(path, header)):
+        stored, num_stored = np.unique(pixels, return_counts=True)
+        merged = np.concatenate([values, _rescaled(stored, header, index)])
+        values, counts = _merge(merged, np.concatenate([counts, num_stored]), step)
+        while len(values) > _MAX_LEVELS:
+            step = 2 * step or 2.0 ** math.floor(math.log2((values[-1] - values[0]) / _MAX_LEVELS))
+            values, counts = _merge(values, counts, step)
+    if not len(values):
+        raise DecodeError("holds no frame that decodes", "no-frames")
+    return values, counts
+
+
+def _merge(
+    values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], step: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    distinct, places = np.unique(np.floor(values / step) * step if step else values, return_inverse=True)
+    return distinct, np.bincount(places, weights=counts).astype(np.int64)
+
+
+def _percentile(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], percent: float) -> float:
+    """The percentile of a histogram, linear between neighbouring pixels as in numpy.percentile."""
+    ends = counts.cumsum()
+    rank = (ends[-1] - 1) * percent / 100
+    below, above = values[np.searchsorted(ends, [math.floor(rank), math.ceil(rank)], side="right")]
+    return float(below + (above - below) * (rank % 1))
+
+
+def _window(header: Dataset, lowest: float, highest: float) -> tuple[float, float] | None:
+    """The first window that overlaps the values: the frames' own, that of all frames, the file's; else None."""
+    frames = header.get("PerFrameFunctionalGroupsSequence", [])
+    own = [next(iter(_group_windows(frame)), None) for frame in frames]
+    stated = [window for window in own if window is not None]
+    if own and len(stated) == len(own):
+        first = [(min(low for low, _ in stated), max(high for _, high in stated))]
+    else:
+        first = [window for window in own[:1] if window is not None]
+    shared = [
+        window for group in header.get("SharedFunctionalGroupsSequence", []) for window in _group_windows(group)
+    ]
+    candidates = [*first, *shared, *_windows(header)]
+    return next(((low, high) for low, high in candidates if low < highest and high > lowest), None)
+
+
+def _group_windows(group: Dataset) -> list[tuple[float, float]]:
+    return [window for item in group.get("FrameVOILUTSequence", []) for window in _windows(item)]
+
+
+def _windows(dataset: Dataset) -> list[tuple[float, float]]:
+    """What becomes black and white by each usable window: LINEAR and LINEAR_EXACT of DICOM PS3.3 C.11.2.1."""
+    function = dataset.get("VOILUTFunction") or "LINEAR"
+    pairs = zip(_numbers(dataset, "WindowCenter"), _numbers(dataset, "WindowWidth"), strict=False)
+    if function == "LINEAR":
+        # A width of 1 is a threshold, which leaves no gray.
+        return [
+            (center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2) for center, width in pairs if width > 1
+        ]
+    if function == "LINEAR_EXACT":
+        return [(center - width / 2, center + width / 2) for center, width in pairs if width > 0]
+    return []  # SIGMOID has no black and white
+
+
+def _rescaled(pixels: npt.NDArray[Any], header: Dataset, index: int) -> npt.NDArray[Any]:
+    """Stored values of a frame in units of its modality: 16 bits of CT fit float32, others need not."""
+    dtype = np.float32 if header.get("Modality") == "CT" else np.float64
+    slope, intercept = _rescale(header, index)
+    return pixels.astype(dtype) * dtype(slope) + dtype(intercept)
 
 
 def _rescale(header: Dataset, index: int) -> tuple[float, float]:
     """Slope and intercept of a frame: its own, else those of all frames, else the file's, else none."""
-    for group in (
+    groups = (
         *header.get("PerFrameFunctionalGroupsSequence", [])[index : index + 1],
         *header.get("SharedFunctionalGroupsSequence", []),
-    ):
-        for transformation in group.get("PixelValueTransformationSequence", []):
-            return float(transformation.RescaleSlope), float(transformation.RescaleIntercept)
-    slope, intercept = _numbers(header, "RescaleSlope"), _numbers(header, "RescaleIntercept")
-    return (slope[0], intercept[0]) if slope and intercept else (1.0, 0.0)
+    )
+    stated = [item for group in groups for item in group.get("PixelValueTransformationSequence", [])]
+    for dataset in (*stated, header):
+        slope, intercept = _numbers(dataset, "RescaleSlope"), _numbers(dataset, "RescaleIntercept")
+        if slope and intercept:
+            return slope[0], intercept[0]
+    return 1.0, 0.0
 
 
 def _frame_times(header: Dataset) -> Iterator[float | None]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame
-from vidlat.video.container import is_container, read_container
+from vidlat.video.container import Warn, is_container, read_container
 from vidlat.video.dicom import is_dicom, read_dicom
 
 VIDEO_SUFFIXES = frozenset(
@@ -23,32 +23,33 @@ def is_video(path: Path) -> bool:
 
     Raises OSError where the file cannot be opened.
     """
-    return path.suffix.lower() in VIDEO_SUFFIXES or _reader_of(path) is not None
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    head = _head(path)
+    return is_dicom(head) or is_container(head)
 
 
-def read_frames(path: Path) -> Iterator[Frame]:
+def read_frames(path: Path, warn: Warn = lambda _: None) -> Iterator[Frame]:
     """Yield the frames of a video file in bounded memory.
 
-    Raises DecodeError, with a reason that needs no file name, where there are none to be had.
+    warn: told, in a few words, what is odd about a file that can be read.
+    Raises DecodeError, with a reason that needs no file name, where there are no frames to be had.
     """
     try:
         if not path.stat().st_size:
             raise DecodeError("is an empty file", "empty")
-        reader = _reader_of(path)
+        # A content nobody recognises goes to FFmpeg all the same: it knows more formats than these lines do.
+        frames = read_dicom(path) if is_dicom(_head(path)) else read_container(path, warn)
     except OSError as error:
         raise DecodeError(f"cannot be opened: {error.strerror}", "unreadable") from error
     num_frames = 0
-    # A content nobody recognises goes to FFmpeg all the same: it knows more formats than these lines do.
-    for frame in (reader or read_container)(path):
+    for frame in frames:
         num_frames += 1
         yield frame
     if not num_frames:
         raise DecodeError("holds no frame that decodes", "no-frames")
 
 
-def _reader_of(path: Path) -> Callable[[Path], Iterator[Frame]] | None:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    if is_dicom(head):
-        return read_dicom
-    return read_container if is_container(head) else None
+        return file.read(_HEAD_BYTES)

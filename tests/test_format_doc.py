@@ -1,0 +1,255 @@
+"""docs/format.md suffices: a reader written from that page alone reads what the store writes."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import zarr
+
+PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
+
+
+# The reader: from here to `vidlat`'s own imports nothing but the page is known.
+
+
+def read_description(path):
+    description = json.loads((path / "zarr.json").read_text())["attributes"]["vidlat"]
+    if description["format_version"] != 1:
+        raise ValueError(f"format version {description['format_version']} is not known")
+    return description
+
+
+def compute_cache_id(settings):
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def read_rows(folder):
+    """The latest row of every video, by video_id."""
+    rows = {}
+    for file in folder.iterdir():
+        if re.fullmatch(r"\d{12,}-\d{12,}\.parquet", file.name):
+            for row in pq.ParquetFile(file).read().to_pylist(maps_as_pydicts="strict"):
+                if row["video_id"] not in rows or rows[row["video_id"]]["sequence"] <= row["sequence"]:
+                    rows[row["video_id"]] = row
+    return rows
+
+
+def read_failures(path):
+    done = read_rows(path / "videos" / "records")
+    rows = read_rows(path / "failures" / "records")
+    return {
+        video_id: row
+        for video_id, row in rows.items()
+        if video_id not in done or done[video_id]["sequence"] < row["sequence"]
+    }
+
+
+def read_latents(path, row):
+    group = zarr.open_group(path, mode="r")
+    return tuple(group[name][:, row["start"] : row["stop"]] for name in ("mean", "std"))
+
+
+def checksum(mean, std):
+    return zlib.crc32(mean.astype("<f2").tobytes() + std.astype("<f2").tobytes())
+
+
+def num_valid(description, row):
+    return -(-row["num_frames"] // description["time_compression"])
+
+
+def num_latent_frames(description, row):
+    stack = description["settings"]["stack"]
+    return -(-row["num_frames"] // stack) * stack // description["time_compression"]
+
+
+def chunk_by_hand(path, description, name, frame):
+    """The chunk that holds a latent frame, with no Zarr library: blosc and CRC-32C as the page says."""
+    from numcodecs import Blosc
+
+    shard, inside = divmod(frame, description["shard_frames"])
+    content = (path / name / "c" / "0" / str(shard) / "0" / "0").read_bytes()
+    num_chunks = description["shard_frames"] // description["chunk_frames"]
+    index = content[-16 * num_chunks - 4 :]
+    assert crc32c(index[:-4]) == int.from_bytes(index[-4:], "little")
+    entries = np.frombuffer(index[:-4], "<u8").reshape(num_chunks, 2)
+    offset, num_bytes = map(int, entries[inside // description["chunk_frames"]])
+    if offset == num_bytes == 2**64 - 1:
+        return None
+    chunk = content[offset : offset + num_bytes]
+    assert crc32c(chunk[:-4]) == int.from_bytes(chunk[-4:], "little")
+    shape = [description[field] for field in ("latent_dim", "chunk_frames", "latent_height", "latent_width")]
+    return np.frombuffer(Blosc().decode(chunk[:-4]), "<f2").reshape(shape)
+
+
+def crc32c(content):
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+# The reader ends here.
+
+
+from vidlat.store.metadata import zarr_documents  # noqa: E402
+from vidlat.store.reader import open_cache  # noqa: E402
+from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS  # noqa: E402
+from vidlat.store.schema import FORMAT_VERSION, CacheSchema, CacheSettings  # noqa: E402
+from vidlat.store.writer import CacheWriter, create_cache  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent / "store"))
+from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """Videos new and replaced, failures standing and superseded, holes, merged and single record files."""
+    config = {"latent_channels": 2, "naïve": [0.1, 1e-6, 1.0, 12345678901234567890, True, None]}
+    settings = dataclasses.replace(SCHEMA.settings, vae_config=config, stack=8)
+    path = tmp_path_factory.mktemp("format") / "l.zarr"
+    create_cache(path, dataclasses.replace(SCHEMA, settings=settings))
+    writer = CacheWriter(path)
+    writer.record_failures([failure_of("a.mp4"), failure_of("gone.mp4", "first try")])
+    videos = {"a.mp4": random_posterior(6), "sub/ü.avi": random_posterior(18)}
+    records = add_videos(path, videos)
+    writer.reserve(2)
+    for number in range(70):
+        writer.commit([dataclasses.replace(records[number % 2], batch=number)])
+    add_videos(path, {"a.mp4": random_posterior(10, 1)})
+    start = writer.reserve(1)
+    timed = record_of("timed", start, random_posterior(2), pts_seconds=(0.0, 0.5), warnings=("w",))
+    writer.commit([timed])
+    writer.record_failures([failure_of("gone.mp4", "second try")])
+    return path
+
+
+def test_reader_of_the_page_gets_the_same_records_and_failures(path):
+    cache = open_cache(path)
+    for ours, theirs in (
+        (cache.records(), read_rows(path / "videos" / "records")),
+        (cache.failures(), read_failures(path)),
+    ):
+        expected = json.loads(json.dumps({id: dataclasses.asdict(record) for id, record in ours.items()}))
+        assert theirs == expected
+        assert len(theirs) == (3 if "a.mp4" in theirs else 1)
+
+
+def test_reader_of_the_page_gets_the_same_latents_and_checksums(path):
+    rows = read_rows(path / "videos" / "records")
+    for video_id in ("a.mp4", "sub/ü.avi"):
+        mean, std = read_latents(path, rows[video_id])
+        ours = open_cache(path).read_latents(video_id)
+        np.testing.assert_array_equal(mean, ours.mean)
+        np.testing.assert_array_equal(std, ours.std)
+        assert checksum(mean, std) == rows[video_id]["latent_crc32"]
+
+
+def test_reader_of_the_page_decodes_chunks_by_hand(path):
+    description, group = read_description(path), zarr.open_group(path, mode="r")
+    seen = []
+    for name in ("mean", "std"):
+        for frame in range(0, group[name].shape[1], description["chunk_frames"]):
+            if (path / name / "c/0" / str(frame // description["shard_frames"])).exists():
+                chunk = chunk_by_hand(path, description, name, frame)
+                expected = group[name][:, frame : frame + description["chunk_frames"]]
+                expected_none = np.isnan(expected).all()
+                assert (chunk is None) == expected_none
+                if chunk is not None:
+                    np.testing.assert_array_equal(chunk, expected)
+                seen.append(chunk is None)
+    assert set(seen) == {True, False}
+
+
+def test_reader_of_the_page_gets_the_sums_of_the_valid_frames(path):
+    description, rows = read_description(path), read_rows(path / "videos" / "records")
+    row = rows["sub/ü.avi"]
+    mean, std = (
+        latents[:, : num_valid(description, row)].astype(float) for latents in read_latents(path, row)
+    )
+    assert row["count"] == mean[0].size
+    np.testing.assert_allclose(row["sum_mean"], mean.sum((1, 2, 3)), rtol=1e-9)
+    np.testing.assert_allclose(row["sum_mean_squared"], (mean**2).sum((1, 2, 3)), rtol=1e-9)
+    np.testing.assert_allclose(row["sum_std_squared"], (std**2).sum((1, 2, 3)), rtol=1e-9)
+    assert row["stop"] - row["start"] == num_latent_frames(description, row)
+
+
+def test_reader_of_the_page_computes_the_same_cache_id(path):
+    description = read_description(path)
+    assert compute_cache_id(description["settings"]) == description["cache_id"]
+    assert open_cache(path).schema.cache_id == description["cache_id"]
+
+
+def test_reader_of_the_page_refuses_another_version(path, tmp_path):
+    document = json.loads((path / "zarr.json").read_text())
+    document["attributes"]["vidlat"]["format_version"] = FORMAT_VERSION + 1
+    (tmp_path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="version 2 is not known"):
+        read_description(tmp_path)
+
+
+def section(title):
+    return PAGE.split(f"\n## {title}")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("title", "names"),
+    [
+        ("Description", SCHEMA.to_attributes().keys()),
+        ("Description", [field.name for field in dataclasses.fields(CacheSchema)]),
+        ("Description", [field.name for field in dataclasses.fields(CacheSettings)]),
+        ("Records", VIDEO_COLUMNS.names),
+        ("Failures", FAILURE_COLUMNS.names),
+    ],
+)
+def test_every_field_and_column_has_its_row_on_the_page(title, names):
+    rows = [line.split("|")[1] for line in section(title).splitlines() if line.startswith("|")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert set(names) <= named
+
+
+def test_page_names_no_field_that_does_not_exist():
+    for title, names in (("Records", VIDEO_COLUMNS.names), ("Failures", FAILURE_COLUMNS.names)):
+        rows = [line.split("|")[1] for line in section(title).splitlines() if line.startswith("| `")]
+        assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(names)
+
+
+def test_types_on_the_page_are_those_of_the_columns():
+    words = {
+        "double": "float64",
+        "list<item: double>": "list of float64",
+        "list<item: string>": "list of string",
+    }
+    words |= {"map<string, string>": "map of string to string"}
+    for line in section("Records").splitlines():
+        if line.startswith("| `"):
+            _, names, types, *_ = line.split("|")
+            for name in re.findall(r"`(\w+)`", names):
+                found = str(VIDEO_COLUMNS.field(name).type)
+                assert types.strip().startswith(words.get(found, found)), name
+
+
+def test_layout_on_the_page_is_that_of_the_arrays():
+    text = section("Arrays")
+    array = zarr_documents({}, SCHEMA, 8)["mean/zarr.json"]
+    (sharding,) = array["codecs"]
+    codecs = [codec["name"] for codec in sharding["configuration"]["codecs"]]
+    numbered = re.search(r"^\| `codecs` \| 1\. (.*)$", text, re.MULTILINE)[1]
+    assert [re.findall(r"`(\w+)`", part)[0] for part in re.split(r"\d\. ", numbered)] == codecs
+    for name, value in sharding["configuration"]["codecs"][1]["configuration"].items():
+        assert re.search(rf"`{name}` `?{value}`?", numbered), name
+    assert f"separator `{array['chunk_key_encoding']['configuration']['separator']}`" in text
+    assert json.dumps(array["fill_value"]) in text
+    assert ", ".join(f"`{name}`" for name in array["dimension_names"]) in text
+    assert f"`index_location` | `{sharding['configuration']['index_location']}`" in text
+    assert [codec["name"] for codec in sharding["configuration"]["index_codecs"]] == ["bytes", "crc32c"]
+    assert f"version {FORMAT_VERSION}" in PAGE.splitlines()[0]

@@ -1,0 +1,174 @@
+"""Reading every latent of a video to see that it is what the record says, a shard at a time."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorstore as ts
+
+from vidlat.store.metadata import ARRAYS, zarr_documents
+from vidlat.store.schema import CacheSchema
+
+Finding = tuple[str, str]
+"""A kind of problem, and what was found."""
+
+Frames = tuple[int, int]
+"""A half-open range of latent frames."""
+
+TOLERANCE = 1e-9
+"""Of sums, relative to their terms: another numpy may add float64 in another order."""
+
+INDEX_CACHE_BYTES = 2**20
+"""Memory an array for shard indexes; no chunk is read twice."""
+
+_ZEROS = bytes(2**20)
+
+
+class LatentChecker:
+    """Both arrays of a cache, opened as its description says, whatever has become of their own zarr.json."""
+
+    def __init__(self, path: Path, schema: CacheSchema, num_frames: int) -> None:
+        self.path = path
+        self.schema = schema
+        documents = zarr_documents({}, schema, num_frames)
+        self._arrays = {name: _open(path / name, documents[f"{name}/zarr.json"]) for name in ARRAYS}
+
+    def findings(self, row: Mapping[str, Any]) -> Iterator[Finding]:
+        """What is wrong with the latents of the video that `row` of the records describes.
+
+        row: start, stop (within the arrays), num_frames and the statistics of a record. The checksum and
+        the statistics are compared where every latent could be read; else the cause is told already.
+        """
+        num_valid = -(-row["num_frames"] // self.schema.time_compression)
+        digests = {name: _Digest(self.schema.latent_dim) for name in ARRAYS}
+        is_whole = True
+        for name in ARRAYS:
+            for first, stop in self._shard_parts(row["start"], row["stop"]):
+                block, faults = self._read(name, first, stop)
+                is_whole = is_whole and block is not None and not faults
+                if is_whole and block is not None:
+                    digests[name].add(block, row["start"] + num_valid - first)
+                yield from faults
+        if is_whole:
+            yield from _compare(row, digests["mean"], digests["std"], num_valid * self._values_a_frame)
+
+    @property
+    def _values_a_frame(self) -> int:
+        return self.schema.latent_height * self.schema.latent_width
+
+    def _shard_parts(self, start: int, stop: int) -> Iterator[Frames]:
+        """The range cut at the borders of shards: what is in memory at once."""
+        length = self.schema.shard_frames
+        for shard in range(start - start % length, stop, length):
+            yield max(start, shard), min(stop, shard + length)
+
+    def _read(self, name: str, first: int, stop: int) -> tuple[npt.NDArray[np.float16] | None, list[Finding]]:
+        """A part of one shard, None where it cannot be read as a whole, and what is wrong with it."""
+        file = f"{name}/c/0/{first // self.schema.shard_frames}/0/0"
+        faults: dict[tuple[str, str], list[Frames]] = {}
+        try:
+            block = self._arrays[name][:, first:stop].read().result()
+        except ValueError:
+            block = None
+        if block is None or not np.isfinite(block).all():
+            step = self.schema.chunk_frames
+            for chunk in range(first, stop, step):
+                frames = chunk, min(chunk + step, stop)
+                if fault := self._chunk_fault(name, file, frames):
+                    faults.setdefault(fault, []).append(frames)
+        return block, [
+            (kind, f"{name}, latent frames {_ranges(frames)}: {what}")
+            for (kind, what), frames in faults.items()
+        ]
+
+    def _chunk_fault(self, name: str, file: str, frames: Frames) -> Finding | None:
+        try:
+            chunk = self._arrays[name][:, slice(*frames)].read().result()
+        except ValueError as error:
+            return "damaged", f"{file} cannot be read: {_reason(error)}"
+        if np.isnan(chunk).all():
+            is_there = (self.path / file).is_file()
+            return "missing", f"{file} does not hold them" if is_there else f"{file} is not there"
+        return None if np.isfinite(chunk).all() else ("not-finite", f"{file} holds NaN or infinity")
+
+
+class _Digest:
+    """Checksum and sums of one array of one video, channel by channel, as its blocks come along."""
+
+    def __init__(self, latent_dim: int) -> None:
+        self.crcs = [0] * latent_dim
+        self.num_bytes = 0
+        self.sums = np.zeros(latent_dim)
+        self.squares = np.zeros(latent_dim)
+
+    def add(self, block: npt.NDArray[np.float16], num_valid: int) -> None:
+        """The next latent frames (L, t, h, w), the first `num_valid` of them without padding."""
+        for channel, frames in enumerate(block):
+            stored = np.ascontiguousarray(frames, dtype="<f2")
+            self.crcs[channel] = zlib.crc32(stored.data, self.crcs[channel])
+            exact = stored[: max(num_valid, 0)].astype(np.float64)
+            self.sums[channel] += exact.sum()
+            self.squares[channel] += np.square(exact).sum()
+        self.num_bytes += block[0].nbytes
+
+    def crc32(self, crc: int) -> int:
+        """`crc` continued over all channels, one after another as their bytes lie in (L, t, h, w)."""
+        for channel_crc in self.crcs:
+            # CRCs are linear: what went before counts as if zeros followed it.
+            crc = _after_zeros(crc, self.num_bytes) ^ _after_zeros(0, self.num_bytes) ^ channel_crc
+        return crc
+
+
+def _after_zeros(crc: int, num_bytes: int) -> int:
+    for done in range(0, num_bytes, len(_ZEROS)):
+        crc = zlib.crc32(memoryview(_ZEROS)[: num_bytes - done], crc)
+    return crc
+
+
+def _compare(row: Mapping[str, Any], mean: _Digest, std: _Digest, count: int) -> Iterator[Finding]:
+    crc = std.crc32(mean.crc32(0))
+    if crc != row["latent_crc32"]:
+        yield "checksum", f"recorded latent_crc32 {row['latent_crc32']}, the latents give {crc}"
+    if row["count"] != count:
+        yield "statistics", f"recorded count {row['count']}, the latents give {count}"
+    terms = np.sqrt(count * mean.squares)  # the sum of |mean| is this at most
+    for name, sums, scale in (
+        ("sum_mean", mean.sums, terms),
+        ("sum_mean_squared", mean.squares, mean.squares),
+        ("sum_std_squared", std.squares, std.squares),
+    ):
+        recorded = np.array(row[name], np.float64)
+        if recorded.shape != sums.shape or not (abs(recorded - sums) <= TOLERANCE * scale).all():
+            yield "statistics", f"recorded {name} {row[name]}, the latents give {sums.tolist()}"
+
+
+def _ranges(frames: list[Frames]) -> str:
+    """Ranges in order as text, those that touch joined: 0-8, 12-16."""
+    joined: list[Frames] = []
+    for first, stop in frames:
+        if joined and joined[-1][1] == first:
+            first = joined.pop()[0]
+        joined.append((first, stop))
+    return ", ".join(f"{first}-{stop}" for first, stop in joined)
+
+
+def _reason(error: ValueError) -> str:
+    """The end of tensorstore's message, behind the path of the file."""
+    return " ".join(str(error).rsplit('": ', 1)[-1].split())
+
+
+def _open(path: Path, metadata: dict[str, Any]) -> Any:
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str(path.absolute())},
+        "metadata": metadata,
+        # A shard never changes, so what was read of its index stays true.
+        "context": {"cache_pool": {"total_bytes_limit": INDEX_CACHE_BYTES}},
+        "recheck_cached_data": "open",
+    }
+    return ts.open(spec, open=True, assume_metadata=True, read=True).result()

@@ -1,0 +1,138 @@
+"""The zarr.json files of a cache held against each other: what may be trusted of a damaged one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidlat.errors import StoreError
+from vidlat.store.metadata import ARRAYS, RECORDS, read_attributes, read_document, zarr_documents
+from vidlat.store.schema import FORMAT_VERSION, CacheSchema, CacheSettings
+
+ROOT = "zarr.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What a cache's zarr.json files say.
+
+    schema: None where the description or both arrays' metadata give no layout to read latents by.
+    num_frames: latent frames that both arrays have; None where no file tells.
+    findings: where (a file), kind and text of everything that is wrong with them.
+    """
+
+    schema: CacheSchema | None
+    num_frames: int | None
+    findings: list[tuple[str, str, str]]
+
+    @property
+    def num_shards(self) -> int | None:
+        """Shards of each array, None where unknown."""
+        if self.schema is None or self.num_frames is None:
+            return None
+        return -(-self.num_frames // self.schema.shard_frames)
+
+
+def read_layout(path: Path) -> Layout:
+    """Read all zarr.json files of the cache at `path`. Raises StoreError if there is no cache."""
+    try:
+        attributes = read_attributes(path)
+    except StoreError as error:
+        if not (path / RECORDS).is_dir():
+            raise  # nothing here speaks of a cache
+        return Layout(schema=None, num_frames=None, findings=[_unreadable(path, error)])
+    try:
+        schema, findings = _read_schema(attributes["vidlat"])
+    except StoreError as error:
+        return Layout(schema=None, num_frames=None, findings=[_unreadable(path, error)])
+    documents: dict[str, dict[str, Any]] = {}
+    for name in zarr_documents({}, schema, 0):
+        try:
+            documents[name] = read_document(path / name)
+        except StoreError as error:
+            findings.append((name, "description", _without(path, error)))
+    faults = {name: list(_faults(name, document, schema)) for name, document in documents.items()}
+    findings += [(name, "description", what) for name, wrong in faults.items() for what in wrong]
+    lengths = {name: length for name in documents if (length := _length(name, documents[name])) is not None}
+    findings += _uneven(lengths, schema)
+    if not any(faults.get(name) == [] for name in (ROOT, *(f"{array}/zarr.json" for array in ARRAYS))):
+        findings.append((ROOT, "description", "no array is as it says: no latents could be checked"))
+        return Layout(schema=None, num_frames=None, findings=findings)
+    own = [length for name, length in lengths.items() if name != ROOT] or list(lengths.values())
+    return Layout(schema=schema, num_frames=min(own, default=None), findings=findings)
+
+
+def _read_schema(attributes: dict[str, Any]) -> tuple[CacheSchema, list[tuple[str, str, str]]]:
+    """The schema and what is wrong with it; raises StoreError if latents cannot be read by it."""
+    try:
+        schema = CacheSchema.from_attributes(attributes)
+        lost = schema.to_attributes().keys() - attributes.keys()
+        return schema, [(ROOT, "description", f"has lost {name}; restore it") for name in sorted(lost)]
+    except StoreError as error:
+        if attributes.get("format_version") != FORMAT_VERSION or not isinstance(
+            attributes.get("settings"), dict
+        ):
+            raise
+        try:
+            cache_id = CacheSettings(**attributes["settings"]).cache_id
+            schema = CacheSchema.from_attributes(attributes | {"cache_id": cache_id})
+        except (TypeError, StoreError):
+            raise error from None
+        stack = schema.settings.stack
+        if not isinstance(stack, int) or stack < 1:
+            raise
+        return schema, [(ROOT, "description", str(error))]
+
+
+def _faults(name: str, document: dict[str, Any], schema: CacheSchema) -> Iterator[str]:
+    """How a zarr.json differs from what the description asks for, the length of the arrays aside."""
+    length = _length(name, document)
+    expected = zarr_documents({}, schema, length or 0)[name]
+    if name == ROOT and document.get("consolidated_metadata") is None:
+        yield "has lost its consolidated metadata, which other readers need; restore it"
+        return
+    for field, value in expected.items():
+        # Attributes are anybody's; the videos' and failures' groups hold no members Zarr knows.
+        if field != "attributes" and document.get(field) != value:
+            yield f"{field} is not as the description says: {_brief(document.get(field))}; restore it"
+
+
+def _uneven(lengths: dict[str, int], schema: CacheSchema) -> Iterator[tuple[str, str, str]]:
+    """Arrays that end elsewhere than the root says, or inside a shard."""
+    root = lengths.get(ROOT)
+    for name, length in lengths.items():
+        if length % schema.shard_frames:
+            what = f"ends at latent frame {length}, inside a shard of {schema.shard_frames}; restore it"
+            yield name, "description", what
+        elif root is not None and length < root:
+            yield name, "description", f"ends at latent frame {length}, before {root} as {ROOT} says"
+        elif root is not None and length > root:
+            what = f"ends at latent frame {length}, {ROOT} says {root}: the next encode completes the growth"
+            yield name, "leftover", what
+
+
+def _length(name: str, document: dict[str, Any]) -> int | None:
+    """Latent frames of an array by its zarr.json, or of `mean` by the root's; None for other files."""
+    try:
+        if name == ROOT:
+            document = document["consolidated_metadata"]["metadata"]["mean"]
+        length = document["shape"][1]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return length if isinstance(length, int) and length >= 0 else None
+
+
+def _unreadable(path: Path, error: StoreError) -> tuple[str, str, str]:
+    return ROOT, "description", f"{_without(path, error)}; no latents could be checked"
+
+
+def _without(path: Path, error: StoreError) -> str:
+    return str(error).removeprefix(f"{path}/").removeprefix(f"{path}: ")
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 200 else text[:200] + "..."
