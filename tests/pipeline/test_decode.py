@@ -1,6 +1,7 @@
 """Latents back to video, by the very VAE that made them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +68,23 @@ def test_folder_that_cannot_be_made_is_refused(cache, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match="give another --out"):
         list(decode_cache(cache, load_vae_of(cache.schema, device="cpu"), tmp_path / "out"))
+
+
+@pytest.mark.parametrize("video_id", ["../../x", "/x", "deep/../../x", ".."])
+def test_id_that_leads_out_of_the_folder_is_not_written(cache, video_id, tmp_path):
+    records = {video_id: cache.records()["a.mp4"], "deep/../a": cache.records()["a.mp4"]}
+    other = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows)
+    before = set(tmp_path.rglob("*"))
+    vae = load_vae_of(cache.schema, device="cpu")
+    out = tmp_path / "sub" / "out"
+    outcomes = dict(decode_cache(other, vae, out))
+    if video_id == "..":  # its file is called `...mp4`: odd, but inside
+        assert outcomes.pop(video_id).parent == out
+    else:
+        assert "would lie outside" in str(outcomes.pop(video_id))
+    assert list(outcomes) == ["deep/../a"]
+    outside = set(tmp_path.rglob("*")) - before - set(out.rglob("*"))
+    assert outside == {tmp_path / "sub", out}
 
 
 def test_other_weights_than_the_caches_are_refused(cache, small_vae):

@@ -187,3 +187,17 @@ def test_unreadable_file_named_like_a_video_stays_and_another_is_ignored(place):
     found = discover_videos(["v"])
     assert [source.video_id for source in found.sources] == ["a.mp4", "secret.mp4"]
     assert found.num_ignored == 1
+
+
+def test_folder_that_cannot_be_listed_is_refused(place, monkeypatch):
+    place("v/a.mp4", "v/locked/b.mp4")
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"locked: cannot be listed \(Permission denied\)"):
+        discover_videos(["v"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import torch
 
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
-from vidlat.errors import InputError, WeightsError
+from vidlat.errors import InputError, StoreError, VidlatError, WeightsError
 from vidlat.store.reader import LatentCache
 from vidlat.store.schema import CacheSchema
 from vidlat.types import FloatArray
-from vidlat.video.writer import write_video
+from vidlat.video.writer import prepare_folder, write_video
 
 
 def load_vae_of(
@@ -75,19 +76,28 @@ def to_gray_levels(frames: FloatArray) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(frames * 255), np.uint8)
 
 
-def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path]]:
-    """Write every cached video to `out/<video_id>.mp4` at its own frame count and rate; yields each one done.
+def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path | VidlatError]]:
+    """Write every cached video to `out/<video_id>.mp4` at its own frame count and rate.
 
-    Raises InputError where `out` cannot be written.
+    Yields each video's id with its file, or with the error for which there is none: one that cannot be
+    written, or whose latents are damaged, stops no other. Raises InputError where `out` cannot be written.
     """
+    prepare_folder(out)
     for video_id, record in cache.records().items():
-        path = out / f"{video_id}.mp4"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: cannot be made ({error.strerror}); give another --out"
-            ) from error
         frames = (to_gray_levels(frame) for frame in decode_video(cache, vae, video_id))
-        write_video(path, frames, record.fps)
-        yield video_id, path
+        try:
+            path = _path_below(out, video_id)
+            prepare_folder(path.parent)
+            write_video(path, frames, record.fps)
+        except (InputError, StoreError) as error:
+            yield video_id, error
+        else:
+            yield video_id, path
+
+
+def _path_below(out: Path, video_id: str) -> Path:
+    """Where a video is written; a cache from elsewhere must not choose a place outside `out`."""
+    name = Path(os.path.normpath(f"{video_id}.mp4"))
+    if name.is_absolute() or ".." in name.parts:
+        raise InputError(f"video {video_id!r}: its file would lie outside {out}; it is not written")
+    return out / name

@@ -28,7 +28,7 @@ def discover_videos(inputs: Sequence[str]) -> Discovery:
     A video's id is its POSIX path below the folder (or the pattern's fixed part) it was found in, extension
     kept, undecodable bytes %-escaped. A file that several inputs reach counts once, for the first of them.
     Hidden files are passed over.
-    Raises InputError for an input that is not there, two files of one id, or no video at all.
+    Raises InputError for an input that is not there or cannot be listed, two files of one id, or no video.
     """
     found: dict[str, VideoSource] = {}
     seen: set[Path] = set()
@@ -73,15 +73,20 @@ def _files(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
                 raise InputError(f"--input {pattern}: the pattern matches nothing")
             root = _fixed_part(pattern)
             for match in map(Path, matches):
-                yield from ((root, file) for file in ([match] if match.is_file() else _walk(match)))
+                yield from ((root, file) for file in (_walk(match) if match.is_dir() else [match]))
         else:
             raise InputError(f"--input {pattern}: no such file or folder")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    # A folder passed over in silence would be a data set that shrank in silence.
+    raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable")
 
 
 def _fixed_part(pattern: str) -> Path:
