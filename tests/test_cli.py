@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_videos_that_fail_are_named_with_their_reason_and_the_rest_goes_on(encod
     (folder / "broken.avi").unlink()
     code, out, _ = encode(folder, tmp_path / "l.zarr", "--retry-failed")
     assert code == 0
-    assert "1 videos" in out
+    assert "1 video," in out
     assert list(open_cache(tmp_path / "l.zarr").failures()) == ["broken.avi"]
 
 
@@ -351,3 +352,124 @@ def fresh_checksums(folder, vae):
             v.record.latent_crc32 for v in encode_batch(batch, prepared.job, scratch_parent=folder).videos
         }
     return checksums
+
+
+@pytest.mark.parametrize("name", ["scan[apical].mp4", "d[/fail].mp4", ":heart:.mp4", "line\nbreak.mp4"])
+def test_names_are_shown_as_they_are(name, encode, make_videos, tmp_path):
+    folder = make_videos(tmp_path / "v", {name: 4})
+    (folder / f"{name}.none.mp4").write_bytes(b"")
+    shown = name.replace("\n", "\\n")
+    code, out, _ = encode(folder, tmp_path / "l.zarr")
+    assert code == 3
+    assert f"{shown}.none.mp4" in out
+    assert f"1: {shown}.none.mp4" in vidlat("info", tmp_path / "l.zarr")[1]
+    code, out, _ = vidlat("evaluate", "--latents", tmp_path / "l.zarr", "--input", folder)
+    assert (code, shown in out) == (0, True)
+    code, out, _ = vidlat("decode", "--latents", tmp_path / "l.zarr", "--out", tmp_path / name)
+    assert code == 0
+    assert "1 video -> " in out
+
+
+def test_texts_of_a_table_stand_left_and_numbers_right(capsys, monkeypatch):
+    from vidlat.cli import display
+
+    monkeypatch.setattr(display.console, "width", 80)
+    display.print_table(
+        "t", ("name", "reason", "dB"), [("a", "b", "-"), ("long name", "long reason", "12.50")]
+    )
+    row = next(line for line in capsys.readouterr().out.splitlines() if " b " in line)
+    assert row == "│ a         │ b           │     - │"
+
+
+@pytest.mark.parametrize("size", [63, 2])
+def test_fit_vae_refuses_a_size_before_a_video_is_read(size, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("vidlat.video.reader.read_frames", None)
+    code, out, err = vidlat("fit-vae", "--input", videos, "--out", tmp_path / "v.safetensors", "--size", size)
+    assert (code, out) == (2, "")
+    assert f"size: got {size}; expected a multiple of 4" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fit-vae", "--input", "VIDEOS", "--out", "file/v.safetensors"],
+        ["evaluate", "--latents", "CACHE", "--input", "VIDEOS", "--json", "file/q.json"],
+        ["evaluate", "--latents", "CACHE", "--input", "VIDEOS", "--json", "."],
+        ["decode", "--latents", "CACHE", "--out", "file/d"],
+    ],
+    ids=" ".join,
+)
+def test_results_that_cannot_be_written_are_refused_before_the_work(
+    command, cache, videos, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    for name in ("vidlat.video.reader.read_frames", "vidlat.encode.vae.FrozenVAE.decode"):
+        monkeypatch.setattr(name, None)
+    names = {"VIDEOS": str(videos), "CACHE": str(cache)}
+    code, out, err = vidlat(*(names.get(argument, argument) for argument in command))
+    assert (code, out) == (1, "")
+    assert is_one_clear_line(err)
+    assert re.search(r"give another --(out|json)", err)
+
+
+def test_fit_vae_counts_only_videos_that_gave_stacks(make_videos, tmp_path):
+    folder = make_videos(tmp_path / "v", {"good.mp4": 8, "short.mp4": 3})
+    (folder / "empty.mp4").write_bytes(b"")
+    flags = ("--size", 16, "--steps", 1, "--batch", 1, "--device", "cpu")
+    code, out, _ = vidlat("fit-vae", "--input", folder, "--out", tmp_path / "new" / "v.safetensors", *flags)
+    assert code == 0
+    assert "2 stacks of 4 frames from 1 video\n" in out
+
+
+def test_what_is_refused_opens_no_progress_bar(cache, videos, tmp_path):
+    for command in (
+        ["sample", "--run", tmp_path, "--out", tmp_path / "s"],
+        ["evaluate", "--latents", cache, "--input", videos / "deep"],
+    ):
+        code, out, err = vidlat(*command)
+        assert (code, out) == (1, "")
+        assert is_one_clear_line(err)
+
+
+def test_video_that_cannot_be_written_is_reported_and_the_rest_goes_on(encode, make_videos, tmp_path):
+    longest, too_long = "a" * 247 + ".mp4", "b" * 248 + ".mp4"
+    folder = make_videos(tmp_path / "v", {longest: 4, too_long: 4, "c.mp4": 4})
+    assert encode(folder, tmp_path / "l.zarr")[0] == 0
+    code, out, _ = vidlat("decode", "--latents", tmp_path / "l.zarr", "--out", tmp_path / "d")
+    assert code == 3
+    assert "2 videos -> " in out
+    assert "1 video failed" in out
+    assert "File name too long" in " ".join(out.split())
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == [f"{longest}.mp4", "c.mp4.mp4"]
+
+
+def test_warnings_of_new_videos_are_shown_after_the_run(encode, make_videos, tmp_path, monkeypatch):
+    from vidlat.pipeline import run
+
+    def run_encode(*arguments):
+        for event in real(*arguments):
+            yield replace(event, records=[warned(record) for record in event.records])
+
+    real = run.run_encode
+    monkeypatch.setattr(run, "run_encode", run_encode)
+    folder = make_videos(tmp_path / "v", {"a.mp4": 4, "[b].mp4": 12})
+    code, out, _ = encode(folder, tmp_path / "l.zarr")
+    assert code == 0
+    assert re.search(r"^1 warning\s*$", out, re.MULTILINE)
+    assert re.search(r"\[b\]\.mp4\W+1 of 12 frames are damaged", out)
+
+
+def test_info_names_videos_with_warnings_and_counts_used_latent_frames_first(cache, monkeypatch):
+    records = {name: warned(record) for name, record in open_cache(cache).records().items()}
+    monkeypatch.setattr("vidlat.store.reader.LatentCache.records", lambda self: records)
+    _, out, _ = vidlat("info", cache)
+    assert "with warnings  1: deep/c.mp4\n" in out
+    num_used = sum(-(-length // 4) for length in LENGTHS.values())
+    assert re.search(rf"latent frames  {num_used} used, .*; \d+ reserved, empty space takes no disk", out)
+
+
+def warned(record):
+    """The record, of a longer video with a warning."""
+    long = record.num_frames > 9
+    return replace(record, warnings=(f"1 of {record.num_frames} frames are damaged",) if long else ())

@@ -13,7 +13,7 @@ from vidlat.encode.device import resolve_device
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import FrozenVAE, check_stack, load_vae
 from vidlat.encode.weights_file import NETWORK_METADATA_KEY, hash_weights, write_weights
-from vidlat.errors import DeviceError, ShapeError, WeightsError
+from vidlat.errors import DeviceError, EncodeError, ShapeError, WeightsError
 
 PUBLISHED_TENSORS = json.loads((Path(__file__).parent / "maisi_checkpoint_tensors.json").read_text())
 
@@ -109,6 +109,7 @@ def test_a_file_that_is_no_weights_is_refused_in_one_line(tmp_path, name, conten
     with pytest.raises(WeightsError, match="cannot be read as weights") as refusal:
         load_vae(tmp_path / name)
     assert "\n" not in str(refusal.value)
+    assert "weights_only=False" not in str(refusal.value)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
@@ -223,3 +224,53 @@ def test_a_gpu_that_is_not_there_is_refused():
     assert resolve_device("auto") == "cpu"
     with pytest.raises(DeviceError, match="no usable GPU"):
         resolve_device("cuda")
+
+
+@pytest.mark.parametrize("device", ["foo", "mps", "cuda:", "cuda:x", "cuda:01", "cudax", "cpu:0", ""])
+def test_only_cpu_and_cuda_are_devices(device):
+    with pytest.raises(DeviceError, match=r"expected cpu, cuda, cuda:N or auto"):
+        resolve_device(device)
+
+
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [resolve_device(name) for name in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
+    with pytest.raises(DeviceError, match="last GPU is cuda:1"):
+        resolve_device("cuda:2")
+
+
+def test_a_call_runs_without_tf32_and_leaves_the_setting_as_it_was(monkeypatch):
+    def settings():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    vae, seen = small_vae(), []
+    real = vae._network.encode
+    monkeypatch.setattr(vae._network, "encode", lambda part: seen.append(settings()) or real(part))
+    before = settings()
+    vae.encode(torch.rand(1, 1, 4, 8, 8))
+    assert seen == [(False, False)]
+    assert settings() == before
+    assert before[0]  # PyTorch's default
+
+
+@pytest.mark.parametrize("allocate", [lambda _: torch.empty(10**15), lambda _: out_of_gpu_memory()])
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_memory_that_does_not_suffice_ends_in_one_line(allocate, direction, monkeypatch):
+    vae = small_vae()
+    monkeypatch.setattr(vae._network, direction, allocate)
+    shape = (1, 1, 4, 8, 8) if direction == "encode" else (1, 4, 1, 2, 2)
+    with pytest.raises(EncodeError, match=r"not enough memory on cpu for \d+ stacks of [\dx]+; ") as refusal:
+        vae.encode(torch.rand(shape)) if direction == "encode" else vae.decode(torch.rand(shape), 4)
+    assert "\n" not in str(refusal.value)
+
+
+def out_of_gpu_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
+
+
+def test_other_errors_of_the_network_are_not_taken_for_lack_of_memory(monkeypatch):
+    vae = small_vae()
+    monkeypatch.setattr(vae._network, "encode", lambda _: torch.zeros(2) + torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        vae.encode(torch.rand(1, 1, 4, 8, 8))

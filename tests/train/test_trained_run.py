@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,21 +160,29 @@ def test_a_start_that_got_no_checkpoint_is_replaced(make_trainer, tmp_path):
 @pytest.mark.parametrize("resume", [False, True])
 def test_two_trainers_in_one_folder_are_refused(make_trainer, resume):
     first = make_trainer()
-    with pytest.raises(TrainError, match="another process trains in .*run"):
+    with pytest.raises(TrainError, match=r"another process trains in .*run"):
         make_trainer(resume=resume)
     assert len(list(first.steps())) == 6
     first.close()
     make_trainer(resume=True)
 
 
+HOLDS = """
+import sys
+from pathlib import Path
+from vidlat.train.run import hold_run
+held = hold_run(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_a_trainer_of_another_process_is_refused(make_trainer, tmp_path):
     make_trainer()
-    hold = "import sys, pathlib; from vidlat.train.run import hold_run; held = hold_run(pathlib.Path(sys.argv[1]))"
-    code = hold + "; print('held', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / "run")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(TrainError, match="another process trains in .*run"):
+        with pytest.raises(TrainError, match=r"another process trains in .*run"):
             make_trainer(resume=True)
         other.kill()
     make_trainer(resume=True)

@@ -514,7 +514,12 @@ def test_deflated_patient_data_is_not_kept(tmp_path, monkeypatch):
     dataset.save_as(tmp_path / "a.dcm")
     assert "PatientName" in pydicom.dcmread(tmp_path / "a.dcm")
     parsed = []
-    monkeypatch.setattr(dicom, "dcmread", lambda *a, **k: parsed.append(pydicom.dcmread(*a, **k)) or parsed[-1])
+
+    def recording(*args, **kwargs):
+        parsed.append(pydicom.dcmread(*args, **kwargs))
+        return parsed[-1]
+
+    monkeypatch.setattr(dicom, "dcmread", recording)
     assert len(read(tmp_path / "a.dcm")) == 1
     assert len(parsed) == 2
     assert "PixelData" in parsed[1]

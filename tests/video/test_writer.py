@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vidlat.errors import DecodeError, ShapeError
+from vidlat.errors import DecodeError, InputError, ShapeError
 from vidlat.video.phantom import make_phantom
-from vidlat.video.writer import DEFAULT_FPS, write_video
+from vidlat.video.writer import DEFAULT_FPS, prepare_file, prepare_folder, write_video
 
 
 def decode(path):
@@ -145,3 +145,24 @@ def test_frames_that_make_no_video_are_refused_and_leave_nothing(tmp_path, frame
     with pytest.raises(ShapeError, match=message):
         write_video(tmp_path / "a.mp4", iter(frames), 25)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    frames = np.zeros((3, 16, 16), np.uint8)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "missing" / "a.mp4", tmp_path / "file" / "a.mp4", tmp_path / ("a" * 256)):
+        with pytest.raises(InputError, match=r"cannot be written \(") as refusal:
+            write_video(path, frames, 25)
+        assert str(path) in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    write_video(tmp_path / f"{'a' * 251}.mp4", frames, 25)
+
+
+def test_a_folder_is_made_and_tried(tmp_path):
+    prepare_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    with pytest.raises(InputError, match="is a folder; give another --json"):
+        prepare_file(tmp_path / "a", "--json")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="give another --out"):
+        prepare_file(tmp_path / "file" / "x.json")

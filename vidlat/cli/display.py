@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
+from rich.text import Text
 
-console = Console()
+# Names and paths are shown as they are: `scan[apical].mp4` is no markup, `:heart:` no picture.
+console = Console(markup=False, highlight=False, emoji=False)
 if not console.is_terminal:
     console.width = 160  # a log file has no edge to wrap at
 
@@ -20,12 +22,31 @@ SECONDS_BETWEEN_LINES = 30
 
 
 class _Progress(Progress):
-    """A moving bar in a terminal; in a log file, a line now and then."""
+    """A moving bar in a terminal; in a log file, a line now and then.
+
+    Shown from its first advance on: what is refused before any work leaves no empty bar.
+    """
 
     _last_line = 0.0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def stop(self) -> None:
+        if self.live.is_started:
+            super().stop()
+
+    def advance(self, *args: Any, **fields: Any) -> None:
+        super().advance(*args, **fields)
+        self._show()
+
     def update(self, *args: Any, **fields: Any) -> None:
         super().update(*args, **fields)
+        self._show()
+
+    def _show(self) -> None:
+        if not self.live.is_started:
+            self.start()
         if not console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             console.print(self.get_renderable())
@@ -34,10 +55,10 @@ class _Progress(Progress):
 def progress_bar(*columns: str) -> Progress:
     """A bar with count, the given `{task.fields[...]}` texts, time spent and time left."""
     return _Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        *(TextColumn(column) for column in columns),
+        *(TextColumn(column, markup=False) for column in columns),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeLeftColumn(),
@@ -46,13 +67,25 @@ def progress_bar(*columns: str) -> Progress:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of text under column names."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """Print rows of text under column names; columns of numbers stand to the right."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    table = Table(title=Text(printable(title)), title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
+        numeric = bool(cells) and all(_is_number(row[number]) for row in cells)
+        table.add_column(Text(column), overflow="fold", justify="right" if numeric else "left")
+    for row in cells:
+        table.add_row(*map(Text, row))
     console.print(table)
+
+
+def printable(text: str) -> str:
+    """A name on one line: newlines, control codes and broken letters as Python writes them in a string."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def format_count(number: int, noun: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def format_bytes(num_bytes: float) -> str:
@@ -69,3 +102,13 @@ def format_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _is_number(cell: str) -> bool:
+    if cell == "-":  # no figure
+        return True
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

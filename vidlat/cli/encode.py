@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidlat.cli.options import build_config, config_options
+from vidlat.cli.options import EXIT_SOME_FAILED, build_config, config_options
 from vidlat.config import EncodeConfig
 from vidlat.errors import InputError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vidlat.pipeline.prepare import PreparedEncode
     from vidlat.types import FailureRecord
 
-EXIT_SOME_FAILED = 3
+MOST_WARNINGS_SHOWN = 20
 
 
 @click.command()
@@ -55,7 +55,11 @@ def encode(
     if prepared.plan.num_videos:
         failures += _run(prepared, config, out)
     else:
-        click.echo(f"Nothing to do: {prepared.plan.num_done} videos are in {out} already.")
+        from vidlat.cli.display import console, format_count
+
+        is_there = "is" if prepared.plan.num_done == 1 else "are"
+        count = format_count(prepared.plan.num_done, "video")
+        console.print(f"Nothing to do: {count} {is_there} in {out} already.", soft_wrap=True)
     if failures:
         _print_failures(failures, len(prepared.plan.known_failures))
         if len(failures) == prepared.plan.num_sources:
@@ -64,25 +68,28 @@ def encode(
 
 
 def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[FailureRecord]:
-    from vidlat.cli.display import console, format_seconds, progress_bar
+    from vidlat.cli.display import console, format_count, format_seconds, progress_bar
     from vidlat.pipeline.run import connect, run_encode
 
     plan = prepared.plan
     console.print(
-        f"{plan.num_videos} videos to encode, {plan.num_done} done already, "
+        f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} done already, "
         f"{prepared.num_ignored} other files ignored; VAE {config.vae} in {prepared.job.precision}, "
         f"{config.scheduler or f'{prepared.num_workers} processes'}"
     )
     failures: list[FailureRecord] = []
+    warnings: list[tuple[str, str]] = []
     num_done = num_frames = num_safe_frames = 0
     with progress_bar("{task.fields[frames]} frames", "{task.fields[rate]:.1f} frames/s") as progress:
         task = progress.add_task("starting", total=plan.num_videos, frames=0, rate=0.0)
+        progress.start()
         try:
             with connect(config.scheduler, prepared.num_workers) as client:
                 began = time.monotonic()
                 progress.update(task, description="encoding")
                 for event in run_encode(plan, prepared.job, out, client):
                     failures += event.failures
+                    warnings += [(r.video_id, warning) for r in event.records for warning in r.warnings]
                     num_done += len(event.records)
                     num_safe_frames += sum(record.num_frames for record in event.records)
                     num_frames += event.num_frames
@@ -95,13 +102,24 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
                 f"{num_done} videos were finished and are safe; the same command goes on from there."
             )
             raise
-    console.print(f"{num_done} videos, {num_safe_frames} frames in {format_seconds(seconds)} -> {out}")
+    count = f"{format_count(num_done, 'video')}, {format_count(num_safe_frames, 'frame')}"
+    console.print(f"{count} in {format_seconds(seconds)} -> {out}")
+    if warnings:
+        _print_warnings(warnings)
     return failures
 
 
+def _print_warnings(warnings: list[tuple[str, str]]) -> None:
+    from vidlat.cli.display import format_count, print_table
+
+    first = f", the first {MOST_WARNINGS_SHOWN}" if len(warnings) > MOST_WARNINGS_SHOWN else ""
+    title = format_count(len(warnings), "warning") + first
+    print_table(title, ("video", "warning"), warnings[:MOST_WARNINGS_SHOWN])
+
+
 def _print_failures(failures: list[FailureRecord], num_known: int) -> None:
-    from vidlat.cli.display import print_table
+    from vidlat.cli.display import format_count, print_table
 
     known = f", {num_known} of them known from before (--retry-failed tries again)" if num_known else ""
     rows = [(failure.video_id, failure.kind, failure.reason) for failure in failures]
-    print_table(f"{len(failures)} videos failed{known}", ("video", "kind", "reason"), rows)
+    print_table(f"{format_count(len(failures), 'video')} failed{known}", ("video", "kind", "reason"), rows)

@@ -32,19 +32,22 @@ def evaluate(
     Example:
       vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
     """
-    from vidlat.cli.display import console, progress_bar
+    from vidlat.cli.display import console, printable, progress_bar
     from vidlat.evaluate.reconstruction import evaluate_cache
     from vidlat.pipeline.decode import load_vae_of
     from vidlat.pipeline.discover import discover_videos
     from vidlat.store.reader import open_cache
+    from vidlat.video.writer import prepare_file
 
     cache = open_cache(latents)
     sources = discover_videos(inputs).sources
     frozen = load_vae_of(cache.schema, vae=vae, device=device)
+    if json_file:
+        prepare_file(json_file, "--json")
     with progress_bar("{task.fields[name]}") as progress:
         task = progress.add_task("comparing", total=2 * len(cache), name="")
         evaluation = evaluate_cache(
-            cache, frozen, sources, lambda name: progress.update(task, advance=1, name=name)
+            cache, frozen, sources, lambda name: progress.update(task, advance=1, name=printable(name))
         )
     _print(evaluation)
     if json_file:
@@ -53,7 +56,7 @@ def evaluate(
 
 
 def _print(evaluation: Evaluation) -> None:
-    from vidlat.cli.display import console, print_table
+    from vidlat.cli.display import console, format_count, print_table, printable
 
     columns = ("video", "frames", "MSE", "PSNR dB", "SSIM", "average dB", "PCA dB")
     rows = [
@@ -78,7 +81,8 @@ def _print(evaluation: Evaluation) -> None:
     for criterion, holds in evaluation.summaries["vae"].criteria.items():
         console.print(f"{criterion}: {'holds' if holds else 'does not hold'}")
     if missing := evaluation.without_source:
-        console.print(f"{len(missing)} cached videos are not among --input: {', '.join(missing[:5])}")
+        count = format_count(len(missing), "cached video")
+        console.print(f"not among --input: {count}: {', '.join(map(printable, missing[:5]))}")
 
 
 def _psnr(quality: VideoQuality | None) -> str:

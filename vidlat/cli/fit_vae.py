@@ -29,19 +29,22 @@ def fit_vae(inputs: tuple[str, ...], out: Path, config_file: Path | None, **flag
       vidlat encode --input videos/ --out latents.zarr --vae vae.safetensors --size 128
     """
     config = build_config(FitVAEConfig, "fit-vae", config_file, flags)
-    from vidlat.cli.display import console, progress_bar
+    from vidlat.cli.display import console, format_count, printable, progress_bar
     from vidlat.encode.weights import resolve_weights
     from vidlat.errors import ConfigError, DecodeError
     from vidlat.pipeline.discover import discover_videos
-    from vidlat.train.vae_fitting import StackCollection
+    from vidlat.train.vae_fitting import StackCollection, check_fit
     from vidlat.train.vae_fitting import fit_vae as fit
     from vidlat.video.preprocess import preprocess_frame
     from vidlat.video.reader import read_frames
+    from vidlat.video.writer import prepare_file
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: weights are written as .safetensors; give such a name")
     init = resolve_weights(config.init) if config.init else None
+    check_fit(config, init)
     sources = discover_videos(inputs).sources
+    prepare_file(out)
     stacks = StackCollection(config)
     with progress_bar() as progress:
         for source in progress.track(sources, description="reading"):
@@ -49,8 +52,9 @@ def fit_vae(inputs: tuple[str, ...], out: Path, config_file: Path | None, **flag
                 frames = read_frames(source.path)
                 stacks.add_video(preprocess_frame(frame, config.size, config.fit) for frame in frames)
             except DecodeError as error:
-                console.print(f"{source.video_id}: {error}; left out")
-    console.print(f"{len(stacks)} stacks of {config.stack} frames from {len(sources)} videos")
+                console.print(f"{printable(source.video_id)}: {error}; left out")
+    count = f"{format_count(len(stacks), 'stack')} of {format_count(config.stack, 'frame')}"
+    console.print(f"{count} from {format_count(stacks.num_videos, 'video')}")
     shown = "PSNR {task.fields[psnr]:.2f} dB"
     with progress_bar(shown) as progress:
         task = progress.add_task("fitting", total=config.steps, psnr=0.0)

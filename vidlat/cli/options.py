@@ -12,6 +12,9 @@ import click
 
 from vidlat.config import Config, load_yaml
 
+EXIT_SOME_FAILED = 3
+"""What ends a command that did all but some of the videos."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 ConfigType = TypeVar("ConfigType", bound=Config)
 

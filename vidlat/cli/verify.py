@@ -49,7 +49,7 @@ def verify(ctx: click.Context, latents: Path, as_json: bool) -> None:
 
 def _watched(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
     """The problems and the number of videos read, a bar moving meanwhile if it is to be shown."""
-    from vidlat.cli.display import progress_bar
+    from vidlat.cli.display import printable, progress_bar
     from vidlat.store.verify import verify_cache
 
     num_read = 0
@@ -60,24 +60,17 @@ def _watched(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
             nonlocal num_read
             num_read += 1
             if progress and task is not None:
-                progress.update(task, completed=num_read, total=num_videos, name=_plain(video_id))
+                progress.update(task, completed=num_read, total=num_videos, name=printable(video_id))
 
         return list(verify_cache(latents, on_video)), num_read
 
 
 def _print(problems: list[Problem], num_videos: int, num_hole_frames: int) -> None:
-    from vidlat.cli.display import console, print_table
+    from vidlat.cli.display import console, format_count, print_table
 
     if problems:
-        rows = [tuple(map(_plain, (p.where, p.kind, p.what))) for p in problems]
+        rows = [(p.where, p.kind, p.what) for p in problems]
         print_table("Problems", ("where", "kind", "what"), rows)
-    verdict = f"{len(problems)} problems" if problems else "no problem"
+    verdict = format_count(len(problems), "problem") if problems else "no problem"
     holes = f"{num_hole_frames} latent frames belong to no video"
-    console.print(f"{num_videos} videos read: {verdict} ({holes})", highlight=False)
-
-
-def _plain(text: str) -> str:
-    """A name such as `[b]` is no markup."""
-    from rich.markup import escape
-
-    return escape(text)
+    console.print(f"{format_count(num_videos, 'video')} read: {verdict} ({holes})")

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from vidlat.errors import DeviceError
 
 
 def resolve_device(device: str) -> str:
-    """`auto` is a GPU where there is one; raises DeviceError where a GPU is asked for and absent."""
+    """cpu, cuda or cuda:N; `auto` is a GPU where there is one.
+
+    Raises DeviceError for any other name and for a GPU that is not there.
+    """
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if num_gpus else "cpu"
+    if device == "cpu":
+        return device
+    name = re.fullmatch(r"cuda(?::(0|[1-9][0-9]*))?", device)
+    if name is None:
+        raise DeviceError(f"device {device!r}: expected cpu, cuda, cuda:N or auto")
+    if not num_gpus:
         raise DeviceError(f"device {device}: no usable GPU on this machine; use --device cpu")
+    if int(name[1] or 0) >= num_gpus:
+        raise DeviceError(f"device {device}: this machine's last GPU is cuda:{num_gpus - 1}")
     return device
 
 

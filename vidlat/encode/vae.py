@@ -6,6 +6,8 @@ height and width; N stacks, S frames of a stack.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers, compression_of
 from vidlat.encode.stacking import stack_frames, unstack_frames
 from vidlat.encode.weights_file import hash_weights, load_strictly, read_weights
-from vidlat.errors import ShapeError
+from vidlat.errors import EncodeError, ShapeError
 
 
 class FrozenVAE:
@@ -78,20 +80,30 @@ class FrozenVAE:
         return frames[:, :, :num_frames]
 
     def encode_stacks(self, stacks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, 1, S, H, W) to mean and std (N, L, S / compression, h, w), any N >= 1."""
+        """(N, 1, S, H, W) to mean and std (N, L, S / compression, h, w), any N >= 1.
+
+        Raises EncodeError where the memory does not suffice.
+        """
         height, width = stacks.shape[-2:]
         if height % self.compression or width % self.compression:
             raise ShapeError(
                 f"frames of {height}x{width}: the VAE compresses {self.compression} times, "
                 f"so both must be multiples of {self.compression}"
             )
-        answers = [self._network_call(self._network.encode, part) for part in self._calls(stacks)]
+        answers = [
+            self._network_call(self._network.encode, part, "lower --batch or --size")
+            for part in self._calls(stacks)
+        ]
         mean = torch.cat([mean for mean, _ in answers])[: len(stacks)]
         return mean, torch.cat([std for _, std in answers])[: len(stacks)]
 
     def decode_stacks(self, latents: torch.Tensor) -> torch.Tensor:
-        """(N, L, S / compression, h, w) to frames (N, 1, S, H, W), any N >= 1."""
-        answers = [self._network_call(self._network.decode, part) for part in self._calls(latents)]
+        """(N, L, S / compression, h, w) to frames (N, 1, S, H, W), any N >= 1.
+
+        Raises EncodeError where the memory does not suffice.
+        """
+        advice = "free some, or use another --device"
+        answers = [self._network_call(self._network.decode, part, advice) for part in self._calls(latents)]
         return torch.cat(answers)[: len(latents)]
 
     def _calls(self, stacks: torch.Tensor) -> list[torch.Tensor]:
@@ -101,12 +113,39 @@ class FrozenVAE:
             stacks = torch.cat([stacks, stacks[-1:].expand(missing, -1, -1, -1, -1)])
         return list(torch.split(stacks, self.batch))
 
-    def _network_call(self, function: Any, part: torch.Tensor) -> Any:
-        part = part.to(self.device, torch.float32)
-        half = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            answer = function(part)
+    def _network_call(self, function: Any, part: torch.Tensor, advice: str) -> Any:
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        try:
+            with torch.inference_mode(), _without_tf32(), half:
+                answer = function(part.to(self.device, torch.float32))
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            num_stacks, *shape = part.shape
+            raise EncodeError(
+                f"not enough memory on {self.device} for {num_stacks} stacks of "
+                f"{'x'.join(map(str, shape))}; {advice}"
+            ) from error
         return tuple(a.float() for a in answer) if isinstance(answer, tuple) else answer.float()
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """float32 that is float32: by default cuDNN rounds to the 10 bits of TF32 on a GPU.
+
+    A cache's identity covers the precision and not the device, so latents must agree across devices.
+    """
+    convolution, product = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolution, product
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """On a CPU PyTorch has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def check_stack(stack: int, compression: int) -> int:

@@ -86,4 +86,7 @@ def _shorten(names: list[str], most: int = 8) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        # PyTorch's own text advises to load it unsafely.
+        return "it is no PyTorch weights file, or holds more than tensors"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

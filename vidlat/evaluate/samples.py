@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidlat.errors import InputError
 from vidlat.evaluate.contact_sheet import contact_sheet
 from vidlat.pipeline.decode import decode_latents, load_vae_of, to_gray_levels
 from vidlat.train.run import load_run
 from vidlat.train.sampler import sample_latents
-from vidlat.video.writer import write_video
+from vidlat.video.writer import prepare_folder, write_video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +35,13 @@ def write_samples(
     """Draw one sample a seed, decode them, and write `sample-<seed>.mp4` and `contact_sheet.png`.
 
     The videos are as long as the training clips and play at their median rate.
-    Raises TrainError for a folder without a usable run, WeightsError where its VAE cannot be found.
+    Raises TrainError for a folder without a usable run, WeightsError where its VAE cannot be found,
+    InputError where `out` cannot be written.
     """
     trained = load_run(run_dir)
     run = trained.run
     frozen = load_vae_of(run.schema, vae=vae, device=device)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}); give another --out") from error
+    prepare_folder(out)
     latents = sample_latents(
         trained.model.to(frozen.device),
         objective=run.config.objective,

@@ -56,10 +56,9 @@ def create_cache(path: Path, schema: CacheSchema) -> None:
         building.rename(path)
         sync_folder(path.parent)
     except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
         if not _is_cache_of(path, schema):
             raise StoreError(f"{path}: cannot make a cache here ({error}); give another --out") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     _remove_other_builds(path)
 
 

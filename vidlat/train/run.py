@@ -144,7 +144,7 @@ def hold_run(run_dir: Path) -> ExitStack:
         run_dir.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked(run_dir / "lock", wait=False))
     except BlockingIOError as error:
-        raise TrainError(f"another process trains in {run_dir}: wait for it, or give another --out") from error
+        raise TrainError(f"another process trains in {run_dir}: wait, or give another --out") from error
     except OSError as error:
         raise TrainError(f"{run_dir}: cannot hold a run ({error}); give another --out") from error
     return held
@@ -171,7 +171,8 @@ def start_run(run_dir: Path, run: Run) -> None:
 def resume_run(config: TrainConfig, cache: LatentCache, run_dir: Path) -> Run:
     """The run in a folder with the settings to go on with; `auto` precision means the run's own.
 
-    Writes nothing. Raises TrainError naming what differs: settings other than `MAY_CHANGE`, the cache, or a listed video.
+    Writes nothing. Raises TrainError naming what differs: settings other than `MAY_CHANGE`, the cache, or a
+    listed video.
     """
     run = read_run(run_dir)
     if config.precision == "auto":

@@ -67,7 +67,8 @@ class Trainer:
             self.run = resume_run(config, cache, run_dir)
         else:
             precision = resolve_precision(config.precision, self.device.type)
-            self.run = Run.plan(dataclasses.replace(config, precision=precision), cache)
+            resolved = TrainConfig.from_mapping(config.to_dict() | {"precision": precision})
+            self.run = Run.plan(resolved, cache)
         self.config, self.run_dir = self.run.config, run_dir
         self._lock = hold_run(run_dir)
         try:
@@ -240,8 +241,8 @@ class Trainer:
         if steps == planned:
             return ()
         return (
-            f"the run was to end at step {planned} and now ends at {steps}: from step {self.state.step + 1} its "
-            f"learning rate follows the cosine that falls to 0 at {steps}, not the one that it began with",
+            f"the run was to end at step {planned} and now ends at {steps}: from step {self.state.step + 1} "
+            f"its learning rate follows the cosine that falls to 0 at {steps}, not the one it began with",
         )
 
     def _require_finite(self, record: StepRecord, batch: Batch) -> None:

@@ -20,7 +20,7 @@ from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network, bypass_wrappers, compression_of
 from vidlat.encode.vae import check_stack
 from vidlat.encode.weights_file import load_strictly, read_weights, write_weights
-from vidlat.errors import TrainError
+from vidlat.errors import ConfigError, TrainError
 from vidlat.train.vae_start import BlockMoments, Components, start_from_components
 
 MSE_FLOOR = 1e-5
@@ -45,14 +45,20 @@ class StackCollection:
         self._random = np.random.default_rng(config.seed)
         self._stacks: list[npt.NDArray[np.uint8]] = []
         self._num_seen = 0
+        self.num_videos = 0
         self._moments = BlockMoments(0, np.zeros(64), np.zeros((64, 64)))
 
     def add_video(self, frames: Iterable[npt.NDArray[np.float32]]) -> None:
-        """Take a video's frames, each (size, size) in [0, 1]; those after the last whole stack are unused."""
+        """Take a video's frames, each (size, size) in [0, 1]; those after the last whole stack are unused.
+
+        `num_videos` counts the videos that gave a stack.
+        """
         pending: list[npt.NDArray[np.float32]] = []
+        num_seen_before = self._num_seen
         for frame in frames:
             pending.append(frame)
             if len(pending) == self._config.stack:
+                self.num_videos += self._num_seen == num_seen_before
                 self._add_stack(np.stack(pending))
                 pending.clear()
 
@@ -133,7 +139,25 @@ def fit_vae(
         )
 
 
+def check_fit(config: FitVAEConfig, init: Path | None) -> None:
+    """Find out before any video is read what would stop the fit.
+
+    Raises DeviceError for a device that is not there, WeightsError for an `init` that does not load,
+    ShapeError and ConfigError for a stack and a size that the network cannot take.
+    """
+    resolve_device(config.device)
+    _load(config, init)
+
+
 def _build(stacks: StackCollection, config: FitVAEConfig, init: Path | None) -> tuple[Any, dict[str, Any]]:
+    network, settings = _load(config, init)
+    network = bypass_wrappers(network)
+    if init is None:
+        start_from_components(network, stacks.components(settings["latent_channels"]))
+    return network, settings
+
+
+def _load(config: FitVAEConfig, init: Path | None) -> tuple[nn.Module, dict[str, Any]]:
     if init is not None:
         tensors, changes = read_weights(init)
         settings = {**MAISI_NETWORK, **changes}
@@ -142,10 +166,10 @@ def _build(stacks: StackCollection, config: FitVAEConfig, init: Path | None) -> 
     else:
         settings = TINY_NETWORK
         network = build_network(settings)
-    check_stack(config.stack, compression_of(network))
-    network = bypass_wrappers(network)
-    if init is None:
-        start_from_components(network, stacks.components(settings["latent_channels"]))
+    compression = compression_of(network)
+    check_stack(config.stack, compression)
+    if config.size % compression:
+        raise ConfigError(f"size: got {config.size}; expected a multiple of {compression} for this VAE")
     return network, settings
 
 

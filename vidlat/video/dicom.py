@@ -1,7 +1,7 @@
 """One-frame and multi-frame DICOM through pydicom, frame by frame. Only pixels, timing and size are kept.
 
-Gray of more than 8 bits fills [0, 1] from its VOI window, else from its 0th to 99.5th percentile over the file;
-CT from HOUNSFIELD_RANGE. One range serves all frames of a file, so that brightness does not flicker.
+Gray of more than 8 bits fills [0, 1] from its VOI window, else from its 0th to 99.5th percentile over the
+file; CT from HOUNSFIELD_RANGE. One range serves all frames of a file, so that brightness does not flicker.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vidlat.video.container import MAX_FRAME_PIXELS
 HOUNSFIELD_RANGE = (-1000.0, 1000.0)
 """CT values are cut to this range, the one MAISI was trained on."""
 TOP_PERCENTILE = 99.5
-"""What is brighter is white where no window is stated: the convention of MAISI for MR, which starts at the 0th."""
+"""What is brighter is white where no window is stated: MAISI scales MR from the 0th percentile to this."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _PALETTES = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
@@ -43,7 +43,7 @@ _TAGS = [
     *(f"{palette}Data" for palette in _PALETTES),
     *(f"Segmented{palette}Data" for palette in _PALETTES),
 ]
-_PIXEL_TAGS = [*_TAGS, "PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"]
+_DEFLATED_TAGS = [*_TAGS, "PlanarConfiguration", "PixelData"]
 _MAX_LEVELS = 65_536  # of a histogram: every value that 16 bits can hold
 _PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # the tag (7FE0,0010) in either byte order
 
@@ -56,11 +56,12 @@ def is_dicom(head: bytes) -> bool:
 def read_dicom(path: Path) -> Iterator[Frame]:
     """Yield every frame as gray: MONOCHROME1 inverted, colour as BT.601 luma.
 
-    Eight stored bits come as uint8, anything else as float32 in [0, 1]. More than 8 bits of gray are rescaled, then
-    cut to HOUNSFIELD_RANGE for CT, else to the window of the first frame (to the union of all windows where
-    every frame states its own), else to the percentiles of the file; to find them, it is decoded twice. Colour and
-    fewer bits keep the whole range of the stored bits. The time comes from FrameTime, FrameTimeVector,
-    CineRate or RecommendedDisplayFrameRate, the first that makes sense. Raises DecodeError.
+    Eight stored bits come as uint8, anything else as float32 in [0, 1]. More than 8 bits of gray are
+    rescaled, then cut to HOUNSFIELD_RANGE for CT, else to the window of the first frame (to the union of all
+    windows where every frame states its own), else to the percentiles of the file; what is not CT is decoded
+    twice for it. Colour and fewer bits keep the whole range of the stored bits. The time comes from
+    FrameTime, FrameTimeVector, CineRate or RecommendedDisplayFrameRate, the first that makes sense.
+    Raises DecodeError.
     """
     frames = _read(path)
     while (frame := _next(frames)) is not None:
@@ -129,7 +130,7 @@ def _iter_pixels(path: Path, header: Dataset) -> Iterator[npt.NDArray[Any]]:
         raise _missing_plugin(syntax, decoder.missing_dependencies)
     # pydicom 3.0 corrects the signs of JPEG 2000 in memory it may not write to, unless asked by index.
     indices = range(_num_frames(header)) if syntax in JPEG2000TransferSyntaxes else None
-    source = dcmread(path, specific_tags=list(_PIXEL_TAGS)) if syntax.is_deflated else path
+    source = dcmread(path, specific_tags=list(_DEFLATED_TAGS)) if syntax.is_deflated else path
     try:
         yield from iter_pixels(source, indices=indices)
     except RuntimeError as error:
@@ -150,7 +151,7 @@ def _missing_plugin(syntax: UID, missing_dependencies: list[str]) -> DecodeError
 def _to_gray(
     pixels: npt.NDArray[Any], header: Dataset, index: int, limits: tuple[float, float] | None
 ) -> npt.NDArray[Any]:
-    """One frame as gray; `limits` are the rescaled values that become 0 and 1, None for the stored bits' own."""
+    """One frame as gray; `limits` are the rescaled values that become 0 and 1, None for all stored bits."""
     inverted = header.PhotometricInterpretation == "MONOCHROME1"
     if limits is not None:
         unit = _to_unit(_rescaled(pixels, header, index), *limits)
@@ -175,9 +176,9 @@ def _to_unit(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[n
     if high <= low:
         return np.zeros(values.shape, np.float32)
     # In the type of the values: float32 would lose the last bits of a dose of 32.
-    dtype = values.dtype.type
-    unit: npt.NDArray[np.float32] = np.clip((values - dtype(low)) / dtype(high - low), 0, 1).astype(np.float32)
-    return unit
+    number = values.dtype.type
+    unit: npt.NDArray[Any] = np.clip((values - number(low)) / number(high - low), 0, 1)
+    return unit.astype(np.float32)
 
 
 def _limits(path: Path, header: Dataset) -> tuple[float, float] | None:
@@ -198,7 +199,8 @@ def _limits(path: Path, header: Dataset) -> tuple[float, float] | None:
 def _histogram(path: Path, header: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """The rescaled values of all frames, ascending, and how often each occurs.
 
-    Exact up to _MAX_LEVELS distinct values, thus for 16 bits; beyond, values fall to multiples of a power of two.
+    Exact up to _MAX_LEVELS distinct values, as of 16 bits in one scale; beyond, values are rounded down to
+    multiples of a power of two.
     """
     values, counts, step = np.empty(0), np.empty(0, np.int64), 0.0
     for index, pixels in enumerate(_iter_pixels(path, header)):
@@ -229,7 +231,7 @@ def _percentile(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], 
 
 
 def _window(header: Dataset, lowest: float, highest: float) -> tuple[float, float] | None:
-    """The first window that overlaps the values: the frames' own, that of all frames, the file's; else None."""
+    """The first window that overlaps the values: the frames' own, the shared one, the file's; else None."""
     frames = header.get("PerFrameFunctionalGroupsSequence", [])
     own = [next(iter(_group_windows(frame)), None) for frame in frames]
     stated = [window for window in own if window is not None]
@@ -237,9 +239,8 @@ def _window(header: Dataset, lowest: float, highest: float) -> tuple[float, floa
         first = [(min(low for low, _ in stated), max(high for _, high in stated))]
     else:
         first = [window for window in own[:1] if window is not None]
-    shared = [
-        window for group in header.get("SharedFunctionalGroupsSequence", []) for window in _group_windows(group)
-    ]
+    groups = header.get("SharedFunctionalGroupsSequence", [])
+    shared = [window for group in groups for window in _group_windows(group)]
     candidates = [*first, *shared, *_windows(header)]
     return next(((low, high) for low, high in candidates if low < highest and high > lowest), None)
 
@@ -254,9 +255,7 @@ def _windows(dataset: Dataset) -> list[tuple[float, float]]:
     pairs = zip(_numbers(dataset, "WindowCenter"), _numbers(dataset, "WindowWidth"), strict=False)
     if function == "LINEAR":
         # A width of 1 is a threshold, which leaves no gray.
-        return [
-            (center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2) for center, width in pairs if width > 1
-        ]
+        return [(center - width / 2, center + width / 2 - 1) for center, width in pairs if width > 1]
     if function == "LINEAR_EXACT":
         return [(center - width / 2, center + width / 2) for center, width in pairs if width > 0]
     return []  # SIGMOID has no black and white
@@ -264,9 +263,10 @@ def _windows(dataset: Dataset) -> list[tuple[float, float]]:
 
 def _rescaled(pixels: npt.NDArray[Any], header: Dataset, index: int) -> npt.NDArray[Any]:
     """Stored values of a frame in units of its modality: 16 bits of CT fit float32, others need not."""
-    dtype = np.float32 if header.get("Modality") == "CT" else np.float64
+    number: Any = np.float32 if header.get("Modality") == "CT" else np.float64
     slope, intercept = _rescale(header, index)
-    return pixels.astype(dtype) * dtype(slope) + dtype(intercept)
+    rescaled: npt.NDArray[Any] = pixels.astype(number) * number(slope) + number(intercept)
+    return rescaled
 
 
 def _rescale(header: Dataset, index: int) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace
 
-from vidlat.errors import ShapeError
+from vidlat.errors import InputError, ShapeError
 
 DEFAULT_FPS = 25
 """Frame rate of a video whose source states none."""
@@ -27,16 +28,39 @@ def write_video(path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float 
     Limited-range yuv420p, tagged so: decoded to gray, every pixel comes back within 8 levels of 255, 1 on
     the mean. An odd side grows by one pixel that repeats the edge. The rate is constant; 0, nan and inf
     become DEFAULT_FPS. The file appears whole or not at all. Raises ShapeError for no frame, and for one
-    that is not (H, W) uint8 like the first.
+    that is not (H, W) uint8 like the first; InputError where the file cannot be written.
     """
-    # The process id keeps two writers apart; the suffix keeps the draft out of every folder scan.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # The process id keeps two writers apart; the suffix keeps the draft out of every folder scan. The name
+    # of the video is not in it: that may be as long as names can be.
+    draft = path.with_name(f".{os.getpid()}.partial")
     try:
-        num_frames = _write(draft, frames, _rate(fps))
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        try:
+            num_frames = _write(draft, frames, _rate(fps))
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except (OSError, av.FFmpegError) as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     return num_frames
+
+
+def prepare_folder(folder: Path, flag: str = "--out") -> None:
+    """Make a folder for results and try to write in it, before the work that would be lost.
+
+    Raises InputError, which advises another `flag`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another {flag}") from error
+
+
+def prepare_file(path: Path, flag: str = "--out") -> None:
+    """As `prepare_folder`, for the folder of one file; also refuses a path that is a folder itself."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give another {flag}")
+    prepare_folder(path.parent, flag)
 
 
 def _write(draft: Path, frames: Iterable[npt.NDArray[np.uint8]], rate: Fraction) -> int:

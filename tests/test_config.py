@@ -1,0 +1,88 @@
+import math
+
+import pytest
+
+from vidlat.config import EncodeConfig, FitVAEConfig, TrainConfig, load_yaml
+from vidlat.errors import ConfigError
+
+FLOATS = [
+    (TrainConfig, "learning_rate"),
+    (TrainConfig, "weight_decay"),
+    (TrainConfig, "clip_norm"),
+    (TrainConfig, "ema_decay"),
+    (TrainConfig, "validation_fraction"),
+    (FitVAEConfig, "learning_rate"),
+    (FitVAEConfig, "kl_weight"),
+    (FitVAEConfig, "ema_decay"),
+]
+
+
+def test_every_float_is_among_those_tested():
+    found = [
+        (config, name)
+        for config in (EncodeConfig, TrainConfig, FitVAEConfig)
+        for name, value in config().to_dict().items()
+        if isinstance(value, float)
+    ]
+    assert sorted(map(str, found)) == sorted(map(str, FLOATS))
+
+
+@pytest.mark.parametrize(("config", "name"), FLOATS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf"])
+def test_a_number_that_is_not_finite_is_refused(config, name, value):
+    with pytest.raises(ConfigError, match=rf"{name}: got -?(nan|inf); expected a finite number, "):
+        config.from_mapping({name: value})
+
+
+@pytest.mark.parametrize("config", [TrainConfig, FitVAEConfig])
+def test_a_seed_ends_where_torch_takes_no_larger_one(config):
+    assert config(seed=2**63 - 1).seed == 2**63 - 1
+    for seed in (2**63, -1):
+        with pytest.raises(ConfigError, match=rf"seed: got {seed}; expected from 0 up to 2\*\*63"):
+            config(seed=seed)
+
+
+@pytest.mark.parametrize("text", ["2e-4", "2.0e-4", "0.0002", "2E-4", "'2e-4'"])
+def test_a_float_may_be_written_without_a_point(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(f"train: {{learning-rate: {text}}}")
+    assert load_yaml(tmp_path / "c.yaml", "train") == {"learning_rate": 0.0002}
+
+
+def test_a_text_that_is_no_number_is_no_float():
+    with pytest.raises(ConfigError, match="learning_rate: got 'fast'; expected float"):
+        TrainConfig.from_mapping({"learning_rate": "fast"})
+
+
+def test_a_text_is_not_taken_for_a_whole_number():
+    with pytest.raises(ConfigError, match="steps: got '2e4'; expected int"):
+        TrainConfig.from_mapping({"steps": "2e4"})
+
+
+def test_a_file_gives_the_settings_that_stand_in_it(tmp_path):
+    (tmp_path / "c.yaml").write_text("encode: {size: 64}\nfit-vae: {kl-weight: 1e-6, steps: 3}\n")
+    assert load_yaml(tmp_path / "c.yaml", "encode") == {"size": 64}
+    assert load_yaml(tmp_path / "c.yaml", "fit-vae") == {"kl_weight": 1e-6, "steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {steps: 3}\nsample: {num: 3}", r"unknown section sample; known are encode, train, fit-vae"),
+        ("steps: 3", "unknown section steps"),
+        ("[train]: {steps: 3}", "unhashable|unknown section"),
+        ("train: {steps: 3}\ntrain: {batch: 2}", "train is given twice; keep one .*line 2"),
+        ("train:\n  steps: 3\n  steps: 4", "steps is given twice; keep one .*line 3"),
+        ("train: {warmup-steps: 3, warmup_steps: 4}", "warmup_steps is given twice in `train:`"),
+        ("train: {learning_rate: fast}", "learning_rate: got 'fast'"),
+        ("train: {learning_rate: .nan}", "learning_rate: got nan; expected a finite number"),
+        ("train: {stepz: 3}", "unknown setting stepz"),
+        ("train: {seed: 2026-99-99}", "cannot be read as YAML"),
+        ("encode: {size: 3}", "has no section `train:`"),
+        ("train:", "has no section `train:`"),
+        ("", "has no section `train:`"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_by_its_name(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"c\.yaml: .*({message})"):
+        load_yaml(tmp_path / "c.yaml", "train")
