@@ -26,7 +26,8 @@ def evaluate(
 
     Beside them stand two floors that use no network: block averages (1 number for each block that a latent
     position covers) and PCA of blocks fitted on the other videos (as many numbers as a latent has channels).
-    Overall PSNR is the mean of the videos' PSNRs.
+    Overall PSNR is the mean of the videos' PSNRs. The criteria in the end (MSE < 0.05, PSNR > 38 dB,
+    SSIM > 0.88) are what a good VAE was hoped to reach; on easy clips the floors come close to them.
 
     \b
     Example:

@@ -56,7 +56,7 @@ def sample(
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.pass_context
 def decode(ctx: click.Context, /, latents: Path, out: Path, vae: str | None, device: str) -> None:
-    """Decode a cache back to video: one mp4 a video, with its own frame count and rate.
+    """Decode a cache back to video: one mp4 a video, with its own frame count and median rate.
 
     \b
     Example:
