@@ -9,7 +9,7 @@ from queue import Empty
 import cloudpickle
 import numpy as np
 import pytest
-from distributed import CancelledError, KilledWorker, WorkerPlugin
+from distributed import CancelledError, KilledWorker, LocalCluster, WorkerPlugin
 
 from vidlat.errors import InputError, StoreError, WeightsError
 from vidlat.pipeline import run
@@ -298,7 +298,7 @@ def test_number_of_workers_follows_the_machine(monkeypatch):
         assert choose_num_workers("cpu") == expected
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x", "no address"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x:1"])
 def test_address_where_no_scheduler_answers_is_refused_with_one_line(address, monkeypatch):
     real = run.Client
     monkeypatch.setattr(run, "Client", lambda *a, **k: real(*a, **{**k, "timeout": "1s"}))
@@ -382,3 +382,19 @@ def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, in
 )
 def test_workers_spread_over_the_gpus(device, name, num_gpus, expected):
     assert run.device_of_worker(device, name, num_gpus) == expected
+
+
+@pytest.mark.parametrize("address", ["foo", "host:8786", "tcp://host", "nonsense://x", "no address"])
+def test_what_is_no_address_is_refused_at_once(address):
+    with pytest.raises(InputError, match="looks like tcp://host:8786"), connect(address, 1):
+        pass
+
+
+def test_scheduler_without_workers_is_refused(monkeypatch):
+    monkeypatch.setattr(run, "WORKERS_SECONDS", 0.1)
+    with (
+        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        pytest.raises(InputError, match="it has no workers"),
+        connect(cluster.scheduler_address, 1),
+    ):
+        pass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -40,6 +41,9 @@ PATIENCE_SECONDS = 5.0
 RESULT_SECONDS = 60.0
 """How long a finished task's small result may take: a worker that died just then never sends it."""
 
+WORKERS_SECONDS = 30
+"""How long a scheduler that was asked for may be without a worker."""
+
 _PROGRESS_TOPIC = "vidlat-frames"
 
 
@@ -67,6 +71,8 @@ def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
     Raises InputError where no scheduler answers at the address.
     """
     if scheduler:
+        if not re.fullmatch(r"\w+://.+:\d+", scheduler):
+            raise InputError(f"--scheduler {scheduler}: no address; it looks like tcp://host:8786")
         try:
             client = Client(scheduler, timeout="10s", set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
@@ -74,6 +80,10 @@ def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
                 f"--scheduler {scheduler}: no Dask scheduler answers there; is it running?"
             ) from error
         with client:
+            try:
+                client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+            except TimeoutError as error:
+                raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
             yield client
         return
     settings = {
