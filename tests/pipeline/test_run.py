@@ -344,10 +344,10 @@ def poisonous(name):
 
     real = task.read_frames
 
-    def read_frames(path):
+    def read_frames(path, warn):
         if path.name == name:
             os._exit(1)
-        return real(path)
+        return real(path, warn)
 
     task.read_frames = read_frames
 
