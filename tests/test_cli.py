@@ -225,15 +225,21 @@ def test_yaml_that_means_nothing_is_refused_with_exit_code_2(text, message, tmp_
 
 
 def test_flags_win_over_yaml(tmp_path, videos, small_vae, no_cluster, monkeypatch):
+    from vidlat.pipeline.prepare import _describe_cache as real
+
     (tmp_path / "c.yaml").write_text(f"encode: {{vae: {small_vae}, size: 15, fit: stretch}}")
     arguments = ["--config", tmp_path / "c.yaml", "--input", videos, "--out", tmp_path / "l.zarr"]
     code, _, err = vidlat("encode", *arguments)
     assert code == 2
     assert "size: got 15" in err
+    schemas = []
+    monkeypatch.setattr(
+        "vidlat.pipeline.prepare._describe_cache", lambda *a: schemas.append(real(*a)) or schemas[0]
+    )
     with pytest.raises(AssertionError, match="work was started"):
         vidlat("encode", *arguments, "--size", 8)
-    settings = open_cache(tmp_path / "l.zarr").schema.settings
-    assert (settings.size, settings.fit) == (8, "stretch")
+    assert (schemas[0].settings.size, schemas[0].settings.fit) == (8, "stretch")
+    assert not (tmp_path / "l.zarr").exists()  # where no cluster can be had, no cache is left behind
 
 
 def test_every_shipped_configuration_parses():

@@ -105,10 +105,10 @@ from vidlat.store.metadata import zarr_documents  # noqa: E402
 from vidlat.store.reader import open_cache  # noqa: E402
 from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS  # noqa: E402
 from vidlat.store.schema import FORMAT_VERSION, CacheSchema, CacheSettings  # noqa: E402
-from vidlat.store.writer import CacheWriter, create_cache  # noqa: E402
+from vidlat.store.writer import create_cache  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent / "store"))
-from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of  # noqa: E402
+from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def path(tmp_path_factory):
     settings = dataclasses.replace(SCHEMA.settings, vae_config=config, stack=8)
     path = tmp_path_factory.mktemp("format") / "l.zarr"
     create_cache(path, dataclasses.replace(SCHEMA, settings=settings))
-    writer = CacheWriter(path)
+    writer = writer_of(path)
     writer.record_failures([failure_of("a.mp4"), failure_of("gone.mp4", "first try")])
     videos = {"a.mp4": random_posterior(6), "sub/ü.avi": random_posterior(18)}
     records = add_videos(path, videos)

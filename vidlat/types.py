@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +88,15 @@ class VideoRecord:
     device: str
     batch: int
     sequence: int = 0
+
+
+class CachedSource(NamedTuple):
+    """The file a cached video was encoded from, as it was then. A tuple: a cache may hold a million."""
+
+    path: str
+    num_bytes: int
+    mtime_ns: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

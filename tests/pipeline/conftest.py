@@ -15,7 +15,7 @@ SIZE = 16
 
 @pytest.fixture(scope="session")
 def prepare(small_vae):
-    """prepare(folder, cache path) as `vidlat encode` does before any work; settings are EncodeConfig's.
+    """prepare(folder, cache path): an empty cache and the work for it; settings are EncodeConfig's.
 
     One thread everywhere: their number changes the last bit of a sum.
     """
@@ -23,6 +23,8 @@ def prepare(small_vae):
     def prepare(folder, out, *, retry_failed=False, **settings):
         values = {"vae": str(small_vae), "size": SIZE, "batch": 3, "workers": 2, "device": "cpu"} | settings
         prepared = prepare_encode([str(folder)], EncodeConfig(**values), out, retry_failed=retry_failed)
+        with prepared.open_writer():
+            pass
         return replace(prepared, job=replace(prepared.job, num_threads=1))
 
     return prepare

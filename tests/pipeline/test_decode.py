@@ -12,7 +12,7 @@ from vidlat.pipeline.decode import decode_cache, decode_latents, decode_video, l
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import CacheWriter
+from vidlat.store.writer import open_writer
 from vidlat.video.reader import read_frames
 
 LENGTHS = {"a.mp4": 5, "deep/b.mp4": 16}
@@ -23,9 +23,9 @@ def cache(make_videos, prepare, tmp_path):
     folder = make_videos(tmp_path / "v", LENGTHS, fps=10)
     job = prepare(folder, tmp_path / "l.zarr").job
     batch = encode_batch(discover_videos([str(folder)]).sources, job, scratch_parent=tmp_path)
-    writer = CacheWriter(tmp_path / "l.zarr")
-    start = writer.reserve(writer.schema.num_shards(batch.num_latent_frames))
-    writer.commit(write_batch(batch, tmp_path / "l.zarr", start))
+    with open_writer(tmp_path / "l.zarr", "test") as writer:
+        start = writer.reserve(writer.schema.num_shards(batch.num_latent_frames))
+        writer.commit(write_batch(batch, tmp_path / "l.zarr", start))
     return open_cache(tmp_path / "l.zarr")
 
 

@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from vidlat.errors import InputError
 from vidlat.pipeline.plan import BATCHES_A_WORKER, MAX_VIDEOS_A_BATCH, plan_encode
-from vidlat.types import VideoSource
+from vidlat.types import CachedSource, FailureRecord, VideoSource
 
 
 def source(video_id, num_bytes=100, mtime_ns=1):
@@ -19,20 +18,24 @@ def source(video_id, num_bytes=100, mtime_ns=1):
 
 
 def seen(source, **changes):
-    """All that a plan reads of a record or of a failure."""
-    facts = {
-        "video_id": source.video_id,
-        "source_path": str(source.path),
-        "source_sha256": "",
-        "source_num_bytes": source.num_bytes,
-        "source_mtime_ns": source.mtime_ns,
-    }
-    return SimpleNamespace(**facts | changes)
+    """A video in the cache as it was encoded from `source`."""
+    file = CachedSource(str(source.path), source.num_bytes, source.mtime_ns, sha256="")
+    return source.video_id, file._replace(**changes)
 
 
-def plan(sources, records=(), failures=(), num_workers=1, **options):
-    by_id = [{fact.video_id: fact for fact in facts} for facts in (records, failures)]
-    return plan_encode(sources, *by_id, num_workers=num_workers, **options)
+def failed(source):
+    return source.video_id, FailureRecord(
+        video_id=source.video_id,
+        source_path=str(source.path),
+        source_num_bytes=source.num_bytes,
+        source_mtime_ns=source.mtime_ns,
+        kind="unreadable",
+        reason="no frame decodes",
+    )
+
+
+def plan(sources, cached=(), failures=(), num_workers=1, **options):
+    return plan_encode(sources, dict(cached), dict(failures), num_workers=num_workers, **options)
 
 
 def planned(plan):
@@ -43,14 +46,14 @@ A, B, C = source("a"), source("b"), source("c")
 
 
 def test_new_videos_are_encoded_and_done_ones_are_not():
-    todo = plan([A, B, C], records=[seen(B), seen(source("gone"))])
+    todo = plan([A, B, C], cached=[seen(B), seen(source("gone"))])
     assert planned(todo) == ["a", "c"]
     assert (todo.num_videos, todo.num_done, todo.num_sources) == (2, 1, 3)
 
 
-@pytest.mark.parametrize("changes", [{"source_num_bytes": 101}, {"source_mtime_ns": 2}])
+@pytest.mark.parametrize("changes", [{"num_bytes": 101}, {"mtime_ns": 2}])
 def test_changed_file_is_encoded_again(changes):
-    assert planned(plan([A, B], records=[seen(A, **changes), seen(B)])) == ["a"]
+    assert planned(plan([A, B], cached=[seen(A, **changes), seen(B)])) == ["a"]
 
 
 def test_touched_or_moved_file_of_the_same_content_is_done(tmp_path):
@@ -58,12 +61,10 @@ def test_touched_or_moved_file_of_the_same_content_is_done(tmp_path):
     path.write_bytes(b"frames")
     moved = VideoSource(video_id="a", path=path, num_bytes=6, mtime_ns=5)
     sha256 = hashlib.sha256(b"frames").hexdigest()
-    record = seen(moved, source_path="/elsewhere/a", source_mtime_ns=1, source_sha256=sha256)
-    assert plan([moved], records=[record]).num_done == 1
+    record = seen(moved, path="/elsewhere/a", mtime_ns=1, sha256=sha256)
+    assert plan([moved], cached=[record]).num_done == 1
     path.write_bytes(b"fromes")  # same size and times of change mean nothing in another place
-    assert planned(
-        plan([moved], records=[seen(moved, source_path="/elsewhere/a", source_sha256=sha256)])
-    ) == ["a"]
+    assert planned(plan([moved], cached=[seen(moved, path="/elsewhere/a", sha256=sha256)])) == ["a"]
 
 
 def test_another_file_of_the_same_id_is_refused_while_the_first_exists(tmp_path):
@@ -73,26 +74,26 @@ def test_another_file_of_the_same_id_is_refused_while_the_first_exists(tmp_path)
         path.write_text(str(path))
     other = VideoSource(video_id="a", path=second, num_bytes=second.stat().st_size, mtime_ns=1)
     with pytest.raises(InputError, match=r"two/a would replace video 'a', which was encoded from .*one/a"):
-        plan([other], records=[seen(other, source_path=str(first))])
+        plan([other], cached=[seen(other, path=str(first))])
     first.unlink()
-    assert planned(plan([other], records=[seen(other, source_path=str(first))])) == ["a"]
+    assert planned(plan([other], cached=[seen(other, path=str(first))])) == ["a"]
 
 
 def test_known_failure_is_reported_and_tried_again_only_when_asked():
-    todo = plan([A, B], failures=[seen(A)])
+    todo = plan([A, B], failures=[failed(A)])
     assert planned(todo) == ["b"]
     assert [failure.video_id for failure in todo.known_failures] == ["a"]
-    again = plan([A, B], failures=[seen(A)], retry_failed=True)
+    again = plan([A, B], failures=[failed(A)], retry_failed=True)
     assert planned(again) == ["a", "b"]
     assert again.known_failures == []
 
 
 def test_failed_file_that_changed_since_is_tried_again():
-    assert planned(plan([A], failures=[seen(A, source_mtime_ns=2)])) == ["a"]
+    assert planned(plan([A], failures=[failed(source("a", mtime_ns=2))])) == ["a"]
 
 
 def test_done_video_that_failed_when_it_was_encoded_anew_is_a_known_failure():
-    todo = plan([A], records=[seen(A, source_mtime_ns=2)], failures=[seen(A)])
+    todo = plan([A], cached=[seen(A, mtime_ns=2)], failures=[failed(A)])
     assert planned(todo) == []
     assert len(todo.known_failures) == 1
 
@@ -127,9 +128,9 @@ def test_every_source_has_exactly_one_place(states, num_workers, retry_failed, d
     ]
     in_state = {state: [s for s in sources if s.video_id.endswith(f"-{state}")] for state in set(states)}
     records = [seen(s) for s in in_state.get("done", [])]
-    records += [seen(s, source_mtime_ns=2) for s in in_state.get("changed", [])]
-    failures = [seen(s) for s in in_state.get("failed", [])]
-    failures += [seen(s, source_num_bytes=77) for s in in_state.get("failed-changed", [])]
+    records += [seen(s, mtime_ns=2) for s in in_state.get("changed", [])]
+    failures = [failed(s) for s in in_state.get("failed", [])]
+    failures += [failed(source(s.video_id, num_bytes=77)) for s in in_state.get("failed-changed", [])]
     result = plan(sources, records, failures, num_workers, retry_failed=retry_failed)
 
     redone = {"new", "changed", "failed-changed"} | ({"failed"} if retry_failed else set())

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from distributed import CancelledError, KilledWorker, LocalCluster, WorkerPlugin
 
-from vidlat.errors import InputError, StoreError, WeightsError
+from vidlat.errors import InputError, WeightsError
 from vidlat.pipeline import run
 from vidlat.pipeline.run import _Encode, choose_num_workers, connect, run_encode
 from vidlat.pipeline.task import encode_batch, replace
 from vidlat.store.reader import open_cache
+from vidlat.store.writer import CacheWriter, open_writer
 
 LENGTHS = {f"{number:02d}.mp4": 3 + 5 * number % 11 for number in range(10)}
 
@@ -115,9 +116,15 @@ class ScriptedCluster:
 
 
 def encode_on(cluster, prepared, cache_path):
-    encode = _Encode(prepared.job, cache_path, cluster)
-    encode.done, cluster.scratch = cluster, cache_path.parent
-    return list(encode.run(prepared.plan))
+    with open_writer(cache_path, "test") as writer:
+        encode = _Encode(prepared.job, writer, cluster)
+        encode.done, cluster.scratch = cluster, cache_path.parent
+        return list(encode.run(prepared.plan))
+
+
+def encode_for_real(prepared, client, **changes):
+    with prepared.open_writer() as writer:
+        return list(run_encode(prepared.plan, replace(prepared.job, **changes), writer, client))
 
 
 def encodes(name):
@@ -250,7 +257,7 @@ def test_driver_that_dies_anywhere_between_write_and_commit_resumes_to_the_same_
         pass
 
     path, num_deaths = tmp_path / "l.zarr", 0
-    real = run.CacheWriter.commit
+    real = CacheWriter.commit
 
     def dies(self, records):
         if num_commits:
@@ -258,7 +265,7 @@ def test_driver_that_dies_anywhere_between_write_and_commit_resumes_to_the_same_
         num_commits.append(1)
         real(self, records)
 
-    monkeypatch.setattr(run.CacheWriter, "commit", dies)
+    monkeypatch.setattr(CacheWriter, "commit", dies)
     while True:
         num_commits = []
         prepared = prepare(videos, path, workers=1)
@@ -313,7 +320,7 @@ def test_real_cluster_encodes_all_videos_and_records_the_failed_ones(
     client, videos, prepare, tmp_path, expected_latents, read_all, in_process
 ):
     prepared = prepare(videos, tmp_path / "l.zarr")
-    events = list(run_encode(prepared.plan, prepared.job, tmp_path / "l.zarr", client))
+    events = encode_for_real(prepared, client)
     assert videos_in(events, "records") == sorted(LENGTHS)
     assert videos_in(events, "failures") == ["broken.mp4"]
     cache = open_cache(tmp_path / "l.zarr")
@@ -331,11 +338,8 @@ def test_real_cluster_encodes_all_videos_and_records_the_failed_ones(
 
 def test_weights_error_on_a_real_worker_reaches_the_driver_as_itself(client, videos, prepare, tmp_path):
     prepared = prepare(videos, tmp_path / "l.zarr")
-    job = replace(prepared.job, vae_hash="f" * 64)
     with pytest.raises(WeightsError, match="other weights here"):
-        list(run_encode(prepared.plan, job, tmp_path / "l.zarr", client))
-    with pytest.raises(StoreError):
-        list(run_encode(prepared.plan, prepared.job, tmp_path / "nowhere.zarr", client))
+        encode_for_real(prepared, client, vae_hash="f" * 64)
 
 
 def poisonous(name):
@@ -363,7 +367,7 @@ def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, in
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     with connect(None, 1) as client:
         client.register_plugin(Poison())
-        events = list(run_encode(prepared.plan, prepared.job, tmp_path / "l.zarr", client))
+        events = encode_for_real(prepared, client)
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert videos_in(events, "failures") == ["04.mp4", "broken.mp4"]
     assert {**read_all(tmp_path / "l.zarr"), "04.mp4": in_process["04.mp4"]} == in_process

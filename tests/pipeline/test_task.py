@@ -14,7 +14,7 @@ from vidlat.pipeline import task
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import EncodeJob, encode_batch, frame_rate, write_batch
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import CacheWriter
+from vidlat.store.writer import open_writer
 from vidlat.types import Frame
 
 LENGTHS = {"1.mp4": 1, "17.mp4": 17, "3.mp4": 3, "4.mp4": 4, "5.mp4": 5}
@@ -44,9 +44,9 @@ def sources_of(folder, *names):
 
 def store(batch, path):
     """Write a batch and make it part of the cache, as the driver does."""
-    writer = CacheWriter(path)
-    records = write_batch(batch, path, writer.reserve(writer.schema.num_shards(batch.num_latent_frames)))
-    writer.commit(records)
+    with open_writer(path, "test") as writer:
+        start = writer.reserve(writer.schema.num_shards(batch.num_latent_frames))
+        writer.commit(write_batch(batch, path, start))
     return open_cache(path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidlat.store.lease import Lease
 from vidlat.store.schema import CacheSchema, CacheSettings
 from vidlat.store.statistics import latent_statistics
 from vidlat.store.writer import CacheWriter, write_shards
@@ -81,9 +82,24 @@ def failure_of(video_id: str, reason: str = "no frame decodes") -> FailureRecord
     )
 
 
+class NoLease(Lease):
+    """Of tests that are alone with their cache."""
+
+    def __init__(self) -> None:
+        pass
+
+    def require_held(self) -> None:
+        pass
+
+
+def writer_of(path: Path) -> CacheWriter:
+    """A writer for a few lines; `open_writer` needs a block."""
+    return CacheWriter(path, NoLease())
+
+
 def add_videos(path: Path, videos: dict[str, LatentPosterior]) -> list[VideoRecord]:
     """One batch, from reservation to commit."""
-    writer = CacheWriter(path)
+    writer = writer_of(path)
     posteriors = list(videos.values())
     start = writer.reserve(writer.schema.num_shards(frames_of(posteriors)))
     ranges = write_shards(path, start, posteriors)

@@ -11,12 +11,12 @@ from itertools import count
 import numpy as np
 import pytest
 import zarr
-from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of
+from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 
 from vidlat.store import log as log_module
 from vidlat.store.files import create_file
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import CacheWriter, create_cache, write_shards
+from vidlat.store.writer import create_cache, write_shards
 
 OPERATIONS = [
     (os, "fsync"),
@@ -76,10 +76,10 @@ def test_creation_killed_at_any_step_leaves_nothing_or_a_whole_cache(tmp_path, m
 
 
 def test_reservation_killed_at_any_step_hands_no_frame_out_twice(cache_path, monkeypatch):
-    writer, taken = CacheWriter(cache_path), set()
+    writer, taken = writer_of(cache_path), set()
     committed = {record.video_id for record in add_videos(cache_path, {"a.mp4": random_posterior(3)})}
     taken.update(range(8))
-    for step in every_kill(lambda: CacheWriter(cache_path).reserve(2), monkeypatch):
+    for step in every_kill(lambda: writer_of(cache_path).reserve(2), monkeypatch):
         group = zarr.open_group(cache_path, mode="r")
         assert group["mean"].shape == group["std"].shape
         assert set(open_cache(cache_path).records()) == committed
@@ -117,9 +117,9 @@ def test_commit_killed_at_any_step_happened_wholly_or_not_at_all(cache_path, mon
     def batch():
         ids = [f"{batch_number}-{i}.mp4" for i in range(3)]
         if kind == "commit":
-            CacheWriter(cache_path).commit([record_of(id, 0, random_posterior(3)) for id in ids])
+            writer_of(cache_path).commit([record_of(id, 0, random_posterior(3)) for id in ids])
         else:
-            CacheWriter(cache_path).record_failures([failure_of(id) for id in ids])
+            writer_of(cache_path).record_failures([failure_of(id) for id in ids])
         return set(ids)
 
     batch_number, committed = 0, set()
@@ -139,18 +139,18 @@ def test_merge_killed_at_any_step_loses_no_record(cache_path, tmp_path, monkeypa
     monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 4)
     video = random_posterior(3)
     for number in range(4):
-        CacheWriter(cache_path).commit([record_of(f"{number % 3}.mp4", number, video)])
+        writer_of(cache_path).commit([record_of(f"{number % 3}.mp4", number, video)])
     for step in count():
         path = tmp_path / f"{step}.zarr"
         shutil.copytree(cache_path, path)
 
         def merges(path=path):
-            CacheWriter(path).commit([record_of("new.mp4", 4, video)])
+            writer_of(path).commit([record_of("new.mp4", 4, video)])
 
         ended = runs_to_its_end(merges, step, monkeypatch)
         old = {"0.mp4": 3, "1.mp4": 1, "2.mp4": 2}
         assert starts_in(path) in (old, old | {"new.mp4": 4})
-        CacheWriter(path).commit([record_of("2.mp4", 5, video)])
+        writer_of(path).commit([record_of("2.mp4", 5, video)])
         assert starts_in(path) | {"new.mp4": 4} == old | {"2.mp4": 5, "new.mp4": 4}
         if ended:
             assert step > 10
@@ -186,4 +186,4 @@ def test_cache_of_a_driver_killed_for_real_holds_what_it_announced(cache_path):
         read = open_cache(cache_path).read_latents(video_id)
         np.testing.assert_array_equal(read.std, video.std.astype(np.float16))
     last = max(record.stop for record in records.values())
-    assert CacheWriter(cache_path).reserve(1) >= last
+    assert writer_of(cache_path).reserve(1) >= last

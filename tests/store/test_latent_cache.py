@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from caches import SCHEMA, SETTINGS, add_videos, random_posterior, record_of
+from caches import SCHEMA, SETTINGS, add_videos, random_posterior, record_of, writer_of
 
 from vidlat.errors import StoreError
 from vidlat.store.files import replace_file
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import CacheWriter, create_cache
+from vidlat.store.writer import create_cache
 
 VIDEOS = {f"{length}.mp4": random_posterior(length) for length in (3, 4, 11, 30)}
 
@@ -116,7 +116,7 @@ def test_opened_cache_keeps_the_records_it_has_read(filled):
 
 def test_record_past_the_end_of_an_array_is_one_clear_error(filled):
     video = random_posterior(4)
-    CacheWriter(filled).commit([record_of("beyond.mp4", 800, video)])
+    writer_of(filled).commit([record_of("beyond.mp4", 800, video)])
     cache = open_cache(filled)
     with pytest.raises(StoreError, match=r"mean ends at latent frame 56, a record names 804"):
         cache.read_latents("beyond.mp4")
@@ -168,7 +168,7 @@ def test_shard_that_is_gone_is_detected(filled, name):
 def test_latents_other_than_those_recorded_are_detected(filled):
     record = open_cache(filled).records()["4.mp4"]
     other = random_posterior(4, seed=5)
-    CacheWriter(filled).commit([record_of("4.mp4", record.start, other)])
+    writer_of(filled).commit([record_of("4.mp4", record.start, other)])
     with pytest.raises(StoreError, match=r"4\.mp4: its latents are not those recorded"):
         open_cache(filled).read_latents("4.mp4")
 
@@ -202,7 +202,7 @@ def test_path_that_is_no_cache_is_refused(tmp_path, kind):
     with pytest.raises(StoreError, match=r"is (a file, )?not a vidlat cache|cannot be read as Zarr metadata"):
         open_cache(path)
     with pytest.raises(StoreError, match=r"latents\.zarr"):
-        CacheWriter(path)
+        writer_of(path)
 
 
 @pytest.mark.parametrize("kind", ["a cache of other settings", "a folder with a file", "a file"])

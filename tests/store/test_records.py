@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 import pytest
-from caches import SCHEMA, failure_of, random_posterior, record_of
+from caches import SCHEMA, failure_of, random_posterior, record_of, writer_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,6 @@ from vidlat.store.records import (
     to_table,
     to_video_records,
 )
-from vidlat.store.writer import CacheWriter
 from vidlat.types import FailureRecord, VideoRecord
 
 VIDEO = random_posterior(4)
@@ -79,7 +78,7 @@ def test_failure_records_survive_the_table(records):
 
 
 def test_committed_records_come_back_sorted_by_video_id(cache_path):
-    writer = CacheWriter(cache_path)
+    writer = writer_of(cache_path)
     varied = record_of("b.mp4", 8, VIDEO, pts_seconds=(0.0, 0.04, 0.1), warnings=("rotated", "cut short"))
     writer.commit([varied, record_of("ä.mp4", 16, VIDEO)])
     writer.commit([record_of("a.mp4", 0, VIDEO)])
@@ -93,12 +92,12 @@ def test_committed_records_come_back_sorted_by_video_id(cache_path):
 
 def test_path_that_is_no_unicode_can_be_recorded(cache_path):
     name = os.fsdecode(b"caf\xe9.mp4")
-    CacheWriter(cache_path).commit([record_of("a.mp4", 0, VIDEO, source_path=name, warnings=(name,))])
+    writer_of(cache_path).commit([record_of("a.mp4", 0, VIDEO, source_path=name, warnings=(name,))])
     assert open_cache(cache_path).records()["a.mp4"].source_path == r"caf\udce9.mp4"
 
 
 def test_latest_record_of_a_video_wins(cache_path):
-    writer = CacheWriter(cache_path)
+    writer = writer_of(cache_path)
     for number in range(12):  # more than nine: numbers must not sort as text
         writer.commit([record_of("a.mp4", 8 * number, VIDEO)])
     assert open_cache(cache_path).records()["a.mp4"].start == 88
@@ -106,7 +105,7 @@ def test_latest_record_of_a_video_wins(cache_path):
 
 
 def test_failure_is_superseded_by_a_later_record_only(cache_path):
-    writer = CacheWriter(cache_path)
+    writer = writer_of(cache_path)
     writer.record_failures([failure_of("first.mp4", "an attempt")])
     writer.record_failures([failure_of("first.mp4", "another"), failure_of("other.mp4", "old reason")])
     writer.commit([record_of("first.mp4", 0, VIDEO), record_of("later.mp4", 8, VIDEO)])
@@ -120,13 +119,13 @@ def test_failure_is_superseded_by_a_later_record_only(cache_path):
 
 
 def test_commit_of_nothing_leaves_no_file(cache_path):
-    CacheWriter(cache_path).commit([])
-    CacheWriter(cache_path).record_failures([])
+    writer_of(cache_path).commit([])
+    writer_of(cache_path).record_failures([])
     assert not list(cache_path.rglob("*.parquet"))
 
 
 def test_single_columns_equal_the_records(cache_path):
-    CacheWriter(cache_path).commit([record_of("b.mp4", 8, VIDEO), record_of("a.mp4", 0, VIDEO)])
+    writer_of(cache_path).commit([record_of("b.mp4", 8, VIDEO), record_of("a.mp4", 0, VIDEO)])
     cache = open_cache(cache_path)
     assert cache.columns("start", "sum_mean", "sequence") == {
         "video_id": ["a.mp4", "b.mp4"],
@@ -137,7 +136,7 @@ def test_single_columns_equal_the_records(cache_path):
 
 
 def commit_many(path, count):
-    writer = CacheWriter(path)
+    writer = writer_of(path)
     for number in range(count):
         writer.commit([record_of(f"{number % 40:02d}.mp4", 8 * number, VIDEO)])
 
@@ -174,7 +173,7 @@ def test_reader_lists_again_when_a_file_vanishes_under_it(cache_path, monkeypatc
     def read_while_another_merges(file, columns):
         if not others:
             others.append("merges")
-            CacheWriter(cache_path).commit([record_of("new.mp4", 0, VIDEO)])
+            writer_of(cache_path).commit([record_of("new.mp4", 0, VIDEO)])
             assert not file.exists()
         return read_file(file, columns)
 
@@ -209,7 +208,7 @@ def test_damaged_record_file_is_named(cache_path):
 
 def test_drivers_at_once_get_ranges_of_their_own_and_lose_no_record(cache_path):
     def drive(driver):
-        writer = CacheWriter(cache_path)
+        writer = writer_of(cache_path)
         starts = []
         for number in range(5):
             starts.append(writer.reserve(2))
@@ -227,7 +226,7 @@ def test_drivers_at_once_get_ranges_of_their_own_and_lose_no_record(cache_path):
 def test_writer_does_without_folders_that_a_copy_dropped(cache_path):
     for kind in ("videos", "failures"):
         (cache_path / kind / "records").rmdir()
-    CacheWriter(cache_path).record_failures([failure_of("a.mp4")])
+    writer_of(cache_path).record_failures([failure_of("a.mp4")])
     assert set(open_cache(cache_path).failures()) == {"a.mp4"}
 
 
@@ -235,10 +234,10 @@ def test_cache_that_cannot_be_written_is_one_clear_error(cache_path):
     (cache_path / "videos/records").rmdir()
     (cache_path / "videos/records").write_bytes(b"a file where a folder belongs")
     with pytest.raises(StoreError, match="cannot be written"):
-        CacheWriter(cache_path).reserve(1)
+        writer_of(cache_path).reserve(1)
 
 
 @pytest.mark.parametrize("num_shards", [0, -1])
 def test_arrays_never_shrink(cache_path, num_shards):
     with pytest.raises(ValueError, match="expected 1 or more"):
-        CacheWriter(cache_path).reserve(num_shards)
+        writer_of(cache_path).reserve(num_shards)

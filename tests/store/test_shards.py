@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from caches import SCHEMA, add_videos, frames_of, random_posterior
+from caches import SCHEMA, add_videos, frames_of, random_posterior, writer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidlat.errors import EncodeError, StoreError
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import CacheWriter, create_cache, write_shards
+from vidlat.store.writer import create_cache, write_shards
 from vidlat.types import LatentPosterior
 
 
@@ -21,7 +21,7 @@ def test_latents_written_in_batches_lie_where_their_ranges_say_and_nowhere_else(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "latents.zarr"
         create_cache(path, SCHEMA)
-        writer, expected = CacheWriter(path), []
+        writer, expected = writer_of(path), []
         for number, lengths in enumerate(batches):
             videos = [random_posterior(length, 10 * number + i) for i, length in enumerate(lengths)]
             start = writer.reserve(SCHEMA.num_shards(lengths))
@@ -69,7 +69,7 @@ def test_shard_that_exists_is_never_written_again(cache_path):
 
 
 def test_shard_that_exists_in_one_array_alone_is_refused(cache_path):
-    start = CacheWriter(cache_path).reserve(1)
+    start = writer_of(cache_path).reserve(1)
     shard = cache_path / "std/c/0/0/0/0"
     shard.parent.mkdir(parents=True)
     shard.write_bytes(b"")
@@ -79,14 +79,14 @@ def test_shard_that_exists_in_one_array_alone_is_refused(cache_path):
 
 @pytest.mark.parametrize("start", [-8, 3, 4])
 def test_start_inside_a_shard_is_refused(cache_path, start):
-    CacheWriter(cache_path).reserve(3)
+    writer_of(cache_path).reserve(3)
     with pytest.raises(StoreError, match=r"inside a shard of 8 and would destroy.*CacheWriter\.reserve"):
         write_shards(cache_path, start, [random_posterior(2)])
 
 
 @pytest.mark.parametrize("start", [0, 8])
 def test_write_past_the_end_of_the_arrays_is_refused(cache_path, start):
-    CacheWriter(cache_path).reserve(1)
+    writer_of(cache_path).reserve(1)
     with pytest.raises(StoreError, match="ends at latent frame 8"):
         write_shards(cache_path, start, [random_posterior(9)])
     assert not (cache_path / "mean/c").exists()
@@ -94,7 +94,7 @@ def test_write_past_the_end_of_the_arrays_is_refused(cache_path, start):
 
 @pytest.mark.parametrize("shape", [(3, 4, 3, 5), (2, 4, 5, 3), (2, 0, 3, 5)])
 def test_latents_of_another_shape_are_refused(cache_path, shape):
-    CacheWriter(cache_path).reserve(1)
+    writer_of(cache_path).reserve(1)
     latents = np.ones(shape, np.float32)
     with pytest.raises(StoreError, match="do not fit"):
         write_shards(cache_path, 0, [LatentPosterior(mean=latents, std=latents)])
@@ -105,13 +105,13 @@ def test_latents_of_another_shape_are_refused(cache_path, shape):
 def test_latents_that_cannot_be_stored_are_refused(cache_path, name, value):
     video = random_posterior(12)
     getattr(video, name)[1, 11, 2, 4] = value
-    start = CacheWriter(cache_path).reserve(SCHEMA.num_shards(frames_of([video])))
+    start = writer_of(cache_path).reserve(SCHEMA.num_shards(frames_of([video])))
     with pytest.raises(EncodeError, match=f"latent {name}"):
         write_shards(cache_path, start, [video])
 
 
 def test_disk_that_takes_no_shard_is_one_clear_error(cache_path):
-    start = CacheWriter(cache_path).reserve(1)
+    start = writer_of(cache_path).reserve(1)
     (cache_path / "mean/c").write_bytes(b"a file where a folder belongs")
     with pytest.raises(StoreError, match="mean cannot be written"):
         write_shards(cache_path, start, [random_posterior(2)])

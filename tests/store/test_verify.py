@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of
+from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from vidlat.cli.main import commands
 from vidlat.errors import StoreError
 from vidlat.store.files import locked
 from vidlat.store.verify import KINDS, Problem, count_hole_frames, verify_cache
-from vidlat.store.writer import CacheWriter, create_cache, write_shards
+from vidlat.store.writer import create_cache, write_shards
 
 LENGTHS = {"a.mp4": 5, "b.mp4": 20, "c/[b].mp4": 3}
 """Shards of 8 latent frames: a.mp4 lies in 0 (0-5), b.mp4 in 1 to 3 (8-28), c in 4 (32-35)."""
@@ -36,7 +36,7 @@ def pristine(tmp_path_factory):
     create_cache(path, SCHEMA)
     for seed, (video_id, length) in enumerate(LENGTHS.items()):
         add_videos(path, {video_id: random_posterior(length, seed)})
-    CacheWriter(path).record_failures([failure_of("d.mp4")])
+    writer_of(path).record_failures([failure_of("d.mp4")])
     return path
 
 
@@ -99,8 +99,8 @@ def test_verifying_changes_no_file(path):
 
 
 def test_holes_are_counted_and_no_problem(path):
-    CacheWriter(path).reserve(2)
-    start = CacheWriter(path).reserve(1)
+    writer_of(path).reserve(2)
+    start = writer_of(path).reserve(1)
     write_shards(path, start, [random_posterior(8)])  # never committed
     assert found(path) == []
     assert count_hole_frames(path) == 5 * 8 + 3 * 8 - sum(LENGTHS.values())
@@ -209,7 +209,7 @@ def test_padding_frames_count_for_the_checksum_alone(tmp_path):
     path = tmp_path / "padded.zarr"
     create_cache(path, schema)
     video = random_posterior(8)
-    writer = CacheWriter(path)
+    writer = writer_of(path)
     ((start, _),) = write_shards(path, writer.reserve(1), [video])
     # 18 frames: two stacks of 16, 8 latent frames, of which ceil(18 / 4) = 5 are valid.
     valid = {name: getattr(video, name).astype(np.float16)[:, :5].astype(float) for name in ("mean", "std")}
@@ -281,7 +281,7 @@ def test_range_that_cannot_be_the_videos_is_told(path, start, stop, num_frames, 
 
 
 def test_overlapping_videos_are_both_told(path):
-    writer = CacheWriter(path)
+    writer = writer_of(path)
     writer.commit([record_of("copy.mp4", 8, random_posterior(20, 1))])
     problems = list(verify_cache(path))
     assert [(problem.where, problem.kind) for problem in problems] == [
@@ -547,12 +547,12 @@ def test_array_that_ends_inside_a_shard_is_told(path):
 
 def test_growth_that_was_killed_is_a_leftover(path):
     old = (path / ROOT).read_bytes(), (path / "std/zarr.json").read_bytes()
-    CacheWriter(path).reserve(1)
+    writer_of(path).reserve(1)
     (path / ROOT).write_bytes(old[0])
     assert found(path) == [("mean/zarr.json", "leftover"), ("std/zarr.json", "leftover")]
     (path / "std/zarr.json").write_bytes(old[1])
     assert found(path) == [("mean/zarr.json", "leftover")]
-    CacheWriter(path).reserve(1)
+    writer_of(path).reserve(1)
     assert found(path) == []
 
 

@@ -9,18 +9,16 @@ import pytest
 import tensorstore as ts
 import xarray as xr
 import zarr
-from caches import SCHEMA, SETTINGS, add_videos, failure_of, random_posterior
-
-from vidlat.store.writer import CacheWriter
+from caches import SCHEMA, SETTINGS, add_videos, failure_of, random_posterior, writer_of
 
 
 @pytest.fixture(params=["empty", "grown", "filled"])
 def any_cache(cache_path, request):
     if request.param == "grown":
-        CacheWriter(cache_path).reserve(3)
+        writer_of(cache_path).reserve(3)
     if request.param == "filled":
         add_videos(cache_path, {"a.mp4": random_posterior(6), "b.mp4": random_posterior(9)})
-        CacheWriter(cache_path).record_failures([failure_of("c.mp4")])
+        writer_of(cache_path).record_failures([failure_of("c.mp4")])
     return cache_path
 
 
@@ -79,7 +77,7 @@ def test_metadata_is_what_zarr_itself_would_write(any_cache, tmp_path):
 
 
 def test_all_three_read_a_hole_as_nan(cache_path):
-    CacheWriter(cache_path).reserve(1)
+    writer_of(cache_path).reserve(1)
     assert np.isnan(zarr.open_group(cache_path, mode="r")["std"][:]).all()
     assert np.isnan(xr.open_zarr(cache_path, chunks=None)["std"].values).all()
     assert np.isnan(by_tensorstore(cache_path / "std").read().result()).all()
@@ -87,7 +85,7 @@ def test_all_three_read_a_hole_as_nan(cache_path):
 
 def test_root_attributes_of_others_survive_growth(cache_path):
     zarr.open_group(cache_path, mode="r+", use_consolidated=False).attrs["note"] = "mine"
-    CacheWriter(cache_path).reserve(1)
+    writer_of(cache_path).reserve(1)
     group = zarr.open_group(cache_path, mode="r")
     assert group.attrs["note"] == "mine"
     assert group.metadata.consolidated_metadata.metadata["mean"].shape == (2, 8, 3, 5)

@@ -10,7 +10,7 @@ from torch import nn
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings
 from vidlat.store.statistics import latent_statistics
-from vidlat.store.writer import CacheWriter, create_cache, write_shards
+from vidlat.store.writer import create_cache, open_writer, write_shards
 from vidlat.types import LatentPosterior, VideoRecord
 
 TIME_COMPRESSION = 4
@@ -53,7 +53,6 @@ class CacheMaker:
 
     def add(self, videos, posterior=random_posterior, fps=30.0):
         """Commit videos and open the cache anew."""
-        writer = CacheWriter(self.path)
         posteriors = {
             video_id: LatentPosterior(
                 **dict(zip(("mean", "std"), posterior(video_id, self.num_latent(num_frames)), strict=True))
@@ -61,14 +60,14 @@ class CacheMaker:
             for video_id, num_frames in videos.items()
         }
         lengths = [p.mean.shape[1] for p in posteriors.values()]
-        start = writer.reserve(writer.schema.num_shards(lengths))
-        ranges = write_shards(self.path, start, list(posteriors.values()))
-        writer.commit(
-            [
+        with open_writer(self.path, "test") as writer:
+            start = writer.reserve(writer.schema.num_shards(lengths))
+            ranges = write_shards(self.path, start, list(posteriors.values()))
+            records = [
                 self._record(video_id, videos[video_id], posteriors[video_id], *span, fps)
                 for video_id, span in zip(videos, ranges, strict=True)
             ]
-        )
+            writer.commit(records)
         return open_cache(self.path)
 
     def num_latent(self, num_frames):

@@ -84,10 +84,11 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
         task = progress.add_task("starting", total=plan.num_videos, frames=0, rate=0.0)
         progress.start()
         try:
-            with connect(config.scheduler, prepared.num_workers) as client:
+            # The cluster first: where there is none, no cache is left behind.
+            with connect(config.scheduler, prepared.num_workers) as client, prepared.open_writer() as writer:
                 began = time.monotonic()
                 progress.update(task, description="encoding")
-                for event in run_encode(plan, prepared.job, out, client):
+                for event in run_encode(plan, prepared.job, writer, client):
                     failures += event.failures
                     warnings += [(r.video_id, warning) for r in event.records for warning in r.warnings]
                     num_done += len(event.records)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidlat.errors import InputError
 from vidlat.pipeline.discover import content_hash
-from vidlat.types import FailureRecord, VideoRecord, VideoSource
+from vidlat.types import CachedSource, FailureRecord, VideoSource
 
 MAX_VIDEOS_A_BATCH = 8
 BATCHES_A_WORKER = 4
@@ -40,7 +40,7 @@ class EncodePlan:
 
 def plan_encode(
     sources: Sequence[VideoSource],
-    records: Mapping[str, VideoRecord],
+    cached: Mapping[str, CachedSource],
     failures: Mapping[str, FailureRecord],
     *,
     num_workers: int,
@@ -55,8 +55,8 @@ def plan_encode(
     known: list[FailureRecord] = []
     for source in sources:
         failure = failures.get(source.video_id)
-        record = records.get(source.video_id)
-        if failure and _untouched(source, failure) and not retry_failed:
+        record = cached.get(source.video_id)
+        if failure and not retry_failed and _untouched(source, _file_of(failure)):
             known.append(failure)
         elif record is None:
             todo.append(source)
@@ -74,24 +74,28 @@ def plan_encode(
     )
 
 
-def _untouched(source: VideoSource, record: VideoRecord | FailureRecord) -> bool:
+def _file_of(failure: FailureRecord) -> CachedSource:
+    return CachedSource(failure.source_path, failure.source_num_bytes, failure.source_mtime_ns, sha256="")
+
+
+def _untouched(source: VideoSource, record: CachedSource) -> bool:
     now = str(source.path), source.num_bytes, source.mtime_ns
-    return now == (record.source_path, record.source_num_bytes, record.source_mtime_ns)
+    return now == (record.path, record.num_bytes, record.mtime_ns)
 
 
-def _same_content(source: VideoSource, record: VideoRecord) -> bool:
+def _same_content(source: VideoSource, record: CachedSource) -> bool:
     """Whether a file that was touched, copied or moved still holds the recorded bytes."""
-    if source.num_bytes != record.source_num_bytes:
+    if source.num_bytes != record.num_bytes:
         return False
     try:
-        return content_hash(source.path) == record.source_sha256
+        return content_hash(source.path) == record.sha256
     except OSError:
         return False  # the encode will say why
 
 
-def _require_same_file(source: VideoSource, record: VideoRecord) -> None:
-    if str(source.path) != record.source_path and Path(record.source_path).exists():
+def _require_same_file(source: VideoSource, record: CachedSource) -> None:
+    if str(source.path) != record.path and Path(record.path).exists():
         raise InputError(
             f"{source.path} would replace video {source.video_id!r}, which was encoded from "
-            f"{record.source_path}; give the folder above both as --input, or another --out"
+            f"{record.path}; give the folder above both as --input, or another --out"
         )

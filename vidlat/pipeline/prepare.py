@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,26 +18,46 @@ from vidlat.pipeline.run import choose_num_workers
 from vidlat.pipeline.task import EncodeJob
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames, require_same_settings
-from vidlat.store.writer import create_cache
+from vidlat.store.writer import CacheWriter, create_cache, open_writer
+from vidlat.types import CachedSource, FailureRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedEncode:
-    """A plan and the job to run it with. num_ignored: files among the input that are no video."""
+    """A plan and the job to run it with; nothing is written yet.
 
+    num_ignored: files among the input that are no video.
+    """
+
+    out: Path
+    schema: CacheSchema
     plan: EncodePlan
     job: EncodeJob
     num_workers: int
     num_ignored: int
 
+    @contextmanager
+    def open_writer(self) -> Iterator[CacheWriter]:
+        """Make the cache if it is not there, and hold it for writing as long as the block lasts.
+
+        Raises StoreError if another process holds it.
+        """
+        if not _holds_anything(self.out):
+            create_cache(self.out, self.schema)
+        with open_writer(self.out, "vidlat encode") as writer:
+            yield writer
+
+
+def _holds_anything(out: Path) -> bool:
+    return out.exists() and (not out.is_dir() or any(out.iterdir()))
+
 
 def prepare_encode(
     inputs: Sequence[str], config: EncodeConfig, out: Path, *, retry_failed: bool = False
 ) -> PreparedEncode:
-    """Find the videos, load the VAE, make or open the cache at `out`, and plan what is left to do.
+    """Find the videos, load the VAE, look at the cache at `out` if there is one, and plan what is left to do.
 
-    Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError, before a cache is made
-    where there is nothing to put in it.
+    Writes nothing. Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError.
     """
     discovery = discover_videos(inputs)
     vae_path = resolve_weights(config.vae)
@@ -49,16 +70,17 @@ def prepare_encode(
     )
     _require_expected(config, vae)
     schema = _describe_cache(config, vae, vae_path)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        schema = _open_with_same_settings(out, schema, config.precision)
-    else:
-        create_cache(out, schema)
-    cache = open_cache(out)
+    cached: dict[str, CachedSource] = {}
+    failures: dict[str, FailureRecord] = {}
+    if _holds_anything(out):
+        schema = _require_same_settings(out, schema, config.precision)
+        cache = open_cache(out)
+        cached, failures = cache.sources(), cache.failures()
     num_workers = config.workers or choose_num_workers(str(vae.device))
     plan = plan_encode(
         discovery.sources,
-        cache.records(),
-        cache.failures(),
+        cached,
+        failures,
         num_workers=num_workers,
         retry_failed=retry_failed,
     )
@@ -74,7 +96,14 @@ def prepare_encode(
         # Of this machine, not of --workers: the number of threads decides the last bit of a float32 sum.
         num_threads=max(1, (os.cpu_count() or 1) // choose_num_workers("cpu")),
     )
-    return PreparedEncode(plan=plan, job=job, num_workers=num_workers, num_ignored=discovery.num_ignored)
+    return PreparedEncode(
+        out=out,
+        schema=schema,
+        plan=plan,
+        job=job,
+        num_workers=num_workers,
+        num_ignored=discovery.num_ignored,
+    )
 
 
 def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
@@ -110,7 +139,7 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
     )
 
 
-def _open_with_same_settings(out: Path, asked: CacheSchema, precision: str) -> CacheSchema:
+def _require_same_settings(out: Path, asked: CacheSchema, precision: str) -> CacheSchema:
     """The schema of the cache at `out`; `auto` precision means whatever that cache was made with."""
     found = open_cache(out).schema
     settings = asked.settings

@@ -103,13 +103,13 @@ def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
 
 
 def run_encode(
-    plan: EncodePlan, job: EncodeJob, cache_path: Path, client: Client
+    plan: EncodePlan, job: EncodeJob, writer: CacheWriter, client: Client
 ) -> Iterator[EncodeProgress]:
-    """Encode every batch of a plan into the cache, yielding what happens as it happens.
+    """Encode every batch of a plan into a cache, yielding what happens as it happens.
 
     On return every video of the plan is either committed or recorded as a failure.
     """
-    yield from _Encode(job, cache_path, client).run(plan)
+    yield from _Encode(job, writer, client).run(plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +122,12 @@ class _Step:
 
 
 class _Encode:
-    def __init__(self, job: EncodeJob, cache_path: Path, client: Client) -> None:
+    def __init__(self, job: EncodeJob, writer: CacheWriter, client: Client) -> None:
         self.job = job
+        self.writer = writer
         # Workers may run in another folder, or on another machine with the same file system.
-        self.cache_path = cache_path.absolute()
+        self.cache_path = writer.path.absolute()
         self.client = client
-        self.writer = CacheWriter(cache_path)
         self.waiting: deque[Batch] = deque()
         self.suspects: deque[Batch] = deque()
         self.running: dict[Future, _Step] = {}

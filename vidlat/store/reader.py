@@ -16,7 +16,7 @@ from vidlat.store.metadata import ARRAYS, FAILURES, RECORDS, array_frames, read_
 from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, to_failure_records, to_video_records
 from vidlat.store.schema import CacheSchema
 from vidlat.store.statistics import latent_crc32
-from vidlat.types import FailureRecord, LatentPosterior, VideoRecord
+from vidlat.types import CachedSource, FailureRecord, LatentPosterior, VideoRecord
 
 Latents = npt.NDArray[np.float16]
 
@@ -69,6 +69,13 @@ class LatentCache:
     def records(self) -> dict[str, VideoRecord]:
         """The latest record of every video, sorted by video_id."""
         return self._records
+
+    def sources(self) -> dict[str, CachedSource]:
+        """The file each video was encoded from, by video_id: what a re-run is planned by."""
+        names = ("source_path", "source_num_bytes", "source_mtime_ns", "source_sha256")
+        columns = self.columns(*names)
+        rows = zip(*(columns[name] for name in names), strict=True)
+        return dict(zip(columns["video_id"], map(CachedSource._make, rows), strict=True))
 
     def failures(self) -> dict[str, FailureRecord]:
         """The latest failure of every video that has not been encoded since, sorted by video_id."""

@@ -21,6 +21,7 @@ import tensorstore as ts
 
 from vidlat.errors import StoreError
 from vidlat.store.files import locked, replace_file, sync_folder
+from vidlat.store.lease import Lease, hold_lease
 from vidlat.store.log import RecordLog
 from vidlat.store.metadata import (
     ARRAYS,
@@ -77,14 +78,26 @@ def _remove_other_builds(path: Path) -> None:
             shutil.rmtree(build, ignore_errors=True)
 
 
-class CacheWriter:
-    """The driver's hand on a cache: it hands out ranges and makes videos appear.
+@contextmanager
+def open_writer(path: Path, purpose: str) -> Iterator[CacheWriter]:
+    """Hold the cache at `path` for writing, as long as the block lasts; purpose: the command that does.
 
-    Every method locks the cache for as long as it runs, so that two drivers at once do no harm.
+    Raises StoreError naming the holder if another process writes to it, or if it cannot be written.
+    """
+    with hold_lease(path, purpose) as lease:
+        yield CacheWriter(path, lease)
+
+
+class CacheWriter:
+    """The driver's hand on a cache: it hands out ranges and makes videos appear; see `open_writer`.
+
+    Every method locks the cache for as long as it runs and makes sure that the lease is still its own, so
+    that a driver that was taken for dead does no harm.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lease: Lease) -> None:
         self.path = path
+        self._lease = lease
         self.schema = read_schema(path)
         self._videos = RecordLog(path / RECORDS, VIDEO_COLUMNS)
         self._failures = RecordLog(path / FAILURES, FAILURE_COLUMNS)
@@ -130,6 +143,7 @@ class CacheWriter:
             for folder in (RECORDS, FAILURES):  # tools that copy a cache may drop empty folders
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
             with locked(self.path / RECORDS / "lock"):
+                self._lease.require_held()
                 yield _partial(self.path)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error}") from error
