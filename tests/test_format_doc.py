@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -40,6 +41,11 @@ def read_rows(folder):
                 if row["video_id"] not in rows or rows[row["video_id"]]["sequence"] <= row["sequence"]:
                     rows[row["video_id"]] = row
     return rows
+
+
+def read_videos(path):
+    rows = read_rows(path / "videos" / "records")
+    return {video_id: row for video_id, row in rows.items() if row["num_frames"] != 0}
 
 
 def read_failures(path):
@@ -102,6 +108,8 @@ def crc32c(content):
 
 
 from vidlat.store.metadata import zarr_documents  # noqa: E402
+from vidlat.store.prune import prune  # noqa: E402
+from vidlat.store.prune_plan import plan_prune  # noqa: E402
 from vidlat.store.reader import open_cache  # noqa: E402
 from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS  # noqa: E402
 from vidlat.store.schema import FORMAT_VERSION, CacheSchema, CacheSettings  # noqa: E402
@@ -113,7 +121,7 @@ from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """Videos new and replaced, failures standing and superseded, holes, merged and single record files."""
+    """Videos new, replaced and removed, failures that hold or not, holes, merged and single record files."""
     config = {"latent_channels": 2, "naïve": [0.1, 1e-6, 1.0, 12345678901234567890, True, None]}
     settings = dataclasses.replace(SCHEMA.settings, vae_config=config, stack=8)
     path = tmp_path_factory.mktemp("format") / "l.zarr"
@@ -129,26 +137,42 @@ def path(tmp_path_factory):
     start = writer.reserve(1)
     timed = record_of("timed", start, random_posterior(2), pts_seconds=(0.0, 0.5), warnings=("w",))
     writer.commit([timed])
-    writer.record_failures([failure_of("gone.mp4", "second try")])
+    add_videos(path, {"removed.mp4": random_posterior(4), "again.mp4": random_posterior(4)})
+    writer.record_failures([failure_of("gone.mp4", "second try"), failure_of("removed.mp4")])
+    writer.remove(["removed.mp4", "again.mp4"])
+    add_videos(path, {"again.mp4": random_posterior(4)})
+    writer.record_failures([failure_of("again.mp4")])
     return path
 
 
-def test_reader_of_the_page_gets_the_same_records_and_failures(path):
-    cache = open_cache(path)
+@pytest.fixture(scope="module", params=["as it is", "pruned"])
+def cache_path(path, request, tmp_path_factory):
+    """The cache, and a copy of it that was pruned."""
+    if request.param == "as it is":
+        return path
+    copy = tmp_path_factory.mktemp("pruned") / "l.zarr"
+    shutil.copytree(path, copy)
+    prune(writer_of(copy), plan_prune(copy))
+    return copy
+
+
+def test_reader_of_the_page_gets_the_same_records_and_failures(cache_path):
+    cache = open_cache(cache_path)
     for ours, theirs in (
-        (cache.records(), read_rows(path / "videos" / "records")),
-        (cache.failures(), read_failures(path)),
+        (cache.records(), read_videos(cache_path)),
+        (cache.failures(), read_failures(cache_path)),
     ):
         expected = json.loads(json.dumps({id: dataclasses.asdict(record) for id, record in ours.items()}))
         assert theirs == expected
-        assert len(theirs) == (3 if "a.mp4" in theirs else 1)
+    assert set(read_videos(cache_path)) == {"a.mp4", "sub/ü.avi", "timed", "again.mp4"}
+    assert set(read_failures(cache_path)) == {"gone.mp4", "again.mp4"}
 
 
-def test_reader_of_the_page_gets_the_same_latents_and_checksums(path):
-    rows = read_rows(path / "videos" / "records")
+def test_reader_of_the_page_gets_the_same_latents_and_checksums(cache_path):
+    rows = read_videos(cache_path)
     for video_id in ("a.mp4", "sub/ü.avi"):
-        mean, std = read_latents(path, rows[video_id])
-        ours = open_cache(path).read_latents(video_id)
+        mean, std = read_latents(cache_path, rows[video_id])
+        ours = open_cache(cache_path).read_latents(video_id)
         np.testing.assert_array_equal(mean, ours.mean)
         np.testing.assert_array_equal(std, ours.std)
         assert checksum(mean, std) == rows[video_id]["latent_crc32"]
@@ -170,8 +194,33 @@ def test_reader_of_the_page_decodes_chunks_by_hand(path):
     assert set(seen) == {True, False}
 
 
+def test_tombstone_is_as_the_page_says(path):
+    row = read_rows(path / "videos" / "records")["removed.mp4"]
+    assert row.pop("pts_seconds") is None
+    assert {name: value for name, value in row.items() if value not in (0, "", [], {})} == {
+        "video_id": "removed.mp4",
+        "sequence": row["sequence"],
+    }
+
+
+def test_pruning_moves_and_erases_only_what_the_page_says(path, cache_path):
+    before, after = read_videos(path), read_videos(cache_path)
+    moved = ("start", "stop", "sequence")
+    for video_id, row in before.items():
+        assert {k: v for k, v in row.items() if k not in moved} == {
+            k: v for k, v in after[video_id].items() if k not in moved
+        }
+    if cache_path != path:
+        assert set(read_rows(cache_path / "videos" / "records")) == set(after)
+        assert last_commit(cache_path) > last_commit(path)
+
+
+def last_commit(path):
+    return max(int(file.stem.split("-")[1]) for file in (path / "videos" / "records").glob("*.parquet"))
+
+
 def test_reader_of_the_page_gets_the_sums_of_the_valid_frames(path):
-    description, rows = read_description(path), read_rows(path / "videos" / "records")
+    description, rows = read_description(path), read_videos(path)
     row = rows["sub/ü.avi"]
     mean, std = (
         latents[:, : num_valid(description, row)].astype(float) for latents in read_latents(path, row)

@@ -1,5 +1,8 @@
+import shutil
+
 import pytest
 from caches import SCHEMA
+from damage import make_three_videos
 
 from vidlat.store.writer import create_cache
 
@@ -10,3 +13,15 @@ def cache_path(tmp_path):
     path = tmp_path / "latents.zarr"
     create_cache(path, SCHEMA)
     return path
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory):
+    """The cache of `damage`; never to be written to."""
+    return make_three_videos(tmp_path_factory.mktemp("verify") / "l.zarr")
+
+
+@pytest.fixture
+def path(pristine, tmp_path):
+    """A copy of `pristine`, to be damaged."""
+    return shutil.copytree(pristine, tmp_path / "l.zarr")

@@ -1,6 +1,5 @@
 """A kill between any two file operations leaves a cache that opens, with what was committed and no more."""
 
-import os
 import pathlib
 import shutil
 import signal
@@ -12,65 +11,26 @@ import numpy as np
 import pytest
 import zarr
 from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
+from faults import every_kill, meet
 
 from vidlat.store import log as log_module
 from vidlat.store.files import create_file
+from vidlat.store.lease import hold_lease, read_lease
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import create_cache, write_shards
-
-OPERATIONS = [
-    (os, "fsync"),
-    (os, "link"),
-    (pathlib.Path, "rename"),
-    (pathlib.Path, "unlink"),
-    (pathlib.Path, "mkdir"),
-]
-
-
-class Killed(BaseException):
-    """No error that the code could handle: the process is gone."""
-
-
-def runs_to_its_end(operation, step, monkeypatch):
-    """Run `operation` and kill it before its file operation number `step`; True if it has no more of them."""
-    steps = count()
-    with monkeypatch.context() as patch:
-        for owner, name in OPERATIONS:
-            real = getattr(owner, name)
-
-            def dies(*args, real=real, **kwargs):
-                if next(steps) == step:
-                    raise Killed
-                return real(*args, **kwargs)
-
-            patch.setattr(owner, name, dies)
-        try:
-            operation()
-        except Killed:
-            return False
-    return True
-
-
-def every_kill(operation, monkeypatch):
-    """Kill `operation` at each of its steps in turn, then let it end; yields after each."""
-    for step in count():
-        ended = runs_to_its_end(operation, step, monkeypatch)
-        yield step
-        if ended:
-            assert step > 2
-            return
+from vidlat.store.verify.cache import verify_cache
+from vidlat.store.writer import create_cache, open_writer, write_shards
 
 
 def test_creation_killed_at_any_step_leaves_nothing_or_a_whole_cache(tmp_path, monkeypatch):
     for step in count():
         path = tmp_path / f"{step}.zarr"
-        ended = runs_to_its_end(lambda path=path: create_cache(path, SCHEMA), step, monkeypatch)
+        hit, _ = meet(lambda path=path: create_cache(path, SCHEMA), step, monkeypatch)
         if not path.exists():
             create_cache(path, SCHEMA)
         assert open_cache(path).schema == SCHEMA
         assert zarr.open_group(path, mode="r")["mean"].shape == (2, 0, 3, 5)
         assert [file.name for file in tmp_path.iterdir() if file.name.startswith(f".{step}.")] == []
-        if ended:
+        if hit is None:
             assert step > 10
             return
 
@@ -135,6 +95,33 @@ def test_commit_killed_at_any_step_happened_wholly_or_not_at_all(cache_path, mon
         batch_number += 1
 
 
+def test_removal_killed_at_any_step_happened_wholly_or_not_at_all(cache_path, monkeypatch):
+    both, kept = {"a.mp4", "b.mp4"}, {"c.mp4"}
+    videos = {video_id: random_posterior(3) for video_id in sorted(both | kept)}
+    add_videos(cache_path, videos)
+    for _ in every_kill(lambda: writer_of(cache_path).remove(sorted(both)), monkeypatch):
+        assert set(open_cache(cache_path).records()) in (kept, both | kept)
+        writer_of(cache_path).remove(sorted(both))
+        assert set(open_cache(cache_path).records()) == kept
+        add_videos(cache_path, videos)
+
+
+def test_holder_killed_at_any_step_leaves_a_cache_that_the_next_can_hold(cache_path, monkeypatch):
+    def hold():
+        with hold_lease(cache_path, "killed") as lease:
+            lease.beat()
+            lease.require_held()
+
+    for _ in every_kill(hold, monkeypatch):
+        assert {problem.kind for problem in verify_cache(cache_path)} <= {"leftover"}
+        with open_writer(cache_path, "next") as writer:
+            assert read_lease(cache_path).purpose == "next"
+            writer.reserve(1)
+        assert read_lease(cache_path) is None
+        # A whole lease or none: only damage makes an unknown holder.
+        assert writer.lease.taken_from is None or writer.lease.taken_from.purpose == "killed"
+
+
 def test_merge_killed_at_any_step_loses_no_record(cache_path, tmp_path, monkeypatch):
     monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 4)
     video = random_posterior(3)
@@ -147,12 +134,12 @@ def test_merge_killed_at_any_step_loses_no_record(cache_path, tmp_path, monkeypa
         def merges(path=path):
             writer_of(path).commit([record_of("new.mp4", 4, video)])
 
-        ended = runs_to_its_end(merges, step, monkeypatch)
+        hit, _ = meet(merges, step, monkeypatch)
         old = {"0.mp4": 3, "1.mp4": 1, "2.mp4": 2}
         assert starts_in(path) in (old, old | {"new.mp4": 4})
         writer_of(path).commit([record_of("2.mp4", 5, video)])
         assert starts_in(path) | {"new.mp4": 4} == old | {"2.mp4": 5, "new.mp4": 4}
-        if ended:
+        if hit is None:
             assert step > 10
             return
 

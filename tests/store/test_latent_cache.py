@@ -1,7 +1,12 @@
 import dataclasses
+import errno
+import fcntl
+import gc
+import importlib
 import itertools
 import json
 import multiprocessing
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +15,8 @@ import pytest
 from caches import SCHEMA, SETTINGS, add_videos, random_posterior, record_of, writer_of
 
 from vidlat.errors import StoreError
-from vidlat.store.files import replace_file
+from vidlat.store.files import locked, replace_file
+from vidlat.store.metadata import READERS
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache
 
@@ -94,24 +100,72 @@ def test_counts_tell_videos_holes_and_size(filled):
     assert cache.num_latent_frames == 8 + 48
     assert cache.num_hole_frames == 8 + 48 - (3 + 4 + 11 + 30)
     files = [file for file in filled.rglob("*") if file.is_file()]
-    assert cache.num_bytes == sum(len(file.read_bytes()) for file in files)
+    assert cache.disk_usage().num_bytes == sum(len(file.read_bytes()) for file in files)
 
 
-def test_growth_is_seen_by_a_cache_that_is_already_reading(filled):
+def everything(cache):
+    starts = np.array([start for (start,) in cache.rows("start")])
+    return (
+        len(cache),
+        cache.num_hole_frames - cache.num_latent_frames,
+        cache.records(),
+        cache.sources(),
+        cache.columns("num_frames", "sum_mean"),
+        [array.tolist() for array in cache.read_windows(starts, 4)],
+    )
+
+
+@pytest.mark.parametrize("looked", ["not yet", "at records", "at windows"])
+def test_cache_stays_as_it_was_opened_whatever_is_added_replaced_and_merged(filled, looked, monkeypatch):
+    monkeypatch.setattr("vidlat.store.log.MAX_SMALL_FILES", 4)
+    before = everything(open_cache(filled))
+    cache = open_cache(filled)
+    if looked == "at records":
+        cache.records()
+    elif looked == "at windows":
+        cache.read_windows(np.array([0]), 2)
+    add_videos(filled, {"new.mp4": random_posterior(5), "3.mp4": random_posterior(6, seed=3)})
+    for number in range(2):
+        add_videos(filled, {f"{number}.mov": random_posterior(1)})
+    assert len(list((filled / "videos/records").glob("*.parquet"))) == 1  # those it began with are gone
+    assert everything(cache) == before
+    assert len(open_cache(filled)) == 4 + 1 + 2
+
+
+def test_video_added_after_a_cache_was_opened_is_in_the_next(filled):
     early = open_cache(filled)
     early.read_windows(np.array([0]), 2)
     add_videos(filled, {"new.mp4": random_posterior(5, seed=9)})
-    # Arrays open, records not yet read: the old handle ends before the new video.
-    read = early.read_latents("new.mp4")
+    with pytest.raises(StoreError, match=r"holds no video 'new\.mp4'"):
+        early.read_latents("new.mp4")
+    read = open_cache(filled).read_latents("new.mp4")
     np.testing.assert_array_equal(read.mean, random_posterior(5, seed=9).mean.astype(np.float16))
 
 
-def test_opened_cache_keeps_the_records_it_has_read(filled):
-    cache = open_cache(filled)
-    before = cache.records()
-    add_videos(filled, {"new.mp4": random_posterior(5)})
-    assert cache.records() == before
-    assert "new.mp4" in open_cache(filled).records()
+def test_cache_opened_at_any_step_of_an_append_holds_all_of_a_commit_or_nothing(filled, monkeypatch):
+    """Another process opens the cache, and reads all of it, before every file that an encode writes."""
+    seen = []
+
+    def look(*_):
+        cache = open_cache(filled)
+        seen.append(list(cache.records()))
+        for video_id in seen[-1]:
+            cache.read_latents(video_id)
+
+    for module, name in (("writer", "replace_file"), ("log", "create_file")):
+        write = getattr(importlib.import_module(f"vidlat.store.{module}"), name)
+
+        def looked_at(*arguments, write=write):
+            look()
+            write(*arguments)
+            look()
+
+        monkeypatch.setattr(f"vidlat.store.{module}.{name}", looked_at)
+    monkeypatch.setattr("vidlat.store.log.MAX_SMALL_FILES", 2)  # the commit ends in a merge
+    add_videos(filled, {"x.mp4": random_posterior(5), "y.mp4": random_posterior(2)})
+    old, new = sorted(VIDEOS), sorted([*VIDEOS, "x.mp4", "y.mp4"])
+    assert [key for key, _ in itertools.groupby(seen)] == [old, new]
+    assert len(seen) == 2 * (3 + 1 + 1)  # three zarr.json, the commit, the merged file
 
 
 def test_record_past_the_end_of_an_array_is_one_clear_error(filled):
@@ -187,6 +241,116 @@ def test_pickled_cache_carries_neither_handles_nor_records(filled):
     cache.read_latents("30.mp4")
     assert len(pickle.dumps(cache)) == fresh
     assert pickle.loads(pickle.dumps(cache)).schema == cache.schema
+
+
+def prune_may_begin(path):
+    try:
+        with locked(path / READERS, wait=False):
+            return True
+    except BlockingIOError:
+        return False
+
+
+def test_open_cache_keeps_prune_away_as_long_as_it_lives(filled):
+    assert prune_may_begin(filled)
+    first, second = open_cache(filled), open_cache(filled)
+    assert not prune_may_begin(filled)
+    del first
+    gc.collect()
+    assert not prune_may_begin(filled)
+    del second
+    gc.collect()
+    assert prune_may_begin(filled)
+
+
+def test_cache_opened_to_look_at_its_records_keeps_nobody_away(filled):
+    cache = open_cache(filled, hold=False)
+    assert prune_may_begin(filled)
+    with locked(filled / READERS):
+        assert len(open_cache(filled, hold=False)) == len(cache) == 4
+
+
+def test_cache_that_is_being_pruned_is_not_opened(filled):
+    with locked(filled / READERS), pytest.raises(StoreError, match="prune is at work here; try again"):
+        open_cache(filled)
+    assert len(open_cache(filled)) == 4
+
+
+def hold_until_told(path, pipe):
+    cache = open_cache(path)
+    pipe.send(len(cache))
+    pipe.recv()
+
+
+def test_another_process_keeps_prune_away_until_it_is_killed(filled):
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=hold_until_told, args=(filled, there))
+    process.start()
+    assert here.recv() == 4
+    assert not prune_may_begin(filled)
+    process.kill()
+    process.join()
+    assert prune_may_begin(filled)
+
+
+def test_copy_in_another_process_keeps_prune_away_by_itself(filled):
+    cache = open_cache(filled)
+    copy = pickle.loads(pickle.dumps(cache))
+    del cache
+    gc.collect()
+    assert not prune_may_begin(filled)
+    looking = pickle.loads(pickle.dumps(open_cache(filled, hold=False)))
+    del copy
+    gc.collect()
+    assert prune_may_begin(filled)
+    assert len(looking) == 4
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_forked_child_that_ends_does_not_let_prune_in(filled):
+    cache = open_cache(filled)
+    child = os.fork()
+    if child == 0:
+        try:
+            del cache
+            gc.collect()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not prune_may_begin(filled)
+    assert len(cache) == 4
+
+
+def test_cache_without_a_file_for_readers_is_read_and_nothing_is_written(filled):
+    (filled / READERS).unlink()
+    before = sorted(filled.rglob("*"))
+    open_cache(filled).read_latents("3.mp4")
+    assert sorted(filled.rglob("*")) == before
+
+
+def test_file_system_without_locks_is_read_from(filled, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert len(open_cache(filled)) == 4
+
+
+def test_file_for_readers_is_opened_to_read_alone(filled, monkeypatch):
+    """So that a cache on a read-only disk opens; root may write anywhere, so modes would prove nothing."""
+    opened, open_file = [], os.open
+
+    def spied(path, flags, *more, **options):
+        if str(path).endswith("readers"):
+            opened.append(flags & (os.O_ACCMODE | os.O_CREAT))
+        return open_file(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", spied)
+    cache = open_cache(filled)
+    assert opened == [os.O_RDONLY]
+    assert len(cache) == 4
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty folder", "other zarr", "no JSON", "a list"])

@@ -96,7 +96,7 @@ def test_schema_and_records_open_without_the_heavy_libraries(cache_path):
     code = (
         "import sys; from pathlib import Path; from vidlat.store.reader import open_cache\n"
         f"cache = open_cache(Path({str(cache_path)!r}))\n"
-        "assert len(cache.records()) == 1 and not cache.failures() and cache.num_bytes\n"
+        "assert len(cache.records()) == 1 and not cache.failures() and cache.disk_usage()\n"
         "loaded = {'zarr', 'tensorstore', 'torch', 'dask', 'pyarrow.dataset'} & set(sys.modules)\n"
         "assert not loaded, loaded"
     )

@@ -1,16 +1,18 @@
-"""Commit records on disk: a folder of Parquet files that only grows, small ones merged now and then."""
+"""Commit records on disk: a folder of Parquet files that only grows until it is compacted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidlat.errors import StoreError
-from vidlat.store.files import create_file
-from vidlat.store.records import latest
+from vidlat.store.files import create_file, sync_folder
+from vidlat.store.records import latest, standing, without_removed
 
 MAX_SMALL_FILES = 64
 SMALL_BYTES = 8 * 1024**2
@@ -27,21 +29,29 @@ class RecordLog:
         self.columns = columns
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The latest row of every video, sorted by video_id; `columns` besides video_id and sequence, or all.
+        """What `RecordSnapshot.read` gives of the files as they are now."""
+        return self.snapshot().read(columns)
 
-        Raises StoreError if a file is damaged.
+    def read_with_removed(self, names: Sequence[str]) -> pa.Table:
+        """What `RecordSnapshot.read_with_removed` gives of the files as they are now."""
+        return self.snapshot().read_with_removed(names)
+
+    def snapshot(self) -> RecordSnapshot:
+        """The records as they are now, whatever is appended, merged or pruned later.
+
+        Raises StoreError if a file cannot be opened.
         """
-        names = self.columns.names if columns is None else ["video_id", "sequence", *columns]
         for _ in range(READ_ATTEMPTS):
             files = self._files()
             try:
-                tables = [_read_file(file, names) for file in files]
+                opened = {file: pa.OSFile(str(file)) for file in files}
             except FileNotFoundError:
-                continue  # merged away while it was read: its rows stand in a file that came later
+                continue  # merged away since it was listed: its rows stand in a file that came later
+            except OSError as error:
+                raise StoreError(f"{self.folder}: cannot be read: {error}") from error
             # A merge between two steps of the listing can hide a file and its replacement alike.
             if not any(first < last for first, last in map(_commits, set(self._files()) - set(files))):
-                empty = self.columns.empty_table().select(names)
-                return latest(pa.concat_tables([empty, *tables]))
+                return RecordSnapshot(opened, self.columns)
         raise StoreError(f"{self.folder}: its files vanish as fast as they are listed; try again")
 
     def last_sequence(self) -> int:
@@ -66,14 +76,102 @@ class RecordLog:
         for file in small:
             file.unlink()
 
+    def num_rows(self) -> int:
+        """Rows of all files, history included. Raises StoreError if a file is damaged."""
+        return sum(_read_file(file, ["sequence"]).num_rows for file in self._files())
+
+    def rewrite(self, choose: Callable[[pa.Table], pa.Table], last: int, partial: Path) -> None:
+        """Join all files into one that ends with commit `last`, with those latest rows that `choose` keeps.
+
+        choose: filters a table of video_id, sequence and, of videos, num_frames. All rows that are kept are
+        in memory, 1 to 2 kB each. The caller holds the cache's lock.
+        """
+        files = self._files()
+        if not files:
+            return
+        names = [name for name in ("video_id", "sequence", "num_frames") if name in self.columns.names]
+        keys = pa.concat_tables(_read_file(file, names) for file in files)
+        keys = keys.append_column("row", pa.array(np.arange(len(keys))))
+        is_kept = np.zeros(len(keys), bool)
+        is_kept[choose(latest(keys))["row"].to_numpy()] = True
+        tables, num_before = [], 0
+        for file in files:
+            table = _read_file(file, self.columns.names)
+            tables.append(table.filter(is_kept[num_before : num_before + len(table)]))
+            num_before += len(table)
+        self._create(pa.concat_tables(tables), min(map(_commits, files))[0], last, partial)
+        for file in files:
+            file.unlink()
+        # These are gone before the next step may drop what they were hidden by, after a power cut too.
+        sync_folder(self.folder)
+
     def _create(self, table: pa.Table, first: int, last: int, partial: Path) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-        name = f"{first:012d}-{last:012d}.parquet"
-        create_file(self.folder / name, sink.getvalue().to_pybytes(), partial)
+        create_file(self.folder / f"{first:012d}-{last:012d}.parquet", to_parquet(table), partial)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*-[0-9]*.parquet"))
+
+
+class RecordSnapshot:
+    """The records of one moment: their files are held open, so that they read the same when they are deleted.
+
+    One file descriptor a file: some 64, and one for every 50,000 videos.
+    """
+
+    def __init__(self, files: Mapping[Path, pa.NativeFile], columns: pa.Schema) -> None:
+        self._files = files
+        self._columns = columns
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The latest row of every video, sorted by video_id; `columns` besides video_id and sequence, or all.
+
+        Videos that were removed are left out. Raises StoreError if a file is damaged.
+        """
+        names = self._columns.names if columns is None else ["video_id", "sequence", *columns]
+        return self._concatenated(names).take(self._rows[1])
+
+    def read_with_removed(self, names: Sequence[str]) -> pa.Table:
+        """The columns `names` of every video's latest row, of removed videos too, sorted by video_id.
+
+        Raises StoreError if a file is damaged.
+        """
+        return self._concatenated(names).take(self._rows[0])
+
+    @cached_property
+    def _rows(self) -> tuple[pa.Array, pa.Array]:
+        """Numbers of the latest rows, sorted by video_id: of all videos, of those that were not removed."""
+        names = [name for name in ("video_id", "sequence", "num_frames") if name in self._columns.names]
+        keys = self._concatenated(names)
+        keys = latest(keys.append_column("row", pa.array(np.arange(len(keys)))))
+        # Found once, eight bytes a video: of a snapshot they stay the same.
+        rows = keys["row"].combine_chunks()
+        return rows, without_removed(keys)["row"].combine_chunks() if "num_frames" in names else rows
+
+    def _concatenated(self, names: Sequence[str]) -> pa.Table:
+        tables = [_read_file(file, names, handle) for file, handle in self._files.items()]
+        return pa.concat_tables([self._columns.empty_table().select(list(names)), *tables])
+
+
+def compact(videos: RecordLog, failures: RecordLog, sequence: int, partial: Path) -> None:
+    """Leave only the rows that hold: history, tombstones and what they removed are gone from both logs.
+
+    A kill at any point leaves the same videos and failures. sequence: the number of the next commit; this
+    takes it and the one after. The caller holds the cache's lock.
+    """
+    # Failures first: that one is over is told by a row of its video.
+    committed = videos.read_with_removed(["video_id", "sequence"])
+    failures.rewrite(lambda rows: standing(rows, committed), sequence, partial)
+    # In two steps: no tombstone goes before every row that it hides.
+    videos.rewrite(lambda rows: rows, sequence, partial)
+    videos.rewrite(without_removed, sequence + 1, partial)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as the content of a record file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def _commits(file: Path) -> tuple[int, int]:
@@ -81,10 +179,10 @@ def _commits(file: Path) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _read_file(file: Path, columns: Sequence[str]) -> pa.Table:
+def _read_file(file: Path, columns: Sequence[str], opened: pa.NativeFile | None = None) -> pa.Table:
     try:
         # ParquetFile, not read_table: that one imports pyarrow.dataset, which `vidlat info` would wait for.
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(opened or file, page_checksum_verification=True) as parquet:
             return parquet.read(columns=list(columns)).select(list(columns))
     except FileNotFoundError:
         raise

@@ -18,6 +18,15 @@ ARRAYS = ("mean", "std")
 RECORDS = "videos/records"
 FAILURES = "failures/records"
 
+LOCK = f"{RECORDS}/lock"
+"""Locked by whoever writes, for as long as one operation lasts."""
+LEASE = f"{RECORDS}/lease"
+"""Names the process that holds the cache for writing, for as long as it does."""
+READERS = f"{RECORDS}/readers"
+"""Locked by all who read latents, against whoever would remove them."""
+PARTIAL = f"{RECORDS}/partial"
+"""The one temporary file, out of sight of Zarr readers."""
+
 
 def zarr_documents(attributes: dict[str, Any], schema: CacheSchema, num_frames: int) -> dict[str, Any]:
     """Every zarr.json of a cache of `num_frames` latent frames, by its path.
@@ -44,12 +53,17 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def read_attributes(path: Path) -> dict[str, Any]:
     """The root's attributes. Raises StoreError if `path` is no folder or no vidlat cache."""
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{path}: is a file, not a vidlat cache, which is a folder")
-    if not path.is_dir():
-        raise StoreError(f"{path}: is not a vidlat cache: no such folder; `vidlat encode --out` makes one")
-    if not (path / "zarr.json").is_file():
-        raise StoreError(f"{path}: is not a vidlat cache: it has no zarr.json")
+    try:
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{path}: is a file, not a vidlat cache, which is a folder")
+        if not path.is_dir():
+            raise StoreError(
+                f"{path}: is not a vidlat cache: no such folder; `vidlat encode --out` makes one"
+            )
+        if not (path / "zarr.json").is_file():
+            raise StoreError(f"{path}: is not a vidlat cache: it has no zarr.json")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from error
     attributes = read_document(path / "zarr.json").get("attributes")
     if not isinstance(attributes, dict) or not isinstance(attributes.get("vidlat"), dict):
         raise StoreError(f"{path}: is not a vidlat cache: a Zarr store that something else has made")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +10,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
+from vidlat.store.disk import DiskUsage, disk_usage
 from vidlat.store.log import RecordLog
 from vidlat.store.metadata import ARRAYS, FAILURES, RECORDS, array_frames, read_schema
-from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, to_failure_records, to_video_records
+from vidlat.store.readers import hold_for_reading
+from vidlat.store.records import (
+    FAILURE_COLUMNS,
+    VIDEO_COLUMNS,
+    standing,
+    to_failure_records,
+    to_video_records,
+)
 from vidlat.store.schema import CacheSchema
 from vidlat.store.statistics import latent_crc32
 from vidlat.types import CachedSource, FailureRecord, LatentPosterior, VideoRecord
@@ -24,27 +35,41 @@ READ_CACHE_BYTES = 32 * 1024**2
 """Memory an array for shard indexes and recent chunks: random windows come four times faster for it."""
 
 
-def open_cache(path: Path) -> LatentCache:
+ROWS_A_BLOCK = 10_000
+
+
+def open_cache(path: Path, *, hold: bool = True) -> LatentCache:
     """Open the cache at `path` for reading.
 
-    Raises StoreError if there is none, if it is damaged, or if a newer vidlat made it.
+    hold: keep prune away as long as the object lives; whoever reads no latents can do without.
+    Raises StoreError if there is none, if it is damaged, if a newer vidlat made it, or if it is being pruned.
     """
-    return LatentCache(path, read_schema(path))
+    return LatentCache(path, read_schema(path), hold)
+
+
+def last_sequence(path: Path) -> int:
+    """The number of the last commit to the cache at `path`, of videos or failures; 0 before the first."""
+    logs = RecordLog(path / RECORDS, VIDEO_COLUMNS), RecordLog(path / FAILURES, FAILURE_COLUMNS)
+    return max(log.last_sequence() for log in logs)
 
 
 class LatentCache:
-    """A cache as it was when its records were first asked for; open it again to see what came later.
+    """The videos of a cache as they were when it was opened; open it again to see what came later.
 
-    Pickles as its path and schema: each process opens the arrays for itself. Never use it in a forked
-    child of a process that has read latents (tensorstore's threads do not survive a fork): spawn instead.
+    Pickles as its path and schema: the copy is opened anew. Never use it in a forked child of a process
+    that has read latents (tensorstore's threads do not survive a fork): spawn instead.
     """
 
-    def __init__(self, path: Path, schema: CacheSchema) -> None:
+    def __init__(self, path: Path, schema: CacheSchema, hold: bool = True) -> None:
         self.path = path
         self.schema = schema
+        self._hold = hold
+        if hold:
+            hold_for_reading(path, self)
+        self._log = RecordLog(path / RECORDS, VIDEO_COLUMNS).snapshot()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "schema": self.schema}
+    def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, CacheSchema, bool]]:
+        return type(self), (self.path, self.schema, self._hold)
 
     def __len__(self) -> int:
         """Videos in the cache."""
@@ -61,10 +86,9 @@ class LatentCache:
         starts, stops = self._ranges
         return self.num_latent_frames - int((stops - starts).sum())
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of all of the cache's files."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+    def disk_usage(self) -> DiskUsage:
+        """What the cache takes on disk, and how much of it holds no video; microseconds a shard."""
+        return disk_usage(self.path, *self._ranges, self.schema.shard_frames)
 
     def records(self) -> dict[str, VideoRecord]:
         """The latest record of every video, sorted by video_id."""
@@ -78,16 +102,29 @@ class LatentCache:
         return dict(zip(columns["video_id"], map(CachedSource._make, rows), strict=True))
 
     def failures(self) -> dict[str, FailureRecord]:
-        """The latest failure of every video that has not been encoded since, sorted by video_id."""
-        done = self.columns("sequence")
-        committed = dict(zip(done["video_id"], done["sequence"], strict=True))
-        failures = to_failure_records(RecordLog(self.path / FAILURES, FAILURE_COLUMNS).read())
-        return {id: failure for id, failure in failures.items() if failure.sequence > committed.get(id, 0)}
+        """The latest failure of every video not encoded or removed since, sorted by video_id."""
+        committed = self._log.read_with_removed(["video_id", "sequence"])
+        failures = RecordLog(self.path / FAILURES, FAILURE_COLUMNS).read()
+        return to_failure_records(standing(failures, committed))
+
+    def warnings(self) -> dict[str, list[str]]:
+        """What was noticed while videos were decoded, of those alone where something was, by video_id."""
+        table = self._log.read(["warnings"])
+        table = table.filter(pc.greater(pc.list_value_length(table["warnings"]), 0))
+        return dict(zip(table["video_id"].to_pylist(), table["warnings"].to_pylist(), strict=True))
 
     def columns(self, *names: str) -> dict[str, list[Any]]:
         """Some fields of all records, as lists sorted by video_id (always among them): fast for millions."""
-        table = self._log.read([name for name in names if name not in ("video_id", "sequence")])
+        table = self._table(names)
         return {name: table[name].to_pylist() for name in dict.fromkeys(("video_id", *names))}
+
+    def rows(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """The same fields as tuples, one a video, a block of them in memory at a time."""
+        for block in self._table(names).select(list(names)).to_batches(max_chunksize=ROWS_A_BLOCK):
+            yield from zip(*(column.to_pylist() for column in block.columns), strict=True)
+
+    def _table(self, names: Sequence[str]) -> pa.Table:
+        return self._log.read([name for name in names if name not in ("video_id", "sequence")])
 
     def read_latents(self, video_id: str) -> LatentPosterior:
         """One video's latents, stack padding included: mean and std, each (L, t, h, w) float16.
@@ -147,10 +184,11 @@ class LatentCache:
         return stops
 
     def _array(self, name: str, stop: int) -> Any:
-        """The array, opened anew if the cache has grown to `stop` since it was opened."""
-        array = self._arrays.get(name)
-        if array is None or array.shape[1] < stop:
-            array = self._arrays[name] = _open_for_reading(self.path / name)
+        """The array, which must reach to `stop`."""
+        # Opened later than the records, and so as long as they need: growth comes before a commit.
+        if name not in self._arrays:
+            self._arrays[name] = _open_for_reading(self.path / name)
+        array = self._arrays[name]
         if array.shape[1] < stop:
             raise StoreError(
                 f"{self.path}: damaged: {name} ends at latent frame {array.shape[1]}, "
@@ -162,10 +200,6 @@ class LatentCache:
     def _arrays(self) -> dict[str, Any]:
         return {}
 
-    @property
-    def _log(self) -> RecordLog:
-        return RecordLog(self.path / RECORDS, VIDEO_COLUMNS)
-
     @cached_property
     def _records(self) -> dict[str, VideoRecord]:
         return to_video_records(self._log.read())
@@ -173,8 +207,10 @@ class LatentCache:
     @cached_property
     def _ranges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Every video's start and stop, in the order of the time axis."""
-        table = self._log.read(["start", "stop"]).sort_by("start")
-        return table["start"].to_numpy(), table["stop"].to_numpy()
+        table = self._log.read(["start", "stop"])
+        starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
+        order = np.argsort(starts)
+        return starts[order], stops[order]
 
 
 @dataclass(frozen=True)

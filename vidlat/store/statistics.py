@@ -76,9 +76,9 @@ def _channel_sums(
     """Sum and sum of squares of each channel's valid frames, and `crc` continued over all of its bytes."""
     sums, squares = np.zeros(len(values)), np.zeros(len(values))
     # Channel by channel, as the bytes of a C-ordered (L, t, h, w) array lie.
-    for channel, frames in enumerate(values):
-        for first in range(0, len(frames), BLOCK_FRAMES):
-            block = to_stored(name, frames[first : first + BLOCK_FRAMES])
+    for channel in range(len(values)):
+        for first in range(0, values.shape[1], BLOCK_FRAMES):
+            block = to_stored(name, values[channel, first : first + BLOCK_FRAMES])
             crc = zlib.crc32(block.data, crc)
             exact = block[: max(num_valid - first, 0)].astype(np.float64)
             sums[channel] += exact.sum()

@@ -17,25 +17,38 @@ from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import tensorstore as ts
 
-from vidlat.errors import StoreError
+from vidlat.errors import ShardExistsError, StoreError
 from vidlat.store.files import locked, replace_file, sync_folder
 from vidlat.store.lease import Lease, hold_lease
-from vidlat.store.log import RecordLog
+from vidlat.store.log import RecordLog, compact
 from vidlat.store.metadata import (
     ARRAYS,
     FAILURES,
+    LOCK,
+    PARTIAL,
+    READERS,
     RECORDS,
     array_frames,
     read_attributes,
     read_schema,
     zarr_documents,
 )
-from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, to_table
+from vidlat.store.records import (
+    FAILURE_COLUMNS,
+    VIDEO_COLUMNS,
+    standing,
+    to_failure_records,
+    to_table,
+    tombstone,
+    with_sources,
+)
 from vidlat.store.schema import CacheSchema
 from vidlat.store.statistics import to_stored
-from vidlat.types import FailureRecord, FloatArray, LatentPosterior, VideoRecord
+from vidlat.types import FailureRecord, FloatArray, LatentPosterior, VideoRecord, VideoSource
 
 
 def create_cache(path: Path, schema: CacheSchema) -> None:
@@ -46,21 +59,29 @@ def create_cache(path: Path, schema: CacheSchema) -> None:
     left as it is. Raises StoreError if something else stands there.
     """
     path = path.absolute()
-    building = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _build(path, schema)
+        sync_folder(path.parent)
+        _remove_other_builds(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot make a cache here ({error}); give another --out") from error
+
+
+def _build(path: Path, schema: CacheSchema) -> None:
+    building = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
         for folder in (RECORDS, FAILURES, *ARRAYS):
             (building / folder).mkdir(parents=True)
+        (building / READERS).touch()
         documents = zarr_documents({"vidlat": schema.to_attributes()}, schema, 0)
         for name, document in documents.items():
-            replace_file(building / name, _to_json(document), _partial(building))
+            replace_file(building / name, _to_json(document), building / PARTIAL)
         building.rename(path)
-        sync_folder(path.parent)
-    except OSError as error:
+    except OSError:
         shutil.rmtree(building, ignore_errors=True)
         if not _is_cache_of(path, schema):
-            raise StoreError(f"{path}: cannot make a cache here ({error}); give another --out") from error
-    _remove_other_builds(path)
+            raise
 
 
 def _is_cache_of(path: Path, schema: CacheSchema) -> bool:
@@ -82,8 +103,10 @@ def _remove_other_builds(path: Path) -> None:
 def open_writer(path: Path, purpose: str) -> Iterator[CacheWriter]:
     """Hold the cache at `path` for writing, as long as the block lasts; purpose: the command that does.
 
-    Raises StoreError naming the holder if another process writes to it, or if it cannot be written.
+    What a dead process held is taken over. Raises StoreError if `path` is no cache, naming the holder if a
+    living process writes to it, or if it cannot be written.
     """
+    read_schema(path)  # before anything is put into a folder that is none
     with hold_lease(path, purpose) as lease:
         yield CacheWriter(path, lease)
 
@@ -92,12 +115,13 @@ class CacheWriter:
     """The driver's hand on a cache: it hands out ranges and makes videos appear; see `open_writer`.
 
     Every method locks the cache for as long as it runs and makes sure that the lease is still its own, so
-    that a driver that was taken for dead does no harm.
+    that a driver that was taken for dead does no harm. Each raises StoreError if the cache cannot be written
+    or another process has taken it over; what it was to do may be done then, and can be done again.
     """
 
     def __init__(self, path: Path, lease: Lease) -> None:
         self.path = path
-        self._lease = lease
+        self.lease = lease
         self.schema = read_schema(path)
         self._videos = RecordLog(path / RECORDS, VIDEO_COLUMNS)
         self._failures = RecordLog(path / FAILURES, FAILURE_COLUMNS)
@@ -123,16 +147,54 @@ class CacheWriter:
         """Make videos whose shards are written part of the cache, all at once; their sequence is set here."""
         self._append(self._videos, records)
 
+    def recommit(self, records: Sequence[VideoRecord]) -> None:
+        """Make videos appear at another place, all at once; of those that failed since, that stays told."""
+        ids = pa.array([record.video_id for record in records])
+        with self._locked() as partial:
+            sequence = 1 + self.last_sequence()
+            failures = self._failures.read()
+            failures = failures.filter(pc.is_in(failures["video_id"], value_set=ids))
+            if len(failures):  # before the records, under a later number: a kill in between changes nothing
+                failures = standing(failures, self._videos.read_with_removed(["video_id", "sequence"]))
+                again = list(to_failure_records(failures).values())
+                table = to_table(again, FAILURE_COLUMNS, sequence + 1)
+                self._failures.append(table, sequence + 1, partial)
+            self._videos.append(to_table(records, VIDEO_COLUMNS, sequence), sequence, partial)
+            self._failures.merge_small_files(partial)
+            self._videos.merge_small_files(partial)
+
+    def remove(self, video_ids: Sequence[str]) -> None:
+        """Take videos out of the cache, all at once; their latents stay where they are, as holes."""
+        self._append(self._videos, [tombstone(video_id) for video_id in video_ids])
+
+    def commit_moved(self, sources: Sequence[VideoSource]) -> None:
+        """Remember where the files of these cached videos are now, and their time; all else stays."""
+        if not sources:
+            return
+        with self._locked() as partial:
+            sequence = 1 + self.last_sequence()
+            self._videos.append(with_sources(self._videos.read(), sources, sequence), sequence, partial)
+            self._videos.merge_small_files(partial)
+
     def record_failures(self, failures: Sequence[FailureRecord]) -> None:
         """Keep why videos could not be encoded, until a later commit supersedes it."""
         self._append(self._failures, failures)
+
+    def last_sequence(self) -> int:
+        """The number of the last commit, 0 before the first."""
+        # One count over both logs: it tells whether a failure came before or after a success.
+        return max(self._videos.last_sequence(), self._failures.last_sequence())
+
+    def compact_records(self) -> None:
+        """Rewrite the records to the rows that hold: what was replaced or removed leaves no trace in them."""
+        with self._locked() as partial:
+            compact(self._videos, self._failures, 1 + self.last_sequence(), partial)
 
     def _append(self, log: RecordLog, records: Sequence[VideoRecord | FailureRecord]) -> None:
         if not records:
             return
         with self._locked() as partial:
-            # One count over both logs: it tells whether a failure came before or after a success.
-            sequence = 1 + max(self._videos.last_sequence(), self._failures.last_sequence())
+            sequence = 1 + self.last_sequence()
             log.append(to_table(records, log.columns, sequence), sequence, partial)
             log.merge_small_files(partial)
 
@@ -142,9 +204,9 @@ class CacheWriter:
         try:
             for folder in (RECORDS, FAILURES):  # tools that copy a cache may drop empty folders
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
-            with locked(self.path / RECORDS / "lock"):
-                self._lease.require_held()
-                yield _partial(self.path)
+            with locked(self.path / LOCK):
+                self.lease.require_held()
+                yield self.path / PARTIAL
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error}") from error
 
@@ -154,8 +216,8 @@ def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) 
 
     Each video begins on a chunk boundary; gaps and the rest of the last shard stay NaN. One shard is in
     memory at a time, so the arrays may be memmaps of any length. Shards are synced when this returns.
-    Raises StoreError for a range that is not whole, unwritten, reserved shards, EncodeError for a value
-    that cannot be stored.
+    Raises StoreError for a range that is not whole, unwritten, reserved shards, or if one cannot be written,
+    EncodeError for a value that cannot be stored.
     """
     schema = read_schema(path)
     lengths = [posterior.mean.shape[1] for posterior in posteriors]
@@ -170,10 +232,7 @@ def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) 
         shard = slice(start + first, start + first + schema.shard_frames)
         for name in ARRAYS:
             block = _shard_block(name, schema, values[name], starts, first)
-            try:
-                arrays[name][:, shard].write(block).result()
-            except (ValueError, OSError) as error:
-                raise StoreError(f"{path}: {name} cannot be written: {error}") from error
+            _result_of(arrays[name][:, shard].write(block), path, name)
     return [(start + first, start + first + length) for first, length in zip(starts, lengths, strict=True)]
 
 
@@ -210,8 +269,12 @@ def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards:
     first = start // schema.shard_frames
     for index in range(first, first + num_shards):
         for name in ARRAYS:
-            if (path / name / "c" / "0" / str(index) / "0" / "0").exists():
-                raise StoreError(
+            try:
+                is_written = (path / name / "c" / "0" / str(index) / "0" / "0").exists()
+            except OSError as error:
+                raise StoreError(f"{path}: {name} cannot be read: {error}") from error
+            if is_written:
+                raise ShardExistsError(
                     f"{path}: shard {index} of {name} is already written, perhaps by an earlier attempt, and "
                     "writing again could destroy a video; reserve a fresh range"
                 )
@@ -223,7 +286,7 @@ def _open_for_writing(path: Path, name: str, stop: int) -> Any:
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": str((path / name).absolute()), "file_io_sync": True},
     }
-    array = ts.open(spec, open=True, read=True, write=True).result()
+    array = _result_of(ts.open(spec, open=True, read=True, write=True), path, name)
     if array.shape[1] < stop:
         raise StoreError(
             f"{path}: {name} ends at latent frame {array.shape[1]}, before {stop}: what is written past "
@@ -232,8 +295,11 @@ def _open_for_writing(path: Path, name: str, stop: int) -> Any:
     return array
 
 
-def _partial(path: Path) -> Path:
-    return path / RECORDS / "partial"
+def _result_of(future: Any, path: Path, name: str) -> Any:
+    try:
+        return future.result()
+    except ValueError as error:  # tensorstore's for whatever the system refuses
+        raise StoreError(f"{path}: {name} cannot be written: {error}") from error
 
 
 def _to_json(document: dict[str, Any]) -> bytes:

@@ -20,13 +20,17 @@ class Layout:
     """What a cache's zarr.json files say.
 
     schema: None where the description or both arrays' metadata give no layout to read latents by.
-    num_frames: latent frames that both arrays have; None where no file tells.
+    num_frames: latent frames that both arrays have; None where no file tells. lengths: what each file
+    tells of the arrays' length.
+    is_contradicted: the arrays' metadata can be read and none of it is as the description says.
     findings: where (a file), kind and text of everything that is wrong with them.
     """
 
     schema: CacheSchema | None
     num_frames: int | None
     findings: list[tuple[str, str, str]]
+    lengths: tuple[int, ...] = ()
+    is_contradicted: bool = False
 
     @property
     def num_shards(self) -> int | None:
@@ -60,9 +64,14 @@ def read_layout(path: Path) -> Layout:
     findings += _uneven(lengths, schema)
     if not any(faults.get(name) == [] for name in (ROOT, *(f"{array}/zarr.json" for array in ARRAYS))):
         findings.append((ROOT, "description", "no array is as it says: no latents could be checked"))
-        return Layout(schema=None, num_frames=None, findings=findings)
+        return Layout(schema=None, num_frames=None, findings=findings, is_contradicted=bool(lengths))
     own = [length for name, length in lengths.items() if name != ROOT] or list(lengths.values())
-    return Layout(schema=schema, num_frames=min(own, default=None), findings=findings)
+    return Layout(
+        schema=schema,
+        num_frames=min(own, default=None),
+        findings=findings,
+        lengths=tuple(lengths.values()),
+    )
 
 
 def _read_schema(attributes: dict[str, Any]) -> tuple[CacheSchema, list[tuple[str, str, str]]]:

@@ -1,0 +1,66 @@
+"""Damage to plant in a small cache, and what verify finds of it."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from caches import SCHEMA, add_videos, failure_of, random_posterior, writer_of
+
+from vidlat.store.verify.cache import verify_cache
+from vidlat.store.verify.problem import KINDS
+from vidlat.store.writer import create_cache
+
+LENGTHS = {"a.mp4": 5, "b.mp4": 20, "c/[b].mp4": 3}
+"""Shards of 8 latent frames: a.mp4 lies in 0 (0-5), b.mp4 in 1 to 3 (8-28), c in 4 (32-35)."""
+
+MEAN_B, STD_B = "mean/c/0/2/0/0", "std/c/0/2/0/0"
+RECORD_B = "videos/records/000000000002-000000000002.parquet"
+ROOT = "zarr.json"
+
+
+def make_three_videos(path):
+    """A cache of three videos in three commits, and one failure."""
+    create_cache(path, SCHEMA)
+    for seed, (video_id, length) in enumerate(LENGTHS.items()):
+        add_videos(path, {video_id: random_posterior(length, seed)})
+    writer_of(path).record_failures([failure_of("d.mp4")])
+    return path
+
+
+def found(path):
+    """(where, kind) of every problem; each must be one line and of a kind that is explained."""
+    problems = list(verify_cache(path))
+    assert all(problem.kind in KINDS and "\n" not in problem.what for problem in problems)
+    return [(problem.where, problem.kind) for problem in problems]
+
+
+def flip(file, position, bit=0):
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1 << bit
+    file.write_bytes(content)
+
+
+def rewrite(file, **columns):
+    """Replace whole columns of a record file; None removes one."""
+    table = pq.ParquetFile(file).read()
+    for name, values in columns.items():
+        index = table.schema.get_field_index(name)
+        if values is None:
+            table = table.remove_column(index)
+        else:
+            field = table.schema.field(name)
+            table = table.set_column(index, field, pa.array(values, field.type))
+    pq.write_table(table, file, compression="zstd")
+
+
+def edit_json(file, change):
+    document = json.loads(file.read_text())
+    change(document)
+    file.write_text(json.dumps(document))
+
+
+def write_latents(path, frames, value):
+    """As a program would that knows nothing of vidlat: with zarr, its checksums right."""
+    array = zarr.open_array(path / "mean", mode="r+")
+    array[:, frames] = value

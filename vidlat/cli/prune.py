@@ -1,0 +1,123 @@
+"""`vidlat prune`: what is gone or given up leaves the cache, and its disk is free again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vidlat.errors import InputError
+
+if TYPE_CHECKING:
+    from vidlat.store.prune import PruneResult
+    from vidlat.store.prune_plan import PrunePlan
+
+EXIT_DAMAGED = 1
+EXIT_INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("latents", type=click.Path(path_type=Path))
+@click.option("--yes", is_flag=True, help="Do it; without this, it is only shown what would be done.")
+@click.option("--drop", multiple=True, metavar="VIDEO_ID", help="Remove this video; may be repeated.")
+@click.option("--keep-vanished", is_flag=True, help="Keep videos whose source file no longer exists.")
+@click.pass_context
+def prune(ctx: click.Context, latents: Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) -> None:
+    """Remove videos whose source file is gone, and whatever in a cache belongs to no video.
+
+    Of what is removed, nothing is left: latents, records and failures are erased, and what killed encodes
+    have left. Videos that stay are moved where that is needed, bit for bit. A source file that was moved
+    counts as gone until an encode has found it again. While a training reads the cache, prune refuses.
+
+    \b
+    Example:
+      vidlat prune latents.zarr          shows what would be done
+      vidlat prune latents.zarr --yes    does it
+
+    \b
+    Exit codes: 0 done, or nothing to do; 1 refused, or a damaged video was left where it is;
+    2 wrong flags; 130 interrupted: nothing is lost, run it again.
+    """
+    from vidlat.store.lease import refuse_if_held
+    from vidlat.store.prune_plan import plan_prune
+
+    vanished = _vanished(latents, asked=drop, keep=keep_vanished, refuse=yes)
+    if not yes:
+        refuse_if_held(latents)
+        _print_plan(latents, plan_prune(latents, {*drop, *vanished}), drop)
+        return
+    try:
+        result = _prune(latents, {*drop, *vanished}, drop)
+    except KeyboardInterrupt:
+        click.echo("Interrupted: nothing is lost; run it again to do the rest.", err=True)
+        ctx.exit(EXIT_INTERRUPTED)
+    if result and result.damaged:
+        ctx.exit(EXIT_DAMAGED)
+
+
+def _vanished(latents: Path, *, asked: tuple[str, ...], keep: bool, refuse: bool) -> list[str]:
+    """Videos to drop because their source is gone; none, or a refusal, where all sources are."""
+    from vidlat.store.metadata import read_schema
+    from vidlat.store.prune_plan import vanished_videos
+
+    read_schema(latents)
+    if keep:
+        return []
+    vanished, num_videos = vanished_videos(latents)
+    if not vanished or len(vanished) < num_videos:
+        return vanished
+    sources = "the 1 source does not exist" if num_videos == 1 else f"none of the {num_videos} sources exists"
+    why = f"{latents}: {sources}: is their disk mounted?"
+    if refuse and not asked:
+        raise InputError(
+            f"{why} To prune nevertheless, add --keep-vanished, or --drop for each video to remove"
+        )
+    click.echo(f"{why} None is removed for that.", err=True)
+    return []
+
+
+def _prune(latents: Path, drop: set[str], asked: tuple[str, ...]) -> PruneResult | None:
+    from vidlat.cli.display import console, format_bytes, printable, progress_bar
+    from vidlat.store.prune import prune as carry_out
+    from vidlat.store.prune_plan import plan_prune
+    from vidlat.store.writer import open_writer
+
+    with open_writer(latents, "vidlat prune") as writer:
+        plan = plan_prune(latents, drop)
+        _print_plan(latents, plan, asked, done=True)
+        if plan.is_empty:
+            return None
+        with progress_bar() as progress:
+            task = progress.add_task("pruning", total=len(plan.dead_shards) + plan.num_moved)
+            result = carry_out(writer, plan, lambda: progress.advance(task))
+    for video_id, what in result.damaged.items():
+        console.print(
+            f"{printable(video_id)}: damaged and left where it is, with all of its shards ({what}); "
+            "encode it again, then prune again",
+            soft_wrap=True,
+        )
+    console.print(f"freed {format_bytes(max(0, result.num_freed_bytes))} of {latents}", soft_wrap=True)
+    return result
+
+
+def _print_plan(latents: Path, plan: PrunePlan, asked: tuple[str, ...], *, done: bool = False) -> None:
+    from vidlat.cli.display import console, format_bytes, print_table
+
+    if plan.is_empty:
+        console.print(f"Nothing to prune: {latents} holds what belongs to its videos alone.", soft_wrap=True)
+        return
+    if plan.drop:
+        reasons = ((video_id, "asked" if video_id in asked else "vanished") for video_id in plan.drop)
+        print_table("Videos to drop", ("video", "reason"), reasons)
+    rows = [
+        ("videos dropped", str(len(plan.drop)), "-"),
+        ("shards without a video deleted", str(len(plan.dead_shards)), "-"),
+        ("videos moved", str(plan.num_moved), format_bytes(plan.num_moved_bytes)),
+        ("leftovers of kills and repairs deleted", str(len(plan.leftovers)), "-"),
+        ("old rows of records erased", str(plan.num_old_rows), "-"),
+        ("freed on disk", "-", format_bytes(plan.num_dead_bytes)),
+    ]
+    print_table("Prune", ("what", "number", "size"), rows)
+    if not done:
+        console.print("nothing was changed; --yes does it")

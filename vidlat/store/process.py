@@ -1,0 +1,74 @@
+"""Which process a number means: numbers are used again, and every container counts its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One process of one boot of one machine, for good.
+
+    pid_start: when it began, in clock ticks since the boot. Where there is no /proc it is 0, and boot_id and
+    pid_namespace are empty.
+    """
+
+    host: str
+    boot_id: str
+    pid_namespace: str
+    pid: int
+    pid_start: int
+
+    def is_running(self) -> bool | None:
+        """Whether it runs or is stopped, as the system says; None where this process cannot be told."""
+        here = this_process()
+        if (self.boot_id, self.pid_namespace) != (here.boot_id, here.pid_namespace):
+            return None
+        if not self.boot_id and self.host != here.host:
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            pass  # it is another user's
+        start = _start_of(self.pid)
+        # Without /proc, or where it hides other users' processes, the number may have gone to another.
+        return start == self.pid_start if start and self.pid_start else None
+
+
+def this_process() -> Process:
+    """The process that asks."""
+    return Process(
+        host=socket.gethostname(),
+        boot_id=_read_text("/proc/sys/kernel/random/boot_id"),
+        pid_namespace=_read_link("/proc/self/ns/pid"),
+        pid=os.getpid(),
+        pid_start=_start_of(os.getpid()),
+    )
+
+
+def _start_of(pid: int) -> int:
+    """When a process began; 0 if that cannot be seen, -1 if it is dead and its parent has not noticed."""
+    # The name stands in brackets and may hold anything.
+    fields = _read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    if not fields:
+        return 0
+    return -1 if fields[0] in "ZX" else int(fields[19])
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _read_link(path: str) -> str:
+    try:
+        return str(Path(path).readlink())
+    except OSError:
+        return ""

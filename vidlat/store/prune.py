@@ -1,0 +1,215 @@
+"""Carrying out a `PrunePlan`: after it, nothing that is stored belongs to no video.
+
+A video moves by a copy that is written, read back and committed before any shard that it stood in goes.
+So a kill anywhere leaves it in its old place or in its new one, and a second run ends as the first would.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorstore as ts
+
+from vidlat.errors import EncodeError, StoreError
+from vidlat.store.files import locked, sync_folder
+from vidlat.store.metadata import ARRAYS, READERS, array_frames
+from vidlat.store.prune_plan import PrunePlan, record_logs, shard_files
+from vidlat.store.records import to_video_records
+from vidlat.store.verify.latents import LatentChecker
+from vidlat.store.writer import CacheWriter, write_shards
+from vidlat.types import LatentPosterior, VideoRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult:
+    """What a prune has done.
+
+    num_freed_bytes: sizes of all files before, less those after. damaged: by video_id, why a video could
+    not be moved; it stands where it stood, and its shards with all that is in them.
+    """
+
+    num_freed_bytes: int
+    damaged: dict[str, str]
+
+
+def prune(writer: CacheWriter, plan: PrunePlan, on_step: Callable[[], None] = lambda: None) -> PruneResult:
+    """Carry out `plan`, made of the writer's cache as it is; latents that stay are equal bit for bit.
+
+    on_step: called for each shard that is deleted and each video that is moved. One shard is in memory at a
+    time, and the records. Raises StoreError, before anything is changed, if somebody reads the cache, if it
+    has changed since it was planned for, or if there is no disk to move videos; later if a file operation
+    fails, and then nothing is lost and the rest is done by another prune.
+    """
+    path = writer.path.absolute()
+    if plan.sequence != writer.last_sequence():
+        raise StoreError(f"{path}: has changed since it was looked at; try again")
+    num_free = shutil.disk_usage(path).free
+    if plan.num_needed_bytes > num_free:
+        raise StoreError(
+            f"{path}: moving videos takes {plan.num_needed_bytes} bytes of disk for a while, and {num_free} "
+            "are free; make room first"
+        )
+    with _readers_kept_out(path), _told_as_store_error(path):
+        num_bytes = _num_bytes([path, *plan.leftovers])
+        if plan.drop:
+            writer.remove(plan.drop)
+        for leftover in plan.leftovers:
+            _delete(leftover)
+        for shard in plan.dead_shards:
+            _delete_shard(path, shard)
+            on_step()
+        damaged = _Mover(writer).move(plan.groups, on_step)
+        for name in ARRAYS:
+            with suppress(FileNotFoundError):  # no shard was ever written
+                sync_folder(path / name / "c" / "0")
+        if plan.num_old_rows or plan.num_moved > len(damaged):
+            writer.compact_records()
+        return PruneResult(num_freed_bytes=num_bytes - _num_bytes([path]), damaged=damaged)
+
+
+class _Mover:
+    """Copies videos into fresh shards and deletes those that they alone stood in."""
+
+    def __init__(self, writer: CacheWriter) -> None:
+        self.path = writer.path
+        self.schema = writer.schema
+        self._writer = writer
+        self._num_videos: Counter[int] = Counter()
+
+    def move(self, groups: Sequence[Sequence[str]], on_step: Callable[[], None]) -> dict[str, str]:
+        """Move every group whose videos are all sound; returns what is wrong with the videos of others."""
+        damaged: dict[str, str] = {}
+        for batch in self._batches(self._sound_videos(groups, damaged)):
+            self._copy(batch)
+            for record in batch:
+                self._leave(record)
+                on_step()
+        return damaged
+
+    def _sound_videos(
+        self, groups: Sequence[Sequence[str]], damaged: dict[str, str]
+    ) -> Iterator[VideoRecord]:
+        """The records of groups without damage, read and checked; of one that has some, no video is moved."""
+        if not groups:
+            return
+        videos = record_logs(self.path)[0].read()
+        ids = pa.array([video_id for group in groups for video_id in group])
+        videos = videos.filter(pc.is_in(videos["video_id"], value_set=ids))
+        place = {video_id: number for number, video_id in enumerate(videos["video_id"].to_pylist())}
+        for group in groups:
+            rows = to_video_records(videos.take([place[video_id] for video_id in group]))
+            if faults := self._faults(rows.values()):
+                damaged.update(faults)
+            else:
+                self._num_videos.update(shard for row in rows.values() for shard in self._shards(row))
+                yield from rows.values()
+
+    def _batches(self, records: Iterator[VideoRecord]) -> Iterator[list[VideoRecord]]:
+        """Videos together as long as they fit into one shard."""
+        batch: list[VideoRecord] = []
+        for record in records:
+            if batch and self.schema.num_shards([_length(video) for video in [*batch, record]]) > 1:
+                yield batch
+                batch = []
+            batch.append(record)
+        if batch:
+            yield batch
+
+    def _copy(self, batch: Sequence[VideoRecord]) -> None:
+        arrays = {name: _open(self.path / name) for name in ARRAYS}
+        latents = [
+            LatentPosterior(**{name: _view(arrays[name], video) for name in ARRAYS}) for video in batch
+        ]
+        start = self._writer.reserve(self.schema.num_shards([_length(video) for video in batch]))
+        try:
+            ranges = write_shards(self.path, start, latents)
+        except (ValueError, EncodeError) as error:
+            raise StoreError(f"{self.path}: cannot be read any more: {error}; check the disk") from error
+        copies = [
+            dataclasses.replace(video, start=first, stop=stop)
+            for video, (first, stop) in zip(batch, ranges, strict=True)
+        ]
+        for video_id, fault in self._faults(copies).items():
+            raise StoreError(f"{video_id}: its copy is not what was written ({fault}); check the disk")
+        self._writer.recommit(copies)
+
+    def _leave(self, record: VideoRecord) -> None:
+        """Delete the shards in which the video was the last."""
+        for shard in self._shards(record):
+            self._num_videos[shard] -= 1
+            if not self._num_videos[shard]:
+                _delete_shard(self.path, shard)
+
+    def _faults(self, records: Iterable[VideoRecord]) -> dict[str, str]:
+        """What is wrong with the latents of each video, nothing of those that are sound."""
+        checker = LatentChecker(self.path, self.schema, min(array_frames(self.path).values()))
+        first = {video.video_id: next(checker.findings(dataclasses.asdict(video)), None) for video in records}
+        return {video_id: finding[1] for video_id, finding in first.items() if finding}
+
+    def _shards(self, record: VideoRecord) -> range:
+        length = self.schema.shard_frames
+        return range(record.start // length, -(-record.stop // length))
+
+
+def _length(record: VideoRecord) -> int:
+    return record.stop - record.start
+
+
+def _open(path: Path) -> Any:
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path.absolute())}}
+    return ts.open(spec, open=True, read=True).result()
+
+
+def _view(array: Any, record: VideoRecord) -> Any:
+    """A video's latents (L, t, h, w), read when they are sliced: a long video is never in memory."""
+    return array[:, record.start : record.stop].translate_to[0, 0, 0, 0]
+
+
+@contextmanager
+def _readers_kept_out(path: Path) -> Iterator[None]:
+    try:
+        with locked(path / READERS, wait=False):
+            yield
+    except BlockingIOError as error:
+        raise StoreError(
+            f"{path}: is being read, by a training perhaps, which would lose latents; prune when it has ended"
+        ) from error
+
+
+@contextmanager
+def _told_as_store_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be pruned to the end: {error}; nothing is lost, and another prune does the rest"
+        ) from error
+
+
+def _delete_shard(path: Path, shard: int) -> None:
+    for file in shard_files(path, shard):
+        file.unlink(missing_ok=True)
+        for folder in (file.parent, file.parent.parent):
+            with suppress(OSError):  # of an array without this shard, or with a file of somebody else's
+                folder.rmdir()
+
+
+def _delete(leftover: Path) -> None:
+    if leftover.is_dir():
+        shutil.rmtree(leftover)
+    else:
+        leftover.unlink(missing_ok=True)  # a commit since then may have used the name
+
+
+def _num_bytes(paths: Sequence[Path]) -> int:
+    files = {file for path in paths for file in (path, *path.rglob("*"))}
+    return sum(file.stat().st_size for file in files if file.is_file())

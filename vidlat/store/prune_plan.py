@@ -1,0 +1,241 @@
+"""What in a cache is of no use: videos without a source, shards without a video, chunks, rows, leftovers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidlat.errors import StoreError
+from vidlat.store.log import RecordLog
+from vidlat.store.metadata import ARRAYS, FAILURES, LEASE, RECORDS, array_frames, read_schema
+from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, standing
+from vidlat.store.schema import CacheSchema
+from vidlat.store.sources import source_state
+from vidlat.store.verify.files import LEFTOVER, SET_ASIDE, file_problem, find_suspects
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunePlan:
+    """What a prune would do to a cache as it is now.
+
+    drop: videos and failures to remove, by id. dead_shards: numbers of shards in which no video stands.
+    groups: videos to move, by id; those of a group share shards with each other and with dead chunks,
+    which belong to no video. num_moved_bytes, num_dead_bytes: what live chunks to move and dead chunks take
+    in the shards, leftovers among the dead. num_needed_bytes: of free disk, to move them. leftovers: files of
+    kills, and record files that a repair has set aside. num_old_rows: rows of the records that hold no
+    longer, those of `drop` among them. sequence: the last commit that is known here.
+    """
+
+    drop: tuple[str, ...]
+    dead_shards: tuple[int, ...]
+    groups: tuple[tuple[str, ...], ...]
+    num_moved_bytes: int
+    num_dead_bytes: int
+    num_needed_bytes: int
+    leftovers: tuple[Path, ...]
+    num_old_rows: int
+    sequence: int
+
+    @property
+    def num_moved(self) -> int:
+        """Videos to move."""
+        return sum(map(len, self.groups))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.drop or self.dead_shards or self.groups or self.leftovers or self.num_old_rows)
+
+
+def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
+    """What a prune that removes the videos `drop` would do; reads no more than records and shard indexes.
+
+    Raises StoreError if there is no cache, if its records are damaged, or for an id it does not know.
+    """
+    schema = read_schema(path)
+    videos, failures = record_logs(path)
+    sequence = max(videos.last_sequence(), failures.last_sequence())
+    rows, committed = videos.read(["start", "stop"]), videos.read_with_removed(["video_id", "sequence"])
+    failed = standing(failures.read([]), committed)
+    known = set(rows["video_id"].to_pylist()) | set(failed["video_id"].to_pylist())
+    # What a prune that was killed has removed already is no mistake.
+    unknown = sorted(set(drop) - known - set(committed["video_id"].to_pylist()))
+    if unknown:
+        raise StoreError(f"{path}: holds no video {unknown[0]!r}; nothing was changed")
+    dropped = known & set(drop)
+    is_dropped = pc.is_in(rows["video_id"], value_set=pa.array(dropped, pa.string()))
+    live = rows.filter(pc.invert(is_dropped)).sort_by("start")
+    chunks = _Chunks(path, schema, live["start"].to_numpy(), live["stop"].to_numpy())
+    groups = [group for group in chunks.groups() if chunks.num_dead_bytes(group.shards)]
+    shards = chunks.dead_shards()
+    leftovers = tuple(_leftovers(path))
+    num_dead_bytes = _num_bytes(file for shard in shards for file in shard_files(path, shard))
+    num_dead_bytes += _num_bytes(file for one in leftovers for file in (one, *one.rglob("*")))
+    num_needed_bytes = max((chunks.num_needed_bytes(group.videos) for group in groups), default=0)
+    num_live = len(live) + len(set(failed["video_id"].to_pylist()) - dropped)
+    return PrunePlan(
+        drop=tuple(sorted(dropped)),
+        dead_shards=tuple(shards),
+        groups=tuple(tuple(live["video_id"].take(list(group.videos)).to_pylist()) for group in groups),
+        num_moved_bytes=sum(chunks.num_live_bytes(group.shards) for group in groups),
+        num_dead_bytes=num_dead_bytes + sum(chunks.num_dead_bytes(group.shards) for group in groups),
+        num_needed_bytes=max(0, num_needed_bytes - num_dead_bytes),
+        leftovers=leftovers,
+        num_old_rows=videos.num_rows() + failures.num_rows() - num_live,
+        sequence=sequence,
+    )
+
+
+def vanished_videos(path: Path) -> tuple[list[str], int]:
+    """Ids of videos, failed ones too, whose source file does not exist, and the number of all there are.
+
+    A file that cannot be looked at (no right to, a network that is down) counts as there.
+    """
+    videos, failures = record_logs(path)
+    committed = videos.read_with_removed(["video_id", "sequence"])
+    # A video's record knows better than an attempt to replace it.
+    tables = standing(failures.read(["source_path"]), committed), videos.read(["source_path"])
+    sources = {
+        video_id: source
+        for table in tables
+        for video_id, source in zip(
+            table["video_id"].to_pylist(), table["source_path"].to_pylist(), strict=True
+        )
+    }
+    gone = [video_id for video_id, source in sources.items() if source_state(source, 0, 0) == "vanished"]
+    return sorted(gone), len(sources)
+
+
+def record_logs(path: Path) -> tuple[RecordLog, RecordLog]:
+    """The logs of videos and of failures of the cache at `path`."""
+    return RecordLog(path / RECORDS, VIDEO_COLUMNS), RecordLog(path / FAILURES, FAILURE_COLUMNS)
+
+
+def shard_files(path: Path, shard: int) -> list[Path]:
+    """The file of shard number `shard` in each array."""
+    return [path / name / "c" / "0" / str(shard) / "0" / "0" for name in ARRAYS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Videos, by their place in the order of the time axis, and the shards that they alone stand in."""
+
+    videos: range
+    shards: range
+
+
+class _Chunks:
+    """Which chunks of the arrays belong to videos, given as ranges in the order of the time axis."""
+
+    def __init__(self, path: Path, schema: CacheSchema, starts: Integers, stops: Integers) -> None:
+        self.path = path
+        self.schema = schema
+        self._starts, self._stops = starts, stops
+        num_frames = min(array_frames(path).values())
+        first, last = self._starts // schema.chunk_frames, -(-self._stops // schema.chunk_frames)
+        if (
+            (self._starts % schema.chunk_frames).any()
+            or (first >= last).any()
+            or (first[1:] < last[:-1]).any()
+            or (self._stops > num_frames).any()
+            or num_frames % schema.shard_frames
+        ):
+            raise StoreError(f"{path}: its records name ranges that cannot be; `vidlat verify` tells which")
+        self._num_chunks = schema.shard_frames // schema.chunk_frames
+        edges = np.zeros(num_frames // schema.chunk_frames + 1, np.int64)
+        edges[first] += 1
+        np.subtract.at(edges, last, 1)
+        self._is_live = edges.cumsum()[:-1].astype(bool).reshape(-1, self._num_chunks)
+
+    def groups(self) -> Iterator[_Group]:
+        """All videos, those that share shards together."""
+        first_shards = self._starts // self.schema.shard_frames
+        stop_shards = -(-self._stops // self.schema.shard_frames)
+        (apart,) = np.nonzero(first_shards[1:] >= stop_shards[:-1])
+        edges = [0, *(apart + 1).tolist(), len(self._starts)]
+        for begin, end in pairwise(edges):
+            if begin < end:
+                yield _Group(range(begin, end), range(int(first_shards[begin]), int(stop_shards[end - 1])))
+
+    def dead_shards(self) -> list[int]:
+        """Shards, in either array, that hold no chunk of a video."""
+        live = set(map(str, np.flatnonzero(self._is_live.any(axis=1)).tolist()))
+        grids = [self.path / name / "c" / "0" for name in ARRAYS]
+        folders = (folder for grid in grids if grid.is_dir() for folder in grid.iterdir())
+        return sorted(
+            {int(folder.name) for folder in folders if folder.name not in live and _is_shard(folder)}
+        )
+
+    def num_dead_bytes(self, shards: range) -> int:
+        """Bytes of the chunks that are stored and belong to no video."""
+        partly = [shard for shard in shards if not self._is_live[shard].all()]
+        return sum(int(self._stored_bytes(shard)[~self._is_live[shard]].sum()) for shard in partly)
+
+    def num_live_bytes(self, shards: range) -> int:
+        """Bytes of the stored chunks of videos."""
+        return sum(int(self._stored_bytes(shard)[self._is_live[shard]].sum()) for shard in shards)
+
+    def num_needed_bytes(self, videos: range) -> int:
+        """Disk that the copies of some videos take at most, one shard to spare."""
+        step = self.schema.chunk_frames
+        lengths = self._stops[videos.start : videos.stop] - self._starts[videos.start : videos.stop]
+        num_frames = int((-(-lengths // step) * step).sum()) + self.schema.shard_frames
+        values = self.schema.latent_dim * self.schema.latent_height * self.schema.latent_width
+        return num_frames * values * 2 * len(ARRAYS)
+
+    def _stored_bytes(self, shard: int) -> Integers:
+        """Bytes of each chunk of a shard, over both arrays; 0 for what is not stored or cannot be told."""
+        sizes = [_index_sizes(file, self._num_chunks) for file in shard_files(self.path, shard)]
+        total: Integers = np.sum(sizes, axis=0)
+        return total
+
+
+def _is_shard(folder: Path) -> bool:
+    """Whether a folder is that of a shard, which may be gone from it, and holds no other files alone."""
+    if not re.fullmatch(r"0|[1-9]\d*", folder.name):
+        return False
+    files = [file for file in folder.rglob("*") if not file.is_dir()]
+    return folder / "0" / "0" in files or all(LEFTOVER.fullmatch(file.name) for file in files)
+
+
+def _index_sizes(file: Path, num_chunks: int) -> Integers:
+    """The sizes in a shard's index. One that is damaged tells nothing, and so its shard is left alone."""
+    num_bytes = 16 * num_chunks + 4
+    try:
+        with file.open("rb") as handle:
+            end = handle.seek(0, os.SEEK_END)
+            handle.seek(max(end - num_bytes, 0))
+            index = handle.read()
+    except FileNotFoundError:
+        index, end = b"", 0
+    if len(index) < num_bytes:
+        return np.zeros(num_chunks, np.int64)
+    sizes = np.frombuffer(index[:-4], "<u8")[1::2]
+    # An absent chunk has the size 2^64 - 1.
+    return np.where(sizes <= end, sizes, 0).astype(np.int64)
+
+
+def _leftovers(path: Path) -> Iterator[Path]:
+    """Files that kills and repairs have left in a cache, and unfinished caches beside it."""
+    for folder in (path / RECORDS, path / FAILURES):
+        yield from (file.absolute() for file in folder.glob("*.damaged") if SET_ASIDE.fullmatch(file.name))
+    for suspect in find_suspects(path, None):
+        problem = file_problem(path, suspect.where, None)
+        # The lease of a dead process is taken over, not deleted: by whoever prunes, to begin with.
+        if problem and problem.kind == "leftover" and suspect.where != LEASE:
+            yield suspect.file.absolute()
+
+
+def _num_bytes(files: Iterable[Path]) -> int:
+    return sum(file.lstat().st_size for file in files if file.is_file())

@@ -1,0 +1,226 @@
+"""Putting right what needs no video: metadata, record files, leftovers of kills."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vidlat.errors import StoreError
+from vidlat.store.files import locked, replace_file, sync_folder
+from vidlat.store.lease import hold_lease
+from vidlat.store.log import RecordLog, to_parquet
+from vidlat.store.metadata import (
+    FAILURES,
+    LOCK,
+    PARTIAL,
+    RECORDS,
+    read_attributes,
+    read_document,
+    read_schema,
+    zarr_documents,
+)
+from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, latest, without_removed
+from vidlat.store.verify.files import SHARD_FILE, file_problem, find_suspects
+from vidlat.store.verify.layout import Layout, read_layout
+from vidlat.store.verify.records import read_log
+from vidlat.types import CachedSource
+
+PURPOSE = "vidlat verify --repair"
+
+MOST_FRAMES = 2**40
+"""A length beyond this comes from damage: no disk holds so many latent frames."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a problem.
+
+    where: a video_id, or a file's path inside the cache. state: `lost` where the cache is sound again without
+    something that it held. what: what was done, or why nothing could be, and what to do.
+    """
+
+    where: str
+    state: Literal["repaired", "lost", "not repairable"]
+    what: str
+
+
+def repair_description(path: Path) -> list[Outcome]:
+    """Write the zarr.json files anew where they differ from the description, and take damaged records away.
+
+    What is listed may change what verify reads. Raises StoreError if the cache cannot be written, or if
+    another process writes to it.
+    """
+    with _held(path) as partial:
+        return [
+            *_repair_log(path, RECORDS, VIDEO_COLUMNS, partial),
+            *_repair_log(path, FAILURES, FAILURE_COLUMNS, partial),
+            *_repair_metadata(path, partial),
+        ]
+
+
+def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
+    """Delete what kills have left; name what is foreign and leave it.
+
+    known: leftovers that were told of before; one that is gone by now (a writer takes the lease of a dead
+    one, say) is told as removed. Raises StoreError as `repair_description` does.
+    """
+    removed, foreign = [], []
+    with _held(path):
+        num_shards = read_layout(path).num_shards
+        for suspect in find_suspects(path, num_shards):
+            problem = file_problem(path, suspect.where, num_shards)
+            if problem and problem.kind == "leftover":
+                _remove(suspect.file)
+                removed.append(problem.where)
+            elif problem:
+                foreign.append(problem.where)
+    removed += [where for where in known if where not in removed and not (path / where).exists()]
+    left = "not vidlat's own, so it is left: move it away if nobody needs it"
+    return [
+        *(Outcome(where=where, state="repaired", what="removed") for where in removed),
+        *(Outcome(where=where, state="not repairable", what=left) for where in foreign),
+    ]
+
+
+def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, CachedSource]:
+    """The source and its hash of each video whose record tells them, by video_id.
+
+    Other than `LatentCache.sources` it bears rows that lack a value. Raises StoreError for a damaged file.
+    """
+    names = ("source_path", "source_num_bytes", "source_mtime_ns", "source_sha256")
+    table = RecordLog(path / RECORDS, VIDEO_COLUMNS).read_with_removed(["video_id", "sequence", *names])
+    rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string()))).to_pylist()
+    return {
+        row["video_id"]: CachedSource._make(row[name] for name in names)
+        for row in rows
+        if None not in row.values()
+    }
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[Path]:
+    """Hold the cache as a writer does, a damaged one too; gives the name of the one temporary file."""
+    read_layout(path)  # before anything is put into a folder that is no cache
+    try:
+        with hold_lease(path, PURPOSE) as lease:
+            (path / FAILURES).mkdir(parents=True, exist_ok=True)
+            with locked(path / LOCK):
+                lease.require_held()
+                yield path / PARTIAL
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be repaired: {error}") from error
+
+
+def _repair_metadata(path: Path, partial: Path) -> Iterator[Outcome]:
+    """The zarr.json files are a function of the root's attributes and the length; the root comes last."""
+    try:
+        schema = read_schema(path)
+        layout = read_layout(path)
+        if layout.is_contradicted:
+            raise StoreError(f"{path}: its description and the metadata of its arrays contradict each other")
+    except StoreError as error:
+        yield _lost_description(path, error)
+        return
+    frames = max(
+        (n for n in _implied_frames(path, layout, schema.shard_frames) if n <= MOST_FRAMES), default=0
+    )
+    num_frames = -(-frames // schema.shard_frames) * schema.shard_frames
+    attributes = read_attributes(path) | {"vidlat": schema.to_attributes()}
+    for name, expected in zarr_documents(attributes, schema, num_frames).items():
+        found = _read_if_possible(path / name)
+        document = dict(expected)
+        if name != "zarr.json" and isinstance(found.get("attributes"), dict):
+            document["attributes"] = found["attributes"]  # anybody's
+        if any(found.get(field) != value for field, value in document.items()):
+            (path / name).parent.mkdir(exist_ok=True)
+            replace_file(path / name, json.dumps(document, indent=2).encode(), partial)
+            what = f"written anew from the description, for {num_frames} latent frames"
+            yield Outcome(where=name, state="repaired", what=what)
+
+
+def _implied_frames(path: Path, layout: Layout, shard_frames: int) -> Iterator[int]:
+    """Where the arrays must end at least, by all that there is: nothing is ever cut off.
+
+    Nor is a range handed out again that a record names, be its shards lost.
+    """
+    yield from layout.lengths
+    for file in path.glob("*/c/0/*/0/0"):
+        if shard := SHARD_FILE.fullmatch(file.relative_to(path).as_posix()):
+            yield (int(shard[1]) + 1) * shard_frames
+    records = read_log(path, RECORDS, VIDEO_COLUMNS, ["video_id", "sequence", "num_frames", "stop"]).rows
+    yield from without_removed(latest(records))["stop"].to_pylist()
+
+
+def _lost_description(path: Path, error: StoreError) -> Outcome:
+    reason = str(error).removeprefix(f"{path}/").removeprefix(f"{path}: ")
+    return Outcome(
+        where="zarr.json",
+        state="not repairable",
+        what=f"{reason}. Restore it from a backup; or encode one video with exactly the same settings into "
+        "another cache, copy the zarr.json of that cache here, and repair again",
+    )
+
+
+def _repair_log(path: Path, folder: str, columns: pa.Schema, partial: Path) -> Iterator[Outcome]:
+    reading = read_log(path, folder, columns, ["video_id", "sequence"])
+    for where in reading.damaged:
+        yield _set_aside(path, where, is_failures=folder == FAILURES)
+    for where in sorted({row.file for row in reading.incomplete if row.is_nameless}):
+        yield _drop_nameless_rows(path / where, where, partial)
+
+
+def _set_aside(path: Path, where: str, *, is_failures: bool) -> Outcome:
+    """Put a damaged record file out of the readers' sight, its content for whoever can make sense of it."""
+    file = path / where
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        what = f"cannot be opened ({error.strerror}): make it readable and repair again"
+        return Outcome(where=where, state="not repairable", what=what)
+    aside = file.with_name(f"{file.name}.{zlib.crc32(content):08x}.damaged")
+    file.rename(aside)
+    sync_folder(file.parent)
+    what = f"set aside as {aside.relative_to(path)}; "
+    if is_failures:
+        return Outcome(where=where, state="repaired", what=what + "the next encode tries its videos again")
+    what += (
+        "its videos are lost to the cache, and those that it removed may be back: run `vidlat encode` with "
+        "your inputs again, it adds what is missing"
+    )
+    return Outcome(where=where, state="lost", what=what)
+
+
+def _drop_nameless_rows(file: Path, where: str, partial: Path) -> Outcome:
+    with pq.ParquetFile(file) as parquet:
+        table = parquet.read()
+    has_name = pc.and_(table["video_id"].is_valid(), table["sequence"].is_valid())
+    kept = table.filter(has_name)
+    replace_file(file, to_parquet(kept), partial)
+    what = (
+        f"{len(table) - len(kept)} of {len(table)} rows, of nobody knows which video or when, dropped; "
+        "run `vidlat encode` with your inputs again, it adds what is missing"
+    )
+    return Outcome(where=where, state="lost", what=what)
+
+
+def _remove(file: Path) -> None:
+    if file.is_dir() and not file.is_symlink():
+        rmtree(file)
+    else:
+        file.unlink(missing_ok=True)
+
+
+def _read_if_possible(file: Path) -> dict[str, Any]:
+    with suppress(StoreError):
+        return read_document(file)
+    return {}

@@ -1,0 +1,156 @@
+"""A cache in figures: what `vidlat info` tells, in plain units."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vidlat.store.lease import LeaseHolder, read_lease
+from vidlat.store.metadata import PARTIAL, array_frames
+from vidlat.store.reader import LatentCache, open_cache
+from vidlat.store.schema import CacheSchema
+from vidlat.store.sources import source_state
+from vidlat.types import FailureRecord
+
+MOST_NAMES = 5
+"""Videos that a summary names of each kind."""
+
+MOST_SOURCES_CHECKED = 20_000
+"""Source files that a summary looks at: 50 ms on a disk of one's own, seconds over a network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoGroup:
+    """Some videos of a cache: how many, and the ids of the first."""
+
+    num_videos: int
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The process that holds a cache for writing, or died holding it. host, pid: None where unknown."""
+
+    purpose: str
+    host: str | None
+    pid: int | None
+    since: str
+    silent_seconds: float
+    is_alive: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSummary:
+    """What a cache holds and in what state it is; docs/info.md tells of every field.
+
+    num_frames, seconds: of the videos, the latter where their rate is known. num_latent_frames: length of
+    the time axis; of it num_used_latent_frames belong to videos, their stack padding included.
+    num_dead_shards, num_dead_bytes: see DiskUsage. failures: by kind. stale, vanished, unknown: states of
+    the num_sources_checked sources that were looked at, spread evenly over the cache.
+    unfinished: signs of a command that was interrupted, a line each.
+    """
+
+    path: str
+    schema: CacheSchema
+    num_videos: int
+    num_frames: int
+    seconds: float
+    num_bytes: int
+    num_latent_frames: int
+    num_used_latent_frames: int
+    num_dead_shards: int
+    num_dead_bytes: int
+    num_failed: int
+    failures: dict[str, VideoGroup]
+    with_warnings: VideoGroup
+    num_sources_checked: int
+    stale: VideoGroup
+    vanished: VideoGroup
+    unknown: VideoGroup
+    holder: Holder | None
+    unfinished: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as JSON has it: values, lists and objects."""
+        values = dataclasses.asdict(self)
+        return {"path": values.pop("path")} | {"cache_id": self.schema.cache_id} | values
+
+
+def summarise(path: Path) -> CacheSummary:
+    """Read what a cache is, from its records and the sizes of its files. Raises StoreError if it is none."""
+    cache = open_cache(path, hold=False)
+    totals, usage, failures = cache.columns("num_frames", "fps"), cache.disk_usage(), cache.failures()
+    frames_and_rates = zip(totals["num_frames"], totals["fps"], strict=True)
+    states = _source_states(cache)
+    holder = read_lease(path)
+    return CacheSummary(
+        path=str(path),
+        schema=cache.schema,
+        num_videos=len(cache),
+        num_frames=sum(totals["num_frames"]),
+        seconds=sum(num_frames / fps for num_frames, fps in frames_and_rates if fps),
+        num_bytes=usage.num_bytes,
+        num_latent_frames=cache.num_latent_frames,
+        num_used_latent_frames=cache.num_latent_frames - cache.num_hole_frames,
+        num_dead_shards=usage.num_dead_shards,
+        num_dead_bytes=usage.num_dead_bytes,
+        num_failed=len(failures),
+        failures=_by_kind(failures),
+        with_warnings=_group(cache.warnings()),
+        num_sources_checked=len(states),
+        stale=_group(video_id for video_id, state in states.items() if state == "stale"),
+        vanished=_group(video_id for video_id, state in states.items() if state == "vanished"),
+        unknown=_group(video_id for video_id, state in states.items() if state == "unknown"),
+        holder=_to_holder(holder) if holder else None,
+        unfinished=tuple(_unfinished(path, holder)),
+    )
+
+
+def _source_states(cache: LatentCache) -> dict[str, str]:
+    """The state of every source, or of every n-th where there are many, by video_id."""
+    names = ("video_id", "source_path", "source_num_bytes", "source_mtime_ns")
+    step = max(1, -(-len(cache) // MOST_SOURCES_CHECKED))
+    rows = islice(cache.rows(*names), 0, None, step)
+    return {video_id: source_state(*source) for video_id, *source in rows}
+
+
+def _by_kind(failures: Mapping[str, FailureRecord]) -> dict[str, VideoGroup]:
+    kinds: dict[str, list[str]] = {}
+    for video_id, failure in failures.items():
+        kinds.setdefault(failure.kind, []).append(video_id)
+    return {kind: _group(kinds[kind]) for kind in sorted(kinds)}
+
+
+def _group(video_ids: Iterable[str]) -> VideoGroup:
+    ids: Sequence[str] = list(video_ids)
+    return VideoGroup(num_videos=len(ids), first=tuple(ids[:MOST_NAMES]))
+
+
+def _to_holder(holder: LeaseHolder) -> Holder:
+    process = holder.process
+    return Holder(
+        purpose=holder.purpose,
+        host=process.host if process else None,
+        pid=process.pid if process else None,
+        since=holder.since,
+        silent_seconds=holder.silent_seconds,
+        is_alive=holder.is_alive(),
+    )
+
+
+def _unfinished(path: Path, holder: LeaseHolder | None) -> Iterable[str]:
+    """What a command that was killed has left; while another is at work, the same may be its own."""
+    if holder and holder.is_alive():
+        return
+    if holder:
+        yield f"{holder} ended without giving the cache back; the next command takes it over"
+    lengths = array_frames(path)
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        yield f"the arrays differ in latent frames ({told}): the next encode completes the growth"
+    if (path / PARTIAL).exists():
+        yield f"{PARTIAL} is a file that was not finished: `vidlat prune` deletes it"

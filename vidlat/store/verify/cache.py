@@ -1,0 +1,114 @@
+"""Everything that can be wrong with a cache, found by reading all of it."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidlat.store.metadata import FAILURES, RECORDS
+from vidlat.store.readers import hold_for_reading
+from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, latest, without_removed
+from vidlat.store.verify.files import file_problem, find_suspects
+from vidlat.store.verify.latents import LatentChecker
+from vidlat.store.verify.layout import Layout, read_layout
+from vidlat.store.verify.problem import Problem
+from vidlat.store.verify.records import ROWS_AT_ONCE, LogReading, overlaps, range_faults, read_log
+
+CHECKED_COLUMNS = [
+    *("video_id", "start", "stop", "num_frames", "latent_crc32", "sequence"),
+    *("count", "sum_mean", "sum_mean_squared", "sum_std_squared"),
+]
+
+OnVideo = Callable[[str, int], None]
+"""Called with a video's id and the number of videos to read, once its latents are read."""
+
+
+def verify_cache(
+    path: Path, on_video: OnVideo | None = None, *, only: Collection[str] | None = None
+) -> Iterator[Problem]:
+    """Read the whole cache at `path` and yield every problem; one shard is in memory at a time.
+
+    only: the videos whose latents are read, by id; None for all. Frames that belong to no video are holes
+    and no problem, but shards of holes are not read. Changes nothing, and may run while an encode adds to
+    the cache, but not a prune. Raises StoreError if there is no cache at `path`, or if it is being pruned.
+    """
+    reading = _Reading()
+    hold_for_reading(path, reading)
+    with _drivers_held_off(path):
+        layout = read_layout(path)
+        records = read_log(path, RECORDS, VIDEO_COLUMNS, CHECKED_COLUMNS)
+        failures = read_log(path, FAILURES, FAILURE_COLUMNS, ["video_id", "sequence"])
+    yield from (Problem(where=where, kind=kind, what=what) for where, kind, what in layout.findings)
+    yield from records.problems + failures.problems
+    suspects = list(find_suspects(path, layout.num_shards))
+    videos = _standing(records)
+    yield from overlaps(videos)
+    if only is not None:
+        videos = videos.filter(pc.is_in(videos["video_id"], pa.array(sorted(only), pa.string())))
+    yield from _videos_problems(path, layout, videos, on_video)
+    # By now a running encode has named what it was writing, and grown the arrays for it.
+    num_shards = read_layout(path).num_shards if suspects else None
+    for suspect in suspects:
+        if suspect.is_the_same and (problem := file_problem(path, suspect.where, num_shards)):
+            yield problem
+
+
+def count_hole_frames(path: Path) -> int:
+    """Latent frames that belong to no video, as far as arrays and records can be read.
+
+    Raises StoreError if there is no cache at `path`.
+    """
+    with _drivers_held_off(path):
+        num_frames = read_layout(path).num_frames or 0
+        records = read_log(path, RECORDS, VIDEO_COLUMNS, CHECKED_COLUMNS)
+    videos = _standing(records)
+    starts, stops = (np.clip(videos[name].to_numpy(), 0, num_frames) for name in ("start", "stop"))
+    # A frame counts once, however many records name it.
+    covered_before = np.maximum.accumulate(np.concatenate([[0], stops]))[:-1]
+    return num_frames - int(np.maximum(stops - np.maximum(starts, covered_before), 0).sum())
+
+
+def _standing(records: LogReading) -> pa.Table:
+    """The rows that hold, in the order of the time axis."""
+    return without_removed(latest(records.rows)).sort_by("start")
+
+
+def _videos_problems(
+    path: Path, layout: Layout, videos: pa.Table, on_video: OnVideo | None
+) -> Iterator[Problem]:
+    """What is wrong with each video; latents of a range that cannot be its own are not read."""
+    schema, num_frames = layout.schema, layout.num_frames
+    if schema is None or num_frames is None:
+        return
+    checker = LatentChecker(path, schema, num_frames)
+    for batch in videos.to_batches(max_chunksize=ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            wrong = [("range", what) for what in range_faults(row, schema, num_frames)]
+            for kind, what in wrong or checker.findings(row):
+                yield Problem(where=row["video_id"], kind=kind, what=what, is_video=True)
+            if on_video:
+                on_video(row["video_id"], len(videos))
+
+
+class _Reading:
+    """As long as it lives, no prune deletes a shard."""
+
+
+@contextmanager
+def _drivers_held_off(path: Path) -> Iterator[None]:
+    """No driver grows, commits or merges meanwhile, where the cache has a lock that can be held."""
+    try:
+        handle = (path / RECORDS / "lock").open("rb")
+    except OSError:
+        yield
+        return
+    with handle:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
