@@ -68,7 +68,7 @@ def no_cluster(monkeypatch):
     def connect(*_):
         raise AssertionError("work was started")
 
-    monkeypatch.setattr("vidlat.pipeline.run.connect", connect)
+    monkeypatch.setattr("vidlat.pipeline.cluster.connect", connect)
 
 
 def test_second_encode_says_that_there_is_nothing_to_do(cache, encode, videos, no_cluster):
@@ -255,7 +255,7 @@ def test_disk_that_is_full_ends_in_one_line(cache, monkeypatch):
     def full(path):
         raise OSError(28, os.strerror(28), str(path))
 
-    monkeypatch.setattr("vidlat.store.reader.open_cache", full)
+    monkeypatch.setattr("vidlat.store.summary.summarise", full)
     code, _, err = vidlat("info", cache)
     assert code == 1
     assert is_one_clear_line(err)
@@ -266,7 +266,7 @@ def test_interruption_ends_with_130_and_one_word(cache, monkeypatch):
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vidlat.store.reader.open_cache", interrupted)
+    monkeypatch.setattr("vidlat.store.summary.summarise", interrupted)
     assert vidlat("info", cache) == (130, "", "Interrupted.\n")
 
 
@@ -467,8 +467,8 @@ def test_warnings_of_new_videos_are_shown_after_the_run(encode, make_videos, tmp
 
 
 def test_info_names_videos_with_warnings_and_counts_used_latent_frames_first(cache, monkeypatch):
-    records = {name: warned(record) for name, record in open_cache(cache).records().items()}
-    monkeypatch.setattr("vidlat.store.reader.LatentCache.records", lambda self: records)
+    noticed = {"deep/c.mp4": ["1 of 16 frames are damaged"]}
+    monkeypatch.setattr("vidlat.store.reader.LatentCache.warnings", lambda self: noticed)
     _, out, _ = vidlat("info", cache)
     assert "with warnings  1: deep/c.mp4\n" in out
     num_used = sum(-(-length // 4) for length in LENGTHS.values())

@@ -6,6 +6,7 @@ from vidlat.config import EncodeConfig, FitVAEConfig, TrainConfig, load_yaml
 from vidlat.errors import ConfigError
 
 FLOATS = [
+    (EncodeConfig, "time_limit_seconds"),
     (TrainConfig, "learning_rate"),
     (TrainConfig, "weight_decay"),
     (TrainConfig, "clip_norm"),

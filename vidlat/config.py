@@ -110,6 +110,7 @@ class EncodeConfig(Config):
     precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved once a cache")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     batch: int = setting(8, "stacks of one VAE call")
+    time_limit_seconds: float = setting(0.0, "longest that one video may take to encode; 0: no limit")
     workers: int = setting(0, "processes that encode; 0 chooses for this machine")
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
 
@@ -119,6 +120,8 @@ class EncodeConfig(Config):
         require("stack", self.stack, self.stack >= 1, "at least 1")
         require("batch", self.batch, self.batch >= 1, "at least 1")
         require("workers", self.workers, self.workers >= 0, "0 or more")
+        limit = self.time_limit_seconds
+        require("time_limit_seconds", limit, limit >= 0, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,8 +44,20 @@ class EncodeError(VidlatError):
     """Latents that must not be stored: not finite, or beyond what float16 holds."""
 
 
+class NotEnoughMemoryError(EncodeError):
+    """A VAE call that needs more memory than its device has left."""
+
+
+class ScratchError(VidlatError):
+    """A folder for what is encoded and not yet written that takes no more of it."""
+
+
 class StoreError(VidlatError):
     """A path that is no cache, a cache of an unknown version, or one that cannot be written."""
+
+
+class ShardExistsError(StoreError):
+    """A range that was written to before, by another attempt."""
 
 
 class CacheMismatchError(StoreError):

@@ -5,6 +5,7 @@ Shape letters: T frames, H height, W width; L latent channels, t latent frames, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,17 @@ class Frame:
     pts_seconds: float | None
     sample_aspect_ratio: float = 1.0
     is_damaged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoHeader:
+    """What a video file states about itself, true or not; None where it states nothing.
+
+    num_frames: whole frames, where none are counted the duration times the rate. seconds: its duration.
+    """
+
+    num_frames: int | None
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,3 +123,21 @@ class FailureRecord:
     reason: str
     traceback: str = ""
     sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Video:
+    """An opened video. Its frames may be read again and again: what needs two passes reads twice.
+
+    frames: yields the frames from the first on, in bounded memory, raising DecodeError. Their pixels are in
+    the file's own unit: uint8, uint16, int16 or float32, finite.
+    auto_range: the values that `--intensity auto` maps to 0 and 1 (whole range of 8 bit video, Hounsfield
+    range, DICOM window); None: the file does not say, percentiles of all frames do.
+    is_inverted: the lowest value is white.
+    num_frames: stated by the header, None where unknown.
+    """
+
+    frames: Callable[[], Iterator[Frame]]
+    auto_range: tuple[float, float] | None
+    is_inverted: bool = False
+    num_frames: int | None = None

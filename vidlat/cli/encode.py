@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from vidlat.types import FailureRecord
 
 MOST_WARNINGS_SHOWN = 20
+SECONDS_OF_HEADERS = 1.0
+"""How long headers are read before an encode, to know whether the disk will do."""
 
 
 @click.command()
@@ -27,6 +29,17 @@ MOST_WARNINGS_SHOWN = 20
 @click.option(
     "--retry-failed", is_flag=True, help="Try videos again that failed before and have not changed."
 )
+@click.option(
+    "--checksum",
+    is_flag=True,
+    help="Read every file and compare its content with what was encoded, instead of trusting an unchanged "
+    "path, size and time.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing: print what there is to do, and about how long it takes and how much disk.",
+)
 @config_options(EncodeConfig, "encode")
 @click.pass_context
 def encode(
@@ -35,41 +48,92 @@ def encode(
     inputs: tuple[str, ...],
     out: Path,
     retry_failed: bool,
+    checksum: bool,
+    dry_run: bool,
     config_file: Path | None,
     **flags: Any,
 ) -> None:
     """Encode videos into a cache of latents; run again, it adds only what is new.
 
+    A file is new if its path, size or time of change is not what was recorded and its content is not either.
+
     \b
-    Example:
+    Examples:
       vidlat encode --input videos/ --out latents.zarr --vae tiny --size 128
+      vidlat encode --input videos/ --out latents.zarr --dry-run   what would it take?
+      vidlat encode --input videos/ --out latents.zarr --checksum  has any file changed unseen?
 
     \b
     Exit codes: 0 all done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.
     """
     config = build_config(EncodeConfig, "encode", config_file, flags)
-    from vidlat.pipeline.prepare import prepare_encode
-
-    prepared = prepare_encode(inputs, config, out, retry_failed=retry_failed)
+    prepared = _prepare(inputs, config, out, retry_failed=retry_failed, checksum=checksum, dry_run=dry_run)
     failures = list(prepared.plan.known_failures)
-    if prepared.plan.num_videos:
+    if dry_run:
+        from vidlat.cli.dry_run import print_dry_run
+
+        print_dry_run(prepared, config)
+    elif prepared.plan.num_videos:
         failures += _run(prepared, config, out)
     else:
-        from vidlat.cli.display import console, format_count
-
-        is_there = "is" if prepared.plan.num_done == 1 else "are"
-        count = format_count(prepared.plan.num_done, "video")
-        console.print(f"Nothing to do: {count} {is_there} in {out} already.", soft_wrap=True)
+        _say_nothing_to_do(prepared)
+    _report_vanished(prepared)
     if failures:
-        _print_failures(failures, len(prepared.plan.known_failures))
+        _print_failures(failures, len(prepared.plan.known_failures), out)
         if len(failures) == prepared.plan.num_sources:
             raise InputError(f"no readable video in {', '.join(inputs)}: all {len(failures)} failed")
         ctx.exit(EXIT_SOME_FAILED)
 
 
+def _prepare(inputs: tuple[str, ...], config: EncodeConfig, out: Path, **options: bool) -> PreparedEncode:
+    """Plan the encode, a bar moving while files are compared by content."""
+    from vidlat.cli.display import printable, progress_bar
+    from vidlat.pipeline.prepare import prepare_encode
+
+    num_compared = 0
+    with progress_bar("{task.fields[name]}") as progress:
+        task = progress.add_task("comparing files", total=None, name="")
+
+        def on_hash(video_id: str, num_videos: int) -> None:
+            nonlocal num_compared
+            num_compared += 1
+            progress.update(task, completed=num_compared, total=num_videos, name=printable(video_id))
+
+        return prepare_encode(inputs, config, out, on_hash=on_hash, **options)
+
+
+def _say_nothing_to_do(prepared: PreparedEncode) -> None:
+    from vidlat.cli.display import console, format_count
+
+    plan = prepared.plan
+    is_there = "is" if plan.num_done == 1 else "are"
+    count = format_count(plan.num_done, "video")
+    console.print(f"Nothing to do: {count} {is_there} in {prepared.out} already.", soft_wrap=True)
+    if plan.moved:
+        with prepared.open_writer():
+            pass  # it records where the files are now
+        moved = format_count(len(plan.moved), "file")
+        console.print(f"{moved} touched or moved since: recorded, so that they need not be compared again.")
+
+
+def _report_vanished(prepared: PreparedEncode) -> None:
+    from vidlat.cli.display import console, format_count
+    from vidlat.cli.dry_run import shorten
+
+    vanished = prepared.plan.vanished
+    if vanished:
+        have, them = ("has lost its", "it") if len(vanished) == 1 else ("have lost their", "them")
+        console.print(
+            f"{format_count(len(vanished), 'video')} of the cache {have} source ({shorten(vanished)}); "
+            f"`vidlat prune {prepared.out}` drops {them}",
+            soft_wrap=True,
+        )
+
+
 def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[FailureRecord]:
     from vidlat.cli.display import console, format_count, format_seconds, progress_bar
-    from vidlat.pipeline.run import connect, run_encode
+    from vidlat.pipeline.cluster import connect
+    from vidlat.pipeline.run import run_encode
 
     plan = prepared.plan
     console.print(
@@ -77,6 +141,7 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
         f"{prepared.num_ignored} other files ignored; VAE {config.vae} in {prepared.job.precision}, "
         f"{config.scheduler or f'{prepared.num_workers} processes'}"
     )
+    _warn_of_full_disk(prepared)
     failures: list[FailureRecord] = []
     warnings: list[tuple[str, str]] = []
     num_done = num_frames = num_safe_frames = 0
@@ -86,6 +151,8 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
         try:
             # The cluster first: where there is none, no cache is left behind.
             with connect(config.scheduler, prepared.num_workers) as client, prepared.open_writer() as writer:
+                if died := writer.lease.taken_from:
+                    console.print(f"Going on after {died}, which has died.", soft_wrap=True, markup=False)
                 began = time.monotonic()
                 progress.update(task, description="encoding")
                 for event in run_encode(plan, prepared.job, writer, client):
@@ -110,6 +177,20 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
     return failures
 
 
+def _warn_of_full_disk(prepared: PreparedEncode) -> None:
+    from vidlat.cli.display import console, format_bytes
+    from vidlat.pipeline.measure import free_bytes, measure_size
+
+    needed = measure_size(prepared, SECONDS_OF_HEADERS).latent_bytes
+    free = free_bytes(prepared.out)
+    if needed > free:
+        console.print(
+            f"Warning: the latents will take about {format_bytes(needed)}, and {format_bytes(free)} are "
+            f"free on the disk of {prepared.out}",
+            soft_wrap=True,
+        )
+
+
 def _print_warnings(warnings: list[tuple[str, str]]) -> None:
     from vidlat.cli.display import format_count, print_table
 
@@ -118,9 +199,10 @@ def _print_warnings(warnings: list[tuple[str, str]]) -> None:
     print_table(title, ("video", "warning"), warnings[:MOST_WARNINGS_SHOWN])
 
 
-def _print_failures(failures: list[FailureRecord], num_known: int) -> None:
-    from vidlat.cli.display import format_count, print_table
+def _print_failures(failures: list[FailureRecord], num_known: int, out: Path) -> None:
+    from vidlat.cli.display import console, format_count, print_table
 
     known = f", {num_known} of them known from before (--retry-failed tries again)" if num_known else ""
     rows = [(failure.video_id, failure.kind, failure.reason) for failure in failures]
     print_table(f"{format_count(len(failures), 'video')} failed{known}", ("video", "kind", "reason"), rows)
+    console.print(f"Tracebacks: `vidlat ls {out} --failed --traceback`", soft_wrap=True)

@@ -13,8 +13,11 @@ from vidlat.errors import VidlatError
 
 COMMANDS = {
     "encode": "encode",
-    "info": "inspect",
+    "info": "info",
+    "ls": "ls",
     "verify": "verify",
+    "prune": "prune",
+    "preview": "preview",
     "train": "train",
     "sample": "sample",
     "decode": "sample",

@@ -22,12 +22,15 @@ _BACKGROUND, _BRIGHT, _DIM = (17, 19, 23), (228, 231, 236), (128, 134, 145)
 class Row(NamedTuple):
     """A label and a video (T, H, W), uint8 or float in [0, 1], and what to show below it.
 
-    below: a reconstruction, say, whose same frames stand under those of the first.
+    below: a reconstruction, say, whose same frames stand under those of the first. note: what to say of the
+    video instead of its length. numbers: those of the frames, where they were picked from a longer video.
     """
 
     label: str
     frames: Frames
     below: Frames | None = None
+    note: str | None = None
+    numbers: Sequence[int] | None = None
 
 
 def contact_sheet(
@@ -68,25 +71,28 @@ def _strip(row: Row, columns: int, below: str) -> Image.Image:
     height = _LABEL + len(videos) * (_CELL + _GAP) - _GAP + _CAPTION
     strip = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(strip)
-    note = "1 frame" if num_frames == 1 else f"{num_frames} frames"
-    if row.below is not None:
-        note += f", {below} below"
+    note = row.note
+    if note is None:
+        note = "1 frame" if num_frames == 1 else f"{num_frames} frames"
+        note += f", {below} below" if row.below is not None else ""
     large, small = ImageFont.load_default(17), ImageFont.load_default(13)
     note_left = width - draw.textlength(note, small)
     draw.text((0, 0), _shorten(draw, row.label, large, note_left - 2 * _GAP), _BRIGHT, large)
     draw.text((note_left, 3), note, _DIM, small)
-    for column, index in enumerate(_evenly_spaced(num_frames, columns)):
+    for column, index in enumerate(evenly_spaced(num_frames, columns)):
         left = column * (_CELL + _GAP)
         for line, video in enumerate(videos):
             cell = _thumbnail(video[index])
             top = _LABEL + line * (_CELL + _GAP)
             strip.paste(cell, (left + (_CELL - cell.width) // 2, top + (_CELL - cell.height) // 2))
-        draw.text((left + _CELL / 2, height), str(index), _DIM, small, anchor="mb")
+        number = index if row.numbers is None else row.numbers[index]
+        draw.text((left + _CELL / 2, height), str(number), _DIM, small, anchor="mb")
     return strip
 
 
-def _evenly_spaced(num_frames: int, columns: int) -> list[int]:
-    return [int(index) for index in np.unique(np.linspace(0, num_frames - 1, columns).round().astype(int))]
+def evenly_spaced(num_items: int, num_chosen: int) -> list[int]:
+    """Indices of up to `num_chosen` of `num_items`, in order, first and last among them."""
+    return [int(index) for index in np.unique(np.linspace(0, num_items - 1, num_chosen).round().astype(int))]
 
 
 def _thumbnail(frame: npt.NDArray[np.generic]) -> Image.Image:

@@ -1,0 +1,189 @@
+"""`vidlat encode`: dry runs, changed, moved and lost sources, drivers that meet."""
+
+import os
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from vidlat.cli.main import commands
+from vidlat.store.reader import open_cache
+from vidlat.store.writer import open_writer
+
+LENGTHS = {"a.mp4": 5, "b.mp4": 9, "deep/c.mp4": 16}
+
+
+@pytest.fixture
+def videos(make_videos, tmp_path):
+    return make_videos(tmp_path / "videos", LENGTHS)
+
+
+@pytest.fixture
+def encode(small_vae, client, videos, tmp_path):
+    """encode(*flags) into l.zarr: exit code, standard output in one line, standard error."""
+    fixed = ("--vae", small_vae, "--size", 16, "--batch", 3, "--device", "cpu", "--out", tmp_path / "l.zarr")
+
+    def encode(*more, on_cluster=True):
+        cluster = ("--scheduler", client.scheduler.address) if on_cluster else ()
+        arguments = ("encode", "--input", videos, *fixed, *cluster, *more)
+        answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])
+        assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
+        return answer.exit_code, " ".join(answer.stdout.split()), answer.stderr
+
+    return encode
+
+
+def forbid_work(monkeypatch):
+    """From here on nothing is written and no cluster is asked."""
+    for name in ("cluster.connect", "run.run_encode", "prepare.open_writer", "prepare.create_cache"):
+        monkeypatch.setattr(f"vidlat.pipeline.{name}", None)
+
+
+def cell(out, name):
+    """What a table says in the row of that name."""
+    return re.search(rf"│ {re.escape(name)} +│ (.*?) +│", out)[1]
+
+
+def names_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_dry_run_of_a_new_cache_writes_nothing_and_says_what_it_would_take(
+    encode, videos, tmp_path, monkeypatch
+):
+    forbid_work(monkeypatch)
+    (videos / "notes.txt").write_text("no video")
+    (videos / "odd.mp4").write_text("no video")
+    before = names_below(tmp_path)
+    code, out, err = encode("--dry-run")
+    assert (code, err) == (0, "")
+    assert names_below(tmp_path) == before
+    assert cell(out, "videos to encode") == "4"
+    assert cell(out, "other files, ignored") == "1"
+    assert cell(out, "frames to encode") == "about 30"
+    assert cell(out, "their length") == "about 1 s of video"
+    assert cell(out, "not known") == "1 video without a frame count, left out here: odd.mp4"
+    # 2 + 3 + 4 stacks of 4 frames, each one latent frame of 4 x 4 x 4 float16, mean and std
+    assert cell(out, "latents").startswith(f"about {round(0.8 * 9 * 256 / 1000, 1)} kB; ")
+    assert cell(out, "scratch of all workers") == "up to 2.3 kB"
+    for name in ("decoding", "VAE"):
+        assert re.fullmatch(r"about [\d.]+ frames/s a process", cell(out, name))
+    assert "of this machine, not of the scheduler's" in cell(out, "time")
+    assert "Warning" not in out
+
+
+def test_dry_run_counts_what_is_done_failed_moved_and_lost(encode, videos, tmp_path, monkeypatch):
+    (videos / "empty.mp4").write_bytes(b"")
+    assert encode()[0] == 3
+    forbid_work(monkeypatch)
+    before = names_below(tmp_path / "l.zarr")
+    os.utime(videos / "a.mp4", ns=(7, 7))
+    (videos / "b.mp4").unlink()
+    code, out, _ = encode("--dry-run")
+    assert code == 3
+    assert cell(out, "videos to encode") == "0"
+    assert cell(out, "done already") == "2"
+    assert cell(out, "of these touched or moved since") == "1"
+    assert cell(out, "failed before") == "1"
+    assert cell(out, "lost their source") == "1"
+    assert "is an empty file" in out
+    assert "VAE" not in out
+    assert names_below(tmp_path / "l.zarr") == before
+
+
+def test_disk_that_will_not_do_is_warned_of_before_and_in_a_dry_run(encode, tmp_path, monkeypatch):
+    monkeypatch.setattr("vidlat.pipeline.measure.free_bytes", lambda _: 1500)
+    _, out, _ = encode("--dry-run")
+    assert f"about 1.8 kB needed, 1.5 kB free at {tmp_path}/l.zarr" in out
+    code, out, _ = encode()
+    assert code == 0
+    assert "Warning: the latents will take about 1.8 kB, and 1.5 kB are free on the disk of" in out
+    assert "Warning" not in encode()[1]  # nothing to do
+
+
+def test_local_scratch_is_held_against_the_disk_it_is_on(encode, tmp_path, monkeypatch):
+    monkeypatch.setattr("vidlat.pipeline.cluster.scratch_folder", lambda: tmp_path / "scratch")
+    monkeypatch.setattr(
+        "vidlat.pipeline.measure.free_bytes", lambda path: 1 if path.name == "scratch" else 10**9
+    )
+    _, out, _ = encode("--dry-run")
+    assert "Warning" not in out  # the scheduler's workers have their own
+    _, out, _ = encode("--dry-run", on_cluster=False)
+    assert cell(out, "scratch at a time") == "about 2.3 kB; 1 B free on that disk"
+    assert f"not enough disk for scratch at a time: about 2.3 kB needed, 1 B free at {tmp_path}/s" in out
+    assert "machine" not in cell(out, "time")
+
+
+def test_dry_run_may_look_at_a_cache_in_use_and_an_encode_is_refused(encode, tmp_path, monkeypatch):
+    assert encode()[0] == 0
+    with open_writer(tmp_path / "l.zarr", "another command"):
+        assert encode("--dry-run")[0] == 0
+        monkeypatch.setattr("vidlat.pipeline.prepare.load_vae", None)
+        code, out, err = encode()
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert "another command" in err
+
+
+def test_change_that_size_and_time_hide_is_found_with_checksum(encode, videos, tmp_path):
+    assert encode()[0] == 0
+    path = videos / "b.mp4"
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    assert "Nothing to do: 3 videos" in encode()[1]
+    before = open_cache(tmp_path / "l.zarr").records()
+    code, out, _ = encode("--checksum")
+    assert code == 0
+    assert "comparing files" in out
+    assert "1 video, 9 frames" in out
+    after = open_cache(tmp_path / "l.zarr").records()
+    assert [name for name in LENGTHS if after[name] != before[name]] == ["b.mp4"]
+    assert "Nothing to do: 3 videos" in encode("--checksum")[1]
+
+
+def test_touched_files_are_recorded_once(encode, videos):
+    assert encode()[0] == 0
+    os.utime(videos / "a.mp4", ns=(7, 7))
+    code, out, _ = encode()
+    assert code == 0
+    assert "1 file touched or moved since" in out
+    assert "comparing" in out
+    _, out, _ = encode()
+    assert "touched or moved" not in out
+    assert "comparing" not in out
+
+
+def test_videos_that_lost_their_source_are_named_whether_there_is_work_or_not(
+    encode, videos, make_videos, tmp_path
+):
+    assert encode()[0] == 0
+    assert "prune" not in encode()[1]
+    (videos / "b.mp4").unlink()
+    line = f"1 video of the cache has lost its source (b.mp4); `vidlat prune {tmp_path}/l.zarr` drops it"
+    code, out, _ = encode()
+    assert code == 0
+    assert "Nothing to do" in out
+    assert line in out
+    make_videos(videos, {"new.mp4": 4})
+    code, out, _ = encode()
+    assert code == 0
+    assert "1 video, 4 frames" in out
+    assert line in out
+
+
+def test_of_many_videos_that_lost_their_source_the_first_are_named(encode, videos, make_videos):
+    make_videos(videos, {f"x{number}\n.mp4": 1 for number in range(5)})
+    assert encode()[0] == 0
+    for path in videos.glob("x*"):
+        path.unlink()
+    assert r"(x0\n.mp4, x1\n.mp4, x2\n.mp4, ...); `vidlat prune" in encode()[1]
+
+
+def test_failures_say_where_their_tracebacks_are(encode, videos, tmp_path):
+    (videos / "empty.mp4").write_bytes(b"")
+    code, out, _ = encode()
+    assert code == 3
+    assert f"`vidlat ls {tmp_path}/l.zarr --failed --traceback`" in out

@@ -1,0 +1,309 @@
+"""`vidlat info` and `vidlat ls` as a user types them, and what they say of caches in every state."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from vidlat.cli.main import commands
+from vidlat.store import summary
+from vidlat.store.metadata import PARTIAL
+from vidlat.store.reader import LatentCache
+from vidlat.store.writer import create_cache, open_writer, write_shards
+
+sys.path.insert(0, str(Path(__file__).parent / "store"))
+from caches import SCHEMA, SETTINGS, failure_of, random_posterior, record_of, writer_of
+
+PAGE = (Path(__file__).parents[1] / "docs" / "info.md").read_text()
+TRACEBACK = 'Traceback (most recent call last):\n  File "reader.py", line 3\nValueError: no frame'
+
+
+def vidlat(*arguments):
+    """Exit code, standard output, standard error."""
+    answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])
+    assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
+    return answer.exit_code, answer.stdout, answer.stderr
+
+
+def told(*arguments):
+    """What a command prints as JSON."""
+    code, out, err = vidlat(*arguments, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+@pytest.fixture
+def videos(tmp_path):
+    (tmp_path / "videos").mkdir()
+    return tmp_path / "videos"
+
+
+@pytest.fixture
+def cache(tmp_path, videos):
+    """`a` of 12 frames at 25 a second, `b` of 20 with a warning and no rate; two failures of two kinds."""
+    path = tmp_path / "l.zarr"
+    create_cache(path, SCHEMA)
+    a, b = random_posterior(3), random_posterior(5)
+    start, _ = (first for first, _ in write_shards(path, writer_of(path).reserve(2), [a, b]))
+    records = [
+        record_of("a.mp4", start, a, fps=25.0, **source_of(videos / "a.mp4", 10)),
+        record_of("b.mp4", 4, b, fps=0.0, warnings=("cut off",), **source_of(videos / "b.mp4", 20)),
+    ]
+    writer_of(path).commit(records)
+    broken = dataclasses.replace(failure_of("c.mp4"), traceback=TRACEBACK)
+    empty = dataclasses.replace(failure_of("d\n.mp4", "is an empty file"), kind="empty")
+    writer_of(path).record_failures([broken, empty])
+    return path
+
+
+def source_of(path, num_bytes):
+    path.write_bytes(b"x" * num_bytes)
+    status = path.stat()
+    recorded = os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return {
+        "source_path": recorded.replace("\\x", "\\udc"),
+        "source_num_bytes": status.st_size,
+        "source_mtime_ns": status.st_mtime_ns,
+    }
+
+
+def add_orphan_shard(path):
+    """What an encode leaves that is killed between its shards and its commit."""
+    write_shards(path, writer_of(path).reserve(1), [random_posterior(8)])
+
+
+def size_of(path):
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def test_info_tells_what_is_in_a_cache(cache):
+    code, out, err = vidlat("info", cache)
+    assert (code, err) == (0, "")
+    facts = dict(re.findall(r"^ *([\w ]+?)  (.*)$", out, re.MULTILINE))
+    assert facts["videos"] == "2 (32 frames, 0 s of video)"
+    assert facts["with warnings"] == "1: b.mp4"
+    assert (facts["changed since"], facts["vanished since"]) == ("0", "0")
+    assert "  failed  empty 1: d\\n.mp4\n" in out
+    assert "  failed  unreadable 1: c.mp4\n" in out
+    assert facts["settings"] == "size 12, fit crop, stack 4, encoded in float32"
+    assert not facts.keys() & {"in use by", "unfinished", "out of sight"}
+
+
+def test_info_as_json_is_one_object_in_plain_units(cache):
+    answer = told("info", cache)
+    assert (answer["num_videos"], answer["num_frames"], answer["seconds"]) == (2, 32, 12 / 25)
+    assert answer["num_bytes"] == size_of(cache)
+    assert (answer["num_latent_frames"], answer["num_used_latent_frames"]) == (16, 8)
+    assert (answer["num_dead_shards"], answer["num_dead_bytes"]) == (0, 0)
+    assert answer["num_failed"] == 2
+    assert answer["failures"] == {
+        "empty": {"num_videos": 1, "first": ["d\n.mp4"]},
+        "unreadable": {"num_videos": 1, "first": ["c.mp4"]},
+    }
+    assert answer["with_warnings"] == {"num_videos": 1, "first": ["b.mp4"]}
+    assert answer["cache_id"] == SETTINGS.cache_id
+    assert answer["schema"]["settings"]["size"] == 12
+    assert answer["holder"] is None
+    assert answer["unfinished"] == []
+
+
+def test_every_field_of_the_json_is_on_its_page_and_no_other(cache):
+    with open_writer(cache, "vidlat encode"):
+        answer = told("info", cache)
+    expected = {f"holder.{name}" for name in answer["holder"]} | {"with_warnings.num_videos"}
+    expected |= {"with_warnings.first"} | answer.keys()
+    told_of = set(re.findall(r"^\| `([\w.]+)` \|", PAGE.split("## ls")[0], re.MULTILINE))
+    assert told_of == expected
+    (video, *_), (failure, *_) = told("ls", cache), told("ls", cache, "--failed")
+    told_of = set(re.findall(r"^\| `([\w.]+)` \|", PAGE.split("## ls")[1], re.MULTILINE))
+    assert told_of == video.keys() | failure.keys()
+
+
+def test_changed_and_vanished_sources_are_told_apart(cache, videos):
+    assert [row["state"] for row in told("ls", cache)] == ["ok", "warnings"]
+    (videos / "a.mp4").write_bytes(b"y" * 11)
+    (videos / "b.mp4").unlink()
+    answer = told("info", cache)
+    assert answer["num_sources_checked"] == 2
+    assert answer["stale"] == {"num_videos": 1, "first": ["a.mp4"]}
+    assert answer["vanished"] == {"num_videos": 1, "first": ["b.mp4"]}
+    assert [row["state"] for row in told("ls", cache)] == ["stale", "vanished"]
+    assert "changed since  1: a.mp4\n" in vidlat("info", cache)[1]
+
+
+def test_source_of_the_same_size_and_another_time_is_stale(cache, videos):
+    os.utime(videos / "a.mp4", ns=(0, 0))
+    assert told("info", cache)["stale"]["first"] == ["a.mp4"]
+
+
+def test_source_in_a_folder_that_cannot_be_entered_is_not_called_vanished(cache, videos, monkeypatch):
+    stat = os.stat
+
+    def closed(path, *more, **options):
+        if str(path).startswith(str(videos)):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *more, **options)
+
+    monkeypatch.setattr("vidlat.store.sources.os.stat", closed)
+    answer = told("info", cache)
+    assert (answer["unknown"]["num_videos"], answer["vanished"]["num_videos"]) == (2, 0)
+    assert "out of sight  2: a.mp4, b.mp4\n" in vidlat("info", cache)[1]
+
+
+def test_source_whose_name_is_no_unicode_is_found(cache, videos):
+    name = os.fsdecode(b"caf\xe9.mp4")
+    source = source_of(videos / name, 5)
+    assert "\\udce9" in source["source_path"]
+    writer_of(cache).commit([record_of("caf%E9.mp4", 0, random_posterior(3), **source)])
+    states = {row["video_id"]: row["state"] for row in told("ls", cache)}
+    assert states["caf%E9.mp4"] == "ok"
+
+
+def test_few_of_many_sources_are_looked_at_spread_evenly_and_that_is_said(cache, monkeypatch):
+    numbers = range(10)
+    records = [record_of(f"m{n}.mp4", 8 * n, random_posterior(1), source_path="/gone") for n in numbers]
+    writer_of(cache).commit(records)
+    monkeypatch.setattr(summary, "MOST_SOURCES_CHECKED", 4)
+    answer = told("info", cache)
+    assert answer["num_sources_checked"] == 4
+    assert answer["vanished"]["first"] == ["m1.mp4", "m4.mp4", "m7.mp4"]
+    assert "vanished since  3: m1.mp4, m4.mp4, m7.mp4 (of 4 looked at" in vidlat("info", cache)[1]
+
+
+def test_shards_of_no_video_are_counted_as_what_prune_gives_back(cache):
+    before = size_of(cache)
+    add_orphan_shard(cache)
+    answer = told("info", cache)
+    assert answer["num_dead_shards"] == 2  # of mean and of std
+    grown = size_of(cache) - before
+    assert 0 < answer["num_dead_bytes"] <= grown
+    assert answer["num_bytes"] == size_of(cache)
+    assert "2 shards without a video: `vidlat prune` gives it back" in vidlat("info", cache)[1]
+
+
+def test_who_writes_is_told_and_what_is_half_done_meanwhile_is_no_complaint(cache):
+    add_orphan_shard(cache)
+    with open_writer(cache, "vidlat encode"):
+        (cache / PARTIAL).touch()
+        answer, (_, out, _) = told("info", cache), vidlat("info", cache)
+    assert (answer["holder"]["purpose"], answer["holder"]["pid"]) == ("vidlat encode", os.getpid())
+    assert answer["holder"]["is_alive"]
+    assert answer["unfinished"] == []
+    assert f"in use by  vidlat encode (process {os.getpid()} on " in out
+    assert "without a video: being written, or left over" in out
+    assert told("info", cache)["holder"] is None
+
+
+def test_what_a_kill_has_left_is_told(cache):
+    kill = (
+        "import os, sys; from pathlib import Path; from vidlat.store.writer import open_writer\n"
+        f"with open_writer(Path({str(cache)!r}), 'vidlat encode'): os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", kill], check=False).returncode == 9
+    (cache / PARTIAL).touch()
+    grown = json.loads((cache / "mean/zarr.json").read_text())
+    grown["shape"][1] += SCHEMA.shard_frames
+    (cache / "mean/zarr.json").write_text(json.dumps(grown))
+    answer = told("info", cache)
+    assert not answer["holder"]["is_alive"]
+    dead, growth, partial = answer["unfinished"]
+    assert "ended without giving the cache back" in dead
+    assert "mean has 24, std has 16" in growth
+    assert PARTIAL in partial
+    assert vidlat("info", cache)[1].count("unfinished  ") == 3
+
+
+def test_ls_prints_a_line_a_video(cache):
+    code, out, err = vidlat("ls", cache)
+    assert (code, err) == (0, "")
+    header, *lines = [line.split() for line in out.splitlines()]
+    assert header == ["state", "frames", "fps", "seconds", "pixels", "video"]
+    assert lines == [
+        ["ok", "12", "25.00", "0.48", "640", "x", "480", "a.mp4"],
+        ["warnings", "20", "-", "-", "640", "x", "480", "b.mp4"],
+    ]
+
+
+def test_ls_as_json_is_one_array(cache, videos):
+    first, second = told("ls", cache)
+    assert first == {
+        "video_id": "a.mp4",
+        "num_frames": 12,
+        "fps": 25.0,
+        "seconds": 0.48,
+        "source_height": 480,
+        "source_width": 640,
+        "source_path": str(videos / "a.mp4"),
+        "state": "ok",
+        "warnings": [],
+    }
+    assert (second["fps"], second["seconds"], second["warnings"]) == (None, None, ["cut off"])
+
+
+def test_failures_are_listed_with_their_reason_and_traceback_on_request(cache):
+    _, out, _ = vidlat("ls", cache, "--failed")
+    assert [line.split("  ") for line in re.sub(" {3,}", "  ", out).splitlines()] == [
+        ["video", "kind", "reason"],
+        ["c.mp4", "unreadable", "no frame decodes"],
+        ["d\\n.mp4", "empty", "is an empty file"],
+    ]
+    _, out, _ = vidlat("ls", cache, "--failed", "--traceback")
+    assert '      File "reader.py", line 3\n    ValueError: no frame\n' in out
+    rows = told("ls", cache, "--failed")
+    assert [row["video_id"] for row in rows] == ["c.mp4", "d\n.mp4"]
+    assert [row["traceback"] for row in rows] == [TRACEBACK, ""]
+
+
+def test_traceback_without_failed_is_a_wrong_flag(cache):
+    code, _, err = vidlat("ls", cache, "--traceback")
+    assert code == 2
+    assert "--traceback goes with --failed" in err
+
+
+def test_an_empty_cache_is_listed_as_that(tmp_path):
+    create_cache(tmp_path / "l.zarr", SCHEMA)
+    assert told("ls", tmp_path / "l.zarr") == []
+    assert told("ls", tmp_path / "l.zarr", "--failed") == []
+    assert told("info", tmp_path / "l.zarr")["num_videos"] == 0
+    assert vidlat("ls", tmp_path / "l.zarr")[1].count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["info", "ls"])
+def test_path_that_is_no_cache_is_refused_in_one_line(command, tmp_path):
+    code, out, err = vidlat(command, tmp_path / "missing")
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["ls", "--failed"], ["info"]])
+def test_output_may_be_closed_early_in_silence(arguments, cache):
+    numbers = range(3000)
+    records = [record_of(f"{n}.mp4", 8 * n, random_posterior(1), source_path="/gone") for n in numbers]
+    writer_of(cache).commit(records)
+    code = "import sys; sys.argv[0] = 'vidlat'; from vidlat.cli.main import main; main()"
+    command = [sys.executable, "-c", code, arguments[0], str(cache), *arguments[1:]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_looking_at_a_cache_makes_no_records_and_loads_nothing_heavy(cache, monkeypatch):
+    monkeypatch.setattr(LatentCache, "records", None)
+    heavy = ["torch", "monai", "tensorstore", "zarr", "distributed", "dask", "av", "pyarrow.dataset"]
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom vidlat.cli.main import commands\n"
+        f"for arguments in (['info'], ['info', '--json'], ['ls'], ['ls', '--failed']):\n"
+        f"    answer = CliRunner().invoke(commands, [arguments[0], {str(cache)!r}, *arguments[1:]])\n"
+        "    assert answer.exit_code == 0, answer\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+    assert vidlat("info", cache)[0] == vidlat("ls", cache)[0] == 0

@@ -1,0 +1,110 @@
+"""`vidlat verify` on the command line: what it prints, how it ends, and one repair by real processes."""
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from vidlat.cli.main import commands
+from vidlat.pipeline import cluster
+from vidlat.store.reader import open_cache
+from vidlat.store.verify.cache import verify_cache
+
+LENGTHS = {"a.mp4": 9, "b.mp4": 20, "c/[b].mp4": 3}
+
+
+@pytest.fixture(scope="module")
+def pristine(make_videos, encode_here, tmp_path_factory):
+    """Three videos, each in a shard of its own; never to be written to."""
+    folder = make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
+    return encode_here(folder, tmp_path_factory.mktemp("verify") / "l.zarr", workers=1)
+
+
+@pytest.fixture
+def path(pristine, tmp_path):
+    return shutil.copytree(pristine, tmp_path / "l.zarr")
+
+
+def vidlat_verify(*arguments):
+    answer = CliRunner().invoke(commands, ["verify", *map(str, arguments)])
+    assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
+    return answer.exit_code, answer.stdout, answer.stderr
+
+
+def shard_of(path, video_id):
+    cache = open_cache(path, hold=False)
+    return path / f"mean/c/0/{cache.records()[video_id].start // cache.schema.shard_frames}/0/0"
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[40] ^= 1
+    file.write_bytes(content)
+
+
+def num_hole_frames(path):
+    return open_cache(path, hold=False).num_hole_frames
+
+
+def test_nothing_wrong_is_said_so(path):
+    code, out, err = vidlat_verify(path)
+    assert (code, err) == (0, "")
+    assert f"3 videos read: no problem ({num_hole_frames(path)} latent frames belong to no video)" in out
+
+
+def test_every_problem_is_printed_and_fails(path):
+    flip(shard_of(path, "b.mp4"))
+    shard_of(path, "c/[b].mp4").unlink()
+    code, out, _ = vidlat_verify(path)
+    assert code == 1
+    assert "3 videos read: 2 problems" in out
+    for text in ("b.mp4", "damaged", "c/[b].mp4", "missing"):
+        assert text in out
+
+
+def test_json_is_printed_and_nothing_else(path):
+    code, out, _ = vidlat_verify(path, "--json")
+    counts = {"num_videos": 3, "num_hole_frames": num_hole_frames(path)}
+    assert (code, json.loads(out)) == (0, counts | {"problems": []})
+    (path / "notes.txt").write_text("?")
+    code, out, _ = vidlat_verify("--json", path)
+    assert code == 1
+    foreign = {"where": "notes.txt", "kind": "foreign", "what": "is no part of a cache", "is_video": False}
+    assert json.loads(out)["problems"] == [foreign]
+
+
+@pytest.mark.parametrize("flags", [[], ["--repair"]])
+def test_path_without_a_cache_is_one_clear_line_and_stays_as_it_is(tmp_path, flags):
+    for name in ("no.zarr", "empty.zarr"):
+        if name == "empty.zarr":
+            (tmp_path / name).mkdir()
+        code, out, err = vidlat_verify(tmp_path / name, *flags)
+        assert (code, out.strip().count("\n")) == (1, 0)
+        assert err.startswith("Error: ")
+        assert err.count("\n") == 1
+    assert [file.name for file in tmp_path.rglob("*")] == ["empty.zarr"]
+
+
+def test_repair_of_files_starts_no_processes_and_prints_what_it_did(path, monkeypatch):
+    monkeypatch.setattr(cluster, "connect", None)
+    (path / "std/zarr.json").unlink()
+    (path / "zarr.json.partial").write_text("")
+    code, out, err = vidlat_verify(path, "--repair")
+    assert (code, err) == (0, "")
+    for text in ("2 problems", "std/zarr.json", "written anew", "zarr.json.partial", "removed"):
+        assert text in out
+    assert out.strip().endswith("no problem left")
+
+
+@pytest.mark.slow
+def test_repair_by_real_processes_is_printed_and_leaves_no_problem(path):
+    flip(shard_of(path, "b.mp4"))
+    shard_of(path, "a.mp4").unlink()
+    code, out, err = vidlat_verify(path, "--repair", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert "encoded again from" in out
+    assert out.strip().endswith("no problem left")
+    assert list(verify_cache(path)) == []
+    code, out, _ = vidlat_verify(path)
+    assert (code, "no problem" in out) == (0, True)

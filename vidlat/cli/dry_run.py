@@ -1,0 +1,123 @@
+"""`vidlat encode --dry-run`: what an encode would take, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vidlat.config import EncodeConfig
+    from vidlat.pipeline.estimate import EncodeEstimate
+    from vidlat.pipeline.plan import EncodePlan
+    from vidlat.pipeline.prepare import PreparedEncode
+
+Rows = list[tuple[str, str]]
+
+MOST_NAMES_SHOWN = 3
+
+
+def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
+    """Print the plan and, where there is something to do, its size and about the time it takes."""
+    from vidlat.cli.display import print_table
+
+    rows = [*_rows_of_plan(prepared.plan), ("other files, ignored", str(prepared.num_ignored))]
+    if prepared.plan.num_videos:
+        from vidlat.pipeline.measure import measure_size
+
+        size = measure_size(prepared)
+        rows += _rows_of_size(size, prepared.plan.num_videos)
+        rows += _rows_of_disk(prepared, config, size)
+        rows += _rows_of_time(prepared, config, size)
+    print_table(f"Dry run: nothing is written to {prepared.out}", ("what", "how much"), rows)
+    if prepared.plan.num_videos:
+        _warn_of_full_disks(prepared, config, size)
+
+
+def shorten(names: tuple[str, ...]) -> str:
+    """The first few names of many."""
+    from vidlat.cli.display import printable
+
+    return printable(", ".join(names[:MOST_NAMES_SHOWN]) + ", ..." * (len(names) > MOST_NAMES_SHOWN))
+
+
+def _rows_of_plan(plan: EncodePlan) -> Rows:
+    return [
+        ("videos to encode", str(plan.num_videos)),
+        ("done already", str(plan.num_done)),
+        ("of these touched or moved since", str(len(plan.moved))),
+        ("failed before", str(len(plan.known_failures))),
+        ("lost their source", str(len(plan.vanished))),
+    ]
+
+
+def _rows_of_size(size: EncodeEstimate, num_videos: int) -> Rows:
+    from vidlat.cli.display import format_count, format_seconds
+
+    length = f"about {format_seconds(size.seconds)} of video" if size.seconds else "no file states it"
+    is_part = size.num_headers < num_videos
+    source = f", by {size.num_headers} of {num_videos} headers" if is_part else ""
+    rows = [("frames to encode", f"about {size.num_frames}{source}"), ("their length", length)]
+    if size.unknown:
+        count = format_count(len(size.unknown), "video")
+        rows.append(("not known", f"{count} without a frame count, left out here: {shorten(size.unknown)}"))
+    return rows
+
+
+def _rows_of_disk(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate) -> Rows:
+    from vidlat.cli.display import format_bytes
+    from vidlat.pipeline.measure import free_bytes
+
+    rows = [
+        (name, f"about {format_bytes(needed)}; {format_bytes(free_bytes(folder))} free on that disk")
+        for name, needed, folder in _disks(prepared, config, size)
+    ]
+    if config.scheduler:
+        rows.append(("scratch of all workers", f"up to {format_bytes(size.scratch_bytes)}"))
+    return rows
+
+
+def _warn_of_full_disks(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate) -> None:
+    from vidlat.cli.display import console, format_bytes
+    from vidlat.pipeline.measure import free_bytes
+
+    for name, needed, folder in _disks(prepared, config, size):
+        free = free_bytes(folder)
+        if needed > free:
+            console.print(
+                f"Warning: not enough disk for {name}: about {format_bytes(needed)} needed, "
+                f"{format_bytes(free)} free at {folder}",
+                soft_wrap=True,
+            )
+
+
+def _disks(
+    prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate
+) -> list[tuple[str, int, Path]]:
+    """What is written, how much of it, and where; the scratch of a scheduler's workers is theirs."""
+    from vidlat.pipeline.cluster import scratch_folder
+
+    latents = ("latents", size.latent_bytes, prepared.out)
+    scratch = ("scratch at a time", size.scratch_bytes, scratch_folder())
+    return [latents] if config.scheduler else [latents, scratch]
+
+
+def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate) -> Rows:
+    from vidlat.cli.display import format_seconds
+    from vidlat.pipeline.estimate import encode_seconds
+    from vidlat.pipeline.measure import local_processes, measure_speed
+
+    speed = measure_speed(prepared)
+    if speed is None:
+        return [("time", "not known: of the videos tried none decodes")]
+    num_processes = local_processes(prepared)
+    decoding, encoding = encode_seconds(size, speed, num_processes)
+    seconds = decoding + encoding
+    frames_a_call = prepared.job.batch * prepared.job.stack
+    where = f"in {num_processes} processes" if num_processes > 1 else "in 1 process"
+    cluster = " of this machine, not of the scheduler's" if config.scheduler else ""
+    share = 100 * encoding / seconds if seconds else 0
+    return [
+        ("decoding", f"about {1 / speed.frame_seconds:.0f} frames/s a process"),
+        ("VAE", f"about {frames_a_call / speed.call_seconds:.1f} frames/s a process"),
+        ("time", f"about {format_seconds(seconds)} {where}{cluster}; {share:.0f} % of it in the VAE"),
+    ]

@@ -1,0 +1,117 @@
+"""`vidlat info`: a cache at a glance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from vidlat.store.summary import CacheSummary, Holder, VideoGroup
+
+
+@click.command()
+@click.argument("latents", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead; see docs/info.md.")
+def info(latents: Path, as_json: bool) -> None:
+    """Tell what a cache holds and how it is: videos, disk, VAE, settings, failures, changed sources.
+
+    Nothing is read but records and sizes. It looks at 20000 source files at most, spread over the cache;
+    `vidlat ls` looks at all.
+
+    \b
+    Example:
+      vidlat info latents.zarr
+
+    \b
+    Exit codes: 0 told, 1 no cache there.
+    """
+    from vidlat.store.summary import summarise
+
+    summary = summarise(latents)
+    if as_json:
+        click.echo(json.dumps(summary.to_dict(), indent=2))
+        return
+    from vidlat.cli.display import console
+
+    for name, fact in _facts(summary):
+        console.print(f"{name:>14}  {fact}", soft_wrap=True)
+
+
+def _facts(summary: CacheSummary) -> Iterator[tuple[str, str]]:
+    """Lines of a name and a text; the name is empty where a line goes on with the one before."""
+    yield from _contents(summary)
+    yield from _sources(summary)
+    yield from _making(summary)
+    if summary.holder and summary.holder.is_alive:
+        yield "in use by", _told(summary.holder)
+    for sign in summary.unfinished:
+        yield "unfinished", sign
+
+
+def _contents(summary: CacheSummary) -> Iterator[tuple[str, str]]:
+    from vidlat.cli.display import format_bytes, format_count, format_seconds
+
+    schema = summary.schema
+    counts = f"{format_count(summary.num_frames, 'frame')}, {format_seconds(summary.seconds)} of video"
+    yield "videos", f"{summary.num_videos} ({counts})"
+    latent = f"{schema.latent_dim} x {schema.latent_height} x {schema.latent_width} float16"
+    yield (
+        "latent frames",
+        f"{summary.num_used_latent_frames} used, each {latent}, mean and std; "
+        f"{summary.num_latent_frames} reserved, empty space takes no disk",
+    )
+    yield "size", format_bytes(summary.num_bytes)
+    if summary.num_dead_shards:
+        shards = f"{format_bytes(summary.num_dead_bytes)} in {format_count(summary.num_dead_shards, 'shard')}"
+        busy = summary.holder is not None and summary.holder.is_alive
+        why = "being written, or left over" if busy else "`vidlat prune` gives it back"
+        yield "", f"of it {shards} without a video: {why}"
+
+
+def _sources(summary: CacheSummary) -> Iterator[tuple[str, str]]:
+    for kind, group in summary.failures.items():
+        yield "failed", f"{kind} {_count_and_names(group)}"
+    if not summary.failures:
+        yield "failed", "0"
+    yield "with warnings", _count_and_names(summary.with_warnings)
+    few = summary.num_sources_checked < summary.num_videos
+    among = f" (of {summary.num_sources_checked} looked at; `vidlat ls` looks at all)" if few else ""
+    yield "changed since", _count_and_names(summary.stale) + among
+    yield "vanished since", _count_and_names(summary.vanished) + among
+    if summary.unknown.num_videos:
+        yield "out of sight", _count_and_names(summary.unknown) + among
+
+
+def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
+    schema, settings = summary.schema, summary.schema.settings
+    yield (
+        "compression",
+        f"{schema.time_compression} in time, {schema.space_compression} in height and width",
+    )
+    yield "VAE", f"{schema.vae_name} (hash {settings.vae_hash[:12]}, licence: {schema.vae_licence})"
+    yield (
+        "settings",
+        f"size {settings.size}, fit {settings.fit}, stack {settings.stack}, "
+        f"encoded in {settings.encode_precision}",
+    )
+    yield "cache_id", schema.cache_id[:16]
+    yield "format", str(schema.format_version)
+
+
+def _told(holder: Holder) -> str:
+    from vidlat.cli.display import printable
+
+    who = f"process {holder.pid} on {holder.host}" if holder.host else "an unknown process"
+    return printable(f"{holder.purpose} ({who}, since {holder.since})")
+
+
+def _count_and_names(group: VideoGroup) -> str:
+    from vidlat.cli.display import printable
+
+    names = ", ".join(map(printable, group.first))
+    more = ", ..." if group.num_videos > len(group.first) else ""
+    return f"{group.num_videos}" + (f": {names}{more}" if names else "")

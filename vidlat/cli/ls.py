@@ -1,0 +1,129 @@
+"""`vidlat ls`: the videos of a cache, one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from vidlat.store.reader import LatentCache
+    from vidlat.types import FailureRecord
+
+LINES_AT_ONCE = 1000
+
+HEADER = f"{'state':<8} {'frames':>8} {'fps':>7} {'seconds':>8} {'pixels':>11}  video"
+
+
+@click.command()
+@click.argument("latents", type=click.Path(path_type=Path))
+@click.option("--failed", is_flag=True, help="List the videos that could not be encoded, and why.")
+@click.option("--traceback", is_flag=True, help="With --failed: print where in the code, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects instead.")
+def ls(latents: Path, failed: bool, traceback: bool, as_json: bool) -> None:
+    """List the videos of a cache: frames, rate, duration, size of the source's frames in pixels, state.
+
+    \b
+    States: ok
+            warnings  ok, but something was noticed while decoding (--json tells what)
+            stale     the source's size or time of change is not what it was
+            vanished  the source is gone
+            unknown   the source cannot be looked at
+
+    \b
+    Examples:
+      vidlat ls latents.zarr
+      vidlat ls latents.zarr --failed --traceback
+      vidlat ls latents.zarr --json | jq '.[] | select(.state != "ok")'
+
+    \b
+    Exit codes: 0 listed, 1 no cache there, 2 wrong flags.
+    """
+    if traceback and not failed:
+        raise click.UsageError("--traceback goes with --failed")
+    from vidlat.store.reader import open_cache
+
+    cache = open_cache(latents, hold=False)
+    if failed:
+        failures = list(cache.failures().values())
+        _print(_json_array(map(_failure_row, failures)) if as_json else _failure_lines(failures, traceback))
+    else:
+        _print(_json_array(_video_rows(cache)) if as_json else _video_lines(cache))
+
+
+def _print(lines: Iterable[str]) -> None:
+    # Many lines a write: a cache may hold a million videos, and whoever reads may stop after ten.
+    lines = iter(lines)
+    while block := list(islice(lines, LINES_AT_ONCE)):
+        click.echo("\n".join(block))
+
+
+def _json_array(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """A JSON array, an object a line, as it becomes known."""
+    separator = "["
+    for row in rows:
+        yield f"{separator}{json.dumps(row)}"
+        separator = ","
+    yield "]" if separator == "," else "[]"
+
+
+def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
+    from vidlat.store.sources import source_state
+
+    names = ("video_id", "num_frames", "fps", "source_height", "source_width")
+    sources = ("source_path", "source_num_bytes", "source_mtime_ns")
+    warnings = cache.warnings()
+    for video_id, num_frames, fps, height, width, *source in cache.rows(*names, *sources):
+        state = source_state(*source)
+        noticed = warnings.get(video_id, [])
+        yield {
+            "video_id": video_id,
+            "num_frames": num_frames,
+            "fps": fps or None,
+            "seconds": num_frames / fps if fps else None,
+            "source_height": height,
+            "source_width": width,
+            "source_path": source[0],
+            "state": "warnings" if state == "ok" and noticed else state,
+            "warnings": noticed,
+        }
+
+
+def _video_lines(cache: LatentCache) -> Iterator[str]:
+    """A table; names stand last, so that none is cut or padded."""
+    from vidlat.cli.display import printable
+
+    yield HEADER
+    for row in _video_rows(cache):
+        rate = f"{row['fps']:.2f}" if row["fps"] else "-"
+        seconds = f"{row['seconds']:.2f}" if row["fps"] else "-"
+        pixels = f"{row['source_width']} x {row['source_height']}"
+        numbers = f"{row['num_frames']:>8} {rate:>7} {seconds:>8} {pixels:>11}"
+        yield f"{row['state']:<8} {numbers}  {printable(row['video_id'])}"
+
+
+def _failure_row(failure: FailureRecord) -> dict[str, Any]:
+    return {
+        "video_id": failure.video_id,
+        "kind": failure.kind,
+        "reason": failure.reason,
+        "traceback": failure.traceback,
+        "source_path": failure.source_path,
+    }
+
+
+def _failure_lines(failures: list[FailureRecord], with_traceback: bool) -> Iterator[str]:
+    from vidlat.cli.display import printable
+
+    names = [printable(failure.video_id) for failure in failures]
+    name_width = max(map(len, ["video", *names]))
+    kind_width = max(map(len, ["kind", *(failure.kind for failure in failures)]))
+    yield f"{'video':<{name_width}}  {'kind':<{kind_width}}  reason"
+    for name, failure in zip(names, failures, strict=True):
+        yield f"{name:<{name_width}}  {failure.kind:<{kind_width}}  {printable(failure.reason)}"
+        if with_traceback:
+            yield from (f"    {printable(line)}" for line in failure.traceback.splitlines())

@@ -1,0 +1,125 @@
+"""A few videos of a cache at a glance: decoded frames under those of their sources."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidlat.encode.vae import FrozenVAE
+from vidlat.errors import DecodeError, InputError, StoreError
+from vidlat.evaluate.contact_sheet import Row, contact_sheet, evenly_spaced
+from vidlat.pipeline.decode import decode_latents
+from vidlat.pipeline.recorded import find_recorded
+from vidlat.store.reader import LatentCache
+from vidlat.types import CachedSource, VideoRecord
+from vidlat.video.preprocess import preprocess_frame
+from vidlat.video.reader import read_frames
+
+Frames = npt.NDArray[np.float32]
+
+COLUMNS = 8
+"""Frames shown of a video."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a preview shows.
+
+    shown: ids of the videos. without_source: why a video stands without its source, by id. damaged: why a
+    video is left out, by id.
+    """
+
+    shown: list[str]
+    without_source: dict[str, str]
+    damaged: dict[str, str]
+
+
+def write_preview(
+    cache: LatentCache,
+    vae: FrozenVAE,
+    out: Path,
+    num_videos: int = 6,
+    on_video: Callable[[str], None] = lambda _: None,
+) -> Preview:
+    """Write a PNG of up to `num_videos` of a cache's videos, evenly spread over the sorted ids.
+
+    Only the stacks of the frames shown are decoded; of the sources the frames shown are kept. on_video:
+    called with the id of each video done. Raises InputError for an empty cache, StoreError where no video
+    can be decoded.
+    """
+    records = list(cache.records().values())
+    if not records:
+        raise InputError(f"{cache.path}: holds no video to show")
+    rows: list[Row] = []
+    preview = Preview(shown=[], without_source={}, damaged={})
+    for record in (records[index] for index in evenly_spaced(len(records), num_videos)):
+        try:
+            rows.append(_row(cache, vae, record, preview.without_source))
+            preview.shown.append(record.video_id)
+        except StoreError as error:
+            preview.damaged[record.video_id] = str(error)
+        on_video(record.video_id)
+    if not rows:
+        raise StoreError(f"{cache.path}: {next(iter(preview.damaged.values()))}")
+    contact_sheet(rows, out, COLUMNS, below="decoded")
+    return preview
+
+
+def _row(cache: LatentCache, vae: FrozenVAE, record: VideoRecord, without_source: dict[str, str]) -> Row:
+    numbers = evenly_spaced(record.num_frames, COLUMNS)
+    decoded = np.stack(list(_decoded(cache, vae, record, numbers)))
+    facts = f"{record.num_frames} frames" if record.num_frames > 1 else "1 frame"
+    facts += f", {record.fps:.4g} fps" if record.fps else ""
+    try:
+        source = _source_frames(cache, record, numbers)
+    except InputError as error:
+        without_source[record.video_id] = str(error)
+        return Row(record.video_id, decoded, note=f"{facts}; decoded only, no source", numbers=numbers)
+    note = f"{facts}, {_psnr(source, decoded)}; source above, decoded below"
+    return Row(record.video_id, source, decoded, note=note, numbers=numbers)
+
+
+def _decoded(
+    cache: LatentCache, vae: FrozenVAE, record: VideoRecord, numbers: Sequence[int]
+) -> Iterator[Frames]:
+    """The frames (H, W) of these numbers, in order; a stack at a time."""
+    step = vae.stack // vae.compression
+    for number in numbers:
+        start = record.start + number // vae.stack * step
+        mean, _ = cache.read_windows(np.array([start]), step, with_std=False)
+        yield decode_latents(vae, mean[0], vae.stack)[number % vae.stack]
+
+
+def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[int]) -> Frames:
+    """The frames (T, H, W) of these numbers as the VAE saw them; raises InputError where it is other."""
+    source = find_recorded(
+        record.video_id,
+        CachedSource(
+            path=record.source_path,
+            num_bytes=record.source_num_bytes,
+            mtime_ns=record.source_mtime_ns,
+            sha256=record.source_sha256,
+        ),
+    )
+    settings, wanted = cache.schema.settings, set(numbers)
+    try:
+        frames = [
+            preprocess_frame(frame, settings.size, settings.fit)
+            for number, frame in enumerate(read_frames(source.path))
+            if number in wanted
+        ]
+    except DecodeError as error:
+        raise InputError(f"its source {source.path} {error}, though it did when it was encoded") from error
+    if len(frames) < len(numbers):
+        raise InputError(f"its source {source.path} decodes to fewer frames than when it was encoded")
+    return np.stack(frames)
+
+
+def _psnr(source: Frames, decoded: Frames) -> str:
+    mse = float(np.square(source.astype(np.float64) - decoded).mean())
+    return f"PSNR {-10 * math.log10(mse):.1f} dB" if mse else "no difference"
