@@ -21,8 +21,8 @@ LEVELS = [
 FENCES = {
     "click": {"cli"},
     "rich": {"cli"},
-    "dask": {"pipeline/run.py"},
-    "distributed": {"pipeline/run.py"},
+    "dask": {"pipeline/cluster.py"},
+    "distributed": {"pipeline/cluster.py", "pipeline/run.py"},
     "zarr": {"store"},
     "numcodecs": {"store"},
     "tensorstore": {"store"},
@@ -31,6 +31,7 @@ FENCES = {
     "monai": {"encode", "train/unet.py"},
     "av": {"video"},
     "pydicom": {"video"},
+    "nibabel": {"video"},
     "PIL": {"video", "evaluate"},
     "huggingface_hub": {"encode"},
 }

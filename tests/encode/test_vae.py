@@ -13,7 +13,7 @@ from vidlat.encode.device import resolve_device
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import FrozenVAE, check_stack, load_vae
 from vidlat.encode.weights_file import NETWORK_METADATA_KEY, hash_weights, write_weights
-from vidlat.errors import DeviceError, EncodeError, ShapeError, WeightsError
+from vidlat.errors import DeviceError, EncodeError, NotEnoughMemoryError, ShapeError, WeightsError
 
 PUBLISHED_TENSORS = json.loads((Path(__file__).parent / "maisi_checkpoint_tensors.json").read_text())
 
@@ -263,6 +263,47 @@ def test_memory_that_does_not_suffice_ends_in_one_line(allocate, direction, monk
     with pytest.raises(EncodeError, match=r"not enough memory on cpu for \d+ stacks of [\dx]+; ") as refusal:
         vae.encode(torch.rand(shape)) if direction == "encode" else vae.decode(torch.rand(shape), 4)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried",
+        "CUDA error: out of memory",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "could not create a primitive",
+    ],
+)
+def test_lack_of_memory_is_recognised_whichever_library_tells_of_it(monkeypatch, message):
+    def fails(_):
+        raise RuntimeError(message)
+
+    vae = small_vae()
+    monkeypatch.setattr(vae._network, "encode", fails)
+    with pytest.raises(NotEnoughMemoryError) as refusal:
+        vae.encode_stacks(torch.rand(1, 1, 4, 8, 8))
+    # The traceback of what was raised first would keep the memory of the call.
+    assert refusal.value.__cause__ is refusal.value.__context__ is None
+
+
+def test_network_that_does_not_fit_on_its_device_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "to", lambda *_: out_of_gpu_memory())
+    with pytest.raises(NotEnoughMemoryError, match="not enough memory on cpu for the VAE itself; free some"):
+        small_vae()
+
+
+def test_the_same_vae_takes_another_number_of_stacks_a_call(monkeypatch):
+    vae, shapes = small_vae(batch=8), []
+    fewer = vae.with_batch(3)
+    assert (vae.batch, fewer.batch) == (8, 3)
+    assert fewer._network is vae._network
+    stacks = torch.rand(7, 1, 4, 8, 8)
+    expected = vae.encode_stacks(stacks)[0]
+    real = vae._network.encode
+    monkeypatch.setattr(vae._network, "encode", lambda part: shapes.append(len(part)) or real(part))
+    torch.testing.assert_close(fewer.encode_stacks(stacks)[0], expected, atol=1e-5, rtol=1e-5)
+    assert shapes == [3, 3, 3]
 
 
 def out_of_gpu_memory():

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -14,18 +15,29 @@ SIZE = 16
 
 
 @pytest.fixture(scope="session")
-def prepare(small_vae):
-    """prepare(folder, cache path): an empty cache and the work for it; settings are EncodeConfig's.
+def prepare_only(small_vae):
+    """prepare_only(folder, cache path): the work for a cache, nothing written; settings are EncodeConfig's.
 
     One thread everywhere: their number changes the last bit of a sum.
     """
 
-    def prepare(folder, out, *, retry_failed=False, **settings):
+    def prepare_only(folder, out, options=MappingProxyType({}), **settings):
         values = {"vae": str(small_vae), "size": SIZE, "batch": 3, "workers": 2, "device": "cpu"} | settings
-        prepared = prepare_encode([str(folder)], EncodeConfig(**values), out, retry_failed=retry_failed)
+        prepared = prepare_encode([str(folder)], EncodeConfig(**values), out, **options)
+        return replace(prepared, job=replace(prepared.job, num_threads=1))
+
+    return prepare_only
+
+
+@pytest.fixture(scope="session")
+def prepare(prepare_only):
+    """Like prepare_only, and makes the cache."""
+
+    def prepare(folder, out, *, retry_failed=False, **settings):
+        prepared = prepare_only(folder, out, {"retry_failed": retry_failed}, **settings)
         with prepared.open_writer():
             pass
-        return replace(prepared, job=replace(prepared.job, num_threads=1))
+        return prepared
 
     return prepare
 

@@ -1,6 +1,7 @@
 """What is left to do: sources minus records, in batches."""
 
 import hashlib
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidlat.errors import InputError
+from vidlat.pipeline import plan as plan_module
 from vidlat.pipeline.plan import BATCHES_A_WORKER, MAX_VIDEOS_A_BATCH, plan_encode
 from vidlat.types import CachedSource, FailureRecord, VideoSource
 
@@ -65,6 +67,69 @@ def test_touched_or_moved_file_of_the_same_content_is_done(tmp_path):
     assert plan([moved], cached=[record]).num_done == 1
     path.write_bytes(b"fromes")  # same size and times of change mean nothing in another place
     assert planned(plan([moved], cached=[seen(moved, path="/elsewhere/a", sha256=sha256)])) == ["a"]
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The names of the files whose content is read; every file's is `same`."""
+    paths = []
+    monkeypatch.setattr(plan_module, "content_hash", lambda path: paths.append(path.name) or "same")
+    return paths
+
+
+def test_only_a_file_that_looks_other_than_recorded_is_read(hashed):
+    same = {"sha256": "same"}
+    cached = [seen(A, **same), seen(B, mtime_ns=2, **same), seen(C, path="/elsewhere/c", **same)]
+    result = plan([A, B, C], cached)
+    assert hashed == ["b", "c"]
+    assert (result.num_done, result.moved) == (3, [B, C])
+
+
+def test_with_checksum_every_cached_file_is_read_and_a_change_that_nothing_shows_is_found(hashed):
+    told = []
+    cached = [seen(A, sha256="same"), seen(B, sha256="other")]
+    result = plan(
+        [A, B, C, source("d")], cached, [failed(C)], checksum=True, on_hash=lambda *told_: told.append(told_)
+    )
+    assert planned(result) == ["b", "d"]
+    assert (result.num_done, result.moved) == (1, [])
+    assert hashed == ["a", "b"]  # of a failure no content is known
+    assert told == [("a", 2), ("b", 2)]
+
+
+def test_video_of_the_cache_whose_file_is_gone_is_reported(tmp_path):
+    (tmp_path / "there").touch()
+    others = [seen(source(name), path=str(tmp_path / name)) for name in ("z", "there", "b/of/no/folder")]
+    result = plan([A], [seen(A), *others])
+    assert result.vanished == ("b/of/no/folder", "z")
+    assert result.num_done == 1
+
+
+def test_file_that_cannot_be_looked_at_is_not_reported_as_gone(monkeypatch):
+    def refuse(path):
+        raise PermissionError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        assert plan([], [seen(A)]).vanished == ()
+
+
+def test_no_source_is_looked_for_on_disk(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", None)
+        assert plan([A, B], [seen(A), seen(B)]).num_done == 2
+
+
+def test_name_that_is_no_text_is_recognised_as_it_was_recorded(tmp_path, hashed):
+    path = tmp_path / os.fsdecode(b"\xff.mp4")
+    path.touch()
+    odd = VideoSource(video_id="%FF.mp4", path=path, num_bytes=100, mtime_ns=1)
+    record = seen(odd, path=f"{tmp_path}/\\udcff.mp4")  # seven letters: what a Parquet file can hold
+    result = plan([odd], [record])
+    assert (result.num_done, result.moved, hashed) == (1, [], [])
+    assert plan([A], [record]).vanished == ()
+    path.unlink()
+    assert plan([A], [record]).vanished == ("%FF.mp4",)
 
 
 def test_another_file_of_the_same_id_is_refused_while_the_first_exists(tmp_path):

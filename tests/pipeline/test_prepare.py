@@ -1,9 +1,16 @@
 """Everything is checked before any work starts."""
 
+import os
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from vidlat.errors import CacheMismatchError, ConfigError, InputError, ShapeError, StoreError, WeightsError
+from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
+from vidlat.store.writer import create_cache, open_writer
+from vidlat.types import FailureRecord
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +100,106 @@ def test_empty_folder_becomes_a_cache(videos, prepare, tmp_path):
     (tmp_path / "l.zarr").mkdir()
     prepare(videos, tmp_path / "l.zarr")
     assert len(open_cache(tmp_path / "l.zarr")) == 0
+
+
+def files_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_preparing_writes_nothing(videos, prepare, prepare_only, tmp_path, dry_run):
+    prepare_only(videos, tmp_path / "l.zarr", {"dry_run": dry_run})
+    assert files_below(tmp_path) == []
+    prepare(videos, tmp_path / "l.zarr")
+    before = files_below(tmp_path)
+    prepare_only(videos, tmp_path / "l.zarr", {"dry_run": dry_run})
+    assert files_below(tmp_path) == before
+
+
+def test_cache_in_use_is_refused_before_the_vae_loads_but_can_be_planned_for(
+    videos, prepare, prepare_only, tmp_path, monkeypatch
+):
+    path = tmp_path / "l.zarr"
+    prepare(videos, path)
+    with open_writer(path, "another command"):
+        assert prepare_only(videos, path, {"dry_run": True}).plan.num_videos == 2
+        monkeypatch.setattr("vidlat.pipeline.prepare.load_vae", None)
+        with pytest.raises(StoreError, match="another command"):
+            prepare_only(videos, path)
+
+
+def a_failure():
+    return FailureRecord(
+        video_id="a.mp4", source_path="/a.mp4", source_num_bytes=1, source_mtime_ns=1, kind="k", reason="r"
+    )
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_cache_that_another_encode_wrote_to_since_the_plan_is_refused(
+    videos, prepare, prepare_only, tmp_path, is_there
+):
+    path = tmp_path / "l.zarr"
+    if is_there:
+        prepare(videos, path)
+    prepared = prepare_only(videos, path)
+    with prepare_only(videos, path).open_writer() as writer:
+        writer.record_failures([a_failure()])
+    with pytest.raises(StoreError, match="run the same command again"), prepared.open_writer():
+        pass
+    with prepare_only(videos, path).open_writer():
+        pass
+
+
+def test_cache_of_other_settings_that_appeared_since_the_plan_is_refused(videos, prepare_only, tmp_path):
+    prepared = prepare_only(videos, tmp_path / "l.zarr")
+    other = replace(prepared.schema, settings=replace(prepared.schema.settings, fit="stretch"))
+    create_cache(tmp_path / "l.zarr", other)
+    with pytest.raises(StoreError, match="run the same command again"), prepared.open_writer():
+        pass
+
+
+def encode_all(prepared, path, scratch):
+    with prepared.open_writer() as writer:
+        for batch in prepared.plan.batches:
+            encoded = encode_batch(batch, prepared.job, scratch_parent=scratch)
+            start = writer.reserve(writer.schema.num_shards(encoded.num_latent_frames))
+            writer.commit(write_batch(encoded, path, start))
+
+
+def test_moved_and_touched_files_are_compared_once_and_then_known(
+    videos, prepare_only, tmp_path, monkeypatch, read_all
+):
+    path, moved = tmp_path / "l.zarr", tmp_path / "moved"
+    shutil.copytree(videos, tmp_path / "v")
+    encode_all(prepare_only(tmp_path / "v", path), path, tmp_path)
+    before, latents = open_cache(path).records(), read_all(path)
+    (tmp_path / "v").rename(moved)
+    os.utime(moved / "a.mp4", ns=(7, 7))
+    prepared = prepare_only(moved, path)
+    assert (prepared.plan.num_videos, len(prepared.plan.moved)) == (0, 2)
+    with prepared.open_writer():
+        pass
+    after = open_cache(path).records()
+    assert {name: record.source_path for name, record in after.items()} == {
+        name: str(moved / name) for name in before
+    }
+    assert after["a.mp4"].source_mtime_ns == 7
+    for name, record in after.items():
+        known = {"source_path": record.source_path, "source_mtime_ns": record.source_mtime_ns}
+        assert record == replace(before[name], **known, sequence=record.sequence)
+        assert record.sequence > max(record.sequence for record in before.values())
+    assert read_all(path) == latents
+    monkeypatch.setattr("vidlat.pipeline.plan.content_hash", None)
+    assert prepare_only(moved, path).plan.moved == []
+
+
+def test_folder_encoded_before_is_not_reported_as_long_as_it_is_there(
+    videos, make_videos, prepare_only, tmp_path
+):
+    path = tmp_path / "l.zarr"
+    first = make_videos(tmp_path / "first", {"x.mp4": 4, "y.mp4": 4})
+    encode_all(prepare_only(first, path), path, tmp_path)
+    assert prepare_only(videos, path).plan.vanished == ()
+    (first / "y.mp4").unlink()
+    assert prepare_only(videos, path).plan.vanished == ("y.mp4",)
+    assert prepare_only(first, path).plan.vanished == ("y.mp4",)

@@ -3,13 +3,14 @@
 import os
 import weakref
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from vidlat.errors import DecodeError, WeightsError
+from vidlat.errors import DecodeError, ScratchError, WeightsError
 from vidlat.pipeline import task
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import EncodeJob, encode_batch, frame_rate, write_batch
@@ -229,15 +230,71 @@ def test_scratch_is_gone_when_nothing_could_be_encoded(videos, job, scratch, mon
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [OSError(28, os.strerror(28)), KeyboardInterrupt()])
-def test_scratch_is_gone_when_the_whole_batch_ends(videos, job, scratch, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(OSError(28, os.strerror(28)), ScratchError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_scratch_is_gone_when_the_whole_batch_ends(videos, job, scratch, monkeypatch, error, raised):
     def fails(*_):
         raise error
 
     monkeypatch.setattr(task._Video, "append", fails)
-    with pytest.raises(type(error)):
+    with pytest.raises(raised):
         encode_batch(sources_of(videos), job, scratch_parent=scratch)
     assert list(scratch.iterdir()) == []
+
+
+class FullDisk(BytesIO):
+    """Takes some bytes, and then no more: not when it is closed either."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room, self.was_closed = room, False
+
+    def write(self, content):
+        self.room -= content.nbytes
+        self._refuse()
+        return content.nbytes
+
+    def close(self):
+        self.was_closed = True
+        super().close()
+        self._refuse()
+
+    def _refuse(self):
+        if self.room < 0:
+            raise OSError(28, os.strerror(28))
+
+
+@pytest.mark.parametrize("room", [0, 300])
+def test_full_scratch_disk_ends_the_encode_naming_the_folder_and_a_way_out(
+    videos, job, scratch, monkeypatch, room
+):
+    files, real = [], Path.open
+
+    def open_full(path, mode="r", *arguments):
+        if mode != "wb":
+            return real(path, mode, *arguments)
+        files.append(FullDisk(room))
+        return files[-1]
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(ScratchError) as refusal:
+        encode_batch(sources_of(videos), job, scratch_parent=scratch)
+    message = str(refusal.value)
+    assert message.startswith(f"{scratch}: cannot keep there")
+    assert "No space left on device" in message
+    assert "TMPDIR" in message
+    assert "temporary-directory" in message
+    assert "\n" not in message
+    assert files
+    assert all(file.was_closed for file in files)
+    assert list(scratch.iterdir()) == []
+
+
+def test_scratch_folder_that_is_not_there_is_named(videos, job, tmp_path):
+    with pytest.raises(ScratchError, match=r"missing: cannot keep there .*No such file"):
+        encode_batch(sources_of(videos), job, scratch_parent=tmp_path / "missing")
 
 
 def test_worker_with_other_weights_refuses_to_encode(videos, job, scratch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers, compression_of
 from vidlat.encode.stacking import stack_frames, unstack_frames
 from vidlat.encode.weights_file import hash_weights, load_strictly, read_weights
-from vidlat.errors import EncodeError, ShapeError
+from vidlat.errors import NotEnoughMemoryError, ShapeError
 
 
 class FrozenVAE:
@@ -47,13 +48,27 @@ class FrozenVAE:
         self.batch = batch
         self.device = torch.device(device)
         self.precision = precision
-        self._network = bypass_wrappers(network).to(self.device).eval().requires_grad_(False)
+        self._network = bypass_wrappers(network).eval().requires_grad_(False)
+        try:
+            self._network.to(self.device)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise NotEnoughMemoryError(
+                f"not enough memory on {device} for the VAE itself; free some, or use another --device"
+            ) from error
 
     @property
     def size(self) -> tuple[int, int]:
         """Number of tensors and of parameters."""
         tensors = self._network.state_dict().values()
         return len(tensors), sum(tensor.numel() for tensor in tensors)
+
+    def with_batch(self, batch: int) -> FrozenVAE:
+        """The same VAE, with the same network in memory, that takes another number of stacks a call."""
+        other = copy(self)
+        other.batch = batch
+        return other
 
     def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Latent mean and standard deviation, each (B, L, t, h, w) float32 on the VAE's device.
@@ -82,7 +97,7 @@ class FrozenVAE:
     def encode_stacks(self, stacks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 1, S, H, W) to mean and std (N, L, S / compression, h, w), any N >= 1.
 
-        Raises EncodeError where the memory does not suffice.
+        Raises NotEnoughMemoryError where the memory does not suffice.
         """
         height, width = stacks.shape[-2:]
         if height % self.compression or width % self.compression:
@@ -100,7 +115,7 @@ class FrozenVAE:
     def decode_stacks(self, latents: torch.Tensor) -> torch.Tensor:
         """(N, L, S / compression, h, w) to frames (N, 1, S, H, W), any N >= 1.
 
-        Raises EncodeError where the memory does not suffice.
+        Raises NotEnoughMemoryError where the memory does not suffice.
         """
         advice = "free some, or use another --device"
         answers = [self._network_call(self._network.decode, part, advice) for part in self._calls(latents)]
@@ -118,15 +133,27 @@ class FrozenVAE:
         try:
             with torch.inference_mode(), _without_tf32(), half:
                 answer = function(part.to(self.device, torch.float32))
+            return tuple(a.float() for a in answer) if isinstance(answer, tuple) else answer.float()
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            num_stacks, *shape = part.shape
-            raise EncodeError(
-                f"not enough memory on {self.device} for {num_stacks} stacks of "
-                f"{'x'.join(map(str, shape))}; {advice}"
-            ) from error
-        return tuple(a.float() for a in answer) if isinstance(answer, tuple) else answer.float()
+        # Behind the handler, not in it: an error's traceback keeps every activation of the call alive.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        num_stacks, *shape = part.shape
+        raise NotEnoughMemoryError(
+            f"not enough memory on {self.device} for {num_stacks} stacks of "
+            f"{'x'.join(map(str, shape))}; {advice}"
+        )
+
+
+_SIGNS_OF_LITTLE_MEMORY = (
+    "can't allocate memory",  # a CPU
+    "out of memory",  # CUDA
+    "ALLOC_FAILED",  # cuDNN and cuBLAS
+    "could not create a primitive",  # oneDNN, which keeps the reason to itself
+    "could not create a memory",
+)
 
 
 @contextmanager
@@ -144,8 +171,10 @@ def _without_tf32() -> Iterator[None]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """On a CPU PyTorch has no class of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """PyTorch has a class for its own allocator on a GPU: not for a CPU, nor for the libraries it calls."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        sign in str(error) for sign in _SIGNS_OF_LITTLE_MEMORY
+    )
 
 
 def check_stack(stack: int, compression: int) -> int:

@@ -27,7 +27,7 @@ def load_vae_of(
     Raises WeightsError where it cannot be found or is another than the cache's.
     """
     settings = schema.settings
-    path = resolve_weights(vae) if vae else _recorded_path(schema)
+    path = find_weights_of(schema, vae)
     found = load_vae(
         path, stack=settings.stack, batch=batch, device=device, precision=settings.encode_precision
     )
@@ -39,7 +39,13 @@ def load_vae_of(
     return found
 
 
-def _recorded_path(schema: CacheSchema) -> Path:
+def find_weights_of(schema: CacheSchema, vae: str | None = None) -> Path:
+    """The weights file `vae`, or that which a cache was made with: where it was recorded, or by its name.
+
+    Raises WeightsError where there is none.
+    """
+    if vae:
+        return resolve_weights(vae)
     recorded = Path(schema.vae_path)
     if recorded.is_file():
         return recorded

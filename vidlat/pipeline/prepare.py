@@ -11,12 +11,14 @@ from pathlib import Path
 from vidlat.config import PREPROCESS_VERSION, EncodeConfig
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights
-from vidlat.errors import ConfigError
+from vidlat.errors import ConfigError, StoreError
+from vidlat.pipeline.cluster import choose_num_workers
 from vidlat.pipeline.discover import discover_videos
-from vidlat.pipeline.plan import EncodePlan, plan_encode
-from vidlat.pipeline.run import choose_num_workers
+from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
 from vidlat.pipeline.task import EncodeJob
-from vidlat.store.reader import open_cache
+from vidlat.store.lease import refuse_if_held
+from vidlat.store.metadata import read_schema
+from vidlat.store.reader import last_sequence, open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames, require_same_settings
 from vidlat.store.writer import CacheWriter, create_cache, open_writer
 from vidlat.types import CachedSource, FailureRecord
@@ -26,7 +28,8 @@ from vidlat.types import CachedSource, FailureRecord
 class PreparedEncode:
     """A plan and the job to run it with; nothing is written yet.
 
-    num_ignored: files among the input that are no video.
+    num_ignored: files among the input that are no video. planned_at: the number of the cache's last commit
+    when this was planned, 0 where there was no cache.
     """
 
     out: Path
@@ -35,16 +38,24 @@ class PreparedEncode:
     job: EncodeJob
     num_workers: int
     num_ignored: int
+    planned_at: int
 
     @contextmanager
     def open_writer(self) -> Iterator[CacheWriter]:
         """Make the cache if it is not there, and hold it for writing as long as the block lasts.
 
-        Raises StoreError if another process holds it.
+        Files that were moved since they were encoded are recorded where they are now.
+        Raises StoreError if another process holds it, or has written to it since this was planned.
         """
         if not _holds_anything(self.out):
             create_cache(self.out, self.schema)
         with open_writer(self.out, "vidlat encode") as writer:
+            # Another encode may have come and gone: its work would be done again, or its cache be another.
+            if writer.schema.cache_id != self.schema.cache_id or writer.last_sequence() != self.planned_at:
+                raise StoreError(
+                    f"{self.out}: changed while this encode was planned; run the same command again"
+                )
+            writer.commit_moved(self.plan.moved)
             yield writer
 
 
@@ -53,12 +64,24 @@ def _holds_anything(out: Path) -> bool:
 
 
 def prepare_encode(
-    inputs: Sequence[str], config: EncodeConfig, out: Path, *, retry_failed: bool = False
+    inputs: Sequence[str],
+    config: EncodeConfig,
+    out: Path,
+    *,
+    retry_failed: bool = False,
+    checksum: bool = False,
+    dry_run: bool = False,
+    on_hash: OnHash = lambda *_: None,
 ) -> PreparedEncode:
     """Find the videos, load the VAE, look at the cache at `out` if there is one, and plan what is left to do.
 
-    Writes nothing. Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError.
+    Writes nothing. retry_failed, checksum, on_hash: as in `plan_encode`. dry_run: never mind who else writes
+    to the cache. Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError.
     """
+    if _holds_anything(out):
+        read_schema(out)  # what is no cache is refused before the VAE loads, and so is one in use
+        if not dry_run:
+            refuse_if_held(out)
     discovery = discover_videos(inputs)
     vae_path = resolve_weights(config.vae)
     vae = load_vae(
@@ -72,8 +95,10 @@ def prepare_encode(
     schema = _describe_cache(config, vae, vae_path)
     cached: dict[str, CachedSource] = {}
     failures: dict[str, FailureRecord] = {}
+    planned_at = 0
     if _holds_anything(out):
         schema = _require_same_settings(out, schema, config.precision)
+        planned_at = last_sequence(out)  # before the records are read: what comes between shows then
         cache = open_cache(out)
         cached, failures = cache.sources(), cache.failures()
     num_workers = config.workers or choose_num_workers(str(vae.device))
@@ -83,26 +108,17 @@ def prepare_encode(
         failures,
         num_workers=num_workers,
         retry_failed=retry_failed,
-    )
-    job = EncodeJob(
-        vae_path=vae_path,
-        vae_hash=vae.weights_hash,
-        size=config.size,
-        fit=config.fit,
-        stack=config.stack,
-        batch=config.batch,
-        device=config.device,
-        precision=schema.settings.encode_precision,
-        # Of this machine, not of --workers: the number of threads decides the last bit of a float32 sum.
-        num_threads=max(1, (os.cpu_count() or 1) // choose_num_workers("cpu")),
+        checksum=checksum,
+        on_hash=on_hash,
     )
     return PreparedEncode(
         out=out,
         schema=schema,
         plan=plan,
-        job=job,
+        job=_describe_job(config, vae, vae_path, schema.settings.encode_precision),
         num_workers=num_workers,
         num_ignored=discovery.num_ignored,
+        planned_at=planned_at,
     )
 
 
@@ -113,6 +129,22 @@ def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
     for name, expected in (("in_channels", config.in_channels), ("latent_dim", config.latent_dim)):
         if expected not in (None, found[name]):
             raise ConfigError(f"{name}: got {expected}; the VAE {config.vae} has {found[name]}")
+
+
+def _describe_job(config: EncodeConfig, vae: FrozenVAE, vae_path: Path, precision: str) -> EncodeJob:
+    return EncodeJob(
+        vae_path=vae_path,
+        vae_hash=vae.weights_hash,
+        size=config.size,
+        fit=config.fit,
+        stack=config.stack,
+        batch=config.batch,
+        device=config.device,
+        precision=precision,
+        time_limit_seconds=config.time_limit_seconds,
+        # Of this machine, not of --workers: the number of threads decides the last bit of a float32 sum.
+        num_threads=max(1, (os.cpu_count() or 1) // choose_num_workers("cpu")),
+    )
 
 
 def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> CacheSchema:

@@ -1,4 +1,4 @@
-"""Running an encode plan on Dask: the only file that knows it.
+"""Running an encode plan on Dask: which task follows which, and what becomes of one that is lost.
 
 For each batch: a worker encodes it to scratch, the driver reserves shards, the same worker writes them, the
 driver commits. A batch that fails on the way leaves at most unused shards, never half a video.
@@ -6,34 +6,28 @@ driver commits. A batch that fails on the way leaves at most unused shards, neve
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import signal
+import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-import dask
 import torch
-from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, get_worker
+from distributed import CancelledError, Client, Future, KilledWorker, Worker, get_worker
 
-from vidlat.errors import InputError
+from vidlat.errors import InputError, ShardExistsError
+from vidlat.pipeline.attempts import Attempt, Suspects
+from vidlat.pipeline.cluster import device_of_worker
 from vidlat.pipeline.plan import Batch, EncodePlan
-from vidlat.pipeline.task import EncodedBatch, EncodeJob, encode_batch, write_batch
+from vidlat.pipeline.task import EncodedBatch, EncodeJob, encode_batch, failure_of, write_batch
+from vidlat.pipeline.time_limit import TIME_LIMIT, describe_hang
 from vidlat.store.writer import CacheWriter
 from vidlat.types import FailureRecord, VideoRecord
 
 BATCHES_IN_FLIGHT_A_WORKER = 2
 """One being encoded and one waiting: more would only lose more to a kill."""
-
-MAX_ATTEMPTS = 2
-"""A video whose worker dies this often is a failure: it would take every other worker along."""
 
 PATIENCE_SECONDS = 5.0
 """How long nothing may happen before the driver looks whether a worker it waits for is still there."""
@@ -41,10 +35,16 @@ PATIENCE_SECONDS = 5.0
 RESULT_SECONDS = 60.0
 """How long a finished task's small result may take: a worker that died just then never sends it."""
 
-WORKERS_SECONDS = 30
-"""How long a scheduler that was asked for may be without a worker."""
+ALL_WORKERS_LOST_SECONDS = 120.0
+"""How long to wait for new workers when the last one is gone."""
 
-_PROGRESS_TOPIC = "vidlat-frames"
+FAREWELL_SECONDS = 1.0
+"""How long a process that ends itself stays, for its last words to be sent."""
+
+_FRAMES_TOPIC, _HANG_TOPIC = "vidlat-frames", "vidlat-hang"
+
+_SCHEDULER_GONE = "the Dask scheduler went away"
+_GO_ON = "what was finished is safe, the same command goes on from there"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,52 +54,6 @@ class EncodeProgress:
     num_frames: int = 0
     records: tuple[VideoRecord, ...] = ()
     failures: tuple[FailureRecord, ...] = ()
-
-
-def choose_num_workers(device: str) -> int:
-    """One process a GPU; on a CPU one for four cores, but two where there are two: decoding overlaps."""
-    if device.startswith("cuda"):
-        return 1 if ":" in device else torch.cuda.device_count()
-    cores = os.cpu_count() or 1
-    return max(min(2, cores), cores // 4)
-
-
-@contextmanager
-def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
-    """A client of the Dask scheduler at an address, or of a local cluster that lives as long as the block.
-
-    Raises InputError where no scheduler answers at the address.
-    """
-    if scheduler:
-        if not re.fullmatch(r"\w+://.+:\d+", scheduler):
-            raise InputError(f"--scheduler {scheduler}: no address; it looks like tcp://host:8786")
-        try:
-            client = Client(scheduler, timeout="10s", set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise InputError(
-                f"--scheduler {scheduler}: no Dask scheduler answers there; is it running?"
-            ) from error
-        with client:
-            try:
-                client.wait_for_workers(1, timeout=WORKERS_SECONDS)
-            except TimeoutError as error:
-                raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
-            yield client
-        return
-    settings = {
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.comm.timeouts.connect": "60s",
-    }
-    with dask.config.set(settings), _without_interrupts():
-        cluster = LocalCluster(
-            n_workers=num_workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: another cluster may hold Dask's own
-            silence_logs=logging.CRITICAL,
-        )
-    with cluster, Client(cluster, set_as_default=False) as client:
-        yield client
 
 
 def run_encode(
@@ -114,11 +68,19 @@ def run_encode(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What a running future does: encode a batch, or write what was encoded on the worker at `address`."""
+    """What a running future does: encode, or write what was encoded on the worker at `address`."""
 
-    batch: Batch
+    attempt: Attempt
     encoded: EncodedBatch | None = None
     address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Hang:
+    """What a worker says before it ends itself: the decoder of this video does not come back."""
+
+    video_id: str
+    num_frames: int
 
 
 class _Encode:
@@ -128,30 +90,39 @@ class _Encode:
         # Workers may run in another folder, or on another machine with the same file system.
         self.cache_path = writer.path.absolute()
         self.client = client
-        self.waiting: deque[Batch] = deque()
-        self.suspects: deque[Batch] = deque()
+        self.waiting: deque[Attempt] = deque()
+        self.suspects = Suspects(job.batch)
+        self.hung: set[str] = set()
         self.running: dict[Future, _Step] = {}
-        self.done: SimpleQueue[Future | int] = SimpleQueue()
-        self.attempts: dict[str, int] = {}
+        self.done: SimpleQueue[Future | _Hang | int] = SimpleQueue()
+        self.seconds_without_workers = 0.0
 
     def run(self, plan: EncodePlan) -> Iterator[EncodeProgress]:
-        self.waiting.extend(plan.batches)
-        self.client.subscribe_topic(_PROGRESS_TOPIC, lambda event: self.done.put(event[1]))
+        self.waiting.extend(Attempt(batch, self.job.batch) for batch in plan.batches)
+        self.client.subscribe_topic(_FRAMES_TOPIC, lambda event: self.done.put(event[1]))
+        self.client.subscribe_topic(_HANG_TOPIC, lambda event: self.done.put(_Hang(*event[1])))
         try:
             while self.waiting or self.suspects or self.running:
                 self._submit()
                 try:
                     event = self.done.get(timeout=PATIENCE_SECONDS)
                 except Empty:
-                    yield from self._give_up_lost_writes()
+                    yield from self._look_after_workers()
                     continue
-                if isinstance(event, int):
-                    yield EncodeProgress(num_frames=event)
-                elif event in self.running:
-                    yield from self._finish(event)
+                yield from self._handle(event)
         finally:
-            self.client.unsubscribe_topic(_PROGRESS_TOPIC)
-            self.client.cancel(list(self.running))
+            if self.client.status == "running":
+                self.client.unsubscribe_topic(_FRAMES_TOPIC)
+                self.client.unsubscribe_topic(_HANG_TOPIC)
+                self.client.cancel(list(self.running))
+
+    def _handle(self, event: Future | _Hang | int) -> Iterator[EncodeProgress]:
+        if isinstance(event, int):
+            yield EncodeProgress(num_frames=event)
+        elif isinstance(event, _Hang):
+            yield from self._fail_hanging(event)
+        elif event in self.running:
+            yield from self._finish(event)
 
     def _workers(self) -> set[str]:
         return set(self.client.scheduler_info(n_workers=-1)["workers"])
@@ -160,13 +131,14 @@ class _Encode:
         num_running = BATCHES_IN_FLIGHT_A_WORKER * max(1, len(self._workers()))
         while self.waiting and len(self.running) < num_running:
             self._start_encoding(self.waiting.popleft())
-        # A worker that dies takes all of its tasks along: only a suspect that runs alone shows its guilt.
         if self.suspects and not self.running:
-            self._start_encoding(self.suspects.popleft())
+            self._start_encoding(self.suspects.next())
 
-    def _start_encoding(self, batch: Batch) -> None:
-        future = self.client.submit(_encode_on_worker, batch, self.job, pure=False)
-        self._watch(future, _Step(batch))
+    def _start_encoding(self, attempt: Attempt) -> None:
+        self._watch(
+            self.client.submit(_encode_on_worker, attempt.videos, self.job, attempt.most_stacks, pure=False),
+            _Step(attempt),
+        )
 
     def _watch(self, future: Future, step: _Step) -> None:
         self.running[future] = step
@@ -178,93 +150,99 @@ class _Encode:
         What a task raises concerns the whole encode (a full disk, wrong weights) and ends it.
         """
         step = self.running.pop(future)
+        if step.encoded is None and step.attempt != step.attempt.without(self.hung):
+            yield from self._retry(step.attempt)  # its process is ending, whatever came of it
+            return
         try:
             answer = future.result(timeout=RESULT_SECONDS)
         except (KilledWorker, TimeoutError):
-            yield from self._retry(step.batch)
+            yield from self._retry(step.attempt)
+            return
+        except (ShardExistsError, FileNotFoundError):
+            # Dask lost the answer with its worker and ran the write again, on what it had left.
+            if step.encoded is None:
+                raise
+            yield from self._retry(step.attempt)
             return
         except CancelledError as error:
-            raise InputError(
-                "the Dask scheduler went away; what was finished is safe, the same command goes on from there"
-            ) from error
+            raise InputError(f"{_SCHEDULER_GONE}; {_GO_ON}") from error
         if step.encoded is None:
-            yield from self._start_writing(step.batch, *answer)
+            yield from self._start_writing(step.attempt, *answer)
         else:
             self.writer.commit(answer)
+            self.suspects.clear(step.attempt)
             yield EncodeProgress(records=tuple(answer))
 
-    def _start_writing(self, batch: Batch, address: str, encoded: EncodedBatch) -> Iterator[EncodeProgress]:
-        if encoded.failures:
-            self.writer.record_failures(encoded.failures)
-            yield EncodeProgress(failures=tuple(encoded.failures))
+    def _start_writing(
+        self, attempt: Attempt, address: str, encoded: EncodedBatch
+    ) -> Iterator[EncodeProgress]:
+        left = attempt.without({failure.video_id for failure in encoded.failures})
+        yield from self._record(encoded.failures)
         if encoded.videos:
             start = self.writer.reserve(self.writer.schema.num_shards(encoded.num_latent_frames))
             # The scratch files are where the batch was encoded.
             write = self.client.submit(
                 write_batch, encoded, self.cache_path, start, pure=False, workers=[address], priority=1
             )
-            failed = {failure.video_id for failure in encoded.failures}
-            left = tuple(source for source in batch if source.video_id not in failed)
             self._watch(write, _Step(left, encoded, address))
 
-    def _give_up_lost_writes(self) -> Iterator[EncodeProgress]:
-        """Retry what was to be written by a worker that is gone: Dask would wait for it for ever."""
+    def _look_after_workers(self) -> Iterator[EncodeProgress]:
+        """Retry what was to be written by a worker that is gone: Dask would wait for it for ever.
+
+        Raises InputError where it would do so for any worker, or for the scheduler.
+        """
+        if self.client.status != "running":
+            raise InputError(f"{_SCHEDULER_GONE}; {_GO_ON}")
         workers = self._workers()
         for future, step in list(self.running.items()):
             if step.address and step.address not in workers:
                 del self.running[future]
-                yield from self._retry(step.batch)
-
-    def _retry(self, batch: Batch) -> Iterator[EncodeProgress]:
-        """Give the videos of a batch whose worker died another attempt each, alone."""
-        failures = []
-        for source in batch:
-            self.attempts[source.video_id] = self.attempts.get(source.video_id, 0) + 1
-            if self.attempts[source.video_id] < MAX_ATTEMPTS:
-                self.suspects.append((source,))
-                continue
-            failures.append(
-                FailureRecord(
-                    video_id=source.video_id,
-                    source_path=str(source.path),
-                    source_num_bytes=source.num_bytes,
-                    source_mtime_ns=source.mtime_ns,
-                    kind="worker-died",
-                    reason=f"the process that encoded it died {MAX_ATTEMPTS} times (out of memory?)",
-                )
+                yield from self._retry(step.attempt)
+        self.seconds_without_workers = 0.0 if workers else self.seconds_without_workers + PATIENCE_SECONDS
+        if self.seconds_without_workers >= ALL_WORKERS_LOST_SECONDS:
+            raise InputError(
+                f"no process has been left to encode for {ALL_WORKERS_LOST_SECONDS:.0f} s; {_GO_ON}"
             )
+
+    def _fail_hanging(self, hang: _Hang) -> Iterator[EncodeProgress]:
+        """Record the video at once; its process ends itself, and the other videos of its batch go on."""
+        encoding = [step.attempt for step in self.running.values() if step.encoded is None]
+        hanging = [v for attempt in encoding for v in attempt.videos if v.video_id == hang.video_id]
+        reason = describe_hang(self.job.time_limit_seconds, hang.num_frames)
+        self.hung.update(video.video_id for video in hanging)
+        yield from self._record([failure_of(video, TIME_LIMIT, reason) for video in hanging])
+
+    def _retry(self, attempt: Attempt) -> Iterator[EncodeProgress]:
+        """Another attempt for the videos of a batch whose worker died: alone, unless it is known why."""
+        innocent = attempt.without(self.hung)
+        if innocent == attempt:
+            yield from self._record(self.suspects.add(attempt))
+        elif innocent.videos:
+            self.waiting.appendleft(innocent)
+
+    def _record(self, failures: list[FailureRecord]) -> Iterator[EncodeProgress]:
         if failures:
             self.writer.record_failures(failures)
             yield EncodeProgress(failures=tuple(failures))
 
 
-def _encode_on_worker(batch: Batch, job: EncodeJob) -> tuple[str, EncodedBatch]:
+def _encode_on_worker(videos: Batch, job: EncodeJob, most_stacks: int) -> tuple[str, EncodedBatch]:
     worker = get_worker()
-    # Dask removes a worker's folder when it ends, however it ends.
-    scratch = Path(worker.local_directory)
-    report = partial(worker.log_event, _PROGRESS_TOPIC)
-    device = device_of_worker(job.device, worker.name, torch.cuda.device_count())
-    job = replace(job, device=device)
-    return worker.address, encode_batch(batch, job, report, scratch_parent=scratch)
+    job = replace(job, device=device_of_worker(job.device, worker.name, torch.cuda.device_count()))
+    encoded = encode_batch(
+        videos,
+        job,
+        lambda num_frames: worker.log_event(_FRAMES_TOPIC, num_frames),
+        most_stacks=most_stacks,
+        # Dask removes a worker's folder when it ends, however it ends.
+        scratch_parent=Path(worker.local_directory),
+        on_hang=lambda video_id, num_frames: _end_process(worker, video_id, num_frames),
+    )
+    return worker.address, encoded
 
 
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Threads and processes started in this block leave Ctrl-C to the driver, which ends them in order.
-
-    They inherit the blocked signal; the driver receives one that came meanwhile at the end of the block.
-    """
-    # Its start unblocks the signal in the thread that first needs it, which would be inside the block.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def device_of_worker(device: str, worker_name: object, num_gpus: int) -> str:
-    """Spread numbered workers over the GPUs where the device names none in particular."""
-    if device in ("auto", "cuda") and num_gpus and isinstance(worker_name, int):
-        return f"cuda:{worker_name % num_gpus}"
-    return device
+def _end_process(worker: Worker, video_id: str, num_frames: int) -> None:
+    """End this process from another thread than the one that hangs; nothing milder frees that one."""
+    worker.log_event(_HANG_TOPIC, (video_id, num_frames))
+    time.sleep(FAREWELL_SECONDS)
+    os._exit(1)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import statistics
-import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -26,20 +27,26 @@ from vidlat import __version__
 from vidlat.config import Fit
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import DecodeError, EncodeError, VidlatError, WeightsError
+from vidlat.pipeline.calls import Report, VAECalls
 from vidlat.pipeline.discover import content_hash
+from vidlat.pipeline.scratch import EncodedVideo, new_scratch, open_scratch
+from vidlat.pipeline.time_limit import Clock, Turn, take_turn
 from vidlat.store.statistics import LatentStatistics, latent_statistics, to_stored
 from vidlat.store.writer import write_shards
-from vidlat.types import FailureRecord, LatentPosterior, VideoRecord, VideoSource
+from vidlat.types import FailureRecord, VideoRecord, VideoSource
 from vidlat.video.preprocess import preprocess_frame
 from vidlat.video.reader import read_frames
 
-Report = Callable[[int], None]
-"""Receives the number of frames encoded since the last call."""
+OnHang = Callable[[str, int], None]
+"""Told, in another thread, which video's decoder hangs and after how many frames; must end the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeJob:
-    """All a worker needs to know: the VAE, proven by its hash, and how frames are prepared."""
+    """All a worker needs to know: the VAE, proven by its hash, and how frames are prepared.
+
+    time_limit_seconds: longest that one video may take, 0 for no limit.
+    """
 
     vae_path: Path
     vae_hash: str
@@ -50,6 +57,7 @@ class EncodeJob:
     device: str
     precision: str
     num_threads: int
+    time_limit_seconds: float = 0.0
 
     def load_vae(self) -> FrozenVAE:
         """The VAE on this machine; raises WeightsError if its weights are not those of the driver."""
@@ -63,20 +71,6 @@ class EncodeJob:
         if vae.weights_hash != self.vae_hash:
             raise WeightsError(f"{self.vae_path}: holds other weights here than where the encode was started")
         return vae
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedVideo:
-    """A video whose latents lie in scratch files, (t, L, h, w) float16; its record lacks only the range."""
-
-    record: VideoRecord
-    mean_path: Path
-    std_path: Path
-    shape: tuple[int, ...]
-
-    def posterior(self) -> LatentPosterior:
-        """Mean and std as memory maps of (L, t, h, w)."""
-        return _open_scratch(self.mean_path, self.std_path, self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,28 +92,34 @@ def encode_batch(
     job: EncodeJob,
     report: Report = lambda _: None,
     *,
+    most_stacks: int | None = None,
     scratch_parent: Path | None = None,
+    on_hang: OnHang = lambda *_: None,
+    clock: Clock = time.monotonic,
 ) -> EncodedBatch:
     """Encode videos to scratch files in bounded memory; one that fails is recorded and stops nothing.
 
-    Stacks of neighbouring videos share a VAE call, whose shape is always the same. The scratch files lie in
-    a new folder in `scratch_parent` (None: the system's), which `write_batch` removes.
+    Stacks of neighbouring videos share a VAE call, whose shape is always the same until the memory does not
+    suffice for it. most_stacks: of one call, where another attempt has shown that job.batch is too much.
+    The scratch files lie in a new folder in `scratch_parent` (None: the system's), which `write_batch`
+    removes. Raises ScratchError if it takes no more.
     """
     vae = _vae_of_this_process(job)
-    scratch = Path(tempfile.mkdtemp(prefix="vidlat-", dir=scratch_parent))
-    try:
+    calls = VAECalls(vae.with_batch(most_stacks or job.batch), report)
+    with new_scratch(scratch_parent) as scratch:
         progress = [_Video(source, scratch / str(index)) for index, source in enumerate(batch)]
-        call: list[tuple[_Video, npt.NDArray[np.float32]]] = []
-        for video in progress:
-            for stack in video.stacks(job):
-                call.append((video, stack))
-                if len(call) == job.batch:
-                    _encode_call(vae, call, report)
-        _encode_call(vae, call, report)
-        outcomes = [video.finish(vae) for video in progress]
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        try:
+            for video in progress:
+                hang = partial(on_hang, video.source.video_id)
+                with take_turn(job.time_limit_seconds, hang, clock) as turn:
+                    for stack in video.stacks(job, turn):
+                        with turn.encoding():
+                            calls.add(video, stack)
+            calls.finish()
+            outcomes = [video.finish(vae) for video in progress]
+        finally:
+            for video in progress:
+                video.close()
     videos = [outcome for outcome in outcomes if isinstance(outcome, EncodedVideo)]
     if not videos:  # nothing will be written
         shutil.rmtree(scratch, ignore_errors=True)
@@ -128,7 +128,11 @@ def encode_batch(
 
 
 def write_batch(batch: EncodedBatch, cache_path: Path, start: int) -> list[VideoRecord]:
-    """Write an encoded batch into the shards reserved at `start`; returns the records to commit."""
+    """Write an encoded batch into the shards reserved at `start`; returns the records to commit.
+
+    Raises StoreError. Done a second time it raises FileNotFoundError, or ShardExistsError where the first
+    was cut off: another attempt needs another encode and another range.
+    """
     try:
         ranges = write_shards(cache_path, start, [video.posterior() for video in batch.videos])
     finally:
@@ -154,6 +158,7 @@ class _Video:
     pts_seconds: list[float | None] = field(default_factory=list)
     failure: FailureRecord | None = None
     shape: tuple[int, ...] = ()
+    batch: int = 0
     files: tuple[BinaryIO, BinaryIO] | None = None
 
     @property
@@ -161,23 +166,27 @@ class _Video:
         """The scratch files of mean and std."""
         return self.scratch.with_suffix(".mean"), self.scratch.with_suffix(".std")
 
-    def stacks(self, job: EncodeJob) -> Iterator[npt.NDArray[np.float32]]:
+    def stacks(self, job: EncodeJob, turn: Turn) -> Iterator[npt.NDArray[np.float32]]:
         """Yield stacks (S, size, size) in [0, 1], the last one filled with its last frame.
 
-        Ends early, with `failure` set, where the video cannot be decoded.
+        Ends early, with `failure` set, where the video cannot be decoded or its turn is over.
         """
         pending: list[npt.NDArray[np.float32]] = []
         try:
             for frame in read_frames(self.source.path, self.warnings.append):
                 if not self.num_frames:
                     self.height, self.width = frame.pixels.shape
-                self.num_frames += 1
+                self.num_frames = turn.num_frames = self.num_frames + 1
+                turn.check()
                 self.num_damaged += frame.is_damaged
                 self.pts_seconds.append(frame.pts_seconds)
                 pending.append(preprocess_frame(frame, job.size, job.fit))
                 if len(pending) == job.stack:
                     yield np.stack(pending)
                     pending.clear()
+                    if self.failure:
+                        return
+                    turn.check()
             self.sha256 = content_hash(self.source.path)
         except DecodeError as error:
             self.fail(error.kind, error)
@@ -187,10 +196,11 @@ class _Video:
         if pending and not self.failure:
             yield np.stack(pending + [pending[-1]] * (job.stack - len(pending)))
 
-    def append(self, mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32]) -> None:
-        """Add one stack's latents, each (L, t, h, w), to the scratch files."""
+    def append(self, mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32], batch: int) -> None:
+        """Add one stack's latents, each (L, t, h, w), from a call of `batch` stacks to the scratch files."""
         if self.failure:
             return
+        self.batch = batch  # the smallest yet: calls never grow again
         try:
             stored = to_stored("mean", mean), to_stored("std", std)
         except EncodeError as error:
@@ -206,15 +216,17 @@ class _Video:
 
     def fail(self, kind: str, error: BaseException) -> None:
         """Record why this video will not be in the cache."""
-        self.failure = FailureRecord(
-            video_id=self.source.video_id,
-            source_path=str(self.source.path),
-            source_num_bytes=self.source.num_bytes,
-            source_mtime_ns=self.source.mtime_ns,
-            kind=kind,
-            reason=" ".join(str(error).split()) or type(error).__name__,
-            traceback="" if isinstance(error, VidlatError) else "".join(traceback.format_exception(error)),
-        )
+        reason = " ".join(str(error).split()) or type(error).__name__
+        failure = failure_of(self.source, kind, reason)
+        if not isinstance(error, VidlatError):
+            failure = replace(failure, traceback="".join(traceback.format_exception(error)))
+        self.failure = failure
+
+    def close(self) -> None:
+        """Close the scratch files as they are: those that finished are closed already."""
+        for file in self.files or ():
+            with suppress(OSError):  # a full disk refuses what was not flushed
+                file.close()
 
     def finish(self, vae: FrozenVAE) -> EncodedVideo | FailureRecord:
         """Close the scratch files and describe what is in them."""
@@ -222,14 +234,19 @@ class _Video:
             file.close()
         if self.failure:
             return self.failure
-        posterior = _open_scratch(*self.paths, self.shape)
+        posterior = open_scratch(*self.paths, self.shape)
         sums = latent_statistics(posterior.mean, posterior.std, -(-self.num_frames // vae.compression))
         record = self._record(sums, vae.batch, str(vae.device))
         return EncodedVideo(record=record, mean_path=self.paths[0], std_path=self.paths[1], shape=self.shape)
 
-    def _record(self, sums: LatentStatistics, batch: int, device: str) -> VideoRecord:
+    def _record(self, sums: LatentStatistics, full_batch: int, device: str) -> VideoRecord:
         fps, varies = frame_rate(self.pts_seconds)
-        damaged = [f"{self.num_damaged} of {self.num_frames} frames are damaged"] if self.num_damaged else []
+        warnings = list(self.warnings)
+        if self.num_damaged:
+            warnings.append(f"{self.num_damaged} of {self.num_frames} frames are damaged")
+        if self.batch < full_batch:
+            smaller = f"{self.batch} stack{'s' if self.batch > 1 else ''}"
+            warnings.append(f"out of memory: encoded in batches of {smaller} instead of {full_batch}")
         return VideoRecord(
             video_id=self.source.video_id,
             start=0,
@@ -244,11 +261,23 @@ class _Video:
             source_height=self.height,
             source_width=self.width,
             **dataclasses.asdict(sums),
-            warnings=(*self.warnings, *damaged),
+            warnings=tuple(warnings),
             versions=_versions(),
             device=device,
-            batch=batch,
+            batch=self.batch,
         )
+
+
+def failure_of(source: VideoSource, kind: str, reason: str) -> FailureRecord:
+    """The record of a video that will not be in the cache."""
+    return FailureRecord(
+        video_id=source.video_id,
+        source_path=str(source.path),
+        source_num_bytes=source.num_bytes,
+        source_mtime_ns=source.mtime_ns,
+        kind=kind,
+        reason=reason,
+    )
 
 
 def frame_rate(pts_seconds: Sequence[float | None]) -> tuple[float, bool]:
@@ -259,24 +288,6 @@ def frame_rate(pts_seconds: Sequence[float | None]) -> tuple[float, bool]:
         return 0.0, False
     step = statistics.median(steps)
     return 1 / step, max(steps) > 1.1 * step or min(steps) < 0.9 * step
-
-
-def _open_scratch(mean_path: Path, std_path: Path, shape: tuple[int, ...]) -> LatentPosterior:
-    maps = (np.memmap(path, np.float16, "r", shape=shape) for path in (mean_path, std_path))
-    mean, std = (latents.transpose(1, 0, 2, 3) for latents in maps)
-    return LatentPosterior(mean=mean, std=std)
-
-
-def _encode_call(vae: FrozenVAE, call: list[tuple[_Video, npt.NDArray[np.float32]]], report: Report) -> None:
-    """Run the VAE on the stacks collected, hand the latents to their videos, and empty the list."""
-    if not call:
-        return
-    stacks = torch.from_numpy(np.stack([stack for _, stack in call]))[:, None]
-    mean, std = (latents.cpu().numpy() for latents in vae.encode_stacks(stacks))
-    for index, (video, _) in enumerate(call):
-        video.append(mean[index], std[index])
-    report(len(call) * vae.stack)
-    call.clear()
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from vidlat.errors import DecodeError
-from vidlat.types import Frame
+from vidlat.types import Frame, VideoHeader
 
 MAX_FRAME_PIXELS = 64_000_000
 """A file of a kilobyte can announce a frame of gigabytes: larger ones are refused before decoding."""
@@ -67,6 +67,29 @@ def read_container(path: Path, warn: Warn) -> Iterator[Frame]:
     except (av.FFmpegError, OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DecodeError(f"cannot be decoded as video: {reason}") from error
+
+
+def probe_container(path: Path) -> VideoHeader:
+    """What the header says of the first video stream; FFmpeg decodes no more than it needs to open it.
+
+    Raises DecodeError where the file cannot be opened or holds no video.
+    """
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise DecodeError("holds no video stream", "no-video")
+            stream = container.streams.video[0]
+            seconds = None
+            if stream.duration is not None and stream.time_base is not None:
+                seconds = float(stream.duration * stream.time_base)
+            elif container.duration is not None:
+                seconds = container.duration / av.time_base
+            num_frames = stream.frames or None
+            if num_frames is None and seconds and stream.average_rate:
+                num_frames = round(seconds * stream.average_rate)
+            return VideoHeader(num_frames=num_frames, seconds=seconds)
+    except (av.FFmpegError, OSError, ValueError, EOFError) as error:
+        raise DecodeError("its header cannot be read") from error
 
 
 def _compare_with_header(

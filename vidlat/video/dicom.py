@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from itertools import count, repeat
+from contextlib import contextmanager
+from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pydicom.pixels import apply_color_lut, get_decoder, iter_pixels
 from pydicom.uid import UID, JPEG2000TransferSyntaxes
 
 from vidlat.errors import DecodeError
-from vidlat.types import Frame
+from vidlat.types import Frame, VideoHeader
 from vidlat.video.container import MAX_FRAME_PIXELS
 
 HOUNSFIELD_RANGE = (-1000.0, 1000.0)
@@ -53,7 +54,7 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
-def read_dicom(path: Path) -> Iterator[Frame]:
+def read_dicom(path: Path, num_range_frames: int | None = None) -> Iterator[Frame]:
     """Yield every frame as gray: MONOCHROME1 inverted, colour as BT.601 luma.
 
     Eight stored bits come as uint8, anything else as float32 in [0, 1]. More than 8 bits of gray are
@@ -61,19 +62,36 @@ def read_dicom(path: Path) -> Iterator[Frame]:
     windows where every frame states its own), else to the percentiles of the file; what is not CT is decoded
     twice for it. Colour and fewer bits keep the whole range of the stored bits. The time comes from
     FrameTime, FrameTimeVector, CineRate or RecommendedDisplayFrameRate, the first that makes sense.
+    num_range_frames: take the percentiles from that many frames, for whoever will read no more of them.
     Raises DecodeError.
     """
-    frames = _read(path)
+    frames = _read(path, num_range_frames)
     while (frame := _next(frames)) is not None:
         yield frame
 
 
+def probe_dicom(path: Path) -> VideoHeader:
+    """What the header says; no pixel is decoded. Raises DecodeError where it cannot be read."""
+    with _one_kind_of_error():
+        header = _read_header(path)
+        num_frames, steps = _num_frames(header), _frame_steps(header)
+        # The first entry of a vector is the time before the first frame.
+        seconds = sum(steps) if len(steps) > 1 else num_frames * steps[0] if steps else None
+        return VideoHeader(num_frames=num_frames, seconds=seconds)
+
+
 def _next(frames: Iterator[Frame]) -> Frame | None:
+    with _one_kind_of_error():
+        return next(frames, None)
+
+
+@contextmanager
+def _one_kind_of_error() -> Iterator[None]:
     with warnings.catch_warnings():
         # pydicom warns of every oddity it copes with; what it does not cope with raises.
         warnings.simplefilter("ignore")
         try:
-            return next(frames, None)
+            yield
         except DecodeError:
             raise
         except InvalidDicomError as error:
@@ -84,11 +102,11 @@ def _next(frames: Iterator[Frame]) -> Frame | None:
             raise DecodeError(f"cannot be decoded as DICOM: {reason}", "unreadable") from error
 
 
-def _read(path: Path) -> Iterator[Frame]:
+def _read(path: Path, num_range_frames: int | None) -> Iterator[Frame]:
     header = _read_header(path)
     num_frames = _num_frames(header)
     aspect = _sample_aspect_ratio(header)
-    limits = _limits(path, header)
+    limits = _limits(path, header, num_range_frames)
     num_decoded = 0
     for pixels, seconds in zip(_iter_pixels(path, header), _frame_times(header), strict=False):
         gray = _to_gray(pixels, header, num_decoded, limits)
@@ -181,13 +199,13 @@ def _to_unit(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[n
     return unit.astype(np.float32)
 
 
-def _limits(path: Path, header: Dataset) -> tuple[float, float] | None:
+def _limits(path: Path, header: Dataset, num_range_frames: int | None) -> tuple[float, float] | None:
     """The rescaled values that become 0 and 1 in all frames; None for colour and for at most 8 bits."""
     if header.BitsStored <= 8 or not header.PhotometricInterpretation.startswith("MONOCHROME"):
         return None
     if header.get("Modality") == "CT":
         return HOUNSFIELD_RANGE
-    values, counts = _histogram(path, header)
+    values, counts = _histogram(path, header, num_range_frames)
     window = _window(header, values[0], values[-1])
     if window is not None:
         return window
@@ -196,14 +214,16 @@ def _limits(path: Path, header: Dataset) -> tuple[float, float] | None:
     return float(values[0]), high if high > values[0] else float(values[-1])
 
 
-def _histogram(path: Path, header: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """The rescaled values of all frames, ascending, and how often each occurs.
+def _histogram(
+    path: Path, header: Dataset, num_frames: int | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The rescaled values of the first frames (None: of all), ascending, and how often each occurs.
 
     Exact up to _MAX_LEVELS distinct values, as of 16 bits in one scale; beyond, values are rounded down to
     multiples of a power of two.
     """
     values, counts, step = np.empty(0), np.empty(0, np.int64), 0.0
-    for index, pixels in enumerate(_iter_pixels(path, header)):
+    for index, pixels in enumerate(islice(_iter_pixels(path, header), num_frames)):
         stored, num_stored = np.unique(pixels, return_counts=True)
         merged = np.concatenate([values, _rescaled(stored, header, index)])
         values, counts = _merge(merged, np.concatenate([counts, num_stored]), step)

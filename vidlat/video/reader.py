@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from vidlat.errors import DecodeError
-from vidlat.types import Frame
-from vidlat.video.container import Warn, is_container, read_container
-from vidlat.video.dicom import is_dicom, read_dicom
+from vidlat.types import Frame, VideoHeader
+from vidlat.video.container import Warn, is_container, probe_container, read_container
+from vidlat.video.dicom import is_dicom, probe_dicom, read_dicom
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpeg .mpg .ts .wmv .flv .gif .dcm .dicom".split()  # noqa: SIM905
@@ -48,6 +49,24 @@ def read_frames(path: Path, warn: Warn = lambda _: None) -> Iterator[Frame]:
         yield frame
     if not num_frames:
         raise DecodeError("holds no frame that decodes", "no-frames")
+
+
+def read_first_frames(path: Path, num_frames: int) -> Iterator[Frame]:
+    """Yield at most the first `num_frames`, without a look at the rest: to measure, not to encode.
+
+    The gray range of a DICOM file comes from these frames alone. Raises DecodeError or OSError.
+    """
+    is_of_dicom = is_dicom(_head(path))
+    frames = read_dicom(path, num_frames) if is_of_dicom else read_container(path, lambda _: None)
+    return islice(frames, num_frames)
+
+
+def probe_video(path: Path) -> VideoHeader:
+    """What a file's header states about its length, without decoding; nothing where it cannot be read."""
+    try:
+        return probe_dicom(path) if is_dicom(_head(path)) else probe_container(path)
+    except (DecodeError, OSError):
+        return VideoHeader(num_frames=None, seconds=None)
 
 
 def _head(path: Path) -> bytes:

@@ -1,0 +1,120 @@
+"""Figures by hand, and a real encode."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidlat.pipeline.estimate import (
+    COMPRESSED_SHARE,
+    EncodeEstimate,
+    Speed,
+    encode_seconds,
+    estimate_encode,
+    fill_in_headers,
+)
+from vidlat.pipeline.measure import measure_size
+from vidlat.pipeline.task import encode_batch, write_batch
+from vidlat.store.reader import open_cache
+from vidlat.store.schema import CacheSchema, CacheSettings
+from vidlat.types import VideoHeader, VideoSource
+
+SCHEMA = CacheSchema(
+    settings=CacheSettings(
+        vae_hash="", vae_config={}, stack=8, size=24, fit="crop", encode_precision="float32",
+        preprocess_version=1,
+    ),
+    vae_name="", vae_licence="", vae_path="",
+    time_compression=4, space_compression=4, latent_dim=3, latent_height=6, latent_width=6, shard_frames=8,
+)  # fmt: skip
+
+
+def source(video_id, num_bytes=1):
+    return VideoSource(video_id=video_id, path=Path("/v") / video_id, num_bytes=num_bytes, mtime_ns=1)
+
+
+def header(num_frames, seconds=None):
+    return VideoHeader(num_frames=num_frames, seconds=seconds)
+
+
+def test_size_of_an_encode_is_what_one_counts_by_hand():
+    batches = [(source("a"), source("b")), (source("c"),), (source("d"), source("x"))]
+    headers = {"a": header(9, 0.9), "b": header(8), "c": header(40, 2.0), "d": header(1), "x": header(None)}
+    size = estimate_encode(batches, headers, SCHEMA, stacks_a_call=2, num_batches_at_once=2)
+    # stacks of 8 frames: a 2, b 1, c 5, d 1; one is 2 latent frames of 3 x 6 x 6 float16, mean and std
+    stack_bytes = 2 * 108 * 2 * 2
+    assert size == EncodeEstimate(
+        num_headers=5,
+        num_frames=58,
+        seconds=2.9,
+        num_calls=2 + 3 + 1,
+        latent_bytes=round(9 * stack_bytes * COMPRESSED_SHARE),
+        scratch_bytes=(5 + 3) * stack_bytes,
+        unknown=("x",),
+    )
+
+
+def test_time_is_that_of_decoding_and_of_the_vae_shared_by_the_processes():
+    size = EncodeEstimate(
+        num_headers=9, num_frames=1000, seconds=0, num_calls=30, latent_bytes=0, scratch_bytes=0, unknown=()
+    )
+    assert encode_seconds(size, Speed(frame_seconds=0.01, call_seconds=2), 4) == (2.5, 15)
+
+
+def test_headers_that_were_not_read_are_filled_in_by_size():
+    sources = [source("a", 100), source("b", 300), source("c", 50), source("broken", 200)]
+    headers = {"a": header(10, 1.0), "b": header(50, 3.0), "broken": header(None)}
+    filled = fill_in_headers(sources, headers)
+    assert filled == headers | {"c": header(5, pytest.approx(50 * 4.0 / 600))}  # 60 frames in 600 bytes
+
+
+def test_videos_whose_header_was_not_read_count_like_the_others():
+    batches = [(source("a", 100), source("b", 300)), (source("c", 400),)]
+    size = estimate_encode(
+        batches, {"a": header(8, 1), "b": header(24, 3)}, SCHEMA, stacks_a_call=2, num_batches_at_once=1
+    )
+    assert (size.num_headers, size.num_frames, size.seconds, size.unknown) == (2, 64, 8, ())
+    assert size.scratch_bytes == 4 * 2 * 108 * 2 * 2
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=30), st.integers(1, 30))
+def test_filled_in_videos_as_dense_as_the_others_are_exact(sizes, num_read):
+    sources = [source(str(number), size) for number, size in enumerate(sizes)]
+    read = {source.video_id: header(3 * source.num_bytes) for source in sources[:num_read]}
+    filled = fill_in_headers(sources, read)
+    assert list(filled) == [source.video_id for source in sources]
+    if sum(sizes[:num_read]):
+        assert [filled[s.video_id].num_frames for s in sources] == [3 * s.num_bytes for s in sources]
+
+
+def test_estimate_is_close_to_what_a_real_encode_takes(make_videos, prepare_only, tmp_path):
+    lengths = {"a.mp4": 201, "b.mp4": 400, "c.avi": 35, "d.mkv": 3}
+    folder = make_videos(tmp_path / "v", lengths, height=64, width=72)
+    (folder / "broken.mp4").write_bytes(b"")
+    path = tmp_path / "l.zarr"
+    prepared = prepare_only(folder, path, size=64)
+    size = measure_size(prepared)
+    assert (size.num_frames, size.unknown) == (sum(lengths.values()), ("broken.mp4",))
+    assert size.seconds == pytest.approx(sum(lengths.values()) / 25, rel=0.02)
+
+    scratch_bytes, num_calls = [], 0
+    (tmp_path / "scratch").mkdir()
+    with prepared.open_writer() as writer:
+        for batch in prepared.plan.batches:
+            reports = []
+            encoded = encode_batch(batch, prepared.job, reports.append, scratch_parent=tmp_path / "scratch")
+            num_calls += len(reports)
+            files = [file for file in (tmp_path / "scratch").rglob("*") if file.is_file()]
+            scratch_bytes.append(sum(file.stat().st_size for file in files))
+            start = writer.reserve(writer.schema.num_shards(encoded.num_latent_frames or [1]))
+            writer.commit(write_batch(encoded, path, start))
+    assert size.num_calls == num_calls
+    # As many batches are in flight as two workers hold.
+    assert size.scratch_bytes == sum(sorted(scratch_bytes)[-4:])
+    assert size.latent_bytes == pytest.approx(bytes_below(path), rel=0.25)
+    assert len(open_cache(path)) == len(lengths)
+
+
+def bytes_below(path):
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,144 @@
+"""What is measured, by a clock that the test moves; and that measuring ends."""
+
+from dataclasses import replace
+from itertools import count, islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vidlat.errors import DecodeError, NotEnoughMemoryError
+from vidlat.pipeline import measure
+from vidlat.types import VideoHeader, VideoSource
+
+LENGTHS = {f"{number}.mp4": 4 for number in range(5)}
+
+
+@pytest.fixture(scope="module")
+def prepared(make_videos, prepare_only, tmp_path_factory):
+    folder = make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
+    return prepare_only(folder, folder / "l.zarr", workers=1)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    return clock
+
+
+def sources(*names):
+    return [VideoSource(video_id=name, path=Path(name), num_bytes=1, mtime_ns=1) for name in names]
+
+
+@pytest.fixture
+def videos(monkeypatch, clock):
+    """Videos without end: each frame of one called `0.5` takes half a second. A list of what was read."""
+    read = []
+
+    def read_first_frames(path, num_frames):
+        if path.name == "broken":
+            clock.now += 100
+            raise DecodeError("is broken")
+        for _ in islice(count(), num_frames):
+            clock.now += float(path.name)
+            read.append(path.name)
+            yield None
+
+    monkeypatch.setattr(measure, "read_first_frames", read_first_frames)
+    monkeypatch.setattr(measure, "preprocess_frame", lambda *_: None)
+    return read
+
+
+def test_videos_that_are_decoded_lie_at_both_ends_and_in_the_middle(videos, prepared):
+    names = ["0.01", "9", "0.02", "9", "0.03"]
+    assert measure.time_decoding(sources(*names), prepared.job) == pytest.approx(0.02)
+    assert videos == [name for name in ("0.01", "0.02", "0.03") for _ in range(measure.FRAMES_DECODED)]
+
+
+def test_headers_are_read_until_the_time_is_up(clock, monkeypatch):
+    def probe_video(path):
+        clock.now += 1
+        return VideoHeader(num_frames=int(path.name), seconds=None)
+
+    monkeypatch.setattr(measure, "probe_video", probe_video)
+    names = [str(number) for number in range(100)]
+    every = {name: VideoHeader(num_frames=int(name), seconds=None) for name in names}
+    assert measure.read_headers(sources(*names), 100) == every
+    some = measure.read_headers(sources(*names), 20)
+    assert len(some) == 21
+    assert some.items() <= every.items()
+    assert 20 < sum(map(int, some)) / len(some) < 80  # not the largest alone, which come first
+
+
+def test_slow_video_is_left_after_a_while(videos, prepared):
+    assert measure.time_decoding(sources("0.5"), prepared.job) == pytest.approx(0.5)
+    assert 0.5 * len(videos) == pytest.approx(measure.SECONDS_DECODED, abs=0.5)
+
+
+def test_video_that_does_not_decode_counts_for_nothing(videos, prepared):
+    assert measure.time_decoding(sources("broken", "0.25"), prepared.job) == pytest.approx(0.25)
+    assert measure.time_decoding(sources("broken"), prepared.job) is None
+
+
+@pytest.mark.parametrize(("seconds", "num_calls"), [(0.3, 5), (20.0, 2)])
+def test_a_vae_call_has_the_real_shape_and_the_first_is_not_timed(
+    prepared, clock, monkeypatch, seconds, num_calls
+):
+    shapes = []
+
+    def encode_stacks(stacks):
+        clock.now += seconds if shapes else 1000
+        shapes.append(tuple(stacks.shape))
+        return torch.zeros(1), torch.zeros(1)
+
+    vae = SimpleNamespace(encode_stacks=encode_stacks)
+    job = prepared.job
+    monkeypatch.setattr(type(job), "load_vae", lambda _: vae)
+    assert measure.time_vae(job) == pytest.approx(seconds)
+    assert shapes == [(job.batch, 1, job.stack, job.size, job.size)] * num_calls
+
+
+def test_vae_call_that_needs_too_much_memory_is_halved_as_in_the_encode(prepared, clock, monkeypatch):
+    def encode_stacks(stacks):
+        if len(stacks) > 2:
+            raise NotEnoughMemoryError("not enough memory")
+        clock.now += len(stacks)
+        return torch.zeros(1), torch.zeros(1)
+
+    vae = SimpleNamespace(encode_stacks=encode_stacks)
+    job = replace(prepared.job, batch=8)
+    monkeypatch.setattr(type(job), "load_vae", lambda _: vae)
+    assert measure.time_vae(job) == 8
+
+
+def test_speed_is_measured_with_the_threads_of_a_worker_and_leaves_this_process_as_it_was(
+    prepared, monkeypatch
+):
+    threads = []
+    real = measure.time_decoding
+    monkeypatch.setattr(
+        measure, "time_decoding", lambda *a: threads.append(torch.get_num_threads()) or real(*a)
+    )
+    before = torch.get_num_threads()
+    speed = measure.measure_speed(replace(prepared, job=replace(prepared.job, num_threads=before + 1)))
+    assert (threads, torch.get_num_threads()) == ([before + 1], before)
+    assert speed.frame_seconds > 0
+    assert speed.call_seconds > 0
+
+
+def test_more_processes_than_the_cores_have_room_for_gain_nothing(prepared, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    for num_workers, expected in [(1, 1), (4, 4), (99, 4)]:
+        job = replace(prepared.job, num_threads=4)
+        assert measure.local_processes(replace(prepared, job=job, num_workers=num_workers)) == expected
+
+
+def test_free_space_is_that_of_the_folder_that_will_hold_it(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        measure.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=7)
+    )
+    assert measure.free_bytes(tmp_path / "not" / "yet.zarr") == 7
+    assert asked == [tmp_path]

@@ -1,0 +1,570 @@
+"""Damage planted in a real cache: verify finds it, --repair undoes it, and every latent is as it was."""
+
+import dataclasses
+import json
+import os
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorstore as ts
+from click.testing import CliRunner
+
+from vidlat.cli.main import commands
+from vidlat.pipeline import cluster, repair, run
+from vidlat.store.files import locked
+from vidlat.store.lease import hold_lease
+from vidlat.store.reader import open_cache
+from vidlat.store.verify.cache import verify_cache
+from vidlat.store.writer import CacheWriter, open_writer
+
+LENGTHS = {"a.mp4": 9, "b.mp4": 30, "c/c.mp4": 5, "d.mp4": 14}
+VICTIM = "b.mp4"
+
+
+@pytest.fixture(scope="module")
+def videos(make_videos, tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def pristine(videos, encode_here, tmp_path_factory):
+    """Four videos, each in shards of its own, and one failure; never to be written to."""
+    path = tmp_path_factory.mktemp("pristine") / "l.zarr"
+    (videos / "broken.mp4").write_text("no video")
+    encode_here(videos, path)
+    assert len(open_cache(path)) == len(list(path.glob("mean/c/0/*/0/0"))) == len(LENGTHS)
+    return path
+
+
+@pytest.fixture
+def path(pristine, tmp_path):
+    return shutil.copytree(pristine, tmp_path / "l.zarr")
+
+
+@pytest.fixture(scope="module")
+def latents(pristine, read_all):
+    return read_all(pristine)
+
+
+@pytest.fixture
+def vidlat(run_here, monkeypatch):
+    """The command line, whose encodes run in this process on one thread."""
+
+    @contextmanager
+    def no_cluster(*_):
+        yield None
+
+    def one_thread(plan, job, writer, client):
+        return run_here(plan, dataclasses.replace(job, num_threads=1), writer)
+
+    monkeypatch.setattr(cluster, "connect", no_cluster)
+    monkeypatch.setattr(run, "run_encode", one_thread)
+
+    def vidlat(*arguments):
+        answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])
+        assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
+        return answer.exit_code, answer.stdout, answer.stderr
+
+    return vidlat
+
+
+@pytest.fixture
+def repaired(vidlat):
+    """Run `verify --repair`: exit code, and the report."""
+
+    def repaired(path, *arguments):
+        code, out, err = vidlat("verify", path, "--repair", "--device", "cpu", "--json", *arguments)
+        assert err == ""
+        return code, json.loads(out)
+
+    return repaired
+
+
+def found(path):
+    return {(problem.where, problem.kind) for problem in verify_cache(path)}
+
+
+def shard_of(path, video_id, array="mean"):
+    cache = open_cache(path, hold=False)
+    index = cache.records()[video_id].start // cache.schema.shard_frames
+    return path / array / "c" / "0" / str(index) / "0" / "0"
+
+
+def flip(file, position):
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)
+
+
+def write(path, video_id, value):
+    """As a program would that knows nothing of vidlat, its checksums right."""
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "mean")}}
+    array = ts.open(spec, open=True, read=True, write=True).result()
+    start = open_cache(path, hold=False).records()[video_id].start
+    array[:, start : start + np.shape(value)[1]].write(value).result()
+
+
+def write_nan(path):
+    write(path, VICTIM, np.full((4, 4, 4, 4), np.nan, np.float16))
+
+
+def write_latents_of_another(path):
+    write(path, VICTIM, open_cache(path, hold=False).read_latents("d.mp4").mean)
+
+
+def edit_record(path, of=VICTIM, **values):
+    """Change values of a video's row where it stands."""
+    for file in path.glob("videos/records/*.parquet"):
+        table = pq.ParquetFile(file).read()
+        ids = table["video_id"].to_pylist()
+        if of not in ids:
+            continue
+        for name, value in values.items():
+            index = table.schema.get_field_index(name)
+            column = table[name].to_pylist()
+            column[ids.index(of)] = value(column[ids.index(of)]) if callable(value) else value
+            field = table.schema.field(name)
+            table = table.set_column(index, field, pa.array(column, field.type))
+        pq.write_table(table, file, compression="zstd")
+
+
+def shift(path, num_frames):
+    edit_record(path, start=lambda start: start + num_frames, stop=lambda stop: stop + num_frames)
+
+
+def overlap(path):
+    starts = [record.start for record in open_cache(path, hold=False).records().values()]
+    mine = open_cache(path, hold=False).records()[VICTIM].start
+    shift(path, (min(starts) if mine > min(starts) else max(starts)) - mine)
+
+
+def edit_json(file, change):
+    document = json.loads(file.read_text())
+    change(document)
+    file.write_text(json.dumps(document))
+
+
+def roll_back(path):
+    """All metadata as it was before the last growth, as from a backup."""
+    shards = open_cache(path, hold=False).schema.shard_frames
+    last = open_cache(path, hold=False).num_latent_frames - shards
+    for name in ("mean", "std"):
+        edit_json(path / name / "zarr.json", lambda document: document["shape"].__setitem__(1, last))
+    for name in ("mean", "std"):
+        edit_json(
+            path / "zarr.json",
+            lambda document, name=name: document["consolidated_metadata"]["metadata"][name][
+                "shape"
+            ].__setitem__(1, last),
+        )
+
+
+def leave_leftovers(path):
+    (path / "videos/records/partial").write_text("?")
+    (path / "mean/c/0/0/0/0.__lock").write_text("")
+    path.with_name(f".{path.name}.{'0' * 32}.partial").mkdir()
+    (path / "videos/records/lease").write_text("{}")
+    os.utime(path / "videos/records/lease", (0, 0))
+
+
+VICTIMS = {
+    "bit of a chunk": (lambda path: flip(shard_of(path, VICTIM), 40), "damaged"),
+    "bit of an index": (lambda path: flip(shard_of(path, VICTIM), -2), "damaged"),
+    "bit of std": (lambda path: flip(shard_of(path, VICTIM, "std"), 40), "damaged"),
+    "deleted shard": (lambda path: shard_of(path, VICTIM).unlink(), "missing"),
+    "truncated shard": (lambda path: os.truncate(shard_of(path, VICTIM), 99), "damaged"),
+    "empty shard": (lambda path: shard_of(path, VICTIM).write_bytes(b""), "damaged"),
+    "NaN": (write_nan, "missing"),
+    "latents of another": (write_latents_of_another, "checksum"),
+    "sums": (lambda path: edit_record(path, sum_mean=[0.0] * 4), "statistics"),
+    "count": (lambda path: edit_record(path, count=1), "statistics"),
+    "crc": (lambda path: edit_record(path, latent_crc32=1), "checksum"),
+    "overlap": (overlap, "overlap"),
+    "beyond the end": (lambda path: shift(path, 10**6), "range"),
+    "far beyond the end": (lambda path: shift(path, 2**60), "range"),
+    "no range": (lambda path: edit_record(path, stop=0), "range"),
+    "null start": (lambda path: edit_record(path, start=None), "record"),
+    "null number of frames": (lambda path: edit_record(path, num_frames=None), "record"),
+}
+
+FILES = {
+    "array metadata cut": (lambda path: os.truncate(path / "mean/zarr.json", 50), "mean/zarr.json"),
+    "array metadata deleted": (lambda path: (path / "std/zarr.json").unlink(), "std/zarr.json"),
+    "shorter array": (
+        lambda path: edit_json(path / "std/zarr.json", lambda d: d["shape"].__setitem__(1, 0)),
+        "std/zarr.json",
+    ),
+    "fill value": (
+        lambda path: edit_json(path / "std/zarr.json", lambda d: d.update(fill_value=0.0)),
+        "std/zarr.json",
+    ),
+    "group deleted": (lambda path: (path / "videos/zarr.json").unlink(), "videos/zarr.json"),
+    "consolidated metadata": (
+        lambda path: edit_json(path / "zarr.json", lambda d: d.pop("consolidated_metadata")),
+        "zarr.json",
+    ),
+    "all but the description": (
+        lambda path: [
+            edit_json(path / "zarr.json", lambda d: d.pop("consolidated_metadata")),
+            *(file.unlink() for file in path.glob("*/zarr.json")),
+        ],
+        "zarr.json",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plant", "kind"), VICTIMS.values(), ids=VICTIMS)
+def test_damaged_video_is_found_and_encoded_again_to_the_same_bits(
+    path, repaired, read_all, latents, plant, kind
+):
+    before = {file: file.stat().st_mtime_ns for file in path.glob("*/c/0/*/0/0")}
+    plant(path)
+    damaged = {file: file.stat().st_mtime_ns for file in path.glob("*/c/0/*/0/0")}
+    assert (VICTIM, kind) in found(path)
+    code, report = repaired(path)
+    assert (code, report["problems_left"]) == (0, [])
+    assert {outcome["state"] for outcome in report["outcomes"]} == {"repaired"}
+    assert VICTIM in {outcome["where"] for outcome in report["outcomes"]}
+    assert list(verify_cache(path)) == []
+    assert read_all(path) == latents
+    # Never over old shards.
+    assert all(file.stat().st_mtime_ns == then for file, then in damaged.items())
+    assert len(list(path.glob("*/c/0/*/0/0"))) > len(damaged) >= len(before) - 1
+
+
+@pytest.mark.parametrize(("plant", "file"), FILES.values(), ids=FILES)
+def test_damaged_metadata_is_found_and_written_as_it_was(
+    path, pristine, repaired, read_all, latents, plant, file
+):
+    plant(path)
+    assert (file, "description") in found(path)
+    code, report = repaired(path)
+    assert (code, report["problems_left"]) == (0, [])
+    assert list(verify_cache(path)) == []
+    assert read_all(path) == latents
+    for document in pristine.rglob("zarr.json"):
+        assert json.loads((path / document.relative_to(pristine)).read_text()) == json.loads(
+            document.read_text()
+        )
+    assert len(list(path.glob("*/c/0/*/0/0"))) == 2 * len(LENGTHS)  # nothing was encoded
+
+
+def test_metadata_from_an_old_backup_grows_again_to_the_last_shard(path, repaired, read_all, latents):
+    roll_back(path)
+    assert {kind for _, kind in found(path)} == {"range", "foreign"}
+    code, report = repaired(path)
+    assert code == 0, report
+    assert read_all(path) == latents
+    assert len(list(path.glob("*/c/0/*/0/0"))) == 2 * len(LENGTHS)
+
+
+def test_range_whose_shards_are_lost_too_is_not_handed_out_again(path, repaired, videos, read_all, latents):
+    """The last video's source is gone as well: nobody else may come to stand where its record points."""
+    records = open_cache(path).records()
+    last = max(records.values(), key=lambda record: record.start)
+    edit_record(path, last.video_id, source_path="/nowhere")
+    for array in ("mean", "std"):
+        shard_of(path, last.video_id, array).unlink()
+    roll_back(path)
+    other = next(video_id for video_id in LENGTHS if video_id != last.video_id)
+    shard_of(path, other).unlink()
+    code, report = repaired(path)
+    assert code == 1
+    assert {problem["where"] for problem in report["problems_left"]} == {last.video_id}
+    assert open_cache(path).records()[other].start >= last.stop
+
+
+def test_leftovers_of_kills_are_removed(path, repaired, read_all, latents):
+    leave_leftovers(path)
+    assert {kind for _, kind in found(path)} == {"leftover"}
+    assert len(found(path)) == 4
+    planted = {where for where, _ in found(path)}
+    code, report = repaired(path)
+    assert code == 0
+    assert {(outcome["where"], outcome["state"]) for outcome in report["outcomes"]} == {
+        (where, "repaired") for where in planted
+    }
+    assert list(verify_cache(path)) == []
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert read_all(path) == latents
+
+
+def test_foreign_file_is_left_and_keeps_the_exit_code(path, repaired):
+    (path / "notes.txt").write_text("mine")
+    code, report = repaired(path)
+    assert code == 1
+    assert [(o["where"], o["state"]) for o in report["outcomes"]] == [("notes.txt", "not repairable")]
+    assert (path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-1]),
+        lambda file: file.write_bytes(b""),
+        lambda file: flip(file, 50),
+    ],
+    ids=["truncated", "empty", "flipped"],
+)
+def test_damaged_record_file_is_set_aside_and_the_next_encode_adds_its_videos(
+    path, pristine, repaired, encode_here, videos, read_all, latents, damage
+):
+    file = min(path.glob("videos/records/*.parquet"))
+    damage(file)
+    content = file.read_bytes()
+    assert found(path) == {(f"videos/records/{file.name}", "record")}
+    code, report = repaired(path)
+    assert (code, report["problems_left"]) == (1, [])
+    assert [outcome["state"] for outcome in report["outcomes"]] == ["lost"]
+    assert "vidlat encode" in report["outcomes"][0]["what"]
+    assert repaired(path)[0] == 0
+    (aside,) = path.glob("videos/records/*.damaged")
+    assert aside.read_bytes() == content
+    rest = read_all(path)
+    assert rest.items() < latents.items()
+    encode_here(videos, path)
+    assert read_all(path) == latents
+    assert list(verify_cache(path)) == []
+
+
+def test_damaged_failures_are_forgotten(path, repaired, read_all, latents):
+    (file,) = path.glob("failures/records/*.parquet")
+    os.truncate(file, 20)
+    code, report = repaired(path)
+    assert (code, report["problems_left"]) == (0, [])
+    assert open_cache(path).failures() == {}
+    assert read_all(path) == latents
+
+
+@pytest.mark.parametrize("column", ["video_id", "sequence"])
+def test_row_of_nobody_knows_what_is_dropped_and_the_others_stay(
+    path, repaired, encode_here, videos, read_all, latents, column
+):
+    edit_record(path, **{column: None})
+    code, report = repaired(path)
+    assert (code, [outcome["state"] for outcome in report["outcomes"]]) == (1, ["lost"])
+    assert read_all(path) == {id: content for id, content in latents.items() if id != VICTIM}
+    encode_here(videos, path)
+    assert read_all(path) == latents
+
+
+def test_damaged_description_is_told_with_the_way_out_and_that_way_works(
+    path, repaired, encode_here, videos, tmp_path, read_all, latents
+):
+    (path / "zarr.json").write_bytes(b"{")
+    shard_of_victim = max(path.glob("mean/c/0/*/0/0"))
+    code, report = repaired(path)
+    assert code == 1
+    (outcome,) = report["outcomes"]
+    assert (outcome["where"], outcome["state"]) == ("zarr.json", "not repairable")
+    assert "copy the zarr.json" in outcome["what"]
+    assert shard_of_victim.exists()
+    (tmp_path / "one").mkdir()
+    shutil.copy(videos / "a.mp4", tmp_path / "one")
+    other = encode_here(tmp_path / "one", tmp_path / "other.zarr")
+    shutil.copy(other / "zarr.json", path / "zarr.json")
+    code, report = repaired(path)
+    assert (code, report["problems_left"]) == (0, [])
+    assert read_all(path) == latents
+
+
+def test_description_that_all_arrays_contradict_is_not_written_over_them(path, repaired):
+    before = {file: file.read_bytes() for file in path.glob("*/zarr.json")}
+    edit_json(path / "zarr.json", lambda d: d["attributes"]["vidlat"].update(shard_frames=4))
+    code, report = repaired(path)
+    assert code == 1
+    assert "contradict" in report["outcomes"][0]["what"]
+    assert {file: file.read_bytes() for file in before} == before
+
+
+@pytest.fixture
+def own_videos(make_videos, encode_here, tmp_path):
+    """Videos and a cache of theirs that a test may spoil."""
+    folder = make_videos(tmp_path / "own", LENGTHS)
+    return folder, encode_here(folder, tmp_path / "own.zarr")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda file: file.unlink(), "is gone"),
+        (lambda file: file.write_bytes(file.read_bytes()[::-1]), "has changed"),
+        (lambda file: file.write_bytes(b""), "has changed"),
+        (lambda file: (file.unlink(), file.mkdir()), "has changed"),
+    ],
+    ids=["gone", "other bytes", "other size", "folder"],
+)
+def test_video_without_its_source_is_told_and_the_others_are_repaired(
+    own_videos, repaired, read_all, spoil, reason
+):
+    folder, path = own_videos
+    whole = read_all(path)
+    for video_id in (VICTIM, "d.mp4"):
+        shard_of(path, video_id).unlink()
+    shutil.copy(folder / VICTIM, folder / "kept")
+    spoil(folder / VICTIM)
+    code, report = repaired(path)
+    assert code == 1
+    states = {outcome["where"]: outcome for outcome in report["outcomes"]}
+    assert states["d.mp4"]["state"] == "repaired"
+    assert states[VICTIM]["state"] == "not repairable"
+    assert reason in states[VICTIM]["what"]
+    assert "vidlat prune --drop" in states[VICTIM]["what"]
+    assert {problem["where"] for problem in report["problems_left"]} == {VICTIM}
+    # The advice works: the source is put back.
+    if (folder / VICTIM).is_dir():
+        (folder / VICTIM).rmdir()
+    shutil.copy(folder / "kept", folder / VICTIM)
+    assert repaired(path)[0] == 0
+    assert read_all(path) == whole
+
+
+def test_removed_video_is_the_other_way_out(own_videos, repaired):
+    folder, path = own_videos
+    shard_of(path, VICTIM).unlink()
+    (folder / VICTIM).unlink()
+    with open_writer(path, "test") as writer:
+        writer.remove([VICTIM])
+    assert found(path) == set()
+    assert repaired(path)[0] == 0
+
+
+def test_source_that_does_not_encode_any_more_is_told(path, repaired, monkeypatch):
+    from vidlat.errors import DecodeError
+    from vidlat.pipeline import task
+
+    def read_frames(*_):
+        raise DecodeError("codec is gone")
+
+    monkeypatch.setattr(task, "read_frames", read_frames)
+    shard_of(path, VICTIM).unlink()
+    code, report = repaired(path)
+    assert code == 1
+    (outcome,) = report["outcomes"]
+    assert "codec is gone" in outcome["what"]
+
+
+def test_repair_that_dies_before_a_commit_loses_nothing_and_the_next_one_ends_it(
+    path, repaired, read_all, latents, monkeypatch
+):
+    class Death(BaseException):
+        pass
+
+    for video_id in LENGTHS:
+        shard_of(path, video_id).unlink()
+    (path / "std/zarr.json").unlink()
+    real, num_commits = CacheWriter.commit, []
+
+    def dies(self, records):
+        if len(num_commits) == 2:
+            raise Death
+        num_commits.append(1)
+        real(self, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CacheWriter, "commit", dies)
+        with pytest.raises(Death):
+            CliRunner().invoke(commands, ["verify", str(path), "--repair", "--device", "cpu"])
+    left = {where for where, _ in found(path)}
+    assert len(left) == len(LENGTHS) - 2
+    assert list(open_cache(path).records()) == sorted(LENGTHS)
+    code, report = repaired(path)
+    assert code == 0
+    assert {outcome["where"] for outcome in report["outcomes"]} == left
+    assert read_all(path) == latents
+
+
+def test_second_repair_finds_nothing_to_do_and_writes_nothing(path, repaired):
+    shard_of(path, VICTIM).unlink()
+    assert repaired(path)[0] == 0
+
+    def state():
+        return {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in path.rglob("*")}
+
+    before = state()
+    assert repaired(path) == (0, {**repaired(path)[1], "problems": []})
+    assert state() == before
+
+
+def test_latents_that_another_machine_would_give_are_accepted(path, repaired, monkeypatch):
+    """Another batch size is enough to change last bits; here all bits are."""
+    from vidlat.pipeline import task
+
+    real = task.preprocess_frame
+    monkeypatch.setattr(task, "preprocess_frame", lambda *a: real(*a) * np.float32(0.9))
+    before = open_cache(path).records()[VICTIM].latent_crc32
+    shard_of(path, VICTIM).unlink()
+    code, _ = repaired(path)
+    assert code == 0
+    assert open_cache(path).records()[VICTIM].latent_crc32 != before
+    assert list(verify_cache(path)) == []
+
+
+def test_repair_encodes_with_the_batch_that_was_recorded(path, vidlat, monkeypatch):
+    seen = []
+    real = repair.prepare_repair
+
+    def spy(*arguments, **options):
+        seen.append(real(*arguments, **options))
+        return seen[0]
+
+    monkeypatch.setattr(repair, "prepare_repair", spy)
+    shard_of(path, VICTIM).unlink()
+    vidlat("verify", path, "--repair", "--device", "cpu")
+    (prepared,) = seen
+    assert (prepared.job.batch, prepared.job.size, prepared.job.fit) == (3, 16, "crop")
+    assert [source.video_id for batch in prepared.plan.batches for source in batch] == [VICTIM]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"), [(["--vae", "tiny"], "other weights"), (["--vae", "nowhere"], "nowhere")]
+)
+def test_other_vae_is_refused_in_one_line(path, vidlat, arguments, reason):
+    shard_of(path, VICTIM).unlink()
+    code, _, err = vidlat("verify", path, "--repair", *arguments)
+    assert code == 1
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+def test_cache_of_another_preprocessing_is_refused(path, vidlat, monkeypatch):
+    monkeypatch.setattr(repair, "PREPROCESS_VERSION", 2)
+    shard_of(path, VICTIM).unlink()
+    code, _, err = vidlat("verify", path, "--repair")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "version 1" in err
+
+
+def test_cache_in_use_is_refused_before_it_is_read(path, vidlat, monkeypatch):
+    shard_of(path, VICTIM).unlink()
+    with hold_lease(path, "vidlat encode"):
+        code, out, err = vidlat("verify", path, "--repair")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "in use by `vidlat encode`" in err
+
+
+def test_cache_that_cannot_be_written_is_verified_and_refused(path, vidlat, monkeypatch):
+    from vidlat.store import lease
+
+    def read_only(*_, **__):
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr(lease, "create_file", read_only)
+    shard_of(path, VICTIM).unlink()
+    code, out, err = vidlat("verify", path, "--repair")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "Read-only file system" in err
+    assert VICTIM in out
+    with locked(path / "videos/records/lock"):
+        pass  # released
+
+
+def test_sound_cache_that_cannot_be_written_needs_no_repair(path, vidlat, monkeypatch):
+    from vidlat.store import lease
+
+    monkeypatch.setattr(lease, "create_file", None)
+    assert vidlat("verify", path, "--repair")[0] == 0

@@ -1,0 +1,199 @@
+"""How long one video may take: by a clock of the test's own, and on real processes that never come back."""
+
+import sys
+from threading import Event
+
+import cloudpickle
+import numpy as np
+import pytest
+from distributed import WorkerPlugin
+
+from vidlat.config import EncodeConfig
+from vidlat.errors import ConfigError, DecodeError
+from vidlat.pipeline import task, time_limit
+from vidlat.pipeline.cluster import connect
+from vidlat.pipeline.discover import discover_videos
+from vidlat.pipeline.run import run_encode
+from vidlat.pipeline.task import encode_batch
+from vidlat.pipeline.time_limit import Turn, take_turn
+from vidlat.store.reader import open_cache
+
+LENGTHS = {"a.mp4": 9, "b.mp4": 30, "c.mp4": 8}
+
+
+@pytest.fixture(scope="module")
+def videos(make_videos, tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
+
+
+@pytest.fixture
+def job(prepare, videos, tmp_path):
+    return prepare(videos, tmp_path / "latents.zarr", time_limit_seconds=10).job
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def encode(folder, job, scratch, **options):
+    encoded = encode_batch(discover_videos([str(folder)]).sources, job, scratch_parent=scratch, **options)
+    return {video.record.video_id: video for video in encoded.videos}, encoded.failures
+
+
+def test_setting_reaches_the_job_and_must_be_a_time(job):
+    assert job.time_limit_seconds == 10
+    with pytest.raises(ConfigError, match="time_limit_seconds: got -1; expected 0 or more"):
+        EncodeConfig(time_limit_seconds=-1)
+
+
+def test_video_whose_frames_take_too_long_fails_alone(videos, job, tmp_path, monkeypatch):
+    clock, real = Clock(), task.read_frames
+
+    def read_frames(path, warn):
+        for frame in real(path, warn):
+            clock.now += 1.0 if path.name == "b.mp4" else 0.1
+            yield frame
+
+    undisturbed, _ = encode(videos, job, tmp_path)
+    monkeypatch.setattr(task, "read_frames", read_frames)
+    encoded, (failure,) = encode(videos, job, tmp_path, clock=clock)
+    assert (failure.video_id, failure.kind, failure.traceback) == ("b.mp4", "time-limit", "")
+    assert "longer than the 10 seconds of --time-limit-seconds" in failure.reason
+    assert "; 11 frames" in failure.reason
+    assert list(encoded) == ["a.mp4", "c.mp4"]
+    for name, video in encoded.items():
+        assert video.record == undisturbed[name].record
+        np.testing.assert_array_equal(video.posterior().mean, undisturbed[name].posterior().mean)
+
+
+def test_time_in_the_vae_counts_and_the_decoder_is_not_asked_again(videos, job, tmp_path, monkeypatch):
+    clock, num_read, real = Clock(), [], task.read_frames
+
+    def read_frames(path, warn):
+        for frame in real(path, warn):
+            num_read.append(path.name)
+            yield frame
+
+    def report(num_frames):
+        clock.now += 11
+
+    monkeypatch.setattr(task, "read_frames", read_frames)
+    encoded, failures = encode(videos, job, tmp_path, report=report, clock=clock)
+    # Calls of 3 stacks: a's ends with its own turn, b's begins with a call of the two of them.
+    assert [failure.video_id for failure in failures] == ["b.mp4"]
+    assert list(encoded) == ["a.mp4", "c.mp4"]
+    assert num_read.count("b.mp4") == 12
+
+
+def test_time_before_its_turn_does_not_count(videos, job, tmp_path, monkeypatch):
+    clock, real = Clock(), task.read_frames
+
+    def read_frames(path, warn):
+        clock.now += 9
+        return real(path, warn)
+
+    monkeypatch.setattr(task, "read_frames", read_frames)
+    assert encode(videos, job, tmp_path, clock=clock)[1] == []
+    assert clock.now - Clock.now == 27
+
+
+def test_without_a_limit_a_video_may_take_for_ever(videos, prepare, tmp_path, monkeypatch):
+    clock, real = Clock(), task.read_frames
+
+    def read_frames(path, warn):
+        clock.now += 1e9
+        return real(path, warn)
+
+    monkeypatch.setattr(task, "read_frames", read_frames)
+    job = prepare(videos, tmp_path / "latents.zarr").job
+    assert encode(videos, job, tmp_path, clock=clock)[1] == []
+
+
+def test_decoder_that_hangs_is_told_of_from_another_thread(videos, job, tmp_path, monkeypatch):
+    hung, told, real = Event(), [], task.read_frames
+
+    def read_frames(path, warn):
+        for index, frame in enumerate(real(path, warn)):
+            if path.name == "b.mp4" and index == 6:
+                assert hung.wait(60)
+            yield frame
+
+    def on_hang(video_id, num_frames):
+        told.append((video_id, num_frames))
+        hung.set()
+
+    monkeypatch.setattr(task, "read_frames", read_frames)
+    monkeypatch.setattr(time_limit, "GRACE_SECONDS", 0.05)
+    encode(videos, task.replace(job, time_limit_seconds=0.01), tmp_path, on_hang=on_hang, clock=Clock())
+    assert told == [("b.mp4", 6)]
+
+
+def test_vae_that_works_long_does_not_count_as_a_decoder_that_hangs():
+    told, clock = [], Clock()
+    turn = Turn(10, clock)
+    turn.num_frames = 4
+    with turn.encoding():
+        clock.now += 100
+        turn.end_hang(told.append)
+    assert told == []
+    with pytest.raises(DecodeError, match="; 4 frames"):
+        turn.check()
+    turn.end_hang(told.append)
+    assert told == [4]
+
+
+def test_timer_ends_with_its_turn(monkeypatch):
+    timers, real = [], time_limit.Timer
+    monkeypatch.setattr(time_limit, "Timer", lambda *a: timers.append(real(*a)) or timers[-1])
+    with take_turn(1000, lambda _: None):
+        assert timers[0].is_alive()
+    timers[0].join(60)
+    assert not timers[0].is_alive()
+
+
+class Hanging(WorkerPlugin):
+    """On a real worker: the decoder of b.mp4 never comes back from its seventh frame."""
+
+    def setup(self, worker):
+        from vidlat.pipeline import task, time_limit
+
+        time_limit.GRACE_SECONDS = 0.0
+        real = task.read_frames
+
+        def read_frames(path, warn):
+            for index, frame in enumerate(real(path, warn)):
+                if path.name == "b.mp4" and index == 6:
+                    Event().wait()
+                yield frame
+
+        task.read_frames = read_frames
+
+
+@pytest.mark.slow
+def test_process_whose_decoder_hangs_is_ended_and_the_other_videos_are_encoded(
+    videos, prepare, tmp_path, read_all
+):
+    prepared = prepare(videos, tmp_path / "quiet.zarr", workers=1, time_limit_seconds=10)
+    plan = task.replace(prepared.plan, batches=[tuple(sum(prepared.plan.batches, ()))])
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
+    caches = {}
+    with connect(None, 1) as client:
+        for name in ("quiet.zarr", "l.zarr"):
+            work = prepare(videos, tmp_path / name, workers=1, time_limit_seconds=10)
+            with work.open_writer() as writer:
+                events = list(run_encode(plan, work.job, writer, client))
+            caches[name] = read_all(tmp_path / name)
+            client.register_plugin(Hanging())
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    (failure,) = [failure for event in events for failure in event.failures]
+    assert (failure.video_id, failure.kind) == ("b.mp4", "time-limit")
+    assert "within the 10 seconds" in failure.reason
+    assert "after 6 frames" in failure.reason
+    assert open_cache(tmp_path / "l.zarr").failures() == {"b.mp4": task.replace(failure, sequence=1)}
+    del caches["quiet.zarr"]["b.mp4"]
+    assert caches["l.zarr"] == caches["quiet.zarr"]

@@ -1,0 +1,103 @@
+"""The processes that encode: a Dask cluster on this machine, or the one at an address."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import dask
+import torch
+from distributed import Client, LocalCluster
+from distributed.system import MEMORY_LIMIT
+
+from vidlat.errors import InputError
+
+WORKERS_SECONDS = 30
+"""How long a scheduler that was asked for may be without a worker."""
+
+_LOCAL_SETTINGS = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.comm.timeouts.connect": "60s",
+    # A worker keeps the memory it has freed (encode/memory.py): once paused, it would be paused for ever.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+}
+
+
+def choose_num_workers(device: str) -> int:
+    """One process a GPU; on a CPU one for four cores, but two where there are two: decoding overlaps."""
+    if device.startswith("cuda"):
+        return 1 if ":" in device else torch.cuda.device_count()
+    cores = os.cpu_count() or 1
+    return max(min(2, cores), cores // 4)
+
+
+def scratch_folder() -> Path:
+    """Where the processes of a local cluster keep what they have encoded and not yet written."""
+    return Path(dask.config.get("temporary-directory") or tempfile.gettempdir())
+
+
+@contextmanager
+def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
+    """A client of the Dask scheduler at an address, or of a local cluster that lives as long as the block.
+
+    Raises InputError where no scheduler answers at the address.
+    """
+    if scheduler:
+        if not re.fullmatch(r"\w+://.+:\d+", scheduler):
+            raise InputError(f"--scheduler {scheduler}: no address; it looks like tcp://host:8786")
+        try:
+            client = Client(scheduler, timeout="10s", set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise InputError(
+                f"--scheduler {scheduler}: no Dask scheduler answers there; is it running?"
+            ) from error
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+            except TimeoutError as error:
+                raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
+            yield client
+        return
+    with dask.config.set(_LOCAL_SETTINGS), _without_interrupts():
+        cluster = LocalCluster(
+            n_workers=num_workers,
+            memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # any free port: another cluster may hold Dask's own
+            silence_logs=logging.CRITICAL,
+        )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def device_of_worker(device: str, worker_name: object, num_gpus: int) -> str:
+    """Spread numbered workers over the GPUs where the device names none in particular."""
+    if device in ("auto", "cuda") and num_gpus and isinstance(worker_name, int):
+        return f"cuda:{worker_name % num_gpus}"
+    return device
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Threads and processes started in this block leave Ctrl-C to the driver, which ends them in order.
+
+    They inherit the blocked signal; the driver receives one that came meanwhile at the end of the block.
+    """
+    # Its start unblocks the signal in the thread that first needs it, which would be inside the block.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,150 @@
+"""The figures that an estimate of an encode needs, taken in a bounded time: headers, speed, free disk."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vidlat.encode.device import resolve_device
+from vidlat.errors import DecodeError, NotEnoughMemoryError
+from vidlat.pipeline.cluster import choose_num_workers
+from vidlat.pipeline.estimate import EncodeEstimate, Speed, estimate_encode
+from vidlat.pipeline.prepare import PreparedEncode
+from vidlat.pipeline.run import BATCHES_IN_FLIGHT_A_WORKER
+from vidlat.pipeline.task import EncodeJob
+from vidlat.types import VideoHeader, VideoSource
+from vidlat.video.preprocess import preprocess_frame
+from vidlat.video.reader import probe_video, read_first_frames
+
+SECONDS_OF_HEADERS = 30.0
+"""How long headers are read for a dry run: some 15,000, all of most data sets."""
+
+VIDEOS_DECODED = 3
+FRAMES_DECODED = 64
+SECONDS_DECODED = 2.0
+"""Bounds of the decoding that is timed, the last two for each video."""
+
+SECONDS_ENCODED = 1.0
+"""How long VAE calls are timed; one is made however long it takes."""
+
+
+def measure_size(prepared: PreparedEncode, most_seconds: float = SECONDS_OF_HEADERS) -> EncodeEstimate:
+    """The size of an encode that has not begun, from the headers that can be read in so many seconds."""
+    return estimate_encode(
+        prepared.plan.batches,
+        read_headers([source for batch in prepared.plan.batches for source in batch], most_seconds),
+        prepared.schema,
+        stacks_a_call=prepared.job.batch,
+        num_batches_at_once=BATCHES_IN_FLIGHT_A_WORKER * prepared.num_workers,
+    )
+
+
+def read_headers(sources: Sequence[VideoSource], most_seconds: float) -> dict[str, VideoHeader]:
+    """The headers of the videos by video_id; of some, drawn at random, where the time is up before."""
+    began = time.perf_counter()
+    headers: dict[str, VideoHeader] = {}
+    for source in random.Random(0).sample(sources, len(sources)):
+        headers[source.video_id] = probe_video(source.path)
+        if time.perf_counter() - began > most_seconds:
+            break
+    return headers
+
+
+def measure_speed(prepared: PreparedEncode) -> Speed | None:
+    """VAE calls of the real shape and the first frames of a few videos, timed; None if none decodes."""
+    job = prepared.job
+    sources = [source for batch in prepared.plan.batches for source in batch]
+    with _num_threads(job.num_threads):
+        frame_seconds = time_decoding(sources, job)
+        if frame_seconds is None:
+            return None
+        return Speed(frame_seconds=frame_seconds, call_seconds=time_vae(job))
+
+
+def time_vae(job: EncodeJob) -> float:
+    """Seconds of one VAE call of the shape that every call has, after one that warms up.
+
+    Where the memory does not suffice, calls of half as many stacks count twice, as in the encode.
+    """
+    try:
+        return _time_calls(job)
+    except NotEnoughMemoryError:
+        if job.batch == 1:
+            raise
+        half = replace(job, batch=job.batch // 2)
+        return time_vae(half) * job.batch / half.batch
+
+
+def _time_calls(job: EncodeJob) -> float:
+    vae = job.load_vae()
+    stacks = torch.rand(job.batch, 1, job.stack, job.size, job.size)
+
+    def call() -> None:
+        for latents in vae.encode_stacks(stacks):
+            latents.cpu()  # waits for the GPU
+
+    call()
+    num_calls, began = 0, time.perf_counter()
+    while not num_calls or time.perf_counter() - began < SECONDS_ENCODED:
+        call()
+        num_calls += 1
+    return (time.perf_counter() - began) / num_calls
+
+
+def time_decoding(sources: Sequence[VideoSource], job: EncodeJob) -> float | None:
+    """Seconds to decode and prepare a frame, over the first ones of a few videos spread over the sizes.
+
+    sources: at least one, in order of their size. None where no frame of them decodes.
+    """
+    last = len(sources) - 1
+    places = {last * number // (VIDEOS_DECODED - 1) for number in range(VIDEOS_DECODED)}
+    timed = [_time_video(sources[place].path, job) for place in sorted(places)]
+    num_frames = sum(number for number, _ in timed)
+    # What ends before its first frame tells nothing of the others.
+    return sum(seconds for number, seconds in timed if number) / num_frames if num_frames else None
+
+
+def _time_video(path: Path, job: EncodeJob) -> tuple[int, float]:
+    """How many of the first frames were decoded and prepared, and in how many seconds."""
+    num_frames, began = 0, time.perf_counter()
+    with suppress(DecodeError, OSError):  # the encode will say why
+        for frame in read_first_frames(path, FRAMES_DECODED):
+            preprocess_frame(frame, job.size, job.fit)
+            num_frames += 1
+            if time.perf_counter() - began > SECONDS_DECODED:
+                break
+    return num_frames, time.perf_counter() - began
+
+
+def local_processes(prepared: PreparedEncode) -> int:
+    """How many processes work side by side on this machine: more than it has room for gain nothing."""
+    device = resolve_device(prepared.job.device)
+    on_gpu = device.startswith("cuda")
+    room = choose_num_workers(device) if on_gpu else (os.cpu_count() or 1) // prepared.job.num_threads
+    return max(1, min(prepared.num_workers, room))
+
+
+def free_bytes(path: Path) -> int:
+    """What may still be written to the file system that `path` is on, or would be on."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+@contextmanager
+def _num_threads(num_threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
