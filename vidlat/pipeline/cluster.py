@@ -41,6 +41,14 @@ def choose_num_workers(device: str) -> int:
     return max(min(2, cores), cores // 4)
 
 
+def num_threads_of_worker() -> int:
+    """Threads of the VAE in each process: of this machine, not of --workers, so that a cache can be resumed.
+
+    Their number decides the last bit of a float32 sum.
+    """
+    return max(1, (os.cpu_count() or 1) // choose_num_workers("cpu"))
+
+
 def scratch_folder() -> Path:
     """Where the processes of a local cluster keep what they have encoded and not yet written."""
     return Path(dask.config.get("temporary-directory") or tempfile.gettempdir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from vidlat.config import PREPROCESS_VERSION, EncodeConfig
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights
 from vidlat.errors import ConfigError, StoreError
-from vidlat.pipeline.cluster import choose_num_workers
+from vidlat.pipeline.cluster import choose_num_workers, num_threads_of_worker
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
 from vidlat.pipeline.task import EncodeJob
@@ -142,8 +141,7 @@ def _describe_job(config: EncodeConfig, vae: FrozenVAE, vae_path: Path, precisio
         device=config.device,
         precision=precision,
         time_limit_seconds=config.time_limit_seconds,
-        # Of this machine, not of --workers: the number of threads decides the last bit of a float32 sum.
-        num_threads=max(1, (os.cpu_count() or 1) // choose_num_workers("cpu")),
+        num_threads=num_threads_of_worker(),
     )
 
 

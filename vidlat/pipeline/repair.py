@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from vidlat.config import PREPROCESS_VERSION
 from vidlat.errors import StoreError
-from vidlat.pipeline.cluster import choose_num_workers
+from vidlat.pipeline.cluster import choose_num_workers, num_threads_of_worker
 from vidlat.pipeline.decode import find_weights_of, load_vae_of
 from vidlat.pipeline.plan import EncodePlan, plan_encode
 from vidlat.pipeline.run import EncodeProgress
@@ -68,7 +67,7 @@ def prepare_repair(
         batch=batch,
         device=device,
         precision=settings.encode_precision,
-        num_threads=max(1, (os.cpu_count() or 1) // choose_num_workers("cpu")),
+        num_threads=num_threads_of_worker(),
     )
     plan = plan_encode(sources, {}, {}, num_workers=num_workers)
     return PreparedRepair(path=path, plan=plan, job=job, num_workers=num_workers)

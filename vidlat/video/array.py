@@ -1,0 +1,204 @@
+"""NumPy files, .npy and .npz, frame by frame. Nothing is ever unpickled.
+
+Axes are (T, H, W), (H, W) for one frame, (T, 1, H, W), or (T, H, W, C) with C 1, 3 or 4: RGB becomes luma,
+alpha is ignored. NumPy files hold no times.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.lib import format as npy
+
+from vidlat.errors import DecodeError
+from vidlat.types import Frame, Video
+from vidlat.video.container import Warn
+from vidlat.video.inflate import inflated, refuse_bombs
+from vidlat.video.pixels import (
+    Pixels,
+    ReadPixels,
+    finite_pixels,
+    lie_in_unit_range,
+    one_kind_of_error,
+    refuse_giants,
+    to_luma,
+    to_pixel_type,
+)
+
+_NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
+_PREFERRED = ("video", "frames", "arr_0")
+_CHANNELS = (1, 3, 4)
+_AXES = "expected (T,H,W), (H,W), (T,1,H,W) or (T,H,W,C) with C 1, 3 or 4 and sides beyond these"
+_MAX_HEADER_BYTES = 1 << 14
+_WHAT = "cannot be read as NumPy array"
+
+
+Load = Callable[[], Pixels]
+"""Gives the whole array, mapped from a file: only what is touched is read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    """What an NPY header states, and where the first number lies. order: of the axes, C or F(ortran)."""
+
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    dtype: np.dtype[Any]
+    offset: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+
+def is_array(head: bytes) -> bool:
+    """Whether a file that starts with these bytes (512 are enough) is .npy, or a zip whose first file is."""
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    return head.startswith(_NPY) or (head.startswith(_ZIP) and name.endswith(b".npy"))
+
+
+def open_array(path: Path, warn: Warn) -> Video:
+    """Open the array of an .npy file, or of an .npz file the only one or that named video, frames or arr_0.
+
+    bool ranges from 0 to 1, uint8 over its type, and so do floats that all lie in [0, 1], which takes a pass
+    over them; other numbers state no range. An .npz member is inflated once, to a scratch file.
+    Raises DecodeError, OSError.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(4) == _ZIP
+    with one_kind_of_error(_WHAT):
+        header, load = _open_npz(path, warn) if is_zip else _open_npy(path, warn)
+        index = _frames_index(header.shape, warn)
+
+        def read() -> Iterator[Pixels]:
+            for frame in load()[index]:
+                yield to_pixel_type(to_luma(frame) if frame.ndim == 3 else frame)
+
+        auto_range = _auto_range(header.dtype, read)
+
+    def frames() -> Iterator[Frame]:
+        with one_kind_of_error(_WHAT):
+            for pixels in finite_pixels(read, warn):
+                yield Frame(pixels=pixels, pts_seconds=None)
+
+    num_frames = 1 if len(header.shape) == 2 else header.shape[0]
+    return Video(frames=frames, auto_range=auto_range, num_frames=num_frames)
+
+
+def _open_npy(path: Path, warn: Warn) -> tuple[_Header, Load]:
+    with path.open("rb") as file:
+        header = _read_header(file)
+    num_bytes = path.stat().st_size
+    if num_bytes < header.end:
+        raise DecodeError(f"breaks off: {num_bytes} of {header.end} bytes", "truncated")
+    if num_bytes > header.end:
+        warn("holds more than its header states: the rest is not read")
+    return header, lambda: _map(path, header)
+
+
+def _open_npz(path: Path, warn: Warn) -> tuple[_Header, Load]:
+    with zipfile.ZipFile(path) as archive:
+        member = _choose(archive, warn)
+        with archive.open(member) as start:
+            header = _read_header(start)
+    if member.file_size != header.end:
+        reason = f"its array states {header.end} bytes, the archive {member.file_size}"
+        raise DecodeError(f"{_WHAT}: {reason}", "truncated")
+    refuse_bombs(header.end)
+
+    @cache
+    def load() -> Pixels:
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open(member) as file,
+            inflated(file, header.end, warn) as scratch,
+        ):
+            return _map(scratch, header)  # which outlives the closed file
+
+    return header, load
+
+
+def _choose(archive: zipfile.ZipFile, warn: Warn) -> zipfile.ZipInfo:
+    members = {
+        member.filename.removesuffix(".npy"): member
+        for member in archive.infolist()
+        if member.filename.endswith(".npy")
+    }
+    candidates = members if len(members) == 1 else [name for name in _PREFERRED if name in members]
+    name = next(iter(candidates), None)
+    if name is None:
+        found = f"{len(members)} arrays ({', '.join(map(repr, [*members][:5]))})"
+        raise DecodeError(f"holds {found}: expected one, or one named {' or '.join(_PREFERRED)}", "no-video")
+    if len(members) > 1:
+        warn(f"its array {name} is read, {len(members) - 1} other arrays are not")
+    member = members[name]
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DecodeError("is a zip that NumPy does not write: save it with savez_compressed", "unsupported")
+    return member
+
+
+def _read_header(file: IO[bytes]) -> _Header:
+    # A header may state that it is 4 GiB long: no more is read than NumPy takes.
+    start = io.BytesIO(file.read(_MAX_HEADER_BYTES))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Python 2 wrote
+            version = npy.read_magic(start)
+            # 3.0 differs from 2.0 in the names of fields alone, and fields are refused.
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, is_fortran, dtype = read(start)
+    except Exception as error:  # the header is Python source, which fails in many ways
+        raise DecodeError("its NPY header cannot be read", "unreadable") from error
+    if dtype.kind not in "biuf":
+        raise _not_numbers(dtype)
+    if not shape or min(shape) < 1:
+        raise DecodeError(f"has shape {shape}, which holds no frame: {_AXES}", "no-frames")
+    return _Header(shape=shape, order="F" if is_fortran else "C", dtype=dtype, offset=start.tell())
+
+
+def _not_numbers(dtype: np.dtype[Any]) -> DecodeError:
+    if dtype.hasobject:
+        reason = "holds Python objects, which can run code and are never loaded: save it as numbers"
+        return DecodeError(reason, "unsupported")
+    kinds = {"c": "complex numbers", "V": "records", "U": "text", "S": "text", "M": "dates", "m": "durations"}
+    reason = f"holds {kinds.get(dtype.kind, 'no numbers')}: expected integers, floats or bool"
+    return DecodeError(reason, "unsupported")
+
+
+def _frames_index(shape: tuple[int, ...], warn: Warn) -> Any:
+    """What to index the array with to get (T, H, W) or (T, H, W, C)."""
+    match shape:
+        case (height, width):
+            index: Any = None
+        case (_, height, width) if width not in _CHANNELS:
+            index = ...
+            if shape[0] == height != width:
+                warn(f"its shape {shape} is read as (T,H,W); was it saved as (H,W,T)?")
+        case (_, height, width, channels) if channels in _CHANNELS and height != 1:
+            index = (..., 0) if channels == 1 else ...
+        case (_, 1, height, width) if width not in _CHANNELS:
+            index = (slice(None), 0)
+        case _:
+            raise DecodeError(f"has axes {shape}: {_AXES}", "wrong-axes")
+    refuse_giants(width, height)
+    return index
+
+
+def _auto_range(dtype: np.dtype[Any], read: ReadPixels) -> tuple[float, float] | None:
+    if dtype == np.uint8:
+        return (0.0, 255.0)
+    is_unit = dtype == np.bool or (dtype.kind == "f" and lie_in_unit_range(read))
+    return (0.0, 1.0) if is_unit else None
+
+
+def _map(file: Any, header: _Header) -> Pixels:
+    return np.memmap(file, header.dtype, "r", header.offset, header.shape, header.order)

@@ -1,0 +1,216 @@
+"""PNG, JPEG and TIFF pictures through Pillow: a numbered sequence of files, or the pages of one TIFF file.
+
+Rotation by EXIF is applied, as that of videos is. Colour and palettes become luma, alpha is ignored. Pictures
+state no times.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vidlat.errors import DecodeError
+from vidlat.types import Frame, Video
+from vidlat.video.container import Warn
+from vidlat.video.pixels import (
+    Pixels,
+    finite_pixels,
+    lie_in_unit_range,
+    one_kind_of_error,
+    refuse_giants,
+    to_luma,
+    to_pixel_type,
+)
+
+_FORMATS = ("PNG", "JPEG", "TIFF")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag and a value of it
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file that starts with these bytes (8 are enough) is a PNG, JPEG or TIFF picture."""
+    return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *_TIFF))
+
+
+def is_tiff_video(path: Path) -> bool:
+    """Whether a file is a TIFF of more than one page, which is a video by itself.
+
+    False where it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(4) not in _TIFF:
+                return False
+        with _opened(path) as image:
+            return _has_more_pages(image)
+    except (DecodeError, OSError):
+        return False
+
+
+def image_sequences(files: Sequence[Path]) -> list[list[Path]]:
+    """Groups of pictures that are the frames of a video each, in order; single pictures are in none.
+
+    The names of a group lie in one folder and differ in one number: where several differ among all files,
+    the last of them counts frames, so that `p1_f01.png` and `p2_f01.png` are in two videos. A TIFF of
+    several pages is in no group.
+    """
+    alike = defaultdict(list)
+    for path in files:
+        words = _words(path.name)
+        alike[path.parent, tuple(words[::2])].append((words[1::2], path))
+    groups = defaultdict(list)
+    for key, members in alike.items():
+        columns = list(zip(*(numbers for numbers, _ in members), strict=True))
+        counting = max((place for place, column in enumerate(columns) if len(set(column)) > 1), default=None)
+        if counting is None:
+            continue
+        for numbers, path in members:
+            groups[key, tuple(numbers[:counting]), tuple(numbers[counting + 1 :])].append(path)
+    kept = ([path for path in _in_order(group) if not is_tiff_video(path)] for group in groups.values())
+    return [group for group in kept if len(group) > 1]
+
+
+def open_images(files: Sequence[Path], warn: Warn) -> Video:
+    """Open pictures of one size and number type as a video: `frame2` comes before `frame10`.
+
+    Eight bits have the range of their type, floats that all lie in [0, 1] that one; 16 bits state none.
+    Raises DecodeError, which names the file.
+    """
+    in_order = _in_order(files)
+
+    def read() -> Iterator[tuple[str, Pixels]]:
+        for path in in_order:
+            with _opened(path) as image:
+                if _has_more_pages(image):
+                    reason = f"{path.name!r} has several pages: a sequence has one picture a file"
+                    raise DecodeError(reason, "several-pages")
+                yield repr(path.name), _to_gray(image, path)
+
+    return _to_video(in_order[0], read, len(in_order), warn)
+
+
+def open_tiff(path: Path, warn: Warn) -> Video:
+    """Open a TIFF file as a video, its pages the frames; see `open_images`. Raises DecodeError."""
+
+    def read() -> Iterator[tuple[str, Pixels]]:
+        with _opened(path) as image:
+            for page in count():
+                if not _turn_to(image, page, path):
+                    return
+                yield f"page {page + 1}", _to_gray(image, path)
+
+    return _to_video(path, read, None, warn)
+
+
+def _to_video(
+    first: Path, read: Callable[[], Iterator[tuple[str, Pixels]]], num_frames: int | None, warn: Warn
+) -> Video:
+    """`read` gives every frame with the name that errors call it by."""
+    with _opened(first) as image:
+        is_deep = _is_deep(image)
+        is_inverted = is_deep and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        # Pillow keeps the upper 8 bits alone, which shows in the mode of the raw data only.
+        if not is_deep and image.tile and ";16" in str(image.tile[0]):
+            warn("colour of 16 bits is read with 8")
+
+    def same_kind() -> Iterator[Pixels]:
+        return _refuse_changes(read())
+
+    def frames() -> Iterator[Frame]:
+        for pixels in finite_pixels(same_kind, warn):
+            yield Frame(pixels=pixels, pts_seconds=None)
+
+    if is_deep:
+        auto_range = (0.0, 1.0) if image.mode == "F" and lie_in_unit_range(same_kind) else None
+    else:
+        auto_range = (0.0, 255.0)
+    return Video(frames=frames, auto_range=auto_range, is_inverted=is_inverted, num_frames=num_frames)
+
+
+def _refuse_changes(pictures: Iterator[tuple[str, Pixels]]) -> Iterator[Pixels]:
+    first: Pixels | None = None
+    for name, pixels in pictures:
+        first = pixels if first is None else first
+        if pixels.shape != first.shape:
+            sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in (pixels, first)]
+            reason = f"{name} has {sizes[0]} pixels, those before {sizes[1]}: expected one size"
+            raise DecodeError(reason, "size-change")
+        if pixels.dtype != first.dtype:
+            reason = f"{name} holds {pixels.dtype}, those before {first.dtype}: expected one number type"
+            raise DecodeError(reason, "type-change")
+        yield pixels
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A picture of which only the header is read, that of its first page; giants are refused."""
+    with ExitStack() as stack:
+        with _decoding(path):
+            image = Image.open(stack.enter_context(path.open("rb")), formats=_FORMATS)
+            refuse_giants(*image.size)
+        yield image
+
+
+def _turn_to(image: Image.Image, page: int, path: Path) -> bool:
+    with _decoding(path):
+        try:
+            image.seek(page)
+        except EOFError:  # the end, by Pillow's convention
+            return False
+        refuse_giants(*image.size)
+        return True
+
+
+def _to_gray(image: Image.Image, path: Path) -> Pixels:
+    with _decoding(path):
+        upright = ImageOps.exif_transpose(image)
+        if _is_deep(upright):
+            return to_pixel_type(np.asarray(upright))
+        if upright.mode in ("1", "L", "LA"):
+            return np.array(upright.convert("L"))
+        return to_luma(np.asarray(upright.convert("RGB")))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the picture is gray of more than 8 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+def _has_more_pages(image: Image.Image) -> bool:
+    # A JPEG may carry a preview or a depth map, which is no page.
+    return image.format in ("PNG", "TIFF") and bool(getattr(image, "is_animated", False))
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Every error names the file, without its folders."""
+    try:
+        with one_kind_of_error("cannot be decoded"), warnings.catch_warnings():
+            # Pillow warns of what it copes with, and of sizes that are refused here.
+            warnings.simplefilter("ignore")
+            yield
+    except DecodeError as error:
+        reason, kind = str(error), error.kind
+        if isinstance(error.__cause__, UnidentifiedImageError):  # whose text is the whole path
+            reason, kind = "is no PNG, JPEG or TIFF picture", "not-image"
+        elif isinstance(error.__cause__, Image.DecompressionBombError):
+            kind = "too-large"
+        raise DecodeError(f"{path.name!r}: {reason}", kind) from error
+
+
+def _in_order(files: Iterable[Path]) -> list[Path]:
+    return sorted(files, key=lambda path: (_words(path.name), path))
+
+
+def _words(name: str) -> list[str | int]:
+    """Text and numbers in turn, text first."""
+    return [int(word) if index % 2 else word for index, word in enumerate(re.split("([0-9]+)", name))]

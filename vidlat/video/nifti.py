@@ -1,0 +1,269 @@
+"""NIfTI-1 and NIfTI-2 in one file, plain or gzipped: headers by nibabel, voxels plane by plane.
+
+A frame is a plane of the file's first two axes, never a reformatted one. It is turned as radiologists look at
+it, by the closest of the patient's axes: front or head on top, the patient's right (in a sagittal plane the
+front) on the left. Slices run from feet to head, from back to front, from left to right.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.orientations import aff2axcodes
+from nibabel.spatialimages import HeaderDataError
+
+from vidlat.errors import DecodeError
+from vidlat.types import Frame, Video
+from vidlat.video.container import Warn
+from vidlat.video.inflate import check_end, inflated, refuse_bombs
+from vidlat.video.pixels import (
+    Pixels,
+    finite_pixels,
+    one_kind_of_error,
+    refuse_giants,
+    to_luma,
+    to_pixel_type,
+)
+
+_HEADER_BYTES = 540  # of NIfTI-2, the longer one
+_SINGLE, _PAIR = (b"n+1\0", b"n+2\0\r\n\x1a\n"), (b"ni1\0", b"ni2\0\r\n\x1a\n")
+_SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+_WHAT = "cannot be decoded as NIfTI"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Volume:
+    """What counts of a header.
+
+    sides: voxels along x, y, z and t. channels: 0, or the bytes of a colour. scaling: slope and intercept.
+    directions: where x, y and z lead, as in "RAS". spacing: of x and y. step_seconds: between two times.
+    """
+
+    path: Path
+    is_gzip: bool
+    sides: tuple[int, int, int, int]
+    dtype: np.dtype[Any]
+    channels: int
+    offset: int
+    scaling: tuple[float, float] | None
+    directions: str
+    spacing: tuple[float, float]
+    step_seconds: float | None
+
+    @property
+    def plane_bytes(self) -> int:
+        return self.sides[0] * self.sides[1] * max(1, self.channels) * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.plane_bytes * self.sides[2] * self.sides[3]
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether x, not y, is the vertical: the one nearer to head and feet, else to front and back."""
+        return _uprightness(self.directions[0]) > _uprightness(self.directions[1])
+
+
+def is_nifti(head: bytes) -> bool:
+    """Whether a file that starts with these bytes (1,024 are enough) is NIfTI, gzipped or not."""
+    if head[:2] == b"\x1f\x8b":
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, _HEADER_BYTES)
+        except zlib.error:
+            return False
+    return head[344:348] in (_SINGLE[0], _PAIR[0]) or head[4:12] in (_SINGLE[1], _PAIR[1])
+
+
+def nifti_videos(path: Path) -> list[str]:
+    """The names of the videos in a file of several slices at several times, one a slice; else none.
+
+    `z0` is the first slice as stored. Raises DecodeError, OSError.
+    """
+    return _parts(_read_volume(path, warn=lambda _: None))
+
+
+def open_nifti(path: Path, warn: Warn, part: str | None = None) -> Video:
+    """Open a NIfTI file: its times are the frames, or where it has but one time, its slices.
+
+    part: the video to open, where `nifti_videos` names some. A slope makes float32 of all values, and RGB
+    becomes luma. Unscaled uint8 has the range of its type. Times come from the fourth spacing where its unit
+    is one of time; slices have none. Raises DecodeError, OSError.
+    """
+    volume = _read_volume(path, warn)
+    indices = _plane_indices(volume, part)
+    step_seconds = volume.step_seconds if volume.sides[3] > 1 else None
+    aspect = _sample_aspect_ratio(volume)
+
+    def frames() -> Iterator[Frame]:
+        with one_kind_of_error(_WHAT):
+            for index, pixels in enumerate(finite_pixels(lambda: _read_planes(volume, indices, warn), warn)):
+                seconds = None if step_seconds is None else index * step_seconds
+                yield Frame(pixels=pixels, pts_seconds=seconds, sample_aspect_ratio=aspect)
+
+    is_8_bit = volume.dtype == np.uint8 and volume.scaling is None
+    return Video(frames=frames, auto_range=(0.0, 255.0) if is_8_bit else None, num_frames=len(indices))
+
+
+def _read_volume(path: Path, warn: Warn) -> _Volume:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    with one_kind_of_error(_WHAT), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numbers that make no sense: they are tested below
+        with gzip.open(path) if is_gzip else path.open("rb") as file:
+            header = _parse(file.read(_HEADER_BYTES))
+        dtype, channels = _number_type(header)
+        slope, intercept = header.get_slope_inter()
+        is_scaled = not channels and slope is not None and (slope, intercept) != (1, 0)
+        zooms = [float(zoom) for zoom in header["pixdim"][1:5]]
+        seconds = zooms[3] * _SECONDS.get(header.get_xyzt_units()[1], math.nan)
+        volume = _Volume(
+            path=path,
+            is_gzip=is_gzip,
+            sides=_sides(header),
+            dtype=dtype,
+            channels=channels,
+            offset=int(header.get_data_offset()),
+            scaling=(float(slope), float(intercept)) if is_scaled else None,
+            directions=_directions(header, warn),
+            spacing=(zooms[0], zooms[1]),
+            step_seconds=seconds if math.isfinite(seconds) and seconds > 0 else None,
+        )
+    _check_size(volume)
+    return volume
+
+
+def _parse(head: bytes) -> Nifti1Header:
+    kind = Nifti1Header if head[344:348] in (_SINGLE[0], _PAIR[0]) else Nifti2Header
+    if head[344:348] == _PAIR[0] or head[4:12] == _PAIR[1]:
+        # The voxels lie in a second file, whose changes nobody would notice.
+        raise DecodeError("is the header of a pair of files: save both as one .nii", "unsupported")
+    return kind(head[: kind.template_dtype.itemsize], check=False)
+
+
+def _number_type(header: Nifti1Header) -> tuple[np.dtype[Any], int]:
+    """Of a voxel, or of a channel and how many of them; in the byte order of the file."""
+    dtype = header.get_data_dtype()
+    if dtype.names is not None and set(dtype.names) <= set("RGBA"):
+        return np.dtype(np.uint8), len(dtype.names)
+    if dtype.kind not in "iuf":
+        kind = "complex numbers" if dtype.kind == "c" else "voxels of no number"
+        raise DecodeError(f"holds {kind}, which are no gray levels: save their magnitude", "unsupported")
+    return dtype, 0
+
+
+def _sides(header: Nifti1Header) -> tuple[int, int, int, int]:
+    shape = [int(side) for side in header.get_data_shape()]
+    sides = [*shape, 1, 1, 1, 1]
+    if len(shape) < 2 or min(sides) < 1 or max(sides[4:]) > 1:
+        found = "x".join(map(str, shape)) or "no"
+        raise DecodeError(f"has axes of {found} voxels; expected x, y, slices, times", "wrong-axes")
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+def _directions(header: Nifti1Header, warn: Warn) -> str:
+    is_stated = header["sform_code"] > 0 or header["qform_code"] > 0
+    try:
+        codes = aff2axcodes(header.get_best_affine()) if is_stated else ()
+    except (ArithmeticError, ValueError, HeaderDataError):  # numbers that are no rotation
+        codes = ()
+    directions = "".join(code for code in codes if code)
+    if len(directions) < 3:
+        warn("states no orientation: taken as stored from right to left, back to front, feet to head")
+        return "LAS"
+    return directions
+
+
+def _check_size(volume: _Volume) -> None:
+    refuse_giants(volume.sides[0], volume.sides[1])
+    if volume.offset < 0:
+        raise DecodeError(f"states that its voxels start at byte {volume.offset}", "unreadable")
+    if volume.is_gzip:
+        refuse_bombs(volume.end)
+        return
+    num_bytes = volume.path.stat().st_size
+    if num_bytes < volume.end:
+        raise DecodeError(f"breaks off: {num_bytes} of {volume.end} bytes", "truncated")
+
+
+def _parts(volume: _Volume) -> list[str]:
+    num_slices, num_times = volume.sides[2:]
+    if num_slices == 1 or num_times == 1:
+        return []
+    width = len(str(num_slices - 1))
+    return [f"z{index:0{width}}" for index in range(num_slices)]
+
+
+def _plane_indices(volume: _Volume, part: str | None) -> range:
+    """The places of the frames among the planes of the file."""
+    num_slices, num_times = volume.sides[2:]
+    parts = _parts(volume)
+    if part is not None:
+        if part not in parts:
+            there = f"{parts[0]} to {parts[-1]}" if parts else "a single video"
+            raise DecodeError(f"holds no video {part!r}: got {there}", "no-part")
+        return range(parts.index(part), num_slices * num_times, num_slices)
+    if parts:
+        reason = f"has {num_slices} slices at {num_times} times, which is a video a slice"
+        raise DecodeError(f"{reason}: name one, {parts[0]} to {parts[-1]}", "ambiguous-axes")
+    indices = range(num_slices * num_times)
+    return indices[::-1] if num_slices > 1 and volume.directions[2] in "LPI" else indices
+
+
+def _read_planes(volume: _Volume, indices: range, warn: Warn) -> Iterator[Pixels]:
+    with ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(volume.path.open("rb"))
+        is_stream = volume.is_gzip
+        if is_stream:
+            file = cast(IO[bytes], stack.enter_context(gzip.open(file)))
+        if is_stream and indices.step < 0:
+            # To go back in a stream is to inflate it again from its start.
+            file, is_stream = stack.enter_context(inflated(file, volume.end, warn)), False
+        for num_read, index in enumerate(indices):
+            file.seek(volume.offset + index * volume.plane_bytes)
+            data = file.read(volume.plane_bytes)
+            if len(data) < volume.plane_bytes:
+                raise DecodeError(f"breaks off after {num_read} of {len(indices)} frames", "truncated")
+            yield _to_pixels(data, volume)
+        if is_stream:
+            file.seek(volume.end)
+            check_end(file, warn)
+
+
+def _to_pixels(data: bytes, volume: _Volume) -> Pixels:
+    num_columns, num_rows = volume.sides[:2]
+    values: npt.NDArray[Any] = np.frombuffer(data, volume.dtype)
+    if volume.channels:
+        plane = to_luma(values.reshape(num_rows, num_columns, volume.channels))
+    else:
+        plane = values.reshape(num_rows, num_columns)
+    if volume.scaling is not None:
+        slope, intercept = volume.scaling
+        with np.errstate(over="ignore", invalid="ignore"):
+            plane = plane.astype(np.float64) * slope + intercept
+    # A picture runs to the patient's left, back and feet: an axis that leads the other way is turned round.
+    x_step, y_step = (-1 if direction in "RAS" else 1 for direction in volume.directions[:2])
+    plane = plane[::y_step, ::x_step]
+    return to_pixel_type(plane.T if volume.is_transposed else plane)
+
+
+def _uprightness(direction: str) -> int:
+    return next(rank for rank, pair in enumerate(("LR", "PA", "IS")) if direction in pair)
+
+
+def _sample_aspect_ratio(volume: _Volume) -> float:
+    width, height = volume.spacing[::-1] if volume.is_transposed else volume.spacing
+    ratio = width / height if height > 0 and width > 0 else math.nan
+    # Beyond this it is no spacing.
+    return ratio if 0.01 < ratio < 100 else 1.0

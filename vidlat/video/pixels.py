@@ -1,0 +1,111 @@
+"""Numbers as files hold them to the pixels of frames: gray, finite, of one of four types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidlat.errors import DecodeError
+from vidlat.video.container import MAX_FRAME_PIXELS, Warn
+
+Pixels = npt.NDArray[Any]
+ReadPixels = Callable[[], Iterator[Pixels]]
+"""Starts a pass over the frames of a file, each (H, W) uint8, uint16, int16 or float32."""
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+@contextmanager
+def one_kind_of_error(what: str) -> Iterator[None]:
+    """Turn whatever a library raises over the bytes of a file into a DecodeError that starts with `what`."""
+    try:
+        yield
+    except DecodeError:
+        raise
+    except EOFError as error:
+        raise DecodeError(f"{what}: it breaks off", "truncated") from error
+    # Libraries let through whatever the bytes provoke, from KeyError to struct.error.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise DecodeError(f"{what}: {reason}", "unreadable") from error
+
+
+def refuse_giants(width: int, height: int) -> None:
+    """Raise DecodeError for a frame of more than MAX_FRAME_PIXELS, before its pixels are touched."""
+    if width * height > MAX_FRAME_PIXELS:
+        size = f"{width}x{height}"
+        reason = f"frames of {size} pixels; at most {MAX_FRAME_PIXELS:,} pixels are decoded"
+        raise DecodeError(reason, "too-large")
+
+
+def to_luma(colour: Pixels) -> Pixels:
+    """(H, W) BT.601 luma of (H, W, 3 or 4); alpha is ignored, as FFmpeg does.
+
+    uint8 and uint16 are rounded and keep their type, all else becomes float32.
+    """
+    values = to_pixel_type(colour[..., :3])
+    with np.errstate(invalid="ignore"):
+        luma: Pixels = values @ _LUMA
+    is_rounded = values.dtype in (np.uint8, np.uint16) and colour.dtype != np.bool
+    return np.rint(luma).astype(values.dtype) if is_rounded else luma
+
+
+def to_pixel_type(values: Pixels) -> Pixels:
+    """A copy of the numbers as native uint8, uint16 or int16 where one holds them all, else as float32.
+
+    Whole numbers beyond 2^24 are rounded; a number beyond float32 becomes infinite.
+    """
+    for number in (np.uint8, np.uint16, np.int16):
+        if np.can_cast(values.dtype, number):
+            return np.array(values, number, order="C")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(values, np.float32, order="C")
+
+
+def finite_pixels(read: ReadPixels, warn: Warn) -> Iterator[Pixels]:
+    """Yield the frames with every NaN replaced by the lowest number of all frames.
+
+    It is found in a pass of its own. NaN marks what a mask left out, and viewers show it black. Infinity is
+    an error of computation that would ruin every range: it raises DecodeError, as does nothing but NaN.
+    """
+    lowest: np.float32 | None = None
+    num_values = 0
+    for index, pixels in enumerate(read()):
+        if pixels.dtype != np.float32 or np.isfinite(pixels).all():
+            yield pixels
+            continue
+        _refuse_infinity(pixels, index)
+        lowest = _lowest(read) if lowest is None else lowest
+        num_values += int(np.isnan(pixels).sum())
+        yield np.where(np.isnan(pixels), lowest, pixels)
+    if lowest is not None:
+        warn(f"{num_values} values are NaN: they count as the lowest value, {lowest:g}")
+
+
+def lie_in_unit_range(read: ReadPixels) -> bool:
+    """Whether all numbers but NaN lie in [0, 1]; reads no further than the first frame where not."""
+    # A comparison with NaN alone is false: turned round, it lets NaN pass.
+    return not any(
+        np.fmin.reduce(pixels, axis=None) < 0 or np.fmax.reduce(pixels, axis=None) > 1 for pixels in read()
+    )
+
+
+def _refuse_infinity(pixels: Pixels, index: int) -> None:
+    num_infinite = np.isinf(pixels).sum()
+    if num_infinite:
+        reason = f"{num_infinite} values of frame {index} are infinite, or too large for 32 bits"
+        raise DecodeError(reason, "not-finite")
+
+
+def _lowest(read: ReadPixels) -> np.float32:
+    lowest = np.float32(np.inf)
+    for index, pixels in enumerate(read()):
+        _refuse_infinity(pixels, index)
+        lowest = np.fmin(lowest, np.fmin.reduce(pixels, axis=None))
+    if np.isinf(lowest):
+        raise DecodeError("holds nothing but NaN", "not-finite")
+    return lowest
