@@ -81,7 +81,7 @@ def test_without_yes_it_is_only_shown(cache, videos):
     assert files_of(cache) == before
     rows = [" ".join(line.replace("│", " ").split()) for line in out.splitlines()]
     assert {"a.mp4 vanished", "d [left].mp4 asked", "videos dropped 2 -"} <= set(rows)
-    assert {"shards without a video deleted 1 -", "leftovers of kills deleted 1 -"} <= set(rows)
+    assert {"shards without a video deleted 1 -", "leftovers of kills and repairs deleted 1 -"} <= set(rows)
     assert any(row.startswith("videos moved 1 ") for row in rows)
     assert rows[-1] == "nothing was changed; --yes does it"
 

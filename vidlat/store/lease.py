@@ -143,8 +143,10 @@ def hold_lease(path: Path, purpose: str) -> Iterator[Lease]:
         with _beating(lease):
             yield lease
     finally:
-        lease.release()  # also where Ctrl-C came while it was being taken
-        _tokens_held.discard(lease.token)
+        try:
+            lease.release()  # also where Ctrl-C came while it was being taken
+        finally:
+            _tokens_held.discard(lease.token)
 
 
 def _take(lease: Lease, purpose: str) -> LeaseHolder | None:
