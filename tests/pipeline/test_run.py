@@ -14,7 +14,7 @@ import pytest
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin
 
 from vidlat.errors import InputError, ScratchError, StoreError, WeightsError
-from vidlat.pipeline import run
+from vidlat.pipeline import cluster, run
 from vidlat.pipeline.attempts import MAX_ATTEMPTS
 from vidlat.pipeline.cluster import choose_num_workers, connect, device_of_worker
 from vidlat.pipeline.run import _Encode, run_encode
@@ -555,4 +555,14 @@ def test_scheduler_without_workers_is_refused(monkeypatch):
         pytest.raises(InputError, match="it has no workers"),
         connect(empty.scheduler_address, 1),
     ):
+        pass
+
+
+def test_worker_that_dies_as_it_starts_ends_in_one_clear_line(monkeypatch):
+    def fails(*arguments, **settings):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr(cluster, "LocalCluster", fails)
+    message = r"2 processes that encode could not be started \(Nanny failed"
+    with pytest.raises(InputError, match=message), connect(None, 2):
         pass

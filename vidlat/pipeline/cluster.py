@@ -30,6 +30,8 @@ _LOCAL_SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    # It keeps what it sees for an hour: a worker's memory would grow all the while.
+    "distributed.worker.profile.enabled": False,
 }
 
 
@@ -58,7 +60,7 @@ def scratch_folder() -> Path:
 def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
     """A client of the Dask scheduler at an address, or of a local cluster that lives as long as the block.
 
-    Raises InputError where no scheduler answers at the address.
+    Raises InputError where no scheduler answers at the address, or no cluster can be started.
     """
     if scheduler:
         if not re.fullmatch(r"\w+://.+:\d+", scheduler):
@@ -76,17 +78,26 @@ def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
                 raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
             yield client
         return
-    with dask.config.set(_LOCAL_SETTINGS), _without_interrupts():
-        cluster = LocalCluster(
-            n_workers=num_workers,
-            memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: another cluster may hold Dask's own
-            silence_logs=logging.CRITICAL,
-        )
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with _start_cluster(num_workers) as cluster, Client(cluster, set_as_default=False) as client:
         yield client
+
+
+def _start_cluster(num_workers: int) -> LocalCluster:
+    try:
+        with dask.config.set(_LOCAL_SETTINGS), _without_interrupts():
+            return LocalCluster(
+                n_workers=num_workers,
+                memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # any free port: another cluster may hold Dask's own
+                silence_logs=logging.CRITICAL,
+            )
+    except (RuntimeError, TimeoutError) as error:
+        raise InputError(
+            f"the {num_workers} processes that encode could not be started ({error}); is there memory for "
+            "them? Run the same command again, or with fewer --workers"
+        ) from error
 
 
 def device_of_worker(device: str, worker_name: object, num_gpus: int) -> str:

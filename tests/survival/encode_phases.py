@@ -1,0 +1,126 @@
+"""The moments of an encode, as far as they can be told from outside: by its files and its processes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from encode_process import POLL_SECONDS, EncodeProcess
+
+Look = Callable[[EncodeProcess], object]
+"""Gives what is seen now; a phase has come when it is another than before."""
+
+
+def identity(name: str) -> Look:
+    """Of a file of the cache that is replaced, made or removed."""
+
+    def look(encode):
+        try:
+            stat = (encode.cache / name).stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_ctime_ns
+
+    return look
+
+
+def names_in(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def shards(name: str, file: str = "") -> Look:
+    """Folders of shards; with `file`, whether the newest of them holds it."""
+
+    def look(encode):
+        folder = encode.cache / name / "c" / "0"
+        numbers = [int(number) for number in names_in(folder)]
+        if not file:
+            return len(numbers)
+        newest = max(numbers, default=0)
+        return (folder / str(newest) / "0" / file).exists()
+
+    return look
+
+
+def record_files(encode):
+    return len([name for name in names_in(encode.cache / "videos/records") if name.endswith(".parquet")])
+
+
+def merged_files(encode):
+    names = names_in(encode.cache / "videos/records")
+    return sorted(name for name in names if name.endswith(".parquet") and name[:12] != name[13:25])
+
+
+def builds(encode):
+    return sorted(name for name in names_in(encode.cache.parent) if name.endswith(".partial"))
+
+
+def scratch_files(encode):
+    return sorted(str(file) for file in encode.scratch.glob("dask-scratch-space/worker-*/vidlat-*/*"))
+
+
+def num_workers(encode):
+    return len(encode.workers())
+
+
+def has_torch(encode):
+    try:
+        return "libtorch" in Path(f"/proc/{encode.pid}/maps").read_text()
+    except OSError:
+        return False
+
+
+def lease(encode):
+    """Whether this encode holds it; a dead one's may be there before."""
+    try:
+        holder = (encode.cache / "videos/records/lease").read_text()
+    except OSError:
+        return False
+    return f'"pid": {encode.pid},' in holder
+
+
+BEFORE_THE_LEASE: dict[str, Look] = {
+    "torch loading": has_torch,
+    "workers started": num_workers,
+    "cache being built": builds,
+    "lease taken": lease,
+}
+WHILE_HELD: dict[str, Look] = {
+    "scratch": scratch_files,
+    "mean grown": identity("mean/zarr.json"),
+    "std grown": identity("std/zarr.json"),
+    "root grown": identity("zarr.json"),
+    "shard of mean begun": shards("mean"),
+    "shard of std begun": shards("std"),
+    "shard lock": shards("mean", "0.__lock"),
+    "shard of mean there": shards("mean", "0"),
+    "shard of std there": shards("std", "0"),
+    "partial": identity("videos/records/partial"),
+    "record": record_files,
+    "merge": merged_files,
+    "lease given back": lease,
+}
+PHASES = BEFORE_THE_LEASE | WHILE_HELD
+ONCE = {*BEFORE_THE_LEASE, "merge", "lease given back"}
+"""Comes but once in an encode."""
+
+
+def wait_for_phase(encode: EncodeProcess, name: str, times: int = 1) -> bool:
+    """Wait until what the phase looks at has changed so many times; False if the encode ends before."""
+    if name in WHILE_HELD and not _wait_for_changes(encode, lease, 1):
+        return False
+    return _wait_for_changes(encode, PHASES[name], times)
+
+
+def _wait_for_changes(encode: EncodeProcess, look: Look, times: int) -> bool:
+    before = look(encode)
+    while encode.is_running():
+        now = look(encode)
+        times -= now != before
+        if times <= 0:
+            return True
+        before = now
+        time.sleep(POLL_SECONDS)
+    return False
