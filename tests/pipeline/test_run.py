@@ -15,7 +15,7 @@ from distributed import CancelledError, Client, KilledWorker, LocalCluster, Work
 
 from vidlat.errors import InputError, ScratchError, StoreError, WeightsError
 from vidlat.pipeline import cluster, run
-from vidlat.pipeline.attempts import MAX_ATTEMPTS
+from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
 from vidlat.pipeline.cluster import choose_num_workers, connect, device_of_worker
 from vidlat.pipeline.run import _Encode, run_encode
 from vidlat.pipeline.task import encode_batch, replace
@@ -179,11 +179,11 @@ def test_video_that_kills_its_worker_fails_alone_and_every_other_video_is_encode
     cluster = ScriptedCluster(kills=encodes(poison))
     events = encode_on(cluster, prepared, tmp_path / "l.zarr")
     # With others, alone, and alone with one stack a call instead of three.
-    assert cluster.num_workers - 1 == 3 > MAX_ATTEMPTS
+    assert cluster.num_workers - 1 == 3 > MAX_DEATHS_ALONE
     assert videos_in(events, "failures") == sorted(["broken.mp4", poison])
     failures = open_cache(tmp_path / "l.zarr").failures()
     assert failures[poison].kind == "worker-died"
-    assert "died 3 times" in failures[poison].reason
+    assert "died 2 times" in failures[poison].reason
     assert "out of memory?" in failures[poison].reason
     assert {**read_all(tmp_path / "l.zarr"), poison: in_process[poison]} == in_process
 

@@ -9,8 +9,8 @@ from vidlat.pipeline.plan import Batch
 from vidlat.pipeline.task import failure_of
 from vidlat.types import FailureRecord
 
-MAX_ATTEMPTS = 2
-"""A video whose worker dies this often, at last with one stack a call, would take every other along."""
+MAX_DEATHS_ALONE = 2
+"""A video whose worker dies this often while it runs alone, at last with one stack a call, is a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,13 @@ class Suspects:
         """Take the videos of an attempt whose worker died; returns those that get no other."""
         failures = []
         for video in attempt.videos:
-            self._deaths[video.video_id] += 1
+            self._deaths[video.video_id] += attempt.is_alone
             num_deaths = self._deaths[video.video_id]
-            if attempt.is_alone and attempt.most_stacks == 1 and num_deaths >= MAX_ATTEMPTS:
-                reason = f"the process that encoded it died {num_deaths} times, at last with one stack a call"
+            if attempt.most_stacks == 1 and num_deaths >= MAX_DEATHS_ALONE:
+                reason = (
+                    f"the process that encoded it, and nothing else, died {num_deaths} times, at last with "
+                    "one stack a call"
+                )
                 failures.append(failure_of(video, "worker-died", f"{reason} (out of memory?)"))
                 continue
             most_stacks = max(1, attempt.most_stacks // 2) if attempt.is_alone else attempt.most_stacks

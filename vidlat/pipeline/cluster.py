@@ -30,7 +30,7 @@ _LOCAL_SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
-    # It keeps what it sees for an hour: a worker's memory would grow all the while.
+    # It keeps what it sees for an hour, in memory, and nobody looks.
     "distributed.worker.profile.enabled": False,
 }
 
@@ -78,13 +78,20 @@ def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
                 raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
             yield client
         return
-    with _start_cluster(num_workers) as cluster, Client(cluster, set_as_default=False) as client:
+    # For as long as it lives: a process that takes the place of one that died reads them anew.
+    with (
+        dask.config.set(_LOCAL_SETTINGS),
+        _start_cluster(num_workers) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         yield client
 
 
 def _start_cluster(num_workers: int) -> LocalCluster:
+    # A worker that is killed leaves Dask's own tasks with errors that nobody asks for: asyncio prints them.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
-        with dask.config.set(_LOCAL_SETTINGS), _without_interrupts():
+        with _without_interrupts():
             return LocalCluster(
                 n_workers=num_workers,
                 memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container

@@ -32,7 +32,7 @@ BATCHES_IN_FLIGHT_A_WORKER = 2
 PATIENCE_SECONDS = 5.0
 """How long nothing may happen before the driver looks whether a worker it waits for is still there."""
 
-RESULT_SECONDS = 60.0
+RESULT_SECONDS = 20.0
 """How long a finished task's small result may take: a worker that died just then never sends it."""
 
 ALL_WORKERS_LOST_SECONDS = 120.0
