@@ -306,7 +306,9 @@ def test_weights_check_counts_the_tensors(small_vae):
 
 
 def start_encode(folder, out, vae):
-    code = "from vidlat.cli import main; main()"
+    # It hears Ctrl-C as from a terminal, whoever runs the tests.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from vidlat.cli import main; main()"
     flags = f"--size 64 --batch 1 --workers 2 --device cpu --vae {vae}".split()
     return subprocess.Popen(
         [sys.executable, "-c", code, "encode", "--input", str(folder), "--out", str(out), *flags],

@@ -12,10 +12,12 @@ import numpy as np
 
 from vidlat.video.writer import write_video
 
-# The driver dies with whoever started it; its workers then end by themselves.
+# The driver dies with whoever started it; its workers then end by themselves. It hears Ctrl-C as from a
+# terminal: whoever runs the tests in the background of a script would pass on that it is ignored.
 VIDLAT = """
 import ctypes, signal
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from vidlat.cli import main
 main()
 """

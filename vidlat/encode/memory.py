@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
@@ -21,3 +22,9 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     except (OSError, AttributeError, TypeError):
         return  # not the GNU C library
+
+
+def give_back_freed_memory() -> None:
+    """Let the C library return what it keeps: a refused allocation leaves the process at its limit."""
+    with suppress(OSError, AttributeError):  # not the GNU C library
+        ctypes.CDLL(None).malloc_trim(0)

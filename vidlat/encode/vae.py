@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from vidlat.encode.device import resolve_device, resolve_precision
-from vidlat.encode.memory import keep_freed_memory
+from vidlat.encode.memory import give_back_freed_memory, keep_freed_memory
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers, compression_of
 from vidlat.encode.stacking import stack_frames, unstack_frames
 from vidlat.encode.weights_file import hash_weights, load_strictly, read_weights
@@ -140,6 +140,7 @@ class FrozenVAE:
         # Behind the handler, not in it: an error's traceback keeps every activation of the call alive.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        give_back_freed_memory()
         num_stacks, *shape = part.shape
         raise NotEnoughMemoryError(
             f"not enough memory on {self.device} for {num_stacks} stacks of "
