@@ -95,6 +95,11 @@ def records(folder: Path, numbers: np.ndarray, sequence: int) -> pa.Table:
         "versions": [versions] * len(ids),
         "device": ["cpu"] * len(ids),
         "batch": np.full(len(ids), 8, np.int32),
+        "source_selection": [""] * len(ids),
+        "value_range": [[0.0, 255.0]] * len(ids),
+        "box": [[]] * len(ids),
+        "subject": [f"subject{number // 10}" if number % 2 else "" for number in numbers],
+        "labels": [[("EF", f"{number % 80}")] if number % 2 else [] for number in numbers],
         "sequence": np.full(len(ids), sequence, np.int64),
     }
     arrays = [pa.array(columns[field.name], field.type) for field in VIDEO_COLUMNS]
@@ -172,7 +177,9 @@ MEASURES = {
     "sources": "open_cache(cache).sources()",
     # A re-run that finds 1000 new videos; its sources are there before the clock starts.
     "plan": """latents = open_cache(cache)
-plan = plan_encode(sources, latents.sources(), latents.failures(), num_workers=8)
+plan = plan_encode(
+    sources, latents.sources(), latents.failures(), latents.annotations(), num_workers=8
+)
 assert plan.num_videos == 1000, plan.num_videos""",
 }
 

@@ -391,7 +391,7 @@ def test_texts_of_a_table_stand_left_and_numbers_right(capsys, monkeypatch):
 
 @pytest.mark.parametrize("size", [63, 2])
 def test_fit_vae_refuses_a_size_before_a_video_is_read(size, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr("vidlat.video.reader.read_frames", None)
+    monkeypatch.setattr("vidlat.video.reader.open_video", None)
     code, out, err = vidlat("fit-vae", "--input", videos, "--out", tmp_path / "v.safetensors", "--size", size)
     assert (code, out) == (2, "")
     assert f"size: got {size}; expected a multiple of 4" in err
@@ -412,7 +412,7 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(
 ):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    for name in ("vidlat.video.reader.read_frames", "vidlat.encode.vae.FrozenVAE.decode"):
+    for name in ("vidlat.video.reader.open_video", "vidlat.encode.vae.FrozenVAE.decode"):
         monkeypatch.setattr(name, None)
     names = {"VIDEOS": str(videos), "CACHE": str(cache)}
     code, out, err = vidlat(*(names.get(argument, argument) for argument in command))

@@ -23,9 +23,9 @@ def encode(small_vae, client, videos, tmp_path):
     """encode(*flags) into l.zarr: exit code, standard output in one line, standard error."""
     fixed = ("--vae", small_vae, "--size", 16, "--batch", 3, "--device", "cpu", "--out", tmp_path / "l.zarr")
 
-    def encode(*more, on_cluster=True):
+    def encode(*more, on_cluster=True, inputs=videos):
         cluster = ("--scheduler", client.scheduler.address) if on_cluster else ()
-        arguments = ("encode", "--input", videos, *fixed, *cluster, *more)
+        arguments = ("encode", "--input", inputs, *fixed, *cluster, *more)
         answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])
         assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
         return answer.exit_code, " ".join(answer.stdout.split()), answer.stderr
@@ -187,3 +187,96 @@ def test_failures_say_where_their_tracebacks_are(encode, videos, tmp_path):
     code, out, _ = encode()
     assert code == 3
     assert f"`vidlat ls {tmp_path}/l.zarr --failed --traceback`" in out
+
+
+def unfolded(out):
+    """What tables say, wherever they had to break a line."""
+    return re.sub(r"[\s│]", "", out)
+
+
+def write_labels(path, *rows):
+    path.write_text("\n".join(("video_id,subject,EF", *rows)) + "\n")
+    return path
+
+
+def test_labels_are_kept_with_the_videos_and_what_does_not_match_is_told(encode, tmp_path):
+    labels = write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55", "deep/c.mp4,S2,", "lost.mp4,S3,0.4")
+    code, out, _ = encode("--labels", labels)
+    assert code == 0
+    records = open_cache(tmp_path / "l.zarr").records()
+    assert {name: (record.subject, record.labels) for name, record in records.items()} == {
+        "a.mp4": ("S1", {"EF": "0.55"}),
+        "b.mp4": ("", {}),
+        "deep/c.mp4": ("S2", {}),
+    }
+    shown = unfolded(out)
+    assert re.search(r"1rowof\S+l\.csvwithoutavideo.*lost\.mp4", shown)
+    assert re.search(r"1videowithoutarowin\S+l\.csv.*b\.mp4", shown)
+
+
+def test_new_labels_are_recorded_without_encoding_anything(encode, tmp_path, monkeypatch):
+    encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55"))
+    before = open_cache(tmp_path / "l.zarr").records()
+    monkeypatch.setattr("vidlat.pipeline.cluster.connect", None)
+    code, out, _ = encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.6", "b.mp4,S2,0.5"))
+    assert code == 0
+    assert "New labels of 2 videos recorded." in out
+    after = open_cache(tmp_path / "l.zarr").records()
+    assert (after["a.mp4"].labels, after["b.mp4"].subject) == ({"EF": "0.6"}, "S2")
+    assert [record.start for record in after.values()] == [record.start for record in before.values()]
+    assert "New labels" not in encode()[1]  # nobody tells: the cache keeps what it has
+    assert open_cache(tmp_path / "l.zarr").records()["a.mp4"].labels == {"EF": "0.6"}
+
+
+def test_changed_video_keeps_the_labels_that_nobody_tells_again(encode, videos, tmp_path, make_videos):
+    encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55"))
+    make_videos(videos, {"a.mp4": 8})
+    assert encode()[0] == 0
+    record = open_cache(tmp_path / "l.zarr").records()["a.mp4"]
+    assert (record.num_frames, record.subject, record.labels) == (8, "S1", {"EF": "0.55"})
+
+
+def test_manifest_encodes_stretches_with_their_labels(encode, videos, tmp_path):
+    (videos / "m.csv").write_text("path,id,start_seconds,stop_seconds,EF\ndeep/c.mp4,c,0.2,0.4,0.5\n")
+    code, _, _ = encode(inputs=videos / "m.csv")
+    assert code == 0
+    (record,) = open_cache(tmp_path / "l.zarr").records().values()
+    assert (record.video_id, record.num_frames, record.labels) == ("c", 5, {"EF": "0.5"})
+    assert "Nothing to do" in encode(inputs=videos / "m.csv")[1]
+
+
+def test_hashed_ids_are_shown_with_their_path_and_kept_without(encode, videos, tmp_path):
+    (videos / "broken.mp4").write_bytes(b"no video")
+    code, out, _ = encode("--ids", "hash")
+    assert code == 3
+    assert str(videos / "broken.mp4") in unfolded(out)
+    cache = open_cache(tmp_path / "l.zarr")
+    assert all(re.fullmatch("[0-9a-f]{32}", name) for name in [*cache.records(), *cache.failures()])
+    code, _, err = encode()
+    assert code == 1
+    assert "made with --ids hash, you asked path" in err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--crop", "1,2,3", "crop: got '1,2,3'; expected none, auto, or X,Y,W,H"),
+        ("--crop", "0,0,0,5", "crop: got"),
+        ("--intensity", "bright", "intensity: got 'bright'; expected auto"),
+        ("--intensity", "5,5", "intensity: got"),
+        ("--fps", "-1", "fps: got -1.0; expected 0 or more"),
+    ],
+)
+def test_setting_of_the_frames_that_makes_no_sense_is_refused(encode, flag, value, message):
+    code, _, err = encode(flag, value)
+    assert code == 2
+    assert message in err
+
+
+@pytest.mark.parametrize("flags", [("--crop", "0,0,8,8"), ("--fps", "5"), ("--intensity", "0,200")])
+def test_setting_of_the_frames_is_part_of_the_cache(encode, flags):
+    assert encode(*flags)[0] == 0
+    assert "Nothing to do" in encode(*flags)[1]
+    code, _, err = encode()
+    assert code == 1
+    assert f"({flags[0][2:]}: cache has" in err

@@ -6,12 +6,14 @@ from vidlat.config import EncodeConfig, FitVAEConfig, TrainConfig, load_yaml
 from vidlat.errors import ConfigError
 
 FLOATS = [
+    (EncodeConfig, "fps"),
     (EncodeConfig, "time_limit_seconds"),
     (TrainConfig, "learning_rate"),
     (TrainConfig, "weight_decay"),
     (TrainConfig, "clip_norm"),
     (TrainConfig, "ema_decay"),
     (TrainConfig, "validation_fraction"),
+    (FitVAEConfig, "fps"),
     (FitVAEConfig, "learning_rate"),
     (FitVAEConfig, "kl_weight"),
     (FitVAEConfig, "ema_decay"),

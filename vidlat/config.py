@@ -14,15 +14,20 @@ from typing import Any, Literal, Self
 import yaml
 
 from vidlat.errors import ConfigError
+from vidlat.types import Box, Range
 
 Fit = Literal["crop", "letterbox", "stretch"]
+Ids = Literal["path", "hash"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Objective = Literal["flow", "v", "epsilon"]
 
 SEED_STOP = 2**63
 """Seeds end before this: torch's generators take no larger one."""
 
-PREPROCESS_VERSION = 1
+INTENSITIES = ("auto", "uint8", "ct", "percentile", "minmax")
+"""Names of the ranges that gray levels may be taken from; LOW,HIGH is one more way."""
+
+PREPROCESS_VERSION = 2
 """Raised whenever the same file and settings would give other pixels: part of a cache's identity."""
 
 
@@ -97,13 +102,95 @@ def require(name: str, value: float, holds: bool, expected: str) -> None:
         raise ConfigError(f"{name}: got {value}; expected {expected}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncodeConfig(Config):
-    """Settings of `vidlat encode`. Those in `identity` change a number in the cache."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How the frames of a video become what the VAE sees: part of a cache's identity.
 
-    vae: str = setting("maisi", "maisi, nv-generate-ct, nv-generate-mr, tiny, or a weights file")
+    size: height and width, pixels. crop: none, auto, or X,Y,W,H. fps: frames a second, 0 for those of the
+    video. intensity: one of INTENSITIES, or LOW,HIGH. The texts are canonical: equal ones mean the same.
+    """
+
+    size: int
+    fit: Fit
+    crop: str = "none"
+    fps: float = 0.0
+    intensity: str = "auto"
+
+
+def parse_crop(text: str) -> Literal["none", "auto"] | Box:
+    """The meaning of --crop: a word, or a box of pixels; raises ConfigError."""
+    if text == "none":
+        return "none"
+    if text == "auto":
+        return "auto"
+    try:
+        left, top, width, height = map(int, text.split(","))
+    except ValueError:
+        left, top, width, height = -1, -1, 0, 0
+    if min(left, top) < 0 or min(width, height) < 1:
+        raise ConfigError(
+            f"crop: got {text!r}; expected none, auto, or X,Y,W,H in pixels: left, top, width, height"
+        )
+    return left, top, width, height
+
+
+def parse_intensity(text: str) -> str | Range:
+    """The meaning of --intensity: one of INTENSITIES, or what becomes 0 and what 1; raises ConfigError."""
+    if text in INTENSITIES:
+        return text
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"intensity: got {text!r}; expected {', '.join(INTENSITIES)}, or LOW,HIGH")
+    return low, high
+
+
+def _canonical(meaning: str | tuple[float, ...]) -> str:
+    return meaning if isinstance(meaning, str) else ",".join(f"{number:.15g}" for number in meaning)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesConfig(Config):
+    """Settings of every command that prepares frames for a VAE."""
+
     size: int = setting(256, "height and width of the frames the VAE sees, in pixels")
     fit: Fit = setting("crop", "how a frame becomes square: cut, pad with black, or distort")
+    crop: str = setting(
+        "none", "first cut out X,Y,W,H pixels; auto: what moves, without static borders and text"
+    )
+    fps: float = setting(0.0, "resample to so many frames a second, by the frames' times; 0: as they are")
+    intensity: str = setting(
+        "auto",
+        "values that become black and white: auto (what the file states, else percentile), uint8 (0 to 255), "
+        "ct (-1000 to 1000), percentile (lowest to 99.5th), minmax, or LOW,HIGH",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("size", self.size, self.size >= 1, "at least 1")
+        require("fps", self.fps, self.fps >= 0, "0 or more")
+        parse_crop(self.crop)
+        parse_intensity(self.intensity)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Size, fit, crop, rate and intensity as one value."""
+        return Preprocessing(
+            size=self.size,
+            fit=self.fit,
+            crop=_canonical(parse_crop(self.crop)),
+            fps=float(self.fps),
+            intensity=_canonical(parse_intensity(self.intensity)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(FramesConfig):
+    """Settings of `vidlat encode`."""
+
+    vae: str = setting("maisi", "maisi, nv-generate-ct, nv-generate-mr, tiny, or a weights file")
     stack: int = setting(4, "frames of one VAE call")
     in_channels: int | None = setting(None, "refuse a VAE that takes another number of channels")
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
@@ -113,10 +200,12 @@ class EncodeConfig(Config):
     time_limit_seconds: float = setting(0.0, "longest that one video may take to encode; 0: no limit")
     workers: int = setting(0, "processes that encode; 0 chooses for this machine")
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
+    ids: Ids = setting(
+        "path", "name videos by their path, or by a hash of it: then no path or file name is kept"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("size", self.size, self.size >= 1, "at least 1")
         require("stack", self.stack, self.stack >= 1, "at least 1")
         require("batch", self.batch, self.batch >= 1, "at least 1")
         require("workers", self.workers, self.workers >= 0, "0 or more")
@@ -161,12 +250,11 @@ class TrainConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitVAEConfig(Config):
+class FitVAEConfig(FramesConfig):
     """Settings of `vidlat fit-vae`."""
 
-    init: str | None = setting(None, "weights to fine-tune, as for --vae; else a small network from scratch")
     size: int = setting(128, "height and width of the training frames, in pixels")
-    fit: Fit = setting("crop", "how a frame becomes square: cut, pad with black, or distort")
+    init: str | None = setting(None, "weights to fine-tune, as for --vae; else a small network from scratch")
     stack: int = setting(4, "frames of one VAE call")
     steps: int = setting(2000, "training steps")
     batch: int = setting(4, "stacks of one step")
@@ -181,7 +269,7 @@ class FitVAEConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("size", "stack", "steps", "batch", "max_stacks", "save_every"):
+        for name in ("stack", "steps", "batch", "max_stacks", "save_every"):
             require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         require("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         require("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to 1, 1 excluded")

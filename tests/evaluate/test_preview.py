@@ -14,8 +14,8 @@ from vidlat.evaluate.contact_sheet import Row, contact_sheet
 from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline.decode import decode_video, load_vae_of
 from vidlat.store.reader import open_cache
-from vidlat.video.preprocess import preprocess_frame
-from vidlat.video.reader import read_frames
+from vidlat.types import WHOLE
+from vidlat.video.reader import read_prepared
 
 LENGTHS = {f"{number:02d}.mp4": length for number, length in enumerate([9, 1, 30, 4, 11, 6, 2, 50, 3, 8])}
 
@@ -67,7 +67,8 @@ def test_frames_are_those_of_the_source_and_of_the_whole_video_decoded(made, vae
     write_preview(cache, vae, tmp_path / "p.png", 10)
     assert [row.label for row in rows] == sorted(LENGTHS)
     for row in rows:
-        source = np.stack([preprocess_frame(frame, 16, "crop") for frame in read_frames(folder / row.label)])
+        prepared = read_prepared(folder / row.label, WHOLE, cache.schema.settings.preprocessing)
+        source = np.stack([frame.pixels for frame in prepared])
         decoded = np.stack(list(decode_video(cache, vae, row.label)))
         numbers = list(row.numbers)
         assert (numbers[0], numbers[-1]) == (0, LENGTHS[row.label] - 1)
@@ -80,24 +81,17 @@ def test_frames_are_those_of_the_source_and_of_the_whole_video_decoded(made, vae
 
 
 def test_long_video_is_decoded_a_stack_at_a_time_and_only_what_is_shown(made, vae, tmp_path, monkeypatch):
-    prepared, decoded = [], []
-    real_prepare, real_decode = preview.preprocess_frame, preview.decode_latents
-
-    def prepare(frame, *arguments):
-        prepared.append(frame)
-        return real_prepare(frame, *arguments)
+    decoded, real_decode = [], preview.decode_latents
 
     def decode(vae, latents, num_frames):
         decoded.append(num_frames)
         return real_decode(vae, latents, num_frames)
 
-    monkeypatch.setattr(preview, "preprocess_frame", prepare)
     monkeypatch.setattr(preview, "decode_latents", decode)
     cache = open_cache(made[1])
     monkeypatch.setattr(cache, "records", lambda: {"07.mp4": open_cache(made[1]).records()["07.mp4"]})
     write_preview(cache, vae, tmp_path / "p.png")
     assert decoded == [vae.stack] * 8
-    assert len(prepared) == 8
 
 
 def test_same_cache_gives_the_same_picture(made, vae, tmp_path):
@@ -152,12 +146,12 @@ def test_source_that_is_not_what_was_encoded_leaves_its_strip_out(own, vae, tmp_
 def test_source_that_no_longer_decodes_leaves_its_strip_out(own, vae, tmp_path, monkeypatch, num_frames):
     from vidlat.errors import DecodeError
 
-    def fails(path):
+    def fails(*source):
         if num_frames is None:
             raise DecodeError("cannot be decoded")
-        yield from list(read_frames(path))[:num_frames]
+        yield from list(read_prepared(*source))[:num_frames]
 
-    monkeypatch.setattr(preview, "read_frames", fails)
+    monkeypatch.setattr(preview, "read_prepared", fails)
     shown = write_preview(open_cache(own[1]), vae, tmp_path / "p.png")
     assert list(shown.without_source) == ["a.mp4", "b.mp4", "c.mp4"]
 

@@ -8,8 +8,8 @@ import torch
 from vidlat.config import EncodeConfig
 from vidlat.pipeline.prepare import prepare_encode
 from vidlat.store.reader import open_cache
-from vidlat.video.preprocess import preprocess_frame
-from vidlat.video.reader import read_frames
+from vidlat.types import WHOLE
+from vidlat.video.reader import read_prepared
 
 SIZE = 16
 
@@ -48,7 +48,7 @@ def expected_latents():
 
     def expected(path, job):
         torch.set_num_threads(job.num_threads)
-        frames = [preprocess_frame(frame, job.size, job.fit) for frame in read_frames(path)]
+        frames = [frame.pixels for frame in read_prepared(path, WHOLE, job.preprocessing)]
         mean, std = job.load_vae().encode(torch.from_numpy(np.stack(frames))[None, None])
         return mean[0].numpy().astype(np.float16), std[0].numpy().astype(np.float16)
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from opened import frames_of
 
 from vidlat.errors import InputError, WeightsError
 from vidlat.pipeline.decode import decode_cache, decode_latents, decode_video, load_vae_of, to_gray_levels
@@ -13,7 +14,6 @@ from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer
-from vidlat.video.reader import read_frames
 
 LENGTHS = {"a.mp4": 5, "deep/b.mp4": 16}
 
@@ -57,7 +57,7 @@ def test_every_cached_video_is_written_with_its_own_length_and_rate(cache, tmp_p
     written = dict(decode_cache(cache, vae, tmp_path / "out"))
     assert written == {name: tmp_path / "out" / f"{name}.mp4" for name in LENGTHS}
     for name, path in written.items():
-        frames = list(read_frames(path))
+        frames = list(frames_of(path))
         assert len(frames) == LENGTHS[name]
         assert frames[1].pts_seconds == pytest.approx(0.1)
         for frame, pixels in zip(frames, decode_video(cache, vae, name), strict=True):

@@ -1,15 +1,21 @@
 """Which videos there are, and under which ids."""
 
+import hashlib
 import os
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from vidlat.errors import InputError
 from vidlat.pipeline.discover import _escape, discover_videos
+from vidlat.types import WHOLE, Annotation, Selection
 
 
 @pytest.fixture(scope="module")
@@ -179,14 +185,164 @@ def test_input_without_a_video_is_refused_with_one_line(tmp_path, monkeypatch, g
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_unreadable_file_named_like_a_video_stays_and_another_is_ignored(place):
-    root = place("v/a.mp4", "v/secret.mp4", "v/secret")
-    for name in ("secret.mp4", "secret"):
-        (root / "v" / name).chmod(0)
+def test_file_that_cannot_be_read_stays_so_that_its_failure_is_seen(place, monkeypatch):
+    place("v/a.mp4", "v/secret.mp4", "v/secret")
+    opened = Path.open
+
+    def open_path(path, *args, **options):
+        if path.stem == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_path)
+    assert ids("v") == ["a.mp4", "secret", "secret.mp4"]
+
+
+def test_folder_behind_a_link_is_entered_and_once_alone(place):
+    root = place("elsewhere/deep/b.mp4", "v/a.mp4")
+    (root / "v" / "link").symlink_to(root / "elsewhere", target_is_directory=True)
+    (root / "v" / "twin").symlink_to(root / "elsewhere", target_is_directory=True)
+    (root / "elsewhere" / "deep" / "up").symlink_to(root / "elsewhere", target_is_directory=True)
+    assert ids("v") == ["a.mp4", "link/deep/b.mp4"]
+
+
+def place_pictures(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.new("L", (8, 8)).save(folder / name)
+
+
+def selections(*inputs):
+    return {source.video_id: source.selection for source in discover_videos(list(inputs)).sources}
+
+
+def test_numbered_pictures_are_one_video_called_like_their_folder(place):
+    root = place("v/a.mp4")
+    place_pictures(root / "v" / "p1", "f10.png", "f9.png")
+    expected = {"a.mp4": WHOLE, "p1": Selection(files=("f9.png", "f10.png"))}
+    assert selections("v") == expected
+    assert selections("v/p1") == {"p1": expected["p1"]}
+    assert discover_videos(["v"]).sources[1].path == root / "v" / "p1"
+
+
+def test_several_sequences_of_a_folder_are_called_like_their_first_pictures(place):
+    root = place("v/a.mp4")
+    place_pictures(root / "v", "x1_f1.png", "x1_f2.png", "x2_f1.png", "x2_f2.png")
+    assert list(selections("v")) == ["a.mp4", "x1_f1.png", "x2_f1.png"]
+
+
+def test_single_picture_is_no_video(place):
+    root = place("v/a.mp4")
+    place_pictures(root / "v", "thumbnail.png")
+    assert discover_videos(["v"]).num_ignored == 1
+
+
+def test_size_and_time_of_many_files_are_their_sum_and_the_latest(place):
+    root = place()
+    place_pictures(root / "v", "f1.png", "f2.png")
+    os.utime(root / "v" / "f1.png", ns=(7, 7))
+    (source,) = discover_videos(["v"]).sources
+    one, two = ((root / "v" / name).stat() for name in ("f1.png", "f2.png"))
+    assert (source.num_bytes, source.mtime_ns) == (one.st_size + two.st_size, two.st_mtime_ns)
+
+
+def test_volume_of_many_times_is_a_video_a_slice(place):
+    root = place("v/a.mp4")
+    shutil.copy(files("nibabel.tests") / "data" / "example4d.nii.gz", root / "v")
+    found = selections("v")
+    names = [f"example4d.nii.gz/z{index:02d}" for index in range(24)]
+    assert list(found) == ["a.mp4", *names]
+    assert [found[name].part for name in names] == [f"z{index:02d}" for index in range(24)]
+
+
+def test_dicom_without_pixels_is_no_video(place):
+    root = place("v/a.mp4")
+    report = Dataset()
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    report.file_meta.MediaStorageSOPInstanceUID = report.SOPInstanceUID = "1.2.3"
+    report.save_as(root / "v" / "DICOMDIR", enforce_file_format=True)
     found = discover_videos(["v"])
-    assert [source.video_id for source in found.sources] == ["a.mp4", "secret.mp4"]
+    assert [source.video_id for source in found.sources] == ["a.mp4"]
     assert found.num_ignored == 1
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_manifest_names_videos_stretches_and_labels(place):
+    root = place("v/a.mp4", "v/b.mp4", "w/c.mp4")
+    rows = "path,id,start_seconds,stop_seconds,subject,EF\na.mp4,,,,S1,0.5\na.mp4,,0,1.5,,\nb.mp4,bee,2,,,\n"
+    found = discover_videos([write(root / "v" / "m.csv", rows + "../w/c.mp4,,,,,\n")]).sources
+    assert [source.video_id for source in found] == ["a.mp4", "a.mp4@0-1.5s", "bee", "w/c.mp4"]
+    assert found[0].annotation == Annotation("S1", {"EF": "0.5"})
+    assert found[1].selection == Selection(start_seconds=0.0, stop_seconds=1.5)
+    assert found[2].selection == Selection(start_seconds=2.0)
+    assert found[3].path.samefile(root / "w" / "c.mp4")
+
+
+def test_manifest_may_name_a_folder_of_frames_or_a_file_of_several_videos(place):
+    root = place()
+    place_pictures(root / "v" / "p", "f1.png", "f2.png")
+    shutil.copy(files("nibabel.tests") / "data" / "example4d.nii.gz", root / "v")
+    found = selections(write(root / "v" / "m.csv", "path,id\np,\nexample4d.nii.gz,mr\n"))
+    assert list(found) == [*(f"mr/z{index:02d}" for index in range(24)), "p"]
+    assert found["p"].files == ("f1.png", "f2.png")
+
+
+def test_file_that_a_manifest_names_is_tried_whatever_it_is(place):
+    root = place("v/a.mp4")
+    write(root / "v" / "notes.txt", "no video")
+    manifest = write(root / "v" / "m.csv", "path\na.mp4\nnotes.txt\nmissing.mp4\n")
+    assert ids(manifest) == ["a.mp4", "missing.mp4", "notes.txt"]
+
+
+def test_manifest_that_names_a_video_twice_is_refused(place):
+    root = place("v/a.mp4", "v/b.mp4")
+    with pytest.raises(InputError, match="would both be video 'x'"):
+        discover_videos([write(root / "v" / "m.csv", "path,id\na.mp4,x\nb.mp4,x\n")])
+    with pytest.raises(InputError, match=r"names 'a\.mp4' twice"):
+        discover_videos([write(root / "v" / "m.csv", "path,EF\na.mp4,1\na.mp4,2\n")])
+
+
+def test_manifest_that_names_an_empty_folder_is_refused_by_its_line(place):
+    root = place("v/p/deeper/a.mp4")
+    with pytest.raises(InputError, match=r"m\.csv line 2: p is a folder without a video of its own"):
+        discover_videos([write(root / "v" / "m.csv", "path\np\n")])
+
+
+def test_table_inside_a_folder_is_no_manifest(place):
+    root = place("v/a.mp4")
+    write(root / "v" / "m.csv", "path\nmissing.mp4\n")
+    assert ids("v") == ["a.mp4"]
+
+
+def test_labels_are_joined_by_id_and_both_sides_are_told_of_what_is_left(place):
+    root = place("v/a.mp4", "v/b.mp4")
+    labels = Path(write(root / "l.csv", "video_id,subject,EF\na.mp4,S1,0.5\nlost.mp4,S2,0.6\n"))
+    found = discover_videos(["v"], labels=labels)
+    assert [source.annotation for source in found.sources] == [Annotation("S1", {"EF": "0.5"}), None]
+    assert (found.unmatched, found.unlabelled) == (("lost.mp4",), ("b.mp4",))
+
+
+def test_labels_win_over_the_manifest_column_by_column(place):
+    root = place("v/a.mp4")
+    manifest = write(root / "v" / "m.csv", "path,subject,EF,view\na.mp4,S1,0.5,A4C\n")
+    labels = Path(write(root / "l.csv", "video_id,EF\na.mp4,0.7\n"))
+    (source,) = discover_videos([manifest], labels=labels).sources
+    assert source.annotation == Annotation("S1", {"EF": "0.7", "view": "A4C"})
+
+
+def test_hashed_ids_are_stable_and_labels_are_joined_before(place):
+    root = place("v/DOE^JANE/a.mp4")
+    labels = Path(write(root / "l.csv", "video_id,EF\nDOE^JANE/a.mp4,0.5\n"))
+    (source,) = discover_videos(["v"], labels=labels, ids="hash").sources
+    assert source.video_id == hashlib.sha256(b"DOE^JANE/a.mp4").hexdigest()[:32]
+    assert source.hides_names
+    assert source.annotation == Annotation("", {"EF": "0.5"})
 
 
 def test_folder_that_cannot_be_listed_is_refused(place, monkeypatch):

@@ -1,7 +1,7 @@
 """What is measured, by a clock that the test moves; and that measuring ends."""
 
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,17 +37,16 @@ def videos(monkeypatch, clock):
     """Videos without end: each frame of one called `0.5` takes half a second. A list of what was read."""
     read = []
 
-    def read_first_frames(path, num_frames):
+    def read_prepared(path, selection, how):
         if path.name == "broken":
             clock.now += 100
             raise DecodeError("is broken")
-        for _ in islice(count(), num_frames):
+        for _ in count():
             clock.now += float(path.name)
             read.append(path.name)
             yield None
 
-    monkeypatch.setattr(measure, "read_first_frames", read_first_frames)
-    monkeypatch.setattr(measure, "preprocess_frame", lambda *_: None)
+    monkeypatch.setattr(measure, "read_prepared", read_prepared)
     return read
 
 
@@ -58,7 +57,7 @@ def test_videos_that_are_decoded_lie_at_both_ends_and_in_the_middle(videos, prep
 
 
 def test_headers_are_read_until_the_time_is_up(clock, monkeypatch):
-    def probe_video(path):
+    def probe_video(path, selection):
         clock.now += 1
         return VideoHeader(num_frames=int(path.name), seconds=None)
 
@@ -97,7 +96,7 @@ def test_a_vae_call_has_the_real_shape_and_the_first_is_not_timed(
     job = prepared.job
     monkeypatch.setattr(type(job), "load_vae", lambda _: vae)
     assert measure.time_vae(job) == pytest.approx(seconds)
-    assert shapes == [(job.batch, 1, job.stack, job.size, job.size)] * num_calls
+    assert shapes == [(job.batch, 1, job.stack, job.preprocessing.size, job.preprocessing.size)] * num_calls
 
 
 def test_vae_call_that_needs_too_much_memory_is_halved_as_in_the_encode(prepared, clock, monkeypatch):

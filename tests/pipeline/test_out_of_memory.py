@@ -13,6 +13,7 @@ import distributed.system
 import numpy as np
 import pytest
 import torch
+from opened import frames_of, opening
 
 import vidlat.encode
 from vidlat.config import EncodeConfig
@@ -119,17 +120,17 @@ def test_video_that_was_done_before_keeps_its_full_batch(videos, job, tmp_path, 
 def test_video_of_which_no_stack_fits_fails_alone_and_is_not_read_on(
     videos, job, tmp_path, limit_memory, monkeypatch
 ):
-    num_read, real = [], task.read_frames
+    num_read = []
 
     def read_frames(path, warn):
         if path.name != "b.mp4":
-            yield from real(path, warn)
+            yield from frames_of(path, warn)
             return
         for _ in range(90):
             num_read.append(1)
             yield Frame(pixels=np.full((20, 24), 255, np.uint8), pts_seconds=None)
 
-    monkeypatch.setattr(task, "read_frames", read_frames)
+    monkeypatch.setattr(task, "open_video", opening(read_frames))
     limit_memory(lambda stacks: bool((stacks.mean(dim=(1, 2, 3, 4)) > 0.99).any()))
     encoded, (failure,) = encode(videos, job, tmp_path)
     assert (failure.video_id, failure.kind, failure.traceback) == ("b.mp4", "out-of-memory", "")

@@ -1,5 +1,6 @@
 """What is left to do: sources minus records, in batches."""
 
+import dataclasses
 import hashlib
 import os
 from collections import Counter
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from vidlat.errors import InputError
 from vidlat.pipeline import plan as plan_module
 from vidlat.pipeline.plan import BATCHES_A_WORKER, MAX_VIDEOS_A_BATCH, plan_encode
-from vidlat.types import CachedSource, FailureRecord, VideoSource
+from vidlat.store.sources import recorded_place
+from vidlat.types import Annotation, CachedSource, FailureRecord, Selection, VideoSource
 
 
 def source(video_id, num_bytes=100, mtime_ns=1):
@@ -58,6 +60,44 @@ def test_changed_file_is_encoded_again(changes):
     assert planned(plan([A, B], cached=[seen(A, **changes), seen(B)])) == ["a"]
 
 
+def test_other_stretch_of_the_same_file_is_encoded_again():
+    stretch = Selection(start_seconds=1.0, stop_seconds=2.0)
+    asked = dataclasses.replace(A, selection=stretch)
+    assert planned(plan([asked, B], cached=[seen(A), seen(B)])) == ["a"]
+    assert planned(plan([asked], cached=[seen(A, selection=stretch.to_text())])) == []
+
+
+def test_video_that_hides_its_names_is_known_by_what_is_recorded_of_it():
+    files = Selection(files=("DOE_1.png", "DOE_2.png"))
+    hidden = dataclasses.replace(A, selection=files, hides_names=True)
+    path, selection = recorded_place(hidden)
+    assert path == ""
+    assert "DOE" not in selection
+    assert planned(plan([hidden], cached=[seen(A, path=path, selection=selection)])) == []
+    other = dataclasses.replace(hidden, selection=Selection(files=("DOE_1.png", "DOE_3.png")))
+    assert planned(plan([other], cached=[seen(A, path=path, selection=selection)])) == ["a"]
+
+
+def test_new_labels_of_a_video_that_is_done_are_told_without_encoding_it():
+    told, silent = Annotation("S1", {"EF": "0.5"}), None
+    cached, known = [seen(A), seen(B), seen(C)], {"a": Annotation(), "b": told, "c": told}
+    sources = [
+        dataclasses.replace(source, annotation=annotation)
+        for source, annotation in ((A, told), (B, told), (C, silent))
+    ]
+    result = plan_encode(sources, dict(cached), {}, known, num_workers=1)
+    assert (result.num_videos, result.annotated, result.restated) == (0, sources[:1], sources[:1])
+
+
+def test_video_that_is_encoded_again_keeps_the_labels_that_nobody_tells_anew():
+    known = {"a": Annotation("S1", {"EF": "0.5"}), "b": Annotation("S2", {})}
+    new = Annotation("S3", {})
+    sources = [A, dataclasses.replace(B, annotation=new)]
+    cached = dict([seen(A, num_bytes=1), seen(B, num_bytes=1)])
+    (batch, other) = plan_encode(sources, cached, {}, known, num_workers=1).batches
+    assert [source.annotation for source in (*batch, *other)] == [known["a"], new]
+
+
 def test_touched_or_moved_file_of_the_same_content_is_done(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"frames")
@@ -73,7 +113,7 @@ def test_touched_or_moved_file_of_the_same_content_is_done(tmp_path):
 def hashed(monkeypatch):
     """The names of the files whose content is read; every file's is `same`."""
     paths = []
-    monkeypatch.setattr(plan_module, "content_hash", lambda path: paths.append(path.name) or "same")
+    monkeypatch.setattr(plan_module, "content_hash", lambda path, files: paths.append(path.name) or "same")
     return paths
 
 

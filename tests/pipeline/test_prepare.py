@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from vidlat.config import Preprocessing
 from vidlat.errors import CacheMismatchError, ConfigError, InputError, ShapeError, StoreError, WeightsError
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
@@ -22,9 +23,10 @@ def videos(make_videos, tmp_path_factory):
 
 def test_plan_and_job_follow_from_settings_videos_and_weights(videos, prepare, tmp_path, small_vae):
     prepared = prepare(videos, tmp_path / "l.zarr", fit="letterbox", workers=1)
-    assert (prepared.plan.num_videos, prepared.num_ignored, prepared.num_workers) == (2, 1, 1)
+    assert (prepared.plan.num_videos, prepared.discovery.num_ignored, prepared.num_workers) == (2, 1, 1)
     job = prepared.job
-    assert (job.size, job.fit, job.stack, job.batch, job.precision) == (16, "letterbox", 4, 3, "float32")
+    assert job.preprocessing == Preprocessing(size=16, fit="letterbox")
+    assert (job.stack, job.batch, job.precision) == (4, 3, "float32")
     schema = open_cache(tmp_path / "l.zarr").schema
     assert (schema.latent_dim, schema.latent_height, schema.latent_width) == (4, 4, 4)
     assert (schema.time_compression, schema.space_compression) == (4, 4)

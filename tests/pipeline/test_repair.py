@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import tensorstore as ts
 from click.testing import CliRunner
+from opened import opening
 
 from vidlat.cli.main import commands
+from vidlat.config import PREPROCESS_VERSION, Preprocessing
 from vidlat.pipeline import cluster, repair, run
 from vidlat.store.files import locked
 from vidlat.store.lease import hold_lease
@@ -440,7 +442,7 @@ def test_source_that_does_not_encode_any_more_is_told(path, repaired, monkeypatc
     def read_frames(*_):
         raise DecodeError("codec is gone")
 
-    monkeypatch.setattr(task, "read_frames", read_frames)
+    monkeypatch.setattr(task, "open_video", opening(read_frames))
     shard_of(path, VICTIM).unlink()
     code, report = repaired(path)
     assert code == 1
@@ -494,8 +496,12 @@ def test_latents_that_another_machine_would_give_are_accepted(path, repaired, mo
     """Another batch size is enough to change last bits; here all bits are."""
     from vidlat.pipeline import task
 
-    real = task.preprocess_frame
-    monkeypatch.setattr(task, "preprocess_frame", lambda *a: real(*a) * np.float32(0.9))
+    real = task.open_video
+
+    def open_darker(*source):
+        return task.replace(real(*source), auto_range=lambda: (0.0, 280.0))
+
+    monkeypatch.setattr(task, "open_video", open_darker)
     before = open_cache(path).records()[VICTIM].latent_crc32
     shard_of(path, VICTIM).unlink()
     code, _ = repaired(path)
@@ -516,7 +522,7 @@ def test_repair_encodes_with_the_batch_that_was_recorded(path, vidlat, monkeypat
     shard_of(path, VICTIM).unlink()
     vidlat("verify", path, "--repair", "--device", "cpu")
     (prepared,) = seen
-    assert (prepared.job.batch, prepared.job.size, prepared.job.fit) == (3, 16, "crop")
+    assert (prepared.job.batch, prepared.job.preprocessing) == (3, Preprocessing(size=16, fit="crop"))
     assert [source.video_id for batch in prepared.plan.batches for source in batch] == [VICTIM]
 
 
@@ -532,11 +538,11 @@ def test_other_vae_is_refused_in_one_line(path, vidlat, arguments, reason):
 
 
 def test_cache_of_another_preprocessing_is_refused(path, vidlat, monkeypatch):
-    monkeypatch.setattr(repair, "PREPROCESS_VERSION", 2)
+    monkeypatch.setattr(repair, "PREPROCESS_VERSION", PREPROCESS_VERSION + 1)
     shard_of(path, VICTIM).unlink()
     code, _, err = vidlat("verify", path, "--repair")
     assert (code, err.count("\n")) == (1, 1)
-    assert "version 1" in err
+    assert f"version {PREPROCESS_VERSION} does" in err
 
 
 def test_cache_in_use_is_refused_before_it_is_read(path, vidlat, monkeypatch):

@@ -481,14 +481,14 @@ def poisonous(name):
     """Runs on a real worker: the process ends as if out of memory when it comes to this video."""
     from vidlat.pipeline import task
 
-    real = task.read_frames
+    real = task.open_video
 
-    def read_frames(path, warn):
+    def open_video(path, selection, warn):
         if path.name == name:
             os._exit(1)
-        return real(path, warn)
+        return real(path, selection, warn)
 
-    task.read_frames = read_frames
+    task.open_video = open_video
 
 
 class Poison(WorkerPlugin):

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from opened import frames_of, opening
 
 from vidlat.errors import DecodeError, ScratchError, WeightsError
 from vidlat.pipeline import task
@@ -95,13 +96,13 @@ def test_record_tells_where_the_latents_came_from(videos, job, tmp_path, scratch
 
 
 class Poison:
-    """read_frames, but one video breaks after some frames with the given error."""
+    """Frames of files, but one video breaks after some frames with the given error."""
 
     def __init__(self, name, after, error):
-        self.name, self.after, self.error, self.real = name, after, error, task.read_frames
+        self.name, self.after, self.error = name, after, error
 
     def __call__(self, path, warn):
-        for index, frame in enumerate(self.real(path, warn)):
+        for index, frame in enumerate(frames_of(path, warn)):
             if path.name == self.name and index == self.after:
                 raise self.error
             yield frame
@@ -121,7 +122,7 @@ def test_video_that_fails_on_the_way_leaves_the_others_untouched(
 ):
     names = ["5.mp4", "17.mp4", "3.mp4"]
     untouched = encode_batch(sources_of(videos, "5.mp4", "3.mp4"), job, scratch_parent=scratch)
-    monkeypatch.setattr(task, "read_frames", Poison("17.mp4", after, error))
+    monkeypatch.setattr(task, "open_video", opening(Poison("17.mp4", after, error)))
     batch = encode_batch(sources_of(videos, *names), job, scratch_parent=scratch)
     (failure,) = batch.failures
     assert (failure.video_id, failure.kind) == ("17.mp4", kind)
@@ -135,9 +136,10 @@ def test_video_that_fails_on_the_way_leaves_the_others_untouched(
 
 def test_latents_that_cannot_be_stored_are_a_failure_of_their_video_alone(videos, job, scratch, monkeypatch):
     white = Frame(pixels=np.full((20, 24), np.nan, np.float32), pts_seconds=None)
-    real = task.read_frames
     monkeypatch.setattr(
-        task, "read_frames", lambda path, warn: [white] * 9 if path.name == "3.mp4" else real(path, warn)
+        task,
+        "open_video",
+        opening(lambda path, warn: [white] * 9 if path.name == "3.mp4" else frames_of(path, warn)),
     )
     batch = encode_batch(sources_of(videos, "5.mp4", "3.mp4", "4.mp4"), job, scratch_parent=scratch)
     assert [video.record.video_id for video in batch.videos] == ["5.mp4", "4.mp4"]
@@ -146,12 +148,11 @@ def test_latents_that_cannot_be_stored_are_a_failure_of_their_video_alone(videos
 
 def test_video_that_vanishes_while_it_is_encoded_is_a_failure(videos, job, scratch, monkeypatch, tmp_path):
     (source,) = sources_of(videos, "5.mp4")
-    real = task.read_frames
 
     def vanish(path, warn):
-        yield from list(real(videos / "5.mp4"))
+        yield from list(frames_of(videos / "5.mp4"))
 
-    monkeypatch.setattr(task, "read_frames", vanish)
+    monkeypatch.setattr(task, "open_video", opening(vanish))
     gone = task.replace(source, path=tmp_path / "gone.mp4")
     batch = encode_batch([gone], job, scratch_parent=scratch)
     assert batch.videos == []
@@ -159,14 +160,13 @@ def test_video_that_vanishes_while_it_is_encoded_is_a_failure(videos, job, scrat
 
 
 def test_damaged_frames_become_a_warning(videos, job, scratch, monkeypatch):
-    real = task.read_frames
 
     def damaged(path, warn):
-        for index, frame in enumerate(real(path)):
+        for index, frame in enumerate(frames_of(path)):
             yield task.replace(frame, is_damaged=index % 2 == 1)
         warn("ends too soon")
 
-    monkeypatch.setattr(task, "read_frames", damaged)
+    monkeypatch.setattr(task, "open_video", opening(damaged))
     (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
     assert video.record.warnings == ("ends too soon", "2 of 5 frames are damaged")
 
@@ -186,17 +186,24 @@ def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeyp
             yield Frame(pixels=pixels, pts_seconds=index / 50)
 
     prepared, most_prepared = weakref.WeakSet(), 0
-    real = task.preprocess_frame
+    real = task.prepare_video
 
-    def counted(frame, size, fit):
-        nonlocal most_prepared
-        pixels = real(frame, size, fit).view(Pixels)
-        prepared.add(pixels)
-        most_prepared = max(most_prepared, len(prepared))
-        return pixels
+    def counting(*arguments):
+        video = real(*arguments)
 
-    monkeypatch.setattr(task, "read_frames", endless)
-    monkeypatch.setattr(task, "preprocess_frame", counted)
+        def frames():
+            nonlocal most_prepared
+            for frame in video.frames():
+                pixels = frame.pixels.view(Pixels)
+                prepared.add(pixels)
+                most_prepared = max(most_prepared, len(prepared))
+                yield task.replace(frame, pixels=pixels)
+                del frame, pixels
+
+        return task.replace(video, frames=frames)
+
+    monkeypatch.setattr(task, "open_video", opening(endless))
+    monkeypatch.setattr(task, "prepare_video", counting)
     (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
     assert video.shape == (125, 4, 4, 4)
     assert most_alive <= 3
@@ -225,7 +232,7 @@ def test_scratch_is_gone_when_writing_fails(videos, job, tmp_path, scratch):
 
 
 def test_scratch_is_gone_when_nothing_could_be_encoded(videos, job, scratch, monkeypatch):
-    monkeypatch.setattr(task, "read_frames", Poison("5.mp4", 4, DecodeError("breaks off")))
+    monkeypatch.setattr(task, "open_video", opening(Poison("5.mp4", 4, DecodeError("breaks off"))))
     assert encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos == []
     assert list(scratch.iterdir()) == []
 
@@ -272,9 +279,9 @@ def test_full_scratch_disk_ends_the_encode_naming_the_folder_and_a_way_out(
 ):
     files, real = [], Path.open
 
-    def open_full(path, mode="r", *arguments):
+    def open_full(path, mode="r", *arguments, **options):
         if mode != "wb":
-            return real(path, mode, *arguments)
+            return real(path, mode, *arguments, **options)
         files.append(FullDisk(room))
         return files[-1]
 

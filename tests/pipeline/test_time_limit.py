@@ -7,6 +7,7 @@ import cloudpickle
 import numpy as np
 import pytest
 from distributed import WorkerPlugin
+from opened import frames_of, opening
 
 from vidlat.config import EncodeConfig
 from vidlat.errors import ConfigError, DecodeError
@@ -52,15 +53,15 @@ def test_setting_reaches_the_job_and_must_be_a_time(job):
 
 
 def test_video_whose_frames_take_too_long_fails_alone(videos, job, tmp_path, monkeypatch):
-    clock, real = Clock(), task.read_frames
+    clock = Clock()
 
     def read_frames(path, warn):
-        for frame in real(path, warn):
+        for frame in frames_of(path, warn):
             clock.now += 1.0 if path.name == "b.mp4" else 0.1
             yield frame
 
     undisturbed, _ = encode(videos, job, tmp_path)
-    monkeypatch.setattr(task, "read_frames", read_frames)
+    monkeypatch.setattr(task, "open_video", opening(read_frames))
     encoded, (failure,) = encode(videos, job, tmp_path, clock=clock)
     assert (failure.video_id, failure.kind, failure.traceback) == ("b.mp4", "time-limit", "")
     assert "longer than the 10 seconds of --time-limit-seconds" in failure.reason
@@ -72,17 +73,17 @@ def test_video_whose_frames_take_too_long_fails_alone(videos, job, tmp_path, mon
 
 
 def test_time_in_the_vae_counts_and_the_decoder_is_not_asked_again(videos, job, tmp_path, monkeypatch):
-    clock, num_read, real = Clock(), [], task.read_frames
+    clock, num_read = Clock(), []
 
     def read_frames(path, warn):
-        for frame in real(path, warn):
+        for frame in frames_of(path, warn):
             num_read.append(path.name)
             yield frame
 
     def report(num_frames):
         clock.now += 11
 
-    monkeypatch.setattr(task, "read_frames", read_frames)
+    monkeypatch.setattr(task, "open_video", opening(read_frames))
     encoded, failures = encode(videos, job, tmp_path, report=report, clock=clock)
     # Calls of 3 stacks: a's ends with its own turn, b's begins with a call of the two of them.
     assert [failure.video_id for failure in failures] == ["b.mp4"]
@@ -91,34 +92,34 @@ def test_time_in_the_vae_counts_and_the_decoder_is_not_asked_again(videos, job, 
 
 
 def test_time_before_its_turn_does_not_count(videos, job, tmp_path, monkeypatch):
-    clock, real = Clock(), task.read_frames
+    clock = Clock()
 
     def read_frames(path, warn):
         clock.now += 9
-        return real(path, warn)
+        return frames_of(path, warn)
 
-    monkeypatch.setattr(task, "read_frames", read_frames)
+    monkeypatch.setattr(task, "open_video", opening(read_frames))
     assert encode(videos, job, tmp_path, clock=clock)[1] == []
     assert clock.now - Clock.now == 27
 
 
 def test_without_a_limit_a_video_may_take_for_ever(videos, prepare, tmp_path, monkeypatch):
-    clock, real = Clock(), task.read_frames
+    clock = Clock()
 
     def read_frames(path, warn):
         clock.now += 1e9
-        return real(path, warn)
+        return frames_of(path, warn)
 
-    monkeypatch.setattr(task, "read_frames", read_frames)
+    monkeypatch.setattr(task, "open_video", opening(read_frames))
     job = prepare(videos, tmp_path / "latents.zarr").job
     assert encode(videos, job, tmp_path, clock=clock)[1] == []
 
 
 def test_decoder_that_hangs_is_told_of_from_another_thread(videos, job, tmp_path, monkeypatch):
-    hung, told, real = Event(), [], task.read_frames
+    hung, told = Event(), []
 
     def read_frames(path, warn):
-        for index, frame in enumerate(real(path, warn)):
+        for index, frame in enumerate(frames_of(path, warn)):
             if path.name == "b.mp4" and index == 6:
                 assert hung.wait(60)
             yield frame
@@ -127,7 +128,7 @@ def test_decoder_that_hangs_is_told_of_from_another_thread(videos, job, tmp_path
         told.append((video_id, num_frames))
         hung.set()
 
-    monkeypatch.setattr(task, "read_frames", read_frames)
+    monkeypatch.setattr(task, "open_video", opening(read_frames))
     monkeypatch.setattr(time_limit, "GRACE_SECONDS", 0.05)
     encode(videos, task.replace(job, time_limit_seconds=0.01), tmp_path, on_hang=on_hang, clock=Clock())
     assert told == [("b.mp4", 6)]
@@ -163,15 +164,21 @@ class Hanging(WorkerPlugin):
         from vidlat.pipeline import task, time_limit
 
         time_limit.GRACE_SECONDS = 0.0
-        real = task.read_frames
 
-        def read_frames(path, warn):
-            for index, frame in enumerate(real(path, warn)):
-                if path.name == "b.mp4" and index == 6:
-                    Event().wait()
-                yield frame
+        real = task.open_video
 
-        task.read_frames = read_frames
+        def open_video(path, selection, warn):
+            video = real(path, selection, warn)
+
+            def frames():
+                for index, frame in enumerate(video.frames()):
+                    if path.name == "b.mp4" and index == 6:
+                        Event().wait()
+                    yield frame
+
+            return task.replace(video, frames=frames)
+
+        task.open_video = open_video
 
 
 @pytest.mark.slow

@@ -58,6 +58,11 @@ video_records = st.builds(
     versions=st.dictionaries(text, text, max_size=3),
     device=text,
     batch=integers,
+    source_selection=text,
+    value_range=sums,
+    box=st.lists(integers, max_size=4).map(tuple),
+    subject=text,
+    labels=st.dictionaries(text, text, max_size=3),
     sequence=st.just(7),
 )
 failure_records = st.builds(
@@ -69,6 +74,7 @@ failure_records = st.builds(
     kind=text,
     reason=text,
     traceback=text,
+    source_selection=text,
     sequence=st.just(7),
 )
 

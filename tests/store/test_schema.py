@@ -23,6 +23,9 @@ CHANGED = {
     "fit": "stretch",
     "encode_precision": "bfloat16",
     "preprocess_version": 2,
+    "crop": "auto",
+    "fps": 25.0,
+    "intensity": "ct",
     "stored_precision": "float32",
 }
 
@@ -37,6 +40,9 @@ schemas = st.builds(
         stack=counts,
         size=counts,
         fit=names,
+        crop=names,
+        fps=st.floats(0, 1e6),
+        intensity=names,
     ),
     vae_name=names,
     vae_licence=names,
@@ -48,6 +54,7 @@ schemas = st.builds(
     latent_width=counts,
     chunk_frames=st.just(4),
     shard_frames=counts.map(lambda count: 4 * count),
+    ids=st.sampled_from(["path", "hash"]),
 )
 
 
@@ -115,6 +122,13 @@ def edit(path, **changes):
 def test_newer_format_is_refused_by_name(cache_path):
     edit(cache_path, format_version=FORMAT_VERSION + 1, something_new=1)
     message = f"made by a newer vidlat: format {FORMAT_VERSION + 1}, this one reads {FORMAT_VERSION}; upgrade"
+    with pytest.raises(StoreError, match=message):
+        open_cache(cache_path)
+
+
+def test_older_format_is_refused_by_name(cache_path):
+    edit(cache_path, format_version=FORMAT_VERSION - 1)
+    message = f"made by an older vidlat: format {FORMAT_VERSION - 1}, this one reads {FORMAT_VERSION}; encode"
     with pytest.raises(StoreError, match=message):
         open_cache(cache_path)
 

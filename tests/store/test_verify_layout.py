@@ -12,11 +12,11 @@ def of_vidlat(change):
 
 
 def test_cache_of_a_newer_version_is_told_by_name_and_its_latents_are_left(path):
-    edit_json(path / ROOT, of_vidlat(lambda fields: fields.update(format_version=2, novelty=1)))
+    edit_json(path / ROOT, of_vidlat(lambda fields: fields.update(format_version=3, novelty=1)))
     read = []
     (problem,) = verify_cache(path, lambda *video: read.append(video))
     assert (problem.where, problem.kind) == (ROOT, "description")
-    assert "format 2" in problem.what
+    assert "format 3" in problem.what
     assert "no latents could be checked" in problem.what
     assert read == []
 

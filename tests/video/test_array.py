@@ -102,7 +102,7 @@ def test_what_is_saved_comes_back(tmp_path_factory, array, is_fortran, kind):
     assert frames.dtype == dtype
     assert frames.dtype.isnative
     np.testing.assert_array_equal(frames, array.astype(dtype))
-    assert video.num_frames == len(array)
+    assert video.header().num_frames == len(array)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_the_axes_that_a_video_may_have(tmp_path, shape, frames, order):
     array = np.asarray(noise(*shape), order=order)
     path = save(tmp_path / "a.npy", array)
     np.testing.assert_array_equal(read(path), array.reshape(frames))
-    assert open_array(path, print).num_frames == frames[0]
+    assert open_array(path, print).header().num_frames == frames[0]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_white_stays_white(tmp_path, white):
     ],
 )
 def test_the_range_that_the_numbers_state(tmp_path, array, auto_range):
-    assert open_array(save(tmp_path / "a.npy", array), print).auto_range == auto_range
+    assert open_array(save(tmp_path / "a.npy", array), print).auto_range() == auto_range
 
 
 def test_no_more_is_read_than_up_to_the_first_frame_beyond_0_to_1():

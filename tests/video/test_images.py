@@ -75,7 +75,7 @@ def test_what_is_saved_comes_back(tmp_path_factory, array, suffix):
     frames = read(*files)
     assert frames.dtype == array.dtype
     np.testing.assert_array_equal(frames, array)
-    assert open_images(files, print).num_frames == len(array)
+    assert open_images(files, print).header().num_frames == len(array)
 
 
 def test_frame_2_comes_before_frame_10(tmp_path):
@@ -89,7 +89,7 @@ def test_frame_2_comes_before_frame_10(tmp_path):
 )
 def test_eight_bits_have_the_range_of_their_type(tmp_path, dtype, auto_range):
     path = save(tmp_path / "a.tif", noise(2, 3).astype(dtype))
-    assert open_images([path], print).auto_range == auto_range
+    assert open_images([path], print).auto_range() == auto_range
 
 
 @pytest.mark.parametrize(("top", "auto_range"), [(1.0, (0, 1)), (1.5, None)])
@@ -97,7 +97,7 @@ def test_floats_have_the_range_0_to_1_where_they_lie_in_it(tmp_path, top, auto_r
     array = np.linspace(0, top, 24, dtype=np.float32).reshape(4, 2, 3)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, array, photometric="minisblack")
-    assert open_tiff(path, print).auto_range == auto_range
+    assert open_tiff(path, print).auto_range() == auto_range
     np.testing.assert_array_equal(read_tiff(path), array)
 
 

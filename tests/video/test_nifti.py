@@ -238,8 +238,8 @@ def test_a_slope_of_zero_is_none(tmp_path):
 @pytest.mark.parametrize(("slope", "auto_range"), [(1.0, (0, 255)), (2.0, None)])
 def test_only_unscaled_bytes_have_the_range_of_their_type(tmp_path, slope, auto_range):
     path = patched(write(tmp_path / "a.nii", noise(3, 4, 5, dtype=np.uint8)), 112, "<2f", slope, 0)
-    assert open_nifti(path, print).auto_range == auto_range
-    assert open_nifti(wheel("anatomical.nii"), print).auto_range is None
+    assert open_nifti(path, print).auto_range() == auto_range
+    assert open_nifti(wheel("anatomical.nii"), print).auto_range() is None
 
 
 @pytest.mark.parametrize("names", ["RGB", "RGBA"])
@@ -270,7 +270,7 @@ def test_the_header_of_a_pair_is_refused(name):
 def test_the_axes_that_a_video_may_have(tmp_path, shape, num_frames):
     voxels = noise(*shape)
     path = write(tmp_path / "a.nii", voxels)
-    assert open_nifti(path, print).num_frames == num_frames
+    assert open_nifti(path, print).header().num_frames == num_frames
     np.testing.assert_array_equal(pixels(path), voxels.reshape(3, 4, num_frames).T)
 
 

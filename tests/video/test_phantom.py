@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pydicom import examples
 
+from vidlat.types import WHOLE
 from vidlat.video.phantom import make_phantom, write_demo_videos
-from vidlat.video.reader import read_frames
+from vidlat.video.reader import open_video
 
 KINDS = ["heart", "lung"]
 
@@ -67,7 +68,7 @@ def test_speckle_belongs_to_the_tissue_and_moves_with_it(kind):
 
 def test_demo_videos_are_of_varied_length_and_hold_a_real_cine(tmp_path):
     paths = write_demo_videos(tmp_path / "new" / "folder")
-    lengths = {path.name: sum(1 for _ in read_frames(path)) for path in paths}
+    lengths = {path.name: sum(1 for _ in open_video(path, WHOLE, print).frames()) for path in paths}
     assert len(lengths) == 11
     assert lengths["us_cine.dcm"] == 30
     assert len(set(lengths.values())) == 11

@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vidlat.types import Frame
-from vidlat.video.preprocess import preprocess_frame, to_unit_range
+from vidlat.video.intensity import to_unit
+from vidlat.video.preprocess import to_square
 
 FITS = ["crop", "letterbox", "stretch"]
 
 
 def prepare(pixels, size, fit, aspect=1.0):
-    return preprocess_frame(Frame(pixels=pixels, pts_seconds=None, sample_aspect_ratio=aspect), size, fit)
+    highest = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+    return to_square(to_unit(pixels, (0, highest)), aspect, size, fit)
 
 
 def blocks(values, block):
@@ -112,4 +113,13 @@ def test_black_is_0_and_white_is_1(value):
         pixels = np.full((5, 9), value / 255 * np.iinfo(dtype).max, dtype)
         for fit in ("crop", "stretch"):
             np.testing.assert_array_equal(prepare(pixels, 7, fit), value / 255)
-    np.testing.assert_array_equal(to_unit_range(np.array([[0.25]], np.float32)), [[0.25]])
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize(
+    ("shape", "aspect"), [((1, 1), 1.0), ((1, 5000), 1.0), ((5000, 3), 9.0), ((2, 2), 0.01)]
+)
+def test_frame_of_an_odd_shape_becomes_a_square(shape, aspect, fit):
+    got = prepare(np.full(shape, 255, np.uint8), 16, fit, aspect)
+    assert got.shape == (16, 16)
+    assert got.max() == 1

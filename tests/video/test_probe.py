@@ -1,6 +1,7 @@
 """What a header tells, and the first frames without the rest: neither costs more for a longer video."""
 
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -9,9 +10,9 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from vidlat.types import VideoHeader
+from vidlat.types import WHOLE, VideoHeader
 from vidlat.video import container, dicom
-from vidlat.video.reader import probe_video, read_first_frames
+from vidlat.video.reader import open_video, probe_video
 
 NOTHING = VideoHeader(num_frames=None, seconds=None)
 
@@ -35,7 +36,7 @@ CINE = Path(get_testdata_file("examples_ybr_color.dcm", download=False))
 
 
 def write_dicom(path, **elements):
-    """Ten frames of 16 bits of gray: without a window, their percentiles take a pass of their own."""
+    """Ten frames of 16 bits of gray."""
     file = pydicom.dcmread(CINE)
     for keyword in ("FrameIncrementPointer", "PixelData", "PlanarConfiguration"):
         del file[keyword]
@@ -63,54 +64,53 @@ def test_header_of_a_container_tells_frames_and_seconds_without_decoding(
     tmp_path, monkeypatch, name, codec, pix_fmt
 ):
     path = write(tmp_path / name, codec, pix_fmt)
-    monkeypatch.setattr(container, "_to_gray", None)
-    header = probe_video(path)
+    monkeypatch.setattr(container, "_Decoding", None)
+    header = probe_video(path, WHOLE)
     assert header.num_frames == 13  # Matroska and GIF count none: by their duration
     assert header.seconds == pytest.approx(1.3, abs=0.02)
 
 
 def test_header_of_dicom_tells_frames_and_seconds_without_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom, "iter_pixels", None)
+    monkeypatch.setattr(dicom, "stored_frames", None)
     stated = pydicom.dcmread(CINE, stop_before_pixels=True)
-    header = probe_video(CINE)
+    header = probe_video(CINE, WHOLE)
     assert header.num_frames == stated.NumberOfFrames == 30
     assert header.seconds == pytest.approx(30 * stated.FrameTime / 1000)
     path = write_dicom(tmp_path / "a.dcm", FrameTime=None, CineRate=None, RecommendedDisplayFrameRate=None)
-    assert probe_video(path) == VideoHeader(num_frames=10, seconds=None)
+    assert probe_video(path, WHOLE) == VideoHeader(num_frames=10, seconds=None)
 
 
 def test_one_frame_time_holds_for_every_frame(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", FrameTime="40")
-    assert probe_video(path).seconds == pytest.approx(0.4)
+    assert probe_video(path, WHOLE).seconds == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", b"\0" * 128 + b"DICM" + b"\1" * 40])
 def test_file_without_a_header_tells_nothing(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
-    assert probe_video(tmp_path / "a.mp4") == NOTHING
-    assert probe_video(tmp_path / "missing.mp4") == NOTHING
+    assert probe_video(tmp_path / "a.mp4", WHOLE) == NOTHING
+    assert probe_video(tmp_path / "missing.mp4", WHOLE) == NOTHING
 
 
 def test_no_more_frames_of_a_container_are_decoded_than_asked_for(tmp_path, monkeypatch):
     path = write(tmp_path / "a.avi", "mjpeg", "yuvj420p")
     made = []
-    real = container._to_gray
-    monkeypatch.setattr(container, "_to_gray", lambda *a: made.append(1) or real(*a))
-    assert len(list(read_first_frames(path, 4))) == len(made) == 4
+    real = container.to_gray
+    monkeypatch.setattr(container, "to_gray", lambda *a: made.append(1) or real(*a))
+    frames = open_video(path, WHOLE, print).frames()
+    assert len(list(islice(frames, 4))) == len(made) == 4
 
 
-def test_no_more_frames_of_dicom_are_decoded_than_asked_for_even_where_the_range_needs_all(
-    tmp_path, monkeypatch
-):
+def test_no_more_frames_of_dicom_are_decoded_than_asked_for(tmp_path, monkeypatch):
     path = write_dicom(tmp_path / "a.dcm")
     decoded = []
-    real = dicom.iter_pixels
+    real = dicom.stored_frames
 
-    def counted(*arguments, **options):
-        for pixels in real(*arguments, **options):
+    def counted(*arguments):
+        for pixels in real(*arguments):
             decoded.append(1)
             yield pixels
 
-    monkeypatch.setattr(dicom, "iter_pixels", counted)
-    assert len(list(read_first_frames(path, 3))) == 3
-    assert len(decoded) == 6
+    monkeypatch.setattr(dicom, "stored_frames", counted)
+    video = open_video(path, WHOLE, decoded.append)
+    assert len(list(islice(video.frames(), 3))) == len(decoded) == 3

@@ -1,53 +1,182 @@
 """Content decides which library reads a file; the name only promises."""
 
 import shutil
+from importlib.resources import files
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 from pydicom import examples
 
+from vidlat.errors import DecodeError
+from vidlat.types import WHOLE, Selection, VideoHeader
 from vidlat.video import reader
 from vidlat.video.phantom import make_phantom
-from vidlat.video.reader import is_video, read_frames
+from vidlat.video.reader import is_named_like_video, kind_of, open_video, probe_video
 from vidlat.video.writer import write_video
+
+NIBABEL = files("nibabel.tests") / "data"
 
 
 @pytest.fixture
 def mp4(tmp_path):
-    write_video(tmp_path / "real.mp4", make_phantom("heart", 0, 5, 32, 32, 25), 25)
+    write_video(tmp_path / "real.mp4", make_phantom("heart", 0, 25, 32, 32, 25), 25)
     return tmp_path / "real.mp4"
 
 
-@pytest.mark.parametrize("name", ["a.avi", "a.dcm", "a.txt", "noextension"])
-def test_video_is_read_whatever_its_name(tmp_path, mp4, name):
-    path = shutil.copy(mp4, tmp_path / name)
-    assert is_video(path)
-    expected = [frame.pixels for frame in read_frames(mp4)]
-    np.testing.assert_array_equal([frame.pixels for frame in read_frames(path)], expected)
-    assert len(expected) == 5
+def read(path, selection=WHOLE):
+    return list(open_video(path, selection, print).frames())
 
 
-@pytest.mark.parametrize("name", ["a.dcm", "a.mp4", "IM0001"])
-def test_dicom_is_read_whatever_its_name(tmp_path, name):
-    path = shutil.copy(examples.get_path("ybr_color"), tmp_path / name)
-    assert is_video(path)
-    assert sum(1 for _ in read_frames(path)) == 30
+def make(kind, path):
+    """A real file of a kind under any name; returns how many frames it has."""
+    if kind == "container":
+        write_video(path.with_name("made.mp4"), make_phantom("heart", 0, 5, 32, 32, 25), 25)
+        path.with_name("made.mp4").rename(path)
+    elif kind == "dicom":
+        shutil.copy(examples.get_path("ybr_color"), path)
+    elif kind == "nifti":
+        shutil.copy(NIBABEL / "anatomical.nii", path)
+    elif kind == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros((7, 8, 9), np.uint8))
+    else:
+        pages = [Image.new("L", (8, 8), level) for level in range(3)]
+        pages[0].save(path, format="TIFF", save_all=True, append_images=pages[1:])
+    return {"container": 5, "dicom": 30, "nifti": 25, "array": 7, "image": 3}[kind]
 
 
-def test_name_that_promises_a_video_counts_as_one_whatever_is_inside(tmp_path):
-    (tmp_path / "broken.MP4").write_text("nothing")
-    assert is_video(tmp_path / "broken.MP4")
+@pytest.mark.parametrize("name", ["a.avi", "a.dcm", "a.nii.gz", "a.txt", "noextension"])
+@pytest.mark.parametrize("kind", ["container", "dicom", "nifti", "array", "image"])
+def test_file_is_read_whatever_its_name(tmp_path, kind, name):
+    path = tmp_path / name
+    num_frames = make(kind, path)
+    assert kind_of(path) == kind
+    assert len(read(path)) == num_frames
+    assert probe_video(path, WHOLE).num_frames in (num_frames, None)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "picture.png", "table.csv", "archive.zip"])
+@pytest.mark.parametrize("name", ["broken.MP4", "a.dcm", "a.NII.GZ", "a.npy", "deep.name.gif"])
+def test_name_that_promises_a_video(tmp_path, name):
+    assert is_named_like_video(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "table.csv", "archive.zip", "a.gz", ".DS_Store", "mp4"])
 def test_other_files_are_no_video(tmp_path, name):
     (tmp_path / name).write_text("nothing")
-    assert not is_video(tmp_path / name)
+    assert not is_named_like_video(tmp_path / name)
+    assert kind_of(tmp_path / name) is None
 
 
 def test_content_nobody_recognises_goes_to_ffmpeg(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_text("some new format")
     asked = []
-    monkeypatch.setattr(reader, "read_container", lambda path, warn: asked.append(path) or iter(["frame"]))
-    assert list(read_frames(tmp_path / "a.mp4")) == ["frame"]
+    real = reader.open_container
+    monkeypatch.setattr(reader, "open_container", lambda *a: asked.append(a[0]) or real(*a))
+    with pytest.raises(DecodeError):
+        read(tmp_path / "a.mp4")
     assert asked == [tmp_path / "a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "kind"),
+    [
+        (b"", "is an empty file", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run `git lfs pull`", "no-media"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "is a web page", "no-media"),
+        (b"\xef\xbb\xbf<HTML>", "is a web page", "no-media"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is an XML text", "no-media"),
+    ],
+)
+def test_what_stands_in_place_of_a_video_is_called_by_its_name(tmp_path, content, reason, kind):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(DecodeError, match=reason) as caught:
+        read(tmp_path / "a.mp4")
+    assert caught.value.kind == kind
+
+
+def test_missing_file_is_a_video_that_cannot_be_opened(tmp_path):
+    with pytest.raises(DecodeError, match="cannot be opened: No such file") as caught:
+        read(tmp_path / "a.mp4")
+    assert caught.value.kind == "unreadable"
+    assert probe_video(tmp_path / "a.mp4", WHOLE) == VideoHeader(num_frames=None, seconds=None)
+
+
+def test_pictures_of_a_folder_are_frames_in_the_order_that_is_told(tmp_path):
+    for level in (1, 2, 3):
+        Image.new("L", (8, 8), level).save(tmp_path / f"{level}.png")
+    frames = read(tmp_path, Selection(files=("1.png", "2.png", "3.png")))
+    assert [frame.pixels[0, 0] for frame in frames] == [1, 2, 3]
+
+
+def test_part_of_a_file_is_read_alone(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    shutil.copy(NIBABEL / "example4d.nii.gz", path)
+    assert len(read(path, Selection(part="z07"))) == 2
+    with pytest.raises(DecodeError, match="name one"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "expected"),
+    [(None, None, range(25)), (0.2, None, range(5, 25)), (None, 0.2, range(5)), (0.2, 0.4, range(5, 10))],
+)
+def test_stretch_holds_the_frames_whose_time_lies_in_it_timed_from_the_first(mp4, start, stop, expected):
+    whole = read(mp4)
+    frames = read(mp4, Selection(start_seconds=start, stop_seconds=stop))
+    np.testing.assert_array_equal([f.pixels for f in frames], [whole[index].pixels for index in expected])
+    assert [frame.pts_seconds for frame in frames] == pytest.approx([k / 25 for k in range(len(expected))])
+
+
+def test_length_of_a_stretch_is_known_before_it_is_decoded(mp4):
+    header = probe_video(mp4, Selection(start_seconds=0.2, stop_seconds=0.4))
+    assert (header.num_frames, header.seconds) == (5, pytest.approx(0.2))
+    beyond = probe_video(mp4, Selection(start_seconds=0.8, stop_seconds=9.0))
+    assert (beyond.num_frames, beyond.seconds) == (5, pytest.approx(0.2))
+
+
+def test_stretch_without_a_frame_is_a_failure(mp4):
+    with pytest.raises(DecodeError, match="none in the stretch") as caught:
+        read(mp4, Selection(start_seconds=5.0))
+    assert caught.value.kind == "no-frames"
+
+
+def test_stretch_of_a_file_without_times_is_a_failure(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 8, 8), np.uint8))
+    with pytest.raises(DecodeError, match="states no times") as caught:
+        read(tmp_path / "a.npy", Selection(stop_seconds=1.0))
+    assert caught.value.kind == "no-times"
+
+
+def test_end_of_a_stretch_is_no_sign_of_a_file_that_was_cut_off(mp4):
+    told = []
+    list(open_video(mp4, Selection(stop_seconds=0.2), told.append).frames())
+    assert told == []
+
+
+names = st.text(max_size=5)
+seconds = st.none() | st.floats(0, allow_infinity=False)
+
+
+@given(
+    st.builds(
+        Selection,
+        files=st.lists(names, max_size=3).map(tuple),
+        part=st.none() | names,
+        start_seconds=seconds,
+        stop_seconds=seconds,
+    )
+)
+def test_text_of_a_selection_says_all_of_it(selection):
+    text = selection.to_text()
+    assert Selection.from_text(text) == selection
+    assert text.isascii()
+    assert (text == "") == (selection == WHOLE)
+
+
+@pytest.mark.parametrize("text", ["x", "[]", "3", '{"novelty": 1}'])
+def test_text_that_is_no_selection_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011  (of the JSON library or our own)
+        Selection.from_text(text)

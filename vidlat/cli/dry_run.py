@@ -20,7 +20,7 @@ def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
     """Print the plan and, where there is something to do, its size and about the time it takes."""
     from vidlat.cli.display import print_table
 
-    rows = [*_rows_of_plan(prepared.plan), ("other files, ignored", str(prepared.num_ignored))]
+    rows = [*_rows_of_plan(prepared.plan), ("other files, ignored", str(prepared.discovery.num_ignored))]
     if prepared.plan.num_videos:
         from vidlat.pipeline.measure import measure_size
 
@@ -45,6 +45,7 @@ def _rows_of_plan(plan: EncodePlan) -> Rows:
         ("videos to encode", str(plan.num_videos)),
         ("done already", str(plan.num_done)),
         ("of these touched or moved since", str(len(plan.moved))),
+        ("of these with new labels", str(len(plan.annotated))),
         ("failed before", str(len(plan.known_failures))),
         ("lost their source", str(len(plan.vanished))),
     ]

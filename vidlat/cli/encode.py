@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vidlat.pipeline.prepare import PreparedEncode
     from vidlat.types import FailureRecord
 
-MOST_WARNINGS_SHOWN = 20
+MOST_ROWS_SHOWN = 20
 SECONDS_OF_HEADERS = 1.0
 """How long headers are read before an encode, to know whether the disk will do."""
 
@@ -40,6 +40,11 @@ SECONDS_OF_HEADERS = 1.0
     is_flag=True,
     help="Write nothing: print what there is to do, and about how long it takes and how much disk.",
 )
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="CSV or JSONL table with a column video_id; subject and all other columns are kept with the videos.",
+)
 @config_options(EncodeConfig, "encode")
 @click.pass_context
 def encode(
@@ -50,6 +55,7 @@ def encode(
     retry_failed: bool,
     checksum: bool,
     dry_run: bool,
+    labels: Path | None,
     config_file: Path | None,
     **flags: Any,
 ) -> None:
@@ -67,25 +73,30 @@ def encode(
     Exit codes: 0 all done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.
     """
     config = build_config(EncodeConfig, "encode", config_file, flags)
-    prepared = _prepare(inputs, config, out, retry_failed=retry_failed, checksum=checksum, dry_run=dry_run)
+    options = {"retry_failed": retry_failed, "checksum": checksum, "dry_run": dry_run, "labels": labels}
+    prepared = _prepare(inputs, config, out, options)
+    names = _shown_names(prepared)
     failures = list(prepared.plan.known_failures)
     if dry_run:
         from vidlat.cli.dry_run import print_dry_run
 
         print_dry_run(prepared, config)
     elif prepared.plan.num_videos:
-        failures += _run(prepared, config, out)
+        failures += _run(prepared, config, out, names)
     else:
         _say_nothing_to_do(prepared)
     _report_vanished(prepared)
+    _report_unmatched(prepared, labels)
     if failures:
-        _print_failures(failures, len(prepared.plan.known_failures), out)
+        _print_failures(names, failures, len(prepared.plan.known_failures), out)
         if len(failures) == prepared.plan.num_sources:
             raise InputError(f"no readable video in {', '.join(inputs)}: all {len(failures)} failed")
         ctx.exit(EXIT_SOME_FAILED)
 
 
-def _prepare(inputs: tuple[str, ...], config: EncodeConfig, out: Path, **options: bool) -> PreparedEncode:
+def _prepare(
+    inputs: tuple[str, ...], config: EncodeConfig, out: Path, options: dict[str, Any]
+) -> PreparedEncode:
     """Plan the encode, a bar moving while files are compared by content."""
     from vidlat.cli.display import printable, progress_bar
     from vidlat.pipeline.prepare import prepare_encode
@@ -109,9 +120,12 @@ def _say_nothing_to_do(prepared: PreparedEncode) -> None:
     is_there = "is" if plan.num_done == 1 else "are"
     count = format_count(plan.num_done, "video")
     console.print(f"Nothing to do: {count} {is_there} in {prepared.out} already.", soft_wrap=True)
-    if plan.moved:
+    if plan.restated:
         with prepared.open_writer():
-            pass  # it records where the files are now
+            pass  # it records where the files are now, and whose
+    if plan.annotated:
+        console.print(f"New labels of {format_count(len(plan.annotated), 'video')} recorded.")
+    if plan.moved:
         moved = format_count(len(plan.moved), "file")
         console.print(f"{moved} touched or moved since: recorded, so that they need not be compared again.")
 
@@ -130,7 +144,38 @@ def _report_vanished(prepared: PreparedEncode) -> None:
         )
 
 
-def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[FailureRecord]:
+def _report_unmatched(prepared: PreparedEncode, labels: Path | None) -> None:
+    from vidlat.cli.display import format_count, print_table
+
+    discovery = prepared.discovery
+    sides = [
+        (
+            format_count(len(discovery.unmatched), "row") + f" of {labels} without a video",
+            discovery.unmatched,
+        ),
+        (
+            format_count(len(discovery.unlabelled), "video") + f" without a row in {labels}",
+            discovery.unlabelled,
+        ),
+    ]
+    for title, video_ids in sides:
+        if video_ids:
+            first = f", the first {MOST_ROWS_SHOWN}" if len(video_ids) > MOST_ROWS_SHOWN else ""
+            print_table(title + first, ("video",), [(name,) for name in video_ids[:MOST_ROWS_SHOWN]])
+
+
+def _shown_names(prepared: PreparedEncode) -> dict[str, str]:
+    """What a hashed id is called in the terminal, which keeps nothing."""
+    return {
+        source.video_id: f"{source.video_id} {source.path}"
+        for source in prepared.discovery.sources
+        if source.hides_names
+    }
+
+
+def _run(
+    prepared: PreparedEncode, config: EncodeConfig, out: Path, names: dict[str, str]
+) -> list[FailureRecord]:
     from vidlat.cli.display import console, format_count, format_seconds, progress_bar
     from vidlat.pipeline.cluster import connect
     from vidlat.pipeline.run import run_encode
@@ -138,7 +183,8 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
     plan = prepared.plan
     console.print(
         f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} done already, "
-        f"{prepared.num_ignored} other files ignored; VAE {config.vae} in {prepared.job.precision}, "
+        f"{prepared.discovery.num_ignored} other files ignored; VAE {config.vae} in "
+        f"{prepared.job.precision}, "
         f"{config.scheduler or f'{prepared.num_workers} processes'}"
     )
     _warn_of_full_disk(prepared)
@@ -157,7 +203,11 @@ def _run(prepared: PreparedEncode, config: EncodeConfig, out: Path) -> list[Fail
                 progress.update(task, description="encoding")
                 for event in run_encode(plan, prepared.job, writer, client):
                     failures += event.failures
-                    warnings += [(r.video_id, warning) for r in event.records for warning in r.warnings]
+                    warnings += [
+                        (names.get(record.video_id, record.video_id), warning)
+                        for record in event.records
+                        for warning in record.warnings
+                    ]
                     num_done += len(event.records)
                     num_safe_frames += sum(record.num_frames for record in event.records)
                     num_frames += event.num_frames
@@ -194,15 +244,15 @@ def _warn_of_full_disk(prepared: PreparedEncode) -> None:
 def _print_warnings(warnings: list[tuple[str, str]]) -> None:
     from vidlat.cli.display import format_count, print_table
 
-    first = f", the first {MOST_WARNINGS_SHOWN}" if len(warnings) > MOST_WARNINGS_SHOWN else ""
+    first = f", the first {MOST_ROWS_SHOWN}" if len(warnings) > MOST_ROWS_SHOWN else ""
     title = format_count(len(warnings), "warning") + first
-    print_table(title, ("video", "warning"), warnings[:MOST_WARNINGS_SHOWN])
+    print_table(title, ("video", "warning"), warnings[:MOST_ROWS_SHOWN])
 
 
-def _print_failures(failures: list[FailureRecord], num_known: int, out: Path) -> None:
+def _print_failures(names: dict[str, str], failures: list[FailureRecord], num_known: int, out: Path) -> None:
     from vidlat.cli.display import console, format_count, print_table
 
     known = f", {num_known} of them known from before (--retry-failed tries again)" if num_known else ""
-    rows = [(failure.video_id, failure.kind, failure.reason) for failure in failures]
+    rows = [(names.get(f.video_id, f.video_id), f.kind, f.reason) for f in failures]
     print_table(f"{format_count(len(failures), 'video')} failed{known}", ("video", "kind", "reason"), rows)
     console.print(f"Tracebacks: `vidlat ls {out} --failed --traceback`", soft_wrap=True)

@@ -41,7 +41,7 @@ def evaluate(
     from vidlat.video.writer import prepare_file
 
     cache = open_cache(latents)
-    sources = discover_videos(inputs).sources
+    sources = discover_videos(inputs, ids=cache.schema.ids).sources
     frozen = load_vae_of(cache.schema, vae=vae, device=device)
     if json_file:
         prepare_file(json_file, "--json")

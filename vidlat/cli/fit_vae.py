@@ -35,8 +35,7 @@ def fit_vae(inputs: tuple[str, ...], out: Path, config_file: Path | None, **flag
     from vidlat.pipeline.discover import discover_videos
     from vidlat.train.vae_fitting import StackCollection, check_fit
     from vidlat.train.vae_fitting import fit_vae as fit
-    from vidlat.video.preprocess import preprocess_frame
-    from vidlat.video.reader import read_frames
+    from vidlat.video.reader import read_prepared
     from vidlat.video.writer import prepare_file
 
     if out.suffix != ".safetensors":
@@ -49,8 +48,8 @@ def fit_vae(inputs: tuple[str, ...], out: Path, config_file: Path | None, **flag
     with progress_bar() as progress:
         for source in progress.track(sources, description="reading"):
             try:
-                frames = read_frames(source.path)
-                stacks.add_video(preprocess_frame(frame, config.size, config.fit) for frame in frames)
+                frames = read_prepared(source.path, source.selection, config.preprocessing)
+                stacks.add_video(frame.pixels for frame in frames)
             except DecodeError as error:
                 console.print(f"{printable(source.video_id)}: {error}; left out")
     count = f"{format_count(len(stacks), 'stack')} of {format_count(config.stack, 'frame')}"

@@ -72,12 +72,11 @@ def _json_array(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
-    from vidlat.store.sources import source_state
+    from vidlat.store.sources import STATE_COLUMNS, source_state
 
     names = ("video_id", "num_frames", "fps", "source_height", "source_width")
-    sources = ("source_path", "source_num_bytes", "source_mtime_ns")
     warnings = cache.warnings()
-    for video_id, num_frames, fps, height, width, *source in cache.rows(*names, *sources):
+    for video_id, num_frames, fps, height, width, *source in cache.rows(*names, *STATE_COLUMNS):
         state = source_state(*source)
         noticed = warnings.get(video_id, [])
         yield {

@@ -17,8 +17,7 @@ from vidlat.pipeline.decode import decode_latents
 from vidlat.pipeline.recorded import find_recorded
 from vidlat.store.reader import LatentCache
 from vidlat.types import CachedSource, VideoRecord
-from vidlat.video.preprocess import preprocess_frame
-from vidlat.video.reader import read_frames
+from vidlat.video.reader import read_prepared
 
 Frames = npt.NDArray[np.float32]
 
@@ -104,15 +103,13 @@ def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[in
             num_bytes=record.source_num_bytes,
             mtime_ns=record.source_mtime_ns,
             sha256=record.source_sha256,
+            selection=record.source_selection,
         ),
     )
-    settings, wanted = cache.schema.settings, set(numbers)
+    wanted = set(numbers)
+    prepared = read_prepared(source.path, source.selection, cache.schema.settings.preprocessing)
     try:
-        frames = [
-            preprocess_frame(frame, settings.size, settings.fit)
-            for number, frame in enumerate(read_frames(source.path))
-            if number in wanted
-        ]
+        frames = [frame.pixels for number, frame in enumerate(prepared) if number in wanted]
     except DecodeError as error:
         raise InputError(f"its source {source.path} {error}, though it did when it was encoded") from error
     if len(frames) < len(numbers):

@@ -17,8 +17,7 @@ from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summari
 from vidlat.pipeline.decode import decode_video
 from vidlat.store.reader import LatentCache
 from vidlat.types import VideoSource
-from vidlat.video.preprocess import preprocess_frame
-from vidlat.video.reader import read_frames
+from vidlat.video.reader import read_prepared
 
 Frames = npt.NDArray[np.float32]
 
@@ -125,10 +124,9 @@ def _compare(
 
 
 def _prepared(source: VideoSource, cache: LatentCache) -> Iterator[Frames]:
-    settings = cache.schema.settings
     try:
-        for frame in read_frames(source.path):
-            yield preprocess_frame(frame, settings.size, settings.fit)
+        for frame in read_prepared(source.path, source.selection, cache.schema.settings.preprocessing):
+            yield frame.pixels
     except DecodeError as error:
         raise InputError(f"{source.path}: {error}, though it did when it was encoded") from error
 

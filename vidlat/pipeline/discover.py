@@ -1,87 +1,199 @@
-"""Which videos there are: files, folders and globs to sources with stable ids."""
+"""Which videos there are: files, folders, globs and manifests to sources with stable ids."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
+from vidlat.config import Ids
 from vidlat.errors import InputError
-from vidlat.types import VideoSource
-from vidlat.video.reader import is_video
+from vidlat.pipeline.folder import FoundVideo, videos_in_folder
+from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read_manifest
+from vidlat.store.sources import hashed_name, size_and_time
+from vidlat.types import Annotation, VideoSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """The videos found, sorted by id, and how many files were passed over because they are no video."""
+    """The videos found, sorted by id.
+
+    num_ignored: files passed over because they are no video. unmatched: ids in the table of labels that no
+    video has. unlabelled: ids of the videos that it does not tell of; both empty where there is none.
+    """
 
     sources: list[VideoSource]
     num_ignored: int
+    unmatched: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
 
-def discover_videos(inputs: Sequence[str]) -> Discovery:
-    """Find the videos under files, folders and glob patterns; content decides, not the name.
+def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: Ids = "path") -> Discovery:
+    """Find the videos under files, folders, glob patterns and manifests; content decides, not the name.
 
     A video's id is its POSIX path below the folder (or the pattern's fixed part) it was found in, extension
-    kept, undecodable bytes %-escaped. A file that several inputs reach counts once, for the first of them.
-    Hidden files are passed over.
+    kept, undecodable bytes %-escaped, or what its manifest says. A file that several inputs reach counts
+    once, for the first of them. Hidden files are passed over. labels: a table by id, see `read_labels`.
+    ids: "hash" puts a hash in the place of each id, and hides all names.
     Raises InputError for an input that is not there or cannot be listed, two files of one id, or no video.
     """
-    found: dict[str, VideoSource] = {}
-    seen: set[Path] = set()
-    num_ignored = 0
-    for root, path in _files(inputs):
-        if path.absolute() in seen:
-            continue
-        seen.add(path.absolute())
-        source = _to_source(root, path)
-        if source is None:
-            num_ignored += 1
-            continue
-        other = found.setdefault(source.video_id, source)
-        if not other.path.samefile(source.path):
-            raise InputError(
-                f"{other.path} and {source.path} would both be video {source.video_id!r}; "
-                "give the folder above both as --input"
-            )
+    collection = _Collection()
+    for text in inputs:
+        collection.add_input(text)
+    found = collection.found
     if not found:
         where = ", ".join(inputs)
-        raise InputError(f"no video in {where} ({num_ignored} other files); is it the right folder?")
-    return Discovery(sources=[found[video_id] for video_id in sorted(found)], num_ignored=num_ignored)
+        raise InputError(
+            f"no video in {where} ({collection.num_ignored} other files); is it the right folder?"
+        )
+    told = read_labels(labels) if labels else {}
+    sources = [_annotated(found[video_id], told) for video_id in found]
+    if ids == "hash":
+        sources = [
+            replace(source, video_id=hashed_name(source.video_id), hides_names=True) for source in sources
+        ]
+    return Discovery(
+        sources=sorted(sources, key=lambda source: source.video_id),
+        num_ignored=collection.num_ignored,
+        unmatched=tuple(sorted(told.keys() - found.keys())),
+        unlabelled=tuple(sorted(found.keys() - told.keys())) if labels else (),
+    )
 
 
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _annotated(source: VideoSource, labels: Mapping[str, Annotation]) -> VideoSource:
+    """What a table of labels tells wins over the manifest, column by column."""
+    told = labels.get(source.video_id)
+    if told is None:
+        return source
+    known = source.annotation or Annotation()
+    annotation = Annotation(told.subject or known.subject, {**known.labels, **told.labels})
+    return replace(source, annotation=annotation)
 
 
-def _files(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
-    """Pairs of the folder that ids start from and a file in it."""
-    for pattern in inputs:
-        path = Path(pattern)
+@dataclass
+class _Collection:
+    found: dict[str, VideoSource] = field(default_factory=dict)
+    num_ignored: int = 0
+    _places: set[tuple[Path, str]] = field(default_factory=set)
+
+    def add_input(self, text: str) -> None:
+        path = Path(text)
         if path.is_dir():
-            yield from ((path, file) for file in _walk(path))
+            for folder, files in _walk(path):
+                self._add_files(path, folder, files)
+        elif is_manifest(path):
+            for row in read_manifest(path):
+                self._add_row(path, row)
         elif path.exists():
-            yield path.parent, path
-        elif glob.has_magic(pattern):
-            matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (patterns may be absolute)
-            if not matches:
-                raise InputError(f"--input {pattern}: the pattern matches nothing")
-            root = _fixed_part(pattern)
-            for match in map(Path, matches):
-                yield from ((root, file) for file in (_walk(match) if match.is_dir() else [match]))
+            self._add_files(path.parent, path.parent, [path])
+        elif glob.has_magic(text):
+            self._add_matches(text)
         else:
-            raise InputError(f"--input {pattern}: no such file or folder")
+            raise InputError(f"--input {text}: no such file or folder")
+
+    def _add_matches(self, pattern: str) -> None:
+        matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207  (may be absolute)
+        if not matches:
+            raise InputError(f"--input {pattern}: the pattern matches nothing")
+        root = _fixed_part(pattern)
+        for folder in filter(Path.is_dir, matches):
+            for below, files in _walk(folder):
+                self._add_files(root, below, files)
+        files = [path for path in matches if not path.is_dir()]
+        for folder, members in groupby(files, key=lambda path: path.parent):
+            self._add_files(root, folder, list(members))
+
+    def _add_files(self, root: Path, folder: Path, files: Sequence[Path]) -> None:
+        videos, num_ignored = videos_in_folder(folder, files)
+        self.num_ignored += num_ignored
+        for video in videos:
+            self._add(_to_source(video, (folder / video.name).relative_to(root).as_posix(), root))
+
+    def _add_row(self, manifest: Path, row: ManifestRow) -> None:
+        path = manifest.parent / row.path
+        folder, files = (path, _files_in(path)) if path.is_dir() else (path.parent, [path])
+        videos, _ = videos_in_folder(folder, files)
+        if not videos and path.is_dir():
+            raise InputError(f"{row.where}: {row.path} is a folder without a video of its own")
+        # What is named is meant: where it is none, the encode says so.
+        for video in videos or [FoundVideo(name=path.name, path=path)]:
+            place = (folder / video.name).relative_to(path).as_posix()
+            video_id = "/".join([row.video_id or _default_id(row), *([] if place == "." else [place])])
+            source = _to_source(video, video_id, manifest.parent)
+            stretch = replace(
+                source.selection, start_seconds=row.start_seconds, stop_seconds=row.stop_seconds
+            )
+            self._add(replace(source, selection=stretch, annotation=row.annotation))
+
+    def _add(self, source: VideoSource) -> None:
+        place = source.path, source.selection.to_text()
+        if source.annotation is None and place in self._places:
+            return
+        self._places.add(place)
+        other = self.found.setdefault(source.video_id, source)
+        if not _is_same(other, source):
+            raise InputError(
+                f"{other.path} and {source.path} would both be video {source.video_id!r}; "
+                "give the folder above both as --input, or another id in a manifest"
+            )
+        if source.annotation is not None:
+            if other.annotation not in (None, source.annotation):
+                raise InputError(f"a manifest names {source.video_id!r} twice, with other labels; keep one")
+            self.found[source.video_id] = source
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
+def _is_same(one: VideoSource, other: VideoSource) -> bool:
+    if one.selection != other.selection:
+        return False
+    try:
+        return one.path == other.path or one.path.samefile(other.path)
+    except OSError:
+        return False
+
+
+def _to_source(video: FoundVideo, video_id: str, root: Path) -> VideoSource:
+    # The folder that was given as a whole is called by its own name.
+    named = root.resolve().name if video_id == "." else video_id
+    try:
+        num_bytes, mtime_ns = size_and_time(video.path, video.selection.files)
+    except OSError:
+        num_bytes = mtime_ns = 0  # the encode will say why
+    return VideoSource(
+        video_id=_escape(named),
+        path=video.path.absolute(),
+        num_bytes=num_bytes,
+        mtime_ns=mtime_ns,
+        selection=video.selection,
+    )
+
+
+def _default_id(row: ManifestRow) -> str:
+    parts = Path(os.path.normpath(row.path)).parts
+    path = "/".join(part for part in parts if part not in ("..", "/"))
+    if row.start_seconds is None and row.stop_seconds is None:
+        return path
+    stop = "" if row.stop_seconds is None else f"{row.stop_seconds:g}"
+    return f"{path}@{row.start_seconds or 0:g}-{stop}s"
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder below with its files; links are followed, but no folder is entered twice."""
+    entered: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        status = os.stat(parent)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
+        yield Path(parent), [Path(parent) / name for name in sorted(names) if not name.startswith(".")]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return next(files for _, files in _walk(folder))
 
 
 def _refuse(error: OSError) -> None:
@@ -93,22 +205,6 @@ def _fixed_part(pattern: str) -> Path:
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:fixed])
-
-
-def _to_source(root: Path, path: Path) -> VideoSource | None:
-    """None for what is no video. A file named like one stays, opened or not: at worst it is a failure."""
-    try:
-        if not path.is_file() or not is_video(path):
-            return None
-        status = path.stat()
-    except OSError:
-        return None
-    return VideoSource(
-        video_id=_escape(path.relative_to(root).as_posix()),
-        path=path.absolute(),
-        num_bytes=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-    )
 
 
 def _escape(name: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -21,8 +22,7 @@ from vidlat.pipeline.prepare import PreparedEncode
 from vidlat.pipeline.run import BATCHES_IN_FLIGHT_A_WORKER
 from vidlat.pipeline.task import EncodeJob
 from vidlat.types import VideoHeader, VideoSource
-from vidlat.video.preprocess import preprocess_frame
-from vidlat.video.reader import probe_video, read_first_frames
+from vidlat.video.reader import probe_video, read_prepared
 
 SECONDS_OF_HEADERS = 30.0
 """How long headers are read for a dry run: some 15,000, all of most data sets."""
@@ -52,7 +52,7 @@ def read_headers(sources: Sequence[VideoSource], most_seconds: float) -> dict[st
     began = time.perf_counter()
     headers: dict[str, VideoHeader] = {}
     for source in random.Random(0).sample(sources, len(sources)):
-        headers[source.video_id] = probe_video(source.path)
+        headers[source.video_id] = probe_video(source.path, source.selection)
         if time.perf_counter() - began > most_seconds:
             break
     return headers
@@ -85,7 +85,7 @@ def time_vae(job: EncodeJob) -> float:
 
 def _time_calls(job: EncodeJob) -> float:
     vae = job.load_vae()
-    stacks = torch.rand(job.batch, 1, job.stack, job.size, job.size)
+    stacks = torch.rand(job.batch, 1, job.stack, job.preprocessing.size, job.preprocessing.size)
 
     def call() -> None:
         for latents in vae.encode_stacks(stacks):
@@ -106,18 +106,19 @@ def time_decoding(sources: Sequence[VideoSource], job: EncodeJob) -> float | Non
     """
     last = len(sources) - 1
     places = {last * number // (VIDEOS_DECODED - 1) for number in range(VIDEOS_DECODED)}
-    timed = [_time_video(sources[place].path, job) for place in sorted(places)]
+    timed = [_time_video(sources[place], job) for place in sorted(places)]
     num_frames = sum(number for number, _ in timed)
     # What ends before its first frame tells nothing of the others.
     return sum(seconds for number, seconds in timed if number) / num_frames if num_frames else None
 
 
-def _time_video(path: Path, job: EncodeJob) -> tuple[int, float]:
+def _time_video(source: VideoSource, job: EncodeJob) -> tuple[int, float]:
     """How many of the first frames were decoded and prepared, and in how many seconds."""
+    # To find the range or the box of a video is to decode all of it.
+    how = replace(job.preprocessing, intensity="uint8", crop="none")
     num_frames, began = 0, time.perf_counter()
-    with suppress(DecodeError, OSError):  # the encode will say why
-        for frame in read_first_frames(path, FRAMES_DECODED):
-            preprocess_frame(frame, job.size, job.fit)
+    with suppress(DecodeError):  # the encode will say why
+        for _ in islice(read_prepared(source.path, source.selection, how), FRAMES_DECODED):
             num_frames += 1
             if time.perf_counter() - began > SECONDS_DECODED:
                 break

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from vidlat.errors import InputError
-from vidlat.pipeline.discover import content_hash
-from vidlat.store.sources import source_state
-from vidlat.types import CachedSource, FailureRecord, VideoSource
+from vidlat.store.sources import content_hash, recorded_place, source_state
+from vidlat.types import Annotation, CachedSource, FailureRecord, VideoSource
 
 MAX_VIDEOS_A_BATCH = 8
 BATCHES_A_WORKER = 4
@@ -24,7 +24,8 @@ class EncodePlan:
     """Batches to encode, largest videos first, and the videos that need nothing.
 
     num_done: in the cache already. known_failures: failed before and unchanged since, so not tried again.
-    moved: done, but their file was touched, copied or moved since; the cache should know it as it is now.
+    moved: done, but their file was touched, copied or moved since. annotated: done, but what people tell of
+    them has changed. The cache should know both as they are now.
     vanished: ids of the cache, sorted, that are not among the sources and whose file is gone.
     """
 
@@ -32,7 +33,14 @@ class EncodePlan:
     num_done: int
     known_failures: list[FailureRecord]
     moved: list[VideoSource]
+    annotated: list[VideoSource]
     vanished: tuple[str, ...]
+
+    @property
+    def restated(self) -> list[VideoSource]:
+        """Videos that are done and of which the cache should know more than it does."""
+        annotated = {source.video_id for source in self.annotated}
+        return [*self.annotated, *(source for source in self.moved if source.video_id not in annotated)]
 
     @property
     def num_videos(self) -> int:
@@ -49,6 +57,7 @@ def plan_encode(
     sources: Sequence[VideoSource],
     cached: Mapping[str, CachedSource],
     failures: Mapping[str, FailureRecord],
+    annotations: Mapping[str, Annotation] = MappingProxyType({}),
     *,
     num_workers: int,
     retry_failed: bool = False,
@@ -58,7 +67,8 @@ def plan_encode(
     """Sources minus records; a file that changed since it was recorded is encoded again.
 
     Size and time of change tell an unchanged file, which is not read; where the time or the place differs,
-    its content does. checksum: trust neither, and read every file that the cache holds.
+    its content does. annotations: of the videos in the cache; one that is encoded again keeps its own where
+    nobody tells another. checksum: trust neither, and read every file that the cache holds.
     Raises InputError where a video of the same id was encoded from another file that still exists.
     """
     todo: list[VideoSource] = []
@@ -74,14 +84,26 @@ def plan_encode(
         elif checksum or not _untouched(source, record):
             doubtful.append(source)
     changed, moved = _compare(doubtful, cached, on_hash)
-    todo += changed
+    todo = [_keep_annotation(source, annotations) for source in [*todo, *changed]]
+    undone = {source.video_id for source in todo}
     return EncodePlan(
         batches=_batches(todo, num_workers),
         num_done=len(sources) - len(todo) - len(known),
         known_failures=known,
         moved=moved,
+        annotated=[
+            source
+            for source in sources
+            if source.video_id in cached
+            and source.video_id not in undone
+            and source.annotation not in (None, annotations.get(source.video_id, Annotation()))
+        ],
         vanished=_vanished(sources, cached),
     )
+
+
+def _keep_annotation(source: VideoSource, annotations: Mapping[str, Annotation]) -> VideoSource:
+    return replace(source, annotation=source.annotation or annotations.get(source.video_id))
 
 
 def _batches(todo: list[VideoSource], num_workers: int) -> list[Batch]:
@@ -117,36 +139,38 @@ def _vanished(sources: Sequence[VideoSource], cached: Mapping[str, CachedSource]
 
 
 def _is_gone(record: CachedSource) -> bool:
-    return source_state(record.path, record.num_bytes, record.mtime_ns) == "vanished"
+    return source_state(record.path, record.num_bytes, record.mtime_ns, record.selection) == "vanished"
 
 
 def _file_of(failure: FailureRecord) -> CachedSource:
-    return CachedSource(failure.source_path, failure.source_num_bytes, failure.source_mtime_ns, sha256="")
+    return CachedSource(
+        path=failure.source_path,
+        num_bytes=failure.source_num_bytes,
+        mtime_ns=failure.source_mtime_ns,
+        sha256="",
+        selection=failure.source_selection,
+    )
 
 
 def _untouched(source: VideoSource, record: CachedSource) -> bool:
-    now = source.num_bytes, source.mtime_ns, _as_recorded(source)
-    return now == (record.num_bytes, record.mtime_ns, record.path)
-
-
-def _as_recorded(source: VideoSource) -> str:
-    """The path of a source as a record states it, see `store.sources.recorded_path`."""
-    path = str(source.path)
-    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
+    path, selection = recorded_place(source)
+    now = source.num_bytes, source.mtime_ns, path, selection
+    return now == (record.num_bytes, record.mtime_ns, record.path, record.selection)
 
 
 def _same_content(source: VideoSource, record: CachedSource) -> bool:
-    """Whether a file still holds the recorded bytes."""
-    if source.num_bytes != record.num_bytes:
+    """Whether a file still holds the recorded bytes, and the same of them are meant."""
+    _, selection = recorded_place(source)
+    if (source.num_bytes, selection) != (record.num_bytes, record.selection):
         return False
     try:
-        return content_hash(source.path) == record.sha256
+        return content_hash(source.path, source.selection.files) == record.sha256
     except OSError:
         return False  # the encode will say why
 
 
 def _require_same_file(source: VideoSource, record: CachedSource) -> None:
-    if _as_recorded(source) != record.path and not _is_gone(record):
+    if recorded_place(source)[0] != record.path and not _is_gone(record):
         raise InputError(
             f"{source.path} would replace video {source.video_id!r}, which was encoded from "
             f"{record.path}; give the folder above both as --input, or another --out"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from vidlat.config import PREPROCESS_VERSION, EncodeConfig
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights
-from vidlat.errors import ConfigError, StoreError
+from vidlat.errors import CacheMismatchError, ConfigError, StoreError
 from vidlat.pipeline.cluster import choose_num_workers, num_threads_of_worker
-from vidlat.pipeline.discover import discover_videos
+from vidlat.pipeline.discover import Discovery, discover_videos
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
 from vidlat.pipeline.task import EncodeJob
 from vidlat.store.lease import refuse_if_held
@@ -20,15 +22,15 @@ from vidlat.store.metadata import read_schema
 from vidlat.store.reader import last_sequence, open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames, require_same_settings
 from vidlat.store.writer import CacheWriter, create_cache, open_writer
-from vidlat.types import CachedSource, FailureRecord
+from vidlat.types import Annotation, CachedSource, FailureRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedEncode:
     """A plan and the job to run it with; nothing is written yet.
 
-    num_ignored: files among the input that are no video. planned_at: the number of the cache's last commit
-    when this was planned, 0 where there was no cache.
+    discovery: the videos found, and what was found beside them. planned_at: the number of the cache's last
+    commit when this was planned, 0 where there was no cache.
     """
 
     out: Path
@@ -36,14 +38,14 @@ class PreparedEncode:
     plan: EncodePlan
     job: EncodeJob
     num_workers: int
-    num_ignored: int
+    discovery: Discovery
     planned_at: int
 
     @contextmanager
     def open_writer(self) -> Iterator[CacheWriter]:
         """Make the cache if it is not there, and hold it for writing as long as the block lasts.
 
-        Files that were moved since they were encoded are recorded where they are now.
+        Of videos that are done, the files are recorded where they are now, and annotations as they are.
         Raises StoreError if another process holds it, or has written to it since this was planned.
         """
         if not _holds_anything(self.out):
@@ -54,7 +56,7 @@ class PreparedEncode:
                 raise StoreError(
                     f"{self.out}: changed while this encode was planned; run the same command again"
                 )
-            writer.commit_moved(self.plan.moved)
+            writer.commit_sources(self.plan.restated)
             yield writer
 
 
@@ -70,18 +72,20 @@ def prepare_encode(
     retry_failed: bool = False,
     checksum: bool = False,
     dry_run: bool = False,
+    labels: Path | None = None,
     on_hash: OnHash = lambda *_: None,
 ) -> PreparedEncode:
     """Find the videos, load the VAE, look at the cache at `out` if there is one, and plan what is left to do.
 
     Writes nothing. retry_failed, checksum, on_hash: as in `plan_encode`. dry_run: never mind who else writes
-    to the cache. Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError.
+    to the cache. labels: as in `discover_videos`.
+    Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError.
     """
     if _holds_anything(out):
         read_schema(out)  # what is no cache is refused before the VAE loads, and so is one in use
         if not dry_run:
             refuse_if_held(out)
-    discovery = discover_videos(inputs)
+    discovery = discover_videos(inputs, labels=labels, ids=config.ids)
     vae_path = resolve_weights(config.vae)
     vae = load_vae(
         vae_path,
@@ -94,17 +98,19 @@ def prepare_encode(
     schema = _describe_cache(config, vae, vae_path)
     cached: dict[str, CachedSource] = {}
     failures: dict[str, FailureRecord] = {}
+    annotations: Mapping[str, Annotation] = MappingProxyType({})
     planned_at = 0
     if _holds_anything(out):
-        schema = _require_same_settings(out, schema, config.precision)
+        schema = _require_same_settings(out, schema, config)
         planned_at = last_sequence(out)  # before the records are read: what comes between shows then
         cache = open_cache(out)
-        cached, failures = cache.sources(), cache.failures()
+        cached, failures, annotations = cache.sources(), cache.failures(), cache.annotations()
     num_workers = config.workers or choose_num_workers(str(vae.device))
     plan = plan_encode(
         discovery.sources,
         cached,
         failures,
+        annotations,
         num_workers=num_workers,
         retry_failed=retry_failed,
         checksum=checksum,
@@ -116,7 +122,7 @@ def prepare_encode(
         plan=plan,
         job=_describe_job(config, vae, vae_path, schema.settings.encode_precision),
         num_workers=num_workers,
-        num_ignored=discovery.num_ignored,
+        discovery=discovery,
         planned_at=planned_at,
     )
 
@@ -134,8 +140,7 @@ def _describe_job(config: EncodeConfig, vae: FrozenVAE, vae_path: Path, precisio
     return EncodeJob(
         vae_path=vae_path,
         vae_hash=vae.weights_hash,
-        size=config.size,
-        fit=config.fit,
+        preprocessing=config.preprocessing,
         stack=config.stack,
         batch=config.batch,
         device=config.device,
@@ -152,11 +157,11 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
             vae_hash=vae.weights_hash,
             vae_config=vae.settings,
             stack=config.stack,
-            size=config.size,
-            fit=config.fit,
             encode_precision=vae.precision,
             preprocess_version=PREPROCESS_VERSION,
+            **dataclasses.asdict(config.preprocessing),
         ),
+        ids=config.ids,
         vae_name=config.vae,
         vae_licence=licence_of(config.vae),
         vae_path=str(vae_path.absolute()),
@@ -169,11 +174,15 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
     )
 
 
-def _require_same_settings(out: Path, asked: CacheSchema, precision: str) -> CacheSchema:
+def _require_same_settings(out: Path, asked: CacheSchema, config: EncodeConfig) -> CacheSchema:
     """The schema of the cache at `out`; `auto` precision means whatever that cache was made with."""
     found = open_cache(out).schema
+    if config.ids != found.ids:
+        raise CacheMismatchError(
+            f"{out}: made with --ids {found.ids}, you asked {config.ids}: use the same or another --out"
+        )
     settings = asked.settings
-    if precision == "auto":
+    if config.precision == "auto":
         settings = replace(settings, encode_precision=found.settings.encode_precision)
     require_same_settings(out, found.settings, settings)
     return found

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from vidlat.errors import InputError
-from vidlat.pipeline.discover import content_hash
 from vidlat.store.repair import Outcome, recorded_sources
-from vidlat.store.sources import recorded_path
-from vidlat.types import CachedSource, VideoSource
+from vidlat.store.sources import content_hash, recorded_path, size_and_time
+from vidlat.types import CachedSource, Selection, VideoSource
 
 
 def find_recorded(video_id: str, recorded: CachedSource) -> VideoSource:
@@ -17,16 +16,20 @@ def find_recorded(video_id: str, recorded: CachedSource) -> VideoSource:
 
     Raises InputError where it is gone, has changed since, or cannot be read.
     """
-    path = Path(recorded_path(recorded.path))
+    if not recorded.path:
+        raise InputError("the cache does not keep where its source is (--ids hash)")
+    path, selection = Path(recorded_path(recorded.path)), Selection.from_text(recorded.selection)
     try:
-        if not path.exists():
-            raise InputError(f"its source {recorded.path} is gone")
-        status = path.stat()
-        if status.st_size != recorded.num_bytes or content_hash(path) != recorded.sha256:
+        num_bytes, mtime_ns = size_and_time(path, selection.files)
+        if num_bytes != recorded.num_bytes or content_hash(path, selection.files) != recorded.sha256:
             raise InputError(f"its source {recorded.path} has changed since it was encoded")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"its source {recorded.path} is gone") from error
     except OSError as error:
         raise InputError(f"its source {recorded.path} cannot be read ({error.strerror})") from error
-    return VideoSource(video_id=video_id, path=path, num_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    return VideoSource(
+        video_id=video_id, path=path, num_bytes=num_bytes, mtime_ns=mtime_ns, selection=selection
+    )
 
 
 def find_sources(path: Path, video_ids: Collection[str]) -> tuple[list[VideoSource], list[Outcome]]:

@@ -17,6 +17,7 @@ from vidlat.pipeline.run import EncodeProgress
 from vidlat.pipeline.task import EncodeJob
 from vidlat.store.log import RecordLog
 from vidlat.store.metadata import RECORDS, read_schema
+from vidlat.store.reader import open_cache
 from vidlat.store.records import VIDEO_COLUMNS
 from vidlat.store.repair import PURPOSE, Outcome
 from vidlat.store.writer import CacheWriter, open_writer
@@ -61,15 +62,15 @@ def prepare_repair(
     job = EncodeJob(
         vae_path=find_weights_of(schema, vae),
         vae_hash=settings.vae_hash,
-        size=settings.size,
-        fit=settings.fit,
+        preprocessing=settings.preprocessing,
         stack=settings.stack,
         batch=batch,
         device=device,
         precision=settings.encode_precision,
         num_threads=num_threads_of_worker(),
     )
-    plan = plan_encode(sources, {}, {}, num_workers=num_workers)
+    annotations = open_cache(path, hold=False).annotations()
+    plan = plan_encode(sources, {}, {}, annotations, num_workers=num_workers)
     return PreparedRepair(path=path, plan=plan, job=job, num_workers=num_workers)
 
 

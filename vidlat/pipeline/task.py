@@ -6,6 +6,7 @@ Knows nothing of Dask: the same two functions run in a test, in a thread, or on 
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import statistics
 import time
@@ -24,18 +25,18 @@ import numpy.typing as npt
 import torch
 
 from vidlat import __version__
-from vidlat.config import Fit
+from vidlat.config import Preprocessing
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import DecodeError, EncodeError, VidlatError, WeightsError
 from vidlat.pipeline.calls import Report, VAECalls
-from vidlat.pipeline.discover import content_hash
 from vidlat.pipeline.scratch import EncodedVideo, new_scratch, open_scratch
 from vidlat.pipeline.time_limit import Clock, Turn, take_turn
+from vidlat.store.sources import content_hash, recorded_place
 from vidlat.store.statistics import LatentStatistics, latent_statistics, to_stored
 from vidlat.store.writer import write_shards
-from vidlat.types import FailureRecord, VideoRecord, VideoSource
-from vidlat.video.preprocess import preprocess_frame
-from vidlat.video.reader import read_frames
+from vidlat.types import Annotation, FailureRecord, VideoRecord, VideoSource
+from vidlat.video.preparation import PreparedVideo, prepare_video
+from vidlat.video.reader import open_video
 
 OnHang = Callable[[str, int], None]
 """Told, in another thread, which video's decoder hangs and after how many frames; must end the process."""
@@ -50,8 +51,7 @@ class EncodeJob:
 
     vae_path: Path
     vae_hash: str
-    size: int
-    fit: Fit
+    preprocessing: Preprocessing
     stack: int
     batch: int
     device: str
@@ -157,6 +157,7 @@ class _Video:
     sha256: str = ""
     pts_seconds: list[float | None] = field(default_factory=list)
     failure: FailureRecord | None = None
+    prepared: PreparedVideo | None = None
     shape: tuple[int, ...] = ()
     batch: int = 0
     files: tuple[BinaryIO, BinaryIO] | None = None
@@ -173,21 +174,23 @@ class _Video:
         """
         pending: list[npt.NDArray[np.float32]] = []
         try:
-            for frame in read_frames(self.source.path, self.warnings.append):
+            video = open_video(self.source.path, self.source.selection, self.warnings.append)
+            self.prepared = prepare_video(video, job.preprocessing, self.warnings.append, turn.check)
+            for frame in self.prepared.frames():
                 if not self.num_frames:
-                    self.height, self.width = frame.pixels.shape
+                    self.height, self.width = frame.height, frame.width
                 self.num_frames = turn.num_frames = self.num_frames + 1
                 turn.check()
                 self.num_damaged += frame.is_damaged
                 self.pts_seconds.append(frame.pts_seconds)
-                pending.append(preprocess_frame(frame, job.size, job.fit))
+                pending.append(frame.pixels)
                 if len(pending) == job.stack:
                     yield np.stack(pending)
                     pending.clear()
                     if self.failure:
                         return
                     turn.check()
-            self.sha256 = content_hash(self.source.path)
+            self.sha256 = content_hash(self.source.path, self.source.selection.files)
         except DecodeError as error:
             self.fail(error.kind, error)
         except Exception as error:
@@ -218,7 +221,7 @@ class _Video:
         """Record why this video will not be in the cache."""
         reason = " ".join(str(error).split()) or type(error).__name__
         failure = failure_of(self.source, kind, reason)
-        if not isinstance(error, VidlatError):
+        if not isinstance(error, VidlatError) and not self.source.hides_names:
             failure = replace(failure, traceback="".join(traceback.format_exception(error)))
         self.failure = failure
 
@@ -241,12 +244,15 @@ class _Video:
 
     def _record(self, sums: LatentStatistics, full_batch: int, device: str) -> VideoRecord:
         fps, varies = frame_rate(self.pts_seconds)
-        warnings = list(self.warnings)
+        warnings = [without_names(self.source, warning) for warning in self.warnings]
         if self.num_damaged:
             warnings.append(f"{self.num_damaged} of {self.num_frames} frames are damaged")
         if self.batch < full_batch:
             smaller = f"{self.batch} stack{'s' if self.batch > 1 else ''}"
             warnings.append(f"out of memory: encoded in batches of {smaller} instead of {full_batch}")
+        assert self.prepared is not None
+        path, selection = recorded_place(self.source)
+        annotation = self.source.annotation or Annotation()
         return VideoRecord(
             video_id=self.source.video_id,
             start=0,
@@ -254,7 +260,8 @@ class _Video:
             num_frames=self.num_frames,
             fps=fps,
             pts_seconds=tuple(s or 0.0 for s in self.pts_seconds) if varies else None,
-            source_path=str(self.source.path),
+            source_path=path,
+            source_selection=selection,
             source_num_bytes=self.source.num_bytes,
             source_mtime_ns=self.source.mtime_ns,
             source_sha256=self.sha256,
@@ -265,19 +272,34 @@ class _Video:
             versions=_versions(),
             device=device,
             batch=self.batch,
+            value_range=self.prepared.value_range,
+            box=self.prepared.box or (),
+            subject=annotation.subject,
+            labels=dict(annotation.labels),
         )
 
 
 def failure_of(source: VideoSource, kind: str, reason: str) -> FailureRecord:
     """The record of a video that will not be in the cache."""
+    path, selection = recorded_place(source)
     return FailureRecord(
         video_id=source.video_id,
-        source_path=str(source.path),
+        source_path=path,
+        source_selection=selection,
         source_num_bytes=source.num_bytes,
         source_mtime_ns=source.mtime_ns,
         kind=kind,
-        reason=reason,
+        reason=without_names(source, reason),
     )
+
+
+def without_names(source: VideoSource, text: str) -> str:
+    """A text about a source, with the names of its files and folders left out if they are to be hidden."""
+    if not source.hides_names:
+        return text
+    for name in (str(source.path), *source.selection.files, source.path.name):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "...", text)
+    return text
 
 
 def frame_rate(pts_seconds: Sequence[float | None]) -> tuple[float, bool]:

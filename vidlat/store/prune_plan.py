@@ -19,7 +19,7 @@ from vidlat.store.log import RecordLog
 from vidlat.store.metadata import ARRAYS, FAILURES, LEASE, RECORDS, array_frames, read_schema
 from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, standing
 from vidlat.store.schema import CacheSchema
-from vidlat.store.sources import source_state
+from vidlat.store.sources import STATE_COLUMNS, source_state
 from vidlat.store.verify.files import LEFTOVER, SET_ASIDE, file_problem, find_suspects
 
 Integers = npt.NDArray[np.int64]
@@ -105,15 +105,16 @@ def vanished_videos(path: Path) -> tuple[list[str], int]:
     videos, failures = record_logs(path)
     committed = videos.read_with_removed(["video_id", "sequence"])
     # A video's record knows better than an attempt to replace it.
-    tables = standing(failures.read(["source_path"]), committed), videos.read(["source_path"])
+    columns = list(STATE_COLUMNS)
+    tables = standing(failures.read(columns), committed), videos.read(columns)
     sources = {
         video_id: source
         for table in tables
-        for video_id, source in zip(
-            table["video_id"].to_pylist(), table["source_path"].to_pylist(), strict=True
+        for video_id, *source in zip(
+            *(table[name].to_pylist() for name in ("video_id", *columns)), strict=True
         )
     }
-    gone = [video_id for video_id, source in sources.items() if source_state(source, 0, 0) == "vanished"]
+    gone = [video_id for video_id, source in sources.items() if source_state(*source) == "vanished"]
     return sorted(gone), len(sources)
 
 

@@ -20,6 +20,7 @@ from vidlat.store.metadata import ARRAYS, FAILURES, RECORDS, array_frames, read_
 from vidlat.store.readers import hold_for_reading
 from vidlat.store.records import (
     FAILURE_COLUMNS,
+    SOURCE_COLUMNS,
     VIDEO_COLUMNS,
     standing,
     to_failure_records,
@@ -27,7 +28,7 @@ from vidlat.store.records import (
 )
 from vidlat.store.schema import CacheSchema
 from vidlat.store.statistics import latent_crc32
-from vidlat.types import CachedSource, FailureRecord, LatentPosterior, VideoRecord
+from vidlat.types import Annotation, CachedSource, FailureRecord, LatentPosterior, VideoRecord
 
 Latents = npt.NDArray[np.float16]
 
@@ -96,10 +97,17 @@ class LatentCache:
 
     def sources(self) -> dict[str, CachedSource]:
         """The file each video was encoded from, by video_id: what a re-run is planned by."""
-        names = ("source_path", "source_num_bytes", "source_mtime_ns", "source_sha256")
-        columns = self.columns(*names)
-        rows = zip(*(columns[name] for name in names), strict=True)
+        columns = self.columns(*SOURCE_COLUMNS)
+        rows = zip(*(columns[name] for name in SOURCE_COLUMNS), strict=True)
         return dict(zip(columns["video_id"], map(CachedSource._make, rows), strict=True))
+
+    def annotations(self) -> dict[str, Annotation]:
+        """Subject and labels of the videos that have any, by video_id."""
+        table = self._log.read(["subject", "labels"])
+        num_labels = np.diff(table["labels"].combine_chunks().offsets.to_numpy())
+        table = table.filter(pc.or_(pc.not_equal(table["subject"], ""), pa.array(num_labels > 0)))
+        columns = table["subject"].to_pylist(), table["labels"].to_pylist(maps_as_pydicts="strict")
+        return dict(zip(table["video_id"].to_pylist(), map(Annotation, *columns), strict=True))
 
     def failures(self) -> dict[str, FailureRecord]:
         """The latest failure of every video not encoded or removed since, sorted by video_id."""

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidlat.types import FailureRecord, VideoRecord, VideoSource
+from vidlat.store.sources import recorded_place
+from vidlat.types import Annotation, FailureRecord, VideoRecord, VideoSource
 
 VIDEO_COLUMNS = pa.schema(
     [
@@ -34,9 +35,17 @@ VIDEO_COLUMNS = pa.schema(
         ("versions", pa.map_(pa.string(), pa.string())),
         ("device", pa.string()),
         ("batch", pa.int32()),
+        ("source_selection", pa.string()),
+        ("value_range", pa.list_(pa.float64())),
+        ("box", pa.list_(pa.int32())),
+        ("subject", pa.string()),
+        ("labels", pa.map_(pa.string(), pa.string())),
         ("sequence", pa.int64()),
     ]
 )
+
+SOURCE_COLUMNS = ("source_path", "source_num_bytes", "source_mtime_ns", "source_sha256", "source_selection")
+"""The columns of a CachedSource, in its order."""
 
 FAILURE_COLUMNS = pa.schema(
     [
@@ -47,6 +56,7 @@ FAILURE_COLUMNS = pa.schema(
         ("kind", pa.string()),
         ("reason", pa.string()),
         ("traceback", pa.string()),
+        ("source_selection", pa.string()),
         ("sequence", pa.int64()),
     ]
 )
@@ -70,13 +80,17 @@ def to_video_records(table: pa.Table) -> dict[str, VideoRecord]:
 
 
 def with_sources(table: pa.Table, sources: Sequence[VideoSource], sequence: int) -> pa.Table:
-    """The rows of the videos among `sources`, as a commit that says where their files are now."""
+    """The rows of the videos among `sources`, as a commit that says where their files are now, and whose."""
     now = {source.video_id: source for source in sources}
     table = table.filter(pc.is_in(table["video_id"], value_set=pa.array(now, pa.string())))
     found = [now[video_id] for video_id in table["video_id"].to_pylist()]
+    old = zip(table["subject"].to_pylist(), table["labels"].to_pylist(maps_as_pydicts="strict"), strict=True)
+    annotations = [source.annotation or Annotation(*known) for source, known in zip(found, old, strict=True)]
     changes: dict[str, list[Any]] = {
-        "source_path": [_to_cell(str(source.path)) for source in found],
+        "source_path": [_to_cell(recorded_place(source)[0]) for source in found],
         "source_mtime_ns": [source.mtime_ns for source in found],
+        "subject": [_to_cell(annotation.subject) for annotation in annotations],
+        "labels": [_to_cell(dict(annotation.labels)) for annotation in annotations],
         "sequence": [sequence] * len(found),
     }
     for name, values in changes.items():

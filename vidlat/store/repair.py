@@ -29,7 +29,7 @@ from vidlat.store.metadata import (
     read_schema,
     zarr_documents,
 )
-from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, latest, without_removed
+from vidlat.store.records import FAILURE_COLUMNS, SOURCE_COLUMNS, VIDEO_COLUMNS, latest, without_removed
 from vidlat.store.verify.files import SHARD_FILE, file_problem, find_suspects
 from vidlat.store.verify.layout import Layout, read_layout
 from vidlat.store.verify.records import read_log
@@ -97,11 +97,11 @@ def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, Cached
 
     Other than `LatentCache.sources` it bears rows that lack a value. Raises StoreError for a damaged file.
     """
-    names = ("source_path", "source_num_bytes", "source_mtime_ns", "source_sha256")
-    table = RecordLog(path / RECORDS, VIDEO_COLUMNS).read_with_removed(["video_id", "sequence", *names])
+    columns = ["video_id", "sequence", *SOURCE_COLUMNS]
+    table = RecordLog(path / RECORDS, VIDEO_COLUMNS).read_with_removed(columns)
     rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string()))).to_pylist()
     return {
-        row["video_id"]: CachedSource._make(row[name] for name in names)
+        row["video_id"]: CachedSource._make(row[name] for name in SOURCE_COLUMNS)
         for row in rows
         if None not in row.values()
     }

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Self
 
-from vidlat.config import Fit
+from vidlat.config import Fit, Ids, Preprocessing
 from vidlat.errors import CacheMismatchError, StoreError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever an older vidlat could no longer read the layout."""
 
 SHARD_BYTES = 2 * 1024**2
@@ -34,10 +34,20 @@ class CacheSettings:
     fit: Fit
     encode_precision: str
     preprocess_version: int
+    crop: str = "none"
+    fps: float = 0.0
+    intensity: str = "auto"
     stored_precision: str = "float16"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vae_config", json.loads(json.dumps(self.vae_config)))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How frames became what the VAE saw."""
+        return Preprocessing(
+            size=self.size, fit=self.fit, crop=self.crop, fps=self.fps, intensity=self.intensity
+        )
 
     @property
     def cache_id(self) -> str:
@@ -85,6 +95,7 @@ class CacheSchema:
     """Settings and layout of one cache: the content of the root's attributes["vidlat"].
 
     vae_name, vae_licence, vae_path: facts recorded for whoever decodes; no part of the identity.
+    ids: whether videos are known by their path or by a hash of it.
     time_compression, space_compression: pixels a latent element along time, and along height and width.
     chunk_frames: latent frames of a chunk (one training clip); shard_frames: of a shard, whole chunks.
     """
@@ -100,6 +111,7 @@ class CacheSchema:
     latent_width: int
     shard_frames: int
     chunk_frames: int = 4
+    ids: Ids = "path"
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -127,6 +139,11 @@ class CacheSchema:
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise StoreError(
                 f"made by a newer vidlat: format {version}, this one reads {FORMAT_VERSION}; upgrade vidlat"
+            )
+        if isinstance(version, int) and version < FORMAT_VERSION:
+            raise StoreError(
+                f"made by an older vidlat: format {version}, this one reads {FORMAT_VERSION}; encode the "
+                "videos again, into another --out"
             )
         values = dict(attributes)
         try:

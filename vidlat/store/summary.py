@@ -13,7 +13,7 @@ from vidlat.store.lease import LeaseHolder, read_lease
 from vidlat.store.metadata import PARTIAL, array_frames
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
-from vidlat.store.sources import source_state
+from vidlat.store.sources import STATE_COLUMNS, source_state
 from vidlat.types import FailureRecord
 
 MOST_NAMES = 5
@@ -112,7 +112,7 @@ def summarise(path: Path) -> CacheSummary:
 
 def _source_states(cache: LatentCache) -> dict[str, str]:
     """The state of every source, or of every n-th where there are many, by video_id."""
-    names = ("video_id", "source_path", "source_num_bytes", "source_mtime_ns")
+    names = ("video_id", *STATE_COLUMNS)
     step = max(1, -(-len(cache) // MOST_SOURCES_CHECKED))
     rows = islice(cache.rows(*names), 0, None, step)
     return {video_id: source_state(*source) for video_id, *source in rows}

@@ -167,8 +167,8 @@ class CacheWriter:
         """Take videos out of the cache, all at once; their latents stay where they are, as holes."""
         self._append(self._videos, [tombstone(video_id) for video_id in video_ids])
 
-    def commit_moved(self, sources: Sequence[VideoSource]) -> None:
-        """Remember where the files of these cached videos are now, and their time; all else stays."""
+    def commit_sources(self, sources: Sequence[VideoSource]) -> None:
+        """Remember where the files of these cached videos are now, their time and annotation; no more."""
         if not sources:
             return
         with self._locked() as partial:

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from vidlat.errors import DecodeError
-from vidlat.types import Frame, Video
-from vidlat.video.container import Warn
+from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.inflate import inflated, refuse_bombs
 from vidlat.video.pixels import (
     Pixels,
@@ -83,15 +82,17 @@ def open_array(path: Path, warn: Warn) -> Video:
             for frame in load()[index]:
                 yield to_pixel_type(to_luma(frame) if frame.ndim == 3 else frame)
 
-        auto_range = _auto_range(header.dtype, read)
-
     def frames() -> Iterator[Frame]:
         with one_kind_of_error(_WHAT):
             for pixels in finite_pixels(read, warn):
                 yield Frame(pixels=pixels, pts_seconds=None)
 
     num_frames = 1 if len(header.shape) == 2 else header.shape[0]
-    return Video(frames=frames, auto_range=auto_range, num_frames=num_frames)
+    return Video(
+        frames=frames,
+        auto_range=lambda: _auto_range(header.dtype, read),
+        header=lambda: VideoHeader(num_frames=num_frames, seconds=None),
+    )
 
 
 def _open_npy(path: Path, warn: Warn) -> tuple[_Header, Load]:
@@ -193,10 +194,11 @@ def _frames_index(shape: tuple[int, ...], warn: Warn) -> Any:
     return index
 
 
-def _auto_range(dtype: np.dtype[Any], read: ReadPixels) -> tuple[float, float] | None:
+def _auto_range(dtype: np.dtype[Any], read: ReadPixels) -> Range | None:
     if dtype == np.uint8:
         return (0.0, 255.0)
-    is_unit = dtype == np.bool or (dtype.kind == "f" and lie_in_unit_range(read))
+    with one_kind_of_error(_WHAT):
+        is_unit = dtype == np.bool or (dtype.kind == "f" and lie_in_unit_range(read))
     return (0.0, 1.0) if is_unit else None
 
 

@@ -1,7 +1,7 @@
-"""One-frame and multi-frame DICOM through pydicom, frame by frame. Only pixels, timing and size are kept.
+"""One-frame and multi-frame DICOM through pydicom, frame by frame, in the unit of its modality.
 
-Gray of more than 8 bits fills [0, 1] from its VOI window, else from its 0th to 99.5th percentile over the
-file; CT from HOUNSFIELD_RANGE. One range serves all frames of a file, so that brightness does not flicker.
+Only pixels, timing and size are kept: see `dicom_elements`. One range serves all frames of a file, so that
+brightness does not flicker.
 """
 
 from __future__ import annotations
@@ -9,34 +9,33 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count, islice, repeat
+from dataclasses import dataclass
+from itertools import count, repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_color_lut, get_decoder, iter_pixels
-from pydicom.uid import UID, JPEG2000TransferSyntaxes
+from pydicom import Dataset
+from pydicom.pixels import apply_color_lut
 
 from vidlat.errors import DecodeError
-from vidlat.types import Frame, VideoHeader
-from vidlat.video.container import MAX_FRAME_PIXELS
+from vidlat.types import Frame, Range, Video, VideoHeader, Warn
+from vidlat.video.dicom_elements import items, numbers, opened_dicom, parsing, read_elements, text
+from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, PixelFormat, read_pixel_format, stored_frames
+from vidlat.video.pixels import (
+    HOUNSFIELD_RANGE,
+    Pixels,
+    finite_pixels,
+    one_kind_of_error,
+    to_luma,
+    to_pixel_type,
+)
 
-HOUNSFIELD_RANGE = (-1000.0, 1000.0)
-"""CT values are cut to this range, the one MAISI was trained on."""
-TOP_PERCENTILE = 99.5
-"""What is brighter is white where no window is stated: MAISI scales MR from the 0th percentile to this."""
-
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _PALETTES = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-# No other element is parsed or kept: none of a patient. The functional groups (geometry, timing, windows)
-# come whole. A deflated file has to be inflated whole before its elements can be skipped.
-_TAGS = [
-    *("Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("BitsAllocated", "BitsStored", "PixelRepresentation", "PixelAspectRatio"),
+# The functional groups (geometry, timing, windows) come whole.
+_KEYWORDS = [
+    *FORMAT_KEYWORDS,
+    *("Modality", "PixelAspectRatio", "PixelSpacing"),
     *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate"),
@@ -44,9 +43,57 @@ _TAGS = [
     *(f"{palette}Data" for palette in _PALETTES),
     *(f"Segmented{palette}Data" for palette in _PALETTES),
 ]
-_DEFLATED_TAGS = [*_TAGS, "PlanarConfiguration", "PixelData"]
-_MAX_LEVELS = 65_536  # of a histogram: every value that 16 bits can hold
-_PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # the tag (7FE0,0010) in either byte order
+_WHAT = "cannot be decoded as DICOM"
+_IDENTITY = (1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Palette:
+    """The luma of every index from `first` on; those beyond either end have that of the end."""
+
+    first: int
+    luma: Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DicomHeader:
+    """What counts of a header; no element of it is a patient's.
+
+    rescales: slope and intercept frame by frame, those of the last for all that follow. windows: what becomes
+    0 and 1, the first choice first. steps: see `_frame_steps`.
+    """
+
+    path: Path
+    pixel_format: PixelFormat
+    palette: _Palette | None
+    is_ct: bool
+    rescales: tuple[tuple[float, float], ...]
+    windows: tuple[Range, ...]
+    steps: tuple[float, ...]
+    sample_aspect_ratio: float
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether the lowest value is white."""
+        return self.pixel_format.photometric == "MONOCHROME1"
+
+    @property
+    def is_gray(self) -> bool:
+        return self.pixel_format.photometric.startswith("MONOCHROME")
+
+    @property
+    def is_rescaled(self) -> bool:
+        return self.is_gray and any(rescale != _IDENTITY for rescale in self.rescales)
+
+    @property
+    def pixel_type(self) -> npt.DTypeLike:
+        """Of the pixels that `dicom_frames` yields."""
+        if self.palette is not None:
+            return self.palette.luma.dtype
+        if self.is_rescaled:
+            return np.dtype(np.float32)
+        stored = np.empty((1, 1) if self.is_gray else (1, 1, 3), self.pixel_format.dtype)
+        return (to_pixel_type if self.is_gray else to_luma)(stored).dtype
 
 
 def is_dicom(head: bytes) -> bool:
@@ -54,225 +101,181 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
-def read_dicom(path: Path, num_range_frames: int | None = None) -> Iterator[Frame]:
-    """Yield every frame as gray: MONOCHROME1 inverted, colour as BT.601 luma.
+def holds_pixels(path: Path) -> bool:
+    """Whether a DICOM file holds a picture, true or cut off, and not a report or a plan.
 
-    Eight stored bits come as uint8, anything else as float32 in [0, 1]. More than 8 bits of gray are
-    rescaled, then cut to HOUNSFIELD_RANGE for CT, else to the window of the first frame (to the union of all
-    windows where every frame states its own), else to the percentiles of the file; what is not CT is decoded
-    twice for it. Colour and fewer bits keep the whole range of the stored bits. The time comes from
+    True too where it cannot be read: whoever opens it will be told why.
+    """
+    try:
+        with opened_dicom(path) as (file, syntax):
+            dataset, element = read_elements(file, syntax, ["Rows"])
+    except (DecodeError, OSError):
+        return True
+    return element is not None or "Rows" in dataset
+
+
+def open_dicom(path: Path, warn: Warn) -> Video:
+    """Open a DICOM file: stored values, float32 where a rescale (of a frame, all or the file) changes them.
+
+    MONOCHROME1 is told as inverted, colour becomes luma of as many bits. The range is Hounsfield's for CT of
+    more than 8 bits; for other gray of more the window of the first frame (the union of all windows where
+    every frame states its own), else the shared one, else the file's: the first that overlaps the values,
+    which takes a pass over them; else none. Colour and fewer bits range over all stored bits. Times come from
     FrameTime, FrameTimeVector, CineRate or RecommendedDisplayFrameRate, the first that makes sense.
-    num_range_frames: take the percentiles from that many frames, for whoever will read no more of them.
-    Raises DecodeError.
+    Frames that a file lost are a warning. Raises DecodeError, OSError.
     """
-    frames = _read(path, num_range_frames)
-    while (frame := _next(frames)) is not None:
-        yield frame
+    header, tell = read_dicom_header(path), once(warn)
+    num_frames, steps = header.pixel_format.num_frames, header.steps
+    # The first entry of a vector is the time before the first frame.
+    seconds = sum(steps) if len(steps) > 1 else num_frames * steps[0] if steps and num_frames else None
+    return Video(
+        frames=lambda: dicom_frames(header, tell),
+        auto_range=lambda: dicom_range(header),
+        header=lambda: VideoHeader(num_frames=num_frames, seconds=seconds),
+        is_inverted=header.is_inverted,
+    )
 
 
-def probe_dicom(path: Path) -> VideoHeader:
-    """What the header says; no pixel is decoded. Raises DecodeError where it cannot be read."""
-    with _one_kind_of_error():
-        header = _read_header(path)
-        num_frames, steps = _num_frames(header), _frame_steps(header)
-        # The first entry of a vector is the time before the first frame.
-        seconds = sum(steps) if len(steps) > 1 else num_frames * steps[0] if steps else None
-        return VideoHeader(num_frames=num_frames, seconds=seconds)
+def read_dicom_header(path: Path) -> DicomHeader:
+    """What is needed to read the pixels; decodes none. Raises DecodeError, OSError."""
+    with opened_dicom(path) as (file, syntax):
+        dataset, element = read_elements(file, syntax, _KEYWORDS)
+    with parsing():
+        pixel_format = read_pixel_format(dataset, element, syntax)
+        num_frames = pixel_format.num_frames
+        return DicomHeader(
+            path=path,
+            pixel_format=pixel_format,
+            palette=_palette(dataset) if pixel_format.photometric == "PALETTE COLOR" else None,
+            is_ct=text(dataset, "Modality") == "CT",
+            rescales=tuple(_rescales(dataset, num_frames)),
+            windows=tuple(_all_windows(dataset)),
+            steps=tuple(_frame_steps(dataset, num_frames)),
+            sample_aspect_ratio=_sample_aspect_ratio(dataset),
+        )
 
 
-def _next(frames: Iterator[Frame]) -> Frame | None:
-    with _one_kind_of_error():
-        return next(frames, None)
+def dicom_frames(header: DicomHeader, warn: Warn) -> Iterator[Frame]:
+    """Yield the frames of a file; see `open_dicom`. Raises DecodeError."""
+    frames = zip(finite_pixels(lambda: _pixels(header, warn), warn), _frame_times(header.steps), strict=False)
+    while True:
+        with one_kind_of_error(_WHAT), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom tells of every oddity that it copes with
+            item = next(frames, None)
+        if item is None:
+            return
+        pixels, seconds = item
+        yield Frame(pixels=pixels, pts_seconds=seconds, sample_aspect_ratio=header.sample_aspect_ratio)
 
 
-@contextmanager
-def _one_kind_of_error() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # pydicom warns of every oddity it copes with; what it does not cope with raises.
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except DecodeError:
-            raise
-        except InvalidDicomError as error:
-            raise DecodeError("is not a DICOM file", "not-dicom") from error
-        # pydicom lets through whatever the bytes provoke, from KeyError to struct.error.
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DecodeError(f"cannot be decoded as DICOM: {reason}", "unreadable") from error
-
-
-def _read(path: Path, num_range_frames: int | None) -> Iterator[Frame]:
-    header = _read_header(path)
-    num_frames = _num_frames(header)
-    aspect = _sample_aspect_ratio(header)
-    limits = _limits(path, header, num_range_frames)
-    num_decoded = 0
-    for pixels, seconds in zip(_iter_pixels(path, header), _frame_times(header), strict=False):
-        gray = _to_gray(pixels, header, num_decoded, limits)
-        yield Frame(pixels=gray, pts_seconds=seconds, sample_aspect_ratio=aspect)
-        num_decoded += 1
-    if num_decoded < num_frames:
-        raise DecodeError(f"ends after {num_decoded} of {num_frames} frames", "truncated")
-
-
-def _read_header(path: Path) -> Dataset:
-    with path.open("rb") as file:
-        header = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
-        syntax = header.file_meta.TransferSyntaxUID
-        # A deflated file is inflated as a whole: where it stands then says nothing.
-        at_pixels = syntax.is_deflated or file.read(4) in _PIXEL_DATA
-        num_bytes_left = path.stat().st_size - file.tell()
-    if "Rows" not in header or not at_pixels:
-        raise DecodeError("is a DICOM file without pixel data", "no-pixels")
-    num_pixels = header.Rows * header.Columns
-    if num_pixels > MAX_FRAME_PIXELS:
-        size = f"{header.Columns}x{header.Rows}"
-        reason = f"frames of {size} pixels; at most {MAX_FRAME_PIXELS:,} pixels are decoded"
-        raise DecodeError(reason, "too-large")
-    if not (syntax.is_encapsulated or syntax.is_deflated):
-        samples = 2 if header.PhotometricInterpretation == "YBR_FULL_422" else header.SamplesPerPixel
-        num_bytes = _num_frames(header) * num_pixels * samples * header.BitsAllocated // 8
-        if num_bytes_left < num_bytes:
-            raise DecodeError(f"breaks off: {num_bytes_left} of {num_bytes} bytes of pixels", "truncated")
-    return header
-
-
-def _iter_pixels(path: Path, header: Dataset) -> Iterator[npt.NDArray[Any]]:
-    syntax = header.file_meta.TransferSyntaxUID
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise DecodeError(f"is compressed as {syntax.name}, which cannot be read", "unsupported") from error
-    if not decoder.is_available:
-        raise _missing_plugin(syntax, decoder.missing_dependencies)
-    # pydicom 3.0 corrects the signs of JPEG 2000 in memory it may not write to, unless asked by index.
-    indices = range(_num_frames(header)) if syntax in JPEG2000TransferSyntaxes else None
-    source = dcmread(path, specific_tags=list(_DEFLATED_TAGS)) if syntax.is_deflated else path
-    try:
-        yield from iter_pixels(source, indices=indices)
-    except RuntimeError as error:
-        # Pillow reads JPEG of 8 bits, not of 12: present and yet not enough.
-        if "does not support" in str(error):
-            raise _missing_plugin(syntax, decoder.missing_dependencies) from error
-        if "truncated" in str(error):
-            raise DecodeError("breaks off within a frame", "truncated") from error
-        raise
-
-
-def _missing_plugin(syntax: UID, missing_dependencies: list[str]) -> DecodeError:
-    packages = [line.partition(" - requires ")[2] for line in missing_dependencies]
-    choices = " or ".join(package.replace("gdcm>", "python-gdcm>") for package in reversed(packages))
-    return DecodeError(f"is compressed as {syntax.name}: to read it, install {choices}", "missing-plugin")
-
-
-def _to_gray(
-    pixels: npt.NDArray[Any], header: Dataset, index: int, limits: tuple[float, float] | None
-) -> npt.NDArray[Any]:
-    """One frame as gray; `limits` are the rescaled values that become 0 and 1, None for all stored bits."""
-    inverted = header.PhotometricInterpretation == "MONOCHROME1"
-    if limits is not None:
-        unit = _to_unit(_rescaled(pixels, header, index), *limits)
-        return 1 - unit if inverted else unit
-    bits, signed = int(header.BitsStored), bool(header.get("PixelRepresentation"))
-    if header.PhotometricInterpretation == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, header)
-        bits, signed = 8 * pixels.dtype.itemsize, False
-    # pydicom has made RGB of every YBR by now.
-    values = pixels.astype(np.float32)
-    if values.ndim == 3:
-        values = values[..., :3] @ _LUMA
-    if bits == 8 and not signed:
-        gray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-        return 255 - gray if inverted else gray
-    low = -(2.0 ** (bits - 1)) if signed else 0.0
-    unit = _to_unit(values, low, low + 2.0**bits - 1)
-    return 1 - unit if inverted else unit
-
-
-def _to_unit(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
-    if high <= low:
-        return np.zeros(values.shape, np.float32)
-    # In the type of the values: float32 would lose the last bits of a dose of 32.
-    number = values.dtype.type
-    unit: npt.NDArray[Any] = np.clip((values - number(low)) / number(high - low), 0, 1)
-    return unit.astype(np.float32)
-
-
-def _limits(path: Path, header: Dataset, num_range_frames: int | None) -> tuple[float, float] | None:
-    """The rescaled values that become 0 and 1 in all frames; None for colour and for at most 8 bits."""
-    if header.BitsStored <= 8 or not header.PhotometricInterpretation.startswith("MONOCHROME"):
-        return None
-    if header.get("Modality") == "CT":
+def dicom_range(header: DicomHeader) -> Range | None:
+    """What becomes 0 and 1 of a file; see `open_dicom`. Raises DecodeError."""
+    if header.palette is not None:
+        return 0.0, float(np.iinfo(header.palette.luma.dtype).max)
+    bits, is_signed = header.pixel_format.bits_stored, header.pixel_format.is_signed
+    low = -(2.0 ** (bits - 1)) if is_signed else 0.0
+    stored = low, low + 2.0**bits - 1
+    if not header.is_gray:
+        return stored
+    if bits <= 8:
+        ends = [end * slope + intercept for slope, intercept in header.rescales for end in stored]
+        return min(ends), max(ends)
+    if header.is_ct:
         return HOUNSFIELD_RANGE
-    values, counts = _histogram(path, header, num_range_frames)
-    window = _window(header, values[0], values[-1])
-    if window is not None:
-        return window
-    high = _percentile(values, counts, TOP_PERCENTILE)
-    # Where nearly all is background, the percentile is background too.
-    return float(values[0]), high if high > values[0] else float(values[-1])
+    if not header.windows:
+        return None
+    lowest, highest = math.inf, -math.inf
+    for frame in dicom_frames(header, lambda _: None):
+        lowest = min(lowest, float(frame.pixels.min()))
+        highest = max(highest, float(frame.pixels.max()))
+    return next((window for window in header.windows if window[0] < highest and window[1] > lowest), None)
 
 
-def _histogram(
-    path: Path, header: Dataset, num_frames: int | None = None
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """The rescaled values of the first frames (None: of all), ascending, and how often each occurs.
+def once(warn: Warn) -> Warn:
+    """Tells nothing twice."""
+    told: set[str] = set()
 
-    Exact up to _MAX_LEVELS distinct values, as of 16 bits in one scale; beyond, values are rounded down to
-    multiples of a power of two.
-    """
-    values, counts, step = np.empty(0), np.empty(0, np.int64), 0.0
-    for index, pixels in enumerate(islice(_iter_pixels(path, header), num_frames)):
-        stored, num_stored = np.unique(pixels, return_counts=True)
-        merged = np.concatenate([values, _rescaled(stored, header, index)])
-        values, counts = _merge(merged, np.concatenate([counts, num_stored]), step)
-        while len(values) > _MAX_LEVELS:
-            step = 2 * step or 2.0 ** math.floor(math.log2((values[-1] - values[0]) / _MAX_LEVELS))
-            values, counts = _merge(values, counts, step)
-    if not len(values):
-        raise DecodeError("holds no frame that decodes", "no-frames")
-    return values, counts
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            warn(text)
+
+    return tell
 
 
-def _merge(
-    values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], step: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    distinct, places = np.unique(np.floor(values / step) * step if step else values, return_inverse=True)
-    return distinct, np.bincount(places, weights=counts).astype(np.int64)
+def _pixels(header: DicomHeader, warn: Warn) -> Iterator[Pixels]:
+    for index, stored in enumerate(stored_frames(header.path, header.pixel_format, warn)):
+        if header.palette is not None:
+            indices = stored.astype(np.int64) - header.palette.first
+            yield header.palette.luma[indices.clip(0, len(header.palette.luma) - 1)]
+        elif not header.is_gray:
+            yield to_luma(stored)
+        elif header.is_rescaled:
+            slope, intercept = header.rescales[min(index, len(header.rescales) - 1)]
+            with np.errstate(over="ignore", invalid="ignore"):
+                yield to_pixel_type(stored.astype(np.float64) * slope + intercept)
+        else:
+            yield to_pixel_type(stored)
 
 
-def _percentile(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], percent: float) -> float:
-    """The percentile of a histogram, linear between neighbouring pixels as in numpy.percentile."""
-    ends = counts.cumsum()
-    rank = (ends[-1] - 1) * percent / 100
-    below, above = values[np.searchsorted(ends, [math.floor(rank), math.ceil(rank)], side="right")]
-    return float(below + (above - below) * (rank % 1))
+def _palette(dataset: Dataset) -> _Palette:
+    descriptor = [int(number) for number in numbers(dataset, f"{_PALETTES[0]}Descriptor")]
+    if len(descriptor) != 3 or not 0 <= descriptor[0] <= 1 << 16:
+        raise DecodeError("states a palette that makes no sense", "unreadable")
+    num_colours, first, _ = descriptor
+    # Zero stands for what 16 bits cannot hold.
+    indices = np.arange(first, first + (num_colours or 1 << 16))
+    luma = to_luma(apply_color_lut(indices, dataset))
+    # Many tables hold 8 bits in 16.
+    return _Palette(first=first, luma=luma.astype(np.uint8) if luma.max() <= 255 else luma)
 
 
-def _window(header: Dataset, lowest: float, highest: float) -> tuple[float, float] | None:
-    """The first window that overlaps the values: the frames' own, the shared one, the file's; else None."""
-    frames = header.get("PerFrameFunctionalGroupsSequence", [])
-    own = [next(iter(_group_windows(frame)), None) for frame in frames]
+def _rescales(dataset: Dataset, num_frames: int | None) -> Iterator[tuple[float, float]]:
+    """Slope and intercept of each frame: its own, else those of all frames, else the file's, else none."""
+    shared = [
+        pair for group in items(dataset, "SharedFunctionalGroupsSequence") for pair in _group_rescales(group)
+    ]
+    common = next(iter([*shared, *_rescale(dataset)]), _IDENTITY)
+    groups = items(dataset, "PerFrameFunctionalGroupsSequence")[:num_frames]
+    for group in groups:
+        yield next(_group_rescales(group), common)
+    if num_frames is None or len(groups) < num_frames:
+        yield common
+
+
+def _group_rescales(group: Dataset) -> Iterator[tuple[float, float]]:
+    for item in items(group, "PixelValueTransformationSequence"):
+        yield from _rescale(item)
+
+
+def _rescale(dataset: Dataset) -> list[tuple[float, float]]:
+    slopes, intercepts = numbers(dataset, "RescaleSlope"), numbers(dataset, "RescaleIntercept")
+    return [(slopes[0], intercepts[0])] if slopes and intercepts else []
+
+
+def _all_windows(dataset: Dataset) -> Iterator[Range]:
+    """The frames' own window, the shared ones, the file's."""
+    frames = items(dataset, "PerFrameFunctionalGroupsSequence")
+    own = [next(_group_windows(frame), None) for frame in frames]
     stated = [window for window in own if window is not None]
     if own and len(stated) == len(own):
-        first = [(min(low for low, _ in stated), max(high for _, high in stated))]
-    else:
-        first = [window for window in own[:1] if window is not None]
-    groups = header.get("SharedFunctionalGroupsSequence", [])
-    shared = [window for group in groups for window in _group_windows(group)]
-    candidates = [*first, *shared, *_windows(header)]
-    return next(((low, high) for low, high in candidates if low < highest and high > lowest), None)
+        yield min(low for low, _ in stated), max(high for _, high in stated)
+    elif own and own[0] is not None:
+        yield own[0]
+    for group in items(dataset, "SharedFunctionalGroupsSequence"):
+        yield from _group_windows(group)
+    yield from _windows(dataset)
 
 
-def _group_windows(group: Dataset) -> list[tuple[float, float]]:
-    return [window for item in group.get("FrameVOILUTSequence", []) for window in _windows(item)]
+def _group_windows(group: Dataset) -> Iterator[Range]:
+    for item in items(group, "FrameVOILUTSequence"):
+        yield from _windows(item)
 
 
-def _windows(dataset: Dataset) -> list[tuple[float, float]]:
+def _windows(dataset: Dataset) -> list[Range]:
     """What becomes black and white by each usable window: LINEAR and LINEAR_EXACT of DICOM PS3.3 C.11.2.1."""
-    function = dataset.get("VOILUTFunction") or "LINEAR"
-    pairs = zip(_numbers(dataset, "WindowCenter"), _numbers(dataset, "WindowWidth"), strict=False)
+    function = text(dataset, "VOILUTFunction") or "LINEAR"
+    pairs = zip(numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth"), strict=False)
     if function == "LINEAR":
         # A width of 1 is a threshold, which leaves no gray.
         return [(center - width / 2, center + width / 2 - 1) for center, width in pairs if width > 1]
@@ -281,30 +284,7 @@ def _windows(dataset: Dataset) -> list[tuple[float, float]]:
     return []  # SIGMOID has no black and white
 
 
-def _rescaled(pixels: npt.NDArray[Any], header: Dataset, index: int) -> npt.NDArray[Any]:
-    """Stored values of a frame in units of its modality: 16 bits of CT fit float32, others need not."""
-    number: Any = np.float32 if header.get("Modality") == "CT" else np.float64
-    slope, intercept = _rescale(header, index)
-    rescaled: npt.NDArray[Any] = pixels.astype(number) * number(slope) + number(intercept)
-    return rescaled
-
-
-def _rescale(header: Dataset, index: int) -> tuple[float, float]:
-    """Slope and intercept of a frame: its own, else those of all frames, else the file's, else none."""
-    groups = (
-        *header.get("PerFrameFunctionalGroupsSequence", [])[index : index + 1],
-        *header.get("SharedFunctionalGroupsSequence", []),
-    )
-    stated = [item for group in groups for item in group.get("PixelValueTransformationSequence", [])]
-    for dataset in (*stated, header):
-        slope, intercept = _numbers(dataset, "RescaleSlope"), _numbers(dataset, "RescaleIntercept")
-        if slope and intercept:
-            return slope[0], intercept[0]
-    return 1.0, 0.0
-
-
-def _frame_times(header: Dataset) -> Iterator[float | None]:
-    steps = _frame_steps(header)
+def _frame_times(steps: tuple[float, ...]) -> Iterator[float | None]:
     if not steps:
         yield from repeat(None)
     seconds = 0.0
@@ -313,34 +293,32 @@ def _frame_times(header: Dataset) -> Iterator[float | None]:
         seconds += steps[min(index, len(steps) - 1)]
 
 
-def _frame_steps(header: Dataset) -> list[float]:
+def _frame_steps(dataset: Dataset, num_frames: int | None) -> list[float]:
     """Seconds from the frame before, for every frame or one value for all; empty where nothing is known."""
-    vector = _numbers(header, "FrameTimeVector")
+    vector = numbers(dataset, "FrameTimeVector")
     candidates = [
-        [value / 1000 for value in _numbers(header, "FrameTime")],
+        [value / 1000 for value in numbers(dataset, "FrameTime")],
         # The first entry belongs to no step: some files say 0 there, some do not.
-        [0.0, *(value / 1000 for value in vector[1:])] if len(vector) == _num_frames(header) else [],
-        [1 / rate for rate in _numbers(header, "CineRate") if rate],
-        [1 / rate for rate in _numbers(header, "RecommendedDisplayFrameRate") if rate],
+        [0.0, *(value / 1000 for value in vector[1:])] if len(vector) == num_frames else [],
+        [1 / rate for rate in numbers(dataset, "CineRate") if rate],
+        [1 / rate for rate in numbers(dataset, "RecommendedDisplayFrameRate") if rate],
     ]
     return next((steps for steps in candidates if steps and min(steps[1:] or steps) > 0), [])
 
 
-def _sample_aspect_ratio(header: Dataset) -> float:
-    ratio = _numbers(header, "PixelAspectRatio")
+def _sample_aspect_ratio(dataset: Dataset) -> float:
+    """Width over height of a pixel: as stated, else by the spacing of all frames, of one, of the file."""
+    groups = [
+        group
+        for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+        for group in items(dataset, keyword)[:1]
+    ]
+    measures = [measure for group in groups for measure in items(group, "PixelMeasuresSequence")]
+    stated = [
+        numbers(dataset, "PixelAspectRatio"),
+        *(numbers(part, "PixelSpacing") for part in (*measures, dataset)),
+    ]
     # DICOM states height before width.
-    return ratio[1] / ratio[0] if len(ratio) == 2 and min(ratio) > 0 else 1.0
-
-
-def _num_frames(header: Dataset) -> int:
-    return max(1, int(header.get("NumberOfFrames") or 1))
-
-
-def _numbers(header: Dataset, keyword: str) -> list[float]:
-    """The finite values of an element; empty where it is absent, empty or no number."""
-    try:
-        value = header.get(keyword)
-        values = [float(item) for item in ([value] if isinstance(value, int | float | str) else value or [])]
-    except (TypeError, ValueError):
-        return []
-    return values if all(map(math.isfinite, values)) else []
+    ratios = (pair[1] / pair[0] for pair in stated if len(pair) == 2 and min(pair) > 0)
+    # Beyond this it is no shape of a pixel.
+    return next((ratio for ratio in ratios if 0.01 < ratio < 100), 1.0)

@@ -19,8 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidlat.errors import DecodeError
-from vidlat.types import Frame, Video
-from vidlat.video.container import Warn
+from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.pixels import (
     Pixels,
     finite_pixels,
@@ -116,7 +115,7 @@ def _to_video(
 ) -> Video:
     """`read` gives every frame with the name that errors call it by."""
     with _opened(first) as image:
-        is_deep = _is_deep(image)
+        is_deep, is_float = _is_deep(image), image.mode == "F"
         is_inverted = is_deep and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
         # Pillow keeps the upper 8 bits alone, which shows in the mode of the raw data only.
         if not is_deep and image.tile and ";16" in str(image.tile[0]):
@@ -129,11 +128,17 @@ def _to_video(
         for pixels in finite_pixels(same_kind, warn):
             yield Frame(pixels=pixels, pts_seconds=None)
 
-    if is_deep:
-        auto_range = (0.0, 1.0) if image.mode == "F" and lie_in_unit_range(same_kind) else None
-    else:
-        auto_range = (0.0, 255.0)
-    return Video(frames=frames, auto_range=auto_range, is_inverted=is_inverted, num_frames=num_frames)
+    def auto_range() -> Range | None:
+        if not is_deep:
+            return (0.0, 255.0)
+        return (0.0, 1.0) if is_float and lie_in_unit_range(same_kind) else None
+
+    return Video(
+        frames=frames,
+        auto_range=auto_range,
+        header=lambda: VideoHeader(num_frames=num_frames, seconds=None),
+        is_inverted=is_inverted,
+    )
 
 
 def _refuse_changes(pictures: Iterator[tuple[str, Pixels]]) -> Iterator[Pixels]:

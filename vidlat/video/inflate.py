@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from vidlat.errors import DecodeError
-from vidlat.video.container import Warn
+from vidlat.types import Warn
 
 MAX_INFLATED_BYTES = 16 << 30
 """Zeros shrink a thousandfold: a file that promises to inflate beyond this is refused before it is tried."""

@@ -25,8 +25,7 @@ from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
 from vidlat.errors import DecodeError
-from vidlat.types import Frame, Video
-from vidlat.video.container import Warn
+from vidlat.types import Frame, Video, VideoHeader, Warn
 from vidlat.video.inflate import check_end, inflated, refuse_bombs
 from vidlat.video.pixels import (
     Pixels,
@@ -113,7 +112,12 @@ def open_nifti(path: Path, warn: Warn, part: str | None = None) -> Video:
                 yield Frame(pixels=pixels, pts_seconds=seconds, sample_aspect_ratio=aspect)
 
     is_8_bit = volume.dtype == np.uint8 and volume.scaling is None
-    return Video(frames=frames, auto_range=(0.0, 255.0) if is_8_bit else None, num_frames=len(indices))
+    seconds = None if step_seconds is None else len(indices) * step_seconds
+    return Video(
+        frames=frames,
+        auto_range=lambda: (0.0, 255.0) if is_8_bit else None,
+        header=lambda: VideoHeader(num_frames=len(indices), seconds=seconds),
+    )
 
 
 def _read_volume(path: Path, warn: Warn) -> _Volume:

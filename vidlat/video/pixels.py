@@ -10,7 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vidlat.errors import DecodeError
-from vidlat.video.container import MAX_FRAME_PIXELS, Warn
+from vidlat.types import Warn
+
+MAX_FRAME_PIXELS = 64_000_000
+"""A file of a kilobyte can announce a frame of gigabytes: larger ones are refused before decoding."""
+
+HOUNSFIELD_RANGE = (-1000.0, 1000.0)
+"""CT values are cut to this range, the one MAISI was trained on."""
 
 Pixels = npt.NDArray[Any]
 ReadPixels = Callable[[], Iterator[Pixels]]

@@ -1,25 +1,23 @@
-"""A decoded frame to what the VAE sees: square, gray, float32 in [0, 1]."""
+"""A gray frame to the square that the VAE sees."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from vidlat.config import Fit
-from vidlat.types import Frame
 
 
-def preprocess_frame(frame: Frame, size: int, fit: Fit) -> npt.NDArray[np.float32]:
-    """(size, size) float32 in [0, 1], resized with antialiasing, pixels that are not square made so.
+def to_square(
+    pixels: npt.NDArray[np.float32], sample_aspect_ratio: float, size: int, fit: Fit
+) -> npt.NDArray[np.float32]:
+    """(H, W) to (size, size), both in [0, 1], resized with antialiasing, pixels that are not square made so.
 
     `crop` cuts the longer side equally on both ends, `letterbox` adds black bars, `stretch` distorts.
     """
-    pixels = to_unit_range(frame.pixels)
     height, width = pixels.shape
-    shown_width = width * frame.sample_aspect_ratio
+    shown_width = width * sample_aspect_ratio
     if fit == "letterbox":
         scale = size / max(height, shown_width)
         inner = (max(1, round(height * scale)), max(1, round(shown_width * scale)))
@@ -30,17 +28,9 @@ def preprocess_frame(frame: Frame, size: int, fit: Fit) -> npt.NDArray[np.float3
     box = (0.0, 0.0, float(width), float(height))
     if fit == "crop":
         side = min(height, shown_width)
-        cut_x, cut_y = (width - side / frame.sample_aspect_ratio) / 2, (height - side) / 2
+        cut_x, cut_y = (width - side / sample_aspect_ratio) / 2, (height - side) / 2
         box = (cut_x, cut_y, width - cut_x, height - cut_y)
     return _resize(pixels, (size, size), box)
-
-
-def to_unit_range(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Integers by their type's whole range, floats as they are: float32 in [0, 1]."""
-    values = pixels.astype(np.float32)
-    if np.issubdtype(pixels.dtype, np.integer):
-        values /= np.float32(np.iinfo(pixels.dtype).max)
-    return values
 
 
 def _resize(

@@ -1,0 +1,22 @@
+"""What a test puts between the files and the encode."""
+
+from vidlat.types import WHOLE, Video, VideoHeader
+from vidlat.video.reader import open_video
+
+
+def frames_of(path, warn=lambda _: None):
+    """The frames of a file, as every reader gives them."""
+    return open_video(path, WHOLE, warn).frames()
+
+
+def opening(read_frames):
+    """An open_video whose 8 bit frames are those of read_frames(path, warn)."""
+
+    def open_video(path, selection, warn):
+        return Video(
+            frames=lambda: iter(read_frames(path, warn)),
+            auto_range=lambda: (0.0, 255.0),
+            header=lambda: VideoHeader(num_frames=None, seconds=None),
+        )
+
+    return open_video

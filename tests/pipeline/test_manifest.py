@@ -1,0 +1,112 @@
+"""Tables that people write: which rows are understood, and which lines are named."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidlat.errors import InputError
+from vidlat.pipeline.manifest import is_manifest, read_labels, read_manifest
+from vidlat.types import Annotation
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_row_of_a_manifest_is_read_whole(tmp_path):
+    text = "path,id,start_seconds,stop_seconds,subject,EF,view\nv/a.mp4,a,0.5,3,S1,0.55,A4C\nb.mp4,,,,,,\n"
+    first, second = read_manifest(write(tmp_path / "m.csv", text))
+    assert (first.path, first.video_id, first.start_seconds, first.stop_seconds) == ("v/a.mp4", "a", 0.5, 3.0)
+    assert first.annotation == Annotation("S1", {"EF": "0.55", "view": "A4C"})
+    assert (second.path, second.video_id, second.start_seconds, second.stop_seconds) == ("b.mp4",) + (
+        None,
+    ) * 3
+    assert second.annotation == Annotation()
+    assert (first.where, second.where) == (f"{tmp_path}/m.csv line 2", f"{tmp_path}/m.csv line 3")
+
+
+def test_json_lines_say_the_same_as_csv(tmp_path):
+    rows = [
+        {"path": "a.mp4", "id": "x", "start_seconds": 1, "EF": 0.5, "good": True, "none": None},
+        {"path": "b"},
+    ]
+    lines = "\n\n".join(json.dumps(row) for row in rows)
+    first, second = read_manifest(write(tmp_path / "m.jsonl", lines))
+    assert (first.path, first.video_id, first.start_seconds) == ("a.mp4", "x", 1.0)
+    assert first.annotation.labels == {"EF": "0.5", "good": "true"}
+    assert (second.path, second.video_id, second.annotation) == ("b", None, Annotation())
+
+
+cells = (
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
+    .map(str.strip)
+    .filter(bool)
+)
+
+
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=5, unique_by=lambda row: row[0]))
+def test_what_the_csv_library_writes_is_read_back(tmp_path_factory, rows):
+    import csv
+
+    path = tmp_path_factory.mktemp("labels") / "l.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("video_id", "EF"), *rows])
+    assert read_labels(path) == {video_id: Annotation("", {"EF": value}) for video_id, value in rows}
+
+
+def test_byte_order_mark_of_a_spreadsheet_is_no_part_of_a_name(tmp_path):
+    path = write(tmp_path / "l.csv", "video_id,EF\r\na.mp4,1\r\n", "utf-8-sig")
+    assert read_labels(path) == {"a.mp4": Annotation("", {"EF": "1"})}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.csv", "", "a first line of different columns, path among them; got nothing"),
+        ("m.csv", "file,EF\na.mp4,1\n", "path among them; got file, EF"),
+        ("m.csv", "path;EF\na.mp4;1\n", "path among them; got path;EF"),
+        ("m.csv", "path,path\na,b\n", "different columns"),
+        ("m.csv", "path,EF\n,1\n", "m.csv line 2: has no path"),
+        ("m.csv", "path\na.mp4,1\n", "m.csv line 2: has 2 cells under 1 columns"),
+        ("m.csv", 'path\n"a\n', "cannot be read as a table in UTF-8"),
+        ("m.csv", "path,start_seconds\na,soon\n", "line 2: start_seconds is 'soon'; expected seconds"),
+        ("m.csv", "path,stop_seconds\na,-1\n", "line 2: stop_seconds is '-1'; expected seconds"),
+        ("m.csv", "path,stop_seconds\na,nan\n", "line 2: stop_seconds is 'nan'"),
+        (
+            "m.csv",
+            "path,start_seconds,stop_seconds\na,2,2\n",
+            "line 2: stop_seconds 2 is not after start_seconds 2",
+        ),
+        ("m.jsonl", '{"path": "a"}\nnonsense\n', "m.jsonl line 2: is no JSON"),
+        ("m.jsonl", "[1]\n", "m.jsonl line 1: expected an object of texts and numbers, with path"),
+        ("m.jsonl", '{"path": "a", "x": [1]}\n', "line 1: expected an object"),
+        ("m.jsonl", '{"id": "a"}\n', "line 1: has no path"),
+    ],
+)
+def test_table_that_makes_no_sense_is_refused_by_its_line(tmp_path, name, text, message):
+    with pytest.raises(InputError) as caught:
+        list(read_manifest(write(tmp_path / name, text)))
+    assert message in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_table_that_is_no_utf8_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read as a table in UTF-8"):
+        read_labels(write(tmp_path / "l.csv", "video_id,name\na,Jörg\n", "latin-1"))
+
+
+def test_labels_that_tell_of_a_video_twice_are_refused(tmp_path):
+    path = write(tmp_path / "l.csv", "video_id,EF\na,1\na,2\n")
+    with pytest.raises(InputError, match="line 3: 'a' stands in an earlier line too"):
+        read_labels(path)
+
+
+def test_table_is_a_manifest_by_its_name(tmp_path):
+    names = ["m.CSV", "m.jsonl", "m.txt"]
+    found = [
+        is_manifest(path) for path in [*(write(tmp_path / name, "") for name in names), tmp_path / "x.csv"]
+    ]
+    assert found == [True, True, False, False]

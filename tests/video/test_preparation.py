@@ -1,0 +1,96 @@
+"""The steps from a video to what the VAE sees, in their order, and how often a video is read for them."""
+
+import numpy as np
+import pytest
+from made import video_of
+
+from vidlat.config import Preprocessing
+from vidlat.errors import DecodeError
+from vidlat.types import Frame
+from vidlat.video.intensity import to_unit
+from vidlat.video.preparation import prepare_video
+from vidlat.video.preprocess import to_square
+
+
+def prepare(video, told=None, **settings):
+    how = Preprocessing(**{"size": 8, "fit": "stretch"} | settings)
+    return prepare_video(video, how, (told if told is not None else []).append)
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (6, 20, 30), np.uint8)
+
+
+def test_plain_video_is_read_once_and_only_resized(noise):
+    video = video_of(noise)
+    prepared = prepare(video)
+    assert video.frames.num_reads == 0
+    frames = list(prepared.frames())
+    assert video.frames.num_reads == 1
+    assert (prepared.value_range, prepared.box) == ((0.0, 255.0), None)
+    for frame, pixels in zip(frames, noise, strict=True):
+        np.testing.assert_array_equal(frame.pixels, to_square(to_unit(pixels, (0, 255)), 1.0, 8, "stretch"))
+        assert (frame.height, frame.width) == (20, 30)
+    assert [frame.pts_seconds for frame in frames] == [k / 25 for k in range(6)]
+
+
+def test_range_is_that_of_the_part_that_is_kept(noise):
+    noise[:, 10:] = 0
+    noise[:, :10] = noise[:, :10] // 4 + 100
+    noise[0, 0, 0] = 255
+    prepared = prepare(video_of(noise), crop="0,1,30,9", intensity="minmax")
+    kept = noise[:, 1:10]
+    assert prepared.value_range == (kept.min(), kept.max())
+    frames = [frame.pixels for frame in prepared.frames()]
+    expected = [to_square(to_unit(pixels, prepared.value_range), 1.0, 8, "stretch") for pixels in kept]
+    np.testing.assert_array_equal(frames, expected)
+
+
+def test_size_that_is_told_is_that_of_the_source(noise):
+    frame = next(prepare(video_of(noise), crop="2,3,4,5").frames())
+    assert (frame.height, frame.width) == (20, 30)
+
+
+def test_rate_is_changed_by_time(noise):
+    frames = list(prepare(video_of(noise), fps=12.5).frames())
+    assert [frame.pts_seconds for frame in frames] == pytest.approx([0, 0.08, 0.16])
+    np.testing.assert_array_equal(frames[1].pixels, list(prepare(video_of(noise)).frames())[2].pixels)
+
+
+def test_inverted_video_is_turned_round(noise):
+    upright = [frame.pixels for frame in prepare(video_of(noise)).frames()]
+    turned = [frame.pixels for frame in prepare(video_of(noise, is_inverted=True)).frames()]
+    np.testing.assert_allclose(np.add(upright, turned), 1, atol=1e-6)
+
+
+def test_damage_is_passed_on(noise):
+    damaged = [Frame(pixels=pixels, pts_seconds=None, is_damaged=k == 2) for k, pixels in enumerate(noise)]
+    video = video_of(noise)
+    object.__setattr__(video, "frames", lambda: iter(damaged))
+    assert [frame.is_damaged for frame in prepare(video).frames()] == [k == 2 for k in range(6)]
+
+
+def test_wide_pixels_are_made_square(noise):
+    video = video_of(noise)
+    wide = [Frame(pixels=pixels, pts_seconds=None, sample_aspect_ratio=2.0) for pixels in noise]
+    object.__setattr__(video, "frames", lambda: iter(wide))
+    got = next(prepare(video, fit="letterbox").frames()).pixels
+    assert (got[:2] == 0).all()  # shown 20 high and 60 wide: two of eight rows and a bit at each end
+    np.testing.assert_array_equal(got, to_square(to_unit(noise[0], (0, 255)), 2.0, 8, "letterbox"))
+
+
+def test_each_frame_that_is_read_beforehand_is_told_and_may_be_the_last(noise):
+    def end():
+        raise DecodeError("took too long", "time-limit")
+
+    how = Preprocessing(size=8, fit="crop", intensity="percentile")
+    with pytest.raises(DecodeError, match="took too long"):
+        prepare_video(video_of(noise), how, print, end)
+    prepare_video(video_of(noise), Preprocessing(size=8, fit="crop"), print, end)  # nothing is read
+
+
+def test_crop_that_does_not_fit_a_later_frame_is_a_failure(noise):
+    frames = [*noise, np.zeros((4, 4), np.uint8)]
+    with pytest.raises(DecodeError, match="4x4 pixels"):
+        list(prepare(video_of(frames), crop="0,0,8,8").frames())

@@ -1,0 +1,140 @@
+"""Tables that people write about their videos, CSV or JSON lines: manifests, which name them, and labels."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidlat.errors import InputError
+from vidlat.types import Annotation
+
+Row = tuple[str, Mapping[str, str]]
+"""Where it stands, as errors call it, and its cells that are not empty, by column."""
+
+SUFFIXES = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestRow:
+    """A video that a manifest names.
+
+    where: file and line, for errors. path: as written there. video_id: None where the path is to serve.
+    """
+
+    where: str
+    path: str
+    video_id: str | None
+    start_seconds: float | None
+    stop_seconds: float | None
+    annotation: Annotation
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether an input is a table of videos, by its name: its content is text like any other."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def read_manifest(path: Path) -> Iterator[ManifestRow]:
+    """The rows of a manifest: `path`, and optional `id`, `start_seconds`, `stop_seconds`, `subject`, labels.
+
+    Raises InputError, naming the line, for a table that cannot be read or a row that makes no sense.
+    """
+    for where, row in _read_table(path, "path"):
+        cells = dict(row)
+        start, stop = (_seconds(where, name, cells.pop(name, None)) for name in _STRETCH)
+        if start is not None and stop is not None and start >= stop:
+            raise InputError(f"{where}: stop_seconds {stop:g} is not after start_seconds {start:g}")
+        yield ManifestRow(
+            where=where,
+            path=cells.pop("path"),
+            video_id=cells.pop("id", None),
+            start_seconds=start,
+            stop_seconds=stop,
+            annotation=Annotation(cells.pop("subject", ""), cells),
+        )
+
+
+def read_labels(path: Path) -> dict[str, Annotation]:
+    """Subject and labels by video_id: columns `video_id`, optional `subject`, and any others, the labels.
+
+    Raises InputError for a table that cannot be read, or one that tells of a video twice.
+    """
+    labels: dict[str, Annotation] = {}
+    for where, row in _read_table(path, "video_id"):
+        cells = dict(row)
+        video_id = cells.pop("video_id")
+        if video_id in labels:
+            raise InputError(f"{where}: {video_id!r} stands in an earlier line too; keep one")
+        labels[video_id] = Annotation(cells.pop("subject", ""), cells)
+    return labels
+
+
+_STRETCH = ("start_seconds", "stop_seconds")
+
+
+def _seconds(where: str, name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise InputError(
+            f"{where}: {name} is {text!r}; expected seconds from the video's first frame, 0 or more"
+        )
+    return seconds
+
+
+def _read_table(path: Path, key: str) -> Iterator[Row]:
+    """The rows of a table, each of which must have a value in the column `key`."""
+    is_json = path.suffix.lower() == ".jsonl"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for where, row in (_read_jsonl if is_json else _read_csv)(path, file, key):
+                if not row.get(key):
+                    raise InputError(f"{where}: has no {key}")
+                yield where, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot be read as a table in UTF-8: {reason}") from error
+
+
+def _read_csv(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:
+    reader = csv.reader(lines, strict=True)
+    names = [name.strip() for name in next(reader, [])]
+    if key not in names or len(set(names)) < len(names):
+        found = ", ".join(names) or "nothing"
+        raise InputError(f"{path}: expected a first line of different columns, {key} among them; got {found}")
+    for cells in reader:
+        where = f"{path} line {reader.line_num}"
+        if len(cells) > len(names):
+            raise InputError(f"{where}: has {len(cells)} cells under {len(names)} columns")
+        if any(cells):
+            yield (
+                where,
+                {name: cell.strip() for name, cell in zip(names, cells, strict=False) if cell.strip()},
+            )
+
+
+def _read_jsonl(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        where = f"{path} line {number}"
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{where}: is no JSON ({error})") from error
+        if not isinstance(values, dict) or any(isinstance(value, dict | list) for value in values.values()):
+            raise InputError(f"{where}: expected an object of texts and numbers, with {key}")
+        texts = {name: _to_text(value) for name, value in values.items() if value is not None}
+        yield where, {name: text for name, text in texts.items() if text}
+
+
+def _to_text(value: str | float | bool) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
