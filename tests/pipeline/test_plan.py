@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vidlat.errors import InputError
 from vidlat.pipeline import plan as plan_module
-from vidlat.pipeline.plan import BATCHES_A_WORKER, MAX_VIDEOS_A_BATCH, plan_encode
+from vidlat.pipeline.plan import BATCHES_A_WORKER, MAX_BYTES_A_BATCH, MAX_VIDEOS_A_BATCH, plan_encode
 from vidlat.store.sources import recorded_place
 from vidlat.types import Annotation, CachedSource, FailureRecord, Selection, VideoSource
 
@@ -210,7 +210,7 @@ def test_largest_videos_come_first():
 
 @pytest.mark.parametrize(
     ("num_videos", "num_workers", "largest"),
-    [(1, 1, 1), (4, 1, 1), (5, 1, 2), (8, 2, 1), (100, 2, 8), (7, 50, 1)],
+    [(1, 1, 1), (4, 1, 1), (5, 1, 2), (8, 2, 1), (100, 2, 13), (1000, 2, 64), (7, 50, 1)],
 )
 def test_every_worker_gets_several_batches_and_none_is_large(num_videos, num_workers, largest):
     batches = plan([source(str(n)) for n in range(num_videos)], num_workers=num_workers).batches
@@ -218,6 +218,13 @@ def test_every_worker_gets_several_batches_and_none_is_large(num_videos, num_wor
     assert largest <= MAX_VIDEOS_A_BATCH
     if num_videos >= 2 * BATCHES_A_WORKER * num_workers:
         assert len(batches) >= BATCHES_A_WORKER * num_workers
+
+
+@given(st.lists(st.integers(0, 2 * MAX_BYTES_A_BATCH), max_size=200))
+def test_batch_of_several_videos_is_small(sizes):
+    batches = plan([source(str(n), size) for n, size in enumerate(sizes)]).batches
+    assert all(sum(s.num_bytes for s in batch) <= MAX_BYTES_A_BATCH for batch in batches if len(batch) > 1)
+    assert [s.num_bytes for batch in batches for s in batch] == sorted(sizes, reverse=True)
 
 
 @given(

@@ -10,7 +10,11 @@ from vidlat.errors import InputError
 from vidlat.store.sources import content_hash, recorded_place, source_state
 from vidlat.types import Annotation, CachedSource, FailureRecord, VideoSource
 
-MAX_VIDEOS_A_BATCH = 8
+MAX_VIDEOS_A_BATCH = 64
+MAX_BYTES_A_BATCH = 4_000_000
+"""Of several files: some ten seconds of video, so that a kill loses little. What a batch costs beside its
+frames, some 50 ms, is shared by many files where they are tiny."""
+
 BATCHES_A_WORKER = 4
 
 Batch = tuple[VideoSource, ...]
@@ -109,9 +113,16 @@ def _keep_annotation(source: VideoSource, annotations: Mapping[str, Annotation])
 def _batches(todo: list[VideoSource], num_workers: int) -> list[Batch]:
     # The longest work first: a large video started last would leave the other workers idle.
     todo = sorted(todo, key=lambda source: (-source.num_bytes, source.video_id))
-    per_batch = -(-len(todo) // (BATCHES_A_WORKER * num_workers))
-    per_batch = max(1, min(MAX_VIDEOS_A_BATCH, per_batch))
-    return [tuple(todo[first : first + per_batch]) for first in range(0, len(todo), per_batch)]
+    most_videos = min(MAX_VIDEOS_A_BATCH, -(-len(todo) // (BATCHES_A_WORKER * num_workers)))
+    batches: list[list[VideoSource]] = []
+    num_bytes = 0
+    for source in todo:
+        num_bytes += source.num_bytes
+        if not batches or len(batches[-1]) == most_videos or num_bytes > MAX_BYTES_A_BATCH:
+            batches.append([])
+            num_bytes = source.num_bytes
+        batches[-1].append(source)
+    return [tuple(batch) for batch in batches]
 
 
 def _compare(
