@@ -51,8 +51,9 @@ def cache(tmp_path, videos):
     create_cache(path, SCHEMA)
     a, b = random_posterior(3), random_posterior(5)
     start, _ = (first for first, _ in write_shards(path, writer_of(path).reserve(2), [a, b]))
+    told_of = {"subject": "S1", "labels": {"EF": "0.55"}}
     records = [
-        record_of("a.mp4", start, a, fps=25.0, **source_of(videos / "a.mp4", 10)),
+        record_of("a.mp4", start, a, fps=25.0, **told_of, **source_of(videos / "a.mp4", 10)),
         record_of("b.mp4", 4, b, fps=0.0, warnings=("cut off",), **source_of(videos / "b.mp4", 20)),
     ]
     writer_of(path).commit(records)
@@ -91,7 +92,9 @@ def test_info_tells_what_is_in_a_cache(cache):
     assert (facts["changed since"], facts["vanished since"]) == ("0", "0")
     assert "  failed  empty 1: d\\n.mp4\n" in out
     assert "  failed  unreadable 1: c.mp4\n" in out
-    assert facts["settings"] == "size 12, fit crop, stack 4, encoded in float32"
+    assert facts["settings"] == (
+        "size 12, fit crop, crop none, fps as it is, intensity auto, stack 4, encoded in float32"
+    )
     assert not facts.keys() & {"in use by", "unfinished", "out of sight"}
 
 
@@ -240,6 +243,8 @@ def test_ls_as_json_is_one_array(cache, videos):
         "source_height": 480,
         "source_width": 640,
         "source_path": str(videos / "a.mp4"),
+        "subject": "S1",
+        "labels": {"EF": "0.55"},
         "state": "ok",
         "warnings": [],
     }

@@ -23,7 +23,11 @@ SECONDS_OF_HEADERS = 1.0
 
 @click.command()
 @click.option(
-    "--input", "inputs", multiple=True, required=True, help="File, folder or glob; may be repeated."
+    "--input",
+    "inputs",
+    multiple=True,
+    required=True,
+    help="File, folder, glob, or a manifest (.csv, .jsonl) with a column path; may be repeated.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The cache to make or to add to.")
 @click.option(
@@ -68,6 +72,8 @@ def encode(
       vidlat encode --input videos/ --out latents.zarr --vae tiny --size 128
       vidlat encode --input videos/ --out latents.zarr --dry-run   what would it take?
       vidlat encode --input videos/ --out latents.zarr --checksum  has any file changed unseen?
+      vidlat encode --input videos/ --out latents.zarr --crop auto --fps 25 --labels ef.csv
+      vidlat encode --input clips.csv --out latents.zarr --ids hash
 
     \b
     Exit codes: 0 all done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.

@@ -95,9 +95,12 @@ def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
     yield "VAE", f"{schema.vae_name} (hash {settings.vae_hash[:12]}, licence: {schema.vae_licence})"
     yield (
         "settings",
-        f"size {settings.size}, fit {settings.fit}, stack {settings.stack}, "
-        f"encoded in {settings.encode_precision}",
+        f"size {settings.size}, fit {settings.fit}, crop {settings.crop}, "
+        f"{f'{settings.fps:g} fps' if settings.fps else 'fps as it is'}, intensity {settings.intensity}, "
+        f"stack {settings.stack}, encoded in {settings.encode_precision}",
     )
+    if schema.ids == "hash":
+        yield "ids", "hashes of paths; no name of a file is kept"
     yield "cache_id", schema.cache_id[:16]
     yield "format", str(schema.format_version)
 

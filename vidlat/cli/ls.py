@@ -74,9 +74,11 @@ def _json_array(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
     from vidlat.store.sources import STATE_COLUMNS, source_state
 
-    names = ("video_id", "num_frames", "fps", "source_height", "source_width")
+    names = ("video_id", "num_frames", "fps", "source_height", "source_width", "subject", "labels")
     warnings = cache.warnings()
-    for video_id, num_frames, fps, height, width, *source in cache.rows(*names, *STATE_COLUMNS):
+    for video_id, num_frames, fps, height, width, subject, labels, *source in cache.rows(
+        *names, *STATE_COLUMNS
+    ):
         state = source_state(*source)
         noticed = warnings.get(video_id, [])
         yield {
@@ -87,6 +89,8 @@ def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
             "source_height": height,
             "source_width": width,
             "source_path": source[0],
+            "subject": subject,
+            "labels": dict(labels),
             "state": "warnings" if state == "ok" and noticed else state,
             "warnings": noticed,
         }
