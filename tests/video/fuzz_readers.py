@@ -22,6 +22,7 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -164,8 +165,10 @@ def serve() -> None:
 class Reader:
     """A process that reads files, started again where one ended it."""
 
-    def __init__(self) -> None:
+    def __init__(self, errors: IO[str]) -> None:
         self._process: subprocess.Popen[str] | None = None
+        # A file, for libraries in C tell much of what they cope with: a pipe would be full one day.
+        self._errors = errors
 
     def read(self, path: Path) -> str:
         """What comes of the file: `read`, `warned`, `ignored`, `refused: KIND`; several lines: a finding."""
@@ -174,7 +177,7 @@ class Reader:
                 [sys.executable, __file__, "--serve"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=self._errors,
                 text=True,
             )
         process = self._process
@@ -187,7 +190,9 @@ class Reader:
             return json.loads(line)
         code = process.wait() if ready else None
         self.close()
-        return f"died\nwith {code}" if ready else f"hangs\nafter {MOST_SECONDS} s"
+        self._errors.seek(0)
+        last_words = self._errors.read()[-4000:]
+        return f"died\nwith {code}\n{last_words}" if ready else f"hangs\nafter {MOST_SECONDS} s"
 
     def close(self) -> None:
         if self._process is not None:
@@ -200,11 +205,12 @@ class Reader:
 @contextmanager
 def reading():
     """A Reader as long as the block lasts."""
-    reader = Reader()
-    try:
-        yield reader
-    finally:
-        reader.close()
+    with tempfile.TemporaryFile("w+") as errors:
+        reader = Reader(errors)
+        try:
+            yield reader
+        finally:
+            reader.close()
 
 
 def main() -> None:

@@ -44,5 +44,5 @@ def test_a_process_that_dies_is_told_of_and_started_again(reader, folder):
     path.write_bytes(SEEDS["a.npy"]())
     reader.read(path)
     reader._process.kill()
-    assert reader.read(path) == "died\nwith -9"
+    assert reader.read(path).startswith("died\nwith -9")
     assert reader.read(path) == "read"
