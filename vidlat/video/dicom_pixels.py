@@ -147,8 +147,10 @@ def _decoder(pixel_format: PixelFormat) -> Callable[[Any, int, int], Pixels]:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise DecodeError(f"is compressed as {name}, which cannot be read", "unsupported") from error
-    packages = [line.partition(" - requires ")[2] for line in decoder.missing_dependencies]
-    choices = " or ".join(package.replace("gdcm>", "python-gdcm>") for package in reversed(packages))
+    plugins = (line.partition(" - requires ")[2] for line in decoder.missing_dependencies)
+    # As the package index calls them; numpy is there.
+    packages = [name.removeprefix("numpy and ").replace("gdcm>", "python-gdcm>") for name in plugins]
+    choices = " or ".join(reversed(packages))
     missing_plugin = DecodeError(f"is compressed as {name}: to read it, install {choices}", "missing-plugin")
     if not decoder.is_available:
         raise missing_plugin
