@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -115,24 +116,28 @@ def _refuse_no_media(path: Path) -> None:
 
 
 def _frames(video: Video, start_seconds: float | None, stop_seconds: float | None) -> Iterator[Frame]:
-    """The frames of a stretch, timed from its first one on."""
-    first_seconds: float | None = None
-    num_frames = 0
-    for frame in _readable(video):
-        seconds = frame.pts_seconds
-        if start_seconds is not None or stop_seconds is not None:
-            if seconds is None:
-                raise DecodeError("states no times: start_seconds and stop_seconds mean nothing", "no-times")
-            if stop_seconds is not None and seconds >= stop_seconds:
-                break
-            if seconds < (start_seconds or 0.0):
-                continue
-            first_seconds = seconds if first_seconds is None else first_seconds
-            frame = replace(frame, pts_seconds=seconds - first_seconds)
-        num_frames += 1
-        yield frame
-    if not num_frames:
+    frames = _readable(video)
+    if start_seconds is not None or stop_seconds is not None:
+        frames = _stretch(frames, start_seconds or 0.0, math.inf if stop_seconds is None else stop_seconds)
+    first = next(frames, None)
+    if first is None:
         raise DecodeError("holds no frame that decodes, or none in the stretch asked for", "no-frames")
+    yield first
+    yield from frames
+
+
+def _stretch(frames: Iterator[Frame], start_seconds: float, stop_seconds: float) -> Iterator[Frame]:
+    """The frames from start to stop, timed from the first of them on."""
+    first_seconds: float | None = None
+    for frame in frames:
+        seconds = frame.pts_seconds
+        if seconds is None:
+            raise DecodeError("states no times: start_seconds and stop_seconds mean nothing", "no-times")
+        if seconds >= stop_seconds:
+            return
+        if seconds >= start_seconds:
+            first_seconds = seconds if first_seconds is None else first_seconds
+            yield replace(frame, pts_seconds=seconds - first_seconds)
 
 
 def _readable(video: Video) -> Iterator[Frame]:
