@@ -815,6 +815,14 @@ def test_a_picture_and_what_cannot_be_read_may_hold_pixels(tmp_path):
     assert holds_pixels(wheel("CT_small.dcm"))
 
 
+def test_picture_that_was_cut_off_before_its_size_is_not_passed_over(tmp_path):
+    content = wheel("CT_small.dcm").read_bytes()
+    size = content.index(b"\x28\x00\x10\x00")  # the element of its rows
+    (tmp_path / "a.dcm").write_bytes(content[:size])
+    assert holds_pixels(tmp_path / "a.dcm")
+    assert failure(tmp_path / "a.dcm").kind == "no-pixels"
+
+
 def test_floating_point_pixels_are_named(tmp_path):
     dataset = make(np.zeros((1, 4, 4), np.uint8))
     del dataset["PixelData"]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut
+from pydicom.uid import UID
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
@@ -43,6 +44,7 @@ _KEYWORDS = [
     *(f"{palette}Data" for palette in _PALETTES),
     *(f"Segmented{palette}Data" for palette in _PALETTES),
 ]
+_PICTURES = ("Image", "Dose", "Segmentation")  # in the names of storage classes
 _WHAT = "cannot be decoded as DICOM"
 _IDENTITY = (1.0, 0.0)
 
@@ -102,16 +104,20 @@ def is_dicom(head: bytes) -> bool:
 
 
 def holds_pixels(path: Path) -> bool:
-    """Whether a DICOM file holds a picture, true or cut off, and not a report or a plan.
+    """Whether a DICOM file holds a picture, true or cut off, and not a report, a plan or a directory.
 
-    True too where it cannot be read: whoever opens it will be told why.
+    True too where it cannot be read, or does not say what it is: whoever opens it will be told why.
     """
     try:
         with opened_dicom(path) as (file, syntax):
-            dataset, element = read_elements(file, syntax, ["Rows"])
+            dataset, element = read_elements(file, syntax, ["SOPClassUID", "DirectoryRecordSequence", "Rows"])
     except (DecodeError, OSError):
         return True
-    return element is not None or "Rows" in dataset
+    if element is not None or "Rows" in dataset:
+        return True
+    sop_class = UID(text(dataset, "SOPClassUID"))
+    is_other = sop_class.name != sop_class and not any(kind in sop_class.name for kind in _PICTURES)
+    return not (is_other or "DirectoryRecordSequence" in dataset)
 
 
 def open_dicom(path: Path, warn: Warn) -> Video:
