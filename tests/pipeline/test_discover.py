@@ -237,6 +237,12 @@ def test_single_picture_is_no_video(place):
     assert discover_videos(["v"]).num_ignored == 1
 
 
+def test_picture_that_is_named_like_a_video_stays_so_that_its_failure_is_seen(place):
+    root = place("v/a.mp4")
+    Image.new("L", (8, 8)).save(root / "v" / "b.mp4", format="PNG")
+    assert ids("v") == ["a.mp4", "b.mp4"]
+
+
 def test_size_and_time_of_many_files_are_their_sum_and_the_latest(place):
     root = place()
     place_pictures(root / "v", "f1.png", "f2.png")

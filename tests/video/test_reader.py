@@ -104,6 +104,13 @@ def test_missing_file_is_a_video_that_cannot_be_opened(tmp_path):
     assert probe_video(tmp_path / "a.mp4", WHOLE) == VideoHeader(num_frames=None, seconds=None)
 
 
+def test_single_picture_is_no_video(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.mp4", format="PNG")
+    with pytest.raises(DecodeError, match="is a single picture") as caught:
+        read(tmp_path / "a.mp4")
+    assert caught.value.kind == "no-video"
+
+
 def test_pictures_of_a_folder_are_frames_in_the_order_that_is_told(tmp_path):
     for level in (1, 2, 3):
         Image.new("L", (8, 8), level).save(tmp_path / f"{level}.png")

@@ -80,7 +80,7 @@ def _videos_of_file(kind: Kind | None, path: Path) -> Iterator[FoundVideo]:
         case None:
             return
         case "image":
-            if is_tiff_video(path):
+            if is_tiff_video(path) or is_named_like_video(path):
                 yield whole
         case "dicom":
             if holds_pixels(path):

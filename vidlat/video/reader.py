@@ -16,7 +16,7 @@ from vidlat.video.array import is_array, open_array
 from vidlat.video.container import is_container, open_container
 from vidlat.video.dicom import is_dicom, open_dicom
 from vidlat.video.dicom_series import open_dicom_series
-from vidlat.video.images import is_image, open_images, open_tiff
+from vidlat.video.images import is_image, is_tiff_video, open_images, open_tiff
 from vidlat.video.nifti import is_nifti, open_nifti
 from vidlat.video.preparation import PreparedFrame, prepare_video
 
@@ -99,6 +99,9 @@ def _open_file(path: Path, selection: Selection, warn: Warn) -> Video:
         case "array":
             return open_array(path, warn)
         case "image":
+            if not is_tiff_video(path):
+                reason = "is a single picture: pictures are a video as numbered files of a folder"
+                raise DecodeError(reason, "no-video")
             return open_tiff(path, warn)
         case "container":
             return open_container(path, warn)
