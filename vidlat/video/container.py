@@ -21,12 +21,11 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
-from vidlat.video.av_frame import num_bits, to_gray, upright
+from vidlat.video.av_frame import FrameConverter, num_bits
 from vidlat.video.pixels import MAX_FRAME_PIXELS, refuse_giants
 
 MAX_MISSING_FRAMES = 2
@@ -36,27 +35,13 @@ GAP_STEPS = 10
 """A step between two frames that is as long as so many others is where frames are missing, most likely."""
 
 _FORMATS = (
-    *(
-        "mov",
-        "avi",
-        "matroska",
-        "mpeg",
-        "mpegts",
-        "mpegvideo",
-        "gif",
-        "asf",
-        "flv",
-        "ogg",
-        "mxf",
-        "nut",
-        "ivf",
-    ),
-    *("rm", "dv", "wtv", "gxf", "h264", "hevc", "m4v", "mjpeg", "vc1", "obu", "av1", "yuv4mpegpipe", "cine"),
+    "mov,avi,matroska,mpeg,mpegts,mpegvideo,gif,asf,flv,ogg,mxf,nut,ivf,rm,dv,wtv,gxf,h264,hevc,m4v,mjpeg,vc1,obu,"
+    "av1,yuv4mpegpipe,cine"
 )
 """FFmpeg's formats of one file with video in it: no playlists, no pictures, no text."""
 
 _OPTIONS = {
-    "format_whitelist": ",".join(_FORMATS),
+    "format_whitelist": _FORMATS,
     "protocol_whitelist": "none",
     "max_pixels": str(MAX_FRAME_PIXELS),
 }
@@ -120,7 +105,7 @@ def open_container(path: Path, warn: Warn) -> Video:
 
 
 class _Container:
-    """A file that every call opens anew; the number type of its first frame is that of all."""
+    """A file that every call opens anew, and once it is known, whether its pixels take 16 bits."""
 
     def __init__(self, path: Path, warn: Warn) -> None:
         self._path = path
@@ -132,27 +117,29 @@ class _Container:
             num_streams = len(_video_streams(container))
             if num_streams > 1:
                 self._warn(f"holds {num_streams} video streams: the first is read")
-            aspect = float(stream.sample_aspect_ratio or 1)
             decoding = _Decoding(container, stream)
-            reformatter = VideoReformatter()
-            for frame in decoding.frames():
-                if self._is_deep is None:
-                    self._is_deep = num_bits(frame.format.name) > 8
-                pixels, is_turned = upright(to_gray(frame, self._is_deep, reformatter), frame)
-                yield Frame(
+            converter = FrameConverter()
+
+            def converted(frame: av.VideoFrame) -> Frame:
+                pixels, is_turned = converter.pixels(frame)
+                self._is_deep = converter.is_deep
+                return Frame(
                     pixels=pixels,
                     pts_seconds=decoding.seconds,
-                    sample_aspect_ratio=1 / aspect if is_turned else aspect,
+                    sample_aspect_ratio=1 / decoding.aspect if is_turned else decoding.aspect,
                     is_damaged=decoding.is_damaged,
                 )
+
+            # A map keeps hold of no frame, see there.
+            yield from map(converted, decoding.frames())
             for oddity in decoding.oddities():
                 self._warn(oddity)
 
     def auto_range(self) -> Range:
         if self._is_deep is None:
             with _opened(self._path) as (container, stream):
-                frame = next(_Decoding(container, stream).frames(), None)
-                self._is_deep = frame is not None and num_bits(frame.format.name) > 8
+                first = next(_Decoding(container, stream).frames(), None)
+                self._is_deep = first is not None and num_bits(first.format.name) > 8
         return (0.0, 65535.0) if self._is_deep else (0.0, 255.0)
 
     def header(self) -> VideoHeader:
@@ -174,6 +161,7 @@ class _Decoding:
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.aspect = float(stream.sample_aspect_ratio or 1)
         self.seconds: float | None = None
         self.is_damaged = False
         self._container = container
@@ -193,23 +181,24 @@ class _Decoding:
         for packet in self._packets():
             try:
                 frames = self._stream.decode(packet)
-            except av.error.MemoryError:
-                raise
             except av.FFmpegError as error:
                 self._lose(error)
                 is_in_doubt = True
                 continue
             self._num_hidden += packet.is_discard
-            times.extend([packet.dts] if packet.size else [])
-            for frame in frames:
+            times.append(packet.dts)
+            while frames:
+                frame = frames.pop(0)
                 is_in_doubt = is_in_doubt and not frame.key_frame
-                self.is_damaged = is_in_doubt or packet.is_corrupt or frame.is_corrupt
+                is_cut = packet.is_corrupt and packet.pts == frame.pts
+                self.is_damaged = is_in_doubt or is_cut or frame.is_corrupt
                 self.seconds = self._clock.seconds(
                     (times.popleft() if times else None) if is_avi else frame.pts
                 )
                 self._num_frames += 1
                 self._note_size(frame)
                 yield frame
+                del frame  # while one is held, a decoder of GIF copies what it would write over
         if self._error and not self._num_frames:
             raise self._error
 
@@ -226,17 +215,20 @@ class _Decoding:
         yield from self._shortfall()
 
     def _packets(self) -> Iterator[Packet[Any]]:
-        """The last one is empty and makes the decoder give what it holds."""
+        """The last one is empty and makes the decoder give what it holds back."""
         try:
             for packet in self._container.demux(self._stream):
-                # AVI repeats a frame by an empty packet, which a decoder would take for the end.
-                if packet.size or packet.dts is None:
+                if packet.size:
                     yield packet
         except av.FFmpegError as error:
             self._lose(error)
-            yield Packet()
+        except IndexError:  # PyAV trips, at the end, over streams that appeared on the way
+            pass
+        yield Packet()
 
     def _lose(self, error: av.FFmpegError) -> None:
+        if isinstance(error, MemoryError):  # no fault of the packet, as a rule
+            raise error
         self._num_lost += 1
         self._error = self._error or error
 
