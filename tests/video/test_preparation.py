@@ -6,10 +6,14 @@ from made import video_of
 
 from vidlat.config import Preprocessing
 from vidlat.errors import DecodeError
-from vidlat.types import Frame
+from vidlat.types import WHOLE, Frame
+from vidlat.video import container
 from vidlat.video.intensity import to_unit
+from vidlat.video.phantom import make_phantom
 from vidlat.video.preparation import prepare_video
 from vidlat.video.preprocess import to_square
+from vidlat.video.reader import open_video
+from vidlat.video.writer import write_video
 
 
 def prepare(video, told=None, **settings):
@@ -94,3 +98,14 @@ def test_crop_that_does_not_fit_a_later_frame_is_a_failure(noise):
     frames = [*noise, np.zeros((4, 4), np.uint8)]
     with pytest.raises(DecodeError, match="4x4 pixels"):
         list(prepare(video_of(frames), crop="0,0,8,8").frames())
+
+
+def test_plain_file_is_opened_once(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", make_phantom("heart", 0, 9, 32, 32, 25), 25)
+    opened, real = [], container._opened
+    monkeypatch.setattr(container, "_opened", lambda path: opened.append(path) or real(path))
+    prepared = prepare(open_video(tmp_path / "a.mp4", WHOLE, print))
+    first = [frame.pixels for frame in prepared.frames()]
+    assert (len(first), len(opened)) == (9, 1)
+    np.testing.assert_array_equal([frame.pixels for frame in prepared.frames()], first)
+    assert len(opened) == 2

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from av.video.stream import VideoStream
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
-from vidlat.video.av_frame import FrameConverter, num_bits
+from vidlat.video.av_frame import FrameConverter
 from vidlat.video.pixels import MAX_FRAME_PIXELS, refuse_giants
 
 MAX_MISSING_FRAMES = 2
@@ -111,8 +112,13 @@ class _Container:
         self._path = path
         self._warn = warn
         self._is_deep: bool | None = None
+        self._begun: Iterator[Frame] | None = None
 
     def frames(self) -> Iterator[Frame]:
+        begun, self._begun = self._begun, None
+        return begun or self._read()
+
+    def _read(self) -> Iterator[Frame]:
         with _opened(self._path) as (container, stream):
             num_streams = len(_video_streams(container))
             if num_streams > 1:
@@ -137,9 +143,10 @@ class _Container:
 
     def auto_range(self) -> Range:
         if self._is_deep is None:
-            with _opened(self._path) as (container, stream):
-                first = next(_Decoding(container, stream).frames(), None)
-                self._is_deep = first is not None and num_bits(first.format.name) > 8
+            # The first frame tells. What it took to get there is not done again: `frames` goes on from it.
+            frames = self._read()
+            first = next(frames, None)
+            self._begun = chain([] if first is None else [first], frames)
         return (0.0, 65535.0) if self._is_deep else (0.0, 255.0)
 
     def header(self) -> VideoHeader:
