@@ -8,6 +8,7 @@ front) on the left. Slices run from feet to head, from back to front, from left 
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import warnings
 import zlib
@@ -234,18 +235,27 @@ def _read_planes(volume: _Volume, indices: range, warn: Warn) -> Iterator[Pixels
         if is_stream and indices.step < 0:
             # To go back in a stream is to inflate it again from its start.
             file, is_stream = stack.enter_context(inflated(file, volume.end, warn)), False
+        plane = bytearray(volume.plane_bytes)
         for num_read, index in enumerate(indices):
             file.seek(volume.offset + index * volume.plane_bytes)
-            data = file.read(volume.plane_bytes)
-            if len(data) < volume.plane_bytes:
+            if _read_into(file, plane) < volume.plane_bytes:
                 raise DecodeError(f"breaks off after {num_read} of {len(indices)} frames", "truncated")
-            yield _to_pixels(data, volume)
+            yield _to_pixels(plane, volume)
         if is_stream:
             file.seek(volume.end)
             check_end(file, warn)
 
 
-def _to_pixels(data: bytes, volume: _Volume) -> Pixels:
+def _read_into(file: IO[bytes], plane: bytearray) -> int:
+    """Fill the plane, as far as the file reaches; returns how many bytes it gave."""
+    view, num_bytes = memoryview(plane), 0
+    while piece := cast(io.BufferedIOBase, file).readinto(view[num_bytes:]):
+        num_bytes += piece
+    return num_bytes
+
+
+def _to_pixels(data: bytearray, volume: _Volume) -> Pixels:
+    """A copy of the plane as a picture."""
     num_columns, num_rows = volume.sides[:2]
     values: npt.NDArray[Any] = np.frombuffer(data, volume.dtype)
     if volume.channels:
