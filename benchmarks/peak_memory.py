@@ -57,7 +57,7 @@ def processes_of(session: int) -> dict[int, str]:
 
 
 def measure(command: list[str]) -> dict:
-    """Seconds, and the peaks of the driver and of the largest worker, in bytes."""
+    """Exit code, seconds, and the peaks of the driver and of the largest worker, in bytes."""
     began = time.perf_counter()
     encode = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     peaks = {role: dict.fromkeys(FIELDS, 0) for role in ("driver", "worker", "helper")}
@@ -71,9 +71,9 @@ def measure(command: list[str]) -> dict:
         with suppress(ProcessLookupError):
             os.killpg(encode.pid, signal.SIGKILL)
         encode.wait()
-    if encode.returncode:
-        raise RuntimeError(f"the encode ended with {encode.returncode}")
-    return {"seconds": time.perf_counter() - began, "driver": peaks["driver"], "worker": peaks["worker"]}
+    seconds = time.perf_counter() - began
+    peaks = {role: peaks[role] for role in ("driver", "worker")}
+    return {"exit_code": encode.returncode, "seconds": seconds, **peaks}
 
 
 def add_peaks(peaks: dict[str, int], status: str) -> None:
@@ -88,7 +88,10 @@ def encode_and_measure(phantom: np.ndarray, num_frames: int, frames_a_video: int
         folder = make_videos(Path(temporary, "videos"), phantom, num_frames, frames_a_video)
         paths = ["--input", str(folder), "--out", str(Path(temporary, "latents.zarr"))]
         flags = f"--vae tiny --size {size} --workers 2 --device cpu".split()
-        return measure([sys.executable, "-c", VIDLAT, "encode", *paths, *flags])
+        figures = measure([sys.executable, "-c", VIDLAT, "encode", *paths, *flags])
+    if figures["exit_code"]:
+        raise RuntimeError(f"the encode ended with {figures['exit_code']}")
+    return figures
 
 
 def main() -> None:
