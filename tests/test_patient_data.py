@@ -143,6 +143,7 @@ def test_with_hashed_ids_no_name_of_a_file_or_folder_reaches_the_cache(
     assert prepared.plan.num_videos == 10
     assert leaks(tmp_path / "l.zarr", prepared.discovery.sources[0].video_id)
     assert leaks(tmp_path / "l.zarr") == []
+    assert leaks(tmp_path / "l.zarr", str(small_vae.parent)) == []
     again = prepare_encode(
         [str(tmp_path / f"{SECRET}v")],
         EncodeConfig(vae=str(small_vae), size=16, batch=3, workers=2, device="cpu", ids="hash"),

@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from vidlat.errors import InputError
 from vidlat.pipeline.discover import _escape, discover_videos
+from vidlat.store.sources import source_state
 from vidlat.types import WHOLE, Annotation, Selection
 
 
@@ -250,6 +251,18 @@ def test_size_and_time_of_many_files_are_their_sum_and_the_latest(place):
     (source,) = discover_videos(["v"]).sources
     one, two = ((root / "v" / name).stat() for name in ("f1.png", "f2.png"))
     assert (source.num_bytes, source.mtime_ns) == (one.st_size + two.st_size, two.st_mtime_ns)
+
+
+def test_source_of_many_files_that_lost_one_is_stale_and_without_its_folder_vanished(place):
+    root = place()
+    place_pictures(root / "v", "f1.png", "f2.png")
+    (source,) = discover_videos(["v"]).sources
+    recorded = (str(source.path), source.num_bytes, source.mtime_ns, source.selection.to_text())
+    assert source_state(*recorded) == "ok"
+    (root / "v" / "f2.png").unlink()
+    assert source_state(*recorded) == "stale"
+    shutil.rmtree(root / "v")
+    assert source_state(*recorded) == "vanished"
 
 
 def test_volume_of_many_times_is_a_video_a_slice(place):

@@ -71,6 +71,7 @@ def test_byte_order_mark_of_a_spreadsheet_is_no_part_of_a_name(tmp_path):
         ("m.csv", "path,path\na,b\n", "different columns"),
         ("m.csv", "path,EF\n,1\n", "m.csv line 2: has no path"),
         ("m.csv", "path\na.mp4,1\n", "m.csv line 2: has 2 cells under 1 columns"),
+        ("m.csv", "path,EF,view\na.mp4,1\n", "m.csv line 2: has 2 cells under 3 columns"),
         ("m.csv", 'path\n"a\n', "cannot be read as a table in UTF-8"),
         ("m.csv", "path,start_seconds\na,soon\n", "line 2: start_seconds is 'soon'; expected seconds"),
         ("m.csv", "path,stop_seconds\na,-1\n", "line 2: stop_seconds is '-1'; expected seconds"),
@@ -91,6 +92,11 @@ def test_table_that_makes_no_sense_is_refused_by_its_line(tmp_path, name, text, 
         list(read_manifest(write(tmp_path / name, text)))
     assert message in str(caught.value)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_table_that_is_not_there_is_called_so(tmp_path):
+    with pytest.raises(InputError, match=r"l\.csv: no such file"):
+        read_labels(tmp_path / "l.csv")
 
 
 def test_table_that_is_no_utf8_is_refused(tmp_path):

@@ -94,7 +94,7 @@ def _prune(latents: Path, drop: set[str], asked: tuple[str, ...]) -> PruneResult
     for video_id, what in result.damaged.items():
         console.print(
             f"{printable(video_id)}: damaged and left where it is, with all of its shards ({what}); "
-            "encode it again, then prune again",
+            "`vidlat verify --repair` encodes it again; then prune again",
             soft_wrap=True,
         )
     console.print(f"freed {format_bytes(max(0, result.num_freed_bytes))} of {latents}", soft_wrap=True)

@@ -10,7 +10,7 @@ from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, Selection
 from vidlat.video.dicom import holds_pixels
 from vidlat.video.dicom_series import dicom_series
-from vidlat.video.images import image_sequences, is_tiff_video
+from vidlat.video.images import image_sequences, is_named_like_picture, is_single_picture
 from vidlat.video.nifti import nifti_videos
 from vidlat.video.reader import Kind, is_named_like_video, kind_of
 
@@ -42,8 +42,13 @@ def videos_in_folder(folder: Path, files: Sequence[Path]) -> tuple[list[FoundVid
         except OSError:
             found.append(FoundVideo(name=path.name, path=path))  # the encode will say why
             continue
-        if kind is None and path.is_file() and is_named_like_video(path):
-            kind = "container"
+        if kind is None and path.is_file():
+            # What is named like a frame leaves no gap in its sequence: the encode will say what is wrong.
+            named: dict[Kind, bool] = {
+                "image": is_named_like_picture(path),
+                "container": is_named_like_video(path),
+            }
+            kind = next((kind for kind, is_so in named.items() if is_so), None)
         kinds.setdefault(kind, []).append(path)
     groups = [
         *((series.files, series.part) for series in dicom_series(kinds.get("dicom", []))),
@@ -80,7 +85,7 @@ def _videos_of_file(kind: Kind | None, path: Path) -> Iterator[FoundVideo]:
         case None:
             return
         case "image":
-            if is_tiff_video(path) or is_named_like_video(path):
+            if not is_single_picture(path) or is_named_like_video(path):
                 yield whole
         case "dicom":
             if holds_pixels(path):

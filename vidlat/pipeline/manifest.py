@@ -99,6 +99,8 @@ def _read_table(path: Path, key: str) -> Iterator[Row]:
                 if not row.get(key):
                     raise InputError(f"{where}: has no {key}")
                 yield where, row
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: cannot be read as a table in UTF-8: {reason}") from error
@@ -112,13 +114,11 @@ def _read_csv(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:
         raise InputError(f"{path}: expected a first line of different columns, {key} among them; got {found}")
     for cells in reader:
         where = f"{path} line {reader.line_num}"
-        if len(cells) > len(names):
+        if any(cells) and len(cells) != len(names):
             raise InputError(f"{where}: has {len(cells)} cells under {len(names)} columns")
         if any(cells):
-            yield (
-                where,
-                {name: cell.strip() for name, cell in zip(names, cells, strict=False) if cell.strip()},
-            )
+            pairs = zip(names, (cell.strip() for cell in cells), strict=True)
+            yield where, {name: cell for name, cell in pairs if cell}
 
 
 def _read_jsonl(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:

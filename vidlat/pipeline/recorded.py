@@ -45,9 +45,13 @@ def find_sources(path: Path, video_ids: Collection[str]) -> tuple[list[VideoSour
                 raise InputError("its record does not tell its source")
             sources.append(find_recorded(video_id, recorded[video_id]))
         except InputError as error:
-            what = (
-                f"{error}: put back the file that was encoded, or encode what is there now by "
-                "`vidlat encode`, or remove the video by `vidlat prune --drop`"
+            hidden = video_id in recorded and not recorded[video_id].path
+            ways = (
+                "remove it by `vidlat prune --drop`, and add it again by `vidlat encode`, with its --labels"
+                if hidden
+                else "put back the file that was encoded, or encode what is there now by `vidlat encode`, or "
+                "remove the video by `vidlat prune --drop`"
             )
+            what = f"{error}: {ways}"
             outcomes.append(Outcome(where=video_id, state="not repairable", what=what))
     return sources, outcomes

@@ -38,6 +38,9 @@ READ_CACHE_BYTES = 32 * 1024**2
 
 ROWS_A_BLOCK = 10_000
 
+MEND = "`vidlat verify --repair` encodes it again"
+"""What to do about damaged latents."""
+
 
 def open_cache(path: Path, *, hold: bool = True) -> LatentCache:
     """Open the cache at `path` for reading.
@@ -147,10 +150,10 @@ class LatentCache:
         try:
             posterior = LatentPosterior(**{name: future.result() for name, future in pending.items()})
         except ValueError as error:
-            raise StoreError(f"{video_id}: its latents are damaged ({error}); encode it again") from error
+            raise StoreError(f"{video_id}: its latents are damaged ({error}); {MEND}") from error
         if latent_crc32(posterior.mean, posterior.std) != record.latent_crc32:
             # Without this a shard that is gone reads as NaN in silence.
-            raise StoreError(f"{video_id}: its latents are not those recorded; encode it again")
+            raise StoreError(f"{video_id}: its latents are not those recorded; {MEND}")
         return posterior
 
     def read_windows(
@@ -233,12 +236,10 @@ class PendingWindows:
         try:
             windows = [future.result() for future in self.futures]
         except ValueError as error:
-            raise StoreError(
-                f"{self.path}: latents are damaged ({error}); encode their video again"
-            ) from error
+            raise StoreError(f"{self.path}: latents are damaged ({error}); {MEND}") from error
         # A chunk that is gone reads as NaN: one number a latent frame tells.
         if any(np.isnan(window[:, 0, :, 0, 0]).any() for window in windows):
-            raise StoreError(f"{self.path}: latents of a recorded video are missing; encode it again")
+            raise StoreError(f"{self.path}: latents of a recorded video are missing; {MEND}")
         return windows[0], windows[1] if len(windows) > 1 else None
 
 

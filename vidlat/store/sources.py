@@ -24,11 +24,12 @@ def source_state(path: str, num_bytes: int, mtime_ns: int, selection: str) -> So
     """The state of a source, given what was recorded of it; its content is not read."""
     if not path:
         return "unknown"
+    place = recorded_path(path)
     try:
-        files = Selection.from_text(selection).files
-        now = size_and_time(recorded_path(path), [recorded_path(name) for name in files])
+        now = size_and_time(place, Selection.from_text(selection).files)
     except (FileNotFoundError, NotADirectoryError):
-        return "vanished"
+        # Of many files one that is missing is a change: the others may be a video still.
+        return "stale" if selection and os.path.exists(place) else "vanished"  # noqa: PTH110
     except (OSError, ValueError):
         return "unknown"
     return "ok" if now == (num_bytes, mtime_ns) else "stale"
@@ -68,6 +69,6 @@ def hashed_name(name: str) -> str:
 
 def recorded_path(path: str) -> str:
     """The path of a source as the system knows it: a record holds bytes that are no UTF-8 as letters."""
-    if "\\udc" not in path:
+    if "\\udc" not in path or os.path.exists(path):  # noqa: PTH110  (which has these very letters)
         return path
     return re.sub(r"\\udc([89a-f][0-9a-f])", lambda code: chr(0xDC00 + int(code[1], 16)), path)

@@ -5,6 +5,7 @@ Ultrasound and other recordings stand in a picture of borders, logos, scales and
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -29,30 +30,39 @@ _SHARE_OF_TYPICAL_CHANGE = 0.15
 _GRAIN = 0.012  # of the shorter side: what is thinner is text or a line, gaps smaller than that are filled
 _SHARE_OF_LARGEST = 0.3  # of the largest moving part: another as large is a second view
 _MARGIN = 0.01  # of either side of the frame
+_THIN_EDGE = 0.05  # of a side: cutting off less gains nothing where nothing is printed
+_PRINTED = 0.1  # of the range of values: what is brighter and does not move is text or a border
 
 Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Motion:
+    """What a video shows where, (H, W), as a share of the range of all values.
+
+    change: from frame to frame, on average. brightness: the highest of all frames.
+    """
+
+    change: npt.NDArray[np.float32]
+    brightness: npt.NDArray[np.float32]
 
 
 def find_box(video: Video, crop: str, warn: Warn, on_frame: OnFrame = lambda: None) -> Box | None:
     """The part of all frames that is kept, None for all of them; crop: see `config.parse_crop`.
 
     auto: the rectangle round the largest part that changes from frame to frame, and round others nearly as
-    large; text, scales and traces are too thin to count. All is kept, with a warning, where nothing moves or
-    too little. Looks at MOST_FRAMES, in bounded memory. Raises DecodeError.
+    large; text, scales and traces are too thin to count. A thin black edge of the frame is kept, since dark
+    tissue may reach into it. All is kept, with a warning, where nothing moves or too little, or where frames
+    differ in size. Looks at MOST_FRAMES, in bounded memory. Raises DecodeError.
     """
     meaning = parse_crop(crop)
     if meaning == "none":
         return None
     if meaning != "auto":
         return meaning
-    change = _mean_change(video, on_frame)
-    if change is None:
-        warn("nothing moves: all of the frame is kept")
-        return None
-    moving = _moving(change)
-    box = _box_round(moving) if moving.any() else (0, 0, 0, 0)
-    if box[2] * box[3] < LEAST_SHARE * change.size:
-        warn("what moves is too small to be a recording: all of the frame is kept")
+    box = _box_of_motion(video, on_frame)
+    if isinstance(box, str):
+        warn(f"{box}: all of the frame is kept")
         return None
     return box
 
@@ -65,33 +75,48 @@ def cut(pixels: Pixels, box: Box | None) -> Pixels:
     rows, columns = pixels.shape
     if left + width > columns or top + height > rows:
         raise DecodeError(
-            f"has frames of {columns}x{rows} pixels, and --crop {left},{top},{width},{height} is not in them",
+            f"has frames of {columns}x{rows} pixels, and the part to keep, {left},{top},{width},{height} "
+            "(left, top, width, height), is not in them",
             "crop-outside",
         )
     return pixels[top : top + height, left : left + width]
 
 
-def _mean_change(video: Video, on_frame: OnFrame) -> npt.NDArray[np.float32] | None:
-    """How much each pixel changes from frame to frame, on average, as a share of the range of all values.
+def _box_of_motion(video: Video, on_frame: OnFrame) -> Box | str:
+    """The part of the frame that is a recording, or why there is none to be found."""
+    motion = _motion(video, on_frame)
+    if isinstance(motion, str):
+        return motion
+    moving = _moving(motion.change)
+    box = _box_round(moving) if moving.any() else (0, 0, 0, 0)
+    if box[2] * box[3] < LEAST_SHARE * moving.size:
+        return "what moves is too small to be a recording"
+    printed = (motion.brightness > _PRINTED) & (motion.change < _CLEAR_CHANGE)
+    return _with_thin_edges(box, printed)
 
-    None where it is nothing, as of a single frame.
-    """
+
+def _motion(video: Video, on_frame: OnFrame) -> _Motion | str:
+    """What moves, or why nothing does, as in a single frame."""
     total: npt.NDArray[np.float32] | None = None
-    before: npt.NDArray[np.float32] | None = None
-    lowest, highest, num_changes = np.inf, -np.inf, 0
+    lowest, num_frames = np.inf, 0
     for frame in islice(video.frames(), MOST_FRAMES):
         on_frame()
         now = frame.pixels.astype(np.float32)
-        lowest, highest = min(lowest, float(now.min())), max(highest, float(now.max()))
-        if before is None or now.shape != before.shape:
-            total, num_changes = np.zeros_like(now), 0  # after a change of size: what comes then counts
-        elif total is not None:
-            total += np.abs(now - before)
-            num_changes += 1
-        before = now
-    if total is None or not num_changes or not total.any():
-        return None
-    return total / np.float32(num_changes * (highest - lowest))
+        if video.is_inverted:
+            now = -now
+        lowest = min(lowest, float(now.min()))
+        if total is None:
+            total, brightest, before = np.zeros_like(now), now, now
+        if now.shape != total.shape:
+            return "its frames change in size"
+        total += np.abs(now - before)
+        brightest = np.maximum(brightest, now)
+        before, num_frames = now, num_frames + 1
+    if total is None or not total.any():
+        return "nothing moves"
+    brightest -= np.float32(lowest)
+    extent = brightest.max()
+    return _Motion(change=total / ((num_frames - 1) * extent), brightness=brightest / extent)
 
 
 def _moving(change: npt.NDArray[np.float32]) -> Mask:
@@ -132,4 +157,20 @@ def _box_round(mask: Mask) -> Box:
         for places, side in zip((rows, columns), mask.shape, strict=True)
         for margin in [round(_MARGIN * side)]
     )
+    return left, top, right - left, bottom - top
+
+
+def _with_thin_edges(box: Box, printed: Mask) -> Box:
+    """The box as far as the edges of the frame that are near, where nothing is printed on the way."""
+    left, top, width, height = box
+    right, bottom = left + width, top + height
+    rows, columns = printed.shape
+    if left <= _THIN_EDGE * columns and not printed[:, :left].any():
+        left = 0
+    if columns - right <= _THIN_EDGE * columns and not printed[:, right:].any():
+        right = columns
+    if top <= _THIN_EDGE * rows and not printed[:top].any():
+        top = 0
+    if rows - bottom <= _THIN_EDGE * rows and not printed[bottom:].any():
+        bottom = rows
     return left, top, right - left, bottom - top

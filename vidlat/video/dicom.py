@@ -27,6 +27,7 @@ from vidlat.video.pixels import (
     HOUNSFIELD_RANGE,
     Pixels,
     finite_pixels,
+    once,
     one_kind_of_error,
     to_luma,
     to_pixel_type,
@@ -195,18 +196,6 @@ def dicom_range(header: DicomHeader) -> Range | None:
         lowest = min(lowest, float(frame.pixels.min()))
         highest = max(highest, float(frame.pixels.max()))
     return next((window for window in header.windows if window[0] < highest and window[1] > lowest), None)
-
-
-def once(warn: Warn) -> Warn:
-    """Tells nothing twice."""
-    told: set[str] = set()
-
-    def tell(text: str) -> None:
-        if text not in told:
-            told.add(text)
-            warn(text)
-
-    return tell
 
 
 def _pixels(header: DicomHeader, warn: Warn) -> Iterator[Pixels]:

@@ -67,7 +67,7 @@ class PixelFormat:
 def read_pixel_format(dataset: Dataset, element: PixelElement | None, syntax: UID) -> PixelFormat:
     """What the header says of the pixels; raises DecodeError where it makes no sense or they are too many."""
     if element is None or "Rows" not in dataset:
-        raise DecodeError("is a DICOM file without pixel data", "no-pixels")
+        raise DecodeError("is a DICOM file without pixel data, or cut off before them", "no-pixels")
     photometric = text(dataset, "PhotometricInterpretation")
     pixel_format = PixelFormat(
         syntax=syntax,
@@ -193,7 +193,7 @@ def _num_whole_frames(pixel_format: PixelFormat, warn: Warn) -> int:
         reason = f"breaks off: {num_bytes} of {-(-pixel_format.frame_bits // 8)} bytes of its first frame"
         raise DecodeError(reason, "truncated")
     num_frames = pixel_format.num_frames or num_whole
-    if num_whole > num_frames:
+    if num_bytes - num_frames * pixel_format.frame_bits / 8 >= 2:  # one byte makes an odd number even
         warn("holds more than its header states: the rest is not read")
     return min(num_whole, num_frames)
 

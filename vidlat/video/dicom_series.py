@@ -20,8 +20,9 @@ from pydicom import Dataset
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
-from vidlat.video.dicom import DicomHeader, dicom_frames, dicom_range, once, read_dicom_header
+from vidlat.video.dicom import DicomHeader, dicom_frames, dicom_range, read_dicom_header
 from vidlat.video.dicom_elements import numbers, opened_dicom, parsing, read_elements, text
+from vidlat.video.pixels import once
 
 # Pictures for themselves, however many of them a series has.
 _STILLS = ("US", "IVUS", "CR", "DX", "MG", "IO", "PX", "RG", "XC", "OP", "ES", "GM", "SM")

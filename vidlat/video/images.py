@@ -40,6 +40,11 @@ def is_image(head: bytes) -> bool:
     return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *_TIFF))
 
 
+def is_named_like_picture(path: Path) -> bool:
+    """Whether a file's name promises a picture that is read here."""
+    return path.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
 def is_tiff_video(path: Path) -> bool:
     """Whether a file is a TIFF of more than one page, which is a video by itself.
 
@@ -52,6 +57,18 @@ def is_tiff_video(path: Path) -> bool:
         with _opened(path) as image:
             return _has_more_pages(image)
     except (DecodeError, OSError):
+        return False
+
+
+def is_single_picture(path: Path) -> bool:
+    """Whether a picture is no video by itself. A TIFF that cannot be read may be one: False."""
+    with path.open("rb") as file:
+        if file.read(4) not in _TIFF:
+            return True
+    try:
+        with _opened(path) as image:
+            return not _has_more_pages(image)
+    except DecodeError:
         return False
 
 

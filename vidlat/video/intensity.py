@@ -16,9 +16,10 @@ from vidlat.video.pixels import HOUNSFIELD_RANGE, Pixels
 TOP_PERCENTILE = 99.5
 """What is brighter is white: MAISI scales MR from the lowest value to this percentile."""
 
-NUM_BINS = 1 << 16
-"""Of a histogram: every value of 16 bits has its own; floats share NUM_BINS between lowest and highest."""
+_NUM_HALVES = 1 << 16  # of a sort key of 32 bits
+_SIGN = np.uint32(1 << 31)
 
+Counts = npt.NDArray[np.int64]
 OnFrame = Callable[[], None]
 """Called for every frame that is read to find something out; may raise to end it."""
 
@@ -27,9 +28,8 @@ def find_range(video: Video, intensity: str, on_frame: OnFrame = lambda: None) -
     """The values that become 0 and 1; intensity: see `config.parse_intensity`.
 
     `auto` is what the file proposes, else `percentile`: from the lowest value to the 99.5th percentile of all
-    values of all frames, or to the highest one where nearly all is background. That percentile is exact for
-    integers, for floats within 1 / NUM_BINS of the distance from the lowest to the highest. Bounded memory.
-    Raises DecodeError.
+    values of all frames, or to the highest one where nearly all is background. It is exact, in bounded
+    memory, in one pass over whole numbers and two over floats. Raises DecodeError.
     """
     meaning = parse_intensity(intensity)
     if isinstance(meaning, tuple):
@@ -41,10 +41,9 @@ def find_range(video: Video, intensity: str, on_frame: OnFrame = lambda: None) -
         proposed = video.auto_range()
         if proposed is not None:
             return proposed
-    lowest, highest = _extent(video, on_frame)
-    if meaning == "minmax" or lowest == highest:
-        return lowest, highest
-    top = _percentile(video, lowest, highest, on_frame)
+    if meaning == "minmax":
+        return _extent(video, on_frame)
+    lowest, top, highest = _percentile(video, on_frame)
     return lowest, top if top > lowest else highest
 
 
@@ -69,22 +68,61 @@ def _extent(video: Video, on_frame: OnFrame) -> Range:
     return lowest, highest
 
 
-def _percentile(video: Video, lowest: float, highest: float, on_frame: OnFrame) -> float:
-    """The TOP_PERCENTILE as `numpy.percentile` has it, linear between two neighbours in order."""
-    counts: npt.NDArray[np.int64] | None = None
-    width = 1.0
+def _percentile(video: Video, on_frame: OnFrame) -> tuple[float, float, float]:
+    """The lowest value, the TOP_PERCENTILE as `numpy.percentile` has it, and the highest value.
+
+    By their place in order, which no outlier makes less exact: the upper halves of all sort keys are counted,
+    then the lower halves of those keys that begin like the ones in question.
+    """
+    counts, dtype = np.zeros(_NUM_HALVES, np.int64), np.dtype(np.float32)
     for pixels in _pixels(video, on_frame):
-        if counts is None:
-            is_whole = np.issubdtype(pixels.dtype, np.integer)
-            width = 1.0 if is_whole else (highest - lowest) / NUM_BINS
-            counts = np.zeros(NUM_BINS + 1, np.int64)
-        bins = ((pixels.ravel().astype(np.float64) - lowest) / width).astype(np.int64)
-        counts += np.bincount(bins, minlength=NUM_BINS + 1)
-    assert counts is not None
+        dtype = pixels.dtype
+        counts += np.bincount(_sort_keys(pixels) >> 16, minlength=_NUM_HALVES)
+    last = int(counts.sum()) - 1
+    place = last * TOP_PERCENTILE / 100
+    found = [_find(counts, rank) for rank in (0, math.floor(place), math.ceil(place), last)]
+    if dtype == np.float32:
+        lower_counts = _count_lower_halves(video, on_frame, {upper for upper, _ in found})
+        keys = [upper << 16 | _find(lower_counts[upper], rank)[0] for upper, rank in found]
+    else:
+        keys = [upper << 16 for upper, _ in found]
+    lowest, below, above, highest = (_value(key, dtype) for key in keys)
+    return lowest, below + (above - below) * (place % 1), highest
+
+
+def _count_lower_halves(video: Video, on_frame: OnFrame, uppers: set[int]) -> dict[int, Counts]:
+    """For each upper half of a sort key how often each lower half follows it."""
+    counts = {upper: np.zeros(_NUM_HALVES, np.int64) for upper in uppers}
+    for pixels in _pixels(video, on_frame):
+        keys = _sort_keys(pixels)
+        for upper in uppers:
+            counts[upper] += np.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=_NUM_HALVES)
+    return counts
+
+
+def _find(counts: Counts, rank: int) -> tuple[int, int]:
+    """The bin in which the value of that rank lies, and its rank among those in there."""
     ends = counts.cumsum()
-    rank = (ends[-1] - 1) * TOP_PERCENTILE / 100
-    below, above = np.searchsorted(ends, [math.floor(rank), math.ceil(rank)], side="right")
-    return lowest + width * float(below + (above - below) * (rank % 1))
+    index = int(np.searchsorted(ends, rank, side="right"))
+    return index, rank - int(ends[index] - counts[index])
+
+
+def _sort_keys(pixels: Pixels) -> npt.NDArray[np.uint32]:
+    """Unsigned numbers in the order of the values; that of a whole number ends with 16 zeros."""
+    if pixels.dtype != np.float32:
+        from_zero = pixels.ravel().astype(np.int32) - np.iinfo(pixels.dtype).min
+        return from_zero.astype(np.uint32) << np.uint32(16)
+    bits = pixels.ravel().view(np.uint32)
+    # Floats sort like their bits, but for the sign: set it where it is not, and turn negative ones round.
+    return np.where(bits >= _SIGN, ~bits, bits | _SIGN)
+
+
+def _value(key: int, dtype: np.dtype[Any]) -> float:
+    """The inverse of `_sort_keys`, for one key."""
+    if dtype != np.float32:
+        return float((key >> 16) + np.iinfo(dtype).min)
+    bits = key ^ _SIGN if key >= _SIGN else ~key & 0xFFFFFFFF
+    return float(np.uint32(bits).view(np.float32))
 
 
 def _pixels(video: Video, on_frame: OnFrame) -> Iterator[npt.NDArray[Any]]:

@@ -25,6 +25,18 @@ ReadPixels = Callable[[], Iterator[Pixels]]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
+def once(warn: Warn) -> Warn:
+    """Tells nothing twice, however often a video is read."""
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            warn(text)
+
+    return tell
+
+
 @contextmanager
 def one_kind_of_error(what: str) -> Iterator[None]:
     """Turn whatever a library raises over the bytes of a file into a DecodeError that starts with `what`."""

@@ -12,6 +12,7 @@ from vidlat.config import Preprocessing
 from vidlat.types import Box, Frame, Range, Video, Warn
 from vidlat.video.crop import cut, find_box
 from vidlat.video.intensity import OnFrame, find_range, to_unit
+from vidlat.video.pixels import once
 from vidlat.video.preprocess import to_square
 from vidlat.video.resample import resample
 
@@ -52,6 +53,7 @@ def prepare_video(
     warn: told what is odd, once. on_frame: called for each frame that is read for that; may raise, to end it.
     Raises DecodeError.
     """
+    warn = once(warn)
     box = find_box(video, how.crop, warn, on_frame)
     kept = video if box is None else replace(video, frames=lambda: _cut_frames(video, box))
     value_range = find_range(kept, how.intensity, on_frame)

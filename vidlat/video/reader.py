@@ -16,8 +16,9 @@ from vidlat.video.array import is_array, open_array
 from vidlat.video.container import is_container, open_container
 from vidlat.video.dicom import is_dicom, open_dicom
 from vidlat.video.dicom_series import open_dicom_series
-from vidlat.video.images import is_image, is_tiff_video, open_images, open_tiff
+from vidlat.video.images import is_image, is_single_picture, open_images, open_tiff
 from vidlat.video.nifti import is_nifti, open_nifti
+from vidlat.video.pixels import once
 from vidlat.video.preparation import PreparedFrame, prepare_video
 
 Kind = Literal["container", "dicom", "nifti", "array", "image"]
@@ -59,9 +60,10 @@ def is_named_like_video(path: Path) -> bool:
 def open_video(path: Path, selection: Selection, warn: Warn) -> Video:
     """Open a file, or what the selection names of it, or of the files in a folder.
 
-    warn: told, in a few words, what is odd about a video that can be read.
+    warn: told, in a few words, and once, what is odd about a video that can be read.
     Raises DecodeError, with a reason that needs no file name, where there are no frames to be had.
     """
+    warn = once(warn)
     try:
         video = _open_files(path, selection, warn) if selection.files else _open_file(path, selection, warn)
     except OSError as error:
@@ -99,7 +101,7 @@ def _open_file(path: Path, selection: Selection, warn: Warn) -> Video:
         case "array":
             return open_array(path, warn)
         case "image":
-            if not is_tiff_video(path):
+            if is_single_picture(path):
                 reason = "is a single picture: pictures are a video as numbered files of a folder"
                 raise DecodeError(reason, "no-video")
             return open_tiff(path, warn)
