@@ -83,7 +83,7 @@ def deflated(num_bytes: int) -> Callable[[Path], None]:
         file = io.BytesIO()
         dataset.save_as(file)
         content = file.getvalue()
-        meta = content[: 132 + 12 + dataset.file_meta.FileMetaInformationGroupLength]
+        meta = content[: 144 + int.from_bytes(content[140:144], "little")]
         packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
         with (folder / "bomb.dcm").open("wb") as out:
             out.write(meta)

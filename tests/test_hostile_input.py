@@ -567,7 +567,9 @@ CASES = {
     "zip": Case(at("all.zip", archive), "ignored", IGNORED),
     "picture": Case(holds("thumb.png", picture(grays()[0])), "ignored", IGNORED),
     "report": Case(
-        lambda folder: (folder / "a.dcm").write_bytes(Path(get_testdata_file("reportsi.dcm")).read_bytes()),
+        lambda folder: (folder / "a.dcm").write_bytes(
+            Path(get_testdata_file("reportsi.dcm", download=False)).read_bytes()
+        ),
         "ignored",
         IGNORED,
     ),
