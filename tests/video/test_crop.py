@@ -8,7 +8,7 @@ from made import video_of
 from PIL import Image, ImageDraw
 
 from vidlat.errors import ConfigError, DecodeError
-from vidlat.video.crop import cut, find_box
+from vidlat.video.crop import MOST_FRAMES, cut, find_box
 from vidlat.video.phantom import make_phantom
 
 HEIGHT, WIDTH = 240, 320
@@ -116,9 +116,52 @@ def test_box_lies_inside_the_frame_and_is_never_empty(seed, height, width, num_f
         assert top + box_height <= height
 
 
-def test_change_of_size_on_the_way_starts_anew(phantom):
-    frames = [*np.zeros((3, 20, 30), np.uint8), *phantom]
-    assert find_box(video_of(frames), "auto", print) == find_box(video_of(phantom), "auto", print)
+def test_frames_that_change_in_size_are_kept_whole_and_told_of(phantom):
+    told = []
+    assert find_box(video_of([*phantom, *np.zeros((3, 20, 30), np.uint8)]), "auto", told.append) is None
+    assert told == ["its frames change in size: all of the frame is kept"]
+
+
+def above_thin_edge():
+    """Noise, and below it ten rows of dark in a frame of 200."""
+    frames = np.zeros((120, 200, 200), np.uint8)
+    frames[:, :190] = np.random.default_rng(0).integers(0, 256, (120, 190, 200))
+    return frames
+
+
+def test_thin_edge_in_which_nothing_is_printed_is_kept():
+    frames = above_thin_edge()
+    frames[:, 197:, 40:60] = frames[:, :3, 40:60]  # tissue beyond a shadow
+    assert find_box(video_of(frames), "auto", print) == (0, 0, 200, 200)
+
+
+@pytest.mark.parametrize("shown", [slice(None), slice(2), slice(40, None)], ids=["always", "early", "late"])
+def test_thin_edge_in_which_something_is_printed_is_cut_off(shown):
+    frames = above_thin_edge()
+    frames[shown, 197:, 10:60:2] = 200
+    left, top, width, height = find_box(video_of(frames), "auto", print)
+    assert (left, top, width) == (0, 0, 200)
+    assert 190 <= height <= 194
+
+
+def test_thick_black_edge_is_cut_off():
+    frames = np.pad(above_thin_edge()[:9], ((0, 0), (30, 30), (30, 30)))
+    box = find_box(video_of(frames), "auto", print)
+    assert box == pytest.approx((30, 30, 200, 190), abs=8)
+    assert box[0] > 25
+
+
+def test_inverted_video_has_the_box_of_the_upright_one(phantom):
+    for frames in (list(screen(phantom)), above_thin_edge()):
+        inverted = video_of([255 - frame for frame in frames], is_inverted=True)
+        assert find_box(inverted, "auto", print) == find_box(video_of(frames), "auto", print)
+
+
+def test_no_more_frames_are_looked_at_than_it_takes():
+    told = []
+    frames = np.random.default_rng(0).integers(0, 256, (MOST_FRAMES + 9, 8, 8), np.uint8)
+    find_box(video_of(frames), "auto", print, lambda: told.append(1))
+    assert len(told) == MOST_FRAMES
 
 
 def test_deep_pixels_give_the_same_box(phantom):
@@ -137,9 +180,8 @@ def test_box_that_is_named_is_cut_out():
 
 @pytest.mark.parametrize("box", [(3, 0, 3, 1), (0, 3, 1, 2), (5, 0, 1, 1)])
 def test_box_that_reaches_beyond_the_frame_is_refused(box):
-    with pytest.raises(
-        DecodeError, match=r"has frames of 5x4 pixels, and --crop .* is not in them"
-    ) as caught:
+    reason = r"has frames of 5x4 pixels, and the part to keep, \d,\d,\d,\d .* is not in them"
+    with pytest.raises(DecodeError, match=reason) as caught:
         cut(np.zeros((4, 5), np.uint8), box)
     assert caught.value.kind == "crop-outside"
 

@@ -84,14 +84,21 @@ def test_wide_pixels_are_made_square(noise):
     np.testing.assert_array_equal(got, to_square(to_unit(noise[0], (0, 255)), 2.0, 8, "letterbox"))
 
 
-def test_each_frame_that_is_read_beforehand_is_told_and_may_be_the_last(noise):
+@pytest.mark.parametrize("settings", [{"intensity": "percentile"}, {"intensity": "minmax"}, {"crop": "auto"}])
+def test_each_frame_that_is_read_beforehand_is_told_and_may_be_the_last(noise, settings):
     def end():
         raise DecodeError("took too long", "time-limit")
 
-    how = Preprocessing(size=8, fit="crop", intensity="percentile")
     with pytest.raises(DecodeError, match="took too long"):
-        prepare_video(video_of(noise), how, print, end)
+        prepare_video(video_of(noise), Preprocessing(size=8, fit="crop", **settings), print, end)
     prepare_video(video_of(noise), Preprocessing(size=8, fit="crop"), print, end)  # nothing is read
+
+
+def test_what_is_odd_is_told_once_however_often_the_frames_are_read(noise):
+    told = []
+    prepared = prepare(video_of(noise, times=[None] * 6), told, fps=12.5)
+    assert len(list(prepared.frames())) == len(list(prepared.frames())) == 6
+    assert told == ["states no times: its frames are taken as they are"]
 
 
 def test_crop_that_does_not_fit_a_later_frame_is_a_failure(noise):

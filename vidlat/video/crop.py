@@ -31,7 +31,9 @@ _GRAIN = 0.012  # of the shorter side: what is thinner is text or a line, gaps s
 _SHARE_OF_LARGEST = 0.3  # of the largest moving part: another as large is a second view
 _MARGIN = 0.01  # of either side of the frame
 _THIN_EDGE = 0.05  # of a side: cutting off less gains nothing where nothing is printed
-_PRINTED = 0.1  # of the range of values: what is brighter and does not move is text or a border
+# Text and borders are brighter than this share of the range of values, and change from frame to frame by less
+# than this share of their brightness: so does a title that comes or goes once in more than 100 frames.
+_PRINTED_BRIGHTNESS, _PRINTED_CHANGE = 0.1, 0.01
 
 Mask = npt.NDArray[np.bool_]
 
@@ -91,8 +93,8 @@ def _box_of_motion(video: Video, on_frame: OnFrame) -> Box | str:
     box = _box_round(moving) if moving.any() else (0, 0, 0, 0)
     if box[2] * box[3] < LEAST_SHARE * moving.size:
         return "what moves is too small to be a recording"
-    printed = (motion.brightness > _PRINTED) & (motion.change < _CLEAR_CHANGE)
-    return _with_thin_edges(box, printed)
+    is_still = motion.change < _PRINTED_CHANGE * motion.brightness
+    return _with_thin_edges(box, is_still & (motion.brightness > _PRINTED_BRIGHTNESS))
 
 
 def _motion(video: Video, on_frame: OnFrame) -> _Motion | str:

@@ -57,8 +57,16 @@ def to_unit(pixels: Pixels, value_range: Range, is_inverted: bool = False) -> np
         if low:
             unit -= np.float32(low)
         unit /= np.float32(high - low)
-        np.clip(unit, 0, 1, out=unit)
+        if not _holds_type(value_range, pixels.dtype):
+            np.clip(unit, 0, 1, out=unit)
     return 1 - unit if is_inverted else unit
+
+
+def _holds_type(value_range: Range, dtype: np.dtype[Any]) -> bool:
+    """Whether no number of that type lies beyond the range, as in nearly every video."""
+    if not np.issubdtype(dtype, np.integer):
+        return False
+    return value_range[0] <= np.iinfo(dtype).min and np.iinfo(dtype).max <= value_range[1]
 
 
 def _extent(video: Video, on_frame: OnFrame) -> Range:
