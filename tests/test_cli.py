@@ -117,7 +117,8 @@ def test_info_tells_what_a_cache_holds(cache):
     code, out, _ = vidlat("info", cache)
     assert code == 0
     assert f"3 ({sum(LENGTHS.values())} frames" in out
-    assert "size 16, fit crop, stack 4, encoded in float32" in out
+    assert "size 16, fit crop, crop none" in out
+    assert "stack 4, encoded in float32" in out
     assert "4 x 4 x 4" in out
 
 

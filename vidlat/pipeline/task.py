@@ -104,6 +104,7 @@ def encode_batch(
     The scratch files lie in a new folder in `scratch_parent` (None: the system's), which `write_batch`
     removes. Raises ScratchError if it takes no more.
     """
+    torch.set_num_threads(job.num_threads)  # each time: another user of the process may have changed it
     vae = _vae_of_this_process(job)
     calls = VAECalls(vae.with_batch(most_stacks or job.batch), report)
     with new_scratch(scratch_parent) as scratch:
@@ -314,7 +315,6 @@ def frame_rate(pts_seconds: Sequence[float | None]) -> tuple[float, bool]:
 
 @lru_cache(maxsize=1)
 def _vae_of_this_process(job: EncodeJob) -> FrozenVAE:
-    torch.set_num_threads(job.num_threads)
     return job.load_vae()
 
 
