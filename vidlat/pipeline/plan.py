@@ -107,7 +107,8 @@ def plan_encode(
 
 
 def _keep_annotation(source: VideoSource, annotations: Mapping[str, Annotation]) -> VideoSource:
-    return replace(source, annotation=source.annotation or annotations.get(source.video_id))
+    known = annotations.get(source.video_id)
+    return source if source.annotation or known is None else replace(source, annotation=known)
 
 
 def _batches(todo: list[VideoSource], num_workers: int) -> list[Batch]:
