@@ -291,13 +291,19 @@ def test_evaluate_prints_and_writes_the_same_figures(cache, videos, tmp_path):
 
 def test_evaluate_names_the_source_that_is_not_what_was_encoded(cache, videos, make_videos, tmp_path):
     make_videos(tmp_path, LENGTHS | {"b.mp4": 6})
-    code, _, err = vidlat("evaluate", "--latents", cache, "--input", tmp_path)
-    assert code == 1
-    assert re.search(r"b\.mp4: no longer has the 9 frames", err)
+    code, out, _ = vidlat("evaluate", "--latents", cache, "--input", tmp_path, "--json", tmp_path / "q.json")
+    assert code == 3
+    assert "b.mp4" in out
+    assert "no longer has the 9 frames" in out
+    figures = json.loads((tmp_path / "q.json").read_text())
+    assert [video["vae"]["video_id"] for video in figures["videos"]] == sorted(LENGTHS.keys() - {"b.mp4"})
     (tmp_path / "b.mp4").write_bytes(b"")
-    code, _, err = vidlat("evaluate", "--latents", cache, "--input", tmp_path)
+    code, out, _ = vidlat("evaluate", "--latents", cache, "--input", tmp_path)
+    assert code == 3
+    assert "is an empty file" in out
+    code, _, err = vidlat("evaluate", "--latents", cache, "--input", tmp_path / "b.mp4")
     assert code == 1
-    assert re.search(r"b\.mp4: is an empty file", err)
+    assert re.search(r"no cached video can be compared: .*b\.mp4: is an empty file", err)
 
 
 def test_weights_check_counts_the_tensors(small_vae):

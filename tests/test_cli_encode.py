@@ -62,7 +62,7 @@ def test_dry_run_of_a_new_cache_writes_nothing_and_says_what_it_would_take(
     assert cell(out, "other files, ignored") == "1"
     assert cell(out, "frames to encode") == "about 30"
     assert cell(out, "their length") == "about 1 s of video"
-    assert cell(out, "not known") == "1 video without a frame count, left out here: odd.mp4"
+    assert cell(out, "will fail") == "1 video without a frame that can be read: odd.mp4"
     # 2 + 3 + 4 stacks of 4 frames, each one latent frame of 4 x 4 x 4 float16, mean and std
     assert cell(out, "latents").startswith(f"about {round(0.8 * 9 * 256 / 1000, 1)} kB; ")
     assert cell(out, "scratch of all workers") == "up to 2.3 kB"

@@ -13,6 +13,7 @@ from vidlat.cli.main import commands
 from vidlat.store import prune as prune_module
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache, open_writer
+from vidlat.types import Annotation, VideoSource
 
 sys.path.insert(0, str(Path(__file__).parent / "store"))
 from caches import SCHEMA, failure_of, random_posterior, record_of
@@ -97,6 +98,16 @@ def test_with_yes_it_is_done_and_what_was_freed_is_told(cache, videos):
     assert (open_cache(cache).read_latents("b.mp4").mean == latents).all()
     assert "nothing was changed" not in out
     assert prune(cache, "--yes")[1].startswith("Nothing to prune")
+
+
+def test_labels_that_go_with_a_video_are_told_of(cache, videos):
+    assert "labels" not in prune(cache, "--drop", "a.mp4")[1]
+    annotated = VideoSource(
+        video_id="a.mp4", path=videos / "a.mp4", num_bytes=0, mtime_ns=0, annotation=Annotation("p1", {})
+    )
+    with open_writer(cache, "test") as writer:
+        writer.commit_sources([annotated])
+    assert "The labels of 1 video go with them" in prune(cache, "--drop", "a.mp4")[1]
 
 
 def test_vanished_failures_are_dropped_too(cache, videos):

@@ -416,7 +416,7 @@ CASES = {
     "cut mkv": Case(cut("mkv"), words=CUT_OFF),
     "cut avi": Case(cut("avi"), words=CUT_OFF),
     "cut mpg": Case(cut("mpg"), words="frames are damaged"),
-    "cut gif": Case(cut("gif")),  # which states no length: nothing tells that there was more
+    "cut gif": Case(cut("gif"), words=CUT_OFF),
     "cut dcm": Case(cut("dcm"), words=CUT_OFF, num_frames=11),
     "cut encapsulated dcm": Case(cut("dcm", jpeg_dicom), words=CUT_OFF, num_frames=11),
     "cut header of dcm": Case(cut("dcm", share=0.03), "no-pixels", "without pixel data"),

@@ -86,8 +86,7 @@ class VideoSource:
     hides_names: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(NamedTuple):
     """One gray frame as stored, before any resizing.
 
     pixels: (H, W) uint8, uint16, int16 or float32, finite, in the file's own unit.

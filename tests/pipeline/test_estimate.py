@@ -39,25 +39,38 @@ def header(num_frames, seconds=None):
 
 
 def test_size_of_an_encode_is_what_one_counts_by_hand():
-    batches = [(source("a"), source("b")), (source("c"),), (source("d"), source("x"))]
+    batches = [
+        (source("a"), source("b")),
+        (source("c"),),
+        (source("d"), source("x"), source("y"), source("z")),
+    ]
     headers = {"a": header(9, 0.9), "b": header(8), "c": header(40, 2.0), "d": header(1), "x": header(None)}
+    headers |= {"y": None, "z": header(0)}
     size = estimate_encode(batches, headers, SCHEMA, stacks_a_call=2, num_batches_at_once=2)
     # stacks of 8 frames: a 2, b 1, c 5, d 1; one is 2 latent frames of 3 x 6 x 6 float16, mean and std
     stack_bytes = 2 * 108 * 2 * 2
     assert size == EncodeEstimate(
-        num_headers=5,
+        num_headers=7,
         num_frames=58,
         seconds=2.9,
         num_calls=2 + 3 + 1,
         latent_bytes=round(9 * stack_bytes * COMPRESSED_SHARE),
         scratch_bytes=(5 + 3) * stack_bytes,
         unknown=("x",),
+        broken=("y", "z"),
     )
 
 
 def test_time_is_that_of_decoding_and_of_the_vae_shared_by_the_processes():
     size = EncodeEstimate(
-        num_headers=9, num_frames=1000, seconds=0, num_calls=30, latent_bytes=0, scratch_bytes=0, unknown=()
+        num_headers=9,
+        num_frames=1000,
+        seconds=0,
+        num_calls=30,
+        latent_bytes=0,
+        scratch_bytes=0,
+        unknown=(),
+        broken=(),
     )
     assert encode_seconds(size, Speed(frame_seconds=0.01, call_seconds=2), 4) == (2.5, 15)
 
@@ -95,7 +108,7 @@ def test_estimate_is_close_to_what_a_real_encode_takes(make_videos, prepare_only
     path = tmp_path / "l.zarr"
     prepared = prepare_only(folder, path, size=64)
     size = measure_size(prepared)
-    assert (size.num_frames, size.unknown) == (sum(lengths.values()), ("broken.mp4",))
+    assert (size.num_frames, size.broken) == (sum(lengths.values()), ("broken.mp4",))
     assert size.seconds == pytest.approx(sum(lengths.values()) / 25, rel=0.02)
 
     scratch_bytes, num_calls = [], 0

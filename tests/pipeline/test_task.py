@@ -163,7 +163,7 @@ def test_damaged_frames_become_a_warning(videos, job, scratch, monkeypatch):
 
     def damaged(path, warn):
         for index, frame in enumerate(frames_of(path)):
-            yield task.replace(frame, is_damaged=index % 2 == 1)
+            yield frame._replace(is_damaged=index % 2 == 1)
         warn("ends too soon")
 
     monkeypatch.setattr(task, "open_video", opening(damaged))

@@ -10,11 +10,10 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, VideoHeader
 from vidlat.video import container, dicom
 from vidlat.video.reader import open_video, probe_video
-
-NOTHING = VideoHeader(num_frames=None, seconds=None)
 
 
 def write(path, codec, pix_fmt="gray", num_frames=13, fps=10):
@@ -86,10 +85,11 @@ def test_one_frame_time_holds_for_every_frame(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", b"\0" * 128 + b"DICM" + b"\1" * 40])
-def test_file_without_a_header_tells_nothing(tmp_path, content):
+def test_file_without_a_header_cannot_be_opened(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
-    assert probe_video(tmp_path / "a.mp4", WHOLE) == NOTHING
-    assert probe_video(tmp_path / "missing.mp4", WHOLE) == NOTHING
+    for name in ("a.mp4", "missing.mp4"):
+        with pytest.raises(DecodeError):
+            probe_video(tmp_path / name, WHOLE)
 
 
 def test_no_more_frames_of_a_container_are_decoded_than_asked_for(tmp_path, monkeypatch):

@@ -61,6 +61,9 @@ def _rows_of_size(size: EncodeEstimate, num_videos: int) -> Rows:
     if size.unknown:
         count = format_count(len(size.unknown), "video")
         rows.append(("not known", f"{count} without a frame count, left out here: {shorten(size.unknown)}"))
+    if size.broken:
+        count = format_count(len(size.broken), "video")
+        rows.append(("will fail", f"{count} without a frame that can be read: {shorten(size.broken)}"))
     return rows
 
 

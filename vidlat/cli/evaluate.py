@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vidlat.cli.options import EXIT_SOME_FAILED
+
 if TYPE_CHECKING:
     from vidlat.evaluate.quality import VideoQuality
     from vidlat.evaluate.reconstruction import Evaluation
@@ -19,8 +21,15 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file.")
 @click.option("--vae", help="Where the VAE of the latents is, if not where it was when they were made.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
+@click.pass_context
 def evaluate(
-    latents: Path, inputs: tuple[str, ...], json_file: Path | None, vae: str | None, device: str
+    ctx: click.Context,
+    /,
+    latents: Path,
+    inputs: tuple[str, ...],
+    json_file: Path | None,
+    vae: str | None,
+    device: str,
 ) -> None:
     """Compare decoded latents with their sources: MSE, PSNR, SSIM a video and overall.
 
@@ -32,6 +41,10 @@ def evaluate(
     \b
     Example:
       vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
+
+    \b
+    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some sources are not what was encoded,
+    130 interrupted.
     """
     from vidlat.cli.display import console, printable, progress_bar
     from vidlat.evaluate.reconstruction import evaluate_cache
@@ -54,6 +67,8 @@ def evaluate(
     if json_file:
         json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
         console.print(f"all figures -> {json_file}")
+    if evaluation.failed:
+        ctx.exit(EXIT_SOME_FAILED)
 
 
 def _print(evaluation: Evaluation) -> None:
@@ -81,6 +96,10 @@ def _print(evaluation: Evaluation) -> None:
     print_table("Overall, mean of the videos", ("", "videos", "MSE", "PSNR dB", "SSIM"), overall)
     for criterion, holds in evaluation.summaries["vae"].criteria.items():
         console.print(f"{criterion}: {'holds' if holds else 'does not hold'}")
+    if evaluation.failed:
+        count = format_count(len(evaluation.failed), "video")
+        title = f"{count} not compared: the source is not what was encoded"
+        print_table(title, ("video", "reason"), evaluation.failed.items())
     if missing := evaluation.without_source:
         count = format_count(len(missing), "cached video")
         console.print(f"not among --input: {count}: {', '.join(map(printable, missing[:5]))}")

@@ -102,11 +102,16 @@ def _video_lines(cache: LatentCache) -> Iterator[str]:
 
     yield HEADER
     for row in _video_rows(cache):
-        rate = f"{row['fps']:.2f}" if row["fps"] else "-"
+        rate = _to_text(row["fps"]) if row["fps"] else "-"
         seconds = f"{row['seconds']:.2f}" if row["fps"] else "-"
         pixels = f"{row['source_width']} x {row['source_height']}"
         numbers = f"{row['num_frames']:>8} {rate:>7} {seconds:>8} {pixels:>11}"
         yield f"{row['state']:<8} {numbers}  {printable(row['video_id'])}"
+
+
+def _to_text(fps: float) -> str:
+    """A rate in 7 columns: an implausible one must not look like none."""
+    return f"{fps:.2f}" if 0.01 <= fps < 10_000 else f"{fps:.1e}"
 
 
 def _failure_row(failure: FailureRecord) -> dict[str, Any]:

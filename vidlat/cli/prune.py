@@ -102,7 +102,8 @@ def _prune(latents: Path, drop: set[str], asked: tuple[str, ...]) -> PruneResult
 
 
 def _print_plan(latents: Path, plan: PrunePlan, asked: tuple[str, ...], *, done: bool = False) -> None:
-    from vidlat.cli.display import console, format_bytes, print_table
+    from vidlat.cli.display import console, format_bytes, format_count, print_table
+    from vidlat.store.reader import open_cache
 
     if plan.is_empty:
         console.print(f"Nothing to prune: {latents} holds what belongs to its videos alone.", soft_wrap=True)
@@ -110,6 +111,13 @@ def _print_plan(latents: Path, plan: PrunePlan, asked: tuple[str, ...], *, done:
     if plan.drop:
         reasons = ((video_id, "asked" if video_id in asked else "vanished") for video_id in plan.drop)
         print_table("Videos to drop", ("video", "reason"), reasons)
+        labelled = open_cache(latents, hold=False).annotations().keys() & set(plan.drop)
+        if labelled:
+            console.print(
+                f"The labels of {format_count(len(labelled), 'video')} go with them, and a renamed file "
+                f"gets none by itself: `vidlat ls {latents} --json` shows them",
+                soft_wrap=True,
+            )
     rows = [
         ("videos dropped", str(len(plan.drop)), "-"),
         ("shards without a video deleted", str(len(plan.dead_shards)), "-"),

@@ -33,10 +33,15 @@ class VideoComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """All compared videos, their summaries, and the cached videos whose source was not found."""
+    """All compared videos, their summaries, and the cached videos that could not be compared.
+
+    without_source: ids of those whose source was not found. failed: why a source is not what was encoded, by
+    id.
+    """
 
     videos: list[VideoComparison]
     without_source: list[str]
+    failed: dict[str, str]
 
     @property
     def summaries(self) -> dict[str, Summary]:
@@ -61,6 +66,7 @@ class Evaluation:
                 for video in self.videos
             ],
             "without_source": self.without_source,
+            "failed": self.failed,
         }
 
 
@@ -72,9 +78,9 @@ def evaluate_cache(
 ) -> Evaluation:
     """Compare every cached video with its source after preprocessing, in bounded memory.
 
-    Sources are read twice: the PCA floor is fitted on the other videos first. on_video: called with the id of
-    each video read, twice a video. Raises InputError where no cached video has a source, or one cannot be
-    decoded any more, or has another number of frames than when it was encoded.
+    Sources are read twice: the PCA floor is fitted on the other videos first. One that no longer decodes, or
+    to another number of frames than when it was encoded, is told and stops nothing. on_video: called with the
+    id of each video read, twice a video that is compared. Raises InputError where none can be.
     """
     by_id = {source.video_id: source for source in sources}
     video_ids = [video_id for video_id in cache.records() if video_id in by_id]
@@ -82,53 +88,59 @@ def evaluate_cache(
         raise InputError("none of the cached videos is among --input; give the folder that was encoded")
     block = (vae.compression,) * 3
     pca = PcaFloor(block, vae.latent_dim)
+    failed: dict[str, str] = {}
     for index, video_id in enumerate(video_ids):
-        for frames in _pieces(_prepared(by_id[video_id], cache), vae.stack):
-            pca.update(index, frames)
+        try:
+            _fit(pca, index, cache, by_id[video_id])
+        except DecodeError as error:
+            failed[video_id] = str(error)
         on_video(video_id)
+    if len(failed) == len(video_ids):
+        raise InputError(
+            f"no cached video can be compared: {by_id[video_ids[0]].path}: {failed[video_ids[0]]}"
+        )
     videos = []
     for index, video_id in enumerate(video_ids):
-        videos.append(_compare(cache, vae, by_id[video_id], pca.fit_without(index)))
-        on_video(video_id)
+        if video_id not in failed:
+            videos.append(_compare(cache, vae, by_id[video_id], pca.fit_without(index)))
+            on_video(video_id)
     return Evaluation(
         videos=videos,
         without_source=[video_id for video_id in cache.records() if video_id not in by_id],
+        failed=failed,
     )
+
+
+def _fit(pca: PcaFloor, index: int, cache: LatentCache, source: VideoSource) -> None:
+    """Add a video to the floor; raises DecodeError if it is not the one that was encoded."""
+    num_frames = 0
+    for frames in _pieces(_prepared(source, cache), cache.schema.settings.stack):
+        num_frames += len(frames)
+        pca.update(index, frames)
+    encoded = cache.records()[source.video_id].num_frames
+    if num_frames != encoded:
+        raise DecodeError(f"no longer has the {encoded} frames it was encoded with; encode it again")
 
 
 def _compare(
     cache: LatentCache, vae: FrozenVAE, source: VideoSource, pca: BlockPca | None
 ) -> VideoComparison:
-    record = cache.records()[source.video_id]
     meter, pca_meter = QualityMeter(source.video_id), QualityMeter(source.video_id)
     averaging = AveragingFloor(source.video_id, (vae.compression,) * 3)
     decoded = decode_video(cache, vae, source.video_id)
-    num_frames = 0
     for frames in _pieces(_prepared(source, cache), vae.stack):
-        num_frames += len(frames)
-        reconstruction = list(islice(decoded, len(frames)))
-        if len(reconstruction) < len(frames):
-            break
-        meter.update(frames, np.stack(reconstruction))
+        meter.update(frames, np.stack(list(islice(decoded, len(frames)))))
         averaging.update(frames)
         if pca:
             pca_meter.update(frames, pca.reconstruct(frames))
-    if num_frames != record.num_frames:
-        raise InputError(
-            f"{source.path}: no longer has the {record.num_frames} frames it was encoded with; "
-            "encode it again"
-        )
     return VideoComparison(
         vae=meter.result(), averaging=averaging.result(), pca=pca_meter.result() if pca else None
     )
 
 
 def _prepared(source: VideoSource, cache: LatentCache) -> Iterator[Frames]:
-    try:
-        for frame in read_prepared(source.path, source.selection, cache.schema.settings.preprocessing):
-            yield frame.pixels
-    except DecodeError as error:
-        raise InputError(f"{source.path}: {error}, though it did when it was encoded") from error
+    for frame in read_prepared(source.path, source.selection, cache.schema.settings.preprocessing):
+        yield frame.pixels
 
 
 def _pieces(frames: Iterator[Frames], length: int) -> Iterator[Frames]:

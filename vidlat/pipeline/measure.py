@@ -47,12 +47,17 @@ def measure_size(prepared: PreparedEncode, most_seconds: float = SECONDS_OF_HEAD
     )
 
 
-def read_headers(sources: Sequence[VideoSource], most_seconds: float) -> dict[str, VideoHeader]:
-    """The headers of the videos by video_id; of some, drawn at random, where the time is up before."""
+def read_headers(sources: Sequence[VideoSource], most_seconds: float) -> dict[str, VideoHeader | None]:
+    """The headers of the videos by video_id; of some, drawn at random, where the time is up before.
+
+    None where a file cannot be opened.
+    """
     began = time.perf_counter()
-    headers: dict[str, VideoHeader] = {}
+    headers: dict[str, VideoHeader | None] = {}
     for source in random.Random(0).sample(sources, len(sources)):
-        headers[source.video_id] = probe_video(source.path, source.selection)
+        headers[source.video_id] = None
+        with suppress(DecodeError):  # the encode will say why
+            headers[source.video_id] = probe_video(source.path, source.selection)
         if time.perf_counter() - began > most_seconds:
             break
     return headers

@@ -203,4 +203,5 @@ def _auto_range(dtype: np.dtype[Any], read: ReadPixels) -> Range | None:
 
 
 def _map(file: Any, header: _Header) -> Pixels:
-    return np.memmap(file, header.dtype, "r", header.offset, header.shape, header.order)
+    mapped = np.memmap(file, header.dtype, "r", header.offset, header.shape, header.order)
+    return np.asarray(mapped)  # of the plain class, whose frames are made faster

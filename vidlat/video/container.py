@@ -61,6 +61,7 @@ _SIGNATURES = (
     *(b"\0\0\1\xba", b"\0\0\1\xb3", b"\0\0\1\xb0"),  # MPEG program stream, MPEG-1, 2 and 4 video
     *(b"\0\0\0\1\x67", b"\0\0\0\1\x27", b"\0\0\0\1\x09\x10", b"\0\0\0\1\x40\1"),  # H.264, HEVC
 )
+_GIF_TAIL_BYTES = 1024
 _SHORT_ATOMS = (b"styp", b"wide", b"free", b"skip", b"pnot")
 _OGG_VIDEO = (b"\x80theora", b"OVP80", b"BBCD\0")
 
@@ -140,6 +141,8 @@ class _Container:
             yield from map(converted, decoding.frames())
             for oddity in decoding.oddities():
                 self._warn(oddity)
+            if container.format.name == "gif" and not _gif_ends(self._path):
+                self._warn("does not end as a GIF does: cut off?")
 
     def auto_range(self) -> Range:
         if self._is_deep is None:
@@ -339,6 +342,13 @@ def _refuse_stated_giant(path: Path, index: int) -> None:
         context = container.streams[index].codec_context
         if isinstance(context, VideoCodecContext):
             refuse_giants(context.width, context.height)
+
+
+def _gif_ends(path: Path) -> bool:
+    """Whether a GIF, which states no length, has the byte that ends it. Zeros after it are common."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _GIF_TAIL_BYTES))
+        return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _video_streams(container: InputContainer) -> list[VideoStream]:

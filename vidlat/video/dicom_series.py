@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
@@ -103,7 +103,7 @@ def open_dicom_series(files: Sequence[Path], warn: Warn) -> Video:
     def frames() -> Iterator[Frame]:
         for header, seconds in zip(headers, times, strict=True):
             frame = _one_frame(header, tell)
-            yield replace(frame, pixels=frame.pixels.astype(pixel_type, copy=False), pts_seconds=seconds)
+            yield frame._replace(pixels=frame.pixels.astype(pixel_type, copy=False), pts_seconds=seconds)
 
     return Video(
         frames=frames,

@@ -249,7 +249,7 @@ def _read_planes(volume: _Volume, indices: range, warn: Warn) -> Iterator[Pixels
 def _read_into(file: IO[bytes], plane: bytearray) -> int:
     """Fill the plane, as far as the file reaches; returns how many bytes it gave."""
     view, num_bytes = memoryview(plane), 0
-    while piece := cast(io.BufferedIOBase, file).readinto(view[num_bytes:]):
+    while num_bytes < len(plane) and (piece := cast(io.BufferedIOBase, file).readinto(view[num_bytes:])):
         num_bytes += piece
     return num_bytes
 

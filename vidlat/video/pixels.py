@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,17 @@ def to_pixel_type(values: Pixels) -> Pixels:
 
     Whole numbers beyond 2^24 are rounded; a number beyond float32 becomes infinite.
     """
-    for number in (np.uint8, np.uint16, np.int16):
-        if np.can_cast(values.dtype, number):
-            return np.array(values, number, order="C")
+    number = _pixel_type(values.dtype)
+    if number != np.float32:
+        return np.array(values, number, order="C")
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.array(values, np.float32, order="C")
+        return np.array(values, number, order="C")
+
+
+@lru_cache
+def _pixel_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    whole = (np.dtype(number) for number in (np.uint8, np.uint16, np.int16))
+    return next((number for number in whole if np.can_cast(dtype, number)), np.dtype(np.float32))
 
 
 def finite_pixels(read: ReadPixels, warn: Warn) -> Iterator[Pixels]:

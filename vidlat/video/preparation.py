@@ -75,4 +75,4 @@ def prepare_video(
 
 def _cut_frames(video: Video, box: Box) -> Iterator[Frame]:
     for frame in video.frames():
-        yield replace(frame, pixels=cut(frame.pixels, box))
+        yield frame._replace(pixels=cut(frame.pixels, box))

@@ -78,11 +78,8 @@ def read_prepared(path: Path, selection: Selection, how: Preprocessing) -> Itera
 
 
 def probe_video(path: Path, selection: Selection) -> VideoHeader:
-    """What a header states about the length of a video, without decoding; nothing where it cannot be read."""
-    try:
-        return open_video(path, selection, _never_mind).header()
-    except DecodeError:
-        return VideoHeader(num_frames=None, seconds=None)
+    """What a header states about the length of a video, without decoding. Raises DecodeError."""
+    return open_video(path, selection, _never_mind).header()
 
 
 def _open_files(folder: Path, selection: Selection, warn: Warn) -> Video:
@@ -142,7 +139,7 @@ def _stretch(frames: Iterator[Frame], start_seconds: float, stop_seconds: float)
             return
         if seconds >= start_seconds:
             first_seconds = seconds if first_seconds is None else first_seconds
-            yield replace(frame, pts_seconds=seconds - first_seconds)
+            yield frame._replace(pts_seconds=seconds - first_seconds)
 
 
 def _readable(video: Video) -> Iterator[Frame]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 
 from vidlat.errors import DecodeError
@@ -39,11 +38,11 @@ def resample(frames: Iterator[Frame], fps: float, warn: Warn) -> Iterator[Frame]
         if step * fps > MAX_REPEATS:
             raise DecodeError(f"leaves a gap of {step:.0f} seconds between two frames", "bad-times")
         while abs(time - start) <= abs(seconds - time):
-            yield replace(before, pts_seconds=time)
+            yield before._replace(pts_seconds=time)
             time = next(times)
         before, start = frame, seconds
     while time < start + step - _ROUNDING_SECONDS or time == 0:
-        yield replace(before, pts_seconds=time)
+        yield before._replace(pts_seconds=time)
         time = next(times)
 
 
