@@ -197,7 +197,7 @@ class EncodeConfig(FramesConfig):
     precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved once a cache")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     batch: int = setting(8, "stacks of one VAE call")
-    time_limit_seconds: float = setting(0.0, "longest that one video may take to encode; 0: no limit")
+    time_limit_seconds: float = setting(0.0, "longest that decoding one video may take; 0: no limit")
     workers: int = setting(0, "processes that encode; 0 chooses for this machine")
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
     ids: Ids = setting(

@@ -7,16 +7,18 @@ import sys
 from collections import deque
 from pathlib import Path
 from queue import Empty
+from types import SimpleNamespace
 
 import cloudpickle
 import numpy as np
 import pytest
+import torch
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin
 
 from vidlat.errors import InputError, ScratchError, StoreError, WeightsError
 from vidlat.pipeline import cluster, run
 from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
-from vidlat.pipeline.cluster import choose_num_workers, connect, device_of_worker
+from vidlat.pipeline.cluster import choose_num_workers, connect, device_of_worker, num_batches_of_worker
 from vidlat.pipeline.run import _Encode, run_encode
 from vidlat.pipeline.task import encode_batch, replace
 from vidlat.store.metadata import LEASE
@@ -59,7 +61,8 @@ class ScriptedCluster:
     comes to. A new one takes its place under another address.
     """
 
-    def __init__(self, kills=lambda future: False, error=None):
+    def __init__(self, kills=lambda future: False, error=None, num_threads=1):
+        self.num_threads = num_threads
         self.kills, self.error = kills, error
         self.tasks, self.events, self.stuck = deque(), deque(), []
         self.num_workers = 1
@@ -71,7 +74,7 @@ class ScriptedCluster:
         return f"tcp://worker-{self.num_workers}"
 
     def scheduler_info(self, n_workers):
-        return {"workers": {self.address: {}}}
+        return {"workers": {self.address: {"nthreads": self.num_threads}}}
 
     def subscribe_topic(self, topic, handler):
         pass
@@ -107,10 +110,11 @@ class ScriptedCluster:
         if not self.tasks:
             return
         if self.kills(self.tasks[0]):
+            worker = SimpleNamespace(address=self.address)
             self.num_workers += 1
             dying, self.tasks = self.tasks, deque()
             for future in dying:
-                future.end(error=KilledWorker("task", None, 0))
+                future.end(error=KilledWorker("task", worker, 0))
             return
         future = self.tasks.popleft()
         try:
@@ -163,12 +167,13 @@ def in_process(videos, prepare, tmp_path_factory, read_all):
     return read_all(path)
 
 
-def test_no_more_batches_wait_for_a_worker_than_stated(videos, prepare, tmp_path):
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_no_more_batches_wait_for_a_worker_than_stated(videos, prepare, tmp_path, num_threads):
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
-    assert len(prepared.plan.batches) > run.BATCHES_IN_FLIGHT_A_WORKER
-    cluster = ScriptedCluster()
+    assert len(prepared.plan.batches) >= 4
+    cluster = ScriptedCluster(num_threads=num_threads)
     encode_on(cluster, prepared, tmp_path / "l.zarr")
-    assert cluster.most_held == run.BATCHES_IN_FLIGHT_A_WORKER
+    assert cluster.most_held == num_threads + run.BATCHES_WAITING_A_WORKER
 
 
 @pytest.mark.parametrize("poison", ["00.mp4", "04.mp4", "09.mp4"])
@@ -292,20 +297,22 @@ def test_write_that_dask_runs_twice_is_another_attempt_into_another_range(
     assert read_all(tmp_path / "l.zarr") == in_process
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
 @pytest.mark.parametrize("hanging", ["00.mp4", "04.mp4"])
 def test_video_that_hangs_is_recorded_at_once_and_the_others_go_on_as_before(
-    videos, prepare, tmp_path, read_all, in_process, hanging
+    videos, prepare, tmp_path, read_all, in_process, monkeypatch, hanging, num_threads
 ):
     attempts = []
+    monkeypatch.setattr(run.Suspects, "add", None)  # it is known who ended the process
 
     def kills(future):
         if not encodes(hanging)(future):
             return False
         attempts.append(future)
-        cluster.put(run._Hang(hanging, 4))
+        cluster.put(run._Hang(hanging, 4, cluster.address))
         return True
 
-    cluster = ScriptedCluster(kills=kills)
+    cluster = ScriptedCluster(kills=kills, num_threads=num_threads)
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1, time_limit_seconds=60)
     encode_on(cluster, prepared, tmp_path / "l.zarr")
     assert len(attempts) == 1
@@ -325,7 +332,7 @@ def test_answer_of_a_process_that_said_it_would_end_is_not_used(
     class Late(ScriptedCluster):
         def encode(self, videos, job, most_stacks):
             if "04.mp4" in [video.video_id for video in videos]:
-                self.put(run._Hang("04.mp4", 4))
+                self.put(run._Hang("04.mp4", 4, self.address))
             return super().encode(videos, job, most_stacks)
 
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
@@ -432,6 +439,14 @@ def test_second_encode_has_nothing_to_do_and_a_changed_file_is_encoded_anew(
     second = read_all(path)
     assert second["b.mp4"] == first["b.mp4"]
     assert open_cache(path).records()["a.mp4"].num_frames == 13
+
+
+def test_batches_that_a_worker_has_at_once_follow_the_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for cores, expected in {1: 2, 8: 4, 64: 8}.items():
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert num_batches_of_worker("cuda") == expected
+        assert num_batches_of_worker("cpu") == 1
 
 
 def test_number_of_workers_follows_the_machine(monkeypatch):

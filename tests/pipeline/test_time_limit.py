@@ -1,6 +1,7 @@
 """How long one video may take: by a clock of the test's own, and on real processes that never come back."""
 
 import sys
+import threading
 from threading import Event
 
 import cloudpickle
@@ -72,23 +73,16 @@ def test_video_whose_frames_take_too_long_fails_alone(videos, job, tmp_path, mon
         np.testing.assert_array_equal(video.posterior().mean, undisturbed[name].posterior().mean)
 
 
-def test_time_in_the_vae_counts_and_the_decoder_is_not_asked_again(videos, job, tmp_path, monkeypatch):
-    clock, num_read = Clock(), []
-
-    def read_frames(path, warn):
-        for frame in frames_of(path, warn):
-            num_read.append(path.name)
-            yield frame
-
-    def report(num_frames):
-        clock.now += 11
-
-    monkeypatch.setattr(task, "open_video", opening(read_frames))
-    encoded, failures = encode(videos, job, tmp_path, report=report, clock=clock)
-    # Calls of 3 stacks: a's ends with its own turn, b's begins with a call of the two of them.
-    assert [failure.video_id for failure in failures] == ["b.mp4"]
-    assert list(encoded) == ["a.mp4", "c.mp4"]
-    assert num_read.count("b.mp4") == 12
+def test_time_in_the_vae_does_not_count():
+    clock = Clock()
+    turn = Turn(10, clock)
+    for _ in range(3):
+        with turn.waiting():
+            clock.now += 100
+            turn.check()
+        clock.now += 3
+        turn.check()
+    assert turn.spent() == 9
 
 
 def test_time_before_its_turn_does_not_count(videos, job, tmp_path, monkeypatch):
@@ -116,11 +110,12 @@ def test_without_a_limit_a_video_may_take_for_ever(videos, prepare, tmp_path, mo
 
 
 def test_decoder_that_hangs_is_told_of_from_another_thread(videos, job, tmp_path, monkeypatch):
-    hung, told = Event(), []
+    hung, told, clock = Event(), [], Clock()
 
     def read_frames(path, warn):
         for index, frame in enumerate(frames_of(path, warn)):
             if path.name == "b.mp4" and index == 6:
+                clock.now += 100
                 assert hung.wait(60)
             yield frame
 
@@ -130,31 +125,46 @@ def test_decoder_that_hangs_is_told_of_from_another_thread(videos, job, tmp_path
 
     monkeypatch.setattr(task, "open_video", opening(read_frames))
     monkeypatch.setattr(time_limit, "GRACE_SECONDS", 0.05)
-    encode(videos, task.replace(job, time_limit_seconds=0.01), tmp_path, on_hang=on_hang, clock=Clock())
+    encode(videos, task.replace(job, time_limit_seconds=0.01), tmp_path, on_hang=on_hang, clock=clock)
     assert told == [("b.mp4", 6)]
 
 
-def test_vae_that_works_long_does_not_count_as_a_decoder_that_hangs():
+def test_vae_that_works_long_does_not_count_as_a_decoder_that_hangs(monkeypatch):
+    monkeypatch.setattr(time_limit, "GRACE_SECONDS", 10.0)
     told, clock = [], Clock()
     turn = Turn(10, clock)
     turn.num_frames = 4
-    with turn.encoding():
-        clock.now += 100
-        turn.end_hang(told.append)
-    assert told == []
+
+    class IsOver:
+        """Waits by the test's clock: the VAE is at work for a thousand seconds, then the decoder is."""
+
+        def __init__(self):
+            self.waits = []
+
+        def wait(self, seconds):
+            self.waits.append(seconds)
+            clock.now += seconds
+            if len(self.waits) == 50:
+                vae.__exit__(None, None, None)
+            assert len(self.waits) < 60
+            return False
+
+    vae = turn.waiting()
+    vae.__enter__()
+    is_over = IsOver()
+    turn.end_hang(told.append, is_over)
+    assert told == [4]
+    assert is_over.waits == [20.0] * 51
     with pytest.raises(DecodeError, match="; 4 frames"):
         turn.check()
-    turn.end_hang(told.append)
-    assert told == [4]
 
 
-def test_timer_ends_with_its_turn(monkeypatch):
-    timers, real = [], time_limit.Timer
-    monkeypatch.setattr(time_limit, "Timer", lambda *a: timers.append(real(*a)) or timers[-1])
+def test_thread_that_watches_ends_with_its_turn():
+    before = set(threading.enumerate())
     with take_turn(1000, lambda _: None):
-        assert timers[0].is_alive()
-    timers[0].join(60)
-    assert not timers[0].is_alive()
+        (watch,) = set(threading.enumerate()) - before
+    watch.join(60)
+    assert not watch.is_alive()
 
 
 class Hanging(WorkerPlugin):

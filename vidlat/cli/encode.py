@@ -183,7 +183,8 @@ def _run(
     prepared: PreparedEncode, config: EncodeConfig, out: Path, names: dict[str, str]
 ) -> list[FailureRecord]:
     from vidlat.cli.display import console, format_count, format_seconds, progress_bar
-    from vidlat.pipeline.cluster import connect
+    from vidlat.encode.device import resolve_device
+    from vidlat.pipeline.cluster import connect, num_batches_of_worker
     from vidlat.pipeline.run import run_encode
 
     plan = prepared.plan
@@ -202,7 +203,11 @@ def _run(
         progress.start()
         try:
             # The cluster first: where there is none, no cache is left behind.
-            with connect(config.scheduler, prepared.num_workers) as client, prepared.open_writer() as writer:
+            num_batches = num_batches_of_worker(resolve_device(prepared.job.device))
+            with (
+                connect(config.scheduler, prepared.num_workers, num_batches) as client,
+                prepared.open_writer() as writer,
+            ):
                 if died := writer.lease.taken_from:
                     console.print(f"Going on after {died}, which has died.", soft_wrap=True, markup=False)
                 began = time.monotonic()

@@ -132,7 +132,9 @@ class FrozenVAE:
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         try:
             with torch.inference_mode(), _without_tf32(), half:
-                answer = function(part.to(self.device, torch.float32))
+                if self.device.type == "cuda" and part.device.type == "cpu":
+                    part = part.pin_memory()
+                answer = function(part.to(self.device, torch.float32, non_blocking=True))
             return tuple(a.float() for a in answer) if isinstance(answer, tuple) else answer.float()
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):

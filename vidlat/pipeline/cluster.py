@@ -22,6 +22,9 @@ from vidlat.errors import InputError
 WORKERS_SECONDS = 30
 """How long a scheduler that was asked for may be without a worker."""
 
+MAX_BATCHES_A_GPU = 8
+"""Decoders beyond this many wait for each other's turns in Python more than they decode."""
+
 _LOCAL_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.comm.timeouts.connect": "60s",
@@ -43,6 +46,18 @@ def choose_num_workers(device: str) -> int:
     return max(min(2, cores), cores // 4)
 
 
+def num_batches_of_worker(device: str) -> int:
+    """Batches that a process works on at once, a thread each.
+
+    On a GPU one is in the VAE while others are decoded, and one is written. On a CPU the cores are shared out
+    among processes, each of which decodes ahead for itself.
+    """
+    if not device.startswith("cuda"):
+        return 1
+    cores = (os.cpu_count() or 1) // max(1, choose_num_workers(device))
+    return max(2, min(MAX_BATCHES_A_GPU, cores))
+
+
 def num_threads_of_worker() -> int:
     """Threads of the VAE in each process: of this machine, not of --workers, so that a cache can be resumed.
 
@@ -57,9 +72,10 @@ def scratch_folder() -> Path:
 
 
 @contextmanager
-def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
+def connect(scheduler: str | None, num_workers: int, num_batches: int = 1) -> Iterator[Client]:
     """A client of the Dask scheduler at an address, or of a local cluster that lives as long as the block.
 
+    num_workers: processes of a local cluster; num_batches: that each works on at once.
     Raises InputError where no scheduler answers at the address, or no cluster can be started.
     """
     if scheduler:
@@ -81,13 +97,13 @@ def connect(scheduler: str | None, num_workers: int) -> Iterator[Client]:
     # For as long as it lives: a process that takes the place of one that died reads them anew.
     with (
         dask.config.set(_LOCAL_SETTINGS),
-        _start_cluster(num_workers) as cluster,
+        _start_cluster(num_workers, num_batches) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
 
 
-def _start_cluster(num_workers: int) -> LocalCluster:
+def _start_cluster(num_workers: int, num_batches: int) -> LocalCluster:
     # A worker that is killed leaves Dask's own tasks with errors that nobody asks for: asyncio prints them.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
@@ -95,7 +111,7 @@ def _start_cluster(num_workers: int) -> LocalCluster:
             return LocalCluster(
                 n_workers=num_workers,
                 memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container
-                threads_per_worker=1,
+                threads_per_worker=num_batches,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",  # any free port: another cluster may hold Dask's own
                 silence_logs=logging.CRITICAL,

@@ -26,8 +26,8 @@ from vidlat.pipeline.time_limit import TIME_LIMIT, describe_hang
 from vidlat.store.writer import CacheWriter
 from vidlat.types import FailureRecord, VideoRecord
 
-BATCHES_IN_FLIGHT_A_WORKER = 2
-"""One being encoded and one waiting: more would only lose more to a kill."""
+BATCHES_WAITING_A_WORKER = 1
+"""Beside those that it works on: more would only lose more to a kill."""
 
 PATIENCE_SECONDS = 5.0
 """How long nothing may happen before the driver looks whether a worker it waits for is still there."""
@@ -81,6 +81,7 @@ class _Hang:
 
     video_id: str
     num_frames: int
+    address: str
 
 
 class _Encode:
@@ -93,6 +94,7 @@ class _Encode:
         self.waiting: deque[Attempt] = deque()
         self.suspects = Suspects(job.batch)
         self.hung: set[str] = set()
+        self.ended: set[str] = set()
         self.running: dict[Future, _Step] = {}
         self.done: SimpleQueue[Future | _Hang | int] = SimpleQueue()
         self.seconds_without_workers = 0.0
@@ -124,12 +126,14 @@ class _Encode:
         elif event in self.running:
             yield from self._finish(event)
 
-    def _workers(self) -> set[str]:
-        return set(self.client.scheduler_info(n_workers=-1)["workers"])
+    def _workers(self) -> dict[str, int]:
+        """The address of each worker, and how many batches it works on at once."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        return {address: worker["nthreads"] for address, worker in workers.items()}
 
     def _submit(self) -> None:
-        num_running = BATCHES_IN_FLIGHT_A_WORKER * max(1, len(self._workers()))
-        while self.waiting and len(self.running) < num_running:
+        num_in_flight = sum(threads + BATCHES_WAITING_A_WORKER for threads in self._workers().values())
+        while self.waiting and len(self.running) < max(1, num_in_flight):
             self._start_encoding(self.waiting.popleft())
         if self.suspects and not self.running:
             self._start_encoding(self.suspects.next())
@@ -155,8 +159,9 @@ class _Encode:
             return
         try:
             answer = future.result(timeout=RESULT_SECONDS)
-        except (KilledWorker, TimeoutError):
-            yield from self._retry(step.attempt)
+        except (KilledWorker, TimeoutError) as error:
+            died = getattr(error, "last_worker", None)
+            yield from self._retry(step.attempt, died.address if died else None)
             return
         except (ShardExistsError, FileNotFoundError):
             # Dask lost the answer with its worker and ran the write again, on what it had left.
@@ -197,7 +202,7 @@ class _Encode:
         for future, step in list(self.running.items()):
             if step.address and step.address not in workers:
                 del self.running[future]
-                yield from self._retry(step.attempt)
+                yield from self._retry(step.attempt, step.address)
         self.seconds_without_workers = 0.0 if workers else self.seconds_without_workers + PATIENCE_SECONDS
         if self.seconds_without_workers >= ALL_WORKERS_LOST_SECONDS:
             raise InputError(
@@ -210,12 +215,13 @@ class _Encode:
         hanging = [v for attempt in encoding for v in attempt.videos if v.video_id == hang.video_id]
         reason = describe_hang(self.job.time_limit_seconds, hang.num_frames)
         self.hung.update(video.video_id for video in hanging)
+        self.ended.add(hang.address)
         yield from self._record([failure_of(video, TIME_LIMIT, reason) for video in hanging])
 
-    def _retry(self, attempt: Attempt) -> Iterator[EncodeProgress]:
+    def _retry(self, attempt: Attempt, address: str | None = None) -> Iterator[EncodeProgress]:
         """Another attempt for the videos of a batch whose worker died: alone, unless it is known why."""
         innocent = attempt.without(self.hung)
-        if innocent == attempt:
+        if innocent == attempt and address not in self.ended:
             yield from self._record(self.suspects.add(attempt))
         elif innocent.videos:
             self.waiting.appendleft(innocent)
@@ -243,6 +249,6 @@ def _encode_on_worker(videos: Batch, job: EncodeJob, most_stacks: int) -> tuple[
 
 def _end_process(worker: Worker, video_id: str, num_frames: int) -> None:
     """End this process from another thread than the one that hangs; nothing milder frees that one."""
-    worker.log_event(_HANG_TOPIC, (video_id, num_frames))
+    worker.log_event(_HANG_TOPIC, (video_id, num_frames, worker.address))
     time.sleep(FAREWELL_SECONDS)
     os._exit(1)

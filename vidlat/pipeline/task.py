@@ -11,13 +11,14 @@ import shutil
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -28,7 +29,8 @@ from vidlat import __version__
 from vidlat.config import Preprocessing
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import DecodeError, EncodeError, VidlatError, WeightsError
-from vidlat.pipeline.calls import Report, VAECalls
+from vidlat.pipeline.ahead import ahead
+from vidlat.pipeline.calls import Report, Stack, VAECalls
 from vidlat.pipeline.scratch import EncodedVideo, new_scratch, open_scratch
 from vidlat.pipeline.time_limit import Clock, Turn, take_turn
 from vidlat.store.sources import content_hash, recorded_place
@@ -38,6 +40,12 @@ from vidlat.types import Annotation, FailureRecord, VideoRecord, VideoSource
 from vidlat.video.preparation import PreparedVideo, prepare_video
 from vidlat.video.reader import open_video
 
+CALLS_AHEAD = 2
+"""VAE calls whose stacks are decoded before their turn: videos differ in how long their frames take."""
+
+_LOADING = Lock()
+"""Several tasks may begin at once in a process, which holds the VAE once."""
+
 OnHang = Callable[[str, int], None]
 """Told, in another thread, which video's decoder hangs and after how many frames; must end the process."""
 
@@ -46,7 +54,7 @@ OnHang = Callable[[str, int], None]
 class EncodeJob:
     """All a worker needs to know: the VAE, proven by its hash, and how frames are prepared.
 
-    time_limit_seconds: longest that one video may take, 0 for no limit.
+    time_limit_seconds: longest that decoding one video may take, 0 for no limit.
     """
 
     vae_path: Path
@@ -99,6 +107,7 @@ def encode_batch(
 ) -> EncodedBatch:
     """Encode videos to scratch files in bounded memory; one that fails is recorded and stops nothing.
 
+    Frames are decoded in a thread of its own while the VAE is at work on those before.
     Stacks of neighbouring videos share a VAE call, whose shape is always the same until the memory does not
     suffice for it. most_stacks: of one call, where another attempt has shown that job.batch is too much.
     The scratch files lie in a new folder in `scratch_parent` (None: the system's), which `write_batch`
@@ -110,12 +119,11 @@ def encode_batch(
     with new_scratch(scratch_parent) as scratch:
         progress = [_Video(source, scratch / str(index)) for index, source in enumerate(batch)]
         try:
-            for video in progress:
-                hang = partial(on_hang, video.source.video_id)
-                with take_turn(job.time_limit_seconds, hang, clock) as turn:
-                    for stack in video.stacks(job, turn):
-                        with turn.encoding():
-                            calls.add(video, stack)
+            stacks = _decode(progress, job, on_hang, clock)
+            with ahead(stacks, CALLS_AHEAD * calls.vae.batch) as decoded:
+                for video, stack in decoded:
+                    if not video.failure:
+                        calls.add(video, stack)
             calls.finish()
             outcomes = [video.finish(vae) for video in progress]
         finally:
@@ -126,6 +134,18 @@ def encode_batch(
         shutil.rmtree(scratch, ignore_errors=True)
     failures = [outcome for outcome in outcomes if isinstance(outcome, FailureRecord)]
     return EncodedBatch(scratch=scratch, videos=videos, failures=failures)
+
+
+def _decode(
+    videos: Sequence[_Video], job: EncodeJob, on_hang: OnHang, clock: Clock
+) -> Generator[tuple[_Video, Stack]]:
+    """The stacks of all videos, one after the other."""
+    for video in videos:
+        hang = partial(on_hang, video.source.video_id)
+        with take_turn(job.time_limit_seconds, hang, clock) as turn:
+            for stack in video.stacks(job, turn):
+                with turn.waiting():
+                    yield video, stack
 
 
 def write_batch(batch: EncodedBatch, cache_path: Path, start: int) -> list[VideoRecord]:
@@ -168,7 +188,7 @@ class _Video:
         """The scratch files of mean and std."""
         return self.scratch.with_suffix(".mean"), self.scratch.with_suffix(".std")
 
-    def stacks(self, job: EncodeJob, turn: Turn) -> Iterator[npt.NDArray[np.float32]]:
+    def stacks(self, job: EncodeJob, turn: Turn) -> Iterator[Stack]:
         """Yield stacks (S, size, size) in [0, 1], the last one filled with its last frame.
 
         Ends early, with `failure` set, where the video cannot be decoded or its turn is over.
@@ -313,8 +333,13 @@ def frame_rate(pts_seconds: Sequence[float | None]) -> tuple[float, bool]:
     return 1 / step, max(steps) > 1.1 * step or min(steps) < 0.9 * step
 
 
-@lru_cache(maxsize=1)
 def _vae_of_this_process(job: EncodeJob) -> FrozenVAE:
+    with _LOADING:
+        return _load_once(job)
+
+
+@lru_cache(maxsize=1)
+def _load_once(job: EncodeJob) -> FrozenVAE:
     return job.load_vae()
 
 

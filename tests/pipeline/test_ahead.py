@@ -1,0 +1,67 @@
+"""What is made ahead: the same items, no more than asked for, errors and the end of the thread."""
+
+import threading
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidlat.pipeline.ahead import ahead
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_items_come_in_their_order(items, most):
+    with ahead((item for item in items), most) as taken:
+        assert list(taken) == items
+
+
+def test_items_are_made_in_another_thread_and_no_further_than_asked_for():
+    made, threads, at_work = [], set(), threading.Semaphore(0)
+
+    def make():
+        for number in count():
+            made.append(number)
+            threads.add(threading.current_thread())
+            at_work.release()
+            yield number
+
+    with ahead(make(), 3) as taken:
+        assert next(taken) == 0
+        for _ in range(3):
+            assert at_work.acquire(timeout=60)
+        assert next(taken) == 1
+    assert len(made) <= 5  # two taken, three ahead
+    (thread,) = threads
+    assert thread is not threading.current_thread()
+    assert not thread.is_alive()
+
+
+def test_error_is_raised_in_its_place_and_ends_the_items():
+    def make():
+        yield 1
+        raise ValueError("broken")
+
+    with ahead(make(), 4) as taken:
+        assert next(taken) == 1
+        with pytest.raises(ValueError, match="broken"):
+            next(taken)
+
+
+def test_generator_is_closed_where_the_block_is_left():
+    closed = []
+
+    def make():
+        try:
+            yield from count()
+        finally:
+            closed.append(True)
+
+    def leave():
+        with ahead(make(), 2) as taken:
+            next(taken)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        leave()
+    assert closed
