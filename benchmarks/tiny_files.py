@@ -2,14 +2,15 @@
 
     python benchmarks/tiny_files.py [--videos 2000] [--json FILE]
 
-The videos have 4 frames of 32 x 32 pixels; the VAE is the embedded one. One process encodes, so that what it
-does is done one after another: from the time of all of it, that of finding the videos included, is taken what
+The videos have 4 frames of 32 x 32 pixels; the VAE is the embedded one. One process encodes, on the same core
+as all else, so that everything is done one after another: from the time of all of it, that of finding the videos included, is taken what
 decoding and preparing the same files and as many VAE calls take by themselves in this process. What is left
 is the price of a file: discovery, plan, tasks, scratch, shards, records, and the start of the cluster apart.
 """
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -46,6 +47,7 @@ def measure(num_videos: int, folder: Path) -> dict[str, float]:
     planned = time.perf_counter() - began
     job = replace(prepared.job, num_threads=1)
     torch.set_num_threads(1)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # what is started from here on inherits it
     with connect(None, 1) as client, prepared.open_writer() as writer:
         client.run(job.load_vae)  # its import and the weights, once a process
         began = time.perf_counter()

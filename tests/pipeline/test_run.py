@@ -443,7 +443,7 @@ def test_second_encode_has_nothing_to_do_and_a_changed_file_is_encoded_anew(
 
 def test_batches_that_a_worker_has_at_once_follow_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for cores, expected in {1: 2, 8: 4, 64: 8}.items():
+    for cores, expected in {1: 3, 8: 4, 64: 8}.items():
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         assert num_batches_of_worker("cuda") == expected
         assert num_batches_of_worker("cpu") == 1

@@ -55,7 +55,7 @@ def num_batches_of_worker(device: str) -> int:
     if not device.startswith("cuda"):
         return 1
     cores = (os.cpu_count() or 1) // max(1, choose_num_workers(device))
-    return max(2, min(MAX_BATCHES_A_GPU, cores))
+    return max(3, min(MAX_BATCHES_A_GPU, cores))
 
 
 def num_threads_of_worker() -> int:
