@@ -3,9 +3,10 @@
     python benchmarks/tiny_files.py [--videos 2000] [--json FILE]
 
 The videos have 4 frames of 32 x 32 pixels; the VAE is the embedded one. One process encodes, on the same core
-as all else, so that everything is done one after another: from the time of all of it, that of finding the videos included, is taken what
-decoding and preparing the same files and as many VAE calls take by themselves in this process. What is left
-is the price of a file: discovery, plan, tasks, scratch, shards, records, and the start of the cluster apart.
+as all else, so that everything is done one after another: from the time of all of it, that of finding the
+videos included, is taken what decoding and preparing the same files and as many VAE calls take by themselves.
+What is left is the price of a file: discovery, plan, tasks, scratch, shards, records, and the start of the
+cluster apart.
 """
 
 import argparse

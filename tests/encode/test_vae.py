@@ -79,6 +79,44 @@ def test_a_full_size_checkpoint_encodes_and_decodes_as_monai_does(full_network, 
     assert (frames - expected_frames).abs().max() <= 3e-5 * expected_frames.std()
 
 
+def largest(difference):
+    return float(difference.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("size", "stack"),
+    [*((size, 4) for size in (64, 112, 120, 128, 256)), *((size, 8) for size in (64, 120)), (112, 16)],
+)
+def test_every_size_and_stack_is_as_close_to_the_truth_as_monai_is(size, stack):
+    """The truth is float64, which MONAI's norm does not allow: the same network without its wrappers."""
+    network = stock_network(SMALL_NETWORK)
+    exact = bypass_wrappers(copy.deepcopy(network)).double()
+    vae = FrozenVAE(copy.deepcopy(network), SMALL_NETWORK, stack=stack, batch=1)
+    frames = torch.rand(1, 1, stack, size, size, generator=torch.Generator().manual_seed(size + stack))
+    with torch.inference_mode():
+        stock = *network.encode(frames), network.decode(latents := network.encode(frames)[0])
+        truth = *exact.encode(frames.double()), exact.decode(latents.double())
+    for ours, monais, true in zip(
+        (*vae.encode(frames), vae.decode(latents, stack)), stock, truth, strict=True
+    ):
+        assert (ours - monais).square().mean().sqrt() <= 1e-5 * monais.std()
+        assert largest(ours - true) <= max(1e-5 * true.std(), 2 * largest(monais - true))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "stack"), [(64, 4), (112, 4), (120, 4), (128, 4), (128, 8), (128, 16), (256, 4), (512, 4)]
+)
+def test_every_size_is_encoded_by_the_full_network_as_monai_does(full_network, size, stack):
+    vae = FrozenVAE(copy.deepcopy(full_network), MAISI_NETWORK, stack=stack, batch=1)
+    frames = torch.rand(1, 1, stack, size, size, generator=torch.Generator().manual_seed(size))
+    with torch.inference_mode():
+        expected = full_network.encode(frames)
+    for ours, monais in zip(vae.encode(frames), expected, strict=True):
+        assert (ours - monais).square().mean().sqrt() <= 1e-5 * monais.std()
+        assert largest(ours - monais) <= 2e-5 * monais.std()
+
+
 def test_flat_wrapped_and_safetensors_files_give_one_weights_hash(full_network, full_checkpoint, tmp_path):
     tensors = full_network.state_dict()
     torch.save({"unet_state_dict": tensors}, tmp_path / "wrapped.pt")
@@ -211,9 +249,13 @@ def test_the_vae_is_frozen():
     assert not any(parameter.requires_grad for parameter in vae._network.parameters())
 
 
-def test_half_precision_stays_close_and_finite_also_on_black_and_constant_input():
+def test_half_precision_stays_close_and_finite_also_on_black_constant_and_extreme_input():
     exact, half = small_vae(), small_vae(precision="bfloat16")
-    for video in (torch.rand(1, 1, 8, 16, 16), torch.zeros(1, 1, 4, 16, 16), torch.ones(1, 1, 4, 16, 16)):
+    black = torch.zeros(1, 1, 4, 16, 16)
+    extreme = torch.rand(1, 1, 4, 16, 16).round()
+    lone = black.clone()
+    lone[..., 7, 7] = 1
+    for video in (torch.rand(1, 1, 8, 16, 16), black, black + 1, black + 0.5, extreme, lone):
         expected, found = exact.encode(video)[0], half.encode(video)[0]
         assert found.dtype == torch.float32
         assert (found - expected).norm() <= 0.05 * expected.norm()

@@ -97,14 +97,15 @@ class LatentDataset:
         """One batch for each list of windows, with the reads of the next ones already under way."""
         waiting: deque[tuple[Sequence[Window], Pending]] = deque()
         for windows in plans:
-            waiting.append((windows, self._read(windows)))
+            starts = np.array([start for window in windows for start in window.stack_starts])
+            waiting.append((windows, self.gather(starts)))
             if len(waiting) > NUM_AHEAD:
                 yield self._assemble(*waiting.popleft())
         while waiting:
             yield self._assemble(*waiting.popleft())
 
-    def _read(self, windows: Sequence[Window]) -> Pending:
-        starts = np.array([start for window in windows for start in window.stack_starts])
+    def gather(self, starts: np.ndarray) -> Pending:
+        """The stacks that begin at `starts` (N,), as they are stored: under way, or at once from memory."""
         if self._held is None:
             pending: Pending = self.cache.read_windows_async(
                 starts, self.shape.stack_length, with_std=self.with_std
