@@ -15,7 +15,7 @@ MAX_BYTES_A_BATCH = 4_000_000
 """Of several files: some ten seconds of video, so that a kill loses little. What a batch costs beside its
 frames, some 50 ms, is shared by many files where they are tiny."""
 
-BATCHES_A_WORKER = 4
+BATCHES_A_WORKER = 8
 
 Batch = tuple[VideoSource, ...]
 
