@@ -196,7 +196,7 @@ class EncodeConfig(FramesConfig):
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
     precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved once a cache")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
-    batch: int = setting(8, "stacks of one VAE call")
+    batch: int = setting(0, "stacks of one VAE call; 0 chooses for the device")
     time_limit_seconds: float = setting(0.0, "longest that decoding one video may take; 0: no limit")
     workers: int = setting(0, "processes that encode; 0 chooses for this machine")
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
@@ -207,7 +207,7 @@ class EncodeConfig(FramesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require("stack", self.stack, self.stack >= 1, "at least 1")
-        require("batch", self.batch, self.batch >= 1, "at least 1")
+        require("batch", self.batch, self.batch >= 0, "0 or more")
         require("workers", self.workers, self.workers >= 0, "0 or more")
         limit = self.time_limit_seconds
         require("time_limit_seconds", limit, limit >= 0, "0 or more")

@@ -29,6 +29,14 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def resolve_batch(batch: int, device: str) -> int:
+    """Stacks of one call; 0 chooses.
+
+    Every call is filled up, so on a CPU, which is as fast with few, more would be wasted on short videos.
+    """
+    return batch or (8 if device.startswith("cuda") else 2)
+
+
 def resolve_precision(precision: str, device: str) -> str:
     """`auto` is bfloat16 on a GPU that has it, float32 elsewhere."""
     if precision != "auto":

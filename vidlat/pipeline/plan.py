@@ -16,6 +16,7 @@ MAX_BYTES_A_BATCH = 4_000_000
 frames, some 50 ms, is shared by many files where they are tiny."""
 
 BATCHES_A_WORKER = 8
+"""At least, where there are so many videos: at the end a process waits for the others' last batch."""
 
 Batch = tuple[VideoSource, ...]
 

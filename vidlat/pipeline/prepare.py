@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vidlat.config import PREPROCESS_VERSION, EncodeConfig
+from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
@@ -90,7 +91,7 @@ def prepare_encode(
     vae = load_vae(
         vae_path,
         stack=config.stack,
-        batch=config.batch,
+        batch=resolve_batch(config.batch, resolve_device(config.device)),
         device=config.device,
         precision=config.precision,
     )
@@ -142,7 +143,7 @@ def _describe_job(config: EncodeConfig, vae: FrozenVAE, vae_path: Path, precisio
         vae_hash=vae.weights_hash,
         preprocessing=config.preprocessing,
         stack=config.stack,
-        batch=config.batch,
+        batch=vae.batch,
         device=config.device,
         precision=precision,
         time_limit_seconds=config.time_limit_seconds,
