@@ -210,7 +210,7 @@ def test_largest_videos_come_first():
 
 @pytest.mark.parametrize(
     ("num_videos", "num_workers", "largest"),
-    [(1, 1, 1), (8, 1, 1), (9, 1, 2), (16, 2, 1), (100, 2, 7), (2000, 2, 64), (7, 50, 1)],
+    [(1, 1, 1), (8, 1, 1), (15, 1, 1), (16, 1, 2), (100, 2, 6), (2100, 2, 64), (7, 50, 1)],
 )
 def test_every_worker_gets_several_batches_and_none_is_large(num_videos, num_workers, largest):
     batches = plan([source(str(n)) for n in range(num_videos)], num_workers=num_workers).batches

@@ -115,7 +115,7 @@ def _keep_annotation(source: VideoSource, annotations: Mapping[str, Annotation])
 def _batches(todo: list[VideoSource], num_workers: int) -> list[Batch]:
     # The longest work first: a large video started last would leave the other workers idle.
     todo = sorted(todo, key=lambda source: (-source.num_bytes, source.video_id))
-    most_videos = min(MAX_VIDEOS_A_BATCH, -(-len(todo) // (BATCHES_A_WORKER * num_workers)))
+    most_videos = min(MAX_VIDEOS_A_BATCH, max(1, len(todo) // (BATCHES_A_WORKER * num_workers)))
     batches: list[list[VideoSource]] = []
     num_bytes = 0
     for source in todo:
