@@ -122,7 +122,7 @@ def encode_batch(
             stacks = _decode(progress, job, on_hang, clock)
             with ahead(stacks, CALLS_AHEAD * calls.vae.batch) as decoded:
                 for video, stack in decoded:
-                    if not video.failure:
+                    if not video.refused:
                         calls.add(video, stack)
             calls.finish()
             outcomes = [video.finish(vae) for video in progress]
@@ -166,7 +166,11 @@ def write_batch(batch: EncodedBatch, cache_path: Path, start: int) -> list[Video
 
 @dataclass
 class _Video:
-    """A video on its way from frames to scratch files."""
+    """A video on its way from frames to scratch files.
+
+    unreadable: why its frames end, set by the thread that decodes. refused: why its latents are not kept, set
+    by the thread of the VAE, which looks at nothing else: what shares a call must not depend on who is first.
+    """
 
     source: VideoSource
     scratch: Path
@@ -177,7 +181,8 @@ class _Video:
     width: int = 0
     sha256: str = ""
     pts_seconds: list[float | None] = field(default_factory=list)
-    failure: FailureRecord | None = None
+    unreadable: FailureRecord | None = None
+    refused: FailureRecord | None = None
     prepared: PreparedVideo | None = None
     shape: tuple[int, ...] = ()
     batch: int = 0
@@ -191,7 +196,7 @@ class _Video:
     def stacks(self, job: EncodeJob, turn: Turn) -> Iterator[Stack]:
         """Yield stacks (S, size, size) in [0, 1], the last one filled with its last frame.
 
-        Ends early, with `failure` set, where the video cannot be decoded or its turn is over.
+        Ends early where the video is refused, or is `unreadable`: it cannot be decoded, or its turn is over.
         """
         pending: list[npt.NDArray[np.float32]] = []
         try:
@@ -208,21 +213,21 @@ class _Video:
                 if len(pending) == job.stack:
                     yield np.stack(pending)
                     pending.clear()
-                    if self.failure:
+                    if self.refused:
                         return
                     turn.check()
             self.sha256 = content_hash(self.source.path, self.source.selection.files)
         except DecodeError as error:
-            self.fail(error.kind, error)
+            self.unreadable = self._failure(error.kind, error)
         except Exception as error:
             # A library that breaks on one file, in whatever way, must not take the other videos along.
-            self.fail("decoder-error", error)
-        if pending and not self.failure:
+            self.unreadable = self._failure("decoder-error", error)
+        if pending and not self.unreadable:
             yield np.stack(pending + [pending[-1]] * (job.stack - len(pending)))
 
     def append(self, mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32], batch: int) -> None:
         """Add one stack's latents, each (L, t, h, w), from a call of `batch` stacks to the scratch files."""
-        if self.failure:
+        if self.refused:
             return
         self.batch = batch  # the smallest yet: calls never grow again
         try:
@@ -239,12 +244,15 @@ class _Video:
         self.shape = (num_latent_frames + (self.shape[0] if self.shape else 0), latent_dim, *sides)
 
     def fail(self, kind: str, error: BaseException) -> None:
-        """Record why this video will not be in the cache."""
+        """Refuse it: record why its latents will not be in the cache."""
+        self.refused = self._failure(kind, error)
+
+    def _failure(self, kind: str, error: BaseException) -> FailureRecord:
         reason = " ".join(str(error).split()) or type(error).__name__
         failure = failure_of(self.source, kind, reason)
         if not isinstance(error, VidlatError) and not self.source.hides_names:
             failure = replace(failure, traceback="".join(traceback.format_exception(error)))
-        self.failure = failure
+        return failure
 
     def close(self) -> None:
         """Close the scratch files as they are: those that finished are closed already."""
@@ -256,8 +264,9 @@ class _Video:
         """Close the scratch files and describe what is in them."""
         for file in self.files or ():
             file.close()
-        if self.failure:
-            return self.failure
+        failure = self.refused or self.unreadable
+        if failure:
+            return failure
         posterior = open_scratch(*self.paths, self.shape)
         sums = latent_statistics(posterior.mean, posterior.std, -(-self.num_frames // vae.compression))
         record = self._record(sums, vae.batch, str(vae.device))
