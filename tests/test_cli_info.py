@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from vidlat.cli.ls import _to_text
 from vidlat.cli.main import commands
 from vidlat.store import summary
 from vidlat.store.metadata import PARTIAL
@@ -312,3 +313,10 @@ def test_looking_at_a_cache_makes_no_records_and_loads_nothing_heavy(cache, monk
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
     assert vidlat("info", cache)[0] == vidlat("ls", cache)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("fps", "text"), [(25.0, "25.00"), (0.0005, "5.0e-04"), (1e6, "1.0e+06"), (0.01, "0.01")]
+)
+def test_implausible_rate_is_shown_and_fits_its_column(fps, text):
+    assert _to_text(fps) == text

@@ -9,7 +9,7 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from safetensors.torch import save_file
 
-from vidlat.encode.device import resolve_device
+from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import FrozenVAE, check_stack, load_vae
 from vidlat.encode.weights_file import NETWORK_METADATA_KEY, hash_weights, write_weights
@@ -272,6 +272,11 @@ def test_a_gpu_that_is_not_there_is_refused():
 def test_only_cpu_and_cuda_are_devices(device):
     with pytest.raises(DeviceError, match=r"expected cpu, cuda, cuda:N or auto"):
         resolve_device(device)
+
+
+def test_stacks_of_a_call_follow_the_device_where_nobody_says():
+    assert [resolve_batch(0, device) for device in ("cpu", "cuda", "cuda:1")] == [2, 8, 8]
+    assert [resolve_batch(5, device) for device in ("cpu", "cuda")] == [5, 5]
 
 
 def test_a_gpu_beyond_the_last_is_refused(monkeypatch):
