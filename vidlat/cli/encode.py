@@ -183,8 +183,7 @@ def _run(
     prepared: PreparedEncode, config: EncodeConfig, out: Path, names: dict[str, str]
 ) -> list[FailureRecord]:
     from vidlat.cli.display import console, format_count, format_seconds, progress_bar
-    from vidlat.encode.device import resolve_device
-    from vidlat.pipeline.cluster import connect, num_batches_of_worker
+    from vidlat.pipeline.cluster import connect
     from vidlat.pipeline.run import run_encode
 
     plan = prepared.plan
@@ -203,9 +202,8 @@ def _run(
         progress.start()
         try:
             # The cluster first: where there is none, no cache is left behind.
-            num_batches = num_batches_of_worker(resolve_device(prepared.job.device))
             with (
-                connect(config.scheduler, prepared.num_workers, num_batches) as client,
+                connect(config.scheduler, prepared.num_workers, prepared.job.num_batches_a_worker) as client,
                 prepared.open_writer() as writer,
             ):
                 if died := writer.lease.taken_from:

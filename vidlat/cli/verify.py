@@ -127,8 +127,7 @@ def _encode_again(
     latents: Path, sources: Sequence[VideoSource], vae: str | None, device: str, *, show: bool
 ) -> list[Outcome]:
     from vidlat.cli.display import progress_bar
-    from vidlat.encode.device import resolve_device
-    from vidlat.pipeline.cluster import connect, num_batches_of_worker
+    from vidlat.pipeline.cluster import connect
     from vidlat.pipeline.repair import prepare_repair, repair_outcomes
     from vidlat.pipeline.run import run_encode
 
@@ -138,9 +137,8 @@ def _encode_again(
     with progress_bar("{task.fields[frames]} frames") if show else nullcontext() as progress:
         task = progress.add_task("encoding", total=len(sources), frames=0) if progress else None
         try:
-            num_batches = num_batches_of_worker(resolve_device(prepared.job.device))
             with (
-                connect(None, prepared.num_workers, num_batches) as client,
+                connect(None, prepared.num_workers, prepared.job.num_batches_a_worker) as client,
                 prepared.open_writer() as writer,
             ):
                 for event in run_encode(prepared.plan, prepared.job, writer, client):

@@ -27,10 +27,12 @@ import torch
 
 from vidlat import __version__
 from vidlat.config import Preprocessing
+from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import DecodeError, EncodeError, VidlatError, WeightsError
 from vidlat.pipeline.ahead import ahead
 from vidlat.pipeline.calls import Report, Stack, VAECalls
+from vidlat.pipeline.cluster import num_batches_of_worker
 from vidlat.pipeline.scratch import EncodedVideo, new_scratch, open_scratch
 from vidlat.pipeline.time_limit import Clock, Turn, take_turn
 from vidlat.store.sources import content_hash, recorded_place
@@ -66,6 +68,11 @@ class EncodeJob:
     precision: str
     num_threads: int
     time_limit_seconds: float = 0.0
+
+    @property
+    def num_batches_a_worker(self) -> int:
+        """Batches that a process of a local cluster works on at once."""
+        return num_batches_of_worker(resolve_device(self.device))
 
     def load_vae(self) -> FrozenVAE:
         """The VAE on this machine; raises WeightsError if its weights are not those of the driver."""
