@@ -22,7 +22,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 
 def read_description(path):
     description = json.loads((path / "zarr.json").read_text())["attributes"]["vidlat"]
-    if description["format_version"] != 2:
+    if description["format_version"] != 3:
         raise ValueError(f"format version {description['format_version']} is not known")
     return description
 
@@ -242,7 +242,7 @@ def test_reader_of_the_page_refuses_another_version(path, tmp_path):
     document = json.loads((path / "zarr.json").read_text())
     document["attributes"]["vidlat"]["format_version"] = FORMAT_VERSION + 1
     (tmp_path / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(ValueError, match="version 3 is not known"):
+    with pytest.raises(ValueError, match=f"version {FORMAT_VERSION + 1} is not known"):
         read_description(tmp_path)
 
 

@@ -31,6 +31,10 @@ PREPROCESS_VERSION = 2
 """Raised whenever the same file and settings would give other pixels: part of a cache's identity."""
 
 
+MANTISSA_BITS = 10
+"""Of a float16 (IEEE 754 binary16), which latents are stored as."""
+
+
 def setting(default: Any, help: str) -> Any:
     """A dataclass field with the help text that `--help` shows."""
     return field(default=default, metadata={"help": help})
@@ -195,6 +199,10 @@ class EncodeConfig(FramesConfig):
     in_channels: int | None = setting(None, "refuse a VAE that takes another number of channels")
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
     precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved once a cache")
+    keepbits: int = setting(
+        MANTISSA_BITS,
+        "bits of mantissa that a stored latent keeps, 1 to 10: fewer take less disk; 10 is all of float16",
+    )
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     batch: int = setting(0, "stacks of one VAE call; 0 chooses for the device")
     time_limit_seconds: float = setting(0.0, "longest that decoding one video may take; 0: no limit")
@@ -207,6 +215,7 @@ class EncodeConfig(FramesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require("stack", self.stack, self.stack >= 1, "at least 1")
+        require("keepbits", self.keepbits, 1 <= self.keepbits <= MANTISSA_BITS, f"1 to {MANTISSA_BITS}")
         require("batch", self.batch, self.batch >= 0, "0 or more")
         require("workers", self.workers, self.workers >= 0, "0 or more")
         limit = self.time_limit_seconds

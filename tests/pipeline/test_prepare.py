@@ -41,7 +41,8 @@ def test_workers_are_chosen_for_the_machine_where_none_are_asked_for(videos, pre
 @pytest.mark.parametrize(
     ("settings", "field"),
     [({"size": 32}, "size"), ({"fit": "stretch"}, "fit"), ({"stack": 8}, "stack"),
-     ({"precision": "bfloat16"}, "encode_precision"), ({"vae": "tiny"}, "vae_hash")],
+     ({"precision": "bfloat16"}, "encode_precision"), ({"vae": "tiny"}, "vae_hash"),
+     ({"keepbits": 7}, "keepbits")],
 )  # fmt: skip
 def test_other_settings_than_the_caches_are_refused_by_name(videos, prepare, tmp_path, settings, field):
     prepare(videos, tmp_path / "l.zarr")

@@ -75,6 +75,21 @@ def test_latents_do_not_depend_on_companions(videos, job, scratch):
         np.testing.assert_array_equal(alone.posterior().std, video.posterior().std)
 
 
+def test_latents_of_fewer_bits_are_the_same_ones_rounded(videos, prepare, tmp_path, expected_latents):
+    job = prepare(videos, tmp_path / "latents.zarr", keepbits=6).job
+    cache = store(encode_batch(sources_of(videos, "17.mp4"), job), tmp_path / "latents.zarr")
+    posterior = cache.read_latents("17.mp4")  # the checksum is of the rounded ones
+    for rounded, whole in zip(
+        (posterior.mean, posterior.std), expected_latents(videos / "17.mp4", job), strict=True
+    ):
+        np.testing.assert_allclose(rounded, whole.astype(np.float16), rtol=2**-7)
+        assert not (rounded.view(np.uint16) % 2**4).any()
+        assert rounded.view(np.uint16).any()
+    (record,) = cache.records().values()
+    exact = posterior.mean[:, :5].astype(np.float64)
+    np.testing.assert_allclose(record.sum_mean, exact.sum((1, 2, 3)), rtol=1e-12)
+
+
 def test_record_tells_where_the_latents_came_from(videos, job, tmp_path, scratch):
     (source,) = sources_of(videos, "5.mp4")
     cache = store(encode_batch([source], job, scratch_parent=scratch), tmp_path / "latents.zarr")

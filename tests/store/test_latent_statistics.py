@@ -77,3 +77,33 @@ def test_what_float16_cannot_hold_is_refused_by_name(name, value, why):
 
 def test_largest_float16_is_stored_as_it_is():
     assert to_stored("mean", np.array([65504.0, -65504.0, 65519.0])).tolist() == [65504, -65504, 65504]
+
+
+EVERY_FLOAT16 = np.arange(2**16, dtype="<u2").view("<f2")
+FINITE = EVERY_FLOAT16[np.isfinite(EVERY_FLOAT16)]
+
+
+@pytest.mark.parametrize("keepbits", range(1, 11))
+def test_fewer_bits_are_the_nearest_of_those_that_have_so_many(keepbits):
+    """Brute force: among all numbers of so few bits, for every float16 there is."""
+    coarse = np.unique(FINITE[FINITE.view("<u2") % 2 ** (10 - keepbits) == 0].astype(np.float64))
+    values = FINITE[np.abs(FINITE) <= coarse[-1]]
+    stored = to_stored("std", values, keepbits)
+    assert np.isin(stored, coarse).all()
+    above = np.searchsorted(coarse, values).clip(1, len(coarse) - 1)
+    exact = values.astype(np.float64)
+    nearest = np.minimum(np.abs(coarse[above] - exact), np.abs(coarse[above - 1] - exact))
+    assert np.array_equal(np.abs(stored.astype(np.float64) - exact), nearest)
+    assert np.array_equal(to_stored("std", stored, keepbits), stored)
+
+
+@pytest.mark.parametrize("keepbits", range(1, 10))
+def test_what_fewer_bits_would_round_to_infinity_is_refused(keepbits):
+    with pytest.raises(EncodeError, match=f"latent mean: 65504.0 is beyond what --keepbits {keepbits} can"):
+        to_stored("mean", np.array([1.0, 65504.0]), keepbits)
+
+
+@pytest.mark.parametrize("bits", range(0x7C00, 0x8000, 37))
+def test_no_nan_becomes_a_number_by_rounding(bits):
+    with pytest.raises(EncodeError, match="is not a number"):
+        to_stored("mean", np.array([bits], "<u2").view("<f2"), 3)

@@ -27,6 +27,7 @@ CHANGED = {
     "fps": 25.0,
     "intensity": "ct",
     "stored_precision": "float32",
+    "keepbits": 7,
 }
 
 counts = st.integers(1, 1000)

@@ -4,6 +4,7 @@ import pytest
 from caches import writer_of
 from damage import MEAN_B, RECORD_B, ROOT, edit_json, flip, found
 
+from vidlat.store.schema import FORMAT_VERSION
 from vidlat.store.verify.cache import count_hole_frames, verify_cache
 
 
@@ -12,11 +13,13 @@ def of_vidlat(change):
 
 
 def test_cache_of_a_newer_version_is_told_by_name_and_its_latents_are_left(path):
-    edit_json(path / ROOT, of_vidlat(lambda fields: fields.update(format_version=3, novelty=1)))
+    edit_json(
+        path / ROOT, of_vidlat(lambda fields: fields.update(format_version=FORMAT_VERSION + 1, novelty=1))
+    )
     read = []
     (problem,) = verify_cache(path, lambda *video: read.append(video))
     assert (problem.where, problem.kind) == (ROOT, "description")
-    assert "format 3" in problem.what
+    assert f"format {FORMAT_VERSION + 1}" in problem.what
     assert "no latents could be checked" in problem.what
     assert read == []
 

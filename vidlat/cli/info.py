@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vidlat.config import MANTISSA_BITS
+
 if TYPE_CHECKING:
     from vidlat.store.summary import CacheSummary, Holder, VideoGroup
 
@@ -97,7 +99,8 @@ def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
         "settings",
         f"size {settings.size}, fit {settings.fit}, crop {settings.crop}, "
         f"{f'{settings.fps:g} fps' if settings.fps else 'fps as it is'}, intensity {settings.intensity}, "
-        f"stack {settings.stack}, encoded in {settings.encode_precision}",
+        f"stack {settings.stack}, encoded in {settings.encode_precision}"
+        + (f", {settings.keepbits} bits of mantissa kept" if settings.keepbits < MANTISSA_BITS else ""),
     )
     if schema.ids == "hash":
         yield "ids", "hashes of paths; no name of a file is kept"

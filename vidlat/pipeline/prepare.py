@@ -146,6 +146,7 @@ def _describe_job(config: EncodeConfig, vae: FrozenVAE, vae_path: Path, precisio
         batch=vae.batch,
         device=config.device,
         precision=precision,
+        keepbits=config.keepbits,
         time_limit_seconds=config.time_limit_seconds,
         num_threads=num_threads_of_worker(),
     )
@@ -160,6 +161,7 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
             stack=config.stack,
             encode_precision=vae.precision,
             preprocess_version=PREPROCESS_VERSION,
+            keepbits=config.keepbits,
             **dataclasses.asdict(config.preprocessing),
         ),
         ids=config.ids,

@@ -67,6 +67,7 @@ def prepare_repair(
         batch=batch,
         device=device,
         precision=settings.encode_precision,
+        keepbits=settings.keepbits,
         num_threads=num_threads_of_worker(),
     )
     annotations = open_cache(path, hold=False).annotations()

@@ -56,7 +56,8 @@ OnHang = Callable[[str, int], None]
 class EncodeJob:
     """All a worker needs to know: the VAE, proven by its hash, and how frames are prepared.
 
-    time_limit_seconds: longest that decoding one video may take, 0 for no limit.
+    keepbits: mantissa bits of a stored latent. time_limit_seconds: longest that decoding one video may take,
+    0 for no limit.
     """
 
     vae_path: Path
@@ -67,6 +68,7 @@ class EncodeJob:
     device: str
     precision: str
     num_threads: int
+    keepbits: int
     time_limit_seconds: float = 0.0
 
     @property
@@ -124,7 +126,7 @@ def encode_batch(
     vae = _vae_of_this_process(job)
     calls = VAECalls(vae.with_batch(most_stacks or job.batch), report)
     with new_scratch(scratch_parent) as scratch:
-        progress = [_Video(source, scratch / str(index)) for index, source in enumerate(batch)]
+        progress = [_Video(source, scratch / str(index), job.keepbits) for index, source in enumerate(batch)]
         try:
             stacks = _decode(progress, job, on_hang, clock)
             with ahead(stacks, CALLS_AHEAD * calls.vae.batch) as decoded:
@@ -181,6 +183,7 @@ class _Video:
 
     source: VideoSource
     scratch: Path
+    keepbits: int
     num_frames: int = 0
     num_damaged: int = 0
     warnings: list[str] = field(default_factory=list)
@@ -238,7 +241,7 @@ class _Video:
             return
         self.batch = batch  # the smallest yet: calls never grow again
         try:
-            stored = to_stored("mean", mean), to_stored("std", std)
+            stored = to_stored("mean", mean, self.keepbits), to_stored("std", std, self.keepbits)
         except EncodeError as error:
             self.fail("not-storable", error)
             return

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Self
 
-from vidlat.config import Fit, Ids, Preprocessing
+from vidlat.config import MANTISSA_BITS, Fit, Ids, Preprocessing
 from vidlat.errors import CacheMismatchError, StoreError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever an older vidlat could no longer read the layout."""
 
 SHARD_BYTES = 2 * 1024**2
@@ -38,6 +38,7 @@ class CacheSettings:
     fps: float = 0.0
     intensity: str = "auto"
     stored_precision: str = "float16"
+    keepbits: int = MANTISSA_BITS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vae_config", json.loads(json.dumps(self.vae_config)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vidlat.config import MANTISSA_BITS
 from vidlat.errors import EncodeError
 from vidlat.types import FloatArray
 
@@ -52,22 +53,33 @@ def latent_crc32(mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16]) ->
     return zlib.crc32(np.ascontiguousarray(std).data, zlib.crc32(np.ascontiguousarray(mean).data))
 
 
-def to_stored(name: str, values: FloatArray) -> npt.NDArray[np.float16]:
-    """`values` as the cache stores them, C order.
+def to_stored(name: str, values: FloatArray, keepbits: int = MANTISSA_BITS) -> npt.NDArray[np.float16]:
+    """`values` as the cache stores them, C order: float16, rounded to `keepbits` bits of mantissa, 1 to 10.
 
-    Raises EncodeError for NaN, infinity, or what float16 cannot hold (beyond 65504): stored, they would
-    read back as a hole or poison the training.
+    Stored values stay as they are. Raises EncodeError for NaN, infinity, or what so many bits cannot hold
+    (beyond 65504, or less with fewer): stored, they would read back as a hole or poison the training.
     """
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(values, dtype="<f2")
-    if not np.isfinite(stored).all():
-        values = np.asarray(values)
-        worst = values[~np.isfinite(stored)].flat[0]
-        why = "is beyond float16's 65504" if np.isfinite(worst) else "is not a number that can be stored"
+    _require_finite(name, values, stored, "float16's 65504")
+    if keepbits < MANTISSA_BITS:
+        from numcodecs.bitround import BitRound
+
+        codec = BitRound(keepbits)
+        stored = codec.decode(codec.encode(stored))
+        # The largest numbers round up to infinity.
+        _require_finite(name, values, stored, f"what --keepbits {keepbits} can hold")
+    return stored
+
+
+def _require_finite(name: str, values: FloatArray, stored: npt.NDArray[np.float16], largest: str) -> None:
+    finite = np.isfinite(stored)
+    if not finite.all():
+        worst = np.asarray(values)[~finite].flat[0]
+        why = f"is beyond {largest}" if np.isfinite(worst) else "is not a number that can be stored"
         raise EncodeError(
             f"latent {name}: {worst} {why}; check the video, or encode with --precision float32"
         )
-    return stored
 
 
 def _channel_sums(

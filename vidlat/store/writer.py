@@ -245,7 +245,8 @@ def _shard_block(
     for video, start in zip(videos, starts, strict=True):
         begin, end = max(start, first), min(start + video.shape[1], first + schema.shard_frames)
         if begin < end:
-            block[:, begin - first : end - first] = to_stored(name, video[:, begin - start : end - start])
+            values = video[:, begin - start : end - start]
+            block[:, begin - first : end - first] = to_stored(name, values, schema.settings.keepbits)
     return block
 
 
