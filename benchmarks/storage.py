@@ -28,7 +28,8 @@ from vidlat.errors import InputError
 from vidlat.evaluate.quality import QualityMeter
 from vidlat.pipeline.decode import decode_latents, load_vae_of
 from vidlat.pipeline.recorded import find_recorded
-from vidlat.store.reader import READ_CACHE_BYTES, LatentCache, open_cache
+from vidlat.store.arrays import READ_CACHE_BYTES
+from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.statistics import to_stored
 from vidlat.video.reader import read_prepared
 

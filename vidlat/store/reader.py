@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
+from vidlat.store.arrays import open_for_reading, require_unforked
 from vidlat.store.disk import DiskUsage, disk_usage
 from vidlat.store.log import RecordLog
 from vidlat.store.metadata import ARRAYS, FAILURES, RECORDS, array_frames, read_schema
@@ -31,10 +32,6 @@ from vidlat.store.statistics import latent_crc32
 from vidlat.types import Annotation, CachedSource, FailureRecord, LatentPosterior, VideoRecord
 
 Latents = npt.NDArray[np.float16]
-
-READ_CACHE_BYTES = 32 * 1024**2
-"""Memory an array for shard indexes and recent chunks: random windows come four times faster for it."""
-
 
 ROWS_A_BLOCK = 10_000
 
@@ -60,8 +57,8 @@ def last_sequence(path: Path) -> int:
 class LatentCache:
     """The videos of a cache as they were when it was opened; open it again to see what came later.
 
-    Pickles as its path and schema: the copy is opened anew. Never use it in a forked child of a process
-    that has read latents (tensorstore's threads do not survive a fork): spawn instead.
+    Pickles as its path and schema: the copy is opened anew. In a forked child of a process that has read
+    latents it refuses to read (tensorstore's threads do not survive a fork): spawn instead.
     """
 
     def __init__(self, path: Path, schema: CacheSchema, hold: bool = True) -> None:
@@ -197,8 +194,9 @@ class LatentCache:
     def _array(self, name: str, stop: int) -> Any:
         """The array, which must reach to `stop`."""
         # Opened later than the records, and so as long as they need: growth comes before a commit.
+        require_unforked()
         if name not in self._arrays:
-            self._arrays[name] = _open_for_reading(self.path / name)
+            self._arrays[name] = open_for_reading(self.path / name)
         array = self._arrays[name]
         if array.shape[1] < stop:
             raise StoreError(
@@ -241,20 +239,3 @@ class PendingWindows:
         if any(np.isnan(window[:, 0, :, 0, 0]).any() for window in windows):
             raise StoreError(f"{self.path}: latents of a recorded video are missing; {MEND}")
         return windows[0], windows[1] if len(windows) > 1 else None
-
-
-def _open_for_reading(path: Path) -> Any:
-    # Imported when latents are read: `vidlat info` answers without it.
-    import tensorstore as ts
-
-    # A shard is written once and never changes, so what was read of it (its index above all) stays true.
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path.absolute())},
-        "context": {"cache_pool": {"total_bytes_limit": READ_CACHE_BYTES}},
-        "recheck_cached_data": "open",
-    }
-    try:
-        return ts.open(spec, open=True, read=True).result()
-    except ValueError as error:
-        raise StoreError(f"{path}: cannot be opened: {error}") from error

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorstore as ts
 
 from vidlat.errors import ShardExistsError, StoreError
+from vidlat.store.arrays import open_for_writing
 from vidlat.store.files import locked, replace_file, sync_folder
 from vidlat.store.lease import Lease, hold_lease
 from vidlat.store.log import RecordLog, compact
@@ -227,7 +227,7 @@ def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) 
     _require_own_shards(path, schema, start, num_shards)
     values = {"mean": [p.mean for p in posteriors], "std": [p.std for p in posteriors]}
     num_frames = num_shards * schema.shard_frames
-    arrays = {name: _open_for_writing(path, name, start + num_frames) for name in ARRAYS}
+    arrays = {name: _open_up_to(path, name, start + num_frames) for name in ARRAYS}
     for first in range(0, num_frames, schema.shard_frames):
         shard = slice(start + first, start + first + schema.shard_frames)
         for name in ARRAYS:
@@ -281,13 +281,9 @@ def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards:
                 )
 
 
-def _open_for_writing(path: Path, name: str, stop: int) -> Any:
-    # file_io_sync: every shard is on disk before its record can be.
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str((path / name).absolute()), "file_io_sync": True},
-    }
-    array = _result_of(ts.open(spec, open=True, read=True, write=True), path, name)
+def _open_up_to(path: Path, name: str, stop: int) -> Any:
+    # Every shard is on disk before its record can be.
+    array = open_for_writing(path / name)
     if array.shape[1] < stop:
         raise StoreError(
             f"{path}: {name} ends at latent frame {array.shape[1]}, before {stop}: what is written past "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -40,14 +40,16 @@ class Batch:
     video_ids: tuple[str, ...]
     keys: tuple[SeedKey, ...]
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
-        return Batch(
-            latents=self.latents.to(device, non_blocking=True),
-            mask=self.mask.to(device, non_blocking=True),
-            video_ids=self.video_ids,
-            keys=self.keys,
-        )
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device; to a GPU the copy is under way when this returns."""
+        device = torch.device(device)
+        pinned = self.pin_memory() if device.type == "cuda" else self
+        latents, mask = (x.to(device, non_blocking=True) for x in (pinned.latents, pinned.mask))
+        return replace(self, latents=latents, mask=mask)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU copies from by itself; what a DataLoader asks for."""
+        return replace(self, latents=self.latents.pin_memory(), mask=self.mask.pin_memory())
 
 
 class Pending(Protocol):

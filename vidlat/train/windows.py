@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -86,22 +87,33 @@ def _unit_hash(video_id: str) -> float:
 
 
 def training_windows(
-    records: Sequence[VideoRecord], shape: WindowShape, *, seed: int, step: int, batch: int
+    records: Sequence[VideoRecord],
+    shape: WindowShape,
+    *,
+    seed: int,
+    step: int,
+    batch: int,
+    items: range | None = None,
 ) -> list[Window]:
     """The windows of one step: every video once an epoch, in an order drawn anew for each epoch.
 
-    step: counted from 0. Epochs follow each other without a gap, so a batch may span two.
+    step: counted from 0. Epochs follow each other without a gap, so a batch may span two. items: those of
+    the batch that are wanted, None for all.
     """
-    orders: dict[int, np.ndarray] = {}
     windows = []
-    for index in range(batch):
+    for index in items or range(batch):
         epoch, place = divmod(step * batch + index, len(records))
-        if epoch not in orders:
-            order = generator((seed, Stream.TRAINING, epoch, 0), Draw.ORDER)
-            orders[epoch] = order.permutation(len(records))
-        record = records[orders[epoch][place]]
+        record = records[_order(seed, epoch, len(records))[place]]
         windows.append(_draw_window(record, shape, (seed, Stream.TRAINING, step, index)))
     return windows
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, num_videos: int) -> np.ndarray:
+    """The order of an epoch, drawn once: there may be a million videos, and many steps an epoch."""
+    order = generator((seed, Stream.TRAINING, epoch, 0), Draw.ORDER).permutation(num_videos)
+    order.setflags(write=False)
+    return order
 
 
 def validation_windows(

@@ -1,0 +1,152 @@
+"""A cache as batches for anybody's PyTorch code."""
+
+import re
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch.utils.data import DataLoader
+
+from vidlat.errors import StoreError, TrainError
+from vidlat.store.reader import open_cache
+from vidlat.train import LatentBatches, Whitening, split_videos
+from vidlat.train.dataset import LatentDataset
+from vidlat.train.windows import training_windows
+
+PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+LENGTHS = {f"{number}.mp4": 5 + 9 * number for number in range(7)}
+
+
+@pytest.fixture
+def path(make_cache):
+    cache, _ = make_cache(LENGTHS)
+    return cache.path
+
+
+def as_lists(batches):
+    return [(batch.latents.tolist(), batch.mask.tolist(), batch.video_ids, batch.keys) for batch in batches]
+
+
+def test_batches_are_those_that_the_trainer_makes_of_the_same_plans(path):
+    cache = open_cache(path)
+    records = list(cache.records().values())
+    batches = LatentBatches(path, frames=8, batch=3, seed=5, first_step=2, steps=4)
+    whitening = Whitening.from_records(records, "sample")
+    dataset = LatentDataset(cache, records, batches.shape, whitening, "sample")
+    plans = [training_windows(records, batches.shape, seed=5, step=step, batch=3) for step in range(2, 6)]
+    assert as_lists(batches) == as_lists(dataset.batches(plans))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_give_the_same_batches_in_the_same_order(path, context, num_workers):
+    """After this process has read latents, too."""
+    batches = LatentBatches(path, frames=8, batch=2, steps=8)
+    here = as_lists(batches)
+    loader = DataLoader(batches, batch_size=None, num_workers=num_workers, multiprocessing_context=context)
+    assert as_lists(loader) == here
+    assert len(here) == 8
+
+
+def test_forked_worker_of_a_process_that_has_read_says_what_to_do(path):
+    """Without the refusal it would abort, and the loader would tell of a lost worker."""
+    batches = LatentBatches(path, frames=8, steps=2)
+    list(batches)
+    loader = DataLoader(batches, batch_size=None, num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(StoreError, match="multiprocessing_context='spawn' or 'forkserver'"):
+        list(loader)
+
+
+FORK_FIRST = """
+import sys
+from torch.utils.data import DataLoader
+from vidlat.train import LatentBatches
+batches = LatentBatches(sys.argv[1], frames=8, batch=2, steps=5)
+forked = list(DataLoader(batches, batch_size=None, num_workers=2, multiprocessing_context="fork"))
+here = list(batches)
+assert len(here) == 5 and all((a.latents == b.latents).all() for a, b in zip(here, forked, strict=True))
+"""
+
+
+def test_forked_workers_of_a_process_that_has_not_read_work(path):
+    subprocess.run([sys.executable, "-c", FORK_FIRST, str(path)], check=True, timeout=120)
+
+
+def test_ranks_split_what_one_process_gets(path):
+    whole = list(LatentBatches(path, frames=8, batch=6, steps=5))
+    parts = [
+        list(LatentBatches(path, frames=8, batch=2, steps=5, rank=rank, num_ranks=3)) for rank in range(3)
+    ]
+    for one, *three in zip(whole, *parts, strict=True):
+        assert torch.equal(one.latents, torch.cat([batch.latents for batch in three]))
+        assert one.keys == tuple(key for batch in three for key in batch.keys)
+
+
+def in_group(rank, path, out, init):
+    torch.distributed.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
+    loader = DataLoader(
+        LatentBatches(path, frames=8, batch=2, steps=3),
+        batch_size=None,
+        num_workers=1,
+        multiprocessing_context="spawn",
+    )
+    torch.save([batch.latents for batch in loader], f"{out}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_of_a_group_split_it_by_themselves_in_their_workers_too(path, tmp_path):
+    init = f"file://{tmp_path}/group"
+    torch.multiprocessing.spawn(in_group, (str(path), str(tmp_path), init), nprocs=2)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for one, *two in zip(LatentBatches(path, frames=8, batch=4, steps=3), *parts, strict=True):
+        assert torch.equal(one.latents, torch.cat(two))
+
+
+def test_rank_is_what_torchrun_says_where_there_is_no_group(path, monkeypatch):
+    expected = as_lists(LatentBatches(path, frames=8, batch=2, steps=2, rank=1, num_ranks=2))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert as_lists(LatentBatches(path, frames=8, batch=2, steps=2)) == expected
+
+
+def test_batches_go_on_where_another_iteration_ended_and_without_steps_never_end(path):
+    endless = as_lists(islice(LatentBatches(path, frames=8), 9))
+    assert as_lists(LatentBatches(path, frames=8, first_step=4, steps=5)) == endless[4:]
+
+
+def test_only_the_videos_that_are_named_are_read_and_whitened_by(path):
+    training, _ = split_videos(LENGTHS, 0.4)
+    batches = LatentBatches(path, frames=8, batch=len(training), videos=training, latents_as="mean", steps=9)
+    assert {video_id for batch in batches for video_id in batch.video_ids} == set(training)
+    records = [open_cache(path).records()[video_id] for video_id in training]
+    assert batches.whitening == Whitening.from_records(records, "mean")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"videos": ["0.mp4", "nobody.mp4"]}, "holds no video nobody.mp4"),
+        ({"videos": []}, "no videos to train on"),
+        ({"frames": 10}, "multiple of 4"),
+        ({"rank": 2, "num_ranks": 2}, "rank 2 of 2"),
+        ({"rank": 1}, "give both"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_read(path, arguments, message):
+    with pytest.raises(TrainError, match=message):
+        LatentBatches(path, **arguments)
+
+
+def test_examples_of_the_page_run(path, tmp_path):
+    """As one script: a spawned worker imports it anew."""
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(examples) == 3
+    body = "".join(f"    {line}\n" for line in "\n".join(examples).splitlines())
+    script = f"if __name__ == '__main__':\n{body}"
+    (tmp_path / "example.py").write_text(script.replace("latents.zarr", str(path)))
+    subprocess.run([sys.executable, tmp_path / "example.py"], check=True, timeout=120)
