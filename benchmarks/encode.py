@@ -1,12 +1,15 @@
-"""`vidlat encode` against the sum of its parts, and against the loop it replaces, on the same clips.
+"""`vidlat encode` against the sum of its parts, and against two ways it replaces, on the same clips.
 
     python benchmarks/encode.py [--input FOLDER] [--videos 20] [--seconds 0.5] [--vae maisi|tiny]
                                 [--size 128] [--precision float32] [--json FILE]
 
 maisi: the published network with random weights, which cost the same. Without --input the clips are made.
 The loop: frames decoded, one stack of four at a time through MAISI's stock network (num_splits=4), one
-`torch.save` a video. The parts: decoding and preparing the frames, and the VAE calls, each alone, in the same
-processes as the encode. The start of the processes stands apart.
+`torch.save` a video. NVIDIA's way, as MONAI's tutorial makes the training data of MAISI's diffusion model: a
+whole clip at once through the same network, one draw from the posterior, float32, in a `.nii.gz` (there after
+enlarging clips to multiples of 128 in time too, which is left out here). The parts: decoding and preparing
+the frames, and the VAE calls, each alone, in the same processes as the encode. The start of the processes
+stands apart.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
@@ -60,21 +64,41 @@ def find_vae(name: str, folder: Path) -> tuple[Path, dict]:
     return folder / "maisi.safetensors", MAISI_NETWORK
 
 
+def stock_network(job: EncodeJob, network: dict) -> AutoencoderKlMaisi:
+    stock = AutoencoderKlMaisi(**network, num_splits=4, dim_split=1, norm_float16=False).eval()
+    load_strictly(stock, read_weights(job.vae_path)[0], job.vae_path)
+    return stock
+
+
+def read_clip(source: VideoSource, job: EncodeJob) -> torch.Tensor:
+    """(1, 1, T, H, W), the last frame repeated to whole stacks."""
+    frames = [f.pixels for f in read_prepared(source.path, source.selection, job.preprocessing)]
+    frames += [frames[-1]] * (-len(frames) % STACK)
+    return torch.from_numpy(np.stack(frames))[None, None]
+
+
+@torch.inference_mode()
 def loop(sources: list[VideoSource], job: EncodeJob, network: dict, out: Path) -> float:
     """The way without a tool."""
     out.mkdir()
-    stock = AutoencoderKlMaisi(**network, num_splits=4, dim_split=1, norm_float16=False).eval()
-    load_strictly(stock, read_weights(job.vae_path)[0], job.vae_path)
+    stock = stock_network(job, network)
     began = time.perf_counter()
     for number, source in enumerate(sources):
-        frames = [f.pixels for f in read_prepared(source.path, source.selection, job.preprocessing)]
-        frames += [frames[-1]] * (-len(frames) % STACK)
-        means = []
-        for first in range(0, len(frames), STACK):
-            stack = torch.from_numpy(np.stack(frames[first : first + STACK]))[None, None]
-            with torch.inference_mode():
-                means.append(stock.encode(stack)[0])
+        stacks = read_clip(source, job).split(STACK, dim=2)
+        means = [stock.encode(stack)[0] for stack in stacks]
         torch.save(torch.cat(means, dim=2), out / f"{number}.pt")
+    return time.perf_counter() - began
+
+
+@torch.inference_mode()
+def nvidias_way(sources: list[VideoSource], job: EncodeJob, network: dict, out: Path) -> float:
+    out.mkdir()
+    stock = stock_network(job, network)
+    began = time.perf_counter()
+    for number, source in enumerate(sources):
+        drawn = stock.encode_stage_2_inputs(read_clip(source, job))
+        volume = drawn[0].permute(1, 2, 3, 0).float().numpy()
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), out / f"{number}.nii.gz")
     return time.perf_counter() - began
 
 
@@ -116,11 +140,15 @@ def main() -> None:
             began = time.perf_counter()
             list(run_encode(plan, job, writer, client))
             both = time.perf_counter() - began
-        num_videos = len(open_cache(prepared.out))
-        looped = loop([s for batch in plan.batches for s in batch], job, network, folder / "pt")
+        num_videos, num_frames = len(open_cache(prepared.out)), sum(map(sum, lengths))
+        sources = [source for batch in plan.batches for source in batch]
+        looped = loop(sources, job, network, folder / "pt")
+        as_nvidia = nvidias_way(sources, job, network, folder / "nii")
+        sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                 for path in (folder / "l.zarr", folder / "pt", folder / "nii")}  # fmt: skip
     figures = {
         "videos": num_videos,
-        "frames": sum(map(sum, lengths)),
+        "frames": num_frames,
         "start of the processes, s": starting,
         "decoding alone, s": decoding,
         "VAE alone, s": encoding,
@@ -128,6 +156,11 @@ def main() -> None:
         "vidlat encode / sum of its parts": both / (decoding + encoding),
         "the loop, s": looped,
         "the loop / vidlat encode": looped / both,
+        "NVIDIA's way, s": as_nvidia,
+        "NVIDIA's way / vidlat encode": as_nvidia / both,
+        "cache (means, stds), bytes a frame": sizes[folder / "l.zarr"] / num_frames,
+        "the loop (means), bytes a frame": sizes[folder / "pt"] / num_frames,
+        "NVIDIA's way (a draw), bytes a frame": sizes[folder / "nii"] / num_frames,
     }
     print(f"{options.vae}, {options.precision}, {options.size} x {options.size}")
     for title, value in figures.items():

@@ -1,9 +1,10 @@
 """Windows a second from a cache on disk, against memory maps, one file a window, and zarr-python.
 
-    python benchmarks/reading.py [--windows 4096] [--json FILE]
+    python benchmarks/reading.py [--windows 4096] [--videos 64] [--json FILE]
 
 Windows are (4, 4, 32, 32) float16 that begin at any latent frame, drawn in random order, 32 a batch, the page
-cache warm. The cache is one that `write_shards` made of random latents: sharded, compressed, with checksums.
+cache warm. The cache is one that `write_shards` made of random latents: sharded, compressed, with checksums. A
+video is 1 MiB of means; a reader keeps 32 MiB of what it has read, and holds up to 2 GiB where it may.
 Every way reads the same numbers, which is checked.
 """
 
@@ -30,13 +31,13 @@ from vidlat.train.latents import Whitening
 from vidlat.train.windows import WindowShape
 from vidlat.types import LatentPosterior, VideoRecord
 
-NUM_VIDEOS, LENGTH, SIDE, BATCH, WINDOW, AHEAD = 64, 128, 32, 32, 4, 4
+LENGTH, SIDE, BATCH, WINDOW, AHEAD = 128, 32, 32, 4, 4
 SHAPE = (4, LENGTH, SIDE, SIDE)
 Starts = np.ndarray
 Read = Callable[[list[Starts]], Iterator[np.ndarray]]
 
 
-def make_cache(path: Path) -> LatentCache:
+def make_cache(path: Path, num_videos: int) -> LatentCache:
     schema = CacheSchema(
         settings=CacheSettings(
             vae_hash="none", vae_config=MAISI_NETWORK, stack=4, size=4 * SIDE, fit="crop",
@@ -53,10 +54,10 @@ def make_cache(path: Path) -> LatentCache:
             mean=rng.standard_normal(SHAPE).astype(np.float16),
             std=rng.random(SHAPE).astype(np.float16),
         )
-        for _ in range(NUM_VIDEOS)
+        for _ in range(num_videos)
     ]
     with open_writer(path, "benchmark") as writer:
-        start = writer.reserve(schema.num_shards([LENGTH] * NUM_VIDEOS))
+        start = writer.reserve(schema.num_shards([LENGTH] * num_videos))
         ranges = write_shards(path, start, videos)
         writer.commit([record(f"{n:03}", *ranges[n], video) for n, video in enumerate(videos)])
     return open_cache(path)
@@ -156,17 +157,18 @@ def time_of(read: Read, starts: Starts, frames: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--windows", type=int, default=4096)
+    parser.add_argument("--videos", type=int, default=64)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rates = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cache = make_cache(folder / "l.zarr")
+        cache = make_cache(folder / "l.zarr", options.videos)
         frames = np.concatenate([cache.read_latents(v).mean for v in sorted(cache.records())], axis=1)
         first = min(record.start for record in cache.records().values())
         assert first == 0
         rng = np.random.default_rng(1)
-        every = [n * LENGTH + k for n in range(NUM_VIDEOS) for k in range(LENGTH - WINDOW + 1)]
+        every = [n * LENGTH + k for n in range(options.videos) for k in range(LENGTH - WINDOW + 1)]
         starts = rng.choice(every, options.windows)
         few = starts[: max(BATCH * 8, options.windows // 8)]
         ways = {
