@@ -3,8 +3,8 @@
     python benchmarks/reading.py [--windows 4096] [--videos 64] [--json FILE]
 
 Windows are (4, 4, 32, 32) float16 that begin at any latent frame, drawn in random order, 32 a batch, the page
-cache warm. The cache is one that `write_shards` made of random latents: sharded, compressed, with checksums. A
-video is 1 MiB of means; a reader keeps 32 MiB of what it has read, and holds up to 2 GiB where it may.
+cache warm. The cache is one that `write_shards` made of random latents: sharded, compressed, with checksums.
+A video is 1 MiB of means; a reader keeps 32 MiB of what it has read, and holds up to 2 GiB where it may.
 Every way reads the same numbers, which is checked.
 """
 
