@@ -33,7 +33,7 @@ from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.measure import time_vae
 from vidlat.pipeline.prepare import prepare_encode
 from vidlat.pipeline.run import run_encode
-from vidlat.pipeline.task import EncodeJob
+from vidlat.pipeline.task import EncodeJob, vae_of_this_process
 from vidlat.store.reader import open_cache
 from vidlat.types import VideoSource
 from vidlat.video.phantom import write_demo_videos
@@ -126,7 +126,7 @@ def main() -> None:
         job, plan = prepared.job, prepared.plan
         began = time.perf_counter()
         with connect(None, prepared.num_workers) as client, prepared.open_writer() as writer:
-            client.run(lambda: job.load_vae() and None)
+            client.run(lambda: vae_of_this_process(job) and None)
             starting = time.perf_counter() - began
             list(client.gather(client.map(decode, plan.batches, job=job, pure=False)))  # warms up
             began = time.perf_counter()

@@ -19,6 +19,7 @@ from vidlat.config import EncodeConfig
 from vidlat.pipeline.cluster import connect
 from vidlat.pipeline.prepare import prepare_encode
 from vidlat.pipeline.run import run_encode
+from vidlat.pipeline.task import vae_of_this_process
 from vidlat.store.reader import open_cache
 from vidlat.video.phantom import make_phantom
 from vidlat.video.writer import write_video
@@ -51,7 +52,7 @@ def encode(folder: Path, num_videos: int, num_frames: int) -> dict[str, float]:
     prepared = prepare_encode([str(folder / "v")], config, folder / "l.zarr")
     seconds = time.perf_counter() - began
     with connect(None, prepared.num_workers) as client, prepared.open_writer() as writer:
-        client.run(lambda job: job.load_vae() and None, prepared.job)
+        client.run(lambda job: vae_of_this_process(job) and None, prepared.job)
         client.run(peak_mb)
         began = time.perf_counter()
         list(run_encode(prepared.plan, prepared.job, writer, client))

@@ -24,6 +24,7 @@ from vidlat.pipeline.cluster import connect
 from vidlat.pipeline.measure import time_vae
 from vidlat.pipeline.prepare import prepare_encode
 from vidlat.pipeline.run import run_encode
+from vidlat.pipeline.task import vae_of_this_process
 from vidlat.store.reader import open_cache
 from vidlat.video.phantom import make_phantom
 from vidlat.video.reader import read_prepared
@@ -50,7 +51,7 @@ def measure(num_videos: int, folder: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # what is started from here on inherits it
     with connect(None, 1) as client, prepared.open_writer() as writer:
-        client.run(job.load_vae)  # its import and the weights, once a process
+        client.run(lambda: vae_of_this_process(job) and None)  # its import and the weights, once a process
         began = time.perf_counter()
         list(run_encode(prepared.plan, job, writer, client))
         encoded = time.perf_counter() - began

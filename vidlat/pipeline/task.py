@@ -123,7 +123,7 @@ def encode_batch(
     removes. Raises ScratchError if it takes no more.
     """
     torch.set_num_threads(job.num_threads)  # each time: another user of the process may have changed it
-    vae = _vae_of_this_process(job)
+    vae = vae_of_this_process(job)
     calls = VAECalls(vae.with_batch(most_stacks or job.batch), report)
     with new_scratch(scratch_parent) as scratch:
         progress = [_Video(source, scratch / str(index), job.keepbits) for index, source in enumerate(batch)]
@@ -352,7 +352,8 @@ def frame_rate(pts_seconds: Sequence[float | None]) -> tuple[float, bool]:
     return 1 / step, max(steps) > 1.1 * step or min(steps) < 0.9 * step
 
 
-def _vae_of_this_process(job: EncodeJob) -> FrozenVAE:
+def vae_of_this_process(job: EncodeJob) -> FrozenVAE:
+    """The VAE of a job, loaded once a process and shared by all of its tasks."""
     with _LOADING:
         return _load_once(job)
 
