@@ -190,7 +190,7 @@ def prepare_empty(cache, tmp_path_factory):
         (["encode", "--input", "v", "--out", "l.zarr", "--fit", "squeeze"], "squeeze"),
         (["encode", "--input", "v", "--out", "l.zarr", "--config", "missing.yaml"], "missing.yaml"),
         (["train", "--latents", "l.zarr", "--out", "run", "--objective", "gan"], "gan"),
-        (["sample", "--run", "r", "--out", "s", "-n", "0"], "-n"),
+        (["sample", "--run", "r", "--out", "s", "-n", "0"], "num: got 0"),
         (["fit-vae", "--input", "v", "--out", "vae.pt"], ".safetensors"),
         (["nonsense"], "nonsense"),
     ],

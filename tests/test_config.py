@@ -2,17 +2,22 @@ import math
 
 import pytest
 
-from vidlat.config import EncodeConfig, FitVAEConfig, TrainConfig, load_yaml
+from vidlat.config import EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig, load_yaml
 from vidlat.errors import ConfigError
 
 FLOATS = [
     (EncodeConfig, "fps"),
     (EncodeConfig, "time_limit_seconds"),
+    (TrainConfig, "shift"),
+    (TrainConfig, "min_snr"),
+    (TrainConfig, "condition_dropout"),
+    (TrainConfig, "animate"),
     (TrainConfig, "learning_rate"),
     (TrainConfig, "weight_decay"),
     (TrainConfig, "clip_norm"),
     (TrainConfig, "ema_decay"),
     (TrainConfig, "validation_fraction"),
+    (SampleConfig, "guidance"),
     (FitVAEConfig, "fps"),
     (FitVAEConfig, "learning_rate"),
     (FitVAEConfig, "kl_weight"),
@@ -23,7 +28,7 @@ FLOATS = [
 def test_every_float_is_among_those_tested():
     found = [
         (config, name)
-        for config in (EncodeConfig, TrainConfig, FitVAEConfig)
+        for config in (EncodeConfig, TrainConfig, SampleConfig, FitVAEConfig)
         for name, value in config().to_dict().items()
         if isinstance(value, float)
     ]
@@ -37,7 +42,7 @@ def test_a_number_that_is_not_finite_is_refused(config, name, value):
         config.from_mapping({name: value})
 
 
-@pytest.mark.parametrize("config", [TrainConfig, FitVAEConfig])
+@pytest.mark.parametrize("config", [TrainConfig, SampleConfig, FitVAEConfig])
 def test_a_seed_ends_where_torch_takes_no_larger_one(config):
     assert config(seed=2**63 - 1).seed == 2**63 - 1
     for seed in (2**63, -1):
@@ -70,7 +75,10 @@ def test_a_file_gives_the_settings_that_stand_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: {steps: 3}\nsample: {num: 3}", r"unknown section sample; known are encode, train, fit-vae"),
+        (
+            "train: {steps: 3}\ndraw: {num: 3}",
+            r"unknown section draw; known are encode, train, sample, fit-vae",
+        ),
         ("steps: 3", "unknown section steps"),
         ("[train]: {steps: 3}", "unhashable|unknown section"),
         ("train: {steps: 3}\ntrain: {batch: 2}", "train is given twice; keep one .*line 2"),
@@ -89,3 +97,25 @@ def test_a_file_that_is_wrong_is_refused_by_its_name(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=rf"c\.yaml: .*({message})"):
         load_yaml(tmp_path / "c.yaml", "train")
+
+
+def test_a_list_of_texts_may_stand_in_a_file_and_nothing_else_in_its_place(tmp_path):
+    (tmp_path / "c.yaml").write_text("train: {condition: [view, 'ef:float']}")
+    assert load_yaml(tmp_path / "c.yaml", "train") == {"condition": ("view", "ef:float")}
+    for wrong in ("view", [1], None):
+        with pytest.raises(ConfigError, match=r"condition: got .*; expected a list of texts"):
+            TrainConfig.from_mapping({"condition": wrong})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_snr": 5}, "min_snr: weighs v and epsilon"),
+        ({"checkpoint_activations": True, "network": "monai"}, "checkpoint_activations: MONAI"),
+        ({"animate": 1.5}, "animate: got 1.5; expected from 0 to 1"),
+        ({"shift": 0}, "shift: got 0; expected more than 0"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**settings)

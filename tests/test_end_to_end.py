@@ -3,9 +3,11 @@
 import json
 
 import av
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import vidlat
 
 from vidlat.store.reader import open_cache
@@ -64,12 +66,21 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     records = open_cache(cache).records()
     assert {name: record.num_frames for name, record in records.items()} == lengths
 
+    (tmp_path / "labels.csv").write_text("video_id,organ,age\nheart.mp4,heart,30\nlung.mp4,lung,50\n")
+    conditions = ("--labels", tmp_path / "labels.csv", "--condition", "organ", "--condition", "age:float")
+    looks = ("--animate", 0.5, "--sample-every", 3, "--objective", "v", "--min-snr", 5, "--shift", 2)
     flags = ("--steps", 3, "--batch", 2, "--frames", 8, "--warmup-steps", 1, "--device", "cpu")
+    flags = (*flags, "--validation-fraction", 0.01, *conditions, *looks)
     code, out, err = vidlat("train", "--latents", cache, "--out", run, *flags)
     assert (code, err) == (0, "")
     assert "for 3 steps" in out
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == 3
+    with Image.open(run / "samples/step_00000003.gif") as moving:
+        assert (moving.n_frames, moving.size) == (8, (4 * 16, 16))
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert {"samples/moving", "samples/grid"} <= set(events.Tags()["images"])
+    assert "loss" in events.Tags()["scalars"]
     code, out, err = vidlat("train", "--latents", cache, "--out", run, "--resume")
     assert code == 0
     assert "Nothing to do" in out
@@ -85,6 +96,17 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     # A sample depends on its seed alone, not on how many are drawn.
     assert vidlat(*sample, "--out", tmp_path / "one", "-n", 1, "--seed", 6)[0] == 0
     assert (tmp_path / "one" / "sample-0006.mp4").read_bytes() == videos[1].read_bytes()
+
+    asked = ("--condition", "organ=heart", "--condition", "age=40", "--guidance", 2, "--sampler", "heun")
+    longer = ("--frames", 21, "--start", tmp_path / "videos/heart.mp4", "--checkpoint", "best", "-n", 1)
+    for kind in ("gif", "npy"):
+        code, out, err = vidlat(*sample, "--out", tmp_path / kind, *asked, *longer, "--format", kind)
+        assert (code, err) == (0, "")
+    with Image.open(tmp_path / "gif/sample-0000.gif") as moving:
+        frames = [np.asarray(moving.convert("L")) for _ in ImageSequence.Iterator(moving)]
+        assert moving.info["duration"] == 50
+    assert np.array_equal(frames, np.load(tmp_path / "npy/sample-0000.npy"))
+    assert len(frames) == 21
 
     code, out, err = vidlat("decode", "--latents", cache, "--out", tmp_path / "decoded", "--device", "cpu")
     assert (code, err) == (0, "")

@@ -16,6 +16,7 @@ LEVELS = [
     {"pipeline", "train"},
     {"evaluate"},
     {"cli"},
+    {"__main__"},
 ]
 
 FENCES = {
@@ -28,7 +29,9 @@ FENCES = {
     "tensorstore": {"store"},
     "pyarrow": {"store"},
     "torch": {"encode", "train", "pipeline", "evaluate"},
-    "monai": {"encode", "train/unet.py"},
+    "monai": {"encode", "train/monai_unet.py"},
+    "accelerate": {"train/ranks.py"},
+    "tensorboard": {"train/recorder.py", "evaluate/training_samples.py"},
     "av": {"video"},
     "pydicom": {"video"},
     "nibabel": {"video"},

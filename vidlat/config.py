@@ -20,6 +20,10 @@ Fit = Literal["crop", "letterbox", "stretch"]
 Ids = Literal["path", "hash"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Objective = Literal["flow", "v", "epsilon"]
+TimestepDistribution = Literal["uniform", "logit-normal"]
+Sampler = Literal["ddim", "euler", "heun"]
+Network = Literal["space-time", "monai"]
+Preset = Literal["tiny", "small", "base"]
 
 SEED_STOP = 2**63
 """Seeds end before this: torch's generators take no larger one."""
@@ -35,9 +39,9 @@ MANTISSA_BITS = 10
 """Of a float16 (IEEE 754 binary16), which latents are stored as."""
 
 
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field with the help text that `--help` shows."""
-    return field(default=default, metadata={"help": help})
+def setting(default: Any, help: str, short: str | None = None) -> Any:
+    """A dataclass field with the help text that `--help` shows, and perhaps a flag of one letter."""
+    return field(default=default, metadata={"help": help, "short": short})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,8 @@ def _field_name(name: object) -> str:
 
 
 def _parse(value: Any, annotation: Any) -> Any:
+    if typing.get_origin(annotation) is tuple and isinstance(value, list):
+        return tuple(value)  # JSON and YAML know no other
     # To YAML 1.1, and so to PyYAML, 2e-4 is a text: it wants 2.0e-4.
     if annotation is float and isinstance(value, str):
         with suppress(ValueError):
@@ -83,6 +89,10 @@ def _check(name: str, value: Any, annotation: Any) -> None:
     if origin is Literal:
         if value not in options:
             raise ConfigError(f"{name}: got {value!r}; one of {', '.join(map(str, options))}")
+        return
+    if origin is tuple:
+        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{name}: got {value!r}; expected a list of texts")
         return
     kinds = options if origin in (typing.Union, types.UnionType) else (annotation,)
     # YAML and JSON write 1 where a float is meant; a bool is an int to Python but never to a user.
@@ -226,10 +236,22 @@ class EncodeConfig(FramesConfig):
 class TrainConfig(Config):
     """Settings of `vidlat train`."""
 
-    preset: Literal["tiny", "small", "base"] = setting("tiny", "size of the U-Net")
+    network: Network = setting("space-time", "the U-Net: space-time (halves space alone), or MONAI's")
+    preset: Preset = setting("tiny", "size of the U-Net")
     objective: Objective = setting("flow", "what the network predicts")
+    timesteps: TimestepDistribution = setting("uniform", "how training timesteps are drawn")
+    shift: float = setting(1.0, "moves timesteps towards noise (> 1) or data (< 1), in sampling too")
+    min_snr: float = setting(0.0, "gamma of min-SNR weighting, of v and epsilon; 5 is usual, 0 is none")
+    condition: tuple[str, ...] = setting(
+        (), "a label to condition on: NAME for classes, NAME:float for numbers; may be repeated"
+    )
+    condition_dropout: float = setting(0.1, "share of items that lose their condition, for guidance")
+    animate: float = setting(
+        0.0, "share of items whose first latent frame is given, so that samples may go on from a picture"
+    )
     frames: int = setting(16, "video frames of one training clip")
-    batch: int = setting(8, "windows of one step")
+    batch: int = setting(8, "windows of one step, of all processes together")
+    accumulate: int = setting(1, "parts that a process takes its windows of a step in, to save memory")
     steps: int = setting(20_000, "steps of the whole run")
     latents_as: Literal["sample", "mean"] = setting("sample", "draw from the posterior, or take its mean")
     learning_rate: float = setting(2e-4, "peak learning rate of AdamW")
@@ -237,25 +259,72 @@ class TrainConfig(Config):
     weight_decay: float = setting(0.01, "AdamW's weight decay")
     clip_norm: float = setting(1.0, "largest gradient norm")
     ema_decay: float = setting(0.999, "decay of the averaged weights used for sampling")
-    validation_fraction: float = setting(0.1, "share of the videos held out for validation")
+    validation_fraction: float = setting(0.1, "share of the subjects held out for validation")
+    split_by: str | None = setting(
+        None,
+        "what tells subjects apart: a label, or a regular expression whose match, or first group, in the "
+        "video's id does; else the subject the cache knows, else the video",
+    )
     validate_every: int = setting(200, "steps between two validations")
     checkpoint_every: int = setting(200, "steps between two checkpoints")
+    keep: int = setting(3, "last checkpoints that are kept, beside the best")
+    sample_every: int = setting(0, "steps between two looks at samples, in TensorBoard; 0 for none")
+    compile: bool = setting(False, "compile the U-Net: minutes at first, fewer seconds a step")
+    checkpoint_activations: bool = setting(
+        False, "compute activations again instead of keeping them: less memory, a third more time"
+    )
     precision: Precision = setting("auto", "arithmetic of the U-Net; auto is bfloat16 on a GPU")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     seed: int = setting(0, "seed of every random draw")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("frames", "batch", "steps", "validate_every", "checkpoint_every"):
+        for name in ("frames", "batch", "accumulate", "steps", "validate_every", "checkpoint_every", "keep"):
             require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_steps", "weight_decay"):
+        for name in ("warmup_steps", "weight_decay", "sample_every"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        for name in ("condition_dropout", "animate"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "from 0 to 1")
         require("seed", self.seed, 0 <= self.seed < SEED_STOP, "from 0 up to 2**63, 2**63 excluded")
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "clip_norm", "shift"):
             require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+        require("min_snr", self.min_snr, self.min_snr >= 0, "0 or more")
+        if self.min_snr and self.objective == "flow":
+            raise ConfigError("min_snr: weighs v and epsilon; with objective flow leave it at 0")
+        if self.checkpoint_activations and self.network == "monai":
+            raise ConfigError("checkpoint_activations: MONAI's network has no such way; use space-time")
         require("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to 1, 1 excluded")
         fraction = self.validation_fraction
         require("validation_fraction", fraction, 0 <= fraction < 1, "from 0 up to 1, 1 excluded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(Config):
+    """Settings of `vidlat sample`."""
+
+    num: int = setting(8, "how many samples", short="-n")
+    frames: int = setting(0, "video frames of a sample; 0 for those of a training clip, more by windows")
+    seed: int = setting(0, "of the first sample; sample number i depends on seed + i alone")
+    steps: int = setting(50, "denoising steps")
+    sampler: Sampler = setting("ddim", "how a step is taken; heun asks the network twice a step")
+    condition: tuple[str, ...] = setting((), "what to show, NAME=VALUE; may be repeated")
+    guidance: float = setting(1.0, "how much the condition is insisted on: 1 is as trained, 0 not at all")
+    start: str | None = setting(None, "picture or video to go on from, for runs trained with --animate")
+    checkpoint: Literal["last", "best"] = setting(
+        "last", "the last one, or that of the lowest validation loss"
+    )
+    format: Literal["mp4", "gif", "npy"] = setting("mp4", "of the videos; npy holds (T, H, W) uint8")
+    batch: int = setting(0, "samples drawn at once; 0 chooses for the device")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num", "steps"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("frames", "batch"):
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        require("guidance", self.guidance, self.guidance >= 0, "0 or more")
+        require("seed", self.seed, 0 <= self.seed < SEED_STOP, "from 0 up to 2**63, 2**63 excluded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +356,12 @@ class FitVAEConfig(FramesConfig):
         require("seed", self.seed, 0 <= self.seed < SEED_STOP, "from 0 up to 2**63, 2**63 excluded")
 
 
-SECTIONS: dict[str, type[Config]] = {"encode": EncodeConfig, "train": TrainConfig, "fit-vae": FitVAEConfig}
+SECTIONS: dict[str, type[Config]] = {
+    "encode": EncodeConfig,
+    "train": TrainConfig,
+    "sample": SampleConfig,
+    "fit-vae": FitVAEConfig,
+}
 """What a YAML file of settings may hold: one section a command."""
 
 

@@ -28,9 +28,11 @@ def cache(make_cache):
 def make_trainer(cache, tmp_path):
     """A trainer of the small network; settings are TrainConfig's."""
 
-    def make(run="run", *, resume=False, cache=cache, build_model=build_small, **settings):
+    def make(run="run", *, resume=False, cache=cache, labels=None, build_model=build_small, **settings):
         values = {"frames": 8, "batch": 2, "steps": 6, "warmup_steps": 2, "device": "cpu"} | settings
         config = TrainConfig(**values)
-        return Trainer(config, cache, tmp_path / run, resume=resume, build_model=build_model)
+        return Trainer(
+            config, cache, tmp_path / run, resume=resume, labels=labels or {}, build_model=build_model
+        )
 
     return make

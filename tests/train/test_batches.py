@@ -120,7 +120,7 @@ def test_batches_go_on_where_another_iteration_ended_and_without_steps_never_end
 
 
 def test_only_the_videos_that_are_named_are_read_and_whitened_by(path):
-    training, _ = split_videos(LENGTHS, 0.4)
+    training, _ = split_videos({video_id: video_id for video_id in LENGTHS}, 0.4)
     batches = LatentBatches(path, frames=8, batch=len(training), videos=training, latents_as="mean", steps=9)
     assert {video_id for batch in batches for video_id in batch.video_ids} == set(training)
     records = [open_cache(path).records()[video_id] for video_id in training]

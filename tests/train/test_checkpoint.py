@@ -7,7 +7,6 @@ from toys import SmallNetwork
 from vidlat.errors import TrainError
 from vidlat.train import checkpoint
 from vidlat.train.checkpoint import (
-    NUM_KEPT,
     TrainState,
     list_checkpoints,
     load_checkpoint,
@@ -62,7 +61,7 @@ def test_only_the_last_few_are_kept_in_the_order_of_their_steps(tmp_path):
         state.step = step
         save_checkpoint(tmp_path, state)
     kept = list_checkpoints(tmp_path)
-    assert [step_of(path) for path in kept] == [10, 100_000_000, 100_000_007][-NUM_KEPT:]
+    assert [step_of(path) for path in kept] == [10, 100_000_000, 100_000_007][-3:]
 
 
 @pytest.mark.parametrize("num_written", [0, 1, 2])

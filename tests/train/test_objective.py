@@ -6,7 +6,14 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidlat.train.objective import masked_squared_error, target, to_noise, to_x0
+from vidlat.train.objective import (
+    masked_squared_error,
+    min_snr_weight,
+    target,
+    to_noise,
+    to_velocity,
+    to_x0,
+)
 
 OBJECTIVES = ("flow", "v", "epsilon")
 
@@ -43,6 +50,51 @@ def test_any_prediction_is_the_target_of_the_data_and_noise_it_implies(objective
     noise = to_noise(objective, prediction, x_t, alpha, sigma)
     torch.testing.assert_close(alpha * x0 + sigma * noise, x_t, atol=1e-9, rtol=0)
     torch.testing.assert_close(target(objective, x0, noise, alpha, sigma), prediction, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@given(turn=st.floats(0.01, 0.98), x0=st.floats(-8, 8), noise=st.floats(-5, 5))
+def test_the_velocity_is_the_slope_of_the_path(objective, turn, x0, noise):
+    """Against a central difference of x_t along the path: the timestep for flow, the angle for the others."""
+    step = 1e-6
+    unit = 1.0 if objective == "flow" else math.pi / 2
+
+    def x_at(turn):
+        alpha, sigma = levels(objective, turn)
+        return alpha * x0 + sigma * noise
+
+    alpha, sigma = levels(objective, turn)
+    x0, noise = torch.tensor(x0, dtype=torch.float64), torch.tensor(noise, dtype=torch.float64)
+    slope = (x_at(turn + step) - x_at(turn - step)) / (2 * step * unit)
+    prediction = target(objective, x0, noise, alpha, sigma)
+    velocity = to_velocity(objective, prediction, x_at(turn), alpha, sigma)
+    torch.testing.assert_close(velocity, slope, atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@given(turn=st.floats(0.0, 0.99), prediction=st.floats(-5, 5), x_t=st.floats(-8, 8))
+def test_every_conversion_agrees_with_the_velocity_of_the_data_and_noise_it_implies(
+    objective, turn, prediction, x_t
+):
+    alpha, sigma = levels(objective, turn)
+    prediction, x_t = torch.tensor(prediction, dtype=torch.float64), torch.tensor(x_t, dtype=torch.float64)
+    x0 = to_x0(objective, prediction, x_t, alpha, sigma)
+    noise = to_noise(objective, prediction, x_t, alpha, sigma)
+    velocity = noise - x0 if objective == "flow" else alpha * noise - sigma * x0
+    converted = to_velocity(objective, prediction, x_t, alpha, sigma)
+    torch.testing.assert_close(converted, velocity, atol=1e-8, rtol=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["v", "epsilon"])
+@given(turn=st.floats(0.01, 0.99), gamma=st.floats(0.1, 20), off=st.floats(-3, 3))
+def test_min_snr_weighs_an_error_as_that_of_x0_by_the_smaller_of_snr_and_gamma(objective, turn, gamma, off):
+    """The error of x0 that a wrong prediction implies, weighed by min(SNR, gamma), is the same loss."""
+    alpha, sigma = levels(objective, turn)
+    x_t, right = torch.tensor(0.7, dtype=torch.float64), torch.tensor(-0.4, dtype=torch.float64)
+    x0 = [to_x0(objective, prediction, x_t, alpha, sigma) for prediction in (right, right + off)]
+    wanted = min((alpha / sigma) ** 2, torch.tensor(gamma, dtype=torch.float64)) * (x0[1] - x0[0]) ** 2
+    weight = min_snr_weight(objective, alpha, sigma, gamma)
+    torch.testing.assert_close(weight * off**2, wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_v_is_that_of_diffusers():
@@ -85,3 +137,13 @@ def test_the_loss_weighs_every_value_that_counts_alike():
     error, count = masked_squared_error(prediction, wanted, mask)
     assert count == torch.cat(squares).numel()
     torch.testing.assert_close(error / count, torch.cat(squares).mean())
+
+
+def test_a_weight_scales_the_errors_of_its_item_and_not_their_number():
+    prediction, wanted = torch.randn(2, 3, 4, 2, 2), torch.randn(2, 3, 4, 2, 2)
+    mask = torch.ones(2, 1, 4, 1, 1)
+    weight = torch.tensor([2.0, 0.5]).view(2, 1, 1, 1, 1)
+    error, count = masked_squared_error(prediction, wanted, mask, weight)
+    squares = (prediction - wanted).square()
+    torch.testing.assert_close(error, 2 * squares[0].sum() + 0.5 * squares[1].sum())
+    assert count == wanted.numel()

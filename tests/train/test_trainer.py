@@ -20,9 +20,12 @@ from vidlat.train.trainer import learning_rate, train, update_average
 
 
 def read_metrics(run_dir):
-    """The lines of metrics.jsonl without the one number that is of the clock."""
+    """The lines of metrics.jsonl without the numbers that are of the clock."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "steps_per_second"} for line in lines]
+    return [
+        {name: value for name, value in line.items() if name not in ("steps_per_second", "data_wait")}
+        for line in lines
+    ]
 
 
 def take(trainer, num_steps):
@@ -160,8 +163,8 @@ class FailsAtCall(SmallNetwork):
         super().__init__(latent_dim)
         self.where = where
 
-    def forward(self, latents, timestep):
-        prediction = super().forward(latents, timestep)
+    def forward(self, latents, timestep, features=None):
+        prediction = super().forward(latents, timestep, features)
         self.calls += self.training
         if self.calls < 4:
             return prediction
@@ -171,7 +174,7 @@ class FailsAtCall(SmallNetwork):
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_harms_the_weights(make_trainer, tmp_path, where):
     trainer = make_trainer(
-        build_model=lambda preset, latent_dim: FailsAtCall(latent_dim, where),
+        build_model=lambda network, preset, latent_dim, **_: FailsAtCall(latent_dim, where),
         checkpoint_every=2,
         validate_every=100,
     )
@@ -277,22 +280,24 @@ config = TrainConfig(frames=8, batch=2, steps=12, warmup_steps=2, device="cpu", 
                      validate_every=4, validation_fraction=0.3)
 cache, run_dir = open_cache(Path(sys.argv[1])), Path(sys.argv[2])
 for record in Trainer(config, cache, run_dir, build_model=build_small).steps():
-    if record.step == 8:
+    if record.step == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.slow
-def test_a_run_killed_by_the_system_resumes_to_the_last_bit(make_trainer, cache, tmp_path):
+@pytest.mark.parametrize("kill_after", [2, 8, 11])
+def test_a_run_killed_by_the_system_resumes_to_the_last_bit(make_trainer, cache, tmp_path, kill_after):
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     process = subprocess.run(
-        [sys.executable, "-c", KILLED, str(cache.path), str(tmp_path / "killed")],
+        [sys.executable, "-c", KILLED, str(cache.path), str(tmp_path / "killed"), str(kill_after)],
         env=os.environ | {"PYTHONPATH": path},
         check=False,
     )
     assert process.returncode == -signal.SIGKILL
-    resumed = make_trainer("killed", resume=True, **SETTINGS)
-    assert resumed.state.step == 6
+    resume = kill_after >= 3  # before the first checkpoint there is nothing to go on with
+    resumed = make_trainer("killed", resume=resume, **SETTINGS)
+    assert resumed.state.step == kill_after // 3 * 3
     list(resumed.steps())
     whole = make_trainer("whole", **SETTINGS)
     list(whole.steps())

@@ -12,7 +12,7 @@ from vidlat.train.unet import build_unet
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    network = build_unet("tiny", 4).eval().requires_grad_(False)
+    network = build_unet("monai", "tiny", 4).eval().requires_grad_(False)
     for parameter in network.parameters():  # the last layer starts at zero and would hide everything
         parameter.add_(0.03 * torch.randn_like(parameter))
     return network
@@ -72,6 +72,32 @@ def test_tiny_costs_5_gflop_and_has_7_million_weights(network):
     assert 4.5e9 < counter.get_total_flops() < 5.5e9
 
 
-def test_presets_grow():
-    counts = [sum(p.numel() for p in build_unet(p, 4).parameters()) for p in ("tiny", "small", "base")]
+@pytest.mark.parametrize("network", ["monai", "space-time"])
+def test_presets_grow(network):
+    presets = ("tiny", "small", "base")
+    counts = [sum(p.numel() for p in build_unet(network, preset, 4).parameters()) for preset in presets]
     assert counts == sorted(counts)
+
+
+@pytest.mark.parametrize("name", ["monai", "space-time"])
+def test_a_condition_steers_only_a_network_that_has_learnt_to_heed_it(name):
+    """Its weights begin at zero: what is never seen leaves the answer as it is, to the last bit."""
+    torch.manual_seed(0)
+    network = build_unet(name, "tiny", 4, num_features=3).eval()
+    for parameter_name, parameter in network.named_parameters():
+        if "features" not in parameter_name and "class_embedding" not in parameter_name:
+            parameter.data.add_(0.03 * torch.randn_like(parameter))
+    latents, timestep = torch.randn(1, 4, 2, 4, 4), torch.tensor([0.4])
+    nothing, something = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, -0.7]])
+    assert torch.equal(network(latents, timestep, something), network(latents, timestep, nothing))
+    network(latents, timestep, something).square().sum().backward()
+    learning = [p for n, p in network.named_parameters() if "features" in n or "class_embedding" in n]
+    assert [parameter.shape[1] for parameter in learning] == [3]
+    learning[0].data.sub_(learning[0].grad)
+    assert not torch.equal(network(latents, timestep, something), network(latents, timestep, nothing))
+
+
+@pytest.mark.parametrize("name", ["monai", "space-time"])
+def test_a_network_that_takes_given_frames_answers_for_the_latents_alone(name):
+    network = build_unet(name, "tiny", 4, takes_given=True)
+    assert network(torch.randn(1, 9, 2, 4, 4), torch.tensor([0.4])).shape == (1, 4, 2, 4, 4)

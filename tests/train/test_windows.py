@@ -10,13 +10,10 @@ from toys import CacheMaker
 from vidlat.errors import TrainError
 from vidlat.train.windows import (
     WindowShape,
-    split_videos,
     training_windows,
     validation_windows,
 )
 from vidlat.types import LatentPosterior
-
-MANY = [f"patient_{i}/cine.mp4" for i in range(200)]
 
 
 def make_records(all_num_frames, stack):
@@ -31,38 +28,6 @@ def make_records(all_num_frames, stack):
         )
         start = -(-stop // 4) * 4
     return records
-
-
-def test_split_does_not_depend_on_the_order_of_the_videos():
-    assert split_videos(MANY, 0.1) == split_videos(MANY[::-1], 0.1)
-
-
-def test_split_puts_every_video_on_one_side_in_about_the_share_asked_for():
-    training, validation = split_videos(MANY, 0.1)
-    assert sorted(training + validation) == sorted(MANY)
-    assert 10 <= len(validation) <= 30
-
-
-def test_a_video_keeps_its_side_when_others_are_added():
-    _, before = split_videos(MANY[:100], 0.1)
-    _, after = split_videos(MANY, 0.1)
-    assert set(before) == set(after) & set(MANY[:100])
-
-
-@pytest.mark.parametrize("fraction", [0.0001, 0.5, 0.9999])
-@pytest.mark.parametrize("count", [2, 3, 10])
-def test_two_videos_or_more_put_one_on_each_side(count, fraction):
-    training, validation = split_videos(MANY[:count], fraction)
-    assert training
-    assert validation
-
-
-def test_one_video_is_trained_on():
-    assert split_videos(MANY[:1], 0.9999) == ((MANY[0],), ())
-
-
-def test_fraction_zero_holds_nothing_out():
-    assert split_videos(MANY, 0.0)[1] == ()
 
 
 @pytest.mark.parametrize(("frames", "nearest"), [(6, 8), (5, 4), (1, 4), (17, 16)])

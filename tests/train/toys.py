@@ -100,15 +100,21 @@ class CacheMaker:
 class SmallNetwork(nn.Module):
     """One convolution and a timestep: enough to learn something, in a millisecond."""
 
-    def __init__(self, latent_dim):
+    def __init__(self, latent_dim, in_channels=None, num_features=0):
         super().__init__()
-        self.mix = nn.Conv3d(latent_dim, latent_dim, 3, padding=1)
+        self.mix = nn.Conv3d(in_channels or latent_dim, latent_dim, 3, padding=1)
         self.shift = nn.Linear(1, latent_dim)
+        self.condition = nn.Linear(num_features, latent_dim, bias=False) if num_features else None
+        if self.condition is not None:
+            nn.init.zeros_(self.condition.weight)
         self.register_buffer("calls", torch.zeros(()))
 
-    def forward(self, latents, timestep):
-        return self.mix(latents) + self.shift(timestep[:, None])[:, :, None, None, None]
+    def forward(self, latents, timestep, features=None):
+        answer = self.mix(latents) + self.shift(timestep[:, None])[:, :, None, None, None]
+        if self.condition is not None:
+            answer = answer + self.condition(features)[:, :, None, None, None]
+        return answer
 
 
-def build_small(preset, latent_dim):
-    return SmallNetwork(latent_dim)
+def build_small(network, preset, latent_dim, *, num_features=0, takes_given=False):
+    return SmallNetwork(latent_dim, 2 * latent_dim + 1 if takes_given else latent_dim, num_features)

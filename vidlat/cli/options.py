@@ -26,10 +26,10 @@ def config_options(config: type[Config], section: str) -> Callable[[Command], Co
         hints = typing.get_type_hints(config)
         for field in reversed(dataclasses.fields(config)):
             flag = "--" + field.name.replace("_", "-")
-            shown = "" if field.default is None else f"  [default: {field.default}]"
-            option = click.option(
-                flag, type=_click_type(hints[field.name]), help=field.metadata["help"] + shown
-            )
+            shown = "" if field.default in (None, ()) else f"  [default: {_shown(field.default)}]"
+            names, how = _click_option(flag, hints[field.name])
+            short = [field.metadata["short"]] if field.metadata["short"] else []
+            option = click.option(*names, *short, help=field.metadata["help"] + shown, default=None, **how)
             command = option(command)
         return click.option(
             "--config",
@@ -52,8 +52,21 @@ def build_config(
     settings = base.to_dict() if base else {}
     if config_file:
         settings |= {str(name).replace("-", "_"): v for name, v in load_yaml(config_file, section).items()}
-    settings |= {name: value for name, value in flags.items() if value is not None}
+    settings |= {name: value for name, value in flags.items() if value not in (None, ())}
     return config.from_mapping(settings)
+
+
+def _shown(default: Any) -> str:
+    return {True: "yes", False: "no"}[default] if isinstance(default, bool) else str(default)
+
+
+def _click_option(flag: str, annotation: Any) -> tuple[list[str], dict[str, Any]]:
+    """Names and keywords of the option of a field."""
+    if annotation is bool:
+        return [f"{flag}/--no-{flag.removeprefix('--')}"], {}
+    if typing.get_origin(annotation) is tuple:
+        return [flag], {"multiple": True}
+    return [flag], {"type": _click_type(annotation)}
 
 
 def _click_type(annotation: Any) -> Any:

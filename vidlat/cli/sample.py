@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from vidlat.cli.options import EXIT_SOME_FAILED
+from vidlat.cli.options import EXIT_SOME_FAILED, build_config, config_options
+from vidlat.config import SampleConfig
 
 VAE_HELP = "Where the VAE of the latents is, if not where it was when they were made."
 
@@ -14,35 +16,26 @@ VAE_HELP = "Where the VAE of the latents is, if not where it was when they were 
 @click.command()
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="The run's folder.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the videos.")
-@click.option("-n", "num_samples", type=click.IntRange(min=1), default=8, show_default=True, help="How many.")
-@click.option("--steps", type=click.IntRange(min=1), default=50, show_default=True, help="Denoising steps.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the first sample.")
 @click.option("--vae", help=VAE_HELP)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
-def sample(
-    run_dir: Path, out: Path, num_samples: int, steps: int, seed: int, vae: str | None, device: str
-) -> None:
-    """Draw new videos from a trained run: mp4 files and a contact sheet.
-
-    Sample number i depends on --seed + i alone, not on how many are drawn.
+@config_options(SampleConfig, "sample")
+def sample(run_dir: Path, out: Path, vae: str | None, config_file: Path | None, **flags: Any) -> None:
+    """Draw new videos from a trained run, and a contact sheet of them.
 
     \b
-    Example:
+    Examples:
       vidlat sample --run runs/first --out samples/ -n 8 --seed 1
+      vidlat sample --run runs/first --out samples/ --sampler heun --steps 25 --checkpoint best
+      vidlat sample --run runs/ef --out samples/ --condition severity=mild --condition ef=35 --guidance 2
+      vidlat sample --run runs/moving --out samples/ --start frame.png --frames 48
     """
     from vidlat.cli.display import console, format_count, progress_bar
     from vidlat.evaluate.samples import write_samples
 
+    config = build_config(SampleConfig, "sample", config_file, flags)
     with progress_bar() as progress:
-        task = progress.add_task("sampling", total=num_samples * steps)
+        task = progress.add_task("sampling", total=config.num * config.steps)
         written = write_samples(
-            run_dir,
-            out,
-            seeds=range(seed, seed + num_samples),
-            num_steps=steps,
-            vae=vae,
-            device=device,
-            on_step=lambda count: progress.advance(task, count),
+            run_dir, out, config, vae=vae, on_step=lambda count: progress.advance(task, count)
         )
     count = format_count(len(written.videos), "video")
     console.print(f"{count} of {format_count(written.num_frames, 'frame')} -> {out}")

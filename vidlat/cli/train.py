@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vidlat.cli.options import build_config, config_options
 from vidlat.config import TrainConfig
 
+if TYPE_CHECKING:
+    from vidlat.evaluate.training_samples import TrainingSamples
+    from vidlat.train.trainer import Trainer
+
 
 @click.command()
 @click.option("--latents", type=click.Path(path_type=Path), required=True, help="The cache to train from.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out from its last checkpoint.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="CSV or JSONL table with a column video_id; its labels win over those in the cache.",
+)
+@click.option("--vae", help="Where the VAE of the latents is, for --sample-every, if it has moved.")
 @config_options(TrainConfig, "train")
-def train(latents: Path, out: Path, resume: bool, config_file: Path | None, **flags: Any) -> None:
+def train(
+    latents: Path,
+    out: Path,
+    resume: bool,
+    labels: Path | None,
+    vae: str | None,
+    config_file: Path | None,
+    **flags: Any,
+) -> None:
     """Train a diffusion U-Net straight from a cache.
 
-    The run's folder gets config.json, metrics.jsonl, TensorBoard curves and checkpoints.
+    The run's folder gets config.json, metrics.jsonl, TensorBoard curves, checkpoints and samples.
 
     \b
-    Example:
-      vidlat train --latents latents.zarr --out runs/first --steps 5000
+    Examples:
+      vidlat train --latents latents.zarr --out runs/first --steps 5000 --sample-every 1000
       tensorboard --logdir runs
       vidlat train --latents latents.zarr --out runs/first --resume
+      vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
+      torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
 
-    A resumed run keeps its settings; only --steps and --device may be given anew.
+    A resumed run keeps its settings; only --steps, --device and what changes no number may be given anew.
     """
     base = None
     if resume:
@@ -35,25 +56,59 @@ def train(latents: Path, out: Path, resume: bool, config_file: Path | None, **fl
 
         base = read_run(out).config
     config = build_config(TrainConfig, "train", config_file, flags, base)
-    from vidlat.cli.display import console, format_seconds, progress_bar
+    from vidlat.pipeline.manifest import read_labels
     from vidlat.store.reader import open_cache
     from vidlat.train.trainer import Trainer
 
-    trainer = Trainer(config, open_cache(latents), out, resume=resume)
-    run, left = trainer.run, config.steps - trainer.state.step
-    num_parameters = sum(p.numel() for p in trainer.state.model.parameters())
-    console.print(
-        f"{len(run.training)} training videos, {len(run.validation)} for validation; "
-        f"U-Net {config.preset} with {num_parameters / 1e6:.1f} M parameters "
-        f"on {trainer.device} in {trainer.config.precision}"
-    )
-    for note in trainer.notes:
-        console.print(f"Note: {note}")
+    told = read_labels(labels) if labels else {}
+    trainer = Trainer(config, open_cache(latents), out, resume=resume, labels=told)
+    if trainer.state.step < config.steps:
+        seconds = trainer.estimate_seconds_per_step()  # by all processes, which wait for each other
+    if not trainer.ranks.is_first:
+        for _ in trainer.steps():
+            pass
+        return
+    from vidlat.cli.display import console, format_seconds
+
+    _introduce(trainer)
+    left = config.steps - trainer.state.step
     if left <= 0:
         console.print(f"Nothing to do: {out} has its {trainer.state.step} steps; more by --steps.")
         return
-    estimate = trainer.estimate_seconds_per_step()
-    console.print(f"about {format_seconds(estimate * left)} for {left} steps of {estimate:.2f} s")
+    console.print(f"about {format_seconds(seconds * left)} for {left} steps of {seconds:.2f} s")
+    with _samples(trainer, out, vae) as samples:
+        _train(trainer, samples)
+    console.print(f"{config.steps} steps -> {out}; next: vidlat sample --run {out} --out samples/")
+
+
+def _introduce(trainer: Trainer) -> None:
+    from vidlat.cli.display import console
+
+    run, config = trainer.run, trainer.config
+    num_parameters = sum(p.numel() for p in trainer.state.model.parameters())
+    many = f", {trainer.ranks.count} processes" if trainer.ranks.count > 1 else ""
+    console.print(
+        f"{len(run.training)} training videos, {len(run.validation)} for validation; "
+        f"{config.network} U-Net {config.preset} with {num_parameters / 1e6:.1f} M parameters "
+        f"on {trainer.device} in {config.precision}{many}"
+    )
+    for note in trainer.notes:
+        console.print(f"Note: {note}", markup=False)
+
+
+def _samples(trainer: Trainer, out: Path, vae: str | None) -> TrainingSamples | nullcontext[None]:
+    """What draws samples now and then, where that is asked for."""
+    if not trainer.config.sample_every:
+        return nullcontext()
+    from vidlat.evaluate.training_samples import TrainingSamples
+
+    return TrainingSamples(trainer.run, out, vae=vae)
+
+
+def _train(trainer: Trainer, samples: TrainingSamples | None) -> None:
+    from vidlat.cli.display import console, progress_bar
+
+    config = trainer.config
     columns = (
         "{task.fields[rate]:.2f} steps/s",
         "loss {task.fields[loss]:.4f}",
@@ -71,11 +126,12 @@ def train(latents: Path, out: Path, resume: bool, config_file: Path | None, **fl
                 progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
                 if record.validation_loss is not None:
                     progress.update(bar, validation=f"{record.validation_loss:.4f}")
+                if samples and record.step % config.sample_every == 0:
+                    samples.write(trainer.state.ema, record.step)
         except KeyboardInterrupt:
             progress.stop()
             console.print(
                 f"stopped after step {trainer.state.step}; the same command with --resume goes on from the "
-                f"last checkpoint (one every {trainer.config.checkpoint_every} steps)"
+                f"last checkpoint (one every {config.checkpoint_every} steps)"
             )
             raise
-    console.print(f"{config.steps} steps -> {out}; next: vidlat sample --run {out} --out samples/")

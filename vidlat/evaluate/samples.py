@@ -6,11 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidlat.config import SampleConfig
+from vidlat.encode.vae import FrozenVAE
+from vidlat.errors import ConfigError
 from vidlat.evaluate.contact_sheet import contact_sheet
 from vidlat.pipeline.decode import decode_latents, load_vae_of, to_gray_levels
-from vidlat.train.run import load_run
+from vidlat.train.run import Run, TrainedRun, load_run
 from vidlat.train.sampler import sample_latents
-from vidlat.video.writer import prepare_folder, write_video
+from vidlat.train.steering import steer
+from vidlat.types import Selection
+from vidlat.video.reader import read_prepared
+from vidlat.video.writer import prepare_folder, write_gif, write_video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,39 +35,108 @@ class WrittenSamples:
 def write_samples(
     run_dir: Path,
     out: Path,
+    config: SampleConfig,
     *,
-    seeds: Sequence[int],
-    num_steps: int,
     vae: str | None = None,
-    device: str = "auto",
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> WrittenSamples:
-    """Draw one sample a seed, decode them, and write `sample-<seed>.mp4` and `contact_sheet.png`.
+    """Draw samples, decode them, and write `sample-<seed>.mp4` (gif, npy) and `contact_sheet.png`.
 
-    The videos are as long as the training clips and play at their median rate.
-    Raises TrainError for a folder without a usable run, WeightsError where its VAE cannot be found,
-    InputError where `out` cannot be written.
+    The videos play at the median rate of the training videos. Raises TrainError for a folder without a usable
+    run, ConfigError for what the run was not trained for, WeightsError where its VAE cannot be found,
+    DecodeError for a start that cannot be read, InputError where `out` cannot be written.
     """
-    trained = load_run(run_dir)
+    trained = load_run(run_dir, best=config.checkpoint == "best")
     run = trained.run
-    frozen = load_vae_of(run.schema, vae=vae, device=device)
+    _require_possible(run, config)
+    frozen = load_vae_of(run.schema, vae=vae, device=config.device)
     prepare_folder(out)
-    latents = sample_latents(
-        trained.model.to(frozen.device),
-        objective=run.config.objective,
-        whitening=run.whitening,
-        shape=run.latent_shape(),
-        seeds=seeds,
-        num_steps=num_steps,
-        device=frozen.device,
-        on_step=on_step,
-    )
+    seeds = range(config.seed, config.seed + config.num)
+    num_frames = config.frames or run.config.frames
+    latents = draw(trained, frozen, config, seeds, num_frames, on_step)
     videos, rows = [], []
     for seed, sample in zip(seeds, latents.numpy(), strict=True):
-        frames = to_gray_levels(decode_latents(frozen, sample, run.config.frames))
-        videos.append(out / f"sample-{seed:04d}.mp4")
-        write_video(videos[-1], frames, run.median_fps)
+        frames = to_gray_levels(decode_latents(frozen, sample, num_frames))
+        videos.append(out / f"sample-{seed:04d}.{config.format}")
+        _write(videos[-1], frames, run.median_fps)
         rows.append((f"seed {seed}", frames))
     sheet = out / "contact_sheet.png"
     contact_sheet(rows, sheet)
-    return WrittenSamples(videos=videos, contact_sheet=sheet, num_frames=run.config.frames)
+    return WrittenSamples(videos=videos, contact_sheet=sheet, num_frames=num_frames)
+
+
+def draw(
+    trained: TrainedRun,
+    vae: FrozenVAE,
+    config: SampleConfig,
+    seeds: Sequence[int],
+    num_frames: int,
+    on_step: Callable[[int], None] = lambda _: None,
+) -> torch.Tensor:
+    """Latents (N, L, t, h, w) float32 of `num_frames` frames, one sample a seed, by the VAE's device."""
+    run, shape = trained.run, trained.run.window_shape()
+    latent_dim, window, height, width = run.latent_shape()
+    given = read_start(Path(config.start), run, vae) if config.start else None
+    features = (
+        torch.from_numpy(run.conditions.parse(config.condition)) if run.conditions.num_features else None
+    )
+    model = steer(
+        trained.model.to(vae.device),
+        window=window,
+        stride=max(window // 2 // shape.stack_length, 1) * shape.stack_length,
+        features=features,
+        guidance=config.guidance,
+        takes_given=run.config.animate > 0,
+        given=given,
+    )
+    num_stacks = -(-num_frames // run.schema.settings.stack)
+    return sample_latents(
+        model,
+        objective=run.config.objective,
+        whitening=run.whitening,
+        shape=(latent_dim, num_stacks * shape.stack_length, height, width),
+        seeds=seeds,
+        num_steps=config.steps,
+        sampler=config.sampler,
+        shift=run.config.shift,
+        given=given,
+        batch=config.batch or (1 if vae.device.type == "cpu" else 8),
+        device=vae.device,
+        on_step=on_step,
+    )
+
+
+def read_start(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
+    """The latent frame to go on from, whitened (L, h, w): a picture's, or that of a video's last frames.
+
+    Raises DecodeError.
+    """
+    frames = [frame.pixels for frame in read_prepared(path, Selection(), run.schema.settings.preprocessing)][
+        -vae.stack :
+    ]
+    frames = [frames[0]] * (vae.stack - len(frames)) + frames
+    mean, _ = vae.encode(torch.from_numpy(np.stack(frames))[None, None])
+    return run.whitening.whiten(mean)[0, :, -1]
+
+
+def _require_possible(run: Run, config: SampleConfig) -> None:
+    """Refuse what the run was not trained for, before anything is loaded."""
+    run.conditions.parse(config.condition)
+    if config.guidance != 1 and not run.conditions.num_features:
+        raise ConfigError("guidance: the run was trained without --condition, so there is none to guide by")
+    if config.guidance != 1 and not run.config.condition_dropout:
+        raise ConfigError(
+            "guidance: the run has --condition-dropout 0 and knows no answer without a condition"
+        )
+    if config.start and not run.config.animate:
+        raise ConfigError("start: the run was not trained to go on from a picture; train with --animate 0.5")
+
+
+def _write(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
+    match path.suffix:
+        case ".npy":
+            np.save(path, frames)
+        case ".gif":
+            write_gif(path, frames, fps)
+        case _:
+            write_video(path, frames, fps)

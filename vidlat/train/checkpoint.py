@@ -4,7 +4,7 @@
       model.safetensors      the weights being trained
       ema.safetensors        their running average: what sampling needs, and all it reads
       optimiser.safetensors  AdamW's moments, "<parameter index>.<name>"
-      state.json             the step; its settings live in the run's config.json
+      state.json             the step, and its validation loss where it has one; settings are the run's
 
 A checkpoint is written under another name, synced, and renamed: what bears its name is complete.
 """
@@ -27,7 +27,6 @@ from torch import nn
 
 from vidlat.errors import TrainError
 
-NUM_KEPT = 3
 _NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -58,8 +57,31 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step_"))
 
 
-def save_checkpoint(directory: Path, state: TrainState) -> Path:
-    """Write `directory/step_<step>` atomically, then remove all but the last few.
+def best_checkpoint(directory: Path) -> Path | None:
+    """The checkpoint with the lowest validation loss, the latest of equals; None where none was validated.
+
+    Raises TrainError for a state.json that is damaged.
+    """
+    losses = {path: _validation_loss(path) for path in list_checkpoints(directory)}
+    validated = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(reversed(validated), key=validated.__getitem__) if validated else None
+
+
+def _validation_loss(checkpoint: Path) -> float | None:
+    path = checkpoint / "state.json"
+    try:
+        loss: float | None = json.loads(path.read_text()).get("validation_loss")
+    except (OSError, ValueError, AttributeError) as error:
+        raise TrainError(
+            f"{path} is damaged ({error}); remove the folder {checkpoint} to go on without it"
+        ) from error
+    return loss
+
+
+def save_checkpoint(
+    directory: Path, state: TrainState, *, keep: int = 3, validation_loss: float | None = None
+) -> Path:
+    """Write `directory/step_<step>` atomically, then remove all but the last `keep` and the best.
 
     Raises TrainError if the disk does not take it; the checkpoints before it stay.
     """
@@ -71,12 +93,15 @@ def save_checkpoint(directory: Path, state: TrainState) -> Path:
         _save_tensors(partial / "model.safetensors", state.model.state_dict())
         _save_tensors(partial / "ema.safetensors", state.ema.state_dict())
         _save_tensors(partial / "optimiser.safetensors", _flatten_optimiser(state.optimiser))
-        write_synced(partial / "state.json", json.dumps({"step": state.step}))
+        told = {"step": state.step, "validation_loss": validation_loss}
+        write_synced(partial / "state.json", json.dumps(told))
         _sync(partial)
         partial.rename(path)
         _sync(directory)
-        for old in list_checkpoints(directory)[:-NUM_KEPT]:
-            shutil.rmtree(old)
+        best = best_checkpoint(directory)
+        for old in list_checkpoints(directory)[:-keep]:
+            if old != best:
+                shutil.rmtree(old)
     except (OSError, SafetensorError) as error:
         raise TrainError(f"{path}: the checkpoint cannot be written: {error}") from error
     return path

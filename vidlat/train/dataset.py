@@ -6,7 +6,7 @@ Shape letters: B items, L latent channels, t latent frames, h and w latent heigh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -33,10 +33,12 @@ class Batch:
     """Whitened float32 latents (B, L, t, h, w) and which of their frames count.
 
     mask: (B, 1, t, 1, 1) float32, 1 for a real frame and 0 for padding. keys: what further draws follow from.
+    features: (B, D) float32, the condition of each video; None without one.
     """
 
     latents: torch.Tensor
     mask: torch.Tensor
+    features: torch.Tensor | None
     video_ids: tuple[str, ...]
     keys: tuple[SeedKey, ...]
 
@@ -44,12 +46,15 @@ class Batch:
         """The same batch on a device; to a GPU the copy is under way when this returns."""
         device = torch.device(device)
         pinned = self.pin_memory() if device.type == "cuda" else self
-        latents, mask = (x.to(device, non_blocking=True) for x in (pinned.latents, pinned.mask))
-        return replace(self, latents=latents, mask=mask)
+        return pinned._each(lambda values: values.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The same batch in memory that a GPU copies from by itself; what a DataLoader asks for."""
-        return replace(self, latents=self.latents.pin_memory(), mask=self.mask.pin_memory())
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        features = None if self.features is None else change(self.features)
+        return replace(self, latents=change(self.latents), mask=change(self.mask), features=features)
 
 
 class Pending(Protocol):
@@ -71,7 +76,8 @@ class _Ready:
 class LatentDataset:
     """The latents of some videos of a cache.
 
-    `latents_as="sample"` draws from the posterior, `"mean"` takes its mean and never reads std.
+    `latents_as="sample"` draws from the posterior, `"mean"` takes its mean and never reads std. features: the
+    condition (D,) of each video by id; None without one.
     """
 
     def __init__(
@@ -82,7 +88,9 @@ class LatentDataset:
         whitening: Whitening,
         latents_as: Literal["sample", "mean"],
         memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        features: Mapping[str, np.ndarray] | None = None,
     ) -> None:
+        self.features = features
         self.cache, self.shape, self.whitening = cache, shape, whitening
         self.with_std = latents_as == "sample"
         step = shape.stack_length
@@ -131,9 +139,15 @@ class LatentDataset:
         return Batch(
             latents=self.whitening.whiten(torch.from_numpy(latents)),
             mask=torch.from_numpy(mask),
+            features=self._features(windows),
             video_ids=tuple(window.video_id for window in windows),
             keys=tuple(window.key for window in windows),
         )
+
+    def _features(self, windows: Sequence[Window]) -> torch.Tensor | None:
+        if self.features is None:
+            return None
+        return torch.from_numpy(np.stack([self.features[window.video_id] for window in windows]))
 
     @staticmethod
     def _join_stacks(stacks: np.ndarray, num_windows: int) -> np.ndarray:

@@ -70,13 +70,43 @@ def to_noise(
             return prediction
 
 
+def to_velocity(
+    objective: Objective,
+    prediction: torch.Tensor,
+    x_t: torch.Tensor,
+    alpha: torch.Tensor,
+    sigma: torch.Tensor,
+) -> torch.Tensor:
+    """Which way and how fast x_t moves towards the noise: dx_t / d`NoiseScheduler.position`.
+
+    noise - x0 along the straight lines of flow; v along the quarter circle of v and epsilon, where the
+    position is the angle.
+    """
+    if objective == "epsilon":
+        return (prediction - sigma * x_t) / alpha
+    return prediction
+
+
+def min_snr_weight(
+    objective: Objective, alpha: torch.Tensor, sigma: torch.Tensor, gamma: float
+) -> torch.Tensor:
+    """The weight of a squared error that makes that of x0 min(SNR, gamma), SNR = (alpha / sigma)^2.
+
+    Hang et al. (https://arxiv.org/abs/2303.09556): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v; flow
+    has none. Of the levels' shape.
+    """
+    if objective == "v":
+        return torch.minimum(alpha**2, gamma * sigma**2)
+    return torch.minimum(torch.ones_like(alpha), gamma * (sigma / alpha) ** 2)
+
+
 def masked_squared_error(
-    prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+    prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor | float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of squared errors over the values whose frame counts, and the number of such values.
 
     The loss is their quotient over the whole batch: no frame weighs more for standing in a short video.
-    mask: (B, 1, t, 1, 1) of 0 and 1.
+    mask: (B, 1, t, 1, 1) of 0 and 1. weight: of each item's errors, (B, 1, 1, 1, 1); it does not count.
     """
-    weights = mask.expand_as(target)
-    return ((prediction.float() - target).square() * weights).sum(), weights.sum()
+    counted = mask.expand_as(target)
+    return ((prediction.float() - target).square() * counted * weight).sum(), counted.sum()

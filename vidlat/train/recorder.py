@@ -18,7 +18,7 @@ class StepRecord:
 
     step: counted from 1. loss: of the step's batch, before its update. validation_loss: of the averaged
     weights, at the steps that validate. grad_norm: before clipping. steps_per_second: of this step
-    alone, without validation and checkpoint.
+    alone, without validation and checkpoint. data_wait: the share of its time in which it waited for data.
     """
 
     step: int
@@ -26,6 +26,7 @@ class StepRecord:
     learning_rate: float
     grad_norm: float
     steps_per_second: float
+    data_wait: float
     validation_loss: float | None = None
 
 

@@ -12,12 +12,14 @@ import dataclasses
 import json
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
+import numpy as np
 from torch import nn
 
 import vidlat
@@ -27,29 +29,34 @@ from vidlat.store.files import locked
 from vidlat.store.reader import LatentCache
 from vidlat.store.schema import CacheSchema
 from vidlat.train.checkpoint import (
+    best_checkpoint,
     list_checkpoints,
     load_ema,
     remove_partial_checkpoints,
     step_of,
     write_synced,
 )
+from vidlat.train.conditioning import Conditions
 from vidlat.train.latents import Whitening
+from vidlat.train.split import near_duplicates, split_videos, subjects_of
 from vidlat.train.unet import build_unet
-from vidlat.train.windows import WindowShape, split_videos
+from vidlat.train.windows import WindowShape
+from vidlat.types import Annotation, VideoRecord
 
-BuildModel = Callable[[Any, int], nn.Module]
-"""A preset and the number of latent channels to a network, see `unet.build_unet`."""
+BuildModel = Callable[..., nn.Module]
+"""As `unet.build_unet`."""
 
-MAY_CHANGE = ("steps", "device")
-"""Settings that a resumed run may change: how long it goes on, and where."""
+MAY_CHANGE = ("steps", "device", "keep", "sample_every", "compile", "checkpoint_activations")
+"""Settings that a resumed run may change: how long it goes on, where and how, and what is kept and shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What a run freezes. The cache may grow afterwards; the videos listed here may not change.
 
-    config: its precision is never `auto`. checksums: each listed video's latent_crc32.
-    median_fps: of the training videos, 0.0 where none knows its rate.
+    config: its precision is never `auto`. checksums: each listed video's latent_crc32. labels: of each listed
+    video, those that the network is conditioned on. duplicates: pairs of a validation and a training video
+    that are as good as alike. median_fps: of the training videos, 0.0 where none knows its rate.
     """
 
     config: TrainConfig
@@ -59,17 +66,27 @@ class Run:
     checksums: dict[str, int]
     whitening: Whitening
     median_fps: float
+    conditions: Conditions
+    labels: dict[str, dict[str, str]]
+    duplicates: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def plan(cls, config: TrainConfig, cache: LatentCache) -> Self:
+    def plan(
+        cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation] = MappingProxyType({})
+    ) -> Self:
         """Decide everything that a new run freezes.
 
-        Raises TrainError for a cache without videos and for a clip that is no whole number of stacks.
+        labels: by video_id; they win over what the cache knows, label by label. Raises TrainError for a cache
+        without videos, a clip that is no whole number of stacks, and labels that do not do.
         """
         records = cache.records()
         if not records:
             raise TrainError("the cache holds no video to train on; fill it with `vidlat encode`")
-        training, validation = split_videos(records, config.validation_fraction)
+        annotations = _joined(cache.annotations(), labels, records)
+        subjects = subjects_of(records, annotations, config.split_by)
+        training, validation = split_videos(subjects, config.validation_fraction)
+        told = {video_id: annotation.labels for video_id, annotation in annotations.items()}
+        conditions = Conditions.plan(config.condition, [told.get(video_id, {}) for video_id in training])
         rates = [records[video_id].fps for video_id in training if records[video_id].fps > 0]
         run = cls(
             config=config,
@@ -79,9 +96,31 @@ class Run:
             checksums={video_id: record.latent_crc32 for video_id, record in records.items()},
             whitening=Whitening.from_records((records[id] for id in training), config.latents_as),
             median_fps=statistics.median(rates) if rates else 0.0,
+            conditions=conditions,
+            labels={video_id: conditions.pick(told.get(video_id, {})) for video_id in records},
         )
         run.window_shape()
-        return run
+        if config.animate and run.window_shape().num_latent_frames < 2:
+            raise TrainError("animate: a clip of one latent frame has none to go on with; raise --frames")
+        known, held_out = ([records[id] for id in ids] for ids in (training, validation))
+        duplicates = near_duplicates(cache, known, held_out, run.whitening)
+        return dataclasses.replace(run, duplicates=tuple(duplicates))
+
+    def features(self) -> dict[str, np.ndarray] | None:
+        """The condition of each listed video, (D,); None where the network takes none."""
+        if not self.conditions.num_features:
+            return None
+        return {video_id: self.conditions.encode_known(labels) for video_id, labels in self.labels.items()}
+
+    def build_network(self, build_model: BuildModel) -> nn.Module:
+        """A freshly initialised network of the run's kind."""
+        return build_model(
+            self.config.network,
+            self.config.preset,
+            self.schema.latent_dim,
+            num_features=self.conditions.num_features,
+            takes_given=self.config.animate > 0,
+        )
 
     def window_shape(self) -> WindowShape:
         """The windows that a clip of the run's length makes in its cache."""
@@ -107,6 +146,9 @@ class Run:
             "training": list(self.training),
             "validation": list(self.validation),
             "latent_crc32": self.checksums,
+            "conditions": self.conditions.to_list(),
+            "labels": self.labels,
+            "duplicates": [list(pair) for pair in self.duplicates],
         }
 
     @classmethod
@@ -120,7 +162,27 @@ class Run:
             training=tuple(values["training"]),
             validation=tuple(values["validation"]),
             checksums=values["latent_crc32"],
+            conditions=Conditions.from_list(values["conditions"]),
+            labels=values["labels"],
+            duplicates=tuple((held_out, trained) for held_out, trained in values["duplicates"]),
         )
+
+
+def _joined(
+    known: Mapping[str, Annotation], told: Mapping[str, Annotation], records: Mapping[str, VideoRecord]
+) -> dict[str, Annotation]:
+    """What is known of each video; raises TrainError for a table that tells of none of them."""
+    if told and not told.keys() & records.keys():
+        raise TrainError(
+            f"labels: none of the {len(told)} rows is of a video of the cache; video_id must be as "
+            f"`vidlat ls` shows it, such as {next(iter(records))}"
+        )
+    nothing = Annotation("", {})
+    pairs = {video_id: (known.get(video_id, nothing), told.get(video_id, nothing)) for video_id in records}
+    return {
+        video_id: Annotation(new.subject or old.subject, {**old.labels, **new.labels})
+        for video_id, (old, new) in pairs.items()
+    }
 
 
 def read_run(run_dir: Path) -> Run:
@@ -168,11 +230,16 @@ def start_run(run_dir: Path, run: Run) -> None:
     write_run(run_dir, run)
 
 
-def resume_run(config: TrainConfig, cache: LatentCache, run_dir: Path) -> Run:
+def resume_run(
+    config: TrainConfig,
+    cache: LatentCache,
+    run_dir: Path,
+    labels: Mapping[str, Annotation] = MappingProxyType({}),
+) -> Run:
     """The run in a folder with the settings to go on with; `auto` precision means the run's own.
 
-    Writes nothing. Raises TrainError naming what differs: settings other than `MAY_CHANGE`, the cache, or a
-    listed video.
+    The labels are the run's; those given must be the same. Writes nothing. Raises TrainError naming what
+    differs: settings other than `MAY_CHANGE`, the cache, a listed video, or a label of one.
     """
     run = read_run(run_dir)
     if config.precision == "auto":
@@ -183,6 +250,7 @@ def resume_run(config: TrainConfig, cache: LatentCache, run_dir: Path) -> Run:
         pairs = "; ".join(f"{name}: the run has {before[name]}, you asked {now[name]}" for name in changed)
         raise TrainError(f"{run_dir} cannot go on with other settings ({pairs}); or give another --out")
     _require_same_videos(run, cache, run_dir)
+    _require_same_labels(run, labels, run_dir)
     return dataclasses.replace(run, config=config)
 
 
@@ -205,6 +273,16 @@ def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
         raise TrainError(
             f"{run_dir} cannot go on: videos of the cache are {'; '.join(what)}; "
             "restore them, or start a new run with another --out"
+        )
+
+
+def _require_same_labels(run: Run, labels: Mapping[str, Annotation], run_dir: Path) -> None:
+    told = {video_id: run.conditions.pick(labels[video_id].labels) for video_id in labels.keys() & run.labels}
+    changed = [video_id for video_id, new in told.items() if not new.items() <= run.labels[video_id].items()]
+    if changed:
+        raise TrainError(
+            f"{run_dir} cannot go on: labels of {_shorten(sorted(changed))} are not those it began with; "
+            "leave --labels out, or start a new run with another --out"
         )
 
 
@@ -232,12 +310,18 @@ class TrainedRun:
     step: int
 
 
-def load_run(run_dir: Path, *, build_model: BuildModel = build_unet) -> TrainedRun:
-    """The newest checkpoint of a run; raises TrainError for a folder without a run or a checkpoint."""
-    run = read_run(run_dir)
-    checkpoints = list_checkpoints(run_dir / "checkpoints")
+def load_run(run_dir: Path, *, best: bool = False, build_model: BuildModel = build_unet) -> TrainedRun:
+    """The newest checkpoint of a run, or that with the lowest validation loss.
+
+    Raises TrainError for a folder without a run or without such a checkpoint.
+    """
+    run, directory = read_run(run_dir), run_dir / "checkpoints"
+    checkpoints = list_checkpoints(directory)
     if not checkpoints:
         raise TrainError(f"{run_dir} has no checkpoint yet; train on with --resume")
-    model = build_model(run.config.preset, run.schema.latent_dim)
-    load_ema(checkpoints[-1], model)
-    return TrainedRun(run=run, model=model.requires_grad_(False).eval(), step=step_of(checkpoints[-1]))
+    chosen = best_checkpoint(directory) if best else checkpoints[-1]
+    if chosen is None:
+        raise TrainError(f"{run_dir} has no checkpoint with a validation loss; take the last one")
+    model = run.build_network(build_model)
+    load_ema(chosen, model)
+    return TrainedRun(run=run, model=model.requires_grad_(False).eval(), step=step_of(chosen))

@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from vidlat.config import Objective
+from vidlat.config import Objective, Sampler
 from vidlat.train.latents import Whitening
-from vidlat.train.objective import to_noise, to_x0
+from vidlat.train.objective import to_noise, to_velocity, to_x0
 from vidlat.train.scheduler import NoiseScheduler, sampling_timesteps
 from vidlat.train.seeding import Draw, Stream, normal
 
@@ -27,46 +27,95 @@ def sample_latents(
     shape: tuple[int, int, int, int],
     seeds: Sequence[int],
     num_steps: int = 50,
+    sampler: Sampler = "ddim",
+    shift: float = 1.0,
+    given: torch.Tensor | None = None,
     batch: int = 4,
     device: str | torch.device = "cpu",
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
     """One sample for each seed: unwhitened float32 latents (N, L, t, h, w) on the CPU.
 
-    shape: (L, t, h, w). Each sample starts from the noise of its own seed, so neither `batch` nor the other
-    samples change it. on_step: called after each step with the number of samples that took it.
+    shape: (L, t, h, w). shift: that of the training. Heun asks the network almost twice a step. given: (L, h,
+    w), the whitened first latent frame, where it is not to be sampled; the model must know it, see `steer`.
+    Each sample starts from the noise of its own seed, and every call of the model has `batch` items, the last
+    one filled up: the other samples do not change it by a bit, and another `batch` by rounding alone.
+    on_step: called after each step with the number of samples that took it.
     """
+    scheduler, timesteps = NoiseScheduler(objective), sampling_timesteps(num_steps, shift)
+
+    def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return model(latents, timestep.expand(len(latents))).float()
+
     samples = []
     for start in range(0, len(seeds), batch):
-        keys = [(seed, Stream.SAMPLING, 0, 0) for seed in seeds[start : start + batch]]
+        part = list(seeds[start : start + batch])
+        keys = [(seed, Stream.SAMPLING, 0, 0) for seed in part + part[-1:] * (batch - len(part))]
         noise = np.stack([normal(key, Draw.NOISE, shape) for key in keys])
         latents = torch.from_numpy(noise).to(device)
-        latents = _denoise(model, objective, latents, num_steps, on_step)
-        samples.append(whitening.unwhiten(latents).cpu())
+        for now, following in pairwise(timesteps.to(device)):
+            latents = _STEPS[sampler](predict, scheduler, latents, now, following)
+            on_step(len(part))
+        if given is not None:
+            latents[:, :, 0] = given
+        samples.append(whitening.unwhiten(latents[: len(part)]).cpu())
     return torch.cat(samples)
 
 
-def _denoise(
-    model: Model,
-    objective: Objective,
+def ddim_step(
+    predict: Model,
+    scheduler: NoiseScheduler,
     latents: torch.Tensor,
-    num_steps: int,
-    on_step: Callable[[int], None] | None,
+    now: torch.Tensor,
+    following: torch.Tensor,
 ) -> torch.Tensor:
-    """Keep the implied x0 and noise and mix them anew for each next timestep.
+    """Keep the implied x0 and noise and mix them anew: DDIM with eta 0.
 
-    For v and epsilon that is DDIM with eta 0 (https://arxiv.org/abs/2010.02502, equation 12); for flow it is
-    the Euler step `x + (s - t) * prediction`.
+    https://arxiv.org/abs/2010.02502, equation 12. For flow it is the Euler step.
     """
-    scheduler = NoiseScheduler(objective)
-    timesteps = sampling_timesteps(num_steps).to(latents.device)
-    for now, following in pairwise(timesteps):
-        prediction = model(latents, now.expand(len(latents))).float()
-        alpha, sigma = scheduler.levels(now)
-        x0 = to_x0(objective, prediction, latents, alpha, sigma)
-        noise = to_noise(objective, prediction, latents, alpha, sigma)
-        alpha, sigma = scheduler.levels(following)
-        latents = alpha * x0 + sigma * noise
-        if on_step is not None:
-            on_step(len(latents))
-    return latents
+    prediction = predict(latents, now)
+    alpha, sigma = scheduler.levels(now)
+    x0 = to_x0(scheduler.objective, prediction, latents, alpha, sigma)
+    noise = to_noise(scheduler.objective, prediction, latents, alpha, sigma)
+    alpha, sigma = scheduler.levels(following)
+    return alpha * x0 + sigma * noise
+
+
+def _velocity(
+    predict: Model, scheduler: NoiseScheduler, latents: torch.Tensor, timestep: torch.Tensor
+) -> torch.Tensor:
+    prediction = predict(latents, timestep)
+    return to_velocity(scheduler.objective, prediction, latents, *scheduler.levels(timestep))
+
+
+def euler_step(
+    predict: Model,
+    scheduler: NoiseScheduler,
+    latents: torch.Tensor,
+    now: torch.Tensor,
+    following: torch.Tensor,
+) -> torch.Tensor:
+    length = scheduler.position(following) - scheduler.position(now)
+    return latents + length * _velocity(predict, scheduler, latents, now)
+
+
+def heun_step(
+    predict: Model,
+    scheduler: NoiseScheduler,
+    latents: torch.Tensor,
+    now: torch.Tensor,
+    following: torch.Tensor,
+) -> torch.Tensor:
+    """An Euler step, taken again with the mean of the velocities at both ends; the last one only once.
+
+    Karras et al. (https://arxiv.org/abs/2206.00364, algorithm 1): on data there is no noise to predict.
+    """
+    length = scheduler.position(following) - scheduler.position(now)
+    velocity = _velocity(predict, scheduler, latents, now)
+    reached = latents + length * velocity
+    if following == 0:
+        return reached
+    return latents + length * (velocity + _velocity(predict, scheduler, reached, following)) / 2
+
+
+_STEPS = {"ddim": ddim_step, "euler": euler_step, "heun": heun_step}

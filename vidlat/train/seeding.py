@@ -30,6 +30,8 @@ class Draw(IntEnum):
     POSTERIOR = 2
     NOISE = 3
     TIMESTEP = 4
+    CONDITION = 5
+    GIVEN = 6
 
 
 def generator(key: SeedKey, draw: Draw) -> np.random.Generator:

@@ -10,27 +10,28 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 
-import numpy as np
 import torch
 from torch import nn
 
 from vidlat.config import TrainConfig
-from vidlat.encode.device import resolve_device, resolve_precision
+from vidlat.encode.device import resolve_precision
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
 from vidlat.store.reader import LatentCache
 from vidlat.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
 from vidlat.train.dataset import Batch, LatentDataset
-from vidlat.train.objective import masked_squared_error, target
+from vidlat.train.denoising import Denoising, Problem
+from vidlat.train.ranks import Ranks
 from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.run import BuildModel, Run, hold_run, read_run, resume_run, start_run, write_run
-from vidlat.train.scheduler import NoiseScheduler
-from vidlat.train.seeding import Draw, generator, normal
 from vidlat.train.unet import build_unet
 from vidlat.train.windows import Window, training_windows, validation_windows
+from vidlat.types import Annotation
 
 NUM_VALIDATION_WINDOWS = 64
 """Windows of one validation, each at its own fixed timestep: the cost of some three training steps of 8."""
@@ -59,18 +60,22 @@ class Trainer:
         run_dir: Path,
         *,
         resume: bool = False,
+        labels: Mapping[str, Annotation] = MappingProxyType({}),
         build_model: BuildModel = build_unet,
     ) -> None:
         keep_freed_memory()
-        self.device = torch.device(resolve_device(config.device))
+        self.ranks = Ranks(config.device)
+        self.device = self.ranks.device
+        _require_divisible(config, self.ranks.count)
         if resume:
-            self.run = resume_run(config, cache, run_dir)
+            self.run = resume_run(config, cache, run_dir, labels)
         else:
             precision = resolve_precision(config.precision, self.device.type)
             resolved = TrainConfig.from_mapping(config.to_dict() | {"precision": precision})
-            self.run = Run.plan(resolved, cache)
+            self.run = Run.plan(resolved, cache, labels)
         self.config, self.run_dir = self.run.config, run_dir
-        self._lock = hold_run(run_dir)
+        # The others change nothing in the folder.
+        self._lock = hold_run(run_dir) if self.ranks.is_first else ExitStack()
         try:
             self._make_ready(cache, build_model, resume)
         except BaseException:  # a traceback may keep this object alive: the folder is free all the same
@@ -78,9 +83,9 @@ class Trainer:
             raise
 
     def _make_ready(self, cache: LatentCache, build_model: BuildModel, resume: bool) -> None:
-        if not resume:
+        if not resume and self.ranks.is_first:
             start_run(self.run_dir, self.run)
-        self._scheduler = NoiseScheduler(self.config.objective)
+        self._denoising = Denoising(self.config)
         records, self._shape = cache.records(), self.run.window_shape()
         self._training = [records[video_id] for video_id in self.run.training]
         self._validation = [records[video_id] for video_id in self.run.validation]
@@ -90,14 +95,20 @@ class Trainer:
             self._shape,
             self.run.whitening,
             self.config.latents_as,
+            features=self.run.features(),
         )
         self.state = self._initial_state(build_model)
+        self.ranks.wait()  # for the first one, which removes what a start without a checkpoint left
         if checkpoints := list_checkpoints(self._checkpoint_dir):
             load_checkpoint(checkpoints[-1], self.state)
+        if self.config.compile:
+            self.state.model.compile()  # in place: names of weights stay
+        self._network = self.ranks.wrap(self.state.model)
         self.notes = self._notes()
         if resume and self.state.step < self.config.steps:
             self.notes += self._note_new_end(read_run(self.run_dir).config.steps)
-            write_run(self.run_dir, self.run)
+            if self.ranks.is_first:
+                write_run(self.run_dir, self.run)
 
     def close(self) -> None:
         """Let other trainers into the run's folder."""
@@ -109,7 +120,7 @@ class Trainer:
         seconds = 0.0
         for _ in range(2):  # the first one warms up
             began = time.perf_counter()
-            self._training_loss(batch).backward()  # type: ignore[no-untyped-call]
+            self._backward(batch)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
@@ -119,34 +130,41 @@ class Trainer:
     def steps(self) -> Iterator[StepRecord]:
         """Train from where the state is to the configured number of steps.
 
-        Raises TrainError when the loss or its gradient is not finite, before that step changes a weight.
+        Every process yields the same records; the first one writes them down. Raises TrainError when the loss
+        or its gradient is not finite, before that step changes a weight.
         """
-        recorder = Recorder(self.run_dir, self.state.step)
-        try:
+        with ExitStack() as stack:
+            recorder = None
+            if self.ranks.is_first:
+                recorder = stack.enter_context(closing(Recorder(self.run_dir, self.state.step)))
             plans = (self._windows(step) for step in range(self.state.step, self.config.steps))
             began = time.perf_counter()
             for batch in self._dataset.batches(plans):
+                waited = time.perf_counter() - began
                 record = self._update(batch.to(self.device))
                 seconds = time.perf_counter() - began
-                record = dataclasses.replace(record, steps_per_second=1 / seconds)
+                record = dataclasses.replace(record, steps_per_second=1 / seconds, data_wait=waited / seconds)
                 if self._is_due(self.config.validate_every):
                     record = dataclasses.replace(record, validation_loss=self._validate())
-                recorder.write(record)
-                if self._is_due(self.config.checkpoint_every):
-                    recorder.sync()
-                    save_checkpoint(self._checkpoint_dir, self.state)
+                if recorder:
+                    recorder.write(record)
+                    if self._is_due(self.config.checkpoint_every):
+                        recorder.sync()
+                        self._save(record.validation_loss)
                 yield record
                 began = time.perf_counter()
-        finally:
-            recorder.close()
+
+    def _save(self, validation_loss: float | None) -> None:
+        save_checkpoint(
+            self._checkpoint_dir, self.state, keep=self.config.keep, validation_loss=validation_loss
+        )
 
     def _update(self, batch: Batch) -> StepRecord:
         """One optimiser step."""
         state, rate = self.state, learning_rate(self.config, self.state.step)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        loss = self._training_loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(batch)
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), self.config.clip_norm)
         record = StepRecord(
             step=state.step + 1,
@@ -154,6 +172,7 @@ class Trainer:
             learning_rate=rate,
             grad_norm=norm.item(),
             steps_per_second=0.0,
+            data_wait=0.0,
         )
         self._require_finite(record, batch)
         state.optimiser.step()
@@ -162,47 +181,61 @@ class Trainer:
         state.step += 1
         return record
 
-    def _training_loss(self, batch: Batch) -> torch.Tensor:
-        timesteps = [generator(key, Draw.TIMESTEP).random() for key in batch.keys]
-        error, count = self._squared_error(self.state.model, batch, timesteps)
-        return error / count
+    def _backward(self, batch: Batch) -> torch.Tensor:
+        """The gradients of the global batch's loss, in parts; returns that loss.
+
+        A sum of squared errors over the number of values that count in all parts of all processes, which each
+        of them knows before it begins: so no part and no process weighs more than its values do.
+        """
+        problem = self._denoising.training_problem(batch)
+        count = self.ranks.total(problem.num_counted)
+        parts = list(problem.split(self.config.accumulate))
+        error = torch.zeros((), device=self.device)
+        for number, part in enumerate(parts, 1):
+            with self.ranks.apart(self._network) if number < len(parts) else nullcontext():
+                part_error = part.squared_error(self._ask(self._network, part))
+                # Gradients come as the mean over the processes.
+                (part_error * (self.ranks.count / count)).backward()  # type: ignore[no-untyped-call]
+            error += part_error.detach()
+        return self.ranks.total(error) / count
+
+    def _ask(self, network: nn.Module, problem: Problem) -> torch.Tensor:
+        half = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            prediction: torch.Tensor = network(problem.inputs, problem.timestep, problem.features)
+        return prediction
 
     @torch.no_grad()
     def _validate(self) -> float | None:
-        """The averaged weights' loss, always on the same windows, noise and timesteps."""
+        """The averaged weights' loss, always on the same windows, noise and timesteps; processes share it."""
         if not self._validation:
             return None
         windows = validation_windows(
             self._validation, self._shape, seed=self.config.seed, num_windows=NUM_VALIDATION_WINDOWS
         )
-        size = self.config.batch
-        plans = [windows[start : start + size] for start in range(0, len(windows), size)]
         evenly = [(index + 0.5) / len(windows) for index in range(len(windows))]
-        errors, counts = 0.0, 0.0
-        for start, batch in zip(range(0, len(windows), size), self._dataset.batches(plans), strict=True):
-            timesteps = evenly[start : start + size]
-            error, count = self._squared_error(self.state.ema, batch.to(self.device), timesteps)
-            errors, counts = errors + error.item(), counts + count.item()
-        return errors / counts
-
-    def _squared_error(
-        self, model: nn.Module, batch: Batch, timesteps: list[float]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise the batch and compare the prediction with its target, over the frames that count."""
-        x0 = batch.latents
-        drawn = np.stack([normal(key, Draw.NOISE, tuple(x0.shape[1:])) for key in batch.keys])
-        noise = torch.from_numpy(drawn).to(self.device)
-        timestep = torch.tensor(timesteps, dtype=torch.float32, device=self.device)
-        alpha, sigma = self._scheduler.levels(timestep)
-        half = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            prediction = model(alpha * x0 + sigma * noise, timestep)
-        wanted = target(self.config.objective, x0, noise, alpha, sigma)
-        return masked_squared_error(prediction, wanted, batch.mask)
+        size = max(self.config.batch // (self.config.accumulate * self.ranks.count), 1)
+        mine = [slice(start, start + size) for start in range(0, len(windows), size)]
+        mine = mine[self.ranks.index :: self.ranks.count]
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for part, batch in zip(mine, self._dataset.batches(windows[part] for part in mine), strict=True):
+            problem = self._denoising.validation_problem(batch.to(self.device), evenly[part])
+            error = problem.squared_error(self._ask(self.state.ema, problem))
+            totals += torch.stack([error, problem.num_counted])
+        sum_of_errors, num_counted = self.ranks.total(totals)
+        return float(sum_of_errors / num_counted)
 
     def _windows(self, step: int) -> list[Window]:
-        config = self.config
-        return training_windows(self._training, self._shape, seed=config.seed, step=step, batch=config.batch)
+        """This process's part of a step's windows."""
+        config, size = self.config, self.config.batch // self.ranks.count
+        return training_windows(
+            self._training,
+            self._shape,
+            seed=config.seed,
+            step=step,
+            batch=config.batch,
+            items=range(self.ranks.index * size, (self.ranks.index + 1) * size),
+        )
 
     def _is_due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.config.steps
@@ -215,7 +248,9 @@ class Trainer:
         # The networks' own initialisation draws from torch's global generator: lend it one.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            model = build_model(self.config.preset, self.run.schema.latent_dim)
+            model = self.run.build_network(build_model)
+        if self.config.checkpoint_activations:
+            model.checkpoints_activations = True  # type: ignore[assignment]
         model.to(self.device)
         optimiser = torch.optim.AdamW(
             model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
@@ -234,7 +269,25 @@ class Trainer:
                 f"{short} of {len(self._training)} training videos are shorter than {self.config.frames} "
                 "frames: their last frame is repeated and carries no loss"
             )
+        if self.run.duplicates:
+            pairs = [" is like ".join(pair) for pair in self.run.duplicates[:5]]
+            notes.append(
+                f"{len(self.run.duplicates)} validation videos are as good as alike to a training video, so "
+                f"the validation loss is too low ({'; '.join(pairs)}): split them together by --split-by"
+            )
+        notes += self._notes_on_labels()
         return tuple(notes)
+
+    def _notes_on_labels(self) -> Iterator[str]:
+        for condition in self.run.conditions.conditions:
+            without = [
+                video_id for video_id, labels in self.run.labels.items() if condition.name not in labels
+            ]
+            if without:
+                yield (
+                    f"{len(without)} of {len(self.run.labels)} videos have no label {condition.name!r}: they "
+                    "train the model without it"
+                )
 
     def _note_new_end(self, planned: int) -> tuple[str, ...]:
         steps = self.config.steps
@@ -254,6 +307,15 @@ class Trainer:
             f"last good checkpoint: {checkpoints[-1] if checkpoints else 'none yet'}; "
             f"videos of the batch: {', '.join(batch.video_ids)}; "
             "look at these videos, or start a new run with a lower --learning-rate or --precision float32"
+        )
+
+
+def _require_divisible(config: TrainConfig, num_ranks: int) -> None:
+    parts = num_ranks * config.accumulate
+    if config.batch % parts:
+        raise TrainError(
+            f"batch: got {config.batch}, which {num_ranks} processes of {config.accumulate} parts cannot "
+            f"share; the nearest is {max(round(config.batch / parts), 1) * parts}"
         )
 
 

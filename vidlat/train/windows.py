@@ -5,8 +5,7 @@ A window is a whole number of stacks, because the VAE saw the frames of a stack 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,28 +61,6 @@ class Window:
     stack_starts: tuple[int, ...]
     num_valid: int
     key: SeedKey
-
-
-def split_videos(
-    video_ids: Iterable[str], validation_fraction: float
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and validation videos, each sorted.
-
-    A video's side follows from the hash of its id alone, so it keeps that side when others are added. Two or
-    more videos put at least one on each side (the one with the smallest or largest hash) unless the
-    fraction is 0.
-    """
-    ranked = sorted((_unit_hash(video_id), video_id) for video_id in video_ids)
-    num_validation = sum(hashed < validation_fraction for hashed, _ in ranked)
-    if validation_fraction > 0:
-        num_validation = max(num_validation, 1)
-    num_validation = min(num_validation, len(ranked) - 1)
-    ids = [video_id for _, video_id in ranked]
-    return tuple(sorted(ids[num_validation:])), tuple(sorted(ids[:num_validation]))
-
-
-def _unit_hash(video_id: str) -> float:
-    return int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:7], "big") / 2**56
 
 
 def training_windows(

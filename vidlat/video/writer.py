@@ -1,4 +1,4 @@
-"""Gray frames to H.264 in MP4, which every player shows."""
+"""Gray frames to H.264 in MP4, which every player shows, or to GIF."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace
+from PIL import Image
 
 from vidlat.errors import InputError, ShapeError
 
@@ -42,6 +43,27 @@ def write_video(path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float 
     except (OSError, av.FFmpegError) as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     return num_frames
+
+
+def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
+    """Write gray frames (T, H, W) as a GIF that repeats for ever, every gray level as it is.
+
+    A GIF counts hundredths of a second, and players take no fewer than 2 of them. The file appears whole or
+    not at all. Raises InputError where it cannot be written.
+    """
+    draft = path.with_name(f".{os.getpid()}.partial")
+    milliseconds = max(round(100 / _rate(fps)), 2) * 10
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    try:
+        try:
+            first.save(
+                draft, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0
+            )
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def prepare_folder(folder: Path, flag: str = "--out") -> None:

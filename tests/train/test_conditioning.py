@@ -1,0 +1,199 @@
+"""Labels and numbers as features, and what a run does with them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import build_small, random_posterior
+
+from vidlat.errors import ConfigError, TrainError
+from vidlat.train.conditioning import Conditions
+from vidlat.train.denoising import Denoising
+from vidlat.train.run import load_run, read_run
+from vidlat.train.sampler import sample_latents
+from vidlat.train.steering import steer
+from vidlat.types import Annotation
+
+LABELS = [{"view": "a4c", "ef": "35"}, {"view": "plax", "ef": "65"}, {"view": "a4c"}, {"site": "x"}]
+CONDITIONS = Conditions.plan(["view", "ef:float"], LABELS)
+
+texts = st.text(min_size=1, max_size=5)
+
+
+def test_a_class_is_one_of_as_many_features_and_a_number_its_standard_score():
+    assert CONDITIONS.num_features == 2 + 2
+    assert CONDITIONS.encode({"view": "a4c", "ef": "65"}).tolist() == [1, 0, 1, 1]
+    assert CONDITIONS.encode({"view": "plax", "ef": "50"}).tolist() == [0, 1, 1, 0]
+
+
+def test_nothing_known_is_all_zeros():
+    assert not CONDITIONS.encode({}).any()
+    assert CONDITIONS.encode({"ef": "35"}).tolist() == [0, 0, 1, -1]
+    assert not CONDITIONS.encode_known({"view": "subcostal", "ef": "much"}).any()
+
+
+@given(st.lists(st.fixed_dictionaries({"a": texts, "b": st.integers(-9, 9).map(str)}), min_size=1))
+def test_every_training_video_has_the_features_of_its_labels_and_json_keeps_them(labels):
+    conditions = Conditions.plan(["a", "b:float"], labels)
+    again = Conditions.from_list(json.loads(json.dumps(conditions.to_list())))
+    assert again == conditions
+    encoded = {(video["a"], video["b"]): tuple(conditions.encode(video)) for video in labels}
+    assert len(set(encoded.values())) == len(encoded)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["view", "view:float"], "view is given twice"),
+        (["ef:int"], "got 'ef:int'; expected NAME for classes, or NAME:float"),
+        (["view:float"], "view: got 'a4c'; expected a number"),
+        (["age"], "no training video has a label 'age'; they have ef, site, view"),
+    ],
+)
+def test_conditions_that_cannot_be_are_refused_by_name(asked, message):
+    with pytest.raises((ConfigError, TrainError), match=message):
+        Conditions.plan(asked, LABELS)
+
+
+def test_without_any_label_the_way_to_get_some_is_named():
+    with pytest.raises(TrainError, match="give a table by --labels"):
+        Conditions.plan(["view"], [{}, {}])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["view=subcostal"], "got 'subcostal'; the run has seen a4c, plax"),
+        (["ef=much"], "ef: got 'much'; expected a number"),
+        (["age=3"], "the run knows view=..., ef=..."),
+        (["view"], "got 'view'"),
+        (["ef=1", "ef=2"], "ef is given twice"),
+    ],
+)
+def test_what_a_sample_cannot_show_is_refused_by_name(asked, message):
+    with pytest.raises(ConfigError, match=message):
+        CONDITIONS.parse(asked)
+
+
+def test_what_a_sample_is_to_show_is_encoded_as_a_video_of_that_kind():
+    assert np.array_equal(
+        CONDITIONS.parse(["ef=50", "view=plax"]), CONDITIONS.encode({"view": "plax", "ef": "50"})
+    )
+    assert not CONDITIONS.parse([]).any()
+    with pytest.raises(ConfigError, match="trained without --condition"):
+        Conditions().parse(["ef=50"])
+
+
+# A run
+
+
+def two_kinds(video_id, num_latent_frames):
+    """Videos named bright are 2 everywhere, the others -2: a rule tells them apart by the sign."""
+    mean, std = random_posterior(video_id, num_latent_frames)
+    return np.full_like(mean, 2 if video_id.startswith("bright") else -2), std
+
+
+LENGTHS = {f"{kind}_{n}.mp4": 8 for kind in ("bright", "dark") for n in range(8)}
+TABLE = {video_id: Annotation("", {"kind": video_id.split("_")[0]}) for video_id in LENGTHS}
+SETTINGS = {
+    "condition": ("kind",), "steps": 150, "batch": 8, "learning_rate": 0.02, "ema_decay": 0.9,
+    "checkpoint_every": 150, "validate_every": 150, "validation_fraction": 0.2,
+}  # fmt: skip
+
+
+def sample_of(run_dir, asked, guidance=1.0):
+    trained = load_run(run_dir, build_model=build_small)
+    features = torch.from_numpy(trained.run.conditions.parse(asked))
+    model = steer(trained.model, window=2, stride=1, features=features, guidance=guidance)
+    shape = trained.run.latent_shape()
+    return sample_latents(
+        model, objective="flow", whitening=trained.run.whitening, shape=shape, seeds=range(4), num_steps=30
+    )
+
+
+def test_two_kinds_of_videos_are_sampled_as_asked(make_cache, make_trainer, tmp_path):
+    cache, _ = make_cache(LENGTHS, name="kinds.zarr", posterior=two_kinds)
+    list(make_trainer(cache=cache, labels=TABLE, **SETTINGS).steps())
+    for guidance in (1.0, 2.0):
+        bright, dark = (
+            sample_of(tmp_path / "run", [f"kind={kind}"], guidance).mean((1, 2, 3, 4))
+            for kind in ("bright", "dark")
+        )
+        assert (bright > 0).all()
+        assert (dark < 0).all()
+
+
+def test_run_that_dropped_every_condition_does_not_heed_it(make_cache, make_trainer, tmp_path):
+    cache, _ = make_cache(LENGTHS, name="kinds.zarr", posterior=two_kinds)
+    settings = SETTINGS | {"condition_dropout": 1.0, "steps": 20}
+    list(make_trainer(cache=cache, labels=TABLE, **settings).steps())
+    bright, dark = (sample_of(tmp_path / "run", [f"kind={kind}"]) for kind in ("bright", "dark"))
+    assert torch.equal(bright, dark)
+
+
+def test_share_of_items_that_lose_their_condition_is_the_one_asked_for(make_cache, make_trainer):
+    trainer = make_trainer(
+        cache=make_cache(LENGTHS, name="kinds.zarr", posterior=two_kinds)[0], labels=TABLE,
+        **SETTINGS | {"condition_dropout": 0.3},
+    )  # fmt: skip
+    lost = []
+    for batch in trainer._dataset.batches(trainer._windows(step) for step in range(100)):
+        problem = Denoising(trainer.config).training_problem(batch)
+        assert torch.equal(problem.features.any(1), problem.features.sum(1) == 1)
+        kept = problem.features.any(1)
+        assert torch.equal(problem.features[kept], batch.features[kept])
+        lost += (~kept).tolist()
+    assert 0.25 < np.mean(lost) < 0.35
+
+
+def test_labels_are_frozen_and_what_is_missing_is_told(make_cache, make_trainer, tmp_path):
+    cache, _ = make_cache(LENGTHS, name="kinds.zarr", posterior=two_kinds)
+    table = {name: told for name, told in TABLE.items() if name != "dark_3.mp4"}
+    settings = SETTINGS | {"steps": 2, "checkpoint_every": 2}
+    trainer = make_trainer(cache=cache, labels=table, **settings)
+    assert any("1 of 16 videos have no label 'kind'" in note for note in trainer.notes)
+    list(trainer.steps())
+    trainer.close()
+    run = read_run(tmp_path / "run")
+    assert run.labels["bright_0.mp4"] == {"kind": "bright"}
+    assert run.conditions.conditions[0].classes == ("bright", "dark")
+    more = settings | {"steps": 4}
+    make_trainer(cache=cache, resume=True, **more).close()
+    make_trainer(cache=cache, resume=True, labels=table, **more).close()
+    other = table | {"bright_0.mp4": Annotation("", {"kind": "dark"})}
+    with pytest.raises(TrainError, match=r"labels of bright_0\.mp4 are not those it began with"):
+        make_trainer(cache=cache, resume=True, labels=other, **more)
+
+
+def test_a_table_that_tells_of_no_video_is_refused(make_cache, make_trainer):
+    cache, _ = make_cache(LENGTHS, name="kinds.zarr", posterior=two_kinds)
+    with pytest.raises(
+        TrainError, match=r"none of the 1 rows is of a video of the cache.*such as bright_0\.mp4"
+    ):
+        make_trainer(cache=cache, labels={"bright_0": Annotation("", {"kind": "bright"})}, **SETTINGS)
+
+
+def test_first_frames_are_given_to_the_share_asked_for_and_carry_no_loss(make_cache, make_trainer):
+    trainer = make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], animate=0.4, batch=8)
+    given = []
+    for batch in trainer._dataset.batches(trainer._windows(step) for step in range(50)):
+        problem = Denoising(trainer.config).training_problem(batch)
+        noised, known, which = problem.inputs.split([2, 2, 1], dim=1)
+        assert torch.equal(which[:, :, 1:], torch.zeros_like(which[:, :, 1:]))
+        is_given = which[:, 0, 0, 0, 0] == 1
+        assert torch.equal(known[is_given, :, 0], batch.latents[is_given, :, 0])
+        assert not known[~is_given].any()
+        assert not known[:, :, 1:].any()
+        assert torch.equal(problem.mask[:, 0, 0, 0, 0], batch.mask[:, 0, 0, 0, 0] * ~is_given)
+        assert torch.equal(problem.mask[:, :, 1:], batch.mask[:, :, 1:])
+        assert noised.shape == batch.latents.shape
+        given += is_given.tolist()
+    assert 0.34 < np.mean(given) < 0.46
+
+
+def test_a_clip_of_one_latent_frame_cannot_be_animated(make_cache, make_trainer):
+    with pytest.raises(TrainError, match="one latent frame"):
+        make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], animate=0.5, frames=4)

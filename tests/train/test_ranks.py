@@ -1,0 +1,79 @@
+"""Several processes train as one: real ones, joined by gloo on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_trainer import read_metrics
+
+from vidlat.errors import TrainError
+from vidlat.train.checkpoint import list_checkpoints
+
+SETTINGS = {"steps": 5, "batch": 8, "checkpoint_every": 5, "validate_every": 2, "validation_fraction": 0.3}
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+from toys import build_small
+from vidlat.config import TrainConfig
+from vidlat.store.reader import open_cache
+from vidlat.train.trainer import Trainer
+
+config = TrainConfig.from_mapping(json.loads(sys.argv[3]))
+trainer = Trainer(config, open_cache(Path(sys.argv[1])), Path(sys.argv[2]), build_model=build_small)
+trainer.estimate_seconds_per_step()
+losses = [record.loss for record in trainer.steps()]
+print(json.dumps({"rank": trainer.ranks.index, "count": trainer.ranks.count, "losses": losses}))
+"""
+
+
+def run_processes(cache, run_dir, num_processes, **settings):
+    """Train under torchrun; what each process says."""
+    values = {"frames": 8, "warmup_steps": 2, "device": "cpu"} | SETTINGS | settings
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    script = run_dir.parent / "train.py"
+    script.write_text(TRAIN)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    process = subprocess.run(
+        [*launch, str(num_processes), str(script), str(cache.path), str(run_dir), json.dumps(values)],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_train_as_one_does(cache, make_trainer, tmp_path, accumulate):
+    alone = make_trainer("alone", **SETTINGS)
+    losses = [record.loss for record in alone.steps()]
+    said = run_processes(cache, tmp_path / "two", 2, accumulate=accumulate)
+    assert sorted(one["rank"] for one in said) == [0, 1]
+    assert {one["count"] for one in said} == {2}
+    for one in said:
+        assert one["losses"] == pytest.approx(losses, rel=1e-5)
+    for ours, theirs in zip(read_metrics(tmp_path / "alone"), read_metrics(tmp_path / "two"), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)  # validation losses and norms too; each step once
+    assert [path.name for path in list_checkpoints(tmp_path / "two/checkpoints")] == ["step_00000005"]
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 8])
+def test_a_step_taken_in_parts_is_the_same_step(make_trainer, accumulate):
+    """Videos shorter than a clip among them: parts differ in how many of their values count."""
+    whole, parts = make_trainer("whole", **SETTINGS), make_trainer("parts", accumulate=accumulate, **SETTINGS)
+    for one, other in zip(whole.steps(), parts.steps(), strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-5)
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
+    for ours, theirs in zip(whole.state.model.parameters(), parts.state.model.parameters(), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(make_trainer):
+    message = "got 8, which 1 processes of 3 parts cannot share; the nearest is 9"
+    with pytest.raises(TrainError, match=message):
+        make_trainer(batch=8, accumulate=3)

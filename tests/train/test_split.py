@@ -1,0 +1,132 @@
+"""Who is trained on and who is held out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import random_posterior
+
+from vidlat.errors import ConfigError, TrainError
+from vidlat.train.latents import Whitening
+from vidlat.train.split import near_duplicates, split_videos, subjects_of
+from vidlat.types import Annotation
+
+MANY = [f"patient_{i}/cine.mp4" for i in range(200)]
+
+
+def alone(video_ids):
+    """Each video its own subject."""
+    return {video_id: video_id for video_id in video_ids}
+
+
+def test_split_does_not_depend_on_the_order_of_the_videos():
+    assert split_videos(alone(MANY), 0.1) == split_videos(dict(reversed(alone(MANY).items())), 0.1)
+
+
+def test_split_puts_every_video_on_one_side_in_about_the_share_asked_for():
+    training, validation = split_videos(alone(MANY), 0.1)
+    assert sorted(training + validation) == sorted(MANY)
+    assert 10 <= len(validation) <= 30
+
+
+def test_a_video_keeps_its_side_when_others_are_added():
+    _, before = split_videos(alone(MANY[:100]), 0.1)
+    _, after = split_videos(alone(MANY), 0.1)
+    assert set(before) == set(after) & set(MANY[:100])
+
+
+@pytest.mark.parametrize("fraction", [0.0001, 0.5, 0.9999])
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_two_videos_or_more_put_one_on_each_side(count, fraction):
+    training, validation = split_videos(alone(MANY[:count]), fraction)
+    assert training
+    assert validation
+
+
+def test_one_video_is_trained_on():
+    assert split_videos(alone(MANY[:1]), 0.9999) == ((MANY[0],), ())
+
+
+def test_fraction_zero_holds_nothing_out():
+    assert split_videos(alone(MANY), 0.0)[1] == ()
+
+
+@given(
+    subjects=st.dictionaries(st.text(max_size=6), st.sampled_from("abcdefgh"), min_size=1, max_size=40),
+    fraction=st.floats(0, 0.99),
+)
+def test_nobody_stands_on_both_sides(subjects, fraction):
+    training, validation = split_videos(subjects, fraction)
+    assert sorted(training + validation) == sorted(subjects)
+    assert not {subjects[video] for video in training} & {subjects[video] for video in validation}
+    assert training
+
+
+def test_share_that_is_held_out_is_of_subjects_not_of_videos():
+    """One subject with most of the videos weighs no more than another."""
+    subjects = {f"{n}.mp4": f"s{n % 100}" if n < 100 else "s0" for n in range(1000)}
+    _, validation = split_videos(subjects, 0.2)
+    assert 8 <= len({subjects[video] for video in validation}) <= 32
+
+
+def test_subject_is_a_label_or_what_an_expression_finds_or_what_the_cache_knows_or_the_video():
+    told = {
+        "a/1.mp4": Annotation("ann", {"site": "x"}),
+        "a/2.mp4": Annotation("", {"site": "y"}),
+        "b/1.mp4": Annotation("ann", {"site": "y"}),
+    }
+    assert subjects_of(told, told, None) == {"a/1.mp4": "ann", "a/2.mp4": "a/2.mp4", "b/1.mp4": "ann"}
+    assert subjects_of(told, told, "site") == {"a/1.mp4": "x", "a/2.mp4": "y", "b/1.mp4": "y"}
+    assert subjects_of(told, told, r"^[^/]+") == {"a/1.mp4": "a", "a/2.mp4": "a", "b/1.mp4": "b"}
+    assert subjects_of(told, told, r"/(\d)") == {"a/1.mp4": "1", "a/2.mp4": "2", "b/1.mp4": "1"}
+
+
+@pytest.mark.parametrize(
+    ("split_by", "error", "message"),
+    [
+        ("site", TrainError, "1 of 2 videos have no label 'site': b.mp4"),
+        ("patient_(.)", TrainError, "2 of 2 videos have no match of 'patient_"),
+        ("(", ConfigError, "no label and no regular expression"),
+    ],
+)
+def test_split_that_leaves_a_video_without_a_subject_is_refused(split_by, error, message):
+    told = {"a.mp4": Annotation("", {"site": "x"}), "b.mp4": Annotation("", {})}
+    with pytest.raises(error, match=message):
+        subjects_of(told, told, split_by)
+
+
+def test_run_is_split_by_subject_and_trains_on_no_held_out_one(make_cache, make_trainer):
+    cache, _ = make_cache(
+        {f"{patient}/{n}.mp4": 8 for patient in "abcdef" for n in range(3)}, name="split.zarr"
+    )
+    run = make_trainer(cache=cache, split_by="^(.)/", validation_fraction=0.3).run
+    sides = [{video[0] for video in side} for side in (run.training, run.validation)]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+
+
+def copies(video_id, num_latent_frames):
+    """b is a as another codec would leave it, c begins like nobody."""
+    mean, std = random_posterior("c" if video_id.startswith("c") else "a", num_latent_frames)
+    noise = np.random.default_rng(len(video_id)).normal(size=mean.shape) * 0.1
+    return (mean + noise).astype(np.float16), std
+
+
+def test_copy_of_a_training_video_on_the_other_side_is_reported(make_cache, make_trainer):
+    cache, _ = make_cache({"a.mp4": 40, "b.mp4": 40, "c.mp4": 40, "c_2.mp4": 12}, posterior=copies)
+    records = cache.records()
+    whitening = Whitening.from_records(records.values(), "mean")
+    sides = [records["a.mp4"], records["c.mp4"]], [records["b.mp4"]]
+    assert near_duplicates(cache, *sides, whitening) == [("b.mp4", "a.mp4")]
+    assert near_duplicates(cache, [records["c.mp4"]], [records["b.mp4"]], whitening) == []
+    assert near_duplicates(cache, [], sides[1], whitening) == []
+
+
+def test_a_run_with_copies_on_both_sides_says_so_and_writes_it_down(make_cache, make_trainer):
+    lengths = {f"{letter}.mp4": 40 for letter in "abdefg"}
+    trainer = make_trainer(
+        cache=make_cache(lengths, name="copies.zarr", posterior=copies)[0], validation_fraction=0.3
+    )
+    assert {held_out for held_out, _ in trainer.run.duplicates} == set(trainer.run.validation)
+    assert any("as good as alike" in note and "--split-by" in note for note in trainer.notes)
+    assert trainer.run.to_dict()["duplicates"]

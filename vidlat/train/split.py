@@ -1,0 +1,133 @@
+"""Which videos are trained on and which are held out: by subject, so that nobody stands on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from vidlat.errors import ConfigError, TrainError
+from vidlat.store.reader import LatentCache
+from vidlat.train.latents import Whitening
+from vidlat.types import Annotation, VideoRecord
+
+NEAR = 0.3
+"""Root mean square difference of two videos' whitened latents below which they count as one and the same.
+
+Transcoded copies of a clip differ by up to 0.2, other clips of the same scanner by more than 0.6.
+"""
+
+SIGNATURE_FRAMES, SIGNATURE_SIDE, BLOCK = 4, 16, 512
+
+
+def subjects_of(
+    video_ids: Iterable[str], annotations: Mapping[str, Annotation], split_by: str | None
+) -> dict[str, str]:
+    """Whom each video shows. split_by: a label's name, or a regular expression for the ids; see the setting.
+
+    Raises TrainError for videos without that label or match, ConfigError for a broken expression.
+    """
+    video_ids = list(video_ids)
+    nobody = Annotation("", {})
+    if split_by is None:
+        return {video_id: annotations.get(video_id, nobody).subject or video_id for video_id in video_ids}
+    if any(split_by in annotation.labels for annotation in annotations.values()):
+        found = {
+            video_id: annotations.get(video_id, nobody).labels.get(split_by, "") for video_id in video_ids
+        }
+        return _require_all(found, f"label {split_by!r}")
+    try:
+        pattern = re.compile(split_by)
+    except re.error as error:
+        raise ConfigError(
+            f"split_by: {split_by!r} is no label and no regular expression ({error})"
+        ) from error
+    matches = {video_id: pattern.search(video_id) for video_id in video_ids}
+    found = {
+        video_id: (match.group(1 if pattern.groups else 0) or "") if match else ""
+        for video_id, match in matches.items()
+    }
+    return _require_all(found, f"match of {split_by!r} (no video has a label of that name)")
+
+
+def _require_all(subjects: dict[str, str], what: str) -> dict[str, str]:
+    without = [video_id for video_id, subject in subjects.items() if not subject]
+    if without:
+        raise TrainError(
+            f"split_by: {len(without)} of {len(subjects)} videos have no {what}: "
+            f"{', '.join(without[:5])}; name something that every video has"
+        )
+    return subjects
+
+
+def split_videos(
+    subjects: Mapping[str, str], validation_fraction: float
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and validation videos, each sorted, from each video's subject.
+
+    A subject's side follows from the hash of its name alone, so it keeps that side when others are added. Two
+    or more subjects put at least one on each side (the one with the smallest or largest hash) unless the
+    fraction is 0.
+    """
+    ranked = sorted((_unit_hash(subject), subject) for subject in set(subjects.values()))
+    num_validation = sum(hashed < validation_fraction for hashed, _ in ranked)
+    if validation_fraction > 0:
+        num_validation = max(num_validation, 1)
+    held_out = {subject for _, subject in ranked[: min(num_validation, len(ranked) - 1)]}
+    training = (video_id for video_id, subject in subjects.items() if subject not in held_out)
+    validation = (video_id for video_id, subject in subjects.items() if subject in held_out)
+    return tuple(sorted(training)), tuple(sorted(validation))
+
+
+def _unit_hash(subject: str) -> float:
+    return int.from_bytes(hashlib.sha256(subject.encode()).digest()[:7], "big") / 2**56
+
+
+def near_duplicates(
+    cache: LatentCache,
+    training: Sequence[VideoRecord],
+    validation: Sequence[VideoRecord],
+    whitening: Whitening,
+) -> list[tuple[str, str]]:
+    """Pairs of a validation and a training video that begin as good as alike: its nearest, if that near.
+
+    Compared are the posterior means of the first 16 frames, averaged over time and to 16 x 16 positions at
+    most. Reads one window a video.
+    """
+    if not training or not validation:
+        return []
+    ours, theirs = (_signatures(cache, records, whitening) for records in (validation, training))
+    lengths = np.square(theirs).sum(1)
+    pairs = []
+    for first in range(0, len(ours), BLOCK):
+        block = ours[first : first + BLOCK]
+        squares = np.square(block).sum(1)[:, None] + lengths - 2 * block @ theirs.T
+        for row, nearest in enumerate(squares.argmin(1)):
+            if np.sqrt(max(squares[row, nearest], 0) / ours.shape[1]) < NEAR:
+                pairs.append((validation[first + row].video_id, training[nearest].video_id))
+    return pairs
+
+
+def _signatures(cache: LatentCache, records: Sequence[VideoRecord], whitening: Whitening) -> np.ndarray:
+    """(N, L * h * w) float32, a row a video."""
+    starts = np.array([record.start for record in records])
+    rows = []
+    for first in range(0, len(starts), BLOCK):
+        mean, _ = cache.read_windows(starts[first : first + BLOCK], SIGNATURE_FRAMES, with_std=False)
+        still = mean.astype(np.float32).mean(2)
+        still -= np.array(whitening.mean, np.float32)[:, None, None]
+        still /= np.array(whitening.scale, np.float32)[:, None, None]
+        rows.append(_pooled(still).reshape(len(still), -1))
+    return np.concatenate(rows)
+
+
+def _pooled(still: np.ndarray) -> np.ndarray:
+    """(N, L, h, w) averaged over squares, so that at most 16 x 16 are left."""
+    side = -(-max(still.shape[2:]) // SIGNATURE_SIDE)
+    height, width = (size // side * side for size in still.shape[2:])
+    cut = still[:, :, :height, :width]
+    shape = (*cut.shape[:2], height // side, side, width // side, side)
+    pooled: np.ndarray = cut.reshape(shape).mean((3, 5))
+    return pooled

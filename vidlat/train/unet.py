@@ -1,0 +1,40 @@
+"""The diffusion U-Nets by name and size."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vidlat.config import Network, Preset
+
+CHANNELS: dict[tuple[Network, Preset], tuple[tuple[int, ...], int]] = {
+    ("monai", "tiny"): ((32, 64, 128), 1),
+    ("monai", "small"): ((48, 96, 192), 1),
+    ("monai", "base"): ((64, 128, 256), 2),
+    ("space-time", "tiny"): ((40, 80, 160), 1),
+    ("space-time", "small"): ((64, 128, 192), 1),
+    ("space-time", "base"): ((80, 160, 256), 2),
+}
+"""Channels of each level and blocks a level. Of one preset both networks cost about the same."""
+
+
+def build_unet(
+    network: Network, preset: Preset, latent_dim: int, *, num_features: int = 0, takes_given: bool = False
+) -> nn.Module:
+    """A freshly initialised network; draws from torch's global generator.
+
+    num_features: of a condition. takes_given: its input has, after the noised latents, those of frames that
+    are given, and one channel that tells which.
+    """
+    channels, num_blocks = CHANNELS[network, preset]
+    in_channels = 2 * latent_dim + 1 if takes_given else latent_dim
+    if network == "monai":
+        from vidlat.train.monai_unet import MonaiUNet  # MONAI takes seconds to import
+
+        return MonaiUNet(
+            in_channels, latent_dim, channels=channels, num_blocks=num_blocks, num_features=num_features
+        )
+    from vidlat.train.space_time_unet import SpaceTimeUNet
+
+    return SpaceTimeUNet(
+        in_channels, latent_dim, channels=channels, num_blocks=num_blocks, num_features=num_features
+    )
