@@ -6,10 +6,12 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader
+from toys import CacheMaker, random_posterior
 
 from vidlat.errors import StoreError, TrainError
 from vidlat.store.reader import open_cache
@@ -142,11 +144,21 @@ def test_what_cannot_be_is_refused_before_anything_is_read(path, arguments, mess
         LatentBatches(path, **arguments)
 
 
-def test_examples_of_the_page_run(path, tmp_path):
-    """As one script: a spawned worker imports it anew."""
+def test_examples_of_the_page_run(tmp_path):
+    """As one script, which a spawned worker imports anew; two steps, latents of MAISI's four channels."""
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 5
+    assert max(len(example.splitlines()) for example in examples) < 25
     body = "".join(f"    {line}\n" for line in "\n".join(examples).splitlines())
-    script = f"if __name__ == '__main__':\n{body}"
-    (tmp_path / "example.py").write_text(script.replace("latents.zarr", str(path)))
-    subprocess.run([sys.executable, tmp_path / "example.py"], check=True, timeout=120)
+    script = f"if __name__ == '__main__':\n{body}".replace("steps=100", "steps=2").replace(
+        "num_steps=25", "num_steps=2"
+    )
+    (tmp_path / "example.py").write_text(script)
+    CacheMaker(tmp_path / "latents.zarr", latent_dim=4).add({"a.mp4": 21, "b.mp4": 33}, four_channels)
+    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=120)
+    assert (tmp_path / "runs/first/checkpoints/step_00000002").is_dir()
+
+
+def four_channels(video_id, num_latent_frames):
+    halves = [random_posterior(f"{video_id}{half}", num_latent_frames) for half in range(2)]
+    return [np.concatenate(parts) for parts in zip(*halves, strict=True)]

@@ -26,7 +26,7 @@ def random_posterior(video_id, num_latent_frames, height=4, width=4):
 class CacheMaker:
     """Makes a cache at `path` and adds videos to it: {video_id: number of frames}."""
 
-    def __init__(self, path, stack=4, vae_hash="a" * 64):
+    def __init__(self, path, stack=4, vae_hash="a" * 64, latent_dim=2):
         self.path, self.stack = path, stack
         settings = CacheSettings(
             vae_hash=vae_hash,
@@ -44,7 +44,7 @@ class CacheMaker:
             vae_path="vae.safetensors",
             time_compression=TIME_COMPRESSION,
             space_compression=4,
-            latent_dim=2,
+            latent_dim=latent_dim,
             latent_height=4,
             latent_width=4,
             shard_frames=8,
