@@ -98,7 +98,8 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     assert (tmp_path / "one" / "sample-0006.mp4").read_bytes() == videos[1].read_bytes()
 
     asked = ("--condition", "organ=heart", "--condition", "age=40", "--guidance", 2, "--sampler", "heun")
-    longer = ("--frames", 21, "--start", tmp_path / "videos/heart.mp4", "--checkpoint", "best", "-n", 1)
+    Image.fromarray(make_phantom("heart", 0, 1, 48, 64, 20)[0]).save(tmp_path / "frame.png")
+    longer = ("--frames", 21, "--start", tmp_path / "frame.png", "--checkpoint", "best", "-n", 1)
     for kind in ("gif", "npy"):
         code, out, err = vidlat(*sample, "--out", tmp_path / kind, *asked, *longer, "--format", kind)
         assert (code, err) == (0, "")
@@ -107,6 +108,12 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
         assert moving.info["duration"] == 50
     assert np.array_equal(frames, np.load(tmp_path / "npy/sample-0000.npy"))
     assert len(frames) == 21
+
+    start = ("--start", tmp_path / "videos/heart.mp4", "-n", 1, "--format", "npy")
+    assert vidlat(*sample, "--out", tmp_path / "on", *start)[0] == 0
+    code, out, err = vidlat(*sample, "--out", tmp_path / "on", "--start", tmp_path / "labels.csv")
+    assert code == 1
+    assert "labels.csv: cannot be started from: " in err
 
     code, out, err = vidlat("decode", "--latents", cache, "--out", tmp_path / "decoded", "--device", "cpu")
     assert (code, err) == (0, "")

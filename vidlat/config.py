@@ -268,7 +268,9 @@ class TrainConfig(Config):
     validate_every: int = setting(200, "steps between two validations")
     checkpoint_every: int = setting(200, "steps between two checkpoints")
     keep: int = setting(3, "last checkpoints that are kept, beside the best")
-    sample_every: int = setting(0, "steps between two looks at samples, in TensorBoard; 0 for none")
+    sample_every: int = setting(
+        0, "steps between two looks at samples by the command line, in TensorBoard too; 0 for none"
+    )
     compile: bool = setting(False, "compile the U-Net: minutes at first, fewer seconds a step")
     checkpoint_activations: bool = setting(
         False, "compute activations again instead of keeping them: less memory, a third more time"
@@ -314,7 +316,7 @@ class SampleConfig(Config):
         "last", "the last one, or that of the lowest validation loss"
     )
     format: Literal["mp4", "gif", "npy"] = setting("mp4", "of the videos; npy holds (T, H, W) uint8")
-    batch: int = setting(0, "samples drawn at once; 0 chooses for the device")
+    batch: int = setting(0, "samples drawn at once, the last ones filled up; 0 chooses for the device")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
 
     def __post_init__(self) -> None:

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import build_small, random_posterior
 
+from vidlat.config import SampleConfig
 from vidlat.errors import ConfigError, TrainError
+from vidlat.evaluate.samples import require_possible
 from vidlat.train.conditioning import Conditions
-from vidlat.train.denoising import Denoising
+from vidlat.train.denoising import Denoising, join_given
 from vidlat.train.run import load_run, read_run
 from vidlat.train.sampler import sample_latents
 from vidlat.train.steering import steer
@@ -197,3 +199,63 @@ def test_first_frames_are_given_to_the_share_asked_for_and_carry_no_loss(make_ca
 def test_a_clip_of_one_latent_frame_cannot_be_animated(make_cache, make_trainer):
     with pytest.raises(TrainError, match="one latent frame"):
         make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], animate=0.5, frames=4)
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "message"),
+    [
+        ({}, {"guidance": 2}, "guidance: leads from"),
+        ({"condition": ("kind",)}, {"guidance": 2}, "give a --condition"),
+        (
+            {"condition": ("kind",), "condition_dropout": 0.0},
+            {"guidance": 2, "condition": ("kind=dark",)},
+            "guidance: .*--condition-dropout above 0",
+        ),
+        ({"condition": ("kind",), "condition_dropout": 0.0}, {}, "knows no answer without one"),
+        ({"condition": ("kind",)}, {"condition": ("kind=",)}, "got 'kind='"),
+        ({}, {"start": "a.png"}, "train with --animate 0.5"),
+        ({"animate": 1.0}, {}, "knows no beginning of its own"),
+        ({"animate": 1.0}, {"start": "a.png", "frames": 12}, "frames: got 12; .* expected 8 at most"),
+        ({"frames": 4}, {"frames": 8}, "frames: got 8; .* expected 4 at most"),
+    ],
+)
+def test_samples_that_a_run_was_not_trained_for_are_refused(
+    make_cache, make_trainer, trained, asked, message
+):
+    cache, _ = make_cache(LENGTHS, name="kinds.zarr")
+    run = make_trainer(cache=cache, labels=TABLE, **trained).run
+    with pytest.raises(ConfigError, match=message):
+        require_possible(run, SampleConfig(**asked))
+
+
+def test_samples_that_a_run_was_trained_for_are_not_refused(make_cache, make_trainer):
+    cache, _ = make_cache(LENGTHS, name="kinds.zarr")
+    run = make_trainer(cache=cache, labels=TABLE, condition=("kind",), animate=0.5).run
+    require_possible(run, SampleConfig())
+    require_possible(run, SampleConfig(condition=("kind=dark",), guidance=3, start="a.png", frames=80))
+
+
+def test_numbers_that_are_all_alike_are_only_centred():
+    (condition,) = Conditions.plan(["x:float"], [{"x": "0.1"}] * 3).conditions
+    assert condition.std == 1.0
+
+
+def test_a_given_frame_is_shown_as_it_is_and_not_what_a_path_made_of_it():
+    noised, latents = torch.randn(2, 3, 4, 2, 2), torch.randn(2, 3, 4, 2, 2)
+    is_given = torch.zeros(2, 1, 4, 1, 1)
+    is_given[1, :, 0] = 1
+    first, known, which = join_given(noised, latents, is_given).split([3, 3, 1], dim=1)
+    assert torch.equal(first[1, :, 0], latents[1, :, 0])
+    assert torch.equal(first[0], noised[0])
+    assert torch.equal(first[1, :, 1:], noised[1, :, 1:])
+    assert torch.equal(known, latents * is_given)
+    assert torch.equal(which[:, 0, :, 0, 0], is_given[:, 0, :, 0, 0])
+
+
+def test_a_video_without_a_second_latent_frame_keeps_its_loss(make_cache, make_trainer):
+    cache, _ = make_cache({f"{n}.mp4": 4 for n in range(4)}, name="short.zarr")
+    trainer = make_trainer(cache=cache, animate=1.0, batch=4)
+    batch = next(trainer._dataset.batches([trainer._windows(0)]))
+    problem = Denoising(trainer.config).training_problem(batch)
+    assert torch.equal(problem.mask, batch.mask)
+    assert not problem.inputs[:, 2:].any()

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toys import SmallNetwork, random_posterior
+from toys import SmallNetwork, build_small, random_posterior
 
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError
 from vidlat.train import trainer as trainer_module
-from vidlat.train.checkpoint import list_checkpoints, step_of
+from vidlat.train.checkpoint import best_checkpoint, list_checkpoints, step_of
+from vidlat.train.run import load_run
 from vidlat.train.trainer import learning_rate, train, update_average
 
 
@@ -60,7 +61,7 @@ def test_resumed_run_equals_uninterrupted_run(make_trainer, tmp_path, kill_after
     take(make_trainer("killed", latents_as=latents_as, **SETTINGS), kill_after)
     torch.manual_seed(1234)  # nothing may depend on torch's global generator
     resumed = make_trainer("killed", resume=True, latents_as=latents_as, **SETTINGS)
-    assert resumed.state.step == kill_after // 3 * 3
+    assert resumed.state.step in (kill_after // 3 * 3, kill_after // 4 * 4)
     list(resumed.steps())
 
     assert_same_state(whole.state, resumed.state)
@@ -80,7 +81,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
 
     killed = make_trainer("killed", **SETTINGS)
     steps = killed.steps()
-    for _ in range(5):
+    for _ in range(5):  # checkpoints at 3, and at 4 for its validation loss
         next(steps)
     with monkeypatch.context() as patch:
         patch.setattr("vidlat.train.checkpoint.write_synced", write_half_and_die)
@@ -91,7 +92,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
 
     killed.close()
     resumed = make_trainer("killed", resume=True, **SETTINGS)
-    assert resumed.state.step == 3
+    assert resumed.state.step == 4
     list(resumed.steps())
     assert_same_state(whole.state, resumed.state)
     assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "killed")
@@ -197,6 +198,69 @@ def test_checkpoints_come_when_due_and_at_the_end(make_trainer, tmp_path):
     assert [step_of(path) for path in kept] == [2, 4, 5]
 
 
+def test_the_best_checkpoint_is_kept_however_old_and_is_what_is_loaded_when_asked_for(
+    make_trainer, tmp_path, monkeypatch
+):
+    losses = iter([3.0, 1.0, 2.0, 5.0, 4.0, 6.0])
+    monkeypatch.setattr(trainer_module.Trainer, "_validate", lambda self: next(losses))
+    trainer = make_trainer(steps=12, checkpoint_every=3, validate_every=2, keep=2)
+    list(trainer.steps())
+    directory = tmp_path / "run" / "checkpoints"
+    # Steps 2 and 4 were the best so far; of the others the last two are left.
+    assert [step_of(path) for path in list_checkpoints(directory)] == [4, 9, 12]
+    assert step_of(best_checkpoint(directory)) == 4
+    assert load_run(tmp_path / "run", best=True, build_model=build_small).step == 4
+    assert load_run(tmp_path / "run", build_model=build_small).step == 12
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run_and_is_never_the_best(make_trainer, tmp_path):
+    trainer = make_trainer(steps=6, checkpoint_every=2, validate_every=2, validation_fraction=0.3)
+    steps = trainer.steps()
+    for _ in range(3):
+        next(steps)
+    with torch.no_grad():
+        next(iter(trainer.state.ema.parameters())).mul_(math.nan)
+    with pytest.raises(
+        TrainError, match=r"step 4: the validation loss is nan; last good checkpoint: .*step_0*2;"
+    ):
+        list(steps)
+    directory = tmp_path / "run" / "checkpoints"
+    assert [step_of(path) for path in list_checkpoints(directory)] == [2]
+    for content in ('{"validation_loss": NaN}', "{", "[]", '{"validation_loss": null}'):
+        damaged = directory / "step_00000009"
+        damaged.mkdir(exist_ok=True)
+        (damaged / "state.json").write_text(content)
+        assert step_of(best_checkpoint(directory)) == 2
+
+
+@pytest.mark.parametrize("num_removed", [0, 1, 3])
+def test_a_kill_while_an_old_checkpoint_is_removed_costs_nothing(
+    make_trainer, tmp_path, monkeypatch, num_removed
+):
+    """It loses its name before its first file."""
+
+    def remove_some_and_die(path):
+        for file in sorted(path.iterdir())[:num_removed]:
+            file.unlink()
+        raise KeyboardInterrupt
+
+    settings = {"steps": 8, "checkpoint_every": 1, "keep": 1, "validation_fraction": 0.0}
+    steps = make_trainer(**settings).steps()
+    next(steps)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "vidlat.train.checkpoint.shutil.rmtree",
+            lambda path, **_: path.exists() and remove_some_and_die(path),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            next(steps)
+    steps.close()
+    resumed = make_trainer(resume=True, **settings)
+    assert resumed.state.step == 2
+    assert [record.step for record in resumed.steps()] == [3, 4, 5, 6, 7, 8]
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000008"]
+
+
 def test_tensorboard_shows_the_same_numbers_without_those_of_lost_steps(make_trainer, tmp_path):
     take(make_trainer(**SETTINGS), 5)
     list(make_trainer(resume=True, **SETTINGS).steps())
@@ -297,7 +361,7 @@ def test_a_run_killed_by_the_system_resumes_to_the_last_bit(make_trainer, cache,
     assert process.returncode == -signal.SIGKILL
     resume = kill_after >= 3  # before the first checkpoint there is nothing to go on with
     resumed = make_trainer("killed", resume=resume, **SETTINGS)
-    assert resumed.state.step == kill_after // 3 * 3
+    assert resumed.state.step in (kill_after // 3 * 3, kill_after // 4 * 4)
     list(resumed.steps())
     whole = make_trainer("whole", **SETTINGS)
     list(whole.steps())

@@ -105,4 +105,15 @@ def test_validation_windows_are_always_the_same_and_take_videos_in_turn():
     shape = WindowShape.of_clip(16, stack=4, time_compression=4)
     windows = validation_windows(records, shape, seed=0, num_windows=6)
     assert windows == validation_windows(records, shape, seed=0, num_windows=6)
-    assert [window.video_id for window in windows] == ["0.mp4", "1.mp4", "2.mp4"] * 2
+    names = [window.video_id for window in windows]
+    assert sorted(names[:3]) == sorted(names[3:]) == ["0.mp4", "1.mp4", "2.mp4"]
+
+
+def test_fewer_validation_windows_than_videos_are_of_all_kinds_of_them():
+    """Ids sort by site: the first ones would be of one site alone."""
+    records = make_records([8] * 1000, 4)
+    shape = WindowShape.of_clip(8, stack=4, time_compression=4)
+    windows = validation_windows(records, shape, seed=0, num_windows=64)
+    places = sorted(int(window.video_id.removesuffix(".mp4")) for window in windows)
+    assert len(set(places)) == 64
+    assert all(sum(first <= place < first + 250 for place in places) > 5 for first in range(0, 1000, 250))

@@ -13,6 +13,7 @@ from vidlat.config import TrainConfig
 
 if TYPE_CHECKING:
     from vidlat.evaluate.training_samples import TrainingSamples
+    from vidlat.store.reader import LatentCache
     from vidlat.train.trainer import Trainer
 
 
@@ -48,7 +49,8 @@ def train(
       vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
       torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
 
-    A resumed run keeps its settings; only --steps, --device and what changes no number may be given anew.
+    A resumed run keeps its settings; only --steps, --device, --accumulate, --compile,
+    --checkpoint-activations, --checkpoint-every, --keep and --sample-every may be given anew.
     """
     base = None
     if resume:
@@ -61,7 +63,8 @@ def train(
     from vidlat.train.trainer import Trainer
 
     told = read_labels(labels) if labels else {}
-    trainer = Trainer(config, open_cache(latents), out, resume=resume, labels=told)
+    cache = open_cache(latents)
+    trainer = Trainer(config, cache, out, resume=resume, labels=told)
     if trainer.state.step < config.steps:
         seconds = trainer.estimate_seconds_per_step()  # by all processes, which wait for each other
     if not trainer.ranks.is_first:
@@ -76,7 +79,7 @@ def train(
         console.print(f"Nothing to do: {out} has its {trainer.state.step} steps; more by --steps.")
         return
     console.print(f"about {format_seconds(seconds * left)} for {left} steps of {seconds:.2f} s")
-    with _samples(trainer, out, vae) as samples:
+    with _samples(trainer, cache, out, vae) as samples:
         _train(trainer, samples)
     console.print(f"{config.steps} steps -> {out}; next: vidlat sample --run {out} --out samples/")
 
@@ -96,13 +99,15 @@ def _introduce(trainer: Trainer) -> None:
         console.print(f"Note: {note}", markup=False)
 
 
-def _samples(trainer: Trainer, out: Path, vae: str | None) -> TrainingSamples | nullcontext[None]:
+def _samples(
+    trainer: Trainer, cache: LatentCache, out: Path, vae: str | None
+) -> TrainingSamples | nullcontext[None]:
     """What draws samples now and then, where that is asked for."""
     if not trainer.config.sample_every:
         return nullcontext()
     from vidlat.evaluate.training_samples import TrainingSamples
 
-    return TrainingSamples(trainer.run, out, vae=vae)
+    return TrainingSamples(trainer.run, cache, out, device=str(trainer.device), vae=vae)
 
 
 def _train(trainer: Trainer, samples: TrainingSamples | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,13 @@ import torch
 
 from vidlat.config import SampleConfig
 from vidlat.encode.vae import FrozenVAE
-from vidlat.errors import ConfigError
+from vidlat.errors import ConfigError, DecodeError, InputError
 from vidlat.evaluate.contact_sheet import contact_sheet
 from vidlat.pipeline.decode import decode_latents, load_vae_of, to_gray_levels
 from vidlat.train.run import Run, TrainedRun, load_run
 from vidlat.train.sampler import sample_latents
 from vidlat.train.steering import steer
-from vidlat.types import Selection
-from vidlat.video.reader import read_prepared
+from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import prepare_folder, write_gif, write_video
 
 
@@ -44,16 +44,17 @@ def write_samples(
 
     The videos play at the median rate of the training videos. Raises TrainError for a folder without a usable
     run, ConfigError for what the run was not trained for, WeightsError where its VAE cannot be found,
-    DecodeError for a start that cannot be read, InputError where `out` cannot be written.
+    InputError for a start that cannot be read, or where `out` cannot be written.
     """
     trained = load_run(run_dir, best=config.checkpoint == "best")
     run = trained.run
-    _require_possible(run, config)
+    require_possible(run, config)
     frozen = load_vae_of(run.schema, vae=vae, device=config.device)
     prepare_folder(out)
     seeds = range(config.seed, config.seed + config.num)
     num_frames = config.frames or run.config.frames
-    latents = draw(trained, frozen, config, seeds, num_frames, on_step)
+    given = read_start(Path(config.start), run, frozen) if config.start else None
+    latents = draw(trained, frozen, config, seeds, num_frames, given, on_step)
     videos, rows = [], []
     for seed, sample in zip(seeds, latents.numpy(), strict=True):
         frames = to_gray_levels(decode_latents(frozen, sample, num_frames))
@@ -71,12 +72,15 @@ def draw(
     config: SampleConfig,
     seeds: Sequence[int],
     num_frames: int,
+    given: torch.Tensor | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
-    """Latents (N, L, t, h, w) float32 of `num_frames` frames, one sample a seed, by the VAE's device."""
+    """Latents (N, L, t, h, w) float32 of `num_frames` frames, one sample a seed, on the VAE's device.
+
+    given: the whitened first latent frame (L, h, w), of all samples.
+    """
     run, shape = trained.run, trained.run.window_shape()
     latent_dim, window, height, width = run.latent_shape()
-    given = read_start(Path(config.start), run, vae) if config.start else None
     features = (
         torch.from_numpy(run.conditions.parse(config.condition)) if run.conditions.num_features else None
     )
@@ -109,27 +113,39 @@ def draw(
 def read_start(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
     """The latent frame to go on from, whitened (L, h, w): a picture's, or that of a video's last frames.
 
-    Raises DecodeError.
+    Raises InputError where it cannot be read.
     """
-    frames = [frame.pixels for frame in read_prepared(path, Selection(), run.schema.settings.preprocessing)][
-        -vae.stack :
-    ]
-    frames = [frames[0]] * (vae.stack - len(frames)) + frames
-    mean, _ = vae.encode(torch.from_numpy(np.stack(frames))[None, None])
+    try:
+        frames = read_prepared(*lone_file(path), run.schema.settings.preprocessing)
+        last = [frame.pixels for frame in deque(frames, maxlen=vae.stack)]
+    except (DecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be started from: {error}") from error
+    last = [last[0]] * (vae.stack - len(last)) + last
+    mean, _ = vae.encode(torch.from_numpy(np.stack(last))[None, None])
     return run.whitening.whiten(mean)[0, :, -1]
 
 
-def _require_possible(run: Run, config: SampleConfig) -> None:
-    """Refuse what the run was not trained for, before anything is loaded."""
+def require_possible(run: Run, config: SampleConfig) -> None:
+    """Refuse what the run was not trained for, before anything is loaded; raises ConfigError."""
     run.conditions.parse(config.condition)
-    if config.guidance != 1 and not run.conditions.num_features:
-        raise ConfigError("guidance: the run was trained without --condition, so there is none to guide by")
-    if config.guidance != 1 and not run.config.condition_dropout:
+    knows_free_answer = run.config.condition_dropout > 0
+    if config.guidance != 1 and not (config.condition and knows_free_answer):
         raise ConfigError(
-            "guidance: the run has --condition-dropout 0 and knows no answer without a condition"
+            "guidance: leads from the answer without a condition to that with one; give a --condition, and "
+            "train with --condition and --condition-dropout above 0"
         )
+    if run.conditions.conditions and not config.condition and not knows_free_answer:
+        raise ConfigError("condition: the run has --condition-dropout 0 and knows no answer without one")
     if config.start and not run.config.animate:
         raise ConfigError("start: the run was not trained to go on from a picture; train with --animate 0.5")
+    if not config.start and run.config.animate == 1:
+        raise ConfigError("start: the run has --animate 1 and knows no beginning of its own; give one")
+    stack, frames = run.schema.settings.stack, run.config.frames
+    if config.frames > frames and (frames <= stack or run.config.animate == 1):
+        raise ConfigError(
+            f"frames: got {config.frames}; windows of this run ({frames} frames) have nothing to overlap "
+            f"by; expected {frames} at most"
+        )
 
 
 def _write(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:

@@ -12,6 +12,7 @@ A checkpoint is written under another name, synced, and renamed: what bears its 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -58,24 +59,19 @@ def step_of(checkpoint: Path) -> int:
 
 
 def best_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint with the lowest validation loss, the latest of equals; None where none was validated.
-
-    Raises TrainError for a state.json that is damaged.
-    """
-    losses = {path: _validation_loss(path) for path in list_checkpoints(directory)}
-    validated = {path: loss for path, loss in losses.items() if loss is not None}
+    """The checkpoint with the lowest validation loss, the latest of equals; None where none was validated."""
+    losses = {path: validation_loss_of(path) for path in list_checkpoints(directory)}
+    validated = {path: loss for path, loss in losses.items() if math.isfinite(loss)}
     return min(reversed(validated), key=validated.__getitem__) if validated else None
 
 
-def _validation_loss(checkpoint: Path) -> float | None:
-    path = checkpoint / "state.json"
+def validation_loss_of(checkpoint: Path) -> float:
+    """Of the averaged weights in it; infinite where it has none, or where its state.json is damaged."""
     try:
-        loss: float | None = json.loads(path.read_text()).get("validation_loss")
-    except (OSError, ValueError, AttributeError) as error:
-        raise TrainError(
-            f"{path} is damaged ({error}); remove the folder {checkpoint} to go on without it"
-        ) from error
-    return loss
+        loss = json.loads((checkpoint / "state.json").read_text()).get("validation_loss")
+    except (OSError, ValueError, AttributeError):
+        return math.inf
+    return loss if isinstance(loss, float) else math.inf
 
 
 def save_checkpoint(
@@ -101,7 +97,8 @@ def save_checkpoint(
         best = best_checkpoint(directory)
         for old in list_checkpoints(directory)[:-keep]:
             if old != best:
-                shutil.rmtree(old)
+                # What bears a checkpoint's name is complete, while it is being removed too.
+                shutil.rmtree(old.rename(old.with_name(f"{old.name}.partial")))
     except (OSError, SafetensorError) as error:
         raise TrainError(f"{path}: the checkpoint cannot be written: {error}") from error
     return path

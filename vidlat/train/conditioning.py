@@ -126,7 +126,7 @@ class Conditions:
         names = [condition.name for condition in self.conditions]
         for text in asked:
             name, equals, value = text.partition("=")
-            if not equals or name not in names:
+            if not equals or not value or name not in names:
                 known = (
                     ", ".join(f"{name}=..." for name in names)
                     or "nothing: it was trained without --condition"
@@ -164,7 +164,9 @@ def _classes(name: str, texts: Iterable[str]) -> ClassCondition:
 
 def _number(name: str, texts: Iterable[str]) -> NumberCondition:
     numbers = np.array([parse_number(name, text) for text in texts])
-    return NumberCondition(name=name, mean=float(numbers.mean()), std=float(numbers.std()) or 1.0)
+    mean, std = float(numbers.mean()), float(numbers.std())
+    # Equal numbers differ from their mean by rounding.
+    return NumberCondition(name=name, mean=mean, std=std if std > 1e-9 * abs(mean) else 1.0)
 
 
 def parse_number(name: str, text: str) -> float:

@@ -75,9 +75,14 @@ class Denoising:
         return self._problem(batch, timesteps, kept, given, config.min_snr)
 
     def validation_problem(self, batch: Batch, timesteps: list[float]) -> Problem:
-        """At these timesteps, with every condition, no frame given, every error weighing the same."""
+        """At these timesteps, with every condition, every error weighing the same.
+
+        The first frame is given where training always gives it.
+        """
         num_items = len(batch.keys)
-        return self._problem(batch, timesteps, [True] * num_items, [False] * num_items, 0.0)
+        return self._problem(
+            batch, timesteps, [True] * num_items, [self.config.animate == 1] * num_items, 0.0
+        )
 
     def _problem(
         self, batch: Batch, timesteps: list[float], kept: list[bool], given: list[bool], min_snr: float
@@ -90,7 +95,8 @@ class Denoising:
         inputs, mask, features = alpha * x0 + sigma * noise, batch.mask, batch.features
         if self.config.animate:
             is_given = torch.zeros_like(mask)
-            is_given[:, :, 0] = x0.new_tensor(given).view(-1, 1, 1, 1)
+            # Where nothing else counts, it would leave an item without a loss.
+            is_given[:, :, 0] = x0.new_tensor(given).view(-1, 1, 1, 1) * mask[:, :, 1]
             inputs, mask = join_given(inputs, x0, is_given), mask * (1 - is_given)
         if features is not None:
             features = features * x0.new_tensor(kept)[:, None]
@@ -108,7 +114,8 @@ def join_given(noised: torch.Tensor, latents: torch.Tensor, is_given: torch.Tens
     """A network's input where frames may be given: (B, 2 L + 1, t, h, w).
 
     Noised latents, then those that are given and zeros for the others, then which: `is_given`, (B, 1, t, 1,
-    1) of 0 and 1.
+    1) of 0 and 1. A given frame is shown as it is among the noised ones too: the network's answer for it
+    carries no loss, and where that would lead must not be seen.
     """
-    which = is_given.expand(-1, -1, -1, *latents.shape[-2:])
-    return torch.cat([noised, latents * is_given, which], dim=1)
+    known, which = latents * is_given, is_given.expand(-1, -1, -1, *latents.shape[-2:])
+    return torch.cat([noised * (1 - is_given) + known, known, which], dim=1)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from vidlat.encode.device import resolve_device
 
 
 class Ranks:
-    """This process among them. Hugging Face Accelerate finds the others and joins the gradients."""
+    """This process among them, number `index` of `count`. Hugging Face Accelerate joins the others to it.
+
+    device: of this process.
+    """
 
     def __init__(self, device: str) -> None:
-        chosen = resolve_device(device)
-        self._accelerator = Accelerator(cpu=chosen == "cpu")
-        self.device = self._accelerator.device if self.count > 1 else torch.device(chosen)
+        self.device = torch.device(resolve_device(device))
+        self.count, self.index = 1, 0
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import Accelerator  # takes a second to import
 
-    @property
-    def count(self) -> int:
-        """How many processes there are."""
-        return int(self._accelerator.num_processes)
-
-    @property
-    def index(self) -> int:
-        """Which one this is, from 0."""
-        return int(self._accelerator.process_index)
+            # Precision is the run's own setting, not one that a launcher's environment has.
+            self._accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="no")
+            self.device = self._accelerator.device
+            self.count, self.index = self._accelerator.num_processes, self._accelerator.process_index
 
     @property
     def is_first(self) -> bool:
@@ -42,7 +41,9 @@ class Ranks:
 
     def apart(self, wrapped: nn.Module) -> AbstractContextManager[Any]:
         """While it is open, gradients stay each process's own: those of all but the last part of a step."""
-        context: AbstractContextManager[Any] = self._accelerator.no_sync(wrapped)
+        context: AbstractContextManager[Any] = (
+            self._accelerator.no_sync(wrapped) if self.count > 1 else nullcontext()
+        )
         return context
 
     def total(self, value: torch.Tensor) -> torch.Tensor:
@@ -54,4 +55,5 @@ class Ranks:
 
     def wait(self) -> None:
         """Until all have come here."""
-        self._accelerator.wait_for_everyone()
+        if self.count > 1:
+            self._accelerator.wait_for_everyone()

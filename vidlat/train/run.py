@@ -46,7 +46,10 @@ from vidlat.types import Annotation, VideoRecord
 BuildModel = Callable[..., nn.Module]
 """As `unet.build_unet`."""
 
-MAY_CHANGE = ("steps", "device", "keep", "sample_every", "compile", "checkpoint_activations")
+MAY_CHANGE = (
+    "steps", "device", "accumulate", "compile", "checkpoint_activations",
+    "checkpoint_every", "keep", "sample_every",
+)  # fmt: skip
 """Settings that a resumed run may change: how long it goes on, where and how, and what is kept and shown."""
 
 

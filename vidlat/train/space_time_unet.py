@@ -19,6 +19,9 @@ NUM_GROUPS = 8
 LEVELS_IN_SPACE = 2
 """So many of the smallest levels attend within a frame too: above them a frame has too many positions."""
 
+MOST_SEQUENCES = 2**15
+"""Of one call: kernels on a GPU refuse more than 65535."""
+
 _LONGEST_PERIOD = 10_000.0
 
 
@@ -166,7 +169,12 @@ class _Attention(nn.Module):
         queries, keys, values = heads.unbind(0)
         if self.axis == "time":
             queries, keys = rotate(queries), rotate(keys)
-        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        mixed = torch.cat(
+            [
+                functional.scaled_dot_product_attention(*parts)
+                for parts in zip(*(x.split(MOST_SEQUENCES) for x in (queries, keys, values)), strict=True)
+            ]
+        )
         answer = self.to_answer(mixed.transpose(1, 2).flatten(2))
         if self.axis == "time":
             back: torch.Tensor = answer.view(size, height, width, length, channels).permute(0, 4, 3, 1, 2)

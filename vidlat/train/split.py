@@ -100,15 +100,19 @@ def near_duplicates(
     if not training or not validation:
         return []
     ours, theirs = (_signatures(cache, records, whitening) for records in (validation, training))
-    lengths = np.square(theirs).sum(1)
-    pairs = []
+    nearest, distance = np.zeros(len(ours), int), np.full(len(ours), np.inf)
     for first in range(0, len(ours), BLOCK):
-        block = ours[first : first + BLOCK]
-        squares = np.square(block).sum(1)[:, None] + lengths - 2 * block @ theirs.T
-        for row, nearest in enumerate(squares.argmin(1)):
-            if np.sqrt(max(squares[row, nearest], 0) / ours.shape[1]) < NEAR:
-                pairs.append((validation[first + row].video_id, training[nearest].video_id))
-    return pairs
+        rows = slice(first, first + BLOCK)
+        for other in range(0, len(theirs), BLOCK):
+            columns = theirs[other : other + BLOCK]
+            squares = np.square(ours[rows]).sum(1)[:, None] + np.square(columns).sum(1)
+            squares -= 2 * ours[rows] @ columns.T
+            closer = squares.min(1) < distance[rows]
+            nearest[rows] = np.where(closer, squares.argmin(1) + other, nearest[rows])
+            distance[rows] = np.where(closer, squares.min(1), distance[rows])
+    near = np.sqrt(distance.clip(0) / ours.shape[1]) < NEAR
+    pairs = zip(np.flatnonzero(near).tolist(), nearest[near].tolist(), strict=True)
+    return [(validation[row].video_id, training[column].video_id) for row, column in pairs]
 
 
 def _signatures(cache: LatentCache, records: Sequence[VideoRecord], whitening: Whitening) -> np.ndarray:

@@ -23,7 +23,15 @@ from vidlat.encode.device import resolve_precision
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
 from vidlat.store.reader import LatentCache
-from vidlat.train.checkpoint import TrainState, list_checkpoints, load_checkpoint, save_checkpoint
+from vidlat.train.checkpoint import (
+    TrainState,
+    best_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    remove_partial_checkpoints,
+    save_checkpoint,
+    validation_loss_of,
+)
 from vidlat.train.dataset import Batch, LatentDataset
 from vidlat.train.denoising import Denoising, Problem
 from vidlat.train.ranks import Ranks
@@ -69,22 +77,33 @@ class Trainer:
         _require_divisible(config, self.ranks.count)
         if resume:
             self.run = resume_run(config, cache, run_dir, labels)
-        else:
+        elif self.ranks.is_first:
             precision = resolve_precision(config.precision, self.device.type)
             resolved = TrainConfig.from_mapping(config.to_dict() | {"precision": precision})
             self.run = Run.plan(resolved, cache, labels)
-        self.config, self.run_dir = self.run.config, run_dir
+        self.run_dir = run_dir
         # The others change nothing in the folder.
         self._lock = hold_run(run_dir) if self.ranks.is_first else ExitStack()
         try:
+            if not resume:
+                self._start()
+            elif self.ranks.is_first:
+                remove_partial_checkpoints(self._checkpoint_dir)
+            self.config = self.run.config
             self._make_ready(cache, build_model, resume)
         except BaseException:  # a traceback may keep this object alive: the folder is free all the same
             self.close()
             raise
 
-    def _make_ready(self, cache: LatentCache, build_model: BuildModel, resume: bool) -> None:
-        if not resume and self.ranks.is_first:
+    def _start(self) -> None:
+        """One plan for all processes: the cache may be growing while they start."""
+        if self.ranks.is_first:
             start_run(self.run_dir, self.run)
+        self.ranks.wait()
+        if not self.ranks.is_first:
+            self.run = read_run(self.run_dir)
+
+    def _make_ready(self, cache: LatentCache, build_model: BuildModel, resume: bool) -> None:
         self._denoising = Denoising(self.config)
         records, self._shape = cache.records(), self.run.window_shape()
         self._training = [records[video_id] for video_id in self.run.training]
@@ -98,9 +117,11 @@ class Trainer:
             features=self.run.features(),
         )
         self.state = self._initial_state(build_model)
-        self.ranks.wait()  # for the first one, which removes what a start without a checkpoint left
         if checkpoints := list_checkpoints(self._checkpoint_dir):
             load_checkpoint(checkpoints[-1], self.state)
+        best = best_checkpoint(self._checkpoint_dir)
+        self._best_loss = validation_loss_of(best) if best else math.inf
+        self._require_same_step()
         if self.config.compile:
             self.state.model.compile()  # in place: names of weights stay
         self._network = self.ranks.wrap(self.state.model)
@@ -109,6 +130,11 @@ class Trainer:
             self.notes += self._note_new_end(read_run(self.run_dir).config.steps)
             if self.ranks.is_first:
                 write_run(self.run_dir, self.run)
+
+    def _require_same_step(self) -> None:
+        step = self.state.step
+        if self.ranks.total(torch.tensor(float(step), device=self.device)) != step * self.ranks.count:
+            raise TrainError(f"{self.run_dir}: the processes see other checkpoints there; share one folder")
 
     def close(self) -> None:
         """Let other trainers into the run's folder."""
@@ -148,13 +174,18 @@ class Trainer:
                     record = dataclasses.replace(record, validation_loss=self._validate())
                 if recorder:
                     recorder.write(record)
-                    if self._is_due(self.config.checkpoint_every):
+                    if self._is_due(self.config.checkpoint_every) or self._is_best(record.validation_loss):
                         recorder.sync()
                         self._save(record.validation_loss)
                 yield record
                 began = time.perf_counter()
 
+    def _is_best(self, validation_loss: float | None) -> bool:
+        return validation_loss is not None and validation_loss < self._best_loss
+
     def _save(self, validation_loss: float | None) -> None:
+        if validation_loss is not None:
+            self._best_loss = min(self._best_loss, validation_loss)
         save_checkpoint(
             self._checkpoint_dir, self.state, keep=self.config.keep, validation_loss=validation_loss
         )
@@ -174,7 +205,7 @@ class Trainer:
             steps_per_second=0.0,
             data_wait=0.0,
         )
-        self._require_finite(record, batch)
+        self._require_finite(record)
         state.optimiser.step()
         state.optimiser.zero_grad()
         update_average(state.ema, state.model, self.config.ema_decay, state.step)
@@ -223,7 +254,13 @@ class Trainer:
             error = problem.squared_error(self._ask(self.state.ema, problem))
             totals += torch.stack([error, problem.num_counted])
         sum_of_errors, num_counted = self.ranks.total(totals)
-        return float(sum_of_errors / num_counted)
+        loss = float(sum_of_errors / num_counted)
+        if not math.isfinite(loss):
+            raise TrainError(
+                f"step {self.state.step}: the validation loss is {loss}; last good checkpoint: "
+                f"{self._last_good()}; start a new run with a lower --learning-rate or --precision float32"
+            )
+        return loss
 
     def _windows(self, step: int) -> list[Window]:
         """This process's part of a step's windows."""
@@ -298,16 +335,23 @@ class Trainer:
             f"its learning rate follows the cosine that falls to 0 at {steps}, not the one it began with",
         )
 
-    def _require_finite(self, record: StepRecord, batch: Batch) -> None:
+    def _require_finite(self, record: StepRecord) -> None:
         if math.isfinite(record.loss) and math.isfinite(record.grad_norm):
             return
-        checkpoints = list_checkpoints(self._checkpoint_dir)
+        config = self.config
+        windows = training_windows(
+            self._training, self._shape, seed=config.seed, step=record.step - 1, batch=config.batch
+        )
         raise TrainError(
             f"step {record.step}: the loss is {record.loss}, its gradient's norm {record.grad_norm}; "
-            f"last good checkpoint: {checkpoints[-1] if checkpoints else 'none yet'}; "
-            f"videos of the batch: {', '.join(batch.video_ids)}; "
+            f"last good checkpoint: {self._last_good()}; "
+            f"videos of the batch: {', '.join(window.video_id for window in windows)}; "
             "look at these videos, or start a new run with a lower --learning-rate or --precision float32"
         )
+
+    def _last_good(self) -> str:
+        checkpoints = list_checkpoints(self._checkpoint_dir)
+        return str(checkpoints[-1]) if checkpoints else "none yet"
 
 
 def _require_divisible(config: TrainConfig, num_ranks: int) -> None:

@@ -96,9 +96,13 @@ def _order(seed: int, epoch: int, num_videos: int) -> np.ndarray:
 def validation_windows(
     records: Sequence[VideoRecord], shape: WindowShape, *, seed: int, num_windows: int
 ) -> list[Window]:
-    """The same windows at every validation, the videos taken in turn."""
+    """The same windows at every validation, spread over the videos in an order of no meaning.
+
+    At each timestep, and where there are more videos than windows, some of every kind are then among them.
+    """
+    order = generator((seed, Stream.VALIDATION, 0, 0), Draw.ORDER).permutation(len(records))
     return [
-        _draw_window(records[index % len(records)], shape, (seed, Stream.VALIDATION, 0, index))
+        _draw_window(records[order[index % len(records)]], shape, (seed, Stream.VALIDATION, 0, index))
         for index in range(num_windows)
     ]
 

@@ -72,6 +72,13 @@ def open_video(path: Path, selection: Selection, warn: Warn) -> Video:
     return replace(video, frames=partial(_frames, video, *stretch), header=partial(_header, video, *stretch))
 
 
+def lone_file(path: Path) -> tuple[Path, Selection]:
+    """How a file that was named by itself is opened: a single picture is a series of one."""
+    if path.is_file() and kind_of(path) == "image" and is_single_picture(path):
+        return path.parent, Selection(files=(path.name,))
+    return path, Selection()
+
+
 def read_prepared(path: Path, selection: Selection, how: Preprocessing) -> Iterator[PreparedFrame]:
     """The frames of a video as the VAE sees them, whatever is odd about it. Raises DecodeError."""
     yield from prepare_video(open_video(path, selection, _never_mind), how, _never_mind).frames()
