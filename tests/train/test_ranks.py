@@ -48,7 +48,7 @@ def run_processes(cache, run_dir, num_processes, **settings):
     return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_processes_train_as_one_does(cache, make_trainer, tmp_path, accumulate):
     alone = make_trainer("alone", **SETTINGS)
     losses = [record.loss for record in alone.steps()]

@@ -73,7 +73,7 @@ def test_heun_steps_of_flow_are_those_of_diffusers():
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_heun_is_of_second_order_and_euler_of_first(objective):
-    """The error against 2048 steps falls by 4 and by 2 where the steps are twice as many.
+    """The error against 512 steps falls by 4 and by 2 where the steps are twice as many.
 
     Down to timestep 0.1: the last step of a sample is Euler's.
     """
@@ -87,9 +87,9 @@ def test_heun_is_of_second_order_and_euler_of_first(objective):
         return latents
 
     for step, factor in ((euler_step, 2), (heun_step, 4)):
-        exact = run(heun_step, 2048)
-        errors = [(run(step, num_steps) - exact).norm() for num_steps in (64, 128)]
-        assert errors[0] / errors[1] == pytest.approx(factor, rel=0.1)
+        exact = run(heun_step, 512)
+        errors = [(run(step, num_steps) - exact).norm() for num_steps in (16, 32)]
+        assert errors[0] / errors[1] == pytest.approx(factor, rel=0.15)
 
 
 @pytest.mark.parametrize(("objective", "their_name"), [("v", "v_prediction"), ("epsilon", "epsilon")])
