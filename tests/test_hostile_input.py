@@ -66,6 +66,8 @@ def video(path, frames, codec="ffv1", pix_fmt="gray", **container):
     with av.open(str(path), "w", **container) as file:
         stream = file.add_stream(codec, rate=25)
         stream.pix_fmt, (stream.height, stream.width) = pix_fmt, frames.shape[1:]
+        # On a busy machine x264's threads do not write the same file twice.
+        stream.codec_context.thread_count = 1
         for index, gray in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(gray, format="gray").reformat(format=pix_fmt)
             frame.pts, frame.time_base = index, Fraction(1, 25)
