@@ -17,6 +17,7 @@ import csv
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -40,6 +41,8 @@ from vidlat.video.phantom import write_demo_videos
 from vidlat.video.reader import read_prepared
 
 STACK = 4
+Encode = Callable[[AutoencoderKlMaisi, torch.Tensor, Path], None]
+"""A stock network and a clip to a file."""
 
 
 def choose_clips(folder: Path, inputs: Path | None, num_videos: int, seconds: float) -> Path:
@@ -78,28 +81,25 @@ def read_clip(source: VideoSource, job: EncodeJob) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def loop(sources: list[VideoSource], job: EncodeJob, network: dict, out: Path) -> float:
+def time_all(sources: list[VideoSource], job: EncodeJob, network: dict, out: Path, encode: Encode) -> float:
+    """Seconds to read, encode and write the clips one after another."""
+    out.mkdir()
+    stock = stock_network(job, network)
+    began = time.perf_counter()
+    for number, source in enumerate(sources):
+        encode(stock, read_clip(source, job), out / str(number))
+    return time.perf_counter() - began
+
+
+def loop(stock: AutoencoderKlMaisi, clip: torch.Tensor, out: Path) -> None:
     """The way without a tool."""
-    out.mkdir()
-    stock = stock_network(job, network)
-    began = time.perf_counter()
-    for number, source in enumerate(sources):
-        stacks = read_clip(source, job).split(STACK, dim=2)
-        means = [stock.encode(stack)[0] for stack in stacks]
-        torch.save(torch.cat(means, dim=2), out / f"{number}.pt")
-    return time.perf_counter() - began
+    means = [stock.encode(stack)[0] for stack in clip.split(STACK, dim=2)]
+    torch.save(torch.cat(means, dim=2), f"{out}.pt")
 
 
-@torch.inference_mode()
-def nvidias_way(sources: list[VideoSource], job: EncodeJob, network: dict, out: Path) -> float:
-    out.mkdir()
-    stock = stock_network(job, network)
-    began = time.perf_counter()
-    for number, source in enumerate(sources):
-        drawn = stock.encode_stage_2_inputs(read_clip(source, job))
-        volume = drawn[0].permute(1, 2, 3, 0).float().numpy()
-        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), out / f"{number}.nii.gz")
-    return time.perf_counter() - began
+def nvidias_way(stock: AutoencoderKlMaisi, clip: torch.Tensor, out: Path) -> None:
+    volume = stock.encode_stage_2_inputs(clip)[0].permute(1, 2, 3, 0).float().numpy()
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), f"{out}.nii.gz")
 
 
 def decode(batch: tuple[VideoSource, ...], job: EncodeJob) -> list[int]:
@@ -142,8 +142,8 @@ def main() -> None:
             both = time.perf_counter() - began
         num_videos, num_frames = len(open_cache(prepared.out)), sum(map(sum, lengths))
         sources = [source for batch in plan.batches for source in batch]
-        looped = loop(sources, job, network, folder / "pt")
-        as_nvidia = nvidias_way(sources, job, network, folder / "nii")
+        looped = time_all(sources, job, network, folder / "pt", loop)
+        as_nvidia = time_all(sources, job, network, folder / "nii", nvidias_way)
         sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
                  for path in (folder / "l.zarr", folder / "pt", folder / "nii")}  # fmt: skip
     figures = {

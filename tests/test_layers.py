@@ -1,8 +1,11 @@
 """The house's order: imports point down, and each heavy library has its rooms."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,16 @@ def test_libraries_stay_in_their_rooms(path):
         allowed = FENCES.get(name.split(".")[0])
         if allowed is not None:
             assert {relative.as_posix(), relative.parts[0]} & allowed, f"{relative} must not import {name}"
+
+
+def test_every_library_the_package_imports_is_one_it_asks_for():
+    """What only the tests ask for is not there on a user's machine."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    asked = {re.match(r"[\w-]+", text).group().lower().replace("_", "-") for text in project["dependencies"]}
+    homes = packages_distributions()
+    modules = {name.split(".")[0] for path in FILES for name in imports(path)}
+    for module in modules - set(sys.stdlib_module_names) - {"vidlat"}:
+        assert {home.lower().replace("_", "-") for home in homes[module]} & asked, module
 
 
 def test_an_import_that_points_up_is_caught(tmp_path):

@@ -271,7 +271,9 @@ class TrainConfig(Config):
     sample_every: int = setting(
         0, "steps between two looks at samples by the command line, in TensorBoard too; 0 for none"
     )
-    compile: bool = setting(False, "compile the U-Net: minutes at first, fewer seconds a step")
+    compile: bool = setting(
+        False, "compile the U-Net: a wait at first, then quicker steps, on a CPU by some percent"
+    )
     checkpoint_activations: bool = setting(
         False, "compute activations again instead of keeping them: less memory, a third more time"
     )

@@ -100,6 +100,7 @@ def in_group(rank, path, out, init):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_processes_of_a_group_split_it_by_themselves_in_their_workers_too(path, tmp_path):
     init = f"file://{tmp_path}/group"
     torch.multiprocessing.spawn(in_group, (str(path), str(tmp_path), init), nprocs=2)

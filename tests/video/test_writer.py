@@ -2,6 +2,7 @@
 
 import weakref
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -13,7 +14,14 @@ from hypothesis.extra.numpy import arrays
 
 from vidlat.errors import DecodeError, InputError, ShapeError
 from vidlat.video.phantom import make_phantom
-from vidlat.video.writer import DEFAULT_FPS, prepare_file, prepare_folder, write_video
+from vidlat.video.writer import (
+    DEFAULT_FPS,
+    prepare_file,
+    prepare_folder,
+    write_array,
+    write_gif,
+    write_video,
+)
 
 
 def decode(path):
@@ -166,3 +174,31 @@ def test_a_folder_is_made_and_tried(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="give another --out"):
         prepare_file(tmp_path / "file" / "x.json")
+
+
+WRITERS = {
+    ".mp4": lambda path, frames: write_video(path, frames, 25),
+    ".gif": lambda path, frames: write_gif(path, frames, 25),
+    ".npy": write_array,
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_is_interrupted_leaves_the_file_that_was_there(tmp_path, monkeypatch, kind):
+    path = tmp_path / f"a{kind}"
+    WRITERS[kind](path, np.zeros((3, 16, 16), np.uint8))
+    before = path.read_bytes()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        WRITERS[kind](path, np.full((3, 16, 16), 99, np.uint8))
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, before)]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_folder_that_is_not_there_is_one_line_for_every_kind(tmp_path, kind):
+    with pytest.raises(InputError, match=r"cannot be written \(No such file"):
+        WRITERS[kind](tmp_path / "missing" / f"a{kind}", np.zeros((3, 16, 16), np.uint8))

@@ -20,7 +20,7 @@ from vidlat.train.run import Run, TrainedRun, load_run
 from vidlat.train.sampler import sample_latents
 from vidlat.train.steering import steer
 from vidlat.video.reader import lone_file, read_prepared
-from vidlat.video.writer import prepare_folder, write_gif, write_video
+from vidlat.video.writer import prepare_folder, write_array, write_gif, write_video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def draw(
     given: torch.Tensor | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
-    """Latents (N, L, t, h, w) float32 of `num_frames` frames, one sample a seed, on the VAE's device.
+    """Latents (N, L, t, h, w) float32 of `num_frames` frames, one sample a seed, drawn on the VAE's device.
 
     given: the whitened first latent frame (L, h, w), of all samples.
     """
@@ -151,7 +151,7 @@ def require_possible(run: Run, config: SampleConfig) -> None:
 def _write(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
     match path.suffix:
         case ".npy":
-            np.save(path, frames)
+            write_array(path, frames)
         case ".gif":
             write_gif(path, frames, fps)
         case _:

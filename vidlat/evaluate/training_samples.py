@@ -39,9 +39,9 @@ class TrainingSamples:
         self.run, self.folder = run, run_dir / "samples"
         self._vae = load_vae_of(run.schema, vae=vae, device=device)
         labelled = [video_id for video_id in run.training if run.labels[video_id]] or list(run.training)
-        self._models = [labelled[index % len(labelled)] for index in range(NUM_SAMPLES)]
+        self._examples = [labelled[index % len(labelled)] for index in range(NUM_SAMPLES)]
         records = cache.records()
-        starts = np.array([records[video_id].start for video_id in self._models])
+        starts = np.array([records[video_id].start for video_id in self._examples])
         first, _ = cache.read_windows(starts, 1, with_std=False)
         self._first = run.whitening.whiten(torch.from_numpy(first).float())[:, :, 0]
         prepare_folder(self.folder)
@@ -65,7 +65,7 @@ class TrainingSamples:
     def _sample(self, trained: TrainedRun, index: int) -> tuple[str, npt.NDArray[np.uint8]]:
         """One sample, and what to call it."""
         run, seed = self.run, index
-        asked = tuple(f"{name}={text}" for name, text in run.labels[self._models[index]].items())
+        asked = tuple(f"{name}={text}" for name, text in run.labels[self._examples[index]].items())
         config = SampleConfig(condition=asked, steps=NUM_STEPS, batch=1)
         given = self._first[index] if run.config.animate == 1 else None
         latents = draw(trained, self._vae, config, [seed], run.config.frames, given)

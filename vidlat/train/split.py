@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import torch
 
 from vidlat.errors import ConfigError, TrainError
 from vidlat.store.reader import LatentCache
@@ -121,9 +122,7 @@ def _signatures(cache: LatentCache, records: Sequence[VideoRecord], whitening: W
     rows = []
     for first in range(0, len(starts), BLOCK):
         mean, _ = cache.read_windows(starts[first : first + BLOCK], SIGNATURE_FRAMES, with_std=False)
-        still = mean.astype(np.float32).mean(2)
-        still -= np.array(whitening.mean, np.float32)[:, None, None]
-        still /= np.array(whitening.scale, np.float32)[:, None, None]
+        still = whitening.whiten(torch.from_numpy(mean).float()).mean(2).numpy()
         rows.append(_pooled(still).reshape(len(still), -1))
     return np.concatenate(rows)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,18 +32,8 @@ def write_video(path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float 
     become DEFAULT_FPS. The file appears whole or not at all. Raises ShapeError for no frame, and for one
     that is not (H, W) uint8 like the first; InputError where the file cannot be written.
     """
-    # The process id keeps two writers apart; the suffix keeps the draft out of every folder scan. The name
-    # of the video is not in it: that may be as long as names can be.
-    draft = path.with_name(f".{os.getpid()}.partial")
-    try:
-        try:
-            num_frames = _write(draft, frames, _rate(fps))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except (OSError, av.FFmpegError) as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    return num_frames
+    with _appearing_whole(path) as draft:
+        return _write(draft, frames, _rate(fps))
 
 
 def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
@@ -51,18 +42,31 @@ def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
     A GIF counts hundredths of a second, and players take no fewer than 2 of them. The file appears whole or
     not at all. Raises InputError where it cannot be written.
     """
-    draft = path.with_name(f".{os.getpid()}.partial")
     milliseconds = max(round(100 / _rate(fps)), 2) * 10
     first, *others = (Image.fromarray(frame) for frame in frames)
+    with _appearing_whole(path) as draft:
+        first.save(draft, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+
+
+def write_array(path: Path, frames: npt.NDArray[np.uint8]) -> None:
+    """Write frames (T, H, W) as `.npy`, whole or not at all; raises InputError where it cannot be written."""
+    with _appearing_whole(path) as draft, draft.open("wb") as file:
+        np.save(file, frames)
+
+
+@contextmanager
+def _appearing_whole(path: Path) -> Iterator[Path]:
+    """Another name to write under, which becomes `path` at the end; raises InputError."""
+    # The process id keeps two writers apart; the suffix keeps the draft out of every folder scan. The name
+    # of the video is not in it: that may be as long as names can be.
+    draft = path.with_name(f".{os.getpid()}.partial")
     try:
         try:
-            first.save(
-                draft, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0
-            )
+            yield draft
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, av.FFmpegError) as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
