@@ -21,6 +21,7 @@ from vidlat.config import TrainConfig
 from vidlat.pipeline.decode import load_vae_of
 from vidlat.pipeline.recorded import find_recorded
 from vidlat.store.reader import LatentCache, open_cache
+from vidlat.train.conditioning import Conditions
 from vidlat.train.dataset import MEMORY_LIMIT_BYTES, LatentDataset
 from vidlat.train.denoising import Denoising
 from vidlat.train.latents import Whitening
@@ -38,7 +39,7 @@ def windows_a_second(cache: LatentCache, memory_limit_bytes: int, num_steps: int
     shape = WindowShape.of_clip(FRAMES, stack=schema.settings.stack, time_compression=schema.time_compression)
     whitening = Whitening.from_records(records, "sample")
     dataset = LatentDataset(cache, records, shape, whitening, "sample", memory_limit_bytes)
-    denoising = Denoising(TrainConfig())
+    denoising = Denoising(TrainConfig(), Conditions())
     rates = {}
     for name, use in (("batches", lambda batch: batch), ("problems", denoising.training_problem)):
         plans = (training_windows(records, shape, seed=0, step=n, batch=BATCH) for n in range(num_steps))

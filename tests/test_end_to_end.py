@@ -1,6 +1,7 @@
 """The whole path, as the README shows it: phantoms to latents, to a trained network, to new videos."""
 
 import json
+import signal
 
 import av
 import numpy as np
@@ -10,7 +11,9 @@ from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import vidlat
 
+from vidlat.pipeline.decode import decode_latents
 from vidlat.store.reader import open_cache
+from vidlat.train.trainer import Trainer
 from vidlat.video.phantom import make_phantom
 from vidlat.video.writer import write_video
 
@@ -24,9 +27,25 @@ def _one_thread():
     torch.set_num_threads(num_threads)
 
 
+def steps_of(run):
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def frames_and_rate(path):
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0)), float(container.streams.video[0].average_rate)
+
+
+def interrupt_first_step(patch, number):
+    """Of the next training: a signal comes while its first step is under way."""
+    update, signals = Trainer._update, [number]
+
+    def interrupted(*arguments):
+        if signals:
+            signal.raise_signal(signals.pop())
+        return update(*arguments)
+
+    patch.setattr(Trainer, "_update", interrupted)
 
 
 @pytest.mark.slow
@@ -52,7 +71,7 @@ def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(client, t
     assert overall["vae"]["psnr"] > overall["averaging"]["psnr"]
 
 
-def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_path):
+def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_path, monkeypatch):
     lengths = {"heart.mp4": 17, "lung.mp4": 9, "short.mp4": 3}
     (tmp_path / "videos").mkdir()
     for seed, (name, num_frames) in enumerate(lengths.items()):
@@ -74,13 +93,22 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     code, out, err = vidlat("train", "--latents", cache, "--out", run, *flags)
     assert (code, err) == (0, "")
     assert "for 3 steps" in out
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert max(steps) == 3
+    assert steps_of(run) == [1, 2, 3]
     with Image.open(run / "samples/step_00000003.gif") as moving:
         assert (moving.n_frames, moving.size) == (8, (4 * 16, 16))
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     assert {"samples/moving", "samples/grid"} <= set(events.Tags()["images"])
     assert "loss" in events.Tags()["scalars"]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        flags = (*flags[:1], flags[1] + 2, *flags[2:])
+        with monkeypatch.context() as patch:
+            interrupt_first_step(patch, number)
+            code, out, err = vidlat("train", "--latents", cache, "--out", run, "--resume", *flags)
+        assert (code, err) == (130, "Interrupted.\n")
+        assert f"stopped and saved after step {steps_of(run)[-1]}" in out
+    assert steps_of(run) == [1, 2, 3, 4, 5]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert vidlat("train", "--latents", cache, "--out", run, "--resume", *flags)[0] == 0
     code, out, err = vidlat("train", "--latents", cache, "--out", run, "--resume")
     assert code == 0
     assert "Nothing to do" in out
@@ -114,6 +142,20 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     code, out, err = vidlat(*sample, "--out", tmp_path / "on", "--start", tmp_path / "labels.csv")
     assert code == 1
     assert "labels.csv: cannot be started from: " in err
+
+    calls = iter(range(100))
+
+    def decode_one(*arguments):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return decode_latents(*arguments)
+
+    monkeypatch.setattr("vidlat.evaluate.samples.decode_latents", decode_one)
+    code, out, err = vidlat(*sample, "--out", tmp_path / "some", "-n", 3, "--seed", 5)
+    assert (code, err) == (130, "Interrupted.\n")
+    assert "1 of 3 samples written; --seed 6 -n 2 makes the others" in out
+    assert (tmp_path / "some" / "sample-0005.mp4").read_bytes() == videos[0].read_bytes()
+    assert {path.name for path in (tmp_path / "some").iterdir()} == {"sample-0005.mp4", "contact_sheet.png"}
 
     code, out, err = vidlat("decode", "--latents", cache, "--out", tmp_path / "decoded", "--device", "cpu")
     assert (code, err) == (0, "")

@@ -13,7 +13,7 @@ from vidlat.config import SampleConfig
 from vidlat.errors import ConfigError, TrainError
 from vidlat.evaluate.samples import require_possible
 from vidlat.train.conditioning import Conditions
-from vidlat.train.denoising import Denoising, join_given
+from vidlat.train.denoising import join_given
 from vidlat.train.run import load_run, read_run
 from vidlat.train.sampler import sample_latents
 from vidlat.train.steering import steer
@@ -143,12 +143,28 @@ def test_share_of_items_that_lose_their_condition_is_the_one_asked_for(make_cach
     )  # fmt: skip
     lost = []
     for batch in trainer._dataset.batches(trainer._windows(step) for step in range(100)):
-        problem = Denoising(trainer.config).training_problem(batch)
+        problem = trainer._denoising.training_problem(batch)
         assert torch.equal(problem.features.any(1), problem.features.sum(1) == 1)
         kept = problem.features.any(1)
         assert torch.equal(problem.features[kept], batch.features[kept])
         lost += (~kept).tolist()
     assert 0.25 < np.mean(lost) < 0.35
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3, 1.0])
+def test_items_lose_all_conditions_or_each_of_them_alone(dropout):
+    conditions = Conditions.plan(
+        ["kind", "age:float"], [{"kind": "a", "age": "3"}, {"kind": "b", "age": "5"}]
+    )
+    random = np.random.default_rng(1)
+    kept = np.array([conditions.kept(random, dropout) for _ in range(20_000)])
+    assert kept.shape == (20_000, 4)
+    assert (kept[:, 0] == kept[:, 1]).all()
+    assert (kept[:, 2] == kept[:, 3]).all()
+    told = 1 - dropout
+    expected = {(1, 1): told**3, (1, 0): told**2 * dropout, (0, 1): told**2 * dropout}
+    for which, share in expected.items():
+        assert (kept[:, [0, 2]] == which).all(1).mean() == pytest.approx(share, abs=0.015)
 
 
 def test_labels_are_frozen_and_what_is_missing_is_told(make_cache, make_trainer, tmp_path):
@@ -182,7 +198,7 @@ def test_first_frames_are_given_to_the_share_asked_for_and_carry_no_loss(make_ca
     trainer = make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], animate=0.4, batch=8)
     given = []
     for batch in trainer._dataset.batches(trainer._windows(step) for step in range(50)):
-        problem = Denoising(trainer.config).training_problem(batch)
+        problem = trainer._denoising.training_problem(batch)
         noised, known, which = problem.inputs.split([2, 2, 1], dim=1)
         assert torch.equal(which[:, :, 1:], torch.zeros_like(which[:, :, 1:]))
         is_given = which[:, 0, 0, 0, 0] == 1
@@ -211,7 +227,7 @@ def test_a_clip_of_one_latent_frame_cannot_be_animated(make_cache, make_trainer)
             {"guidance": 2, "condition": ("kind=dark",)},
             "guidance: .*--condition-dropout above 0",
         ),
-        ({"condition": ("kind",), "condition_dropout": 0.0}, {}, "knows no answer without one"),
+        ({"condition": ("kind",), "condition_dropout": 0.0}, {}, "knows no answer without kind; give all"),
         ({"condition": ("kind",)}, {"condition": ("kind=",)}, "got 'kind='"),
         ({}, {"start": "a.png"}, "train with --animate 0.5"),
         ({"animate": 1.0}, {}, "knows no beginning of its own"),
@@ -256,6 +272,6 @@ def test_a_video_without_a_second_latent_frame_keeps_its_loss(make_cache, make_t
     cache, _ = make_cache({f"{n}.mp4": 4 for n in range(4)}, name="short.zarr")
     trainer = make_trainer(cache=cache, animate=1.0, batch=4)
     batch = next(trainer._dataset.batches([trainer._windows(0)]))
-    problem = Denoising(trainer.config).training_problem(batch)
+    problem = trainer._denoising.training_problem(batch)
     assert torch.equal(problem.mask, batch.mask)
     assert not problem.inputs[:, 2:].any()

@@ -11,7 +11,7 @@ import torch
 from test_trainer import read_metrics
 
 from vidlat.errors import TrainError
-from vidlat.train.checkpoint import list_checkpoints
+from vidlat.train.checkpoint import list_checkpoints, step_of
 
 SETTINGS = {"steps": 5, "batch": 8, "checkpoint_every": 5, "validate_every": 2, "validation_fraction": 0.3}
 
@@ -26,20 +26,32 @@ from vidlat.train.trainer import Trainer
 config = TrainConfig.from_mapping(json.loads(sys.argv[3]))
 trainer = Trainer(config, open_cache(Path(sys.argv[1])), Path(sys.argv[2]), build_model=build_small)
 trainer.estimate_seconds_per_step()
-losses = [record.loss for record in trainer.steps()]
+losses = []
+for record in trainer.steps():
+    losses.append(record.loss)
+    if record.step == int(sys.argv[4]) and trainer.ranks.index == trainer.ranks.count - 1:
+        trainer.stop()
 print(json.dumps({"rank": trainer.ranks.index, "count": trainer.ranks.count, "losses": losses}))
 """
 
 
-def run_processes(cache, run_dir, num_processes, **settings):
-    """Train under torchrun; what each process says."""
+def run_processes(cache, run_dir, num_processes, stop_in=0, **settings):
+    """Train under torchrun, the last process told to stop after a step; what each process says."""
     values = {"frames": 8, "warmup_steps": 2, "device": "cpu"} | SETTINGS | settings
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     script = run_dir.parent / "train.py"
     script.write_text(TRAIN)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     process = subprocess.run(
-        [*launch, str(num_processes), str(script), str(cache.path), str(run_dir), json.dumps(values)],
+        [
+            *launch,
+            str(num_processes),
+            str(script),
+            str(cache.path),
+            str(run_dir),
+            json.dumps(values),
+            str(stop_in),
+        ],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         check=True,
         capture_output=True,
@@ -63,6 +75,13 @@ def test_two_processes_train_as_one_does(cache, make_trainer, tmp_path, accumula
         [path.name for path in list_checkpoints(tmp_path / name / "checkpoints")] for name in ("alone", "two")
     ]
     assert written[0] == written[1]
+
+
+@pytest.mark.slow
+def test_processes_stop_after_the_same_step_when_one_is_told_to(cache, tmp_path):
+    said = run_processes(cache, tmp_path / "two", 2, stop_in=2)
+    assert [len(one["losses"]) for one in said] == [3, 3]
+    assert step_of(list_checkpoints(tmp_path / "two" / "checkpoints")[-1]) == 3
 
 
 @pytest.mark.parametrize("accumulate", [2, 4, 8])

@@ -98,6 +98,30 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
     assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "killed")
 
 
+def test_a_run_told_to_stop_ends_with_a_checkpoint_and_goes_on_as_if_never_stopped(make_trainer, tmp_path):
+    whole = make_trainer("whole", **SETTINGS)
+    list(whole.steps())
+
+    stopped = make_trainer("stopped", **SETTINGS)
+    for record in stopped.steps():
+        if record.step == 4:
+            stopped.stop()
+    assert stopped.state.step == 5
+    stopped.close()
+    resumed = make_trainer("stopped", resume=True, **SETTINGS)
+    assert resumed.state.step == 5
+    list(resumed.steps())
+    assert_same_state(whole.state, resumed.state)
+    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "stopped")
+
+
+def test_a_stopped_trainer_can_go_on_itself(make_trainer):
+    trainer = make_trainer()
+    trainer.stop()
+    assert [record.step for record in trainer.steps()] == [1]
+    assert [record.step for record in trainer.steps()] == [2, 3, 4, 5, 6]
+
+
 def test_a_finished_run_can_be_given_more_steps(make_trainer, tmp_path):
     list(make_trainer(steps=4).steps())
     assert list(make_trainer(resume=True, steps=4).steps()) == []

@@ -29,17 +29,25 @@ def sample(run_dir: Path, out: Path, vae: str | None, config_file: Path | None, 
       vidlat sample --run runs/moving --out samples/ --start frame.png --frames 48
     """
     from vidlat.cli.display import console, format_count, progress_bar
-    from vidlat.evaluate.samples import write_samples
+    from vidlat.evaluate.samples import CONTACT_SHEET, write_samples
 
     config = build_config(SampleConfig, "sample", config_file, flags)
+    num = 0
     with progress_bar() as progress:
         task = progress.add_task("sampling", total=config.num * config.steps)
-        written = write_samples(
+        samples = write_samples(
             run_dir, out, config, vae=vae, on_step=lambda count: progress.advance(task, count)
         )
-    count = format_count(len(written.videos), "video")
-    console.print(f"{count} of {format_count(written.num_frames, 'frame')} -> {out}")
-    console.print(f"contact sheet -> {written.contact_sheet}")
+        try:
+            for num, _ in enumerate(samples, 1):  # noqa: B007
+                pass
+        except KeyboardInterrupt:
+            progress.stop()
+            rest = f"--seed {config.seed + num} -n {config.num - num}"
+            console.print(f"{num} of {format_count(config.num, 'sample')} written; {rest} makes the others")
+            raise
+    console.print(f"{format_count(num, 'video')} -> {out}")
+    console.print(f"contact sheet -> {out / CONTACT_SHEET}")
 
 
 @click.command()

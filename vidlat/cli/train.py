@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidlat.cli.options import build_config, config_options
+from vidlat.cli.stopping import stopping
 from vidlat.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def train(
       vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
       torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
 
+    Ctrl-C or SIGTERM ends it after the step under way, with a checkpoint; a second one at once.
     A resumed run keeps its settings; only --steps, --device, --accumulate, --compile,
     --checkpoint-activations, --checkpoint-every, --keep and --sample-every may be given anew.
     """
@@ -68,8 +71,8 @@ def train(
     if trainer.state.step < config.steps:
         seconds = trainer.estimate_seconds_per_step()  # by all processes, which wait for each other
     if not trainer.ranks.is_first:
-        for _ in trainer.steps():
-            pass
+        with stopping(trainer.stop):
+            deque(trainer.steps(), maxlen=0)
         return
     from vidlat.cli.display import console, format_seconds
 
@@ -81,6 +84,11 @@ def train(
     console.print(f"about {format_seconds(seconds * left)} for {left} steps of {seconds:.2f} s")
     with _samples(trainer, cache, out, vae) as samples:
         _train(trainer, samples)
+    if trainer.state.step < config.steps:
+        console.print(
+            f"stopped and saved after step {trainer.state.step}: go on by the same command and --resume"
+        )
+        raise KeyboardInterrupt
     console.print(f"{config.steps} steps -> {out}; next: vidlat sample --run {out} --out samples/")
 
 
@@ -111,7 +119,7 @@ def _samples(
 
 
 def _train(trainer: Trainer, samples: TrainingSamples | None) -> None:
-    from vidlat.cli.display import console, progress_bar
+    from vidlat.cli.display import progress_bar
 
     config = trainer.config
     columns = (
@@ -119,24 +127,21 @@ def _train(trainer: Trainer, samples: TrainingSamples | None) -> None:
         "loss {task.fields[loss]:.4f}",
         "validation {task.fields[validation]}",
     )
-    with progress_bar(*columns) as progress:
+
+    def stop() -> None:
+        trainer.stop()
+        progress.update(bar, description="stopping after this step")
+
+    with progress_bar(*columns) as progress, stopping(stop):
         bar = progress.add_task(
             "training", total=config.steps, completed=trainer.state.step, rate=0.0, loss=0.0, validation="-"
         )
         loss = None
-        try:
-            for record in trainer.steps():
-                # A single step's loss jumps with its timesteps: people need the trend.
-                loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
-                progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
-                if record.validation_loss is not None:
-                    progress.update(bar, validation=f"{record.validation_loss:.4f}")
-                if samples and record.step % config.sample_every == 0:
-                    samples.write(trainer.state.ema, record.step)
-        except KeyboardInterrupt:
-            progress.stop()
-            console.print(
-                f"stopped after step {trainer.state.step}; the same command with --resume goes on from the "
-                f"last checkpoint (one every {config.checkpoint_every} steps)"
-            )
-            raise
+        for record in trainer.steps():
+            # A single step's loss jumps with its timesteps: people need the trend.
+            loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
+            progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
+            if record.validation_loss is not None:
+                progress.update(bar, validation=f"{record.validation_loss:.4f}")
+            if samples and record.step % config.sample_every == 0:
+                samples.write(trainer.state.ema, record.step)

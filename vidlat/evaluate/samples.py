@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,10 @@ from vidlat.train.steering import steer
 from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import prepare_folder, write_array, write_gif, write_video
 
+CONTACT_SHEET = "contact_sheet.png"
+"""Of the samples of a folder, the first MOST_ROWS of them."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenSamples:
-    """The files that came of a run's samples, and the length of each video."""
-
-    videos: list[Path]
-    contact_sheet: Path
-    num_frames: int
+MOST_ROWS = 32
 
 
 def write_samples(
@@ -39,31 +34,42 @@ def write_samples(
     *,
     vae: str | None = None,
     on_step: Callable[[int], None] = lambda _: None,
-) -> WrittenSamples:
-    """Draw samples, decode them, and write `sample-<seed>.mp4` (gif, npy) and `contact_sheet.png`.
+) -> Iterator[Path]:
+    """Draw samples, decode and write each as `sample-<seed>.mp4` (gif, npy), then a CONTACT_SHEET of them.
 
-    The videos play at the median rate of the training videos. Raises TrainError for a folder without a usable
-    run, ConfigError for what the run was not trained for, WeightsError where its VAE cannot be found,
-    InputError for a start that cannot be read, or where `out` cannot be written.
+    Yields each video when it is written; where it ends early, the sheet shows those that there are. Videos
+    play at the median rate of the training videos. Raises TrainError for a folder without a usable run,
+    ConfigError for what the run was not trained for, WeightsError where its VAE cannot be found, InputError
+    for a start that cannot be read, or where `out` cannot be written.
     """
     trained = load_run(run_dir, best=config.checkpoint == "best")
     run = trained.run
     require_possible(run, config)
     frozen = load_vae_of(run.schema, vae=vae, device=config.device)
     prepare_folder(out)
-    seeds = range(config.seed, config.seed + config.num)
     num_frames = config.frames or run.config.frames
     given = read_start(Path(config.start), run, frozen) if config.start else None
-    latents = draw(trained, frozen, config, seeds, num_frames, given, on_step)
-    videos, rows = [], []
-    for seed, sample in zip(seeds, latents.numpy(), strict=True):
-        frames = to_gray_levels(decode_latents(frozen, sample, num_frames))
-        videos.append(out / f"sample-{seed:04d}.{config.format}")
-        _write(videos[-1], frames, run.median_fps)
-        rows.append((f"seed {seed}", frames))
-    sheet = out / "contact_sheet.png"
-    contact_sheet(rows, sheet)
-    return WrittenSamples(videos=videos, contact_sheet=sheet, num_frames=num_frames)
+    rows: list[tuple[str, npt.NDArray[np.uint8]]] = []
+    try:
+        size = batch_of(config, frozen)
+        for first in range(config.seed, config.seed + config.num, size):
+            seeds = range(first, min(first + size, config.seed + config.num))
+            latents = draw(trained, frozen, config, seeds, num_frames, given, on_step)
+            for seed, sample in zip(seeds, latents.numpy(), strict=True):
+                frames = to_gray_levels(decode_latents(frozen, sample, num_frames))
+                path = out / f"sample-{seed:04d}.{config.format}"
+                _write(path, frames, run.median_fps)
+                if len(rows) < MOST_ROWS:
+                    rows.append((f"seed {seed}", frames))
+                yield path
+    finally:
+        if rows:
+            contact_sheet(rows, out / CONTACT_SHEET)
+
+
+def batch_of(config: SampleConfig, vae: FrozenVAE) -> int:
+    """Samples that are drawn at once."""
+    return config.batch or (1 if vae.device.type == "cpu" else 8)
 
 
 def draw(
@@ -104,7 +110,7 @@ def draw(
         sampler=config.sampler,
         shift=run.config.shift,
         given=given,
-        batch=config.batch or (1 if vae.device.type == "cpu" else 8),
+        batch=batch_of(config, vae),
         device=vae.device,
         on_step=on_step,
     )
@@ -134,8 +140,13 @@ def require_possible(run: Run, config: SampleConfig) -> None:
             "guidance: leads from the answer without a condition to that with one; give a --condition, and "
             "train with --condition and --condition-dropout above 0"
         )
-    if run.conditions.conditions and not config.condition and not knows_free_answer:
-        raise ConfigError("condition: the run has --condition-dropout 0 and knows no answer without one")
+    names = {condition.name for condition in run.conditions.conditions}
+    missing = names - {asked.partition("=")[0] for asked in config.condition}
+    if missing and not knows_free_answer:
+        raise ConfigError(
+            "condition: the run has --condition-dropout 0 and knows no answer without "
+            f"{', '.join(sorted(missing))}; give all of them"
+        )
     if config.start and not run.config.animate:
         raise ConfigError("start: the run was not trained to go on from a picture; train with --animate 0.5")
     if not config.start and run.config.animate == 1:

@@ -26,11 +26,11 @@ import numpy.typing as npt
 import torch
 
 from vidlat import __version__
+from vidlat.ahead import ahead
 from vidlat.config import Preprocessing
 from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import DecodeError, EncodeError, VidlatError, WeightsError
-from vidlat.pipeline.ahead import ahead
 from vidlat.pipeline.calls import Report, Stack, VAECalls
 from vidlat.pipeline.cluster import num_batches_of_worker
 from vidlat.pipeline.scratch import EncodedVideo, new_scratch, open_scratch

@@ -117,6 +117,18 @@ class Conditions:
         }
         return self.encode(known)
 
+    def kept(self, random: np.random.Generator, dropout: float) -> np.ndarray:
+        """Features (num_features,) times this, 0 or 1, are what an item of the training is told.
+
+        A share `dropout` of the items loses everything, for guidance; of what the others know each of several
+        conditions is lost alone as often, so that a sample may be asked for some of them.
+        """
+        num = len(self.conditions)
+        is_kept = np.full(num, random.random() >= dropout)
+        if num > 1:
+            is_kept &= random.random(num) >= dropout
+        return np.repeat(is_kept, [c.num_features for c in self.conditions]).astype(np.float32)
+
     def parse(self, asked: Sequence[str]) -> np.ndarray:
         """Features of what a sample is asked to show: `NAME=VALUE`, each name once at most.
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vidlat.config import TrainConfig
+from vidlat.train.conditioning import Conditions
 from vidlat.train.dataset import Batch
 from vidlat.train.objective import masked_squared_error, min_snr_weight, target
 from vidlat.train.scheduler import NoiseScheduler, draw_timestep
@@ -63,6 +64,7 @@ class Denoising:
     """Makes problems of batches, as a run's settings say; every draw follows from the item's key."""
 
     config: TrainConfig
+    conditions: Conditions
 
     def training_problem(self, batch: Batch) -> Problem:
         """At timesteps drawn, conditions dropped and first frames given as the settings say."""
@@ -70,7 +72,10 @@ class Denoising:
         timesteps = [
             draw_timestep(generator(key, Draw.TIMESTEP), config.timesteps, config.shift) for key in batch.keys
         ]
-        kept = [generator(key, Draw.CONDITION).random() >= config.condition_dropout for key in batch.keys]
+        kept = [
+            self.conditions.kept(generator(key, Draw.CONDITION), config.condition_dropout)
+            for key in batch.keys
+        ]
         given = [generator(key, Draw.GIVEN).random() < config.animate for key in batch.keys]
         return self._problem(batch, timesteps, kept, given, config.min_snr)
 
@@ -79,13 +84,16 @@ class Denoising:
 
         The first frame is given where training always gives it.
         """
-        num_items = len(batch.keys)
-        return self._problem(
-            batch, timesteps, [True] * num_items, [self.config.animate == 1] * num_items, 0.0
-        )
+        given = [self.config.animate == 1] * len(batch.keys)
+        return self._problem(batch, timesteps, None, given, 0.0)
 
     def _problem(
-        self, batch: Batch, timesteps: list[float], kept: list[bool], given: list[bool], min_snr: float
+        self,
+        batch: Batch,
+        timesteps: list[float],
+        kept: list[np.ndarray] | None,
+        given: list[bool],
+        min_snr: float,
     ) -> Problem:
         x0, objective = batch.latents, self.config.objective
         drawn = np.stack([normal(key, Draw.NOISE, tuple(x0.shape[1:])) for key in batch.keys])
@@ -98,8 +106,8 @@ class Denoising:
             # Where nothing else counts, it would leave an item without a loss.
             is_given[:, :, 0] = x0.new_tensor(given).view(-1, 1, 1, 1) * mask[:, :, 1]
             inputs, mask = join_given(inputs, x0, is_given), mask * (1 - is_given)
-        if features is not None:
-            features = features * x0.new_tensor(kept)[:, None]
+        if features is not None and kept is not None:
+            features = features * torch.from_numpy(np.stack(kept)).to(x0.device)
         return Problem(
             inputs=inputs,
             timestep=timestep,

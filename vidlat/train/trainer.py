@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from vidlat.ahead import ahead
 from vidlat.config import TrainConfig
 from vidlat.encode.device import resolve_precision
 from vidlat.encode.memory import keep_freed_memory
@@ -32,14 +33,18 @@ from vidlat.train.checkpoint import (
     save_checkpoint,
     validation_loss_of,
 )
-from vidlat.train.dataset import Batch, LatentDataset
+from vidlat.train.dataset import LatentDataset
 from vidlat.train.denoising import Denoising, Problem
+from vidlat.train.notes import notes_on
 from vidlat.train.ranks import Ranks
 from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.run import BuildModel, Run, hold_run, read_run, resume_run, start_run, write_run
 from vidlat.train.unet import build_unet
 from vidlat.train.windows import Window, training_windows, validation_windows
 from vidlat.types import Annotation
+
+NUM_AHEAD = 2
+"""Steps whose latents and noise lie ready on the device while the network is at work."""
 
 NUM_VALIDATION_WINDOWS = 64
 """Windows of one validation, each at its own fixed timestep: the cost of some three training steps of 8."""
@@ -72,6 +77,7 @@ class Trainer:
         build_model: BuildModel = build_unet,
     ) -> None:
         keep_freed_memory()
+        self._is_to_stop = False
         self.ranks = Ranks(config.device)
         self.device = self.ranks.device
         _require_divisible(config, self.ranks.count)
@@ -104,7 +110,7 @@ class Trainer:
             self.run = read_run(self.run_dir)
 
     def _make_ready(self, cache: LatentCache, build_model: BuildModel, resume: bool) -> None:
-        self._denoising = Denoising(self.config)
+        self._denoising = Denoising(self.config, self.run.conditions)
         records, self._shape = cache.records(), self.run.window_shape()
         self._training = [records[video_id] for video_id in self.run.training]
         self._validation = [records[video_id] for video_id in self.run.validation]
@@ -125,7 +131,7 @@ class Trainer:
         if self.config.compile:
             self.state.model.compile()  # in place: names of weights stay
         self._network = self.ranks.wrap(self.state.model)
-        self.notes = self._notes()
+        self.notes = notes_on(self.run, self._training)
         if resume and self.state.step < self.config.steps:
             self.notes += self._note_new_end(read_run(self.run_dir).config.steps)
             if self.ranks.is_first:
@@ -142,11 +148,11 @@ class Trainer:
 
     def estimate_seconds_per_step(self) -> float:
         """Time forward and backward passes of the next step, twice, without changing anything."""
-        batch = next(self._dataset.batches([self._windows(self.state.step)])).to(self.device)
+        (problem,) = self._problems([self.state.step])
         seconds = 0.0
         for _ in range(2):  # the first one warms up
             began = time.perf_counter()
-            self._backward(batch)
+            self._backward(problem)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
@@ -154,7 +160,7 @@ class Trainer:
         return seconds
 
     def steps(self) -> Iterator[StepRecord]:
-        """Train from where the state is to the configured number of steps.
+        """Train from where the state is to the configured number of steps, or until `stop`.
 
         Every process yields the same records; the first one writes them down. Raises TrainError when the loss
         or its gradient is not finite, before that step changes a weight.
@@ -163,22 +169,40 @@ class Trainer:
             recorder = None
             if self.ranks.is_first:
                 recorder = stack.enter_context(closing(Recorder(self.run_dir, self.state.step)))
-            plans = (self._windows(step) for step in range(self.state.step, self.config.steps))
+            problems = self._problems(range(self.state.step, self.config.steps))
             began = time.perf_counter()
-            for batch in self._dataset.batches(plans):
+            for problem in stack.enter_context(ahead(problems, NUM_AHEAD)):
                 waited = time.perf_counter() - began
-                record = self._update(batch.to(self.device))
+                record = self._update(problem)
                 seconds = time.perf_counter() - began
                 record = dataclasses.replace(record, steps_per_second=1 / seconds, data_wait=waited / seconds)
                 if self._is_due(self.config.validate_every):
                     record = dataclasses.replace(record, validation_loss=self._validate())
+                is_last = self._all_stop()
                 if recorder:
                     recorder.write(record)
-                    if self._is_due(self.config.checkpoint_every) or self._is_best(record.validation_loss):
+                    is_due = is_last or self._is_due(self.config.checkpoint_every)
+                    if is_due or self._is_best(record.validation_loss):
                         recorder.sync()
                         self._save(record.validation_loss)
                 yield record
+                if is_last:
+                    self._is_to_stop = False
+                    return
                 began = time.perf_counter()
+
+    def stop(self) -> None:
+        """End `steps` after the step under way, with a checkpoint; may be called by a signal's handler."""
+        self._is_to_stop = True
+
+    def _all_stop(self) -> bool:
+        """Whether any process is to stop: then all do, after the same step."""
+        return bool(self.ranks.total(torch.tensor(float(self._is_to_stop), device=self.device)))
+
+    def _problems(self, steps: Iterable[int]) -> Generator[Problem]:
+        """This process's part of each step, on its device."""
+        for batch in self._dataset.batches(map(self._windows, steps)):
+            yield self._denoising.training_problem(batch.to(self.device))
 
     def _is_best(self, validation_loss: float | None) -> bool:
         return validation_loss is not None and validation_loss < self._best_loss
@@ -190,12 +214,12 @@ class Trainer:
             self._checkpoint_dir, self.state, keep=self.config.keep, validation_loss=validation_loss
         )
 
-    def _update(self, batch: Batch) -> StepRecord:
+    def _update(self, problem: Problem) -> StepRecord:
         """One optimiser step."""
         state, rate = self.state, learning_rate(self.config, self.state.step)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        loss = self._backward(batch)
+        loss = self._backward(problem)
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), self.config.clip_norm)
         record = StepRecord(
             step=state.step + 1,
@@ -212,13 +236,12 @@ class Trainer:
         state.step += 1
         return record
 
-    def _backward(self, batch: Batch) -> torch.Tensor:
+    def _backward(self, problem: Problem) -> torch.Tensor:
         """The gradients of the global batch's loss, in parts; returns that loss.
 
         A sum of squared errors over the number of values that count in all parts of all processes, which each
         of them knows before it begins: so no part and no process weighs more than its values do.
         """
-        problem = self._denoising.training_problem(batch)
         count = self.ranks.total(problem.num_counted)
         parts = list(problem.split(self.config.accumulate))
         error = torch.zeros((), device=self.device)
@@ -294,37 +317,6 @@ class Trainer:
         )
         ema = copy.deepcopy(model).requires_grad_(False).eval()
         return TrainState(model=model, ema=ema, optimiser=optimiser)
-
-    def _notes(self) -> tuple[str, ...]:
-        notes = []
-        if not self._validation:
-            notes.append("no video is held out: there will be no validation loss")
-        length = self._shape.num_latent_frames
-        short = sum(self._shape.num_valid(record) < length for record in self._training)
-        if short:
-            notes.append(
-                f"{short} of {len(self._training)} training videos are shorter than {self.config.frames} "
-                "frames: their last frame is repeated and carries no loss"
-            )
-        if self.run.duplicates:
-            pairs = [" is like ".join(pair) for pair in self.run.duplicates[:5]]
-            notes.append(
-                f"{len(self.run.duplicates)} validation videos are as good as alike to a training video, so "
-                f"the validation loss is too low ({'; '.join(pairs)}): split them together by --split-by"
-            )
-        notes += self._notes_on_labels()
-        return tuple(notes)
-
-    def _notes_on_labels(self) -> Iterator[str]:
-        for condition in self.run.conditions.conditions:
-            without = [
-                video_id for video_id, labels in self.run.labels.items() if condition.name not in labels
-            ]
-            if without:
-                yield (
-                    f"{len(without)} of {len(self.run.labels)} videos have no label {condition.name!r}: they "
-                    "train the model without it"
-                )
 
     def _note_new_end(self, planned: int) -> tuple[str, ...]:
         steps = self.config.steps

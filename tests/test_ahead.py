@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidlat.pipeline.ahead import ahead
+from vidlat.ahead import ahead
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))

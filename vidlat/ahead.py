@@ -1,4 +1,4 @@
-"""Decoding ahead: while one thread waits for the VAE, another makes what it will take next."""
+"""Making ahead: while one thread waits for a network, another makes what it will take next."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ahead(items: Generator[T], most: int) -> Iterator[Iterator[T]]:
             waiting.append(pool.submit(next, items, _END))
             yield cast(T, item)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
         try:
             yield taken()
         finally:
