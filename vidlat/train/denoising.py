@@ -6,7 +6,7 @@ Shape letters: B items, L latent channels, t latent frames, h and w latent heigh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,12 +72,10 @@ class Denoising:
         timesteps = [
             draw_timestep(generator(key, Draw.TIMESTEP), config.timesteps, config.shift) for key in batch.keys
         ]
-        kept = [
-            self.conditions.kept(generator(key, Draw.CONDITION), config.condition_dropout)
-            for key in batch.keys
+        given = [
+            config.animate > 0 and generator(key, Draw.GIVEN).random() < config.animate for key in batch.keys
         ]
-        given = [generator(key, Draw.GIVEN).random() < config.animate for key in batch.keys]
-        return self._problem(batch, timesteps, kept, given, config.min_snr)
+        return self._problem(self._dropped(batch), timesteps, given, config.min_snr)
 
     def validation_problem(self, batch: Batch, timesteps: list[float]) -> Problem:
         """At these timesteps, with every condition, every error weighing the same.
@@ -85,33 +83,32 @@ class Denoising:
         The first frame is given where training always gives it.
         """
         given = [self.config.animate == 1] * len(batch.keys)
-        return self._problem(batch, timesteps, None, given, 0.0)
+        return self._problem(batch, timesteps, given, 0.0)
 
-    def _problem(
-        self,
-        batch: Batch,
-        timesteps: list[float],
-        kept: list[np.ndarray] | None,
-        given: list[bool],
-        min_snr: float,
-    ) -> Problem:
+    def _dropped(self, batch: Batch) -> Batch:
+        """The batch with some conditions lost."""
+        if batch.features is None:
+            return batch
+        dropout = self.config.condition_dropout
+        kept = [self.conditions.kept(generator(key, Draw.CONDITION), dropout) for key in batch.keys]
+        return replace(batch, features=batch.features * torch.from_numpy(np.stack(kept)).to(batch.features))
+
+    def _problem(self, batch: Batch, timesteps: list[float], given: list[bool], min_snr: float) -> Problem:
         x0, objective = batch.latents, self.config.objective
         drawn = np.stack([normal(key, Draw.NOISE, tuple(x0.shape[1:])) for key in batch.keys])
         noise = torch.from_numpy(drawn).to(x0.device)
         timestep = torch.tensor(timesteps, dtype=torch.float32, device=x0.device)
         alpha, sigma = NoiseScheduler(objective).levels(timestep)
-        inputs, mask, features = alpha * x0 + sigma * noise, batch.mask, batch.features
+        inputs, mask = alpha * x0 + sigma * noise, batch.mask
         if self.config.animate:
             is_given = torch.zeros_like(mask)
             # Where nothing else counts, it would leave an item without a loss.
             is_given[:, :, 0] = x0.new_tensor(given).view(-1, 1, 1, 1) * mask[:, :, 1]
             inputs, mask = join_given(inputs, x0, is_given), mask * (1 - is_given)
-        if features is not None and kept is not None:
-            features = features * torch.from_numpy(np.stack(kept)).to(x0.device)
         return Problem(
             inputs=inputs,
             timestep=timestep,
-            features=features,
+            features=batch.features,
             target=target(objective, x0, noise, alpha, sigma),
             mask=mask,
             weight=min_snr_weight(objective, alpha, sigma, min_snr) if min_snr else torch.ones_like(alpha),
