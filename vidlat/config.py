@@ -262,8 +262,8 @@ class TrainConfig(Config):
     validation_fraction: float = setting(0.1, "share of the subjects held out for validation")
     split_by: str | None = setting(
         None,
-        "what tells subjects apart: a label, or a regular expression whose match, or first group, in the "
-        "video's id does; else the subject the cache knows, else the video",
+        "what tells subjects apart: subject (as the cache knows it, for every video), a label, or a regular "
+        "expression whose match, or first group, in the video's id does; else the known subject or the video",
     )
     validate_every: int = setting(200, "steps between two validations")
     checkpoint_every: int = setting(200, "steps between two checkpoints")

@@ -77,6 +77,8 @@ def test_subject_is_a_label_or_what_an_expression_finds_or_what_the_cache_knows_
     }
     assert subjects_of(told, told, None) == {"a/1.mp4": "ann", "a/2.mp4": "a/2.mp4", "b/1.mp4": "ann"}
     assert subjects_of(told, told, "site") == {"a/1.mp4": "x", "a/2.mp4": "y", "b/1.mp4": "y"}
+    whole = {video_id: annotation for video_id, annotation in told.items() if annotation.subject}
+    assert subjects_of(whole, whole, "subject") == {"a/1.mp4": "ann", "b/1.mp4": "ann"}
     assert subjects_of(told, told, r"^[^/]+") == {"a/1.mp4": "a", "a/2.mp4": "a", "b/1.mp4": "b"}
     assert subjects_of(told, told, r"/(\d)") == {"a/1.mp4": "1", "a/2.mp4": "2", "b/1.mp4": "1"}
 
@@ -86,11 +88,12 @@ def test_subject_is_a_label_or_what_an_expression_finds_or_what_the_cache_knows_
     [
         ("site", TrainError, "1 of 2 videos have no label 'site': b.mp4"),
         ("patient_(.)", TrainError, "2 of 2 videos have no match of 'patient_"),
+        ("subject", TrainError, "1 of 2 videos have no label 'subject': b.mp4"),
         ("(", ConfigError, "no label and no regular expression"),
     ],
 )
 def test_split_that_leaves_a_video_without_a_subject_is_refused(split_by, error, message):
-    told = {"a.mp4": Annotation("", {"site": "x"}), "b.mp4": Annotation("", {})}
+    told = {"a.mp4": Annotation("ann", {"site": "x"}), "b.mp4": Annotation("", {})}
     with pytest.raises(error, match=message):
         subjects_of(told, told, split_by)
 

@@ -27,18 +27,18 @@ SIGNATURE_FRAMES, SIGNATURE_SIDE, BLOCK = 4, 16, 512
 def subjects_of(
     video_ids: Iterable[str], annotations: Mapping[str, Annotation], split_by: str | None
 ) -> dict[str, str]:
-    """Whom each video shows. split_by: a label's name, or a regular expression for the ids; see the setting.
+    """Whom each video shows. split_by: "subject", a label's name, or a regular expression for the ids.
 
     Raises TrainError for videos without that label or match, ConfigError for a broken expression.
     """
-    video_ids = list(video_ids)
-    nobody = Annotation("", {})
+    known = {video_id: annotations.get(video_id, Annotation("", {})) for video_id in video_ids}
     if split_by is None:
-        return {video_id: annotations.get(video_id, nobody).subject or video_id for video_id in video_ids}
-    if any(split_by in annotation.labels for annotation in annotations.values()):
-        found = {
-            video_id: annotations.get(video_id, nobody).labels.get(split_by, "") for video_id in video_ids
-        }
+        return {video_id: annotation.subject or video_id for video_id, annotation in known.items()}
+    found = {
+        video_id: annotation.subject if split_by == "subject" else annotation.labels.get(split_by, "")
+        for video_id, annotation in known.items()
+    }
+    if any(found.values()):
         return _require_all(found, f"label {split_by!r}")
     try:
         pattern = re.compile(split_by)
@@ -46,7 +46,7 @@ def subjects_of(
         raise ConfigError(
             f"split_by: {split_by!r} is no label and no regular expression ({error})"
         ) from error
-    matches = {video_id: pattern.search(video_id) for video_id in video_ids}
+    matches = {video_id: pattern.search(video_id) for video_id in known}
     found = {
         video_id: (match.group(1 if pattern.groups else 0) or "") if match else ""
         for video_id, match in matches.items()
