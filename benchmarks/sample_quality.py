@@ -18,8 +18,8 @@ import numpy as np
 from vidlat.config import SampleConfig
 from vidlat.encode.vae import FrozenVAE
 from vidlat.evaluate.contact_sheet import contact_sheet
+from vidlat.evaluate.drawing import draw
 from vidlat.evaluate.frechet import clip_features, frechet_distance
-from vidlat.evaluate.samples import draw
 from vidlat.pipeline.decode import decode_latents, load_vae_of
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.train.run import Run, load_run

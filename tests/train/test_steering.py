@@ -68,23 +68,25 @@ def test_answers_of_windows_fade_into_each_other():
     torch.testing.assert_close(answer, torch.tensor(expected))
 
 
-def test_a_given_start_is_shown_to_the_first_window_alone_and_kept_to_the_bit():
-    start, shown = torch.randn(2, 3, 3), []
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "heun"])
+def test_a_given_start_is_shown_to_the_first_window_alone_and_kept_to_the_bit(sampler):
+    start, shown = torch.randn(3, 2, 3, 3), []
 
     def network(inputs, timestep, features):
-        shown.append((inputs[0, 2:4], inputs[0, 4]))
-        return torch.zeros_like(inputs[:, :2])
+        shown.append((inputs[:, 2:4], inputs[:, 4]))
+        return torch.ones_like(inputs[:, :2])
 
-    model = steer(network, window=4, stride=2, takes_given=True, given=start)
-    options = {"objective": "flow", "whitening": IDENTITY, "shape": (2, 6, 3, 3), "num_steps": 2}
-    sample = sample_latents(model, seeds=[1], given=start, **options)
+    model = steer(network, window=4, stride=2, takes_given=True, is_given=True)
+    options = {"objective": "flow", "whitening": IDENTITY, "shape": (2, 6, 3, 3), "num_steps": 2, "batch": 2}
+    samples = sample_latents(model, seeds=[1, 2, 3], given=start, sampler=sampler, **options)
     for number, (known, which) in enumerate(shown):
-        is_first = number % 2 == 0
-        assert torch.equal(known[:, 0], start if is_first else torch.zeros_like(start))
-        assert which[0].unique().tolist() == [float(is_first)]
-        assert not known[:, 1:].any()
-        assert not which[1:].any()
-    assert torch.equal(sample[0, :, 0], start)
+        is_first, is_last_batch = number % 2 == 0, number >= len(shown) // 2
+        starts = start[[2, 2]] if is_last_batch else start[:2]  # a batch is filled up
+        assert torch.equal(known[:, :, 0], starts if is_first else torch.zeros_like(starts))
+        assert which[:, 0].unique().tolist() == [float(is_first)]
+        assert not known[:, :, 1:].any()
+        assert not which[:, 1:].any()
+    assert torch.equal(samples[:, :, 0], start)
 
 
 def test_a_network_that_may_be_given_a_start_is_told_when_there_is_none():

@@ -3,9 +3,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.networks.nets import DiffusionModelUNet
+from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from vidlat.train.feature_embedding import feature_embedding
 from vidlat.train.unet import build_unet
 
 
@@ -94,9 +96,17 @@ def test_a_condition_steers_only_a_network_that_has_learnt_to_heed_it(name):
     assert torch.equal(network(latents, timestep, something), network(latents, timestep, nothing))
     network(latents, timestep, something).square().sum().backward()
     learning = [p for n, p in network.named_parameters() if "features" in n or "class_embedding" in n]
-    assert [parameter.shape[1] for parameter in learning] == [3]
-    learning[0].data.sub_(learning[0].grad)
+    assert learning[0].shape[1] == 3
+    learning[-1].data.sub_(learning[-1].grad)
     assert not torch.equal(network(latents, timestep, something), network(latents, timestep, nothing))
+
+
+def test_nothing_known_is_nothing_said_whatever_was_learnt():
+    embedding = feature_embedding(3, 8)
+    for parameter in embedding.parameters():
+        nn.init.normal_(parameter)
+    assert not embedding(torch.zeros(2, 3)).any()
+    assert embedding(torch.eye(3)).any(1).all()
 
 
 @pytest.mark.parametrize("name", ["monai", "space-time"])

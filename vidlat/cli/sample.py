@@ -34,13 +34,13 @@ def sample(run_dir: Path, out: Path, vae: str | None, config_file: Path | None, 
     config = build_config(SampleConfig, "sample", config_file, flags)
     num = 0
     with progress_bar() as progress:
-        task = progress.add_task("sampling", total=config.num * config.steps)
+        task = progress.add_task("sampling", total=config.num)
         samples = write_samples(
-            run_dir, out, config, vae=vae, on_step=lambda count: progress.advance(task, count)
+            run_dir, out, config, vae=vae, on_progress=lambda share: progress.advance(task, share)
         )
         try:
-            for num, _ in enumerate(samples, 1):  # noqa: B007
-                pass
+            for num, _ in enumerate(samples, 1):
+                progress.update(task, completed=num)
         except KeyboardInterrupt:
             progress.stop()
             rest = f"--seed {config.seed + num} -n {config.num - num}"

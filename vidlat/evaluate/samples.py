@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,9 @@ from vidlat.config import SampleConfig
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import ConfigError, DecodeError, InputError
 from vidlat.evaluate.contact_sheet import contact_sheet
+from vidlat.evaluate.drawing import batch_of, draw
 from vidlat.pipeline.decode import decode_latents, load_vae_of, to_gray_levels
-from vidlat.train.run import Run, TrainedRun, load_run
-from vidlat.train.sampler import sample_latents
-from vidlat.train.steering import steer
+from vidlat.train.run import Run, load_run
 from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import prepare_folder, write_array, write_gif, write_video
 
@@ -33,14 +32,14 @@ def write_samples(
     config: SampleConfig,
     *,
     vae: str | None = None,
-    on_step: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Path]:
     """Draw samples, decode and write each as `sample-<seed>.mp4` (gif, npy), then a CONTACT_SHEET of them.
 
     Yields each video when it is written; where it ends early, the sheet shows those that there are. Videos
-    play at the median rate of the training videos. Raises TrainError for a folder without a usable run,
-    ConfigError for what the run was not trained for, WeightsError where its VAE cannot be found, InputError
-    for a start that cannot be read, or where `out` cannot be written.
+    play at the median rate of the training videos. on_progress: as for `draw`. Raises TrainError for a folder
+    without a usable run, ConfigError for what the run was not trained for, WeightsError where its VAE cannot
+    be found, InputError for a start that cannot be read, or where `out` cannot be written.
     """
     trained = load_run(run_dir, best=config.checkpoint == "best")
     run = trained.run
@@ -54,7 +53,8 @@ def write_samples(
         size = batch_of(config, frozen)
         for first in range(config.seed, config.seed + config.num, size):
             seeds = range(first, min(first + size, config.seed + config.num))
-            latents = draw(trained, frozen, config, seeds, num_frames, given, on_step)
+            start = None if given is None else given.expand(len(seeds), -1, -1, -1)
+            latents = draw(trained, frozen, config, seeds, num_frames, start, on_progress)
             for seed, sample in zip(seeds, latents.numpy(), strict=True):
                 frames = to_gray_levels(decode_latents(frozen, sample, num_frames))
                 path = out / f"sample-{seed:04d}.{config.format}"
@@ -65,55 +65,6 @@ def write_samples(
     finally:
         if rows:
             contact_sheet(rows, out / CONTACT_SHEET)
-
-
-def batch_of(config: SampleConfig, vae: FrozenVAE) -> int:
-    """Samples that are drawn at once."""
-    return config.batch or (1 if vae.device.type == "cpu" else 8)
-
-
-def draw(
-    trained: TrainedRun,
-    vae: FrozenVAE,
-    config: SampleConfig,
-    seeds: Sequence[int],
-    num_frames: int,
-    given: torch.Tensor | None = None,
-    on_step: Callable[[int], None] = lambda _: None,
-) -> torch.Tensor:
-    """Latents (N, L, t, h, w) float32 of `num_frames` frames, one sample a seed, drawn on the VAE's device.
-
-    given: the whitened first latent frame (L, h, w), of all samples.
-    """
-    run, shape = trained.run, trained.run.window_shape()
-    latent_dim, window, height, width = run.latent_shape()
-    features = (
-        torch.from_numpy(run.conditions.parse(config.condition)) if run.conditions.num_features else None
-    )
-    model = steer(
-        trained.model.to(vae.device),
-        window=window,
-        stride=max(window // 2 // shape.stack_length, 1) * shape.stack_length,
-        features=features,
-        guidance=config.guidance,
-        takes_given=run.config.animate > 0,
-        given=given,
-    )
-    num_stacks = -(-num_frames // run.schema.settings.stack)
-    return sample_latents(
-        model,
-        objective=run.config.objective,
-        whitening=run.whitening,
-        shape=(latent_dim, num_stacks * shape.stack_length, height, width),
-        seeds=seeds,
-        num_steps=config.steps,
-        sampler=config.sampler,
-        shift=run.config.shift,
-        given=given,
-        batch=batch_of(config, vae),
-        device=vae.device,
-        on_step=on_step,
-    )
 
 
 def read_start(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
@@ -152,7 +103,7 @@ def require_possible(run: Run, config: SampleConfig) -> None:
     if not config.start and run.config.animate == 1:
         raise ConfigError("start: the run has --animate 1 and knows no beginning of its own; give one")
     stack, frames = run.schema.settings.stack, run.config.frames
-    if config.frames > frames and (frames <= stack or run.config.animate == 1):
+    if config.frames > frames <= stack:
         raise ConfigError(
             f"frames: got {config.frames}; windows of this run ({frames} frames) have nothing to overlap "
             f"by; expected {frames} at most"

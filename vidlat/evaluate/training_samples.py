@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vidlat.config import SampleConfig
 from vidlat.evaluate.contact_sheet import contact_sheet
-from vidlat.evaluate.samples import draw
+from vidlat.evaluate.drawing import draw
 from vidlat.pipeline.decode import decode_latents, load_vae_of, to_gray_levels
 from vidlat.store.reader import LatentCache
 from vidlat.train.run import Run, TrainedRun
@@ -67,7 +67,7 @@ class TrainingSamples:
         run, seed = self.run, index
         asked = tuple(f"{name}={text}" for name, text in run.labels[self._examples[index]].items())
         config = SampleConfig(condition=asked, steps=NUM_STEPS, batch=1)
-        given = self._first[index] if run.config.animate == 1 else None
+        given = self._first[index, None] if run.config.animate == 1 else None
         latents = draw(trained, self._vae, config, [seed], run.config.frames, given)
         frames = to_gray_levels(decode_latents(self._vae, latents[0].numpy(), run.config.frames))
         return ", ".join((f"seed {seed}", *asked)), frames

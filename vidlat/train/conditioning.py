@@ -1,7 +1,7 @@
 """What a sample is to show: labels and numbers of a video, as the features a network takes.
 
-Nothing known is all zeros. A network whose weights for the features begin at zero then never learns from
-what is never seen, and dropping a condition is to multiply it by 0.
+Nothing known is all zeros, which a network hears nothing of (feature_embedding.py): dropping a condition is
+to multiply it by 0.
 """
 
 from __future__ import annotations

@@ -9,14 +9,16 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 from torch.nn import functional
 
+from vidlat.train.feature_embedding import feature_embedding
+
 
 class MonaiUNet(nn.Module):
     """Noised latents (B, in_channels, t, h, w), timesteps (B,) and features to (B, out_channels, t, h, w).
 
     Every axis may have any length >= 1: MONAI's network needs multiples of 2 to the number of
     down-samplings and otherwise fails, so the latents are edge-padded for it and its answer is cropped.
-    timestep: in [0, 1]. features: (B, num_features), a condition; all zeros are none. Their weights begin
-    at zero, and stay there if nothing else is ever seen.
+    timestep: in [0, 1]. features: (B, num_features), a condition; all zeros are none, see
+    `feature_embedding`.
     """
 
     def __init__(
@@ -44,9 +46,7 @@ class MonaiUNet(nn.Module):
         )
         if num_features:
             # What MONAI adds to the embedded timestep may be of more than one number.
-            linear = nn.Linear(num_features, 4 * channels[0], bias=False)
-            nn.init.zeros_(linear.weight)
-            self.network.class_embedding = linear
+            self.network.class_embedding = feature_embedding(num_features, 4 * channels[0])
 
     def forward(
         self, latents: torch.Tensor, timestep: torch.Tensor, features: torch.Tensor | None = None

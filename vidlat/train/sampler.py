@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -30,36 +31,45 @@ def sample_latents(
     sampler: Sampler = "ddim",
     shift: float = 1.0,
     given: torch.Tensor | None = None,
+    clip: int = 0,
     batch: int = 4,
     device: str | torch.device = "cpu",
     on_step: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
     """One sample for each seed: unwhitened float32 latents (N, L, t, h, w) on the CPU.
 
-    shape: (L, t, h, w). shift: that of the training. Heun asks the network almost twice a step. given: (L, h,
-    w), the whitened first latent frame, where it is not to be sampled; the model must know it, see `steer`.
-    Each sample starts from the noise of its own seed, and every call of the model has `batch` items, the last
-    one filled up: the other samples do not change it by a bit, and another `batch` by rounding alone.
+    shape: (L, t, h, w). shift: that of the training. Heun asks the network almost twice a step. given: (N, L,
+    h, w), the whitened first latent frame of each, where it is not to be sampled; the model sees it in its
+    place, see `steer`. Each sample starts from the noise of its own seed and clip, and every call of the
+    model has `batch` items, the last one filled up: the other samples do not change it by a bit, and another
+    `batch` by rounding alone.
     on_step: called after each step with the number of samples that took it.
     """
     scheduler, timesteps = NoiseScheduler(objective), sampling_timesteps(num_steps, shift)
 
-    def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        return model(latents, timestep.expand(len(latents))).float()
-
     samples = []
     for start in range(0, len(seeds), batch):
-        part = list(seeds[start : start + batch])
-        keys = [(seed, Stream.SAMPLING, 0, 0) for seed in part + part[-1:] * (batch - len(part))]
-        noise = np.stack([normal(key, Draw.NOISE, shape) for key in keys])
-        latents = torch.from_numpy(noise).to(device)
+        rows = [min(start + place, len(seeds) - 1) for place in range(batch)]
+        num = min(batch, len(seeds) - start)
+        first = None if given is None else given[rows].to(device)
+        noise = np.stack([normal((seeds[row], Stream.SAMPLING, clip, 0), Draw.NOISE, shape) for row in rows])
+        latents, predict = torch.from_numpy(noise).to(device), partial(_predict, model, first)
         for now, following in pairwise(timesteps.to(device)):
             latents = _STEPS[sampler](predict, scheduler, latents, now, following)
-            on_step(len(part))
-        if given is not None:
-            latents[:, :, 0] = given
-        samples.append(whitening.unwhiten(latents[: len(part)]).cpu())
+            on_step(num)
+        samples.append(whitening.unwhiten(_begun_with(first, latents)[:num]).cpu())
     return torch.cat(samples)
+
+
+def _predict(
+    model: Model, first: torch.Tensor | None, latents: torch.Tensor, timestep: torch.Tensor
+) -> torch.Tensor:
+    return model(_begun_with(first, latents), timestep.expand(len(latents))).float()
+
+
+def _begun_with(first: torch.Tensor | None, latents: torch.Tensor) -> torch.Tensor:
+    """Latents (B, L, t, h, w) whose first frames are these, (B, L, h, w), where there are any."""
+    return latents if first is None else torch.cat([first[:, :, None], latents[:, :, 1:]], dim=2)
 
 
 def ddim_step(

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from vidlat.train.feature_embedding import feature_embedding
+
 HEAD_CHANNELS = 32
 NUM_GROUPS = 8
 LEVELS_IN_SPACE = 2
@@ -30,8 +32,7 @@ class SpaceTimeUNet(nn.Module):
 
     Every axis may have any length >= 1: time is never halved, for it has 4 to 16 frames here; height and
     width are edge-padded to what can be, and the answer is cropped. timestep: in [0, 1]. features: (B,
-    num_features), a condition; all zeros are none. Their weights begin at zero, and stay there if nothing
-    else is ever seen.
+    num_features), a condition; all zeros are none, see `feature_embedding`.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class _Embedding(nn.Module):
         super().__init__()
         self.num_waves, self.width = channels, 4 * channels
         self.timestep = nn.Linear(channels, self.width)
-        self.features = _silent(nn.Linear(num_features, self.width, bias=False)) if num_features else None
+        self.features = feature_embedding(num_features, self.width) if num_features else None
         self.mixed = nn.Linear(self.width, self.width)
 
     def forward(self, timestep: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:

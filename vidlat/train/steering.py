@@ -19,24 +19,23 @@ def steer(
     features: torch.Tensor | None = None,
     guidance: float = 1.0,
     takes_given: bool = False,
-    given: torch.Tensor | None = None,
+    is_given: bool = False,
 ) -> Model:
     """Latents (B, L, t, h, w) and timesteps (B,) to the prediction, of the latents' shape.
 
     window: latent frames of a training clip; longer latents are asked about in windows, one every `stride`,
     whose answers fade into each other. features: (D,), the condition. guidance: how far the answer goes from
     that without a condition to that with it, and beyond (Ho and Salimans, https://arxiv.org/abs/2207.12598):
-    1 is with it. takes_given: whether the network was trained to go on from given frames. given: (L, h, w),
-    the whitened first latent frame.
+    1 is with it. takes_given: whether the network was trained to go on from given frames. is_given: whether
+    the first latent frame is, and not to be sampled.
     """
 
     def ask(latents: torch.Tensor, timestep: torch.Tensor, is_first: bool) -> torch.Tensor:
         inputs = latents
         if takes_given:
-            known, is_given = torch.zeros_like(latents), torch.zeros_like(latents[:, :1, :, :1, :1])
-            if given is not None and is_first:
-                known[:, :, 0], is_given[:, :, 0] = given, 1
-            inputs = join_given(latents, known, is_given)
+            which = torch.zeros_like(latents[:, :1, :, :1, :1])
+            which[:, :, 0] = float(is_given and is_first)
+            inputs = join_given(latents, latents, which)
         if features is None:
             answer: torch.Tensor = network(inputs, timestep, None)
             return answer
