@@ -1,5 +1,5 @@
 # make demo      the whole path on videos made here: encode, train, sample (under 10 minutes on 2 cores)
-# make test      lint, types and the default tests (about 6 minutes on 2 cores, no network, no GPU)
+# make test      lint, types and the default tests (under 5 minutes on 2 cores, no network, no GPU)
 # make test-all  the slow tests too
 # Each sets up .venv/ first, from constraints.txt, where it is missing or out of date.
 
@@ -23,8 +23,9 @@ demo: .venv/installed
 	@echo "sample videos   $(DEMO)/samples"
 	@echo "contact sheet   $(DEMO)/samples/contact_sheet.png"
 
+# Two processes of one thread each: threads of both that wait for each other would take most of the time.
 test: lint
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
 test-all: lint
 	$(BIN)/pytest -q -m ''
