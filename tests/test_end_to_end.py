@@ -11,6 +11,7 @@ from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import vidlat
 
+from vidlat.cli.stopping import stopping
 from vidlat.pipeline.decode import decode_latents
 from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer
@@ -25,6 +26,27 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def _signals_as_in_a_terminal():
+    """SIGINT is ignored where the tests run in the background of a script."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_ignored_signal_stays_ignored():
+    asked = []
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping(lambda: asked.append(1)):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not asked
 
 
 def steps_of(run):
@@ -71,6 +93,7 @@ def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(client, t
     assert overall["vae"]["psnr"] > overall["averaging"]["psnr"]
 
 
+@pytest.mark.usefixtures("_signals_as_in_a_terminal")
 def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_path, monkeypatch):
     lengths = {"heart.mp4": 17, "lung.mp4": 9, "short.mp4": 3}
     (tmp_path / "videos").mkdir()
@@ -108,6 +131,7 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
         assert f"stopped and saved after step {steps_of(run)[-1]}" in out
     assert steps_of(run) == [1, 2, 3, 4, 5]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert vidlat("train", "--latents", cache, "--out", run, "--resume", *flags)[0] == 0
     code, out, err = vidlat("train", "--latents", cache, "--out", run, "--resume")
     assert code == 0

@@ -12,8 +12,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Within the block the first of these signals calls `stop`; a second one ends the process as ever."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    """Within the block the first of these signals calls `stop`; a second one ends the process as ever.
+
+    A signal that is ignored, as SIGINT is in the background of a shell script, stays ignored.
+    """
+    before = {
+        number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not signal.SIG_IGN
+    }
 
     def restore() -> None:
         for number, handler in before.items():
@@ -23,7 +28,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
         restore()
         stop()
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, ask)
     try:
         yield
