@@ -41,7 +41,7 @@ def windows_a_second(cache: LatentCache, memory_limit_bytes: int, num_steps: int
     dataset = LatentDataset(cache, records, shape, whitening, "sample", memory_limit_bytes)
     denoising = Denoising(TrainConfig(), Conditions())
     rates = {}
-    for name, use in (("batches", lambda batch: batch), ("problems", denoising.training_problem)):
+    for name, use in (("batches", lambda batch: batch), ("drawn", denoising.training_draws)):
         plans = (training_windows(records, shape, seed=0, step=n, batch=BATCH) for n in range(num_steps))
         began = time.perf_counter()
         for batch in dataset.batches(plans):
@@ -95,7 +95,7 @@ def main() -> None:
     figures = {
         "windows/s from memory, drawn and whitened": memory["batches"],
         "windows/s from disk, drawn and whitened": disk["batches"],
-        "windows/s from memory, noised too": memory["problems"],
+        "windows/s from memory, with noise": memory["drawn"],
         "windows/s that tiny eats": BATCH / seconds,
         "share of a step waited for data, %": 100 * waited,
         "an epoch from the cache, s": training,

@@ -108,7 +108,9 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     records = open_cache(cache).records()
     assert {name: record.num_frames for name, record in records.items()} == lengths
 
-    (tmp_path / "labels.csv").write_text("video_id,organ,age\nheart.mp4,heart,30\nlung.mp4,lung,50\n")
+    (tmp_path / "labels.csv").write_text(
+        "video_id,organ,age\nheart.mp4,heart,30\nlung.mp4,lung,50\nshort.mp4,,70\n"
+    )
     conditions = ("--labels", tmp_path / "labels.csv", "--condition", "organ", "--condition", "age:float")
     looks = ("--animate", 0.5, "--sample-every", 3, "--objective", "v", "--min-snr", 5, "--shift", 2)
     flags = ("--steps", 3, "--batch", 2, "--frames", 8, "--warmup-steps", 1, "--device", "cpu")

@@ -307,7 +307,7 @@ class SampleConfig(Config):
     """Settings of `vidlat sample`."""
 
     num: int = setting(8, "how many samples", short="-n")
-    frames: int = setting(0, "video frames of a sample, of any number; 0 for those of a training clip")
+    frames: int = setting(0, "video frames of a sample; 0 for those of a training clip")
     seed: int = setting(0, "of the first sample; sample number i depends on seed + i alone")
     steps: int = setting(50, "denoising steps")
     sampler: Sampler = setting("ddim", "how a step is taken; heun asks the network twice a step")

@@ -98,6 +98,12 @@ def test_split_that_leaves_a_video_without_a_subject_is_refused(split_by, error,
         subjects_of(told, told, split_by)
 
 
+def test_subject_is_never_taken_for_an_expression():
+    told = {f"subject{n}/a.mp4": Annotation("", {}) for n in range(3)}
+    with pytest.raises(TrainError, match="3 of 3 videos have no label 'subject'"):
+        subjects_of(told, told, "subject")
+
+
 def test_run_is_split_by_subject_and_trains_on_no_held_out_one(make_cache, make_trainer):
     cache, _ = make_cache(
         {f"{patient}/{n}.mp4": 8 for patient in "abcdef" for n in range(3)}, name="split.zarr"

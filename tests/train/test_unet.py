@@ -85,7 +85,7 @@ def test_presets_grow(network):
 
 @pytest.mark.parametrize("name", ["monai", "space-time"])
 def test_a_condition_steers_only_a_network_that_has_learnt_to_heed_it(name):
-    """Its weights begin at zero: what is never seen leaves the answer as it is, to the last bit."""
+    """Its last weights begin at zero: at first no condition changes the answer, to the last bit."""
     torch.manual_seed(0)
     network = build_unet(name, "tiny", 4, num_features=3).eval()
     for parameter_name, parameter in network.named_parameters():

@@ -29,7 +29,7 @@ def sample(run_dir: Path, out: Path, vae: str | None, config_file: Path | None, 
       vidlat sample --run runs/moving --out samples/ --start frame.png --frames 48
     """
     from vidlat.cli.display import console, format_count, progress_bar
-    from vidlat.evaluate.samples import CONTACT_SHEET, write_samples
+    from vidlat.evaluate.samples import CONTACT_SHEET, MOST_ROWS, write_samples
 
     config = build_config(SampleConfig, "sample", config_file, flags)
     num = 0
@@ -39,15 +39,18 @@ def sample(run_dir: Path, out: Path, vae: str | None, config_file: Path | None, 
             run_dir, out, config, vae=vae, on_progress=lambda share: progress.advance(task, share)
         )
         try:
-            for num, _ in enumerate(samples, 1):
-                progress.update(task, completed=num)
+            for num, _ in enumerate(samples, 1):  # noqa: B007
+                pass
+            progress.update(task, completed=config.num)  # a sum of parts is off by rounding
         except KeyboardInterrupt:
             progress.stop()
-            rest = f"--seed {config.seed + num} -n {config.num - num}"
-            console.print(f"{num} of {format_count(config.num, 'sample')} written; {rest} makes the others")
+            if left := config.num - num:
+                told = f"--seed {config.seed + num} -n {left} makes the others"
+                console.print(f"{num} of {format_count(config.num, 'sample')} written; {told}")
             raise
     console.print(f"{format_count(num, 'video')} -> {out}")
-    console.print(f"contact sheet -> {out / CONTACT_SHEET}")
+    shown = f" (the first {MOST_ROWS})" if num > MOST_ROWS else ""
+    console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
 
 
 @click.command()

@@ -12,20 +12,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Within the block the first of these signals calls `stop`; a second one ends the process as ever.
+    """Within the block these signals call `stop`; a second Ctrl-C ends the process as ever.
 
+    A second SIGTERM does not: launchers pass on what a whole group of processes has received already.
     A signal that is ignored, as SIGINT is in the background of a shell script, stays ignored.
     """
     before = {
         number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not signal.SIG_IGN
     }
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        restore()
+        if number == signal.SIGINT:
+            signal.signal(number, before[number])
         stop()
 
     for number in before:
@@ -33,4 +31,5 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

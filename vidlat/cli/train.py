@@ -51,7 +51,7 @@ def train(
       vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
       torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
 
-    Ctrl-C or SIGTERM ends it after the step under way, with a checkpoint; a second one at once.
+    Ctrl-C or SIGTERM ends it after the step under way, with a checkpoint; a second Ctrl-C at once.
     A resumed run keeps its settings; only --steps, --device, --accumulate, --compile,
     --checkpoint-activations, --checkpoint-every, --keep and --sample-every may be given anew.
     """
@@ -127,21 +127,23 @@ def _train(trainer: Trainer, samples: TrainingSamples | None) -> None:
         "loss {task.fields[loss]:.4f}",
         "validation {task.fields[validation]}",
     )
-
-    def stop() -> None:
-        trainer.stop()
-        progress.update(bar, description="stopping after this step")
-
-    with progress_bar(*columns) as progress, stopping(stop):
+    with progress_bar(*columns) as progress:
         bar = progress.add_task(
             "training", total=config.steps, completed=trainer.state.step, rate=0.0, loss=0.0, validation="-"
         )
+        (task,) = progress.tasks
+
+        def stop() -> None:
+            trainer.stop()
+            task.description = "stopping soon"  # without the locks of `update`, which may be held
+
         loss = None
-        for record in trainer.steps():
-            # A single step's loss jumps with its timesteps: people need the trend.
-            loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
-            progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
-            if record.validation_loss is not None:
-                progress.update(bar, validation=f"{record.validation_loss:.4f}")
-            if samples and record.step % config.sample_every == 0:
-                samples.write(trainer.state.ema, record.step)
+        with stopping(stop):
+            for record in trainer.steps():
+                # A single step's loss jumps with its timesteps: people need the trend.
+                loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
+                progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
+                if record.validation_loss is not None:
+                    progress.update(bar, validation=f"{record.validation_loss:.4f}")
+                if samples and record.step % config.sample_every == 0:
+                    samples.write(trainer.state.ema, record.step)

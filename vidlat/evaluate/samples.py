@@ -21,7 +21,7 @@ from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import prepare_folder, write_array, write_gif, write_video
 
 CONTACT_SHEET = "contact_sheet.png"
-"""Of the samples of a folder, the first MOST_ROWS of them."""
+"""Of the samples of one call, MOST_ROWS of them at most."""
 
 MOST_ROWS = 32
 
@@ -62,9 +62,11 @@ def write_samples(
                 if len(rows) < MOST_ROWS:
                     rows.append((f"seed {seed}", frames))
                 yield path
-    finally:
+    except (KeyboardInterrupt, GeneratorExit):
         if rows:
             contact_sheet(rows, out / CONTACT_SHEET)
+        raise
+    contact_sheet(rows, out / CONTACT_SHEET)
 
 
 def read_start(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:

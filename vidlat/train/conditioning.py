@@ -72,7 +72,8 @@ class Conditions:
     def plan(cls, asked: Sequence[str], labels: Iterable[Labels]) -> Self:
         """From `NAME` for classes or `NAME:float` for numbers, and the labels of the training videos.
 
-        Raises ConfigError for a name given twice or another type, TrainError where no training video has it.
+        Raises ConfigError for a name given twice or another type, TrainError where no training video has it
+        or all have the same number.
         """
         labels = list(labels)
         conditions: list[Condition] = []
@@ -177,8 +178,9 @@ def _classes(name: str, texts: Iterable[str]) -> ClassCondition:
 def _number(name: str, texts: Iterable[str]) -> NumberCondition:
     numbers = np.array([parse_number(name, text) for text in texts])
     mean, std = float(numbers.mean()), float(numbers.std())
-    # Equal numbers differ from their mean by rounding.
-    return NumberCondition(name=name, mean=mean, std=std if std > 1e-9 * abs(mean) else 1.0)
+    if std <= 1e-9 * abs(mean):  # equal numbers differ from their mean by rounding
+        raise TrainError(f"condition: {name} is {mean:g} in every training video; leave it out")
+    return NumberCondition(name=name, mean=mean, std=std)
 
 
 def parse_number(name: str, text: str) -> float:

@@ -137,7 +137,7 @@ class LatentDataset:
             latents[item, :, window.num_valid :] = latents[item, :, window.num_valid - 1, None]
             mask[item, :, window.num_valid :] = 0
         return Batch(
-            latents=self.whitening.whiten(torch.from_numpy(latents)),
+            latents=torch.from_numpy(self.whitening.whiten(latents)),
             mask=torch.from_numpy(mask),
             features=self._features(windows),
             video_ids=tuple(window.video_id for window in windows),

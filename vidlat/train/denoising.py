@@ -5,8 +5,8 @@ Shape letters: B items, L latent channels, t latent frames, h and w latent heigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -59,6 +59,20 @@ class Problem:
         return error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """Everything that is drawn for a problem, in the memory of the host and without torch.
+
+    noise: (B, L, t, h, w) float32. timestep: (B,) float32. is_given: (B,), whether the first latent frame is.
+    kept: (B, D) float32 of 0 and 1, the features that are told; None for all.
+    """
+
+    noise: np.ndarray
+    timestep: np.ndarray
+    is_given: np.ndarray
+    kept: np.ndarray | None
+
+
 @dataclass(frozen=True, slots=True)
 class Denoising:
     """Makes problems of batches, as a run's settings say; every draw follows from the item's key."""
@@ -66,49 +80,56 @@ class Denoising:
     config: TrainConfig
     conditions: Conditions
 
-    def training_problem(self, batch: Batch) -> Problem:
-        """At timesteps drawn, conditions dropped and first frames given as the settings say."""
+    def training_draws(self, batch: Batch) -> Draws:
+        """Timesteps drawn, conditions dropped and first frames given as the settings say."""
         config = self.config
         timesteps = [
             draw_timestep(generator(key, Draw.TIMESTEP), config.timesteps, config.shift) for key in batch.keys
         ]
-        given = [
+        is_given = [
             config.animate > 0 and generator(key, Draw.GIVEN).random() < config.animate for key in batch.keys
         ]
-        return self._problem(self._dropped(batch), timesteps, given, config.min_snr)
+        return self._draws(batch, timesteps, is_given, self._kept(batch))
 
-    def validation_problem(self, batch: Batch, timesteps: list[float]) -> Problem:
-        """At these timesteps, with every condition, every error weighing the same.
+    def validation_draws(self, batch: Batch, timesteps: Sequence[float]) -> Draws:
+        """These timesteps, with every condition; the first frame given where training always gives it."""
+        return self._draws(batch, timesteps, [self.config.animate == 1] * len(batch.keys), None)
 
-        The first frame is given where training always gives it.
-        """
-        given = [self.config.animate == 1] * len(batch.keys)
-        return self._problem(batch, timesteps, given, 0.0)
+    @staticmethod
+    def _draws(
+        batch: Batch, timesteps: Sequence[float], is_given: Sequence[bool], kept: np.ndarray | None
+    ) -> Draws:
+        shape = tuple(batch.latents.shape[1:])
+        return Draws(
+            noise=np.stack([normal(key, Draw.NOISE, shape) for key in batch.keys]),
+            timestep=np.array(timesteps, np.float32),
+            is_given=np.array(is_given),
+            kept=kept,
+        )
 
-    def _dropped(self, batch: Batch) -> Batch:
-        """The batch with some conditions lost."""
+    def _kept(self, batch: Batch) -> np.ndarray | None:
         if batch.features is None:
-            return batch
+            return None
         dropout = self.config.condition_dropout
-        kept = [self.conditions.kept(generator(key, Draw.CONDITION), dropout) for key in batch.keys]
-        return replace(batch, features=batch.features * torch.from_numpy(np.stack(kept)).to(batch.features))
+        return np.stack([self.conditions.kept(generator(key, Draw.CONDITION), dropout) for key in batch.keys])
 
-    def _problem(self, batch: Batch, timesteps: list[float], given: list[bool], min_snr: float) -> Problem:
+    def problem(self, batch: Batch, draws: Draws, *, min_snr: float = 0.0) -> Problem:
+        """The problem that a batch, on its device, and its draws set; min_snr: 0 weighs nothing."""
         x0, objective = batch.latents, self.config.objective
-        drawn = np.stack([normal(key, Draw.NOISE, tuple(x0.shape[1:])) for key in batch.keys])
-        noise = torch.from_numpy(drawn).to(x0.device)
-        timestep = torch.tensor(timesteps, dtype=torch.float32, device=x0.device)
+        noise, timestep = (torch.from_numpy(d).to(x0.device) for d in (draws.noise, draws.timestep))
         alpha, sigma = NoiseScheduler(objective).levels(timestep)
-        inputs, mask = alpha * x0 + sigma * noise, batch.mask
+        inputs, mask, features = alpha * x0 + sigma * noise, batch.mask, batch.features
         if self.config.animate:
             is_given = torch.zeros_like(mask)
             # Where nothing else counts, it would leave an item without a loss.
-            is_given[:, :, 0] = x0.new_tensor(given).view(-1, 1, 1, 1) * mask[:, :, 1]
+            is_given[:, :, 0] = torch.from_numpy(draws.is_given).to(mask).view(-1, 1, 1, 1) * mask[:, :, 1]
             inputs, mask = join_given(inputs, x0, is_given), mask * (1 - is_given)
+        if features is not None and draws.kept is not None:
+            features = features * torch.from_numpy(draws.kept).to(features)
         return Problem(
             inputs=inputs,
             timestep=timestep,
-            features=batch.features,
+            features=features,
             target=target(objective, x0, noise, alpha, sigma),
             mask=mask,
             weight=min_snr_weight(objective, alpha, sigma, min_snr) if min_snr else torch.ones_like(alpha),

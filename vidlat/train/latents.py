@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 
 from vidlat.errors import TrainError
 from vidlat.types import VideoRecord
+
+Latents = TypeVar("Latents", np.ndarray, torch.Tensor)
 
 
 def draw_posterior(mean: np.ndarray, std: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -59,14 +61,15 @@ class Whitening:
         """Plain values for JSON."""
         return asdict(self)
 
-    def whiten(self, latents: torch.Tensor) -> torch.Tensor:
+    def whiten(self, latents: Latents) -> Latents:
         """Cached latents (..., L, t, h, w) to zero mean and unit variance a channel."""
         return (latents - self._column(self.mean, latents)) / self._column(self.scale, latents)
 
-    def unwhiten(self, whitened: torch.Tensor) -> torch.Tensor:
+    def unwhiten(self, whitened: Latents) -> Latents:
         """The inverse of `whiten`: what the VAE's decoder takes."""
         return whitened * self._column(self.scale, whitened) + self._column(self.mean, whitened)
 
     @staticmethod
-    def _column(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
-        return like.new_tensor(values)[:, None, None, None]
+    def _column(values: tuple[float, ...], like: Latents) -> Latents:
+        column = np.array(values, like.dtype) if isinstance(like, np.ndarray) else like.new_tensor(values)
+        return column[:, None, None, None]

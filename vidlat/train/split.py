@@ -38,7 +38,7 @@ def subjects_of(
         video_id: annotation.subject if split_by == "subject" else annotation.labels.get(split_by, "")
         for video_id, annotation in known.items()
     }
-    if any(found.values()):
+    if split_by == "subject" or any(found.values()):
         return _require_all(found, f"label {split_by!r}")
     try:
         pattern = re.compile(split_by)

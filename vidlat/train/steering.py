@@ -26,15 +26,15 @@ def steer(
     window: latent frames of a training clip; longer latents are asked about in windows, one every `stride`,
     whose answers fade into each other. features: (D,), the condition. guidance: how far the answer goes from
     that without a condition to that with it, and beyond (Ho and Salimans, https://arxiv.org/abs/2207.12598):
-    1 is with it. takes_given: whether the network was trained to go on from given frames. is_given: whether
-    the first latent frame is, and not to be sampled.
+    1 is with it. takes_given: whether the network was trained to go on from given frames, and is asked for
+    one clip at a time. is_given: whether the first latent frame is, and not to be sampled.
     """
 
-    def ask(latents: torch.Tensor, timestep: torch.Tensor, is_first: bool) -> torch.Tensor:
+    def ask(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         inputs = latents
         if takes_given:
             which = torch.zeros_like(latents[:, :1, :, :1, :1])
-            which[:, :, 0] = float(is_given and is_first)
+            which[:, :, 0] = float(is_given)
             inputs = join_given(latents, latents, which)
         if features is None:
             answer: torch.Tensor = network(inputs, timestep, None)
@@ -49,15 +49,15 @@ def steer(
 
     def model(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         length = latents.shape[2]
-        if length <= window:
-            return ask(latents, timestep, is_first=True)
+        if length <= window or takes_given:
+            return ask(latents, timestep)
         total, weight = torch.zeros_like(latents), latents.new_zeros(length, 1, 1)
         # Least at a window's ends, where it sees one side alone.
         places = torch.arange(1, window + 1, device=latents.device, dtype=latents.dtype)
         share = torch.minimum(places, places.flip(0)).view(-1, 1, 1)
         for start in window_starts(length, window, stride):
             part = slice(start, start + window)
-            total[:, :, part] += share * ask(latents[:, :, part], timestep, start == 0)
+            total[:, :, part] += share * ask(latents[:, :, part], timestep)
             weight[part] += share
         faded: torch.Tensor = total / weight
         return faded

@@ -33,8 +33,8 @@ from vidlat.train.checkpoint import (
     save_checkpoint,
     validation_loss_of,
 )
-from vidlat.train.dataset import LatentDataset
-from vidlat.train.denoising import Denoising, Problem
+from vidlat.train.dataset import Batch, LatentDataset
+from vidlat.train.denoising import Denoising, Draws, Problem
 from vidlat.train.notes import notes_on
 from vidlat.train.ranks import Ranks
 from vidlat.train.recorder import Recorder, StepRecord
@@ -44,7 +44,7 @@ from vidlat.train.windows import Window, training_windows, validation_windows
 from vidlat.types import Annotation
 
 NUM_AHEAD = 2
-"""Steps whose latents and noise lie ready on the device while the network is at work."""
+"""Steps whose latents and noise are made while the network is at work."""
 
 NUM_VALIDATION_WINDOWS = 64
 """Windows of one validation, each at its own fixed timestep: the cost of some three training steps of 8."""
@@ -148,7 +148,8 @@ class Trainer:
 
     def estimate_seconds_per_step(self) -> float:
         """Time forward and backward passes of the next step, twice, without changing anything."""
-        (problem,) = self._problems([self.state.step])
+        (drawn,) = self._drawn([self.state.step])
+        problem = self._problem(*drawn)
         seconds = 0.0
         for _ in range(2):  # the first one warms up
             began = time.perf_counter()
@@ -169,11 +170,11 @@ class Trainer:
             recorder = None
             if self.ranks.is_first:
                 recorder = stack.enter_context(closing(Recorder(self.run_dir, self.state.step)))
-            problems = self._problems(range(self.state.step, self.config.steps))
+            drawn = self._drawn(range(self.state.step, self.config.steps))
             began = time.perf_counter()
-            for problem in stack.enter_context(ahead(problems, NUM_AHEAD)):
+            for batch, draws in stack.enter_context(ahead(drawn, NUM_AHEAD)):
                 waited = time.perf_counter() - began
-                record = self._update(problem)
+                record = self._update(self._problem(batch, draws))
                 seconds = time.perf_counter() - began
                 record = dataclasses.replace(record, steps_per_second=1 / seconds, data_wait=waited / seconds)
                 if self._is_due(self.config.validate_every):
@@ -197,12 +198,22 @@ class Trainer:
 
     def _all_stop(self) -> bool:
         """Whether any process is to stop: then all do, after the same step."""
+        if self.ranks.count == 1:
+            return self._is_to_stop
         return bool(self.ranks.total(torch.tensor(float(self._is_to_stop), device=self.device)))
 
-    def _problems(self, steps: Iterable[int]) -> Generator[Problem]:
-        """This process's part of each step, on its device."""
+    def _drawn(self, steps: Iterable[int]) -> Generator[tuple[Batch, Draws]]:
+        """This process's part of each step.
+
+        Made in another thread, and so without torch: on a CPU its threads, in two teams, would wait for each
+        other a third of the time.
+        """
         for batch in self._dataset.batches(map(self._windows, steps)):
-            yield self._denoising.training_problem(batch.to(self.device))
+            yield batch, self._denoising.training_draws(batch)
+
+    def _problem(self, batch: Batch, draws: Draws) -> Problem:
+        """The same as a problem on the device."""
+        return self._denoising.problem(batch.to(self.device), draws, min_snr=self.config.min_snr)
 
     def _is_best(self, validation_loss: float | None) -> bool:
         return validation_loss is not None and validation_loss < self._best_loss
@@ -273,7 +284,8 @@ class Trainer:
         mine = mine[self.ranks.index :: self.ranks.count]
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         for part, batch in zip(mine, self._dataset.batches(windows[part] for part in mine), strict=True):
-            problem = self._denoising.validation_problem(batch.to(self.device), evenly[part])
+            draws = self._denoising.validation_draws(batch, evenly[part])
+            problem = self._denoising.problem(batch.to(self.device), draws)
             error = problem.squared_error(self._ask(self.state.ema, problem))
             totals += torch.stack([error, problem.num_counted])
         sum_of_errors, num_counted = self.ranks.total(totals)
