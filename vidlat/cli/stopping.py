@@ -23,7 +23,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if number == signal.SIGINT:
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.SIGINT])
         stop()
 
     for number in before:

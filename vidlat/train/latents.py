@@ -63,11 +63,13 @@ class Whitening:
 
     def whiten(self, latents: Latents) -> Latents:
         """Cached latents (..., L, t, h, w) to zero mean and unit variance a channel."""
-        return (latents - self._column(self.mean, latents)) / self._column(self.scale, latents)
+        whitened: Latents = (latents - self._column(self.mean, latents)) / self._column(self.scale, latents)
+        return whitened
 
     def unwhiten(self, whitened: Latents) -> Latents:
         """The inverse of `whiten`: what the VAE's decoder takes."""
-        return whitened * self._column(self.scale, whitened) + self._column(self.mean, whitened)
+        latents: Latents = whitened * self._column(self.scale, whitened) + self._column(self.mean, whitened)
+        return latents
 
     @staticmethod
     def _column(values: tuple[float, ...], like: Latents) -> Latents:
