@@ -1,5 +1,6 @@
 """What tests of more than one room need: a VAE of MAISI's class in miniature, videos, one Dask cluster."""
 
+import signal
 import zlib
 from pathlib import Path
 
@@ -50,6 +51,16 @@ def make_videos():
         return folder
 
     return make
+
+
+@pytest.fixture
+def signals_as_in_a_terminal():
+    """SIGINT is ignored where the tests run in the background of a script."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import vidlat
 
-from vidlat.cli.stopping import stopping
 from vidlat.pipeline.decode import decode_latents
 from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer
@@ -26,27 +25,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
-
-
-@pytest.fixture
-def _signals_as_in_a_terminal():
-    """SIGINT is ignored where the tests run in the background of a script."""
-    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def test_ignored_signal_stays_ignored():
-    asked = []
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with stopping(lambda: asked.append(1)):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert not asked
 
 
 def steps_of(run):
@@ -93,7 +71,7 @@ def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(client, t
     assert overall["vae"]["psnr"] > overall["averaging"]["psnr"]
 
 
-@pytest.mark.usefixtures("_signals_as_in_a_terminal")
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_path, monkeypatch):
     lengths = {"heart.mp4": 17, "lung.mp4": 9, "short.mp4": 3}
     (tmp_path / "videos").mkdir()
@@ -150,6 +128,14 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     # A sample depends on its seed alone, not on how many are drawn.
     assert vidlat(*sample, "--out", tmp_path / "one", "-n", 1, "--seed", 6)[0] == 0
     assert (tmp_path / "one" / "sample-0006.mp4").read_bytes() == videos[1].read_bytes()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vidlat.evaluate.samples.MOST_ROWS", 1)
+        code, out, err = vidlat(*sample, "--out", tmp_path / "few", "-n", 2)
+    assert "contact sheet (the first 1) ->" in out
+    assert vidlat(*sample, "--out", tmp_path / "first", "-n", 1)[0] == 0
+    sheets = [(tmp_path / name / "contact_sheet.png").read_bytes() for name in ("few", "first")]
+    assert sheets[0] == sheets[1]
 
     asked = ("--condition", "organ=heart", "--condition", "age=40", "--guidance", 2, "--sampler", "heun")
     Image.fromarray(make_phantom("heart", 0, 1, 48, 64, 20)[0]).save(tmp_path / "frame.png")

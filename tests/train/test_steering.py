@@ -77,8 +77,9 @@ def test_a_given_start_is_shown_at_every_step_and_kept_to_the_bit(sampler):
         return torch.ones_like(inputs[:, :2])
 
     model = steer(network, window=4, stride=2, takes_given=True, is_given=True)
-    options = {"objective": "flow", "whitening": IDENTITY, "shape": (2, 4, 3, 3), "num_steps": 2, "batch": 2}
+    options = {"objective": "flow", "whitening": IDENTITY, "shape": (2, 6, 3, 3), "num_steps": 2, "batch": 2}
     samples = sample_latents(model, seeds=[1, 2, 3], given=start, sampler=sampler, **options)
+    assert {known.shape[2] for known, _ in shown} == {6}  # whole: in windows each would begin with it
     for number, (known, which) in enumerate(shown):
         is_last_batch = number >= len(shown) // 2
         assert torch.equal(known[:, :, 0], start[[2, 2]] if is_last_batch else start[:2])  # filled up

@@ -49,6 +49,15 @@ def assert_same_state(one, other):
             torch.testing.assert_close(theirs[index][key], value, rtol=0, atol=0)
 
 
+def assert_goes_on_as_if_never_ended(whole, run, at_step, make_trainer, **settings):
+    """Resumed at that step, a run ends with the weights and the metrics of the whole one."""
+    resumed = make_trainer(run, resume=True, **settings)
+    assert resumed.state.step == at_step
+    list(resumed.steps())
+    assert_same_state(whole.state, resumed.state)
+    assert read_metrics(whole.run_dir) == read_metrics(resumed.run_dir)
+
+
 SETTINGS = {"steps": 12, "checkpoint_every": 3, "validate_every": 4, "validation_fraction": 0.3}
 
 
@@ -91,14 +100,10 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
         file.write('{"step": 7, "lo')
 
     killed.close()
-    resumed = make_trainer("killed", resume=True, **SETTINGS)
-    assert resumed.state.step == 4
-    list(resumed.steps())
-    assert_same_state(whole.state, resumed.state)
-    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "killed")
+    assert_goes_on_as_if_never_ended(whole, "killed", 4, make_trainer, **SETTINGS)
 
 
-def test_a_run_told_to_stop_ends_with_a_checkpoint_and_goes_on_as_if_never_stopped(make_trainer, tmp_path):
+def test_a_run_told_to_stop_ends_with_a_checkpoint_and_goes_on_as_if_never_stopped(make_trainer):
     whole = make_trainer("whole", **SETTINGS)
     list(whole.steps())
 
@@ -108,11 +113,7 @@ def test_a_run_told_to_stop_ends_with_a_checkpoint_and_goes_on_as_if_never_stopp
             stopped.stop()
     assert stopped.state.step == 5
     stopped.close()
-    resumed = make_trainer("stopped", resume=True, **SETTINGS)
-    assert resumed.state.step == 5
-    list(resumed.steps())
-    assert_same_state(whole.state, resumed.state)
-    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "stopped")
+    assert_goes_on_as_if_never_ended(whole, "stopped", 5, make_trainer, **SETTINGS)
 
 
 def test_a_stopped_trainer_can_go_on_itself(make_trainer):

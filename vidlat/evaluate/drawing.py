@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 
@@ -12,6 +11,9 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.train.run import TrainedRun
 from vidlat.train.sampler import sample_latents
 from vidlat.train.steering import steer
+
+_SampleClip = Callable[[int, torch.Tensor | None, int], torch.Tensor]
+"""One clip of each sample, from its latent frames, what is given as for `draw`, and the clip's number."""
 
 
 def draw(
@@ -43,12 +45,6 @@ def draw(
         last = run.whitening.whiten(latents[:, :, -step:])[:, :, 0]
         latents = torch.cat([latents[:, :, :-step], sample(window, last, clip)], dim=2)
     return latents[:, :, :length]
-
-
-class _SampleClip(Protocol):
-    def __call__(self, length: int, given: torch.Tensor | None, clip: int) -> torch.Tensor:
-        """One clip of each sample, of `length` latent frames; given: as for `draw`."""
-        ...
 
 
 def _clip_sampler(

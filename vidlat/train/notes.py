@@ -13,6 +13,16 @@ def notes_on(run: Run, training: Sequence[VideoRecord]) -> tuple[str, ...]:
     return (*_on_validation(run), *_on_short_videos(run, training), *_on_labels(run))
 
 
+def notes_on_new_end(planned: int, now: int, step: int) -> tuple[str, ...]:
+    """For a run that goes on after `step` and was to end elsewhere."""
+    if now == planned:
+        return ()
+    return (
+        f"the run was to end at step {planned} and now ends at {now}: from step {step + 1} its learning rate "
+        f"follows the cosine that falls to 0 at {now}, not the one it began with",
+    )
+
+
 def _on_validation(run: Run) -> Iterator[str]:
     if not run.validation:
         yield "no video is held out: there will be no validation loss"

@@ -35,7 +35,7 @@ from vidlat.train.checkpoint import (
 )
 from vidlat.train.dataset import Batch, LatentDataset
 from vidlat.train.denoising import Denoising, Draws, Problem
-from vidlat.train.notes import notes_on
+from vidlat.train.notes import notes_on, notes_on_new_end
 from vidlat.train.ranks import Ranks
 from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.run import BuildModel, Run, hold_run, read_run, resume_run, start_run, write_run
@@ -133,7 +133,8 @@ class Trainer:
         self._network = self.ranks.wrap(self.state.model)
         self.notes = notes_on(self.run, self._training)
         if resume and self.state.step < self.config.steps:
-            self.notes += self._note_new_end(read_run(self.run_dir).config.steps)
+            planned = read_run(self.run_dir).config.steps
+            self.notes += notes_on_new_end(planned, self.config.steps, self.state.step)
             if self.ranks.is_first:
                 write_run(self.run_dir, self.run)
 
@@ -329,15 +330,6 @@ class Trainer:
         )
         ema = copy.deepcopy(model).requires_grad_(False).eval()
         return TrainState(model=model, ema=ema, optimiser=optimiser)
-
-    def _note_new_end(self, planned: int) -> tuple[str, ...]:
-        steps = self.config.steps
-        if steps == planned:
-            return ()
-        return (
-            f"the run was to end at step {planned} and now ends at {steps}: from step {self.state.step + 1} "
-            f"its learning rate follows the cosine that falls to 0 at {steps}, not the one it began with",
-        )
 
     def _require_finite(self, record: StepRecord) -> None:
         if math.isfinite(record.loss) and math.isfinite(record.grad_norm):
