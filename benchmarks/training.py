@@ -2,10 +2,10 @@
 
     python benchmarks/training.py CACHE [--steps 30] [--json FILE]
 
-First windows a second of the trainer's own batches (drawn from the posterior, whitened, with noise) from memory and
-from disk, beside what the `tiny` preset takes on this machine, and the share of its time the trainer
-waited. Then an epoch from the cache against one that decodes and encodes its clips anew, as a training
-without a cache would each epoch: the same videos, the same network, the same number of windows.
+First windows a second of the trainer's own batches (drawn from the posterior, whitened, with noise) from
+memory and from disk, beside what the `tiny` preset takes on this machine, and the share of its time the
+trainer waited. Then an epoch from the cache against one that decodes and encodes its clips anew, as a
+training without a cache would each epoch: the same videos, the same network, the same number of windows.
 """
 
 import argparse
