@@ -65,22 +65,20 @@ def test_a_full_size_checkpoint_encodes_and_decodes_as_monai_does(full_network, 
     assert vae.size == (130, 20_944_897)
     stack = torch.rand(1, 1, 4, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        expected_mean, expected_std = full_network.encode(stack)
-        expected_frames = full_network.decode(expected_mean)
+        stock = *full_network.encode(stack), full_network.decode(latents := full_network.encode(stack)[0])
         # MONAI's norm casts to float32: without it the network can run in float64.
         exact = bypass_wrappers(copy.deepcopy(full_network)).double()
-        exact_frames = exact.decode(expected_mean.double())
-    mean, std = vae.encode(stack)
-    assert (mean - expected_mean).abs().max() <= 1e-5 * expected_mean.std()
-    assert (std - expected_std).abs().max() <= 1e-5 * expected_std.std()
-    # MONAI's own float32 frames are 1e-5 of their spread away from float64: ours may not be much further.
-    frames = vae.decode(expected_mean, 4)
-    assert (frames - exact_frames).abs().max() <= 2 * (expected_frames - exact_frames).abs().max()
-    assert (frames - expected_frames).abs().max() <= 3e-5 * expected_frames.std()
+        truth = *exact.encode(stack.double()), exact.decode(latents.double())
+    ours = *vae.encode(stack), vae.decode(latents, 4)
+    for our, monais, true in zip(ours, stock, truth, strict=True):
+        require_float32_of(our, monais, true)
 
 
-def largest(difference):
-    return float(difference.abs().max())
+def require_float32_of(ours, monais, truth):
+    """Both differ from float64 by rounding alone, whose size depends on the order in which a CPU adds."""
+    for values in (ours, monais):
+        assert (values - truth).square().mean().sqrt() <= 1e-5 * truth.std()
+        assert (values - truth).abs().max() <= 5e-5 * truth.std()
 
 
 @pytest.mark.parametrize(
@@ -99,8 +97,7 @@ def test_every_size_and_stack_is_as_close_to_the_truth_as_monai_is(size, stack):
     for ours, monais, true in zip(
         (*vae.encode(frames), vae.decode(latents, stack)), stock, truth, strict=True
     ):
-        assert (ours - monais).square().mean().sqrt() <= 1e-5 * monais.std()
-        assert largest(ours - true) <= max(1e-5 * true.std(), 2 * largest(monais - true))
+        require_float32_of(ours, monais, true)
 
 
 @pytest.mark.slow
@@ -112,9 +109,9 @@ def test_every_size_is_encoded_by_the_full_network_as_monai_does(full_network, s
     frames = torch.rand(1, 1, stack, size, size, generator=torch.Generator().manual_seed(size))
     with torch.inference_mode():
         expected = full_network.encode(frames)
-    for ours, monais in zip(vae.encode(frames), expected, strict=True):
-        assert (ours - monais).square().mean().sqrt() <= 1e-5 * monais.std()
-        assert largest(ours - monais) <= 2e-5 * monais.std()
+        truth = bypass_wrappers(copy.deepcopy(full_network)).double().encode(frames.double())
+    for ours, monais, true in zip(vae.encode(frames), expected, truth, strict=True):
+        require_float32_of(ours, monais, true)
 
 
 def test_flat_wrapped_and_safetensors_files_give_one_weights_hash(full_network, full_checkpoint, tmp_path):
