@@ -264,7 +264,7 @@ def test_hashed_ids_are_shown_with_their_path_and_kept_without(encode, videos, t
         ("--crop", "0,0,0,5", "crop: got"),
         ("--intensity", "bright", "intensity: got 'bright'; expected auto"),
         ("--intensity", "5,5", "intensity: got"),
-        ("--fps", "-1", "fps: got -1.0; expected 0 or more"),
+        ("--fps", "-1", "fps: got -1.0; expected at least 0"),
     ],
 )
 def test_setting_of_the_frames_that_makes_no_sense_is_refused(encode, flag, value, message):

@@ -11,7 +11,7 @@ FLOATS = [
     (TrainConfig, "shift"),
     (TrainConfig, "min_snr"),
     (TrainConfig, "condition_dropout"),
-    (TrainConfig, "animate"),
+    (TrainConfig, "first_frame"),
     (TrainConfig, "learning_rate"),
     (TrainConfig, "weight_decay"),
     (TrainConfig, "clip_norm"),
@@ -46,7 +46,9 @@ def test_a_number_that_is_not_finite_is_refused(config, name, value):
 def test_a_seed_ends_where_torch_takes_no_larger_one(config):
     assert config(seed=2**63 - 1).seed == 2**63 - 1
     for seed in (2**63, -1):
-        with pytest.raises(ConfigError, match=rf"seed: got {seed}; expected from 0 up to 2\*\*63"):
+        with pytest.raises(
+            ConfigError, match=rf"seed: got {seed}; expected at least 0 and less than 2\*\*63"
+        ):
             config(seed=seed)
 
 
@@ -110,9 +112,12 @@ def test_a_list_of_texts_may_stand_in_a_file_and_nothing_else_in_its_place(tmp_p
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"min_snr": 5}, "min_snr: weighs v and epsilon"),
-        ({"checkpoint_activations": True, "network": "monai"}, "checkpoint_activations: MONAI"),
-        ({"animate": 1.5}, "animate: got 1.5; expected from 0 to 1"),
+        ({"min_snr": 5}, "min_snr: weights v and epsilon"),
+        (
+            {"checkpoint_activations": True, "network": "monai"},
+            "checkpoint_activations: not available in MONAI",
+        ),
+        ({"first_frame": 1.5}, "first_frame: got 1.5; expected at least 0 and at most 1"),
         ({"shift": 0}, "shift: got 0; expected more than 0"),
     ],
 )

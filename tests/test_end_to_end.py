@@ -90,7 +90,7 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
         "video_id,organ,age\nheart.mp4,heart,30\nlung.mp4,lung,50\nshort.mp4,,70\n"
     )
     conditions = ("--labels", tmp_path / "labels.csv", "--condition", "organ", "--condition", "age:float")
-    looks = ("--animate", 0.5, "--sample-every", 3, "--objective", "v", "--min-snr", 5, "--shift", 2)
+    looks = ("--first-frame", 0.5, "--sample-every", 3, "--objective", "v", "--min-snr", 5, "--shift", 2)
     flags = ("--steps", 3, "--batch", 2, "--frames", 8, "--warmup-steps", 1, "--device", "cpu")
     flags = (*flags, "--validation-fraction", 0.01, *conditions, *looks)
     code, out, err = vidlat("train", "--latents", cache, "--out", run, *flags)
@@ -139,7 +139,7 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
 
     asked = ("--condition", "organ=heart", "--condition", "age=40", "--guidance", 2, "--sampler", "heun")
     Image.fromarray(make_phantom("heart", 0, 1, 48, 64, 20)[0]).save(tmp_path / "frame.png")
-    longer = ("--frames", 21, "--start", tmp_path / "frame.png", "--checkpoint", "best", "-n", 1)
+    longer = ("--frames", 21, "--first-frame", tmp_path / "frame.png", "--checkpoint", "best", "-n", 1)
     for kind in ("gif", "npy"):
         code, out, err = vidlat(*sample, "--out", tmp_path / kind, *asked, *longer, "--format", kind)
         assert (code, err) == (0, "")
@@ -149,9 +149,9 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     assert np.array_equal(frames, np.load(tmp_path / "npy/sample-0000.npy"))
     assert len(frames) == 21
 
-    start = ("--start", tmp_path / "videos/heart.mp4", "-n", 1, "--format", "npy")
+    start = ("--first-frame", tmp_path / "videos/heart.mp4", "-n", 1, "--format", "npy")
     assert vidlat(*sample, "--out", tmp_path / "on", *start)[0] == 0
-    code, out, err = vidlat(*sample, "--out", tmp_path / "on", "--start", tmp_path / "labels.csv")
+    code, out, err = vidlat(*sample, "--out", tmp_path / "on", "--first-frame", tmp_path / "labels.csv")
     assert code == 1
     assert "labels.csv: cannot be started from: " in err
 

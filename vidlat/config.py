@@ -1,4 +1,4 @@
-"""Every setting of every command, once: frozen dataclasses whose field names are flags and YAML keys."""
+"""Every setting of every command, declared once: frozen dataclasses; field names are flags and YAML keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typing
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 
@@ -25,32 +25,64 @@ Sampler = Literal["ddim", "euler", "heun"]
 Network = Literal["space-time", "monai"]
 Preset = Literal["tiny", "small", "base"]
 
-SEED_STOP = 2**63
-"""Seeds end before this: torch's generators take no larger one."""
-
 INTENSITIES = ("auto", "uint8", "ct", "percentile", "minmax")
-"""Names of the ranges that gray levels may be taken from; LOW,HIGH is one more way."""
+"""Named ways to choose the values that become black and white; LOW,HIGH is one more."""
 
 PREPROCESS_VERSION = 2
-"""Raised whenever the same file and settings would give other pixels: part of a cache's identity."""
-
+"""Part of a cache's identity: raised whenever the same file and settings would give other pixels."""
 
 MANTISSA_BITS = 10
-"""Of a float16 (IEEE 754 binary16), which latents are stored as."""
+"""Mantissa bits of a float16 (IEEE 754 binary16), the number type of stored latents."""
+
+ConfigType = TypeVar("ConfigType", bound="Config")
 
 
-def setting(default: Any, help: str, short: str | None = None) -> Any:
-    """A dataclass field with the help text that `--help` shows, and perhaps a flag of one letter."""
-    return field(default=default, metadata={"help": help, "short": short})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The numbers a setting accepts; None means no limit on that side."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        return (
+            math.isfinite(number)
+            and (self.at_least is None or number >= self.at_least)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        bounds = {"at least": self.at_least, "more than": self.above, "at most": self.at_most}
+        texts = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+        if self.below is not None:
+            texts.append(f"less than {'2**63' if self.below == SEED_STOP else format(self.below, 'g')}")
+        return " and ".join(texts)
+
+
+ANY_NUMBER = Limits()
+SEED_STOP = 2**63
+"""Seeds are below this: torch's generators accept no larger one."""
+
+
+def setting(default: Any, help: str, *, short: str | None = None, **limits: float) -> Any:
+    """A dataclass field with the text that `--help` shows, its one-letter flag, and its Limits."""
+    return field(default=default, metadata={"help": help, "short": short, "limits": Limits(**limits)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Common behaviour: values are checked against their annotations, unknown names are refused."""
+    """Common to all settings: values are checked against annotation and limits, unknown names are refused."""
 
     def __post_init__(self) -> None:
-        for name, annotation in typing.get_type_hints(type(self)).items():
-            _check(name, getattr(self, name), annotation)
+        hints = typing.get_type_hints(type(self))
+        for declared in dataclasses.fields(self):
+            value = getattr(self, declared.name)
+            _check_type(declared.name, value, hints[declared.name])
+            _check_limits(declared.name, value, declared.metadata.get("limits", ANY_NUMBER))
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> Self:
@@ -69,6 +101,10 @@ class Config:
         """The settings as plain values for JSON."""
         return dataclasses.asdict(self)
 
+    def select(self, kind: type[ConfigType]) -> ConfigType:
+        """Those of the settings that `kind`, a base class of this one, declares."""
+        return kind(**{declared.name: getattr(self, declared.name) for declared in dataclasses.fields(kind)})
+
 
 def _field_name(name: object) -> str:
     return str(name).replace("-", "_")
@@ -76,59 +112,43 @@ def _field_name(name: object) -> str:
 
 def _parse(value: Any, annotation: Any) -> Any:
     if typing.get_origin(annotation) is tuple and isinstance(value, list):
-        return tuple(value)  # JSON and YAML know no other
-    # To YAML 1.1, and so to PyYAML, 2e-4 is a text: it wants 2.0e-4.
+        return tuple(value)  # JSON and YAML have no tuples
+    # YAML 1.1, and so PyYAML, reads 2e-4 as text: it wants 2.0e-4.
     if annotation is float and isinstance(value, str):
         with suppress(ValueError):
             return float(value)
     return value
 
 
-def _check(name: str, value: Any, annotation: Any) -> None:
+def _check_type(name: str, value: Any, annotation: Any) -> None:
     origin, options = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         if value not in options:
-            raise ConfigError(f"{name}: got {value!r}; one of {', '.join(map(str, options))}")
+            raise ConfigError(f"{name}: got {value!r}; expected one of {', '.join(map(str, options))}")
         return
     if origin is tuple:
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{name}: got {value!r}; expected a list of texts")
         return
     kinds = options if origin in (typing.Union, types.UnionType) else (annotation,)
-    # YAML and JSON write 1 where a float is meant; a bool is an int to Python but never to a user.
+    # YAML and JSON write 1 where a float is meant; to Python a bool is an int, to a user it never is.
     if isinstance(value, bool) and bool not in kinds:
-        raise ConfigError(f"{name}: got {value!r}; expected {_names(kinds)}")
+        raise ConfigError(f"{name}: got {value!r}; expected {_type_names(kinds)}")
     if isinstance(value, int) and float in kinds:
         return
     if not isinstance(value, tuple(kinds)):
-        raise ConfigError(f"{name}: got {value!r}; expected {_names(kinds)}")
+        raise ConfigError(f"{name}: got {value!r}; expected {_type_names(kinds)}")
 
 
-def _names(kinds: tuple[Any, ...]) -> str:
+def _type_names(kinds: tuple[Any, ...]) -> str:
     return " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
 
 
-def require(name: str, value: float, holds: bool, expected: str) -> None:
-    """Refuse a number out of range, naming the setting; one that is not finite never is in range."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name}: got {value}; expected a finite number, {expected}")
-    if not holds:
-        raise ConfigError(f"{name}: got {value}; expected {expected}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """How the frames of a video become what the VAE sees: part of a cache's identity.
-
-    size: height and width, pixels. crop: none, auto, or X,Y,W,H. fps: frames a second, 0 for those of the
-    video. intensity: one of INTENSITIES, or LOW,HIGH. The texts are canonical: equal ones mean the same.
-    """
-
-    size: int
-    fit: Fit
-    crop: str = "none"
-    fps: float = 0.0
-    intensity: str = "auto"
+def _check_limits(name: str, value: Any, limits: Limits) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value in limits:
+        return
+    expected = str(limits) if math.isfinite(value) else f"a finite number, {limits}".removesuffix(", ")
+    raise ConfigError(f"{name}: got {value}; expected {expected}")
 
 
 def parse_crop(text: str) -> Literal["none", "auto"] | Box:
@@ -149,7 +169,7 @@ def parse_crop(text: str) -> Literal["none", "auto"] | Box:
 
 
 def parse_intensity(text: str) -> str | Range:
-    """The meaning of --intensity: one of INTENSITIES, or what becomes 0 and what 1; raises ConfigError."""
+    """What --intensity means: one of INTENSITIES, or the values of black and white. Raises ConfigError."""
     if text in INTENSITIES:
         return text
     try:
@@ -166,15 +186,20 @@ def _canonical(meaning: str | tuple[float, ...]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FramesConfig(Config):
-    """Settings of every command that prepares frames for a VAE."""
+class Preprocessing(Config):
+    """How the frames of a video become what the VAE sees.
 
-    size: int = setting(256, "height and width of the frames the VAE sees, in pixels")
-    fit: Fit = setting("crop", "how a frame becomes square: cut, pad with black, or distort")
+    crop and intensity are kept in canonical form: equal texts mean the same.
+    """
+
+    size: int = setting(256, "height and width of the frames the VAE sees, in pixels", at_least=1)
+    fit: Fit = setting("crop", "how a frame becomes square: crop it, pad it with black, or stretch it")
     crop: str = setting(
-        "none", "first cut out X,Y,W,H pixels; auto: what moves, without static borders and text"
+        "none", "first cut out X,Y,W,H pixels; auto keeps what moves, without static borders and text"
     )
-    fps: float = setting(0.0, "resample to so many frames a second, by the frames' times; 0: as they are")
+    fps: float = setting(
+        0.0, "resample to this many frames per second, by the frames' times; 0 keeps all frames", at_least=0
+    )
     intensity: str = setting(
         "auto",
         "values that become black and white: auto (what the file states, else percentile), uint8 (0 to 255), "
@@ -183,181 +208,168 @@ class FramesConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("size", self.size, self.size >= 1, "at least 1")
-        require("fps", self.fps, self.fps >= 0, "0 or more")
-        parse_crop(self.crop)
-        parse_intensity(self.intensity)
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """Size, fit, crop, rate and intensity as one value."""
-        return Preprocessing(
-            size=self.size,
-            fit=self.fit,
-            crop=_canonical(parse_crop(self.crop)),
-            fps=float(self.fps),
-            intensity=_canonical(parse_intensity(self.intensity)),
-        )
+        object.__setattr__(self, "fps", float(self.fps))
+        object.__setattr__(self, "crop", _canonical(parse_crop(self.crop)))
+        object.__setattr__(self, "intensity", _canonical(parse_intensity(self.intensity)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeConfig(FramesConfig):
+class LatentSettings(Preprocessing):
+    """Every setting that changes the value of a latent: with the VAE, the identity of a cache."""
+
+    stack: int = setting(4, "frames per VAE call", at_least=1)
+    precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved when the cache is made")
+    keepbits: int = setting(
+        MANTISSA_BITS,
+        f"mantissa bits kept of each stored latent: fewer take less disk, {MANTISSA_BITS} is all of float16",
+        at_least=1,
+        at_most=MANTISSA_BITS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(LatentSettings):
     """Settings of `vidlat encode`."""
 
     vae: str = setting("maisi", "maisi, nv-generate-ct, nv-generate-mr, tiny, or a weights file")
-    stack: int = setting(4, "frames of one VAE call")
-    in_channels: int | None = setting(None, "refuse a VAE that takes another number of channels")
+    in_channels: int | None = setting(None, "refuse a VAE with another number of input channels")
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
-    precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved once a cache")
-    keepbits: int = setting(
-        MANTISSA_BITS,
-        "bits of mantissa that a stored latent keeps, 1 to 10: fewer take less disk; 10 is all of float16",
-    )
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
-    batch: int = setting(0, "stacks of one VAE call; 0 chooses for the device")
-    time_limit_seconds: float = setting(0.0, "longest that decoding one video may take; 0: no limit")
-    workers: int = setting(0, "processes that encode; 0 chooses for this machine")
+    batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0)
+    time_limit_seconds: float = setting(0.0, "longest time to decode one video; 0: no limit", at_least=0)
+    workers: int = setting(0, "processes that encode; 0 chooses for this machine", at_least=0)
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
     ids: Ids = setting(
-        "path", "name videos by their path, or by a hash of it: then no path or file name is kept"
+        "path", "name videos by their path, or by a hash of it; with hash, no path or file name is kept"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require("stack", self.stack, self.stack >= 1, "at least 1")
-        require("keepbits", self.keepbits, 1 <= self.keepbits <= MANTISSA_BITS, f"1 to {MANTISSA_BITS}")
-        require("batch", self.batch, self.batch >= 0, "0 or more")
-        require("workers", self.workers, self.workers >= 0, "0 or more")
-        limit = self.time_limit_seconds
-        require("time_limit_seconds", limit, limit >= 0, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
     """Settings of `vidlat train`."""
 
-    network: Network = setting("space-time", "the U-Net: space-time (halves space alone), or MONAI's")
+    network: Network = setting(
+        "space-time", "the U-Net: space-time (down-samples space only), or MONAI's DiffusionModelUNet"
+    )
     preset: Preset = setting("tiny", "size of the U-Net")
     objective: Objective = setting("flow", "what the network predicts")
-    timesteps: TimestepDistribution = setting("uniform", "how training timesteps are drawn")
-    shift: float = setting(1.0, "moves timesteps towards noise (> 1) or data (< 1), in sampling too")
-    min_snr: float = setting(0.0, "gamma of min-SNR weighting, of v and epsilon; 5 is usual, 0 is none")
+    timesteps: TimestepDistribution = setting("uniform", "distribution of the training timesteps")
+    shift: float = setting(
+        1.0, "moves timesteps towards noise (> 1) or data (< 1), in training and in sampling", above=0
+    )
+    min_snr: float = setting(
+        0.0, "gamma of min-SNR loss weighting, for v and epsilon; 5 is usual, 0 turns it off", at_least=0
+    )
     condition: tuple[str, ...] = setting(
         (), "a label to condition on: NAME for classes, NAME:float for numbers; may be repeated"
     )
-    condition_dropout: float = setting(0.1, "share of items that lose their condition, for guidance")
-    animate: float = setting(
-        0.0, "share of items whose first latent frame is given, so that samples may go on from a picture"
+    condition_dropout: float = setting(
+        0.1, "share of items trained without their condition, for guidance", at_least=0, at_most=1
     )
-    frames: int = setting(16, "video frames of one training clip")
-    batch: int = setting(8, "windows of one step, of all processes together")
-    accumulate: int = setting(1, "parts that a process takes its windows of a step in, to save memory")
-    steps: int = setting(20_000, "steps of the whole run")
-    latents_as: Literal["sample", "mean"] = setting("sample", "draw from the posterior, or take its mean")
-    learning_rate: float = setting(2e-4, "peak learning rate of AdamW")
-    warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay")
-    weight_decay: float = setting(0.01, "AdamW's weight decay")
-    clip_norm: float = setting(1.0, "largest gradient norm")
-    ema_decay: float = setting(0.999, "decay of the averaged weights used for sampling")
-    validation_fraction: float = setting(0.1, "share of the subjects held out for validation")
+    first_frame: float = setting(
+        0.0,
+        "share of items trained with their first latent frame given, so that samples can continue a picture",
+        at_least=0,
+        at_most=1,
+    )
+    frames: int = setting(16, "video frames per training clip", at_least=1)
+    batch: int = setting(8, "windows per step, over all processes", at_least=1)
+    accumulate: int = setting(
+        1, "parts into which each process splits its share of a step, to save memory", at_least=1
+    )
+    steps: int = setting(20_000, "steps of the whole run", at_least=1)
+    latents_as: Literal["sample", "mean"] = setting(
+        "sample", "draw latents from the VAE's posterior, or take its mean"
+    )
+    learning_rate: float = setting(2e-4, "peak learning rate of AdamW", above=0)
+    warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay", at_least=0)
+    weight_decay: float = setting(0.01, "weight decay of AdamW", at_least=0)
+    clip_norm: float = setting(1.0, "gradients are clipped to this norm", above=0)
+    ema_decay: float = setting(
+        0.999, "decay of the averaged weights, which are used for sampling", at_least=0, below=1
+    )
+    validation_fraction: float = setting(
+        0.1, "share of the subjects held out for validation", at_least=0, below=1
+    )
     split_by: str | None = setting(
         None,
-        "what tells subjects apart: subject (as the cache knows it, for every video), a label, or a regular "
-        "expression whose match, or first group, in the video's id does; else the known subject or the video",
+        "what identifies a subject: subject (as recorded in the cache, for every video), a label, or a "
+        "regular expression whose match, or first group, in the video id does; else the recorded subject or "
+        "the video itself",
     )
-    validate_every: int = setting(200, "steps between two validations")
-    checkpoint_every: int = setting(200, "steps between two checkpoints")
-    keep: int = setting(3, "last checkpoints that are kept, beside the best")
+    validate_every: int = setting(200, "steps between validations", at_least=1)
+    checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)
+    keep: int = setting(3, "number of latest checkpoints to keep, besides the best", at_least=1)
     sample_every: int = setting(
-        0, "steps between two looks at samples by the command line, in TensorBoard too; 0 for none"
+        0, "steps between samples drawn during training, shown in TensorBoard; 0 for none", at_least=0
     )
     compile: bool = setting(
-        False, "compile the U-Net: a wait at first, then quicker steps, on a CPU by some percent"
+        False, "compile the U-Net: a delay at the start, then faster steps (a few percent on a CPU)"
     )
     checkpoint_activations: bool = setting(
-        False, "compute activations again instead of keeping them: less memory, a third more time"
+        False, "recompute activations in the backward pass: less memory, a third more time"
     )
     precision: Precision = setting("auto", "arithmetic of the U-Net; auto is bfloat16 on a GPU")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
-    seed: int = setting(0, "seed of every random draw")
+    seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("frames", "batch", "accumulate", "steps", "validate_every", "checkpoint_every", "keep"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_steps", "weight_decay", "sample_every"):
-            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        for name in ("condition_dropout", "animate"):
-            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "from 0 to 1")
-        require("seed", self.seed, 0 <= self.seed < SEED_STOP, "from 0 up to 2**63, 2**63 excluded")
-        for name in ("learning_rate", "clip_norm", "shift"):
-            require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
-        require("min_snr", self.min_snr, self.min_snr >= 0, "0 or more")
         if self.min_snr and self.objective == "flow":
-            raise ConfigError("min_snr: weighs v and epsilon; with objective flow leave it at 0")
+            raise ConfigError("min_snr: weights v and epsilon only; with objective flow leave it at 0")
         if self.checkpoint_activations and self.network == "monai":
-            raise ConfigError("checkpoint_activations: MONAI's network has no such way; use space-time")
-        require("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to 1, 1 excluded")
-        fraction = self.validation_fraction
-        require("validation_fraction", fraction, 0 <= fraction < 1, "from 0 up to 1, 1 excluded")
+            raise ConfigError("checkpoint_activations: not available in MONAI's network; use space-time")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig(Config):
     """Settings of `vidlat sample`."""
 
-    num: int = setting(8, "how many samples", short="-n")
-    frames: int = setting(0, "video frames of a sample; 0 for those of a training clip")
-    seed: int = setting(0, "of the first sample; sample number i depends on seed + i alone")
-    steps: int = setting(50, "denoising steps")
-    sampler: Sampler = setting("ddim", "how a step is taken; heun asks the network twice a step")
-    condition: tuple[str, ...] = setting((), "what to show, NAME=VALUE; may be repeated")
-    guidance: float = setting(1.0, "how much the condition is insisted on: 1 is as trained, 0 not at all")
-    start: str | None = setting(None, "picture or video to go on from, for runs trained with --animate")
+    num: int = setting(8, "number of samples", short="-n", at_least=1)
+    frames: int = setting(0, "video frames per sample; 0 for the length of a training clip", at_least=0)
+    seed: int = setting(
+        0, "seed of the first sample; sample i depends on seed + i alone", at_least=0, below=SEED_STOP
+    )
+    steps: int = setting(50, "denoising steps", at_least=1)
+    sampler: Sampler = setting("ddim", "how a step is taken; heun calls the network twice per step")
+    condition: tuple[str, ...] = setting((), "a condition, NAME=VALUE; may be repeated")
+    guidance: float = setting(
+        1.0, "classifier-free guidance scale: 1 is as trained, 0 ignores the condition", at_least=0
+    )
+    first_frame: str | None = setting(
+        None, "picture or video to continue, for runs trained with --first-frame"
+    )
     checkpoint: Literal["last", "best"] = setting(
-        "last", "the last one, or that of the lowest validation loss"
+        "last", "the last checkpoint, or the one with the lowest validation loss"
     )
     format: Literal["mp4", "gif", "npy"] = setting("mp4", "of the videos; npy holds (T, H, W) uint8")
-    batch: int = setting(0, "samples drawn at once, the last ones filled up; 0 chooses for the device")
+    batch: int = setting(
+        0, "samples drawn at once, the last batch padded; 0 chooses for the device", at_least=0
+    )
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("num", "steps"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("frames", "batch"):
-            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        require("guidance", self.guidance, self.guidance >= 0, "0 or more")
-        require("seed", self.seed, 0 <= self.seed < SEED_STOP, "from 0 up to 2**63, 2**63 excluded")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitVAEConfig(FramesConfig):
+class FitVAEConfig(Preprocessing):
     """Settings of `vidlat fit-vae`."""
 
-    size: int = setting(128, "height and width of the training frames, in pixels")
+    size: int = setting(128, "height and width of the training frames, in pixels", at_least=1)
     init: str | None = setting(None, "weights to fine-tune, as for --vae; else a small network from scratch")
-    stack: int = setting(4, "frames of one VAE call")
-    steps: int = setting(2000, "training steps")
-    batch: int = setting(4, "stacks of one step")
-    learning_rate: float = setting(1e-3, "peak learning rate of AdamW")
-    warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay")
-    kl_weight: float = setting(1e-4, "weight of the divergence from a standard normal, a mean over values")
-    ema_decay: float = setting(0.995, "decay of the averaged weights that are written")
-    max_stacks: int = setting(20_000, "training stacks held in memory, drawn evenly from all videos")
-    save_every: int = setting(100, "steps between two savings of the weights")
+    stack: int = setting(4, "frames per VAE call", at_least=1)
+    steps: int = setting(2000, "training steps", at_least=1)
+    batch: int = setting(4, "stacks per step", at_least=1)
+    learning_rate: float = setting(1e-3, "peak learning rate of AdamW", above=0)
+    warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay", at_least=0)
+    kl_weight: float = setting(
+        1e-4, "weight of the divergence from a standard normal, averaged over values", at_least=0
+    )
+    ema_decay: float = setting(0.995, "decay of the averaged weights, which are written", at_least=0, below=1)
+    max_stacks: int = setting(
+        20_000, "training stacks held in memory, drawn evenly from all videos", at_least=1
+    )
+    save_every: int = setting(100, "steps between saves of the weights", at_least=1)
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
-    seed: int = setting(0, "seed of every random draw")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("stack", "steps", "batch", "max_stacks", "save_every"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        require("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
-        require("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 up to 1, 1 excluded")
-        for name in ("warmup_steps", "kl_weight"):
-            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        require("seed", self.seed, 0 <= self.seed < SEED_STOP, "from 0 up to 2**63, 2**63 excluded")
+    seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
 
 
 SECTIONS: dict[str, type[Config]] = {
@@ -366,14 +378,14 @@ SECTIONS: dict[str, type[Config]] = {
     "sample": SampleConfig,
     "fit-vae": FitVAEConfig,
 }
-"""What a YAML file of settings may hold: one section a command."""
+"""Sections of a YAML file of settings: one per command."""
 
 
 def load_yaml(path: Path, section: str) -> dict[str, Any]:
     """The settings in one of a YAML file's SECTIONS, checked, by field name.
 
-    Raises ConfigError naming the file: it cannot be read, says something twice, has another section or
-    not this one, or one of the section's settings is wrong.
+    Raises ConfigError naming the file if it cannot be read, repeats a key, holds an unknown section or not
+    this one, or if one of the section's settings is wrong.
     """
     try:
         document = yaml.load(path.read_text(), _UniqueKeyLoader)
@@ -398,7 +410,7 @@ def load_yaml(path: Path, section: str) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which would let the last of two equal keys win in silence."""
+    """PyYAML's safe loader, but duplicate keys are refused; PyYAML silently keeps the last of them."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

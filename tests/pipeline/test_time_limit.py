@@ -49,7 +49,7 @@ def encode(folder, job, scratch, **options):
 
 def test_setting_reaches_the_job_and_must_be_a_time(job):
     assert job.time_limit_seconds == 10
-    with pytest.raises(ConfigError, match="time_limit_seconds: got -1; expected 0 or more"):
+    with pytest.raises(ConfigError, match="time_limit_seconds: got -1; expected at least 0"):
         EncodeConfig(time_limit_seconds=-1)
 
 

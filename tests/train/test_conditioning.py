@@ -196,7 +196,7 @@ def test_a_table_that_tells_of_no_video_is_refused(make_cache, make_trainer):
 
 
 def test_first_frames_are_given_to_the_share_asked_for_and_carry_no_loss(make_cache, make_trainer):
-    trainer = make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], animate=0.4, batch=8)
+    trainer = make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], first_frame=0.4, batch=8)
     given = []
     for batch in trainer._dataset.batches(trainer._windows(step) for step in range(50)):
         problem = trainer._problem(batch, trainer._denoising.training_draws(batch))
@@ -213,9 +213,9 @@ def test_first_frames_are_given_to_the_share_asked_for_and_carry_no_loss(make_ca
     assert 0.34 < np.mean(given) < 0.46
 
 
-def test_a_clip_of_one_latent_frame_cannot_be_animated(make_cache, make_trainer):
+def test_a_clip_of_one_latent_frame_cannot_be_continued(make_cache, make_trainer):
     with pytest.raises(TrainError, match="one latent frame"):
-        make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], animate=0.5, frames=4)
+        make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], first_frame=0.5, frames=4)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ def test_a_clip_of_one_latent_frame_cannot_be_animated(make_cache, make_trainer)
         ),
         ({"condition": ("kind",), "condition_dropout": 0.0}, {}, "knows no answer without kind; give all"),
         ({"condition": ("kind",)}, {"condition": ("kind=",)}, "got 'kind='"),
-        ({}, {"start": "a.png"}, "train with --animate 0.5"),
-        ({"animate": 1.0}, {}, "knows no beginning of its own"),
+        ({}, {"first_frame": "a.png"}, "trained without --first-frame"),
+        ({"first_frame": 1.0}, {}, "always needs a first frame"),
         ({"frames": 4}, {"frames": 8}, "frames: got 8; .* expected 4 at most"),
     ],
 )
@@ -246,7 +246,7 @@ def test_samples_that_a_run_was_not_trained_for_are_refused(
 
 def test_samples_that_a_run_was_trained_for_are_not_refused(make_cache, make_trainer):
     cache, _ = make_cache(LENGTHS, name="kinds.zarr")
-    run = make_trainer(cache=cache, labels=TABLE, condition=("kind",), animate=0.5).run
+    run = make_trainer(cache=cache, labels=TABLE, condition=("kind",), first_frame=0.5).run
     require_possible(run, SampleConfig())
     require_possible(run, SampleConfig(condition=("kind=dark",), guidance=3, start="a.png", frames=80))
 
@@ -272,7 +272,7 @@ def test_a_given_frame_is_shown_as_it_is_and_not_what_a_path_made_of_it():
 
 def test_a_video_without_a_second_latent_frame_keeps_its_loss(make_cache, make_trainer):
     cache, _ = make_cache({f"{n}.mp4": 4 for n in range(4)}, name="short.zarr")
-    trainer = make_trainer(cache=cache, animate=1.0, batch=4)
+    trainer = make_trainer(cache=cache, first_frame=1.0, batch=4)
     batch = next(trainer._dataset.batches([trainer._windows(0)]))
     problem = trainer._problem(batch, trainer._denoising.training_draws(batch))
     assert torch.equal(problem.mask, batch.mask)

@@ -42,7 +42,9 @@ class Ramp(torch.nn.Module):
 def test_a_long_sample_goes_on_where_each_clip_ended(draw_by, stack, num_frames, length):
     length += -length % (stack // 4)  # whole stacks
     given, progress = torch.tensor([3.0, -1.0]).view(2, 1, 1, 1).expand(2, 2, 4, 4), []
-    latents = draw_by(Ramp(), num_frames, given=given, stack=stack, animate=1.0, on_progress=progress.append)
+    latents = draw_by(
+        Ramp(), num_frames, given=given, stack=stack, first_frame=1.0, on_progress=progress.append
+    )
     assert latents.shape == (2, 2, length, 4, 4)
     ramp = given[:, :, None] + 0.5 * torch.arange(length).view(1, 1, -1, 1, 1)
     torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
@@ -50,7 +52,7 @@ def test_a_long_sample_goes_on_where_each_clip_ended(draw_by, stack, num_frames,
 
 
 def test_a_long_sample_without_a_start_begins_by_itself(draw_by):
-    latents = draw_by(Ramp(), 40, animate=0.5)
+    latents = draw_by(Ramp(), 40, first_frame=0.5)
     ramp = 0.5 * torch.arange(10).view(1, 1, -1, 1, 1).expand_as(latents)
     torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
 
@@ -68,7 +70,7 @@ class Still(torch.nn.Module):
 
 
 def test_every_clip_has_its_own_noise(draw_by):
-    latents = draw_by(Still(), 28, animate=0.5)
+    latents = draw_by(Still(), 28, first_frame=0.5)
     assert latents.shape[2] == 7
     frames = latents.movedim(2, 1).flatten(0, 1).flatten(1)
     assert len(frames.unique(dim=0)) == 2 * 7

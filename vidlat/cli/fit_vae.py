@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vidlat.cli.options import build_config, config_options
-from vidlat.config import FitVAEConfig
+from vidlat.config import FitVAEConfig, Preprocessing
 
 
 @click.command()
@@ -48,7 +48,7 @@ def fit_vae(inputs: tuple[str, ...], out: Path, config_file: Path | None, **flag
     with progress_bar() as progress:
         for source in progress.track(sources, description="reading"):
             try:
-                frames = read_prepared(source.path, source.selection, config.preprocessing)
+                frames = read_prepared(source.path, source.selection, config.select(Preprocessing))
                 stacks.add_video(frame.pixels for frame in frames)
             except DecodeError as error:
                 console.print(f"{printable(source.video_id)}: {error}; left out")

@@ -26,7 +26,7 @@ def sample(run_dir: Path, out: Path, vae: str | None, config_file: Path | None, 
       vidlat sample --run runs/first --out samples/ -n 8 --seed 1
       vidlat sample --run runs/first --out samples/ --sampler heun --steps 25 --checkpoint best
       vidlat sample --run runs/ef --out samples/ --condition severity=mild --condition ef=35 --guidance 2
-      vidlat sample --run runs/moving --out samples/ --start frame.png --frames 48
+      vidlat sample --run runs/moving --out samples/ --first-frame frame.png --frames 48
     """
     from vidlat.cli.display import console, format_count, progress_bar
     from vidlat.evaluate.samples import CONTACT_SHEET, MOST_ROWS, write_samples

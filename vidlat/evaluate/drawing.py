@@ -29,14 +29,14 @@ def draw(
 
     given: the whitened first latent frame of each, (N, L, h, w). More frames than a training clip has are
     drawn clip by clip, each going on from the end of the one before, where the run has learnt to go on from
-    frames (`animate`), and else in windows that fade into each other. on_progress: called now and then with
-    the samples drawn since, or the parts of one.
+    frames (`first_frame`), and else in windows that fade into each other. on_progress: called now and then
+    with the samples drawn since, or the parts of one.
     """
     run = trained.run
     window, step = run.window_shape().num_latent_frames, run.window_shape().stack_length
     length = -(-num_frames // run.schema.settings.stack) * step
     num_clips = 1
-    if run.config.animate and length > window:
+    if run.config.first_frame and length > window:
         num_clips += -(-(length - window) // (window - step))
     sample = _clip_sampler(trained, vae, config, seeds, lambda share: on_progress(share / num_clips))
     latents = sample(length if num_clips == 1 else window, given, 0)
@@ -67,7 +67,7 @@ def _clip_sampler(
             stride=max(window // 2 // shape.stack_length, 1) * shape.stack_length,
             features=features,
             guidance=config.guidance,
-            takes_given=run.config.animate > 0,
+            takes_given=run.config.first_frame > 0,
             is_given=given is not None,
         )
         return sample_latents(

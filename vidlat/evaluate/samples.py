@@ -47,7 +47,7 @@ def write_samples(
     frozen = load_vae_of(run.schema, vae=vae, device=config.device)
     prepare_folder(out)
     num_frames = config.frames or run.config.frames
-    given = read_start(Path(config.start), run, frozen) if config.start else None
+    given = read_start(Path(config.first_frame), run, frozen) if config.first_frame else None
     rows: list[tuple[str, npt.NDArray[np.uint8]]] = []
     try:
         size = batch_of(config, frozen)
@@ -100,10 +100,14 @@ def require_possible(run: Run, config: SampleConfig) -> None:
             "condition: the run has --condition-dropout 0 and knows no answer without "
             f"{', '.join(sorted(missing))}; give all of them"
         )
-    if config.start and not run.config.animate:
-        raise ConfigError("start: the run was not trained to go on from a picture; train with --animate 0.5")
-    if not config.start and run.config.animate == 1:
-        raise ConfigError("start: the run has --animate 1 and knows no beginning of its own; give one")
+    if config.first_frame and not run.config.first_frame:
+        raise ConfigError(
+            "first_frame: the run cannot continue a picture; it was trained without --first-frame"
+        )
+    if not config.first_frame and run.config.first_frame == 1:
+        raise ConfigError(
+            "first_frame: the run was trained with --first-frame 1 and always needs a first frame; give one"
+        )
     stack, frames = run.schema.settings.stack, run.config.frames
     if config.frames > frames <= stack:
         raise ConfigError(

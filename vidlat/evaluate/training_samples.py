@@ -67,7 +67,7 @@ class TrainingSamples:
         run, seed = self.run, index
         asked = tuple(f"{name}={text}" for name, text in run.labels[self._examples[index]].items())
         config = SampleConfig(condition=asked, steps=NUM_STEPS, batch=1)
-        given = self._first[index, None] if run.config.animate == 1 else None
+        given = self._first[index, None] if run.config.first_frame == 1 else None
         latents = draw(trained, self._vae, config, [seed], run.config.frames, given)
         frames = to_gray_levels(decode_latents(self._vae, latents[0].numpy(), run.config.frames))
         return ", ".join((f"seed {seed}", *asked)), frames

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from vidlat.config import PREPROCESS_VERSION, EncodeConfig
+from vidlat.config import PREPROCESS_VERSION, EncodeConfig, Preprocessing
 from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights
@@ -141,7 +141,7 @@ def _describe_job(config: EncodeConfig, vae: FrozenVAE, vae_path: Path, precisio
     return EncodeJob(
         vae_path=vae_path,
         vae_hash=vae.weights_hash,
-        preprocessing=config.preprocessing,
+        preprocessing=config.select(Preprocessing),
         stack=config.stack,
         batch=vae.batch,
         device=config.device,
@@ -162,7 +162,7 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
             encode_precision=vae.precision,
             preprocess_version=PREPROCESS_VERSION,
             keepbits=config.keepbits,
-            **dataclasses.asdict(config.preprocessing),
+            **dataclasses.asdict(config.select(Preprocessing)),
         ),
         ids=config.ids,
         vae_name=Path(config.vae).name if config.ids == "hash" else config.vae,

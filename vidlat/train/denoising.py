@@ -87,13 +87,14 @@ class Denoising:
             draw_timestep(generator(key, Draw.TIMESTEP), config.timesteps, config.shift) for key in batch.keys
         ]
         is_given = [
-            config.animate > 0 and generator(key, Draw.GIVEN).random() < config.animate for key in batch.keys
+            config.first_frame > 0 and generator(key, Draw.GIVEN).random() < config.first_frame
+            for key in batch.keys
         ]
         return self._draws(batch, timesteps, is_given, self._kept(batch))
 
     def validation_draws(self, batch: Batch, timesteps: Sequence[float]) -> Draws:
         """These timesteps, with every condition; the first frame given where training always gives it."""
-        return self._draws(batch, timesteps, [self.config.animate == 1] * len(batch.keys), None)
+        return self._draws(batch, timesteps, [self.config.first_frame == 1] * len(batch.keys), None)
 
     @staticmethod
     def _draws(
@@ -119,7 +120,7 @@ class Denoising:
         noise, timestep = (torch.from_numpy(d).to(x0.device) for d in (draws.noise, draws.timestep))
         alpha, sigma = NoiseScheduler(objective).levels(timestep)
         inputs, mask, features = alpha * x0 + sigma * noise, batch.mask, batch.features
-        if self.config.animate:
+        if self.config.first_frame:
             is_given = torch.zeros_like(mask)
             # Where nothing else counts, it would leave an item without a loss.
             is_given[:, :, 0] = torch.from_numpy(draws.is_given).to(mask).view(-1, 1, 1, 1) * mask[:, :, 1]

@@ -103,8 +103,8 @@ class Run:
             labels={video_id: conditions.pick(told.get(video_id, {})) for video_id in records},
         )
         run.window_shape()
-        if config.animate and run.window_shape().num_latent_frames < 2:
-            raise TrainError("animate: a clip of one latent frame has none to go on with; raise --frames")
+        if config.first_frame and run.window_shape().num_latent_frames < 2:
+            raise TrainError("first_frame: a clip of one latent frame has none to go on with; raise --frames")
         known, held_out = ([records[id] for id in ids] for ids in (training, validation))
         duplicates = near_duplicates(cache, known, held_out, run.whitening)
         return dataclasses.replace(run, duplicates=tuple(duplicates))
@@ -122,7 +122,7 @@ class Run:
             self.config.preset,
             self.schema.latent_dim,
             num_features=self.conditions.num_features,
-            takes_given=self.config.animate > 0,
+            takes_given=self.config.first_frame > 0,
         )
 
     def window_shape(self) -> WindowShape:
