@@ -1,11 +1,17 @@
 """What tests of more than one room need: a VAE of MAISI's class in miniature, videos, one Dask cluster."""
 
+import os
 import signal
 import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# The processes that tests start import test helpers too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
+)
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("untimed", deadline=None)

@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.store.caches import SCHEMA, SETTINGS, failure_of, random_posterior, record_of, writer_of
 from vidlat.cli.ls import _to_text
 from vidlat.cli.main import commands
 from vidlat.store import summary
 from vidlat.store.metadata import PARTIAL
 from vidlat.store.reader import LatentCache
 from vidlat.store.writer import create_cache, open_writer, write_shards
-
-sys.path.insert(0, str(Path(__file__).parent / "store"))
-from caches import SCHEMA, SETTINGS, failure_of, random_posterior, record_of, writer_of
 
 PAGE = (Path(__file__).parents[1] / "docs" / "info.md").read_text()
 TRACEBACK = 'Traceback (most recent call last):\n  File "reader.py", line 3\nValueError: no frame'

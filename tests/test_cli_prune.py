@@ -4,21 +4,16 @@ import dataclasses
 import fcntl
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of
 from vidlat.cli.main import commands
 from vidlat.store import prune as prune_module
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import create_cache, open_writer
+from vidlat.store.writer import create_cache, open_writer, write_shards
 from vidlat.types import Annotation, VideoSource
-
-sys.path.insert(0, str(Path(__file__).parent / "store"))
-from caches import SCHEMA, failure_of, random_posterior, record_of
-
-from vidlat.store.writer import write_shards
 
 
 def prune(*arguments):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_cli import vidlat
 
+from tests.test_cli import vidlat
 from vidlat.pipeline.decode import decode_latents
 from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer

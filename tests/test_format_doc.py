@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import zlib
 from pathlib import Path
 
@@ -107,6 +106,7 @@ def crc32c(content):
 # The reader ends here.
 
 
+from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of  # noqa: E402
 from vidlat.store.metadata import zarr_documents  # noqa: E402
 from vidlat.store.prune import prune  # noqa: E402
 from vidlat.store.prune_plan import plan_prune  # noqa: E402
@@ -114,9 +114,6 @@ from vidlat.store.reader import open_cache  # noqa: E402
 from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS  # noqa: E402
 from vidlat.store.schema import FORMAT_VERSION, CacheSchema, CacheSettings  # noqa: E402
 from vidlat.store.writer import create_cache  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).parent / "store"))
-from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")

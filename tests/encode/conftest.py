@@ -3,7 +3,8 @@
 import time
 
 import pytest
-from hub import serve_hub
+
+from tests.encode.hub import serve_hub
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from hub import COMMIT, closed_port
 
+from tests.encode.hub import COMMIT, closed_port
 from vidlat.encode import hub_cache, weights
 from vidlat.encode.hub_cache import check_file_hash, record_path
 from vidlat.encode.weights import (

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from opened import frames_of
 
+from tests.pipeline.opened import frames_of
 from vidlat.errors import InputError, WeightsError
 from vidlat.pipeline.decode import decode_cache, decode_latents, decode_video, load_vae_of, to_gray_levels
 from vidlat.pipeline.discover import discover_videos

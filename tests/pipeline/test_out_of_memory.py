@@ -13,9 +13,9 @@ import distributed.system
 import numpy as np
 import pytest
 import torch
-from opened import frames_of, opening
 
 import vidlat.encode
+from tests.pipeline.opened import frames_of, opening
 from vidlat.config import EncodeConfig
 from vidlat.pipeline import task
 from vidlat.pipeline.attempts import Attempt, Suspects

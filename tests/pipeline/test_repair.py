@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import tensorstore as ts
 from click.testing import CliRunner
-from opened import opening
 
+from tests.pipeline.opened import opening
 from vidlat.cli.main import commands
 from vidlat.config import PREPROCESS_VERSION, Preprocessing
 from vidlat.pipeline import cluster, repair, run

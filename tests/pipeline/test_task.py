@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from opened import frames_of, opening
 
+from tests.pipeline.opened import frames_of, opening
 from vidlat.errors import DecodeError, ScratchError, WeightsError
 from vidlat.pipeline import task
 from vidlat.pipeline.discover import discover_videos

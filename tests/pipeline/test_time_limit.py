@@ -8,8 +8,8 @@ import cloudpickle
 import numpy as np
 import pytest
 from distributed import WorkerPlugin
-from opened import frames_of, opening
 
+from tests.pipeline.opened import frames_of, opening
 from vidlat.config import EncodeConfig
 from vidlat.errors import ConfigError, DecodeError
 from vidlat.pipeline import task, time_limit

@@ -1,9 +1,9 @@
 import shutil
 
 import pytest
-from caches import SCHEMA
-from damage import make_three_videos
 
+from tests.store.caches import SCHEMA
+from tests.store.damage import make_three_videos
 from vidlat.store.writer import create_cache
 
 

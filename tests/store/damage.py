@@ -5,8 +5,8 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
-from caches import SCHEMA, add_videos, failure_of, random_posterior, writer_of
 
+from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, writer_of
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import KINDS
 from vidlat.store.writer import create_cache

@@ -1,6 +1,5 @@
 """A kill between any two file operations leaves a cache that opens, with what was committed and no more."""
 
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -10,9 +9,9 @@ from itertools import count
 import numpy as np
 import pytest
 import zarr
-from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
-from faults import every_kill, meet
 
+from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
+from tests.store.faults import every_kill, meet
 from vidlat.store import log as log_module
 from vidlat.store.files import create_file
 from vidlat.store.lease import hold_lease, read_lease
@@ -152,8 +151,7 @@ DRIVER = """
 import sys
 from itertools import count
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from caches import add_videos, random_posterior
+from tests.store.caches import add_videos, random_posterior
 for number in count():
     add_videos(Path(sys.argv[1]), {f"{number:04d}.mp4": random_posterior(5 + number % 20, seed=number)})
     print(number, flush=True)
@@ -161,8 +159,7 @@ for number in count():
 
 
 def test_cache_of_a_driver_killed_for_real_holds_what_it_announced(cache_path):
-    here = str(pathlib.Path(__file__).parent)
-    command = [sys.executable, "-c", DRIVER, str(cache_path), here]
+    command = [sys.executable, "-c", DRIVER, str(cache_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         announced = [int(driver.stdout.readline()) for _ in range(6)]
         driver.send_signal(signal.SIGKILL)

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from caches import SCHEMA, SETTINGS, add_videos, random_posterior, record_of, writer_of
 
+from tests.store.caches import SCHEMA, SETTINGS, add_videos, random_posterior, record_of, writer_of
 from vidlat.errors import StoreError
 from vidlat.store.files import locked, replace_file
 from vidlat.store.metadata import READERS

@@ -2,10 +2,10 @@ import zlib
 
 import numpy as np
 import pytest
-from caches import random_posterior
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.store.caches import random_posterior
 from vidlat.errors import EncodeError
 from vidlat.store.statistics import BLOCK_FRAMES, latent_crc32, latent_statistics, to_stored
 

@@ -16,10 +16,10 @@ from queue import SimpleQueue
 
 import numpy as np
 import pytest
-from caches import add_videos, failure_of, random_posterior, record_of, writer_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.store.caches import add_videos, failure_of, random_posterior, record_of, writer_of
 from vidlat.errors import StoreError
 from vidlat.store import lease as lease_module
 from vidlat.store import process as process_module

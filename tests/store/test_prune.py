@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
-from faults import Killed, meet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
+from tests.store.faults import Killed, meet
 from vidlat.errors import EncodeError, StoreError
 from vidlat.store import prune as prune_module
 from vidlat.store.prune import prune

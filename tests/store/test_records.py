@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from caches import SCHEMA, failure_of, random_posterior, record_of, writer_of
-from faults import meet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of, writer_of
+from tests.store.faults import meet
 from vidlat.errors import StoreError
 from vidlat.store import log as log_module
 from vidlat.store.log import MAX_SMALL_FILES, RecordLog

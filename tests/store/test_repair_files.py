@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from itertools import count
 
 import pytest
-from caches import NoLease, add_videos, random_posterior
-from damage import LENGTHS, MEAN_B, RECORD_B, ROOT, edit_json, found, rewrite
-from faults import meet
 
+from tests.store.caches import NoLease, add_videos, random_posterior
+from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, ROOT, edit_json, found, rewrite
+from tests.store.faults import meet
 from vidlat.errors import StoreError
 from vidlat.store import repair
 from vidlat.store.lease import hold_lease

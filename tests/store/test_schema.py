@@ -2,10 +2,10 @@ import dataclasses
 import json
 
 import pytest
-from caches import SCHEMA, SETTINGS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.store.caches import SCHEMA, SETTINGS
 from vidlat.errors import CacheMismatchError, StoreError
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import (

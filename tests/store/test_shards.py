@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from caches import SCHEMA, add_videos, frames_of, random_posterior, writer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.store.caches import SCHEMA, add_videos, frames_of, random_posterior, writer_of
 from vidlat.errors import EncodeError, StoreError
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache, write_shards

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import zarr
-from caches import add_videos, random_posterior, writer_of
-from damage import LENGTHS, MEAN_B, STD_B, flip, found, rewrite
 
+from tests.store.caches import add_videos, random_posterior, writer_of
+from tests.store.damage import LENGTHS, MEAN_B, STD_B, flip, found, rewrite
 from vidlat.errors import StoreError
 from vidlat.store.files import locked
 from vidlat.store.verify.cache import count_hole_frames, verify_cache

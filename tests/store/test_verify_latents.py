@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caches import SCHEMA, add_videos, random_posterior, record_of, writer_of
-from damage import MEAN_B, STD_B, flip, found, write_latents
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.store.caches import SCHEMA, add_videos, random_posterior, record_of, writer_of
+from tests.store.damage import MEAN_B, STD_B, flip, found, write_latents
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import Problem
 from vidlat.store.writer import create_cache, write_shards

@@ -1,9 +1,9 @@
 """Damage to the zarr.json files, and what can still be verified in spite of it."""
 
 import pytest
-from caches import writer_of
-from damage import MEAN_B, RECORD_B, ROOT, edit_json, flip, found
 
+from tests.store.caches import writer_of
+from tests.store.damage import MEAN_B, RECORD_B, ROOT, edit_json, flip, found
 from vidlat.store.schema import FORMAT_VERSION
 from vidlat.store.verify.cache import count_hole_frames, verify_cache
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from caches import add_videos, random_posterior, record_of, writer_of
-from damage import LENGTHS, MEAN_B, RECORD_B, flip, found, rewrite
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.store.caches import add_videos, random_posterior, record_of, writer_of
+from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, flip, found, rewrite
 from vidlat.store.verify.cache import count_hole_frames, verify_cache
 from vidlat.store.verify.problem import Problem
 

@@ -5,13 +5,12 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
-from caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
-from faults import every_error
 
+from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
+from tests.store.faults import every_error
 from vidlat.errors import StoreError
 from vidlat.store import log as log_module
 from vidlat.store.lease import hold_lease
@@ -148,8 +147,7 @@ WRITE_WITH_A_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
 path, num_bytes = Path(sys.argv[1]), int(sys.argv[2])
-sys.path.insert(0, sys.argv[3])
-from caches import random_posterior, writer_of
+from tests.store.caches import random_posterior, writer_of
 from vidlat.errors import StoreError
 from vidlat.store.writer import write_shards
 start = writer_of(path).reserve(3)
@@ -165,8 +163,7 @@ except StoreError as error:
 @pytest.mark.parametrize("num_bytes", [0, 1, 400])
 def test_shard_that_outgrows_the_largest_file_is_told_and_seen_by_nobody(old, tmp_path, num_bytes):
     before = content(old)
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", WRITE_WITH_A_LIMIT, str(old), str(num_bytes), here]
+    command = [sys.executable, "-c", WRITE_WITH_A_LIMIT, str(old), str(num_bytes)]
     (message,) = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert message.startswith(f"{old}: mean cannot be written: ")
     assert "File too large" in message

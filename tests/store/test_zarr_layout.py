@@ -9,7 +9,8 @@ import pytest
 import tensorstore as ts
 import xarray as xr
 import zarr
-from caches import SCHEMA, SETTINGS, add_videos, failure_of, random_posterior, writer_of
+
+from tests.store.caches import SCHEMA, SETTINGS, add_videos, failure_of, random_posterior, writer_of
 
 
 @pytest.fixture(params=["empty", "grown", "filled"])

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from encode_process import POLL_SECONDS, EncodeProcess
+from tests.survival.encode_process import POLL_SECONDS, EncodeProcess
 
 Look = Callable[[EncodeProcess], object]
 """Gives what is seen now; a phase has come when it is another than before."""

@@ -1,7 +1,7 @@
 """A cache whose content follows from video_id and version alone: to be appended to for ever, and looked at.
 
-python known_content.py append CACHE SEED         until it is killed
-python known_content.py look CACHE SEED STOP      until the file STOP is there
+python -m tests.survival.known_content append CACHE SEED         until it is killed
+python -m tests.survival.known_content look CACHE SEED STOP      until the file STOP is there
 """
 
 import ctypes
@@ -14,13 +14,11 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from tests.store.caches import SCHEMA, failure_of, frames_of, random_posterior, record_of
 from vidlat.store import log as log_module
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.writer import CacheWriter, create_cache, open_writer, write_shards
 from vidlat.types import LatentPosterior, VideoRecord
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-from caches import SCHEMA, failure_of, frames_of, random_posterior, record_of
 
 MAX_SMALL_FILES = 8
 """So that the records are merged again and again."""

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from encode_phases import BEFORE_THE_LEASE, ONCE, PHASES, wait_for_phase
-from encode_process import VIDLAT, EncodeProcess, encoding, make_videos
 
+from tests.survival.encode_phases import BEFORE_THE_LEASE, ONCE, PHASES, wait_for_phase
+from tests.survival.encode_process import VIDLAT, EncodeProcess, encoding, make_videos
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.writer import open_writer

@@ -8,10 +8,10 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 
-import known_content
 import pytest
-from encode_process import wait_until
 
+from tests.survival import known_content
+from tests.survival.encode_process import wait_until
 from vidlat.store.reader import last_sequence
 from vidlat.store.verify.cache import verify_cache
 
@@ -26,7 +26,7 @@ def cache_path(tmp_path):
 @contextmanager
 def process(*arguments):
     """`known_content` as a process that lives as long as the block, at most."""
-    command = [sys.executable, "-W", "error", known_content.__file__, *map(str, arguments)]
+    command = [sys.executable, "-W", "error", "-m", known_content.__name__, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
         try:

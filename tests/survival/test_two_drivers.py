@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from itertools import count
 
 import pytest
-from encode_phases import wait_for_phase
-from encode_process import encoding, make_videos
 
+from tests.survival.encode_phases import wait_for_phase
+from tests.survival.encode_process import encoding, make_videos
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 

@@ -1,6 +1,6 @@
 import pytest
-from toys import CacheMaker, build_small
 
+from tests.train.toys import CacheMaker, build_small
 from vidlat.config import TrainConfig
 from vidlat.train.trainer import Trainer
 

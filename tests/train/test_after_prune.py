@@ -4,8 +4,8 @@ import gc
 
 import numpy as np
 import pytest
-from toys import CacheMaker, build_small
 
+from tests.train.toys import CacheMaker, build_small
 from vidlat.config import TrainConfig
 from vidlat.store.prune import prune
 from vidlat.store.prune_plan import plan_prune

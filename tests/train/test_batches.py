@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader
-from toys import CacheMaker, random_posterior
 
+from tests.train.toys import CacheMaker, random_posterior
 from vidlat.errors import StoreError, TrainError
 from vidlat.store.reader import open_cache
 from vidlat.train import LatentBatches, Whitening, split_videos

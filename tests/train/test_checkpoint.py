@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
-from toys import SmallNetwork
 
+from tests.train.toys import SmallNetwork
 from vidlat.errors import TrainError
 from vidlat.train import checkpoint
 from vidlat.train.checkpoint import (

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import build_small, random_posterior
 
+from tests.train.toys import build_small, random_posterior
 from vidlat.config import SampleConfig
 from vidlat.errors import ConfigError, TrainError
 from vidlat.evaluate.samples import require_possible

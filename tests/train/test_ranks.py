@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import read_metrics
 
+from tests.train.test_trainer import read_metrics
 from vidlat.errors import TrainError
 from vidlat.train.checkpoint import list_checkpoints, step_of
 
@@ -18,7 +17,7 @@ SETTINGS = {"steps": 5, "batch": 8, "checkpoint_every": 5, "validate_every": 2, 
 TRAIN = """
 import json, sys
 from pathlib import Path
-from toys import build_small
+from tests.train.toys import build_small
 from vidlat.config import TrainConfig
 from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer
@@ -38,7 +37,6 @@ print(json.dumps({"rank": trainer.ranks.index, "count": trainer.ranks.count, "lo
 def run_processes(cache, run_dir, num_processes, stop_in=0, **settings):
     """Train under torchrun, the last process told to stop after a step; what each process says."""
     values = {"frames": 8, "warmup_steps": 2, "device": "cpu"} | SETTINGS | settings
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     script = run_dir.parent / "train.py"
     script.write_text(TRAIN)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -52,7 +50,7 @@ def run_processes(cache, run_dir, num_processes, stop_in=0, **settings):
             json.dumps(values),
             str(stop_in),
         ],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=True,
         capture_output=True,
         text=True,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import random_posterior
 
+from tests.train.toys import random_posterior
 from vidlat.errors import ConfigError, TrainError
 from vidlat.train.latents import Whitening
 from vidlat.train.split import near_duplicates, split_videos, subjects_of

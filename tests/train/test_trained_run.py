@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from toys import CacheMaker, build_small, random_posterior
 
+from tests.train.toys import CacheMaker, build_small, random_posterior
 from vidlat.errors import TrainError
 from vidlat.store.reader import open_cache
 from vidlat.train.run import load_run, read_run

@@ -1,17 +1,15 @@
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toys import SmallNetwork, build_small, random_posterior
 
+from tests.train.toys import SmallNetwork, build_small, random_posterior
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError
 from vidlat.train import trainer as trainer_module
@@ -361,7 +359,7 @@ def test_resumed_run_of_the_real_network_equals_uninterrupted_run(cache, tmp_pat
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from toys import build_small
+from tests.train.toys import build_small
 from vidlat.config import TrainConfig
 from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer
@@ -377,10 +375,8 @@ for record in Trainer(config, cache, run_dir, build_model=build_small).steps():
 @pytest.mark.slow
 @pytest.mark.parametrize("kill_after", [2, 8, 11])
 def test_a_run_killed_by_the_system_resumes_to_the_last_bit(make_trainer, cache, tmp_path, kill_after):
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     process = subprocess.run(
         [sys.executable, "-c", KILLED, str(cache.path), str(tmp_path / "killed"), str(kill_after)],
-        env=os.environ | {"PYTHONPATH": path},
         check=False,
     )
     assert process.returncode == -signal.SIGKILL

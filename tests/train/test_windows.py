@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import CacheMaker
 
+from tests.train.toys import CacheMaker
 from vidlat.errors import TrainError
 from vidlat.train.windows import (
     WindowShape,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import video_of
 from PIL import Image, ImageDraw
 
+from tests.video.made import video_of
 from vidlat.errors import ConfigError, DecodeError
 from vidlat.video.crop import MOST_FRAMES, cut, find_box
 from vidlat.video.phantom import make_phantom

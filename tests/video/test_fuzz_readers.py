@@ -1,9 +1,10 @@
 """No file, however it was changed, ends in anything but frames or a refusal; fuzz_readers has long runs."""
 
 import pytest
-from fuzz_readers import SEEDS, mutate, reading
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.video.fuzz_readers import SEEDS, mutate, reading
 
 
 @pytest.fixture(scope="module")

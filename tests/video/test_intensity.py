@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from made import video_of
 
+from tests.video.made import video_of
 from vidlat.errors import ConfigError
 from vidlat.video.intensity import find_range, to_unit
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from made import video_of
 
+from tests.video.made import video_of
 from vidlat.config import Preprocessing
 from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, Frame
