@@ -38,7 +38,7 @@ FENCES = {
     "av": {"video"},
     "pydicom": {"video"},
     "nibabel": {"video"},
-    "PIL": {"video", "evaluate"},
+    "PIL": {"video"},
     "huggingface_hub": {"encode"},
 }
 

@@ -10,11 +10,11 @@ from PIL import Image
 from vidlat.cli.main import commands
 from vidlat.errors import InputError, StoreError
 from vidlat.evaluate import preview
-from vidlat.evaluate.contact_sheet import Row, contact_sheet
 from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline.decode import decode_video, load_vae_of
 from vidlat.store.reader import open_cache
 from vidlat.types import WHOLE
+from vidlat.video.contact_sheet import Row, contact_sheet
 from vidlat.video.reader import read_prepared
 
 LENGTHS = {f"{number:02d}.mp4": length for number, length in enumerate([9, 1, 30, 4, 11, 6, 2, 50, 3, 8])}

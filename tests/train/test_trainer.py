@@ -13,9 +13,11 @@ from tests.train.toys import SmallNetwork, build_small, random_posterior
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError
 from vidlat.train import trainer as trainer_module
+from vidlat.train.averaging import update_average
 from vidlat.train.checkpoint import best_checkpoint, list_checkpoints, step_of
+from vidlat.train.learning_rate import learning_rate
 from vidlat.train.run import load_run
-from vidlat.train.trainer import learning_rate, train, update_average
+from vidlat.train.trainer import train
 
 
 def read_metrics(run_dir):

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, InputError, StoreError
-from vidlat.evaluate.contact_sheet import Row, contact_sheet, evenly_spaced
 from vidlat.pipeline.decode import decode_latents
 from vidlat.pipeline.recorded import find_recorded
 from vidlat.store.reader import LatentCache
 from vidlat.types import CachedSource, VideoRecord
+from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced
 from vidlat.video.reader import read_prepared
 
 Frames = npt.NDArray[np.float32]

@@ -14,11 +14,11 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from vidlat.config import SampleConfig
-from vidlat.evaluate.contact_sheet import contact_sheet
 from vidlat.evaluate.drawing import draw
 from vidlat.pipeline.decode import decode_latents, load_vae_of, to_gray_levels
 from vidlat.store.reader import LatentCache
 from vidlat.train.run import Run, TrainedRun
+from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.writer import prepare_folder, write_gif
 
 NUM_SAMPLES, NUM_STEPS = 4, 25

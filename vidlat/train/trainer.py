@@ -6,7 +6,6 @@ resumed run needs is the checkpoint's state.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -24,6 +23,7 @@ from vidlat.encode.device import resolve_precision
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
 from vidlat.store.reader import LatentCache
+from vidlat.train.averaging import start_average, update_average
 from vidlat.train.checkpoint import (
     TrainState,
     best_checkpoint,
@@ -35,6 +35,7 @@ from vidlat.train.checkpoint import (
 )
 from vidlat.train.dataset import Batch, LatentDataset
 from vidlat.train.denoising import Denoising, Draws, Problem
+from vidlat.train.learning_rate import learning_rate, set_learning_rate
 from vidlat.train.notes import notes_on, notes_on_new_end
 from vidlat.train.ranks import Ranks
 from vidlat.train.recorder import Recorder, StepRecord
@@ -229,8 +230,7 @@ class Trainer:
     def _update(self, problem: Problem) -> StepRecord:
         """One optimiser step."""
         state, rate = self.state, learning_rate(self.config, self.state.step)
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate
+        set_learning_rate(state.optimiser, rate)
         loss = self._backward(problem)
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), self.config.clip_norm)
         record = StepRecord(
@@ -328,8 +328,7 @@ class Trainer:
         optimiser = torch.optim.AdamW(
             model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
-        ema = copy.deepcopy(model).requires_grad_(False).eval()
-        return TrainState(model=model, ema=ema, optimiser=optimiser)
+        return TrainState(model=model, ema=start_average(model), optimiser=optimiser)
 
     def _require_finite(self, record: StepRecord) -> None:
         if math.isfinite(record.loss) and math.isfinite(record.grad_norm):
@@ -357,21 +356,3 @@ def _require_divisible(config: TrainConfig, num_ranks: int) -> None:
             f"batch: got {config.batch}, which {num_ranks} processes of {config.accumulate} parts cannot "
             f"share; the nearest is {max(round(config.batch / parts), 1) * parts}"
         )
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of a step counted from 0: linear warm-up, then a half cosine down to 0 at the last step."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the running average towards the model; a young one moves faster, else it would keep its start."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(weight, 1 - decay)
-    for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(buffer)

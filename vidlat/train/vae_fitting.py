@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vidlat.config import FitVAEConfig
 from vidlat.encode.device import resolve_device
@@ -21,6 +20,8 @@ from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network, by
 from vidlat.encode.vae import check_stack
 from vidlat.encode.weights_file import load_strictly, read_weights, write_weights
 from vidlat.errors import ConfigError, TrainError
+from vidlat.train.averaging import start_average, update_average
+from vidlat.train.learning_rate import learning_rate, set_learning_rate
 from vidlat.train.vae_start import BlockMoments, Components, start_from_components
 
 MSE_FLOOR = 1e-5
@@ -112,10 +113,8 @@ def fit_vae(
     network, settings = _build(stacks, config, init)
     # Channels last: a seventh faster to train on a CPU, the layout of tensor cores on a GPU.
     network = network.to(device, memory_format=torch.channels_last_3d).train()
-    average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-    averaged = AveragedModel(network, multi_avg_fn=average)
+    average = start_average(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
     for step in range(1, config.steps + 1):
         target = stacks.draw(step).to(device)
         mean, std = network.encode(target)
@@ -128,12 +127,12 @@ def fit_vae(
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        rate = float(schedule.get_last_lr()[0])
+        rate = learning_rate(config, step - 1)
+        set_learning_rate(optimiser, rate)
         optimiser.step()
-        schedule.step()
-        averaged.update_parameters(network)
+        update_average(average, network, config.ema_decay, step - 1)
         if step % config.save_every == 0 or step == config.steps:
-            write_weights(out, averaged.module.state_dict(), settings)
+            write_weights(out, average.state_dict(), settings)
         yield FitRecord(
             step=step, loss=loss.item(), psnr=-10 / math.log(10) * log_mse.item(), learning_rate=rate
         )
@@ -171,10 +170,3 @@ def _load(config: FitVAEConfig, init: Path | None) -> tuple[nn.Module, dict[str,
     if config.size % compression:
         raise ConfigError(f"size: got {config.size}; expected a multiple of {compression} for this VAE")
     return network, settings
-
-
-def _rate(step: int, config: FitVAEConfig) -> float:
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vidlat.errors import ShapeError
-from vidlat.evaluate.contact_sheet import Row, contact_sheet
+from vidlat.video.contact_sheet import Row, contact_sheet
 
 
 def video(num_frames, height=32, width=32):
