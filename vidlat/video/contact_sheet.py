@@ -53,7 +53,7 @@ def contact_sheet(
         top += strip.height + _MARGIN
     draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        sheet.save(draft, format="PNG", optimize=True)
+        sheet.save(draft, format="PNG")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
