@@ -29,11 +29,12 @@ from vidlat.config import EncodeConfig
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import load_strictly, read_weights, write_weights
-from vidlat.pipeline.cluster import connect
+from vidlat.pipeline.dask_cluster import connect
+from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.discover import discover_videos
+from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.measure import time_vae
 from vidlat.pipeline.prepare import prepare_encode
-from vidlat.pipeline.run import run_encode
 from vidlat.pipeline.task import EncodeJob, vae_of_this_process
 from vidlat.store.reader import open_cache
 from vidlat.types import VideoSource
@@ -138,7 +139,7 @@ def main() -> None:
             num_calls = sum(-(-count // job.batch) for count in stacks)
             encoding = num_calls * call_seconds / prepared.num_workers
             began = time.perf_counter()
-            list(run_encode(plan, job, writer, client))
+            list(run_encode(plan, job, writer, DaskExecutor(client)))
             both = time.perf_counter() - began
         num_videos, num_frames = len(open_cache(prepared.out)), sum(map(sum, lengths))
         sources = [source for batch in plan.batches for source in batch]

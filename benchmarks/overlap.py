@@ -23,9 +23,10 @@ import torch
 from distributed import Client, WorkerPlugin
 
 from vidlat.config import EncodeConfig
-from vidlat.pipeline.cluster import connect
+from vidlat.pipeline.dask_cluster import connect
+from vidlat.pipeline.dask_executor import DaskExecutor
+from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.prepare import PreparedEncode, prepare_encode
-from vidlat.pipeline.run import run_encode
 from vidlat.pipeline.task import EncodeJob
 from vidlat.store.reader import open_cache
 from vidlat.types import VideoSource
@@ -103,7 +104,7 @@ def encode(prepared: PreparedEncode, client: Client, stack_seconds: float) -> fl
     job = replace(prepared.job, num_threads=1)
     with prepared.open_writer() as writer:
         began = time.perf_counter()
-        list(run_encode(prepared.plan, job, writer, client))
+        list(run_encode(prepared.plan, job, writer, DaskExecutor(client)))
         return time.perf_counter() - began
 
 

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vidlat.config import EncodeConfig
-from vidlat.pipeline.cluster import connect
+from vidlat.pipeline.dask_cluster import connect
+from vidlat.pipeline.dask_executor import DaskExecutor
+from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.prepare import prepare_encode
-from vidlat.pipeline.run import run_encode
 from vidlat.pipeline.task import vae_of_this_process
 from vidlat.store.reader import open_cache
 from vidlat.video.phantom import make_phantom
@@ -55,7 +56,7 @@ def encode(folder: Path, num_videos: int, num_frames: int) -> dict[str, float]:
         client.run(lambda job: vae_of_this_process(job) and None, prepared.job)
         client.run(peak_mb)
         began = time.perf_counter()
-        list(run_encode(prepared.plan, prepared.job, writer, client))
+        list(run_encode(prepared.plan, prepared.job, writer, DaskExecutor(client)))
         seconds += time.perf_counter() - began
         peak = max(client.run(peak_mb).values())
     assert len(open_cache(prepared.out)) == num_videos

@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 
 from vidlat.config import EncodeConfig
-from vidlat.pipeline.cluster import connect
+from vidlat.pipeline.dask_cluster import connect
+from vidlat.pipeline.dask_executor import DaskExecutor
+from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.measure import time_vae
 from vidlat.pipeline.prepare import prepare_encode
-from vidlat.pipeline.run import run_encode
 from vidlat.pipeline.task import vae_of_this_process
 from vidlat.store.reader import open_cache
 from vidlat.video.phantom import make_phantom
@@ -53,7 +54,7 @@ def measure(num_videos: int, folder: Path) -> dict[str, float]:
     with connect(None, 1) as client, prepared.open_writer() as writer:
         client.run(lambda: vae_of_this_process(job) and None)  # its import and the weights, once a process
         began = time.perf_counter()
-        list(run_encode(prepared.plan, job, writer, client))
+        list(run_encode(prepared.plan, job, writer, DaskExecutor(client)))
         encoded = time.perf_counter() - began
     assert len(open_cache(folder / "l.zarr")) == num_videos
     sources = [source for batch in prepared.plan.batches for source in batch]

@@ -72,46 +72,25 @@ def signals_as_in_a_terminal():
 @pytest.fixture(scope="session")
 def client():
     """A client of a local cluster of two workers, started the way the product does."""
-    from vidlat.pipeline.cluster import connect
+    from vidlat.pipeline.dask_cluster import connect
 
     with connect(None, 2) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def run_here():
-    """`run_encode` without Dask: the same steps, one batch after another, in this process."""
-    from vidlat.pipeline.run import EncodeProgress
-    from vidlat.pipeline.task import encode_batch, write_batch
-
-    def run(plan, job, writer, client=None):
-        for batch in plan.batches:
-            encoded = encode_batch(batch, job)
-            if encoded.failures:
-                writer.record_failures(encoded.failures)
-                yield EncodeProgress(failures=tuple(encoded.failures))
-            if encoded.videos:
-                start = writer.reserve(writer.schema.num_shards(encoded.num_latent_frames))
-                records = write_batch(encoded, writer.path, start)
-                writer.commit(records)
-                yield EncodeProgress(records=tuple(records))
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def encode_here(small_vae, run_here):
+def encode_here(small_vae):
     """encode_here(folder, cache path): `vidlat encode` of 16 x 16 pixels in this process, on one thread."""
     from dataclasses import replace
 
     from vidlat.config import EncodeConfig
+    from vidlat.pipeline.executor import InProcessExecutor
     from vidlat.pipeline.prepare import prepare_encode
 
     def encode(folder, out, **settings):
         values = {"vae": str(small_vae), "size": 16, "batch": 3, "workers": 2, "device": "cpu"} | settings
         prepared = prepare_encode([str(folder)], EncodeConfig(**values), out)
-        with prepared.open_writer() as writer:
-            list(run_here(prepared.plan, replace(prepared.job, num_threads=1), writer))
+        list(replace(prepared, job=replace(prepared.job, num_threads=1)).run(InProcessExecutor()))
         return out
 
     return encode

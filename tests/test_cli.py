@@ -68,7 +68,7 @@ def no_cluster(monkeypatch):
     def connect(*_):
         raise AssertionError("work was started")
 
-    monkeypatch.setattr("vidlat.pipeline.cluster.connect", connect)
+    monkeypatch.setattr("vidlat.pipeline.dask_executor.open_dask_executor", connect)
 
 
 def test_second_encode_says_that_there_is_nothing_to_do(cache, encode, videos, no_cluster):
@@ -460,14 +460,14 @@ def test_video_that_cannot_be_written_is_reported_and_the_rest_goes_on(encode, m
 
 
 def test_warnings_of_new_videos_are_shown_after_the_run(encode, make_videos, tmp_path, monkeypatch):
-    from vidlat.pipeline import run
+    from vidlat.pipeline import driver
 
     def run_encode(*arguments):
         for event in real(*arguments):
             yield replace(event, records=[warned(record) for record in event.records])
 
-    real = run.run_encode
-    monkeypatch.setattr(run, "run_encode", run_encode)
+    real = driver.run_encode
+    monkeypatch.setattr(driver, "run_encode", run_encode)
     folder = make_videos(tmp_path / "v", {"a.mp4": 4, "[b].mp4": 12})
     code, out, _ = encode(folder, tmp_path / "l.zarr")
     assert code == 0

@@ -35,7 +35,11 @@ def encode(small_vae, client, videos, tmp_path):
 
 def forbid_work(monkeypatch):
     """From here on nothing is written and no cluster is asked."""
-    for name in ("cluster.connect", "run.run_encode", "prepare.open_writer", "prepare.create_cache"):
+    for name in (
+        "dask_executor.open_dask_executor",
+        "prepare.open_writer",
+        "prepare.create_cache",
+    ):
         monkeypatch.setattr(f"vidlat.pipeline.{name}", None)
 
 
@@ -102,7 +106,7 @@ def test_disk_that_will_not_do_is_warned_of_before_and_in_a_dry_run(encode, tmp_
 
 
 def test_local_scratch_is_held_against_the_disk_it_is_on(encode, tmp_path, monkeypatch):
-    monkeypatch.setattr("vidlat.pipeline.cluster.scratch_folder", lambda: tmp_path / "scratch")
+    monkeypatch.setattr("vidlat.pipeline.dask_cluster.scratch_folder", lambda: tmp_path / "scratch")
     monkeypatch.setattr(
         "vidlat.pipeline.measure.free_bytes", lambda path: 1 if path.name == "scratch" else 10**9
     )
@@ -217,7 +221,7 @@ def test_labels_are_kept_with_the_videos_and_what_does_not_match_is_told(encode,
 def test_new_labels_are_recorded_without_encoding_anything(encode, tmp_path, monkeypatch):
     encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55"))
     before = open_cache(tmp_path / "l.zarr").records()
-    monkeypatch.setattr("vidlat.pipeline.cluster.connect", None)
+    monkeypatch.setattr("vidlat.pipeline.dask_executor.open_dask_executor", None)
     code, out, _ = encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.6", "b.mp4,S2,0.5"))
     assert code == 0
     assert "New labels of 2 videos recorded." in out

@@ -41,6 +41,7 @@ from vidlat.cli.main import commands
 from vidlat.config import EncodeConfig, Preprocessing
 from vidlat.errors import DecodeError, InputError
 from vidlat.pipeline.discover import discover_videos
+from vidlat.pipeline.executor import InProcessExecutor
 from vidlat.pipeline.prepare import prepare_encode
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -609,7 +610,7 @@ def quick(hostile, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def encode(small_vae, run_here, tmp_path_factory):
+def encode(small_vae, tmp_path_factory):
     """encode(folder): the cache, with all that is temporary in a folder that is empty in the end."""
     opened = Path.open
 
@@ -625,8 +626,7 @@ def encode(small_vae, run_here, tmp_path_factory):
             patch.setattr(tempfile, "tempdir", str(scratch))
             patch.setattr(Path, "open", open_path)
             prepared = prepare_encode([str(folder)], config, out)
-            with prepared.open_writer() as writer:
-                list(run_here(prepared.plan, replace(prepared.job, num_threads=1), writer))
+            list(replace(prepared, job=replace(prepared.job, num_threads=1)).run(InProcessExecutor()))
         assert list(scratch.iterdir()) == []
         return open_cache(out)
 

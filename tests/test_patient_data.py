@@ -16,6 +16,7 @@ from pydicom import examples
 from pydicom.uid import generate_uid
 
 from vidlat.config import EncodeConfig
+from vidlat.pipeline.executor import InProcessExecutor
 from vidlat.pipeline.prepare import prepare_encode
 
 SECRET = "Zyxwvut"
@@ -101,11 +102,11 @@ def planted(tmp_path):
     return plant
 
 
-def encode(folder, out, small_vae, run_here, **settings):
+def encode(folder, out, small_vae, **settings):
     config = EncodeConfig(vae=str(small_vae), size=16, batch=3, workers=2, device="cpu", **settings)
     prepared = prepare_encode([str(folder)], config, out)
-    with prepared.open_writer() as writer:
-        list(run_here(prepared.plan, dataclasses.replace(prepared.job, num_threads=1), writer))
+    job = dataclasses.replace(prepared.job, num_threads=1)
+    list(dataclasses.replace(prepared, job=job).run(InProcessExecutor()))
     return prepared
 
 
@@ -129,17 +130,15 @@ def test_what_is_planted_can_be_found_where_it_is(planted):
     assert texts == {".dcm", ".nii", ".mp4", ".png", ".npz"}
 
 
-def test_nothing_but_pixels_timing_size_and_path_reaches_the_cache(planted, tmp_path, small_vae, run_here):
-    prepared = encode(planted("x_"), tmp_path / "l.zarr", small_vae, run_here)
+def test_nothing_but_pixels_timing_size_and_path_reaches_the_cache(planted, tmp_path, small_vae):
+    prepared = encode(planted("x_"), tmp_path / "l.zarr", small_vae)
     assert prepared.plan.num_videos == 10
     assert leaks(tmp_path / "l.zarr", "x_deep/x_a.mp4")  # it is looked for where it would be
     assert leaks(tmp_path / "l.zarr") == []
 
 
-def test_with_hashed_ids_no_name_of_a_file_or_folder_reaches_the_cache(
-    planted, tmp_path, small_vae, run_here
-):
-    prepared = encode(planted(SECRET), tmp_path / "l.zarr", small_vae, run_here, ids="hash")
+def test_with_hashed_ids_no_name_of_a_file_or_folder_reaches_the_cache(planted, tmp_path, small_vae):
+    prepared = encode(planted(SECRET), tmp_path / "l.zarr", small_vae, ids="hash")
     assert prepared.plan.num_videos == 10
     assert leaks(tmp_path / "l.zarr", prepared.discovery.sources[0].video_id)
     assert leaks(tmp_path / "l.zarr") == []

@@ -19,10 +19,11 @@ from tests.pipeline.opened import frames_of, opening
 from vidlat.config import EncodeConfig
 from vidlat.pipeline import task
 from vidlat.pipeline.attempts import Attempt, Suspects
-from vidlat.pipeline.cluster import connect
+from vidlat.pipeline.dask_cluster import connect
+from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.discover import discover_videos
+from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.prepare import prepare_encode
-from vidlat.pipeline.run import run_encode
 from vidlat.pipeline.scratch import open_scratch
 from vidlat.pipeline.task import encode_batch
 from vidlat.store.reader import open_cache
@@ -242,10 +243,10 @@ MEMORY_LIMIT = 1_750_000_000
 def test_worker_that_is_ended_for_its_memory_is_followed_by_one_with_smaller_calls(
     large_job, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("vidlat.pipeline.cluster.MEMORY_LIMIT", MEMORY_LIMIT)
+    monkeypatch.setattr("vidlat.pipeline.dask_cluster.MEMORY_LIMIT", MEMORY_LIMIT)
     with connect(None, 1) as client, large_job.open_writer() as writer:
         before = worker_pids(client)
-        events = list(run_encode(large_job.plan, large_job.job, writer, client))
+        events = list(run_encode(large_job.plan, large_job.job, writer, DaskExecutor(client)))
         assert worker_pids(client) != before
         assert memory_rules(client) == {(False, MEMORY_LIMIT)}  # of the new process too
     (record,) = [record for event in events for record in event.records]

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from tests.pipeline.opened import opening
 from vidlat.cli.main import commands
 from vidlat.config import PREPROCESS_VERSION, Preprocessing
-from vidlat.pipeline import cluster, repair, run
+from vidlat.pipeline import dask_executor, driver, repair
+from vidlat.pipeline.executor import InProcessExecutor
 from vidlat.store.files import locked
 from vidlat.store.lease import hold_lease
 from vidlat.store.reader import open_cache
@@ -53,18 +54,20 @@ def latents(pristine, read_all):
 
 
 @pytest.fixture
-def vidlat(run_here, monkeypatch):
+def vidlat(monkeypatch):
     """The command line, whose encodes run in this process on one thread."""
 
     @contextmanager
-    def no_cluster(*_):
-        yield None
+    def in_process(*_):
+        yield InProcessExecutor()
 
-    def one_thread(plan, job, writer, client):
-        return run_here(plan, dataclasses.replace(job, num_threads=1), writer)
+    real = driver.run_encode
 
-    monkeypatch.setattr(cluster, "connect", no_cluster)
-    monkeypatch.setattr(run, "run_encode", one_thread)
+    def one_thread(plan, job, writer, executor):
+        return real(plan, dataclasses.replace(job, num_threads=1), writer, executor)
+
+    monkeypatch.setattr(dask_executor, "open_dask_executor", in_process)
+    monkeypatch.setattr(driver, "run_encode", one_thread)
 
     def vidlat(*arguments):
         answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])

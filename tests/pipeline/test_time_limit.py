@@ -13,9 +13,10 @@ from tests.pipeline.opened import frames_of, opening
 from vidlat.config import EncodeConfig
 from vidlat.errors import ConfigError, DecodeError
 from vidlat.pipeline import task, time_limit
-from vidlat.pipeline.cluster import connect
+from vidlat.pipeline.dask_cluster import connect
+from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.discover import discover_videos
-from vidlat.pipeline.run import run_encode
+from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.task import encode_batch
 from vidlat.pipeline.time_limit import Turn, take_turn
 from vidlat.store.reader import open_cache
@@ -203,7 +204,7 @@ def test_process_whose_decoder_hangs_is_ended_and_the_other_videos_are_encoded(
         for name in ("quiet.zarr", "l.zarr"):
             work = prepare(videos, tmp_path / name, workers=1, time_limit_seconds=10)
             with work.open_writer() as writer:
-                events = list(run_encode(plan, work.job, writer, client))
+                events = list(run_encode(plan, work.job, writer, DaskExecutor(client)))
             caches[name] = read_all(tmp_path / name)
             client.register_plugin(Hanging())
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])

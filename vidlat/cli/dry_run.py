@@ -98,7 +98,7 @@ def _disks(
     prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate
 ) -> list[tuple[str, int, Path]]:
     """What is written, how much of it, and where; the scratch of a scheduler's workers is theirs."""
-    from vidlat.pipeline.cluster import scratch_folder
+    from vidlat.pipeline.dask_cluster import scratch_folder
 
     latents = ("latents", size.latent_bytes, prepared.out)
     scratch = ("scratch at a time", size.scratch_bytes, scratch_folder())

@@ -183,8 +183,8 @@ def _run(
     prepared: PreparedEncode, config: EncodeConfig, out: Path, names: dict[str, str]
 ) -> list[FailureRecord]:
     from vidlat.cli.display import console, format_count, format_seconds, progress_bar
-    from vidlat.pipeline.cluster import connect
-    from vidlat.pipeline.run import run_encode
+    from vidlat.pipeline.dask_executor import open_dask_executor
+    from vidlat.pipeline.driver import run_encode
 
     plan = prepared.plan
     console.print(
@@ -203,14 +203,16 @@ def _run(
         try:
             # The cluster first: where there is none, no cache is left behind.
             with (
-                connect(config.scheduler, prepared.num_workers, prepared.job.num_batches_a_worker) as client,
+                open_dask_executor(
+                    config.scheduler, prepared.num_workers, prepared.job.num_batches_a_worker
+                ) as executor,
                 prepared.open_writer() as writer,
             ):
                 if died := writer.lease.taken_from:
                     console.print(f"Going on after {died}, which has died.", soft_wrap=True, markup=False)
                 began = time.monotonic()
                 progress.update(task, description="encoding")
-                for event in run_encode(plan, prepared.job, writer, client):
+                for event in run_encode(plan, prepared.job, writer, executor):
                     failures += event.failures
                     warnings += [
                         (names.get(record.video_id, record.video_id), warning)

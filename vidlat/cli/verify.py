@@ -127,9 +127,9 @@ def _encode_again(
     latents: Path, sources: Sequence[VideoSource], vae: str | None, device: str, *, show: bool
 ) -> list[Outcome]:
     from vidlat.cli.display import progress_bar
-    from vidlat.pipeline.cluster import connect
+    from vidlat.pipeline.dask_executor import open_dask_executor
+    from vidlat.pipeline.driver import run_encode
     from vidlat.pipeline.repair import prepare_repair, repair_outcomes
-    from vidlat.pipeline.run import run_encode
 
     prepared = prepare_repair(latents, sources, vae=vae, device=device)
     outcomes: list[Outcome] = []
@@ -138,10 +138,10 @@ def _encode_again(
         task = progress.add_task("encoding", total=len(sources), frames=0) if progress else None
         try:
             with (
-                connect(None, prepared.num_workers, prepared.job.num_batches_a_worker) as client,
+                open_dask_executor(None, prepared.num_workers, prepared.job.num_batches_a_worker) as executor,
                 prepared.open_writer() as writer,
             ):
-                for event in run_encode(prepared.plan, prepared.job, writer, client):
+                for event in run_encode(prepared.plan, prepared.job, writer, executor):
                     outcomes += repair_outcomes(event)
                     num_frames += event.num_frames
                     if progress and task is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,10 +14,13 @@ from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
-from vidlat.pipeline.cluster import choose_num_workers, num_threads_of_worker
+from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.discover import Discovery, discover_videos
+from vidlat.pipeline.driver import EncodeProgress, run_encode
+from vidlat.pipeline.executor import Executor
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
 from vidlat.pipeline.task import EncodeJob
+from vidlat.pipeline.workers import choose_num_workers, num_threads_of_worker
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.metadata import read_schema
 from vidlat.store.reader import last_sequence, open_cache
@@ -39,8 +42,32 @@ class PreparedEncode:
     plan: EncodePlan
     job: EncodeJob
     num_workers: int
+    scheduler: str | None
     discovery: Discovery
     planned_at: int
+
+    def run(self, executor: Executor | None = None) -> Iterator[EncodeProgress]:
+        """Encode what is left to do, yielding what happens as it happens.
+
+        The first event comes when the workers have started and the cache is held for writing. Where nothing
+        is to be encoded, no worker starts; moved files and new annotations are recorded all the same.
+        executor: None for the processes that the settings ask for.
+        Raises InputError, StoreError, ScratchError or WeightsError; what was committed before stays.
+        """
+        if not self.plan.num_videos:
+            if self.plan.restated:
+                with self.open_writer():
+                    pass
+            return
+        # The workers first: where none can be had, no cache is left behind.
+        with self._or_own(executor) as ready, self.open_writer() as writer:
+            yield EncodeProgress(taken_over_from=writer.lease.taken_from)
+            yield from run_encode(self.plan, self.job, writer, ready)
+
+    def _or_own(self, executor: Executor | None) -> AbstractContextManager[Executor]:
+        if executor is not None:
+            return nullcontext(executor)
+        return open_dask_executor(self.scheduler, self.num_workers, self.job.num_batches_a_worker)
 
     @contextmanager
     def open_writer(self) -> Iterator[CacheWriter]:
@@ -123,6 +150,7 @@ def prepare_encode(
         plan=plan,
         job=_describe_job(config, vae, vae_path, schema.settings.encode_precision),
         num_workers=num_workers,
+        scheduler=config.scheduler,
         discovery=discovery,
         planned_at=planned_at,
     )

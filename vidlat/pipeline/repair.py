@@ -10,11 +10,11 @@ from pathlib import Path
 
 from vidlat.config import PREPROCESS_VERSION
 from vidlat.errors import StoreError
-from vidlat.pipeline.cluster import choose_num_workers, num_threads_of_worker
 from vidlat.pipeline.decode import find_weights_of, load_vae_of
+from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.plan import EncodePlan, plan_encode
-from vidlat.pipeline.run import EncodeProgress
 from vidlat.pipeline.task import EncodeJob
+from vidlat.pipeline.workers import choose_num_workers, num_threads_of_worker
 from vidlat.store.log import RecordLog
 from vidlat.store.metadata import RECORDS, read_schema
 from vidlat.store.reader import open_cache

@@ -32,9 +32,9 @@ from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import DecodeError, EncodeError, VidlatError, WeightsError
 from vidlat.pipeline.calls import Report, Stack, VAECalls
-from vidlat.pipeline.cluster import num_batches_of_worker
 from vidlat.pipeline.scratch import EncodedVideo, new_scratch, open_scratch
 from vidlat.pipeline.time_limit import Clock, Turn, take_turn
+from vidlat.pipeline.workers import num_batches_of_worker
 from vidlat.store.sources import content_hash, recorded_place
 from vidlat.store.statistics import LatentStatistics, latent_statistics, to_stored
 from vidlat.store.writer import write_shards

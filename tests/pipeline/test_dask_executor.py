@@ -1,6 +1,5 @@
-"""The driver: against a scripted cluster whose workers die on cue, and on real Dask processes."""
+"""The executor on Dask: against a scripted cluster whose workers die on cue, and on real Dask processes."""
 
-import json
 import os
 import shutil
 import sys
@@ -12,18 +11,18 @@ from types import SimpleNamespace
 import cloudpickle
 import numpy as np
 import pytest
-import torch
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin
 
-from vidlat.errors import InputError, ScratchError, StoreError, WeightsError
-from vidlat.pipeline import cluster, run
+from vidlat.errors import InputError, ScratchError, WeightsError
+from vidlat.pipeline import dask_cluster, dask_executor
 from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
-from vidlat.pipeline.cluster import choose_num_workers, connect, device_of_worker, num_batches_of_worker
-from vidlat.pipeline.run import _Encode, run_encode
+from vidlat.pipeline.dask_cluster import connect
+from vidlat.pipeline.dask_executor import DaskExecutor
+from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.task import encode_batch, replace
-from vidlat.store.metadata import LEASE
+from vidlat.pipeline.workers import BATCHES_WAITING_PER_WORKER
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import CacheWriter, open_writer, write_shards
+from vidlat.store.writer import open_writer, write_shards
 
 LENGTHS = {f"{number:02d}.mp4": 3 + 5 * number % 11 for number in range(10)}
 
@@ -120,7 +119,7 @@ class ScriptedCluster:
         try:
             if self.error:
                 raise self.error
-            if future.function is run._encode_on_worker:
+            if future.function is dask_executor.encode_on_worker:
                 future.end((self.address, self.encode(*future.arguments)))
             else:
                 future.end(future.function(*future.arguments))
@@ -133,21 +132,21 @@ class ScriptedCluster:
 
 def encode_on(cluster, prepared, cache_path):
     with open_writer(cache_path, "test") as writer:
-        encode = _Encode(prepared.job, writer, cluster)
-        encode.done, cluster.scratch = cluster, cache_path.parent
-        return list(encode.run(prepared.plan))
+        cluster.scratch = cache_path.parent
+        executor = DaskExecutor(cluster, queue=cluster)
+        return list(run_encode(prepared.plan, prepared.job, writer, executor))
 
 
 def encode_for_real(prepared, client, **changes):
     with prepared.open_writer() as writer:
-        return list(run_encode(prepared.plan, replace(prepared.job, **changes), writer, client))
+        return list(run_encode(prepared.plan, replace(prepared.job, **changes), writer, DaskExecutor(client)))
 
 
 def encodes(name):
     """Whether a task is to encode the video of this name, alone or with others."""
 
     def kills(future):
-        encodes = future.function is run._encode_on_worker
+        encodes = future.function is dask_executor.encode_on_worker
         return encodes and name in [source.video_id for source in future.arguments[0]]
 
     return kills
@@ -173,7 +172,7 @@ def test_no_more_batches_wait_for_a_worker_than_stated(videos, prepare, tmp_path
     assert len(prepared.plan.batches) >= 4
     cluster = ScriptedCluster(num_threads=num_threads)
     encode_on(cluster, prepared, tmp_path / "l.zarr")
-    assert cluster.most_held == num_threads + run.BATCHES_WAITING_A_WORKER
+    assert cluster.most_held == num_threads + BATCHES_WAITING_PER_WORKER
 
 
 @pytest.mark.parametrize("poison", ["00.mp4", "04.mp4", "09.mp4"])
@@ -193,44 +192,16 @@ def test_video_that_kills_its_worker_fails_alone_and_every_other_video_is_encode
     assert {**read_all(tmp_path / "l.zarr"), poison: in_process[poison]} == in_process
 
 
-def test_two_poisonous_videos_do_not_drag_others_along(videos, prepare, tmp_path, in_process):
-    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
-    kills = [encodes("01.mp4"), encodes("07.mp4")]
-    cluster = ScriptedCluster(kills=lambda future: any(kill(future) for kill in kills))
-    events = encode_on(cluster, prepared, tmp_path / "l.zarr")
-    assert videos_in(events, "failures") == ["01.mp4", "07.mp4", "broken.mp4"]
-    assert videos_in(events, "records") == sorted(set(LENGTHS) - {"01.mp4", "07.mp4"})
-
-
-def test_worker_that_dies_once_while_writing_costs_nothing_but_another_attempt(
-    videos, prepare, tmp_path, read_all, in_process
-):
-    deaths = []
-
-    def kills(future):
-        if future.function is run.write_batch and not deaths:
-            deaths.append(future)
-        return future in deaths
-
-    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
-    events = encode_on(ScriptedCluster(kills=kills), prepared, tmp_path / "l.zarr")
-    assert deaths
-    assert videos_in(events, "records") == sorted(LENGTHS)
-    assert read_all(tmp_path / "l.zarr") == in_process
-
-
-def test_write_for_a_worker_that_is_gone_is_not_waited_for(
-    videos, prepare, tmp_path, read_all, in_process, monkeypatch
-):
+def test_write_for_a_worker_that_is_gone_is_not_waited_for(videos, prepare, tmp_path, read_all, in_process):
     """The worker dies between its encode and the driver's answer: Dask keeps such a write for ever."""
-    cluster, real = ScriptedCluster(), _Encode._start_writing
 
-    def die_first(self, *answer):
-        if cluster.num_workers == 1:
-            cluster.num_workers = 2
-        return real(self, *answer)
+    class DiesWhenDone(ScriptedCluster):
+        def encode(self, *arguments):
+            encoded = super().encode(*arguments)
+            self.num_workers = 2
+            return encoded
 
-    monkeypatch.setattr(_Encode, "_start_writing", die_first)
+    cluster = DiesWhenDone()
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     encode_on(cluster, prepared, tmp_path / "l.zarr")
     assert len(cluster.stuck) == 1
@@ -242,7 +213,7 @@ def test_result_that_never_arrives_is_another_attempt(videos, prepare, tmp_path,
 
     class Forgetful(ScriptedCluster):
         def work(self):
-            if self.tasks and self.tasks[0].function is run.write_batch and not lost:
+            if self.tasks and self.tasks[0].function is dask_executor.write_batch and not lost:
                 lost.append(self.tasks.popleft())
                 lost[0].function(*lost[0].arguments)
                 lost[0].end(error=TimeoutError())
@@ -280,7 +251,7 @@ def test_write_that_dask_runs_twice_is_another_attempt_into_another_range(
     class Rerunning(ScriptedCluster):
         def work(self):
             task = self.tasks[0] if self.tasks else None
-            if task and task.function is run.write_batch and not again:
+            if task and task.function is dask_executor.write_batch and not again:
                 again.append(task)
                 encoded, path, start = task.arguments
                 if where == "after the scratch":
@@ -300,16 +271,15 @@ def test_write_that_dask_runs_twice_is_another_attempt_into_another_range(
 @pytest.mark.parametrize("num_threads", [1, 3])
 @pytest.mark.parametrize("hanging", ["00.mp4", "04.mp4"])
 def test_video_that_hangs_is_recorded_at_once_and_the_others_go_on_as_before(
-    videos, prepare, tmp_path, read_all, in_process, monkeypatch, hanging, num_threads
+    videos, prepare, tmp_path, read_all, in_process, hanging, num_threads
 ):
     attempts = []
-    monkeypatch.setattr(run.Suspects, "add", None)  # it is known who ended the process
 
     def kills(future):
         if not encodes(hanging)(future):
             return False
         attempts.append(future)
-        cluster.put(run._Hang(hanging, 4, cluster.address))
+        cluster.put(dask_executor.WorkerEnds(hanging, 4, cluster.address))
         return True
 
     cluster = ScriptedCluster(kills=kills, num_threads=num_threads)
@@ -332,7 +302,7 @@ def test_answer_of_a_process_that_said_it_would_end_is_not_used(
     class Late(ScriptedCluster):
         def encode(self, videos, job, most_stacks):
             if "04.mp4" in [video.video_id for video in videos]:
-                self.put(run._Hang("04.mp4", 4, self.address))
+                self.put(dask_executor.WorkerEnds("04.mp4", 4, self.address))
             return super().encode(videos, job, most_stacks)
 
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
@@ -356,7 +326,7 @@ def test_encode_ends_when_no_worker_is_left_and_none_comes(videos, prepare, tmp_
     prepared, cluster = prepare(videos, tmp_path / "l.zarr", workers=1), Deserted()
     with pytest.raises(InputError, match="no process has been left to encode for 120 s"):
         encode_on(cluster, prepared, tmp_path / "l.zarr")
-    assert cluster.num_looks * run.PATIENCE_SECONDS == run.ALL_WORKERS_LOST_SECONDS
+    assert cluster.num_looks * dask_executor.PATIENCE_SECONDS == dask_executor.ALL_WORKERS_LOST_SECONDS
 
 
 def test_encode_ends_when_the_client_has_lost_its_scheduler_without_a_word(videos, prepare, tmp_path):
@@ -369,96 +339,16 @@ def test_encode_ends_when_the_client_has_lost_its_scheduler_without_a_word(video
             raise RuntimeError("as Dask's does when its client is closed")
 
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
-    with pytest.raises(InputError, match="scheduler went away; what was finished is safe"):
+    with pytest.raises(InputError, match="scheduler went away; finished videos are safe"):
         encode_on(Closed(), prepared, tmp_path / "l.zarr")
-
-
-def test_encode_ends_when_another_process_takes_the_cache_over_and_what_it_committed_stays(
-    videos, prepare, tmp_path, read_all, in_process, monkeypatch
-):
-    path, committed, real = tmp_path / "l.zarr", [], CacheWriter.commit
-
-    def commit_and_lose(self, records):
-        real(self, records)
-        committed.extend(record.video_id for record in records)
-        lease = json.loads((path / LEASE).read_text())
-        (path / LEASE).write_text(json.dumps(lease | {"token": "of another"}))
-
-    prepared = prepare(videos, path, workers=1)
-    monkeypatch.setattr(CacheWriter, "commit", commit_and_lose)
-    with pytest.raises(StoreError, match="another process has taken it over"):
-        encode_on(ScriptedCluster(), prepared, path)
-    assert 0 < len(committed) < len(LENGTHS)
-    assert read_all(path) == {name: in_process[name] for name in committed}
-
-
-def test_driver_that_dies_anywhere_between_write_and_commit_resumes_to_the_same_cache(
-    videos, prepare, tmp_path, read_all, in_process, monkeypatch
-):
-    class Death(BaseException):
-        pass
-
-    path, num_deaths = tmp_path / "l.zarr", 0
-    real = CacheWriter.commit
-
-    def dies(self, records):
-        if num_commits:
-            raise Death
-        num_commits.append(1)
-        real(self, records)
-
-    monkeypatch.setattr(CacheWriter, "commit", dies)
-    while True:
-        num_commits = []
-        prepared = prepare(videos, path, workers=1)
-        before = read_all(path)
-        try:
-            encode_on(ScriptedCluster(), prepared, path)
-            break
-        except Death:
-            num_deaths += 1
-            after = read_all(path)
-            assert before.items() < after.items()
-    assert num_deaths >= 3
-    assert read_all(path) == in_process
-    assert open_cache(path).num_hole_frames > 0
-    assert prepare(videos, path, workers=1).plan.num_videos == 0
-
-
-def test_second_encode_has_nothing_to_do_and_a_changed_file_is_encoded_anew(
-    make_videos, prepare, tmp_path, read_all
-):
-    folder, path = make_videos(tmp_path / "v", {"a.mp4": 5, "b.mp4": 9}), tmp_path / "l.zarr"
-    encode_on(ScriptedCluster(), prepare(folder, path), path)
-    first = read_all(path)
-    assert prepare(folder, path).plan.num_videos == 0
-    make_videos(folder, {"a.mp4": 13})
-    plan = prepare(folder, path).plan
-    assert [source.video_id for batch in plan.batches for source in batch] == ["a.mp4"]
-    encode_on(ScriptedCluster(), prepare(folder, path), path)
-    second = read_all(path)
-    assert second["b.mp4"] == first["b.mp4"]
-    assert open_cache(path).records()["a.mp4"].num_frames == 13
-
-
-def test_batches_that_a_worker_has_at_once_follow_the_device(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for cores, expected in {1: 3, 8: 4, 64: 8}.items():
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert num_batches_of_worker("cuda") == expected
-        assert num_batches_of_worker("cpu") == 1
-
-
-def test_number_of_workers_follows_the_machine(monkeypatch):
-    for cores, expected in {1: 1, 2: 2, 4: 2, 16: 4, 64: 16}.items():
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert choose_num_workers("cpu") == expected
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x:1"])
 def test_address_where_no_scheduler_answers_is_refused_with_one_line(address, monkeypatch):
     real = Client
-    monkeypatch.setattr("vidlat.pipeline.cluster.Client", lambda *a, **k: real(*a, **{**k, "timeout": "1s"}))
+    monkeypatch.setattr(
+        "vidlat.pipeline.dask_cluster.Client", lambda *a, **k: real(*a, **{**k, "timeout": "1s"})
+    )
     with pytest.raises(InputError, match="no Dask scheduler answers"), connect(address, 1):
         pass
 
@@ -523,21 +413,6 @@ def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, in
     assert {**read_all(tmp_path / "l.zarr"), "04.mp4": in_process["04.mp4"]} == in_process
 
 
-@pytest.mark.parametrize(
-    ("device", "name", "num_gpus", "expected"),
-    [
-        ("auto", 5, 4, "cuda:1"),
-        ("cuda", 3, 4, "cuda:3"),
-        ("cuda:2", 3, 4, "cuda:2"),
-        ("auto", 1, 0, "auto"),
-        ("cpu", 1, 4, "cpu"),
-        ("auto", "tcp://10.0.0.1:1", 4, "auto"),
-    ],
-)
-def test_workers_spread_over_the_gpus(device, name, num_gpus, expected):
-    assert device_of_worker(device, name, num_gpus) == expected
-
-
 @pytest.mark.parametrize("address", ["foo", "host:8786", "tcp://host", "nonsense://x", "no address"])
 def test_what_is_no_address_is_refused_at_once(address):
     with pytest.raises(InputError, match="looks like tcp://host:8786"), connect(address, 1):
@@ -553,7 +428,7 @@ def test_scheduler_that_goes_away_ends_the_encode_and_what_was_finished_stays(
 
     def encode():
         with connect(elsewhere.scheduler_address, 1) as client, prepared.open_writer() as writer:
-            for event in run_encode(prepared.plan, prepared.job, writer, client):
+            for event in run_encode(prepared.plan, prepared.job, writer, DaskExecutor(client)):
                 committed.extend(videos_in([event], "records"))
                 if committed:
                     elsewhere.close()
@@ -564,7 +439,7 @@ def test_scheduler_that_goes_away_ends_the_encode_and_what_was_finished_stays(
 
 
 def test_scheduler_without_workers_is_refused(monkeypatch):
-    monkeypatch.setattr("vidlat.pipeline.cluster.WORKERS_SECONDS", 0.1)
+    monkeypatch.setattr("vidlat.pipeline.dask_cluster.WORKERS_SECONDS", 0.1)
     with (
         LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty,
         pytest.raises(InputError, match="it has no workers"),
@@ -577,7 +452,7 @@ def test_worker_that_dies_as_it_starts_ends_in_one_clear_line(monkeypatch):
     def fails(*arguments, **settings):
         raise RuntimeError("Nanny failed to start.")
 
-    monkeypatch.setattr(cluster, "LocalCluster", fails)
+    monkeypatch.setattr(dask_cluster, "LocalCluster", fails)
     message = r"2 processes that encode could not be started \(Nanny failed"
     with pytest.raises(InputError, match=message), connect(None, 2):
         pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
 import tempfile
@@ -13,7 +12,6 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 import dask
-import torch
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
@@ -21,9 +19,6 @@ from vidlat.errors import InputError
 
 WORKERS_SECONDS = 30
 """How long a scheduler that was asked for may be without a worker."""
-
-MAX_BATCHES_A_GPU = 8
-"""Decoders beyond this many wait for each other's turns in Python more than they decode."""
 
 _LOCAL_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
@@ -36,34 +31,6 @@ _LOCAL_SETTINGS = {
     # It keeps what it sees for an hour, in memory, and nobody looks.
     "distributed.worker.profile.enabled": False,
 }
-
-
-def choose_num_workers(device: str) -> int:
-    """One process a GPU; on a CPU one for four cores, but two where there are two: decoding overlaps."""
-    if device.startswith("cuda"):
-        return 1 if ":" in device else torch.cuda.device_count()
-    cores = os.cpu_count() or 1
-    return max(min(2, cores), cores // 4)
-
-
-def num_batches_of_worker(device: str) -> int:
-    """Batches that a process works on at once, a thread each.
-
-    On a GPU one is in the VAE while others are decoded, and one is written. On a CPU the cores are shared out
-    among processes, each of which decodes ahead for itself.
-    """
-    if not device.startswith("cuda"):
-        return 1
-    cores = (os.cpu_count() or 1) // max(1, choose_num_workers(device))
-    return max(3, min(MAX_BATCHES_A_GPU, cores))
-
-
-def num_threads_of_worker() -> int:
-    """Threads of the VAE in each process: of this machine, not of --workers, so that a cache can be resumed.
-
-    Their number decides the last bit of a float32 sum.
-    """
-    return max(1, (os.cpu_count() or 1) // choose_num_workers("cpu"))
 
 
 def scratch_folder() -> Path:
@@ -121,13 +88,6 @@ def _start_cluster(num_workers: int, num_batches: int) -> LocalCluster:
             f"the {num_workers} processes that encode could not be started ({error}); is there memory for "
             "them? Run the same command again, or with fewer --workers"
         ) from error
-
-
-def device_of_worker(device: str, worker_name: object, num_gpus: int) -> str:
-    """Spread numbered workers over the GPUs where the device names none in particular."""
-    if device in ("auto", "cuda") and num_gpus and isinstance(worker_name, int):
-        return f"cuda:{worker_name % num_gpus}"
-    return device
 
 
 @contextmanager
