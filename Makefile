@@ -28,7 +28,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
 test-all: lint
-	$(BIN)/pytest -q -m ''
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m '' --hypothesis-profile thorough
 
 lint: .venv/installed
 	$(BIN)/ruff check
