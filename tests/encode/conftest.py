@@ -27,6 +27,7 @@ def use_hub(hub, tmp_path, monkeypatch):
         "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
         "HF_HUB_CACHE": str(cache),
         "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
         "HF_TOKEN_PATH": str(tmp_path / "no-token"),
         "AGENT_HARNESSES_PATH": str(tmp_path / "harnesses.json"),
         "HF_HUB_DISABLE_PROGRESS_BARS": True,

@@ -31,7 +31,7 @@ class Hub:
     cuts: list[int] = field(default_factory=list)
     refusal: tuple[int, str] | None = None
     headless: bool = False
-    silent: bool = False
+    never_answers: bool = False
     requests: list[Request] = field(default_factory=list)
     endpoint: str = ""
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -80,7 +80,7 @@ def _handler_of(hub):
             # Only files count: huggingface_hub also asks, now and then, for things of its own.
             if "/resolve/" in self.path:
                 hub.requests.append(Request(self.command, self.path, self.headers.get("Range")))
-            if hub.silent:
+            if hub.never_answers:
                 hub.stopped.wait()
                 return
             repo, _, rest = self.path.strip("/").partition("/resolve/")

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from tests.encode.hub import COMMIT, closed_port
-from vidlat.encode import hub_cache, weights
-from vidlat.encode.hub_cache import check_file_hash, record_path
+from vidlat.encode import hub as hub_module
+from vidlat.encode import weights
+from vidlat.encode.hub import read_record, sha256_of
 from vidlat.encode.weights import (
     PUBLISHED_WEIGHTS,
     check_weights,
@@ -34,7 +35,7 @@ def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
-def silent(line):
+def ignore(line):
     pass
 
 
@@ -67,7 +68,7 @@ def served(hub, use_hub):
 def test_fetched_weights_are_the_served_bytes_where_other_programs_find_them(served):
     from huggingface_hub import hf_hub_download
 
-    path = fetch_weights(NAME, silent)
+    path = fetch_weights(NAME, ignore)
     assert path.read_bytes() == CONTENT
     assert path.resolve().name == sha256(CONTENT)
     assert hf_hub_download(FILE.repo, FILE.filename, local_files_only=True) == str(path)
@@ -86,7 +87,7 @@ def test_pinned_weights_are_fetched_when_their_hash_is_the_pinned_one(hub, use_h
         weights.PublishedWeights(name="maisi", file=pinned, licence=entry.licence, licence_url="page"),
     )
     hub.files[key(pinned)] = CONTENT
-    assert resolve_weights("maisi", silent).read_bytes() == CONTENT
+    assert resolve_weights("maisi", ignore).read_bytes() == CONTENT
     assert check_weights("maisi")[1] == sha256(CONTENT)
 
 
@@ -107,7 +108,7 @@ def test_licence_goes_to_stderr_unless_told_otherwise(served, capsys):
 
 
 def test_weights_in_the_cache_are_used_without_asking_the_hub(hub, served):
-    path = resolve_weights(NAME, silent)
+    path = resolve_weights(NAME, ignore)
     hub.requests.clear()
     assert resolve_weights(NAME, pytest.fail) == path
     assert fetch_weights(NAME, pytest.fail) == path
@@ -117,53 +118,46 @@ def test_weights_in_the_cache_are_used_without_asking_the_hub(hub, served):
 
 def test_cut_connection_is_resumed_with_a_range_request(hub, served):
     hub.cuts = [5000]
-    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+    assert fetch_weights(NAME, ignore).read_bytes() == CONTENT
     assert [request.range for request in hub.downloads()] == [None, "bytes=5000-"]
     assert COMMIT in hub.downloads()[1].path
 
 
-def test_interrupted_download_goes_on_at_the_next_fetch(hub, served):
+def test_download_that_cannot_be_completed_leaves_nothing_and_the_next_fetch_is_right(hub, served):
     hub.cuts = [5000, *[0] * 9]
-    message = refusal(fetch_weights, NAME, silent)
-    assert f"5000 of {len(CONTENT)} bytes are kept" in message
+    message = refusal(fetch_weights, NAME, ignore)
+    assert f"the connection to {hub.endpoint} broke" in message
+    assert "fetch it again" in message
     assert states()[NAME] == "absent"
     assert usable_bytes(served) == []
+    assert not list(served.rglob("*.incomplete"))
     hub.cuts.clear()
-    hub.requests.clear()
-    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
-    assert [request.range for request in hub.downloads()] == ["bytes=5000-"]
+    assert fetch_weights(NAME, ignore).read_bytes() == CONTENT
 
 
-def test_damaged_partial_file_is_thrown_away_and_the_next_fetch_is_right(hub, served):
-    blobs = hub_cache.repo_folder(FILE) / "blobs"
+@pytest.mark.parametrize("left_over", [b"x" * 5000, CONTENT + b"x"], ids=["damaged", "longer than the whole"])
+def test_partial_file_of_another_process_does_not_get_into_the_download(hub, served, left_over):
+    blobs = FILE.record_path.parent / "blobs"
     blobs.mkdir(parents=True)
-    (blobs / f"{sha256(CONTENT)}.incomplete").write_bytes(b"x" * 5000)
-    assert "fetch again" in refusal(fetch_weights, NAME, silent)
-    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
-
-
-def test_partial_file_longer_than_the_whole_is_thrown_away(hub, served):
-    blobs = hub_cache.repo_folder(FILE) / "blobs"
-    blobs.mkdir(parents=True)
-    (blobs / f"{sha256(CONTENT)}.incomplete").write_bytes(CONTENT + b"x")
-    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+    (blobs / f"{sha256(CONTENT)}.incomplete").write_bytes(left_over)
+    assert fetch_weights(NAME, ignore).read_bytes() == CONTENT
 
 
 def test_bytes_that_are_not_the_stated_ones_are_removed_and_never_used(hub, use_hub):
     hub.files[key(PINNED)] = CONTENT
     hub.stated_sha256 = PINNED.sha256
     for attempt in (fetch_weights, resolve_weights):
-        message = refusal(attempt, "maisi", silent)
+        message = refusal(attempt, "maisi", ignore)
         assert sha256(CONTENT) in message
         assert PINNED.sha256 in message
         assert usable_bytes(use_hub) == []
-        assert not any((hub_cache.repo_folder(PINNED) / "blobs").iterdir())
+        assert not any((PINNED.record_path.parent / "blobs").iterdir())
     assert states()["maisi"] == "absent"
 
 
 def test_another_file_than_the_pinned_one_is_refused_before_it_is_downloaded(hub, use_hub):
     hub.files[key(PINNED)] = CONTENT
-    message = refusal(fetch_weights, "maisi", silent)
+    message = refusal(fetch_weights, "maisi", ignore)
     assert message.startswith("maisi: ")
     assert sha256(CONTENT) in message
     assert PINNED.sha256 in message
@@ -171,16 +165,16 @@ def test_another_file_than_the_pinned_one_is_refused_before_it_is_downloaded(hub
 
 
 def test_hash_of_the_first_use_is_kept_and_another_one_refused_by_name(hub, served):
-    fetch_weights(NAME, silent).unlink()
+    fetch_weights(NAME, ignore).unlink()
     hub.files[key(FILE)] = OTHER
-    message = refusal(fetch_weights, NAME, silent)
+    message = refusal(fetch_weights, NAME, ignore)
     assert message.startswith(f"{NAME}: ")
     assert sha256(CONTENT) in message
     assert sha256(OTHER) in message
-    assert str(record_path(FILE)) in message
+    assert str(FILE.record_path) in message
     assert len(hub.downloads()) == 1
-    record_path(FILE).unlink()
-    assert fetch_weights(NAME, silent).read_bytes() == OTHER
+    FILE.record_path.unlink()
+    assert fetch_weights(NAME, ignore).read_bytes() == OTHER
 
 
 def test_file_another_program_downloaded_is_proven_by_the_hash_the_hub_stated(hub, served):
@@ -188,32 +182,31 @@ def test_file_another_program_downloaded_is_proven_by_the_hash_the_hub_stated(hu
 
     path = hf_hub_download(FILE.repo, FILE.filename)
     assert str(resolve_weights(NAME, pytest.fail)) == path
-    assert hub_cache.read_record(FILE)["sha256"] == sha256(CONTENT)
+    assert read_record(FILE)["sha256"] == sha256(CONTENT)
 
 
 def test_damaged_file_in_the_cache_is_refused_and_replaced_by_a_fetch(served):
-    path = fetch_weights(NAME, silent)
+    path = fetch_weights(NAME, ignore)
     path.write_bytes(OTHER)
     assert states()[NAME] == "wrong"
     for use in (resolve_weights, check_weights):
         assert f"`vidlat weights fetch {NAME}`" in refusal(use, NAME)
-    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+    assert fetch_weights(NAME, ignore).read_bytes() == CONTENT
     assert states()[NAME] == "cached"
 
 
 def test_damaged_copy_in_a_cache_without_links_is_replaced_by_a_fetch(served):
-    path = fetch_weights(NAME, silent)
+    path = fetch_weights(NAME, ignore)
     path.unlink()
     path.write_bytes(OTHER)
     assert states()[NAME] == "wrong"
-    assert fetch_weights(NAME, silent).read_bytes() == CONTENT
+    assert fetch_weights(NAME, ignore).read_bytes() == CONTENT
 
 
 def test_unchanged_file_is_not_hashed_again_but_a_touched_one_is(served, monkeypatch):
-    path = fetch_weights(NAME, silent)
+    path = fetch_weights(NAME, ignore)
     hashed = []
-    true_sha256_of = hub_cache.sha256_of
-    monkeypatch.setattr(hub_cache, "sha256_of", lambda path: (hashed.append(path), true_sha256_of(path))[1])
+    monkeypatch.setattr(hub_module, "sha256_of", lambda path: (hashed.append(path), sha256_of(path))[1])
     resolve_weights(NAME)
     assert hashed == []
     os.utime(path, ns=(1, 1))
@@ -224,17 +217,17 @@ def test_unchanged_file_is_not_hashed_again_but_a_touched_one_is(served, monkeyp
 
 
 def test_cache_that_takes_no_record_is_used_all_the_same(served):
-    path = fetch_weights(NAME, silent)
-    record_path(FILE).unlink()
-    record_path(FILE).with_suffix(".draft").mkdir()
+    path = fetch_weights(NAME, ignore)
+    FILE.record_path.unlink()
+    FILE.record_path.with_suffix(".draft").mkdir()
     assert resolve_weights(NAME) == path
-    assert not record_path(FILE).exists()
+    assert not FILE.record_path.exists()
 
 
 def test_unreadable_record_is_named_not_silently_trusted_anew(served):
-    fetch_weights(NAME, silent)
-    record_path(FILE).write_text("{")
-    assert str(record_path(FILE)) in refusal(resolve_weights, NAME)
+    fetch_weights(NAME, ignore)
+    FILE.record_path.write_text("{")
+    assert str(FILE.record_path) in refusal(resolve_weights, NAME)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +246,7 @@ def test_unreadable_record_is_named_not_silently_trusted_anew(served):
 )
 def test_refusal_of_the_hub_is_one_line_with_the_ways_out(hub, served, answer, words):
     hub.refusal = answer
-    message = refusal(resolve_weights, NAME, silent)
+    message = refusal(resolve_weights, NAME, ignore)
     assert words in message
     assert hub.endpoint in message
     for way_out in (f"`vidlat weights fetch {NAME}`", "`--vae PATH`", "`--vae tiny`"):
@@ -262,28 +255,28 @@ def test_refusal_of_the_hub_is_one_line_with_the_ways_out(hub, served, answer, w
 
 def test_server_that_is_no_hub_is_named(hub, served):
     hub.headless = True
-    assert "is it a hub?" in refusal(fetch_weights, NAME, silent)
+    assert "is it a hub?" in refusal(fetch_weights, NAME, ignore)
 
 
 def test_hub_that_never_answers_is_given_up(hub, served, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.1)
-    hub.silent = True
-    assert "did not answer in 0.1 seconds" in refusal(fetch_weights, NAME, silent)
+    hub.never_answers = True
+    assert "did not answer in 0.1 seconds" in refusal(fetch_weights, NAME, ignore)
 
 
 def test_endpoint_that_is_no_address_is_named(served, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "nowhere/{repo_id}{revision}{filename}")
-    assert "check the network, proxy and HF_ENDPOINT" in refusal(fetch_weights, NAME, silent)
+    assert "check the network, proxy and HF_ENDPOINT" in refusal(fetch_weights, NAME, ignore)
 
 
 def test_cache_that_cannot_be_written_is_named(served):
     served.parent.mkdir()
     served.write_text("a file where the cache should be")
-    assert str(served) in refusal(fetch_weights, NAME, silent)
+    assert str(served) in refusal(fetch_weights, NAME, ignore)
 
 
 def run_with(environment, name):
@@ -322,7 +315,7 @@ def test_environment_decides_hub_cache_and_offline(hub, tmp_path):
     assert (cached.returncode, cached.stdout.strip()) == (0, path)
     absent = run_with(offline, "maisi")
     assert absent.returncode == 1
-    assert "HF_HUB_OFFLINE forbids" in absent.stderr
+    assert "HF_HUB_OFFLINE forbids downloading" in absent.stderr
     assert "`--vae tiny`" in absent.stderr
     assert "Traceback" not in absent.stderr
     assert hub.requests == []
@@ -364,8 +357,5 @@ def test_file_hash_is_sha256_of_the_bytes(tmp_path):
     path.write_bytes(b"abc")
     # The test vector of FIPS 180-4.
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    check_file_hash(path, expected)
-    message = refusal(check_file_hash, path, "0" * 64)
-    assert expected in message
-    assert "0" * 64 in message
-    assert "cannot be read" in refusal(check_file_hash, tmp_path, expected)
+    assert sha256_of(path) == expected
+    assert "cannot be read" in refusal(sha256_of, tmp_path)

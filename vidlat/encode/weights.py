@@ -1,34 +1,34 @@
-"""The VAE weights this project knows: where each comes from, under which licence, with which hash.
+"""The VAE weights this project knows by name: where each comes from, under which licence, with which hash.
 
-Published weights are never part of the package. They are fetched once, with their licence shown, into the
-cache that all programs built on huggingface_hub share, and proven by hash before every use.
+Published weights are not part of the package. They are downloaded once, after their licence is shown, into
+the cache that all programs built on huggingface_hub share, and verified by hash before every use.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from vidlat.encode.hub_cache import HubFile, find_cached, prove_cached
-from vidlat.encode.hub_download import download
+from vidlat.encode.hub import HubFile, download, find_cached, verify
 from vidlat.errors import WeightsError
 
 EMBEDDED_NAME = "tiny"
 """The name of the small VAE that is part of the package."""
 
 WeightsState = Literal["absent", "cached", "wrong"]
-"""In the local cache: not there, there and proven, or there with other bytes than expected."""
+"""State of the local copy: missing, verified, or different from what is expected."""
 
-Announce = Callable[[str], None]
+ShowNotice = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedWeights:
-    """VAE weights that somebody else publishes: their source and the terms under which they may be used."""
+    """VAE weights published by others: their source and the terms under which they may be used."""
 
     name: str
     file: HubFile
@@ -60,7 +60,7 @@ PUBLISHED_WEIGHTS: dict[str, PublishedWeights] = {
                 filename="models/autoencoder.pt",
                 sha256="1f8a7a056d0ebc00486edc43c26768bf1c12eaa6df9dd172e34598003be95eb3",
             ),
-            # The card names the weights' licence so and refers to the LICENSE file beside it.
+            # As the model card names it; the terms are in the LICENSE file beside it.
             licence="NVIDIA's, named NCLS v1 by the model card; read the model page before any use",
             licence_url="https://huggingface.co/MONAI/maisi_ct_generative",
         ),
@@ -79,35 +79,33 @@ PUBLISHED_WEIGHTS: dict[str, PublishedWeights] = {
         ),
     )
 }
-"""Every published VAE by the name `--vae` takes. A file without sha256 is trusted on first use."""
+"""Published VAEs by the name that `--vae` takes."""
 
 
 def list_weights() -> list[tuple[PublishedWeights, WeightsState]]:
-    """Every published VAE and what the local cache holds of it; asks no hub."""
+    """Every published VAE and the state of its local copy; makes no request."""
     return [(weights, _state(weights)) for weights in PUBLISHED_WEIGHTS.values()]
 
 
-def fetch_weights(name: str, announce: Announce | None = None) -> Path:
-    """The path of published weights in the local cache, downloaded if they are absent or damaged there.
+def fetch_weights(name: str, show_notice: ShowNotice | None = None) -> Path:
+    """The local path of published weights, downloaded if they are absent or wrong there.
 
-    announce: receives the licence notice before anything is downloaded; by default it goes to stderr.
-    Raises WeightsError for an unknown name, and, with the ways out, when the right file cannot be had.
+    show_notice: receives the licence notice before anything is downloaded; by default it goes to stderr.
+    Raises WeightsError for an unknown name, and, with the ways out, if the expected file cannot be had.
     """
     weights = _published(name)
-    try:
+    with _naming_ways_out(weights):
         if _state(weights) != "cached":
-            (announce or _tell_stderr)(weights.notice)
+            (show_notice or _print_to_stderr)(weights.notice)
             return download(weights.file)
-        return _proven(weights)[0]
-    except WeightsError as error:
-        raise _with_ways_out(weights, error) from error
+        return _verified(weights)[0]
 
 
-def resolve_weights(spec: str, announce: Announce | None = None) -> Path:
+def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
     """The file that `--vae SPEC` means: published weights by name, the embedded `tiny`, or a path.
 
-    Published weights come from the local cache, proven, or are fetched once when it has none. A cached file
-    with wrong bytes is refused, not replaced. announce: see fetch_weights. Raises WeightsError.
+    Published weights come verified from the local cache, or are downloaded if it has none. A wrong local copy
+    is refused, not replaced. show_notice: see fetch_weights. Raises WeightsError.
     """
     if spec == EMBEDDED_NAME:
         return _embedded()
@@ -119,30 +117,26 @@ def resolve_weights(spec: str, announce: Announce | None = None) -> Path:
         raise WeightsError(f"no weights file at {path}; expected one, or one of the names {known}")
     weights = PUBLISHED_WEIGHTS[spec]
     if find_cached(weights.file) is None:
-        return fetch_weights(spec, announce)
-    try:
-        return _proven(weights)[0]
-    except WeightsError as error:
-        raise _with_ways_out(weights, error) from error
+        return fetch_weights(spec, show_notice)
+    with _naming_ways_out(weights):
+        return _verified(weights)[0]
 
 
 def licence_of(spec: str) -> str:
-    """The licence of the weights that `--vae SPEC` means, as a cache records it; a path has none."""
+    """The licence of the weights that `--vae SPEC` means, as a cache records it; unknown for a path."""
     if spec == EMBEDDED_NAME:
         return "Apache-2.0 (see the model card, docs/tiny-vae.md)"
     return PUBLISHED_WEIGHTS[spec].licence if spec in PUBLISHED_WEIGHTS else "unknown"
 
 
 def check_weights(name: str) -> tuple[Path, str]:
-    """Read cached published weights from first to last byte: their path and sha256; asks no hub.
+    """Path and sha256 of the local copy of published weights, read to the last byte; makes no request.
 
-    Raises WeightsError, with the ways out, when they are absent or not the expected bytes.
+    Raises WeightsError, with the ways out, if it is absent or not the expected file.
     """
     weights = _published(name)
-    try:
-        return _proven(weights, reread=True)
-    except WeightsError as error:
-        raise _with_ways_out(weights, error) from error
+    with _naming_ways_out(weights):
+        return _verified(weights, reread=True)
 
 
 def _published(name: str) -> PublishedWeights:
@@ -155,17 +149,17 @@ def _state(weights: PublishedWeights) -> WeightsState:
     if find_cached(weights.file) is None:
         return "absent"
     try:
-        _proven(weights)
+        _verified(weights)
     except WeightsError:
         return "wrong"
     return "cached"
 
 
-def _proven(weights: PublishedWeights, *, reread: bool = False) -> tuple[Path, str]:
+def _verified(weights: PublishedWeights, *, reread: bool = False) -> tuple[Path, str]:
     path = find_cached(weights.file)
     if path is None:
         raise WeightsError("not in the local cache")
-    return path, prove_cached(weights.file, path, reread=reread)
+    return path, verify(weights.file, path, reread=reread)
 
 
 def _embedded() -> Path:
@@ -175,12 +169,16 @@ def _embedded() -> Path:
     return path
 
 
-def _with_ways_out(weights: PublishedWeights, error: WeightsError) -> WeightsError:
-    return WeightsError(
-        f"{weights.name}: {error}. Ways out: `vidlat weights fetch {weights.name}` once with a network, "
-        f"`--vae PATH` with a file at hand, or `--vae {EMBEDDED_NAME}`"
-    )
+@contextmanager
+def _naming_ways_out(weights: PublishedWeights) -> Iterator[None]:
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(
+            f"{weights.name}: {error}. Ways out: `vidlat weights fetch {weights.name}` once with a network, "
+            f"`--vae PATH` with a local file, or `--vae {EMBEDDED_NAME}`"
+        ) from error
 
 
-def _tell_stderr(line: str) -> None:
+def _print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr)

@@ -1,0 +1,193 @@
+"""A file of a Hugging Face repository in the local cache: downloaded once, verified by hash before use.
+
+Every program built on huggingface_hub shares this cache (HF_HOME, HF_HUB_CACHE), so a file in it is not
+trusted by its name. HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN have their usual effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidlat.errors import WeightsError
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+"""What the hub states for a file in LFS or Xet; for one in plain git it states a shorter hash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    """A file of a repository at a revision. sha256: its published hash; None trusts the first download."""
+
+    repo: str
+    revision: str
+    filename: str
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.repo} {self.filename} (revision {self.revision})"
+
+    @property
+    def record_path(self) -> Path:
+        """Where the verified hash is kept: in the repository's folder of the cache, and deleted with it."""
+        from huggingface_hub import constants
+
+        return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}" / "vidlat.json"
+
+
+def find_cached(file: HubFile) -> Path | None:
+    """The path of the file in the local cache, not yet verified; None if it is absent. Makes no request."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(file.repo, file.filename, revision=file.revision)
+    return Path(path) if isinstance(path, str) else None
+
+
+def verify(file: HubFile, path: Path, *, reread: bool = False) -> str:
+    """The sha256 of a cached file; raises WeightsError if it is not the expected one.
+
+    Expected is the published hash, else the recorded one, else the hash the hub stated at the download, by
+    which the cache names the blob. A file of unchanged size and time is not hashed again unless `reread`.
+    """
+    record = read_record(file)
+    expected = file.sha256 or (record["sha256"] if record else _stated_hash(path))
+    status = path.stat()
+    if record and not reread and record == _record_of(status, expected):
+        return str(expected)
+    actual = sha256_of(path)
+    if expected and actual != expected:
+        raise WeightsError(f"{path}: {_mismatch(file, actual, expected)}")
+    draft = file.record_path.with_suffix(".draft")
+    try:
+        draft.write_text(json.dumps({file.filename: _record_of(status, actual)}, indent=2))
+        draft.replace(file.record_path)
+    except OSError:
+        pass  # A read-only cache: the file is verified, but hashed again next time.
+    return actual
+
+
+def download(file: HubFile) -> Path:
+    """Download the file into the local cache and return its path.
+
+    Raises WeightsError, in one line, if the hub cannot be reached or refuses, if it offers a file of another
+    hash than expected (nothing is downloaded), or if the bytes received do not have the hash it stated (they
+    are removed).
+    """
+    import httpx2
+    from huggingface_hub import hf_hub_download
+
+    try:
+        commit, sha256 = _ask_hub(file)
+        cached = find_cached(file)
+        if cached and sha256_of(cached) != sha256:
+            _remove(cached)
+        # By commit: a download resumed after a lost connection is one file even if the branch moves.
+        path = Path(hf_hub_download(file.repo, file.filename, revision=commit))
+        if (actual := sha256_of(path)) != sha256:
+            _remove(path)
+            raise WeightsError(
+                f"{file}: sha256 of the downloaded file is {actual}, expected {sha256}; "
+                "it is damaged and was removed; fetch it again"
+            )
+        # By name: only records that the revision is this commit, for find_cached and other programs.
+        path = Path(hf_hub_download(file.repo, file.filename, revision=file.revision))
+        verify(file, path, reread=True)
+    except (OSError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise WeightsError(f"{file}: {_explain(error)}") from error
+    return path
+
+
+def read_record(file: HubFile) -> dict[str, Any] | None:
+    """What was recorded when the file was last verified, None before; raises WeightsError if unreadable."""
+    try:
+        record = json.loads(file.record_path.read_text())[file.filename]
+        return {name: record[name] for name in ("sha256", "num_bytes", "mtime_ns")}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise WeightsError(
+            f"{file.record_path}: the recorded hash cannot be read; delete the file to trust the weights anew"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file as 64 hex digits; raises WeightsError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _ask_hub(file: HubFile) -> tuple[str, str]:
+    """The commit and sha256 the hub states; raises WeightsError if there are none or the hash is another."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(file.repo, file.filename, revision=file.revision)
+    stated = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    if stated.commit_hash is None or not _SHA256.fullmatch(stated.etag or ""):
+        raise WeightsError(f"{file}: {constants.ENDPOINT} states no commit and sha256; is it a hub?")
+    record = read_record(file)
+    expected = file.sha256 or (record["sha256"] if record else stated.etag)
+    if stated.etag != expected:
+        raise WeightsError(f"{file}: the hub's {_mismatch(file, str(stated.etag), str(expected))}")
+    return stated.commit_hash, str(stated.etag)
+
+
+def _stated_hash(path: Path) -> str | None:
+    """The hash by which the cache names the blob of a file; None where it copies files instead of linking."""
+    name = path.resolve().name
+    return name if _SHA256.fullmatch(name) else None
+
+
+def _remove(path: Path) -> None:
+    """Remove a cached file: its link in the snapshot and the blob it points to."""
+    blob = path.resolve()
+    path.unlink()
+    blob.unlink(missing_ok=True)
+
+
+def _record_of(status: os.stat_result, sha256: str | None) -> dict[str, Any]:
+    return {"sha256": sha256, "num_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _mismatch(file: HubFile, actual: str, expected: str) -> str:
+    found = f"sha256 is {actual}, expected {expected}"
+    if file.sha256:
+        return f"{found}, the one published for {file}; it is damaged or another file"
+    return f"{found}, the one of the first download; to trust the new file, delete {file.record_path}"
+
+
+def _explain(error: Exception) -> str:
+    """One line on why the hub could not be used and what to do, for any error huggingface_hub raises."""
+    import httpx2
+    from huggingface_hub import constants, errors
+
+    hub = constants.ENDPOINT
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return f"not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids downloading it"
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return (
+                f"{hub} refuses access ({status}): accept the terms on the model's page, "
+                "then log in with `hf auth login` or set HF_TOKEN"
+            )
+        if status == 404:
+            return f"{hub} has no such repository, revision or file (404): {text}"
+        return f"{hub} answered {status}, try again later: {text}"
+    if isinstance(error, httpx2.TimeoutException):
+        return f"{hub} did not answer in {constants.HF_HUB_ETAG_TIMEOUT} seconds; check the network or proxy"
+    if isinstance(error, (httpx2.RemoteProtocolError, httpx2.ReadError)):
+        return f"the connection to {hub} broke ({text}); fetch it again"
+    if isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL)):
+        return f"{hub} cannot be reached ({text}); check the network, proxy and HF_ENDPOINT"
+    return f"{text} (local cache: {constants.HF_HUB_CACHE})"
