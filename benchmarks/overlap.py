@@ -26,7 +26,7 @@ from vidlat.config import EncodeConfig
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.driver import run_encode
-from vidlat.pipeline.prepare import PreparedEncode, prepare_encode
+from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
 from vidlat.pipeline.task import EncodeJob
 from vidlat.store.reader import open_cache
 from vidlat.types import VideoSource

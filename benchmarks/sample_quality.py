@@ -19,7 +19,7 @@ from vidlat.config import SampleConfig
 from vidlat.encode.vae import FrozenVAE
 from vidlat.evaluate.drawing import draw
 from vidlat.evaluate.frechet import clip_features, frechet_distance
-from vidlat.pipeline.decode import decode_latents, load_vae_of
+from vidlat.pipeline.decode_videos import decode_latents, load_vae_of
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.train.run import Run, load_run
 from vidlat.video.contact_sheet import contact_sheet

@@ -26,8 +26,8 @@ from vidlat.config import MANTISSA_BITS
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import InputError
 from vidlat.evaluate.quality import QualityMeter
-from vidlat.pipeline.decode import decode_latents, load_vae_of
-from vidlat.pipeline.recorded import find_recorded
+from vidlat.pipeline.cached_sources import find_cached_source
+from vidlat.pipeline.decode_videos import decode_latents, load_vae_of
 from vidlat.store.arrays import READ_CACHE_BYTES
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.statistics import to_stored
@@ -172,7 +172,7 @@ def decoded(cache: LatentCache, vae: FrozenVAE, video_id: str, keepbits: int) ->
 
 def frames_of(cache: LatentCache, video_id: str) -> np.ndarray | None:
     try:
-        source = find_recorded(video_id, cache.sources()[video_id])
+        source = find_cached_source(video_id, cache.sources()[video_id])
     except InputError:
         return None
     frames = read_prepared(source.path, source.selection, cache.schema.settings.preprocessing)

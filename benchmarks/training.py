@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from vidlat.config import TrainConfig
-from vidlat.pipeline.decode import load_vae_of
-from vidlat.pipeline.recorded import find_recorded
+from vidlat.pipeline.cached_sources import find_cached_source
+from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.train.conditioning import Conditions
 from vidlat.train.dataset import MEMORY_LIMIT_BYTES, LatentDataset
@@ -68,7 +68,7 @@ def encode_anew(cache: LatentCache) -> tuple[float, int]:
     sources = cache.sources()
     began, num_clips = time.perf_counter(), 0
     for video_id in cache.records():
-        source = find_recorded(video_id, sources[video_id])
+        source = find_cached_source(video_id, sources[video_id])
         frames = []
         for frame in read_prepared(source.path, source.selection, cache.schema.settings.preprocessing):
             frames.append(frame.pixels)

@@ -82,16 +82,13 @@ def client():
 @pytest.fixture(scope="session")
 def encode_here(small_vae):
     """encode_here(folder, cache path): `vidlat encode` of 16 x 16 pixels in this process, on one thread."""
-    from dataclasses import replace
-
+    from tests.pipeline.one_thread import OneThread
     from vidlat.config import EncodeConfig
-    from vidlat.pipeline.executor import InProcessExecutor
-    from vidlat.pipeline.prepare import prepare_encode
+    from vidlat.pipeline.encode_videos import encode_videos
 
     def encode(folder, out, **settings):
         values = {"vae": str(small_vae), "size": 16, "batch": 3, "workers": 2, "device": "cpu"} | settings
-        prepared = prepare_encode([str(folder)], EncodeConfig(**values), out)
-        list(replace(prepared, job=replace(prepared.job, num_threads=1)).run(InProcessExecutor()))
+        list(encode_videos([folder], out, EncodeConfig(**values), executor=OneThread()))
         return out
 
     return encode

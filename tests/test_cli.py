@@ -68,7 +68,7 @@ def no_cluster(monkeypatch):
     def connect(*_):
         raise AssertionError("work was started")
 
-    monkeypatch.setattr("vidlat.pipeline.dask_executor.open_dask_executor", connect)
+    monkeypatch.setattr("vidlat.pipeline.encode_videos.open_dask_executor", connect)
 
 
 def test_second_encode_says_that_there_is_nothing_to_do(cache, encode, videos, no_cluster):
@@ -226,7 +226,7 @@ def test_yaml_that_means_nothing_is_refused_with_exit_code_2(text, message, tmp_
 
 
 def test_flags_win_over_yaml(tmp_path, videos, small_vae, no_cluster, monkeypatch):
-    from vidlat.pipeline.prepare import _describe_cache as real
+    from vidlat.pipeline.encode_videos import _describe_cache as real
 
     (tmp_path / "c.yaml").write_text(f"encode: {{vae: {small_vae}, size: 15, fit: stretch}}")
     arguments = ["--config", tmp_path / "c.yaml", "--input", videos, "--out", tmp_path / "l.zarr"]
@@ -235,7 +235,7 @@ def test_flags_win_over_yaml(tmp_path, videos, small_vae, no_cluster, monkeypatc
     assert "size: got 15" in err
     schemas = []
     monkeypatch.setattr(
-        "vidlat.pipeline.prepare._describe_cache", lambda *a: schemas.append(real(*a)) or schemas[0]
+        "vidlat.pipeline.encode_videos._describe_cache", lambda *a: schemas.append(real(*a)) or schemas[0]
     )
     with pytest.raises(AssertionError, match="work was started"):
         vidlat("encode", *arguments, "--size", 8)
@@ -357,7 +357,7 @@ def test_interrupted_encode_leaves_a_cache_that_opens_and_resumes(way, make_vide
 
 def fresh_checksums(folder, vae):
     """Of the same videos encoded in one go, in this process."""
-    from vidlat.pipeline.prepare import prepare_encode
+    from vidlat.pipeline.encode_videos import prepare_encode
 
     settings = {"vae": str(vae), "size": 64, "batch": 1, "workers": 2, "device": "cpu"}
     prepared = prepare_encode([str(folder)], EncodeConfig(**settings), folder.parent / "fresh.zarr")
@@ -460,14 +460,14 @@ def test_video_that_cannot_be_written_is_reported_and_the_rest_goes_on(encode, m
 
 
 def test_warnings_of_new_videos_are_shown_after_the_run(encode, make_videos, tmp_path, monkeypatch):
-    from vidlat.pipeline import driver
+    from vidlat.pipeline import encode_videos
 
     def run_encode(*arguments):
         for event in real(*arguments):
             yield replace(event, records=[warned(record) for record in event.records])
 
-    real = driver.run_encode
-    monkeypatch.setattr(driver, "run_encode", run_encode)
+    real = encode_videos.run_encode
+    monkeypatch.setattr(encode_videos, "run_encode", run_encode)
     folder = make_videos(tmp_path / "v", {"a.mp4": 4, "[b].mp4": 12})
     code, out, _ = encode(folder, tmp_path / "l.zarr")
     assert code == 0

@@ -35,12 +35,8 @@ def encode(small_vae, client, videos, tmp_path):
 
 def forbid_work(monkeypatch):
     """From here on nothing is written and no cluster is asked."""
-    for name in (
-        "dask_executor.open_dask_executor",
-        "prepare.open_writer",
-        "prepare.create_cache",
-    ):
-        monkeypatch.setattr(f"vidlat.pipeline.{name}", None)
+    for name in ("open_dask_executor", "open_writer", "create_cache"):
+        monkeypatch.setattr(f"vidlat.pipeline.encode_videos.{name}", None)
 
 
 def cell(out, name):
@@ -122,7 +118,7 @@ def test_dry_run_may_look_at_a_cache_in_use_and_an_encode_is_refused(encode, tmp
     assert encode()[0] == 0
     with open_writer(tmp_path / "l.zarr", "another command"):
         assert encode("--dry-run")[0] == 0
-        monkeypatch.setattr("vidlat.pipeline.prepare.load_vae", None)
+        monkeypatch.setattr("vidlat.pipeline.encode_videos.load_vae", None)
         code, out, err = encode()
     assert (code, out) == (1, "")
     assert err.startswith("Error: ")
@@ -221,7 +217,7 @@ def test_labels_are_kept_with_the_videos_and_what_does_not_match_is_told(encode,
 def test_new_labels_are_recorded_without_encoding_anything(encode, tmp_path, monkeypatch):
     encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55"))
     before = open_cache(tmp_path / "l.zarr").records()
-    monkeypatch.setattr("vidlat.pipeline.dask_executor.open_dask_executor", None)
+    monkeypatch.setattr("vidlat.pipeline.encode_videos.open_dask_executor", None)
     code, out, _ = encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.6", "b.mp4,S2,0.5"))
     assert code == 0
     assert "New labels of 2 videos recorded." in out

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from vidlat.cli.main import commands
-from vidlat.pipeline import dask_executor
+from vidlat.pipeline import repair_cache
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 
@@ -87,7 +87,7 @@ def test_path_without_a_cache_is_one_clear_line_and_stays_as_it_is(tmp_path, fla
 
 
 def test_repair_of_files_starts_no_processes_and_prints_what_it_did(path, monkeypatch):
-    monkeypatch.setattr(dask_executor, "open_dask_executor", None)
+    monkeypatch.setattr(repair_cache, "open_dask_executor", None)
     (path / "std/zarr.json").unlink()
     (path / "zarr.json.partial").write_text("")
     code, out, err = vidlat_verify(path, "--repair")

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,12 +37,12 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from tests.pipeline.one_thread import OneThread
 from vidlat.cli.main import commands
 from vidlat.config import EncodeConfig, Preprocessing
 from vidlat.errors import DecodeError, InputError
 from vidlat.pipeline.discover import discover_videos
-from vidlat.pipeline.executor import InProcessExecutor
-from vidlat.pipeline.prepare import prepare_encode
+from vidlat.pipeline.encode_videos import encode_videos
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.video import dicom_elements, inflate
@@ -625,8 +625,7 @@ def encode(small_vae, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tempfile, "tempdir", str(scratch))
             patch.setattr(Path, "open", open_path)
-            prepared = prepare_encode([str(folder)], config, out)
-            list(replace(prepared, job=replace(prepared.job, num_threads=1)).run(InProcessExecutor()))
+            list(encode_videos([folder], out, config, executor=OneThread()))
         assert list(scratch.iterdir()) == []
         return open_cache(out)
 

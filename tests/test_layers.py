@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
-    {"types", "errors", "ahead"},
+    {"types", "errors", "prefetch"},
     {"config"},
     {"encode", "store", "video"},
     {"pipeline", "train"},

@@ -1,6 +1,5 @@
 """Nothing that names a patient reaches a cache: it is planted everywhere, and looked for in every byte."""
 
-import dataclasses
 import json
 from importlib.resources import files
 
@@ -15,9 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 from pydicom import examples
 from pydicom.uid import generate_uid
 
+from tests.pipeline.one_thread import OneThread
 from vidlat.config import EncodeConfig
-from vidlat.pipeline.executor import InProcessExecutor
-from vidlat.pipeline.prepare import prepare_encode
+from vidlat.pipeline.encode_videos import prepare_encode
 
 SECRET = "Zyxwvut"
 """Stands in every text that is planted, and nowhere else."""
@@ -105,8 +104,7 @@ def planted(tmp_path):
 def encode(folder, out, small_vae, **settings):
     config = EncodeConfig(vae=str(small_vae), size=16, batch=3, workers=2, device="cpu", **settings)
     prepared = prepare_encode([str(folder)], config, out)
-    job = dataclasses.replace(prepared.job, num_threads=1)
-    list(dataclasses.replace(prepared, job=job).run(InProcessExecutor()))
+    list(prepared.run(OneThread()))
     return prepared
 
 

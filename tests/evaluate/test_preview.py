@@ -11,7 +11,7 @@ from vidlat.cli.main import commands
 from vidlat.errors import InputError, StoreError
 from vidlat.evaluate import preview
 from vidlat.evaluate.preview import write_preview
-from vidlat.pipeline.decode import decode_video, load_vae_of
+from vidlat.pipeline.decode_videos import decode_video, load_vae_of
 from vidlat.store.reader import open_cache
 from vidlat.types import WHOLE
 from vidlat.video.contact_sheet import Row, contact_sheet

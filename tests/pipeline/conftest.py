@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidlat.config import EncodeConfig
-from vidlat.pipeline.prepare import prepare_encode
+from vidlat.pipeline.encode_videos import prepare_encode
 from vidlat.store.reader import open_cache
 from vidlat.types import WHOLE
 from vidlat.video.reader import read_prepared

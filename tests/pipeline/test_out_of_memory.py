@@ -23,7 +23,7 @@ from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.driver import run_encode
-from vidlat.pipeline.prepare import prepare_encode
+from vidlat.pipeline.encode_videos import prepare_encode
 from vidlat.pipeline.scratch import open_scratch
 from vidlat.pipeline.task import encode_batch
 from vidlat.store.reader import open_cache

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vidlat.config import EncodeConfig
+    from vidlat.pipeline.encode_videos import PreparedEncode
     from vidlat.pipeline.estimate import EncodeEstimate
     from vidlat.pipeline.plan import EncodePlan
-    from vidlat.pipeline.prepare import PreparedEncode
 
 Rows = list[tuple[str, str]]
 

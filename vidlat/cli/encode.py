@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from vidlat.config import EncodeConfig
 from vidlat.errors import InputError
 
 if TYPE_CHECKING:
-    from vidlat.pipeline.prepare import PreparedEncode
+    from vidlat.pipeline.encode_videos import PreparedEncode
     from vidlat.types import FailureRecord
 
 MOST_ROWS_SHOWN = 20
@@ -105,7 +106,7 @@ def _prepare(
 ) -> PreparedEncode:
     """Plan the encode, a bar moving while files are compared by content."""
     from vidlat.cli.display import printable, progress_bar
-    from vidlat.pipeline.prepare import prepare_encode
+    from vidlat.pipeline.encode_videos import prepare_encode
 
     num_compared = 0
     with progress_bar("{task.fields[name]}") as progress:
@@ -126,9 +127,7 @@ def _say_nothing_to_do(prepared: PreparedEncode) -> None:
     is_there = "is" if plan.num_done == 1 else "are"
     count = format_count(plan.num_done, "video")
     console.print(f"Nothing to do: {count} {is_there} in {prepared.out} already.", soft_wrap=True)
-    if plan.restated:
-        with prepared.open_writer():
-            pass  # it records where the files are now, and whose
+    list(prepared.run())  # records where the files are now, and new labels
     if plan.annotated:
         console.print(f"New labels of {format_count(len(plan.annotated), 'video')} recorded.")
     if plan.moved:
@@ -183,8 +182,6 @@ def _run(
     prepared: PreparedEncode, config: EncodeConfig, out: Path, names: dict[str, str]
 ) -> list[FailureRecord]:
     from vidlat.cli.display import console, format_count, format_seconds, progress_bar
-    from vidlat.pipeline.dask_executor import open_dask_executor
-    from vidlat.pipeline.driver import run_encode
 
     plan = prepared.plan
     console.print(
@@ -197,34 +194,33 @@ def _run(
     failures: list[FailureRecord] = []
     warnings: list[tuple[str, str]] = []
     num_done = num_frames = num_safe_frames = 0
-    with progress_bar("{task.fields[frames]} frames", "{task.fields[rate]:.1f} frames/s") as progress:
+    began = time.monotonic()
+    with (
+        progress_bar("{task.fields[frames]} frames", "{task.fields[rate]:.1f} frames/s") as progress,
+        closing(prepared.run()) as events,
+    ):
         task = progress.add_task("starting", total=plan.num_videos, frames=0, rate=0.0)
         progress.start()
         try:
-            # The cluster first: where there is none, no cache is left behind.
-            with (
-                open_dask_executor(
-                    config.scheduler, prepared.num_workers, prepared.job.num_batches_a_worker
-                ) as executor,
-                prepared.open_writer() as writer,
-            ):
-                if died := writer.lease.taken_from:
-                    console.print(f"Going on after {died}, which has died.", soft_wrap=True, markup=False)
-                began = time.monotonic()
-                progress.update(task, description="encoding")
-                for event in run_encode(plan, prepared.job, writer, executor):
-                    failures += event.failures
-                    warnings += [
-                        (names.get(record.video_id, record.video_id), warning)
-                        for record in event.records
-                        for warning in record.warnings
-                    ]
-                    num_done += len(event.records)
-                    num_safe_frames += sum(record.num_frames for record in event.records)
-                    num_frames += event.num_frames
-                    rate = num_frames / max(time.monotonic() - began, 1e-9)
-                    progress.update(task, completed=num_done + len(failures), frames=num_frames, rate=rate)
-                seconds = time.monotonic() - began
+            for number, event in enumerate(events):
+                if number == 0:  # the processes have started
+                    began = time.monotonic()
+                    progress.update(task, description="encoding")
+                if event.taken_over_from:
+                    dead = f"Going on after {event.taken_over_from}, which has died."
+                    console.print(dead, soft_wrap=True, markup=False)
+                failures += event.failures
+                warnings += [
+                    (names.get(record.video_id, record.video_id), warning)
+                    for record in event.records
+                    for warning in record.warnings
+                ]
+                num_done += len(event.records)
+                num_safe_frames += sum(record.num_frames for record in event.records)
+                num_frames += event.num_frames
+                rate = num_frames / max(time.monotonic() - began, 1e-9)
+                progress.update(task, completed=num_done + len(failures), frames=num_frames, rate=rate)
+            seconds = time.monotonic() - began
         except KeyboardInterrupt:
             progress.stop()
             console.print(

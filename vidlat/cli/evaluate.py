@@ -48,7 +48,7 @@ def evaluate(
     """
     from vidlat.cli.display import console, printable, progress_bar
     from vidlat.evaluate.reconstruction import evaluate_cache
-    from vidlat.pipeline.decode import load_vae_of
+    from vidlat.pipeline.decode_videos import load_vae_of
     from vidlat.pipeline.discover import discover_videos
     from vidlat.store.reader import open_cache
     from vidlat.video.writer import prepare_file

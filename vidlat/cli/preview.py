@@ -35,7 +35,7 @@ def preview(
     """
     from vidlat.cli.display import console, format_count, print_table, printable, progress_bar
     from vidlat.evaluate.preview import write_preview
-    from vidlat.pipeline.decode import load_vae_of
+    from vidlat.pipeline.decode_videos import load_vae_of
     from vidlat.store.reader import open_cache
     from vidlat.video.writer import prepare_file
 

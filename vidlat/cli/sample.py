@@ -70,19 +70,18 @@ def decode(ctx: click.Context, /, latents: Path, out: Path, vae: str | None, dev
     Exit codes: 0 all done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.
     """
     from vidlat.cli.display import console, format_count, print_table, printable, progress_bar
-    from vidlat.pipeline.decode import decode_cache, load_vae_of
+    from vidlat.pipeline.decode_videos import decode_videos
     from vidlat.store.reader import open_cache
 
-    cache = open_cache(latents)
+    num_videos = len(open_cache(latents))
     failures: list[tuple[str, str]] = []
-    frozen = load_vae_of(cache.schema, vae=vae, device=device)
     with progress_bar("{task.fields[name]}") as progress:
-        task = progress.add_task("decoding", total=len(cache), name="")
-        for video_id, outcome in decode_cache(cache, frozen, out):
+        task = progress.add_task("decoding", total=num_videos, name="")
+        for video_id, outcome in decode_videos(latents, out, vae=vae, device=device):
             progress.update(task, advance=1, name=printable(video_id))
             if not isinstance(outcome, Path):
                 failures.append((video_id, str(outcome)))
-    console.print(f"{format_count(len(cache) - len(failures), 'video')} -> {out}")
+    console.print(f"{format_count(num_videos - len(failures), 'video')} -> {out}")
     if failures:
         print_table(f"{format_count(len(failures), 'video')} failed", ("video", "reason"), failures)
         ctx.exit(EXIT_SOME_FAILED)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ import click
 if TYPE_CHECKING:
     from vidlat.store.repair import Outcome
     from vidlat.store.verify.problem import Problem
-    from vidlat.types import VideoSource
 
 EXIT_PROBLEMS = 1
 
@@ -71,7 +69,7 @@ def verify(
         ctx.exit(EXIT_PROBLEMS)
 
 
-def _watched(latents: Path, *, show: bool, only: Collection[str] | None = None) -> tuple[list[Problem], int]:
+def _watched(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
     """The problems and the number of videos read, a bar moving meanwhile if it is to be shown."""
     from vidlat.cli.display import printable, progress_bar
     from vidlat.store.verify.cache import verify_cache
@@ -86,72 +84,40 @@ def _watched(latents: Path, *, show: bool, only: Collection[str] | None = None) 
             if progress and task is not None:
                 progress.update(task, completed=num_read, total=num_videos, name=printable(video_id))
 
-        return list(verify_cache(latents, on_video, only=only)), num_read
+        return list(verify_cache(latents, on_video)), num_read
 
 
 def _repair(
     latents: Path, problems: list[Problem], vae: str | None, device: str, *, show: bool
 ) -> tuple[list[Outcome], list[Problem]]:
     """What became of each problem, and what is still wrong."""
-    from vidlat.pipeline.recorded import find_sources
-    from vidlat.store.repair import remove_leftovers, repair_description
+    from vidlat.cli.display import progress_bar
+    from vidlat.pipeline.repair_cache import repair_cache
 
-    suspects = _videos_of(problems)
-    leftovers = [problem.where for problem in problems if problem.kind == "leftover"]
-    outcomes = repair_description(latents)
-    if any(outcome.state != "not repairable" for outcome in outcomes):
-        # What could not be read before can be now, and what seemed damaged may not be.
-        problems, _ = _watched(latents, show=show)
-        suspects |= _videos_of(problems)
-    is_described = all(outcome.state != "not repairable" for outcome in outcomes)
-    sources, unrepairable = find_sources(latents, _videos_of(problems)) if is_described else ([], [])
-    outcomes += [*remove_leftovers(latents, leftovers), *unrepairable]
+    outcomes: list[Outcome] = []
+    left: list[Problem] = []
+    num_to_encode = num_encoded = num_frames = 0
+    with (
+        progress_bar("{task.fields[frames]} frames") if show else nullcontext() as progress,
+        closing(repair_cache(latents, vae=vae, device=device, problems=problems)) as events,
+    ):
+        task = progress.add_task("encoding", total=None, frames=0) if progress else None
+        try:
+            for event in events:
+                outcomes += event.outcomes
+                left += event.problems_left
+                num_to_encode += event.num_to_encode
+                num_encoded += len(event.outcomes) if num_to_encode and not event.num_to_encode else 0
+                num_frames += event.num_frames
+                if progress and task is not None:
+                    progress.update(task, total=num_to_encode, completed=num_encoded, frames=num_frames)
+        except KeyboardInterrupt:
+            click.echo(f"{num_encoded} videos were finished; the same command goes on from there.", err=True)
+            raise
     if show:
         _print_outcomes("Repairs", outcomes)
-    if sources:
-        encoded = _encode_again(latents, sources, vae, device, show=show)
-        outcomes += encoded
-        if show:
-            _print_outcomes("Videos", encoded)
-    left, _ = _watched(latents, show=show, only=suspects)
-    if show:
         _print_left(left)
     return outcomes, left
-
-
-def _videos_of(problems: Sequence[Problem]) -> set[str]:
-    return {problem.where for problem in problems if problem.is_video}
-
-
-def _encode_again(
-    latents: Path, sources: Sequence[VideoSource], vae: str | None, device: str, *, show: bool
-) -> list[Outcome]:
-    from vidlat.cli.display import progress_bar
-    from vidlat.pipeline.dask_executor import open_dask_executor
-    from vidlat.pipeline.driver import run_encode
-    from vidlat.pipeline.repair import prepare_repair, repair_outcomes
-
-    prepared = prepare_repair(latents, sources, vae=vae, device=device)
-    outcomes: list[Outcome] = []
-    num_frames = 0
-    with progress_bar("{task.fields[frames]} frames") if show else nullcontext() as progress:
-        task = progress.add_task("encoding", total=len(sources), frames=0) if progress else None
-        try:
-            with (
-                open_dask_executor(None, prepared.num_workers, prepared.job.num_batches_a_worker) as executor,
-                prepared.open_writer() as writer,
-            ):
-                for event in run_encode(prepared.plan, prepared.job, writer, executor):
-                    outcomes += repair_outcomes(event)
-                    num_frames += event.num_frames
-                    if progress and task is not None:
-                        progress.update(task, completed=len(outcomes), frames=num_frames)
-        except KeyboardInterrupt:
-            click.echo(
-                f"{len(outcomes)} videos were finished; the same command goes on from there.", err=True
-            )
-            raise
-    return outcomes
 
 
 def _print(problems: list[Problem], num_videos: int, num_hole_frames: int) -> None:

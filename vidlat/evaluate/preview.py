@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, InputError, StoreError
-from vidlat.pipeline.decode import decode_latents
-from vidlat.pipeline.recorded import find_recorded
+from vidlat.pipeline.cached_sources import find_cached_source
+from vidlat.pipeline.decode_videos import decode_latents
 from vidlat.store.reader import LatentCache
 from vidlat.types import CachedSource, VideoRecord
 from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced
@@ -96,7 +96,7 @@ def _decoded(
 
 def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[int]) -> Frames:
     """The frames (T, H, W) of these numbers as the VAE saw them; raises InputError where it is other."""
-    source = find_recorded(
+    source = find_cached_source(
         record.video_id,
         CachedSource(
             path=record.source_path,

@@ -14,7 +14,7 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, InputError
 from vidlat.evaluate.floors import AveragingFloor, BlockPca, PcaFloor
 from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
-from vidlat.pipeline.decode import decode_video
+from vidlat.pipeline.decode_videos import decode_video
 from vidlat.store.reader import LatentCache
 from vidlat.types import VideoSource
 from vidlat.video.reader import read_prepared

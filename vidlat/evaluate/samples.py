@@ -14,7 +14,7 @@ from vidlat.config import SampleConfig
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import ConfigError, DecodeError, InputError
 from vidlat.evaluate.drawing import batch_of, draw
-from vidlat.pipeline.decode import decode_latents, load_vae_of, to_gray_levels
+from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
 from vidlat.train.run import Run, load_run
 from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.reader import lone_file, read_prepared

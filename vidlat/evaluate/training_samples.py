@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vidlat.config import SampleConfig
 from vidlat.evaluate.drawing import draw
-from vidlat.pipeline.decode import decode_latents, load_vae_of, to_gray_levels
+from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
 from vidlat.store.reader import LatentCache
 from vidlat.train.run import Run, TrainedRun
 from vidlat.video.contact_sheet import contact_sheet

@@ -7,11 +7,12 @@ commits. A batch that fails on the way leaves at most unused shards, never half 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import count
 
 from vidlat.pipeline.attempts import Attempt, Suspects
+from vidlat.pipeline.deadline import TIME_LIMIT, describe_hang
 from vidlat.pipeline.executor import (
     BatchEncoded,
     BatchWritten,
@@ -25,7 +26,6 @@ from vidlat.pipeline.executor import (
 )
 from vidlat.pipeline.plan import EncodePlan
 from vidlat.pipeline.task import EncodedBatch, EncodeJob, failure_of
-from vidlat.pipeline.time_limit import TIME_LIMIT, describe_hang
 from vidlat.store.lease import LeaseHolder
 from vidlat.store.writer import CacheWriter
 from vidlat.types import FailureRecord, VideoRecord
@@ -46,7 +46,7 @@ class EncodeProgress:
 
 def run_encode(
     plan: EncodePlan, job: EncodeJob, writer: CacheWriter, executor: Executor
-) -> Iterator[EncodeProgress]:
+) -> Generator[EncodeProgress]:
     """Encode every batch of a plan into a cache, yielding what happens as it happens.
 
     On return every video of the plan is either committed or recorded as a failure.

@@ -16,8 +16,8 @@ import torch
 
 from vidlat.encode.device import resolve_device
 from vidlat.errors import DecodeError, NotEnoughMemoryError
+from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, Speed, estimate_encode
-from vidlat.pipeline.prepare import PreparedEncode
 from vidlat.pipeline.task import EncodeJob
 from vidlat.pipeline.workers import BATCHES_WAITING_PER_WORKER, choose_num_workers
 from vidlat.types import VideoHeader, VideoSource

@@ -26,15 +26,15 @@ import numpy.typing as npt
 import torch
 
 from vidlat import __version__
-from vidlat.ahead import ahead
 from vidlat.config import Preprocessing
 from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import DecodeError, EncodeError, VidlatError, WeightsError
-from vidlat.pipeline.calls import Report, Stack, VAECalls
+from vidlat.pipeline.deadline import Clock, Deadline, start_deadline
 from vidlat.pipeline.scratch import EncodedVideo, new_scratch, open_scratch
-from vidlat.pipeline.time_limit import Clock, Turn, take_turn
+from vidlat.pipeline.vae_calls import Report, Stack, VAECalls
 from vidlat.pipeline.workers import num_batches_of_worker
+from vidlat.prefetch import prefetch
 from vidlat.store.sources import content_hash, recorded_place
 from vidlat.store.statistics import LatentStatistics, latent_statistics, to_stored
 from vidlat.store.writer import write_shards
@@ -129,7 +129,7 @@ def encode_batch(
         progress = [_Video(source, scratch / str(index), job.keepbits) for index, source in enumerate(batch)]
         try:
             stacks = _decode(progress, job, on_hang, clock)
-            with ahead(stacks, CALLS_AHEAD * calls.vae.batch) as decoded:
+            with prefetch(stacks, CALLS_AHEAD * calls.vae.batch) as decoded:
                 for video, stack in decoded:
                     if not video.refused:
                         calls.add(video, stack)
@@ -151,9 +151,9 @@ def _decode(
     """The stacks of all videos, one after the other."""
     for video in videos:
         hang = partial(on_hang, video.source.video_id)
-        with take_turn(job.time_limit_seconds, hang, clock) as turn:
-            for stack in video.stacks(job, turn):
-                with turn.waiting():
+        with start_deadline(job.time_limit_seconds, hang, clock) as deadline:
+            for stack in video.stacks(job, deadline):
+                with deadline.paused():
                     yield video, stack
 
 
@@ -203,20 +203,20 @@ class _Video:
         """The scratch files of mean and std."""
         return self.scratch.with_suffix(".mean"), self.scratch.with_suffix(".std")
 
-    def stacks(self, job: EncodeJob, turn: Turn) -> Iterator[Stack]:
+    def stacks(self, job: EncodeJob, deadline: Deadline) -> Iterator[Stack]:
         """Yield stacks (S, size, size) in [0, 1], the last one filled with its last frame.
 
-        Ends early where the video is refused, or is `unreadable`: it cannot be decoded, or its turn is over.
+        Ends early where the video is refused or `unreadable`: it cannot be decoded, or its deadline passed.
         """
         pending: list[npt.NDArray[np.float32]] = []
         try:
             video = open_video(self.source.path, self.source.selection, self.warnings.append)
-            self.prepared = prepare_video(video, job.preprocessing, self.warnings.append, turn.check)
+            self.prepared = prepare_video(video, job.preprocessing, self.warnings.append, deadline.check)
             for frame in self.prepared.frames():
                 if not self.num_frames:
                     self.height, self.width = frame.height, frame.width
-                self.num_frames = turn.num_frames = self.num_frames + 1
-                turn.check()
+                self.num_frames = deadline.num_frames = self.num_frames + 1
+                deadline.check()
                 self.num_damaged += frame.is_damaged
                 self.pts_seconds.append(frame.pts_seconds)
                 pending.append(frame.pixels)
@@ -225,7 +225,7 @@ class _Video:
                     pending.clear()
                     if self.refused:
                         return
-                    turn.check()
+                    deadline.check()
             self.sha256 = content_hash(self.source.path, self.source.selection.files)
         except DecodeError as error:
             self.unreadable = self._failure(error.kind, error)

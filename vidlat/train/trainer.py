@@ -17,11 +17,11 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from vidlat.ahead import ahead
 from vidlat.config import TrainConfig
 from vidlat.encode.device import resolve_precision
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
+from vidlat.prefetch import prefetch
 from vidlat.store.reader import LatentCache
 from vidlat.train.averaging import start_average, update_average
 from vidlat.train.checkpoint import (
@@ -174,7 +174,7 @@ class Trainer:
                 recorder = stack.enter_context(closing(Recorder(self.run_dir, self.state.step)))
             drawn = self._drawn(range(self.state.step, self.config.steps))
             began = time.perf_counter()
-            for batch, draws in stack.enter_context(ahead(drawn, NUM_AHEAD)):
+            for batch, draws in stack.enter_context(prefetch(drawn, NUM_AHEAD)):
                 waited = time.perf_counter() - began
                 record = self._update(self._problem(batch, draws))
                 seconds = time.perf_counter() - began

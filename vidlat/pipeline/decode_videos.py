@@ -1,4 +1,4 @@
-"""From cached or sampled latents back to frames, with the very VAE that made them."""
+"""Decoding cached or sampled latents to frames, with the VAE that encoded them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import InputError, StoreError, VidlatError, WeightsError
-from vidlat.store.reader import LatentCache
+from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
 from vidlat.types import FloatArray
 from vidlat.video.writer import prepare_folder, write_video
@@ -22,9 +22,9 @@ from vidlat.video.writer import prepare_folder, write_video
 def load_vae_of(
     schema: CacheSchema, *, vae: str | None = None, device: str = "auto", batch: int = 8
 ) -> FrozenVAE:
-    """The VAE a cache was made with, from `vae`, or from where it was recorded, or by its name.
+    """The VAE a cache was made with: from `vae`, from its recorded path, or by its name.
 
-    Raises WeightsError where it cannot be found or is another than the cache's.
+    Raises WeightsError where it cannot be found or has other weights.
     """
     settings = schema.settings
     path = find_weights_of(schema, vae)
@@ -40,7 +40,7 @@ def load_vae_of(
 
 
 def find_weights_of(schema: CacheSchema, vae: str | None = None) -> Path:
-    """The weights file `vae`, or that which a cache was made with: where it was recorded, or by its name.
+    """The weights file of a cache's VAE: `vae` if given, else the recorded path, else found by name.
 
     Raises WeightsError where there is none.
     """
@@ -82,11 +82,23 @@ def to_gray_levels(frames: FloatArray) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(frames * 255), np.uint8)
 
 
-def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path | VidlatError]]:
-    """Write every cached video to `out/<video_id>.mp4` at its own frame count and rate.
+def decode_videos(
+    latents: Path, out: Path, *, vae: str | None = None, device: str = "auto"
+) -> Iterator[tuple[str, Path | VidlatError]]:
+    """Decode the cache at `latents` to one mp4 per video in the folder `out`; see `decode_cache`.
 
-    Yields each video's id with its file, or with the error for which there is none: one that cannot be
-    written, or whose latents are damaged, stops no other. Raises InputError where `out` cannot be written.
+    vae: where the VAE of the cache is, if not where it was.
+    Raises StoreError for a path that is no cache, WeightsError for another VAE.
+    """
+    cache = open_cache(latents)
+    return decode_cache(cache, load_vae_of(cache.schema, vae=vae, device=device), out)
+
+
+def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path | VidlatError]]:
+    """Write every cached video to `out/<video_id>.mp4` with its own frame count and median rate.
+
+    Yields each video's id with its file, or with the error where its latents are damaged or its file cannot
+    be written. Raises InputError where `out` cannot be written.
     """
     prepare_folder(out)
     for video_id, record in cache.records().items():
@@ -102,7 +114,7 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
 
 
 def _path_below(out: Path, video_id: str) -> Path:
-    """Where a video is written; a cache from elsewhere must not choose a place outside `out`."""
+    """The file of a video; the ids of a cache from elsewhere must not lead outside `out`."""
     name = Path(os.path.normpath(f"{video_id}.mp4"))
     if name.is_absolute() or ".." in name.parts:
         raise InputError(f"video {video_id!r}: its file would lie outside {out}; it is not written")

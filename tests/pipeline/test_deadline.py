@@ -12,13 +12,13 @@ from distributed import WorkerPlugin
 from tests.pipeline.opened import frames_of, opening
 from vidlat.config import EncodeConfig
 from vidlat.errors import ConfigError, DecodeError
-from vidlat.pipeline import task, time_limit
+from vidlat.pipeline import deadline, task
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
+from vidlat.pipeline.deadline import Deadline, start_deadline
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.task import encode_batch
-from vidlat.pipeline.time_limit import Turn, take_turn
 from vidlat.store.reader import open_cache
 
 LENGTHS = {"a.mp4": 9, "b.mp4": 30, "c.mp4": 8}
@@ -76,17 +76,17 @@ def test_video_whose_frames_take_too_long_fails_alone(videos, job, tmp_path, mon
 
 def test_time_in_the_vae_does_not_count():
     clock = Clock()
-    turn = Turn(10, clock)
+    limit = Deadline(10, clock)
     for _ in range(3):
-        with turn.waiting():
+        with limit.paused():
             clock.now += 100
-            turn.check()
+            limit.check()
         clock.now += 3
-        turn.check()
-    assert turn.spent() == 9
+        limit.check()
+    assert limit.elapsed() == 9
 
 
-def test_time_before_its_turn_does_not_count(videos, job, tmp_path, monkeypatch):
+def test_time_before_a_video_begins_does_not_count(videos, job, tmp_path, monkeypatch):
     clock = Clock()
 
     def read_frames(path, warn):
@@ -125,16 +125,16 @@ def test_decoder_that_hangs_is_told_of_from_another_thread(videos, job, tmp_path
         hung.set()
 
     monkeypatch.setattr(task, "open_video", opening(read_frames))
-    monkeypatch.setattr(time_limit, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(deadline, "GRACE_SECONDS", 0.05)
     encode(videos, task.replace(job, time_limit_seconds=0.01), tmp_path, on_hang=on_hang, clock=clock)
     assert told == [("b.mp4", 6)]
 
 
 def test_vae_that_works_long_does_not_count_as_a_decoder_that_hangs(monkeypatch):
-    monkeypatch.setattr(time_limit, "GRACE_SECONDS", 10.0)
+    monkeypatch.setattr(deadline, "GRACE_SECONDS", 10.0)
     told, clock = [], Clock()
-    turn = Turn(10, clock)
-    turn.num_frames = 4
+    limit = Deadline(10, clock)
+    limit.num_frames = 4
 
     class IsOver:
         """Waits by the test's clock: the VAE is at work for a thousand seconds, then the decoder is."""
@@ -150,19 +150,19 @@ def test_vae_that_works_long_does_not_count_as_a_decoder_that_hangs(monkeypatch)
             assert len(self.waits) < 60
             return False
 
-    vae = turn.waiting()
+    vae = limit.paused()
     vae.__enter__()
     is_over = IsOver()
-    turn.end_hang(told.append, is_over)
+    limit.watch(told.append, is_over)
     assert told == [4]
     assert is_over.waits == [20.0] * 51
     with pytest.raises(DecodeError, match="; 4 frames"):
-        turn.check()
+        limit.check()
 
 
-def test_thread_that_watches_ends_with_its_turn():
+def test_thread_that_watches_ends_with_the_video():
     before = set(threading.enumerate())
-    with take_turn(1000, lambda _: None):
+    with start_deadline(1000, lambda _: None):
         (watch,) = set(threading.enumerate()) - before
     watch.join(60)
     assert not watch.is_alive()
@@ -172,9 +172,9 @@ class Hanging(WorkerPlugin):
     """On a real worker: the decoder of b.mp4 never comes back from its seventh frame."""
 
     def setup(self, worker):
-        from vidlat.pipeline import task, time_limit
+        from vidlat.pipeline import deadline, task
 
-        time_limit.GRACE_SECONDS = 0.0
+        deadline.GRACE_SECONDS = 0.0
 
         real = task.open_video
 

@@ -1,9 +1,9 @@
-"""Everything an encode needs, checked before any work starts: videos, VAE, cache, plan."""
+"""Encoding videos into a cache: everything is checked and planned first, then run."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,9 +31,9 @@ from vidlat.types import Annotation, CachedSource, FailureRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedEncode:
-    """A plan and the job to run it with; nothing is written yet.
+    """An encode that was checked and planned; nothing is written yet.
 
-    discovery: the videos found, and what was found beside them. planned_at: the number of the cache's last
+    discovery: the videos found, and what was found besides. planned_at: the sequence of the cache's last
     commit when this was planned, 0 where there was no cache.
     """
 
@@ -46,7 +46,7 @@ class PreparedEncode:
     discovery: Discovery
     planned_at: int
 
-    def run(self, executor: Executor | None = None) -> Iterator[EncodeProgress]:
+    def run(self, executor: Executor | None = None) -> Generator[EncodeProgress]:
         """Encode what is left to do, yielding what happens as it happens.
 
         The first event comes when the workers have started and the cache is held for writing. Where nothing
@@ -71,21 +71,49 @@ class PreparedEncode:
 
     @contextmanager
     def open_writer(self) -> Iterator[CacheWriter]:
-        """Make the cache if it is not there, and hold it for writing as long as the block lasts.
+        """Create the cache if needed, and hold it for writing as long as the block lasts.
 
-        Of videos that are done, the files are recorded where they are now, and annotations as they are.
-        Raises StoreError if another process holds it, or has written to it since this was planned.
+        Moved files and new annotations of videos that are done are recorded at once.
+        Raises StoreError if another process holds the cache, or has written to it since this was planned.
         """
         if not _holds_anything(self.out):
             create_cache(self.out, self.schema)
         with open_writer(self.out, "vidlat encode") as writer:
-            # Another encode may have come and gone: its work would be done again, or its cache be another.
+            # Another encode may have run since: its work would be repeated, or its cache may differ.
             if writer.schema.cache_id != self.schema.cache_id or writer.last_sequence() != self.planned_at:
                 raise StoreError(
                     f"{self.out}: changed while this encode was planned; run the same command again"
                 )
             writer.commit_sources(self.plan.restated)
             yield writer
+
+
+def encode_videos(
+    inputs: Sequence[str | Path],
+    out: Path,
+    settings: EncodeConfig,
+    *,
+    labels: Path | None = None,
+    retry_failed: bool = False,
+    checksum: bool = False,
+    executor: Executor | None = None,
+) -> Generator[EncodeProgress]:
+    """Encode videos into the cache at `out`, which is created or added to, yielding what happens.
+
+    inputs: files, folders, glob patterns or manifests. labels: a table by video id. retry_failed: try videos
+    again that failed before. checksum: compare every file's content instead of its size and time.
+    executor: None for the processes that `settings` ask for.
+    Everything is checked when this is called; see `prepare_encode` and `PreparedEncode.run` for the errors.
+    """
+    prepared = prepare_encode(
+        [str(text) for text in inputs],
+        settings,
+        out,
+        labels=labels,
+        retry_failed=retry_failed,
+        checksum=checksum,
+    )
+    return prepared.run(executor)
 
 
 def _holds_anything(out: Path) -> bool:
@@ -103,14 +131,14 @@ def prepare_encode(
     labels: Path | None = None,
     on_hash: OnHash = lambda *_: None,
 ) -> PreparedEncode:
-    """Find the videos, load the VAE, look at the cache at `out` if there is one, and plan what is left to do.
+    """Find the videos, load the VAE, read the cache at `out` if there is one, and plan what is left to do.
 
-    Writes nothing. retry_failed, checksum, on_hash: as in `plan_encode`. dry_run: never mind who else writes
-    to the cache. labels: as in `discover_videos`.
+    Writes nothing. retry_failed, checksum, on_hash: as in `plan_encode`. dry_run: another process may be
+    writing to the cache. labels: as in `discover_videos`.
     Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError.
     """
     if _holds_anything(out):
-        read_schema(out)  # what is no cache is refused before the VAE loads, and so is one in use
+        read_schema(out)  # before the VAE loads: refuse what is no cache, or is in use
         if not dry_run:
             refuse_if_held(out)
     discovery = discover_videos(inputs, labels=labels, ids=config.ids)
@@ -130,7 +158,7 @@ def prepare_encode(
     planned_at = 0
     if _holds_anything(out):
         schema = _require_same_settings(out, schema, config)
-        planned_at = last_sequence(out)  # before the records are read: what comes between shows then
+        planned_at = last_sequence(out)  # before reading the records: a commit in between is noticed then
         cache = open_cache(out)
         cached, failures, annotations = cache.sources(), cache.failures(), cache.annotations()
     num_workers = config.workers or choose_num_workers(str(vae.device))
@@ -206,7 +234,7 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
 
 
 def _require_same_settings(out: Path, asked: CacheSchema, config: EncodeConfig) -> CacheSchema:
-    """The schema of the cache at `out`; `auto` precision means whatever that cache was made with."""
+    """The schema of the cache at `out`; precision `auto` accepts whatever that cache was made with."""
     found = open_cache(out).schema
     if config.ids != found.ids:
         raise CacheMismatchError(

@@ -3,11 +3,14 @@
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from vidlat.config import Preprocessing
+from tests.pipeline.one_thread import OneThread
+from vidlat.config import EncodeConfig, Preprocessing
 from vidlat.errors import CacheMismatchError, ConfigError, InputError, ShapeError, StoreError, WeightsError
+from vidlat.pipeline.encode_videos import encode_videos
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache, open_writer
@@ -126,7 +129,7 @@ def test_cache_in_use_is_refused_before_the_vae_loads_but_can_be_planned_for(
     prepare(videos, path)
     with open_writer(path, "another command"):
         assert prepare_only(videos, path, {"dry_run": True}).plan.num_videos == 2
-        monkeypatch.setattr("vidlat.pipeline.prepare.load_vae", None)
+        monkeypatch.setattr("vidlat.pipeline.encode_videos.load_vae", None)
         with pytest.raises(StoreError, match="another command"):
             prepare_only(videos, path)
 
@@ -206,3 +209,29 @@ def test_folder_encoded_before_is_not_reported_as_long_as_it_is_there(
     (first / "y.mp4").unlink()
     assert prepare_only(videos, path).plan.vanished == ("y.mp4",)
     assert prepare_only(first, path).plan.vanished == ("y.mp4",)
+
+
+def test_one_call_encodes_and_the_next_one_records_what_moved_without_encoding(
+    videos, small_vae, tmp_path, read_all
+):
+    shutil.copytree(videos, tmp_path / "v")
+    settings = EncodeConfig(vae=str(small_vae), size=16, batch=3, workers=1, device="cpu")
+    path, executor = tmp_path / "l.zarr", OneThread()
+    events = list(encode_videos([tmp_path / "v"], path, settings, executor=executor))
+    assert (events[0].records, events[0].taken_over_from) == ((), None)
+    assert [r.video_id for event in events for r in event.records] == ["a.mp4", "b.mp4"]
+    latents, num_jobs = read_all(path), len(executor.jobs)
+    (tmp_path / "v").rename(tmp_path / "moved")
+    (tmp_path / "labels.csv").write_text("video_id,subject\na.mp4,S1\n")
+    options = {"labels": tmp_path / "labels.csv", "executor": executor}
+    assert list(encode_videos([str(tmp_path / "moved")], path, settings, **options)) == []
+    assert len(executor.jobs) == num_jobs
+    records = open_cache(path).records()
+    assert [Path(r.source_path).parent.name for r in records.values()] == ["moved", "moved"]
+    assert records["a.mp4"].subject == "S1"
+    assert read_all(path) == latents
+
+
+def test_what_cannot_work_is_refused_by_the_call_and_not_by_its_first_event(tmp_path):
+    with pytest.raises(InputError, match="no such file or folder"):
+        encode_videos([tmp_path / "nowhere"], tmp_path / "l.zarr", EncodeConfig(vae="tiny"))

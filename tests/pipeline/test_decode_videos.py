@@ -9,7 +9,14 @@ import torch
 
 from tests.pipeline.opened import frames_of
 from vidlat.errors import InputError, WeightsError
-from vidlat.pipeline.decode import decode_cache, decode_latents, decode_video, load_vae_of, to_gray_levels
+from vidlat.pipeline.decode_videos import (
+    decode_cache,
+    decode_latents,
+    decode_video,
+    decode_videos,
+    load_vae_of,
+    to_gray_levels,
+)
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
@@ -106,3 +113,10 @@ def test_weights_that_moved_are_asked_for_and_taken_from_where_they_are(cache, s
 def test_gray_levels_are_rounded():
     values = np.array([0, 0.4 / 255, 0.6 / 255, 254.4 / 255, 1], np.float32)
     np.testing.assert_array_equal(to_gray_levels(values), [0, 0, 1, 254, 255])
+
+
+def test_one_call_decodes_a_cache(cache, tmp_path):
+    written = dict(decode_videos(tmp_path / "l.zarr", tmp_path / "out", device="cpu"))
+    assert written == {name: tmp_path / "out" / f"{name}.mp4" for name in LENGTHS}
+    with pytest.raises(WeightsError, match="other weights"):
+        decode_videos(tmp_path / "l.zarr", tmp_path / "out", vae="tiny", device="cpu")

@@ -1,4 +1,4 @@
-"""The files that cached videos were made from, if they are still those."""
+"""Finding the files that cached videos were encoded from, if they still hold the same bytes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from vidlat.store.repair import Outcome, recorded_sources
 from vidlat.store.sources import content_hash, recorded_path, size_and_time
 from vidlat.types import CachedSource, Selection, VideoSource
 
+_PUT_BACK = (
+    "put back the file that was encoded, or encode what is there now by `vidlat encode`, or remove the video "
+    "by `vidlat prune --drop`"
+)
+_DROP = "remove it by `vidlat prune --drop`, and add it again by `vidlat encode`, with its --labels"
 
-def find_recorded(video_id: str, recorded: CachedSource) -> VideoSource:
-    """The source of a cached video, its content proven by size and hash.
+
+def find_cached_source(video_id: str, recorded: CachedSource) -> VideoSource:
+    """The source of a cached video, with its content verified by size and hash.
 
     Raises InputError where it is gone, has changed since, or cannot be read.
     """
@@ -32,8 +38,8 @@ def find_recorded(video_id: str, recorded: CachedSource) -> VideoSource:
     )
 
 
-def find_sources(path: Path, video_ids: Collection[str]) -> tuple[list[VideoSource], list[Outcome]]:
-    """The sources of damaged videos of the cache at `path`, and why the others cannot be repaired.
+def find_cached_sources(path: Path, video_ids: Collection[str]) -> tuple[list[VideoSource], list[Outcome]]:
+    """The sources of damaged videos of the cache at `path`, and why the other videos cannot be repaired.
 
     Raises StoreError for a damaged record file.
     """
@@ -42,16 +48,10 @@ def find_sources(path: Path, video_ids: Collection[str]) -> tuple[list[VideoSour
     for video_id in sorted(video_ids):
         try:
             if video_id not in recorded:
-                raise InputError("its record does not tell its source")
-            sources.append(find_recorded(video_id, recorded[video_id]))
+                raise InputError("its record does not say where its source is")
+            sources.append(find_cached_source(video_id, recorded[video_id]))
         except InputError as error:
-            hidden = video_id in recorded and not recorded[video_id].path
-            ways = (
-                "remove it by `vidlat prune --drop`, and add it again by `vidlat encode`, with its --labels"
-                if hidden
-                else "put back the file that was encoded, or encode what is there now by `vidlat encode`, or "
-                "remove the video by `vidlat prune --drop`"
-            )
-            what = f"{error}: {ways}"
+            is_hidden = video_id in recorded and not recorded[video_id].path
+            what = f"{error}: {_DROP if is_hidden else _PUT_BACK}"
             outcomes.append(Outcome(where=video_id, state="not repairable", what=what))
     return sources, outcomes

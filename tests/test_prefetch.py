@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidlat.ahead import ahead
+from vidlat.prefetch import prefetch
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
 def test_items_come_in_their_order(items, most):
-    with ahead((item for item in items), most) as taken:
+    with prefetch((item for item in items), most) as taken:
         assert list(taken) == items
 
 
@@ -26,7 +26,7 @@ def test_items_are_made_in_another_thread_and_no_further_than_asked_for():
             at_work.release()
             yield number
 
-    with ahead(make(), 3) as taken:
+    with prefetch(make(), 3) as taken:
         assert next(taken) == 0
         for _ in range(3):
             assert at_work.acquire(timeout=60)
@@ -42,7 +42,7 @@ def test_error_is_raised_in_its_place_and_ends_the_items():
         yield 1
         raise ValueError("broken")
 
-    with ahead(make(), 4) as taken:
+    with prefetch(make(), 4) as taken:
         assert next(taken) == 1
         with pytest.raises(ValueError, match="broken"):
             next(taken)
@@ -58,7 +58,7 @@ def test_generator_is_closed_where_the_block_is_left():
             closed.append(True)
 
     def leave():
-        with ahead(make(), 2) as taken:
+        with prefetch(make(), 2) as taken:
             next(taken)
             raise KeyError
 

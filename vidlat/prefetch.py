@@ -1,4 +1,4 @@
-"""Making ahead: while one thread waits for a network, another makes what it will take next."""
+"""Computing the next items in a thread while the current one is used."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _END = object()
 
 
 @contextmanager
-def ahead(items: Generator[T], most: int) -> Iterator[Iterator[T]]:
-    """The same items in the same order, made in a thread of its own, up to `most` before they are asked for.
+def prefetch(items: Generator[T], num_items: int) -> Iterator[Iterator[T]]:
+    """The same items in the same order, computed in a thread of its own up to `num_items` in advance.
 
-    What the generator raises is raised where its next item is taken. It is closed, and its thread has ended,
-    when the block ends.
+    An error of the generator is raised where its next item is taken. When the block ends, the generator is
+    closed and its thread has ended.
     """
     waiting: deque[Future[object]] = deque()
 
     def taken() -> Iterator[T]:
-        waiting.extend(pool.submit(next, items, _END) for _ in range(most))
+        waiting.extend(pool.submit(next, items, _END) for _ in range(num_items))
         while (item := waiting.popleft().result()) is not _END:
             waiting.append(pool.submit(next, items, _END))
             yield cast(T, item)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
         try:
             yield taken()
         finally:

@@ -1,10 +1,9 @@
 """Damage planted in a real cache: verify finds it, --repair undoes it, and every latent is as it was."""
 
-import dataclasses
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +12,12 @@ import pytest
 import tensorstore as ts
 from click.testing import CliRunner
 
+from tests.pipeline.one_thread import OneThread
 from tests.pipeline.opened import opening
 from vidlat.cli.main import commands
 from vidlat.config import PREPROCESS_VERSION, Preprocessing
-from vidlat.pipeline import dask_executor, driver, repair
-from vidlat.pipeline.executor import InProcessExecutor
+from vidlat.pipeline import repair_cache as repair_module
+from vidlat.pipeline.repair_cache import repair_cache
 from vidlat.store.files import locked
 from vidlat.store.lease import hold_lease
 from vidlat.store.reader import open_cache
@@ -57,17 +57,7 @@ def latents(pristine, read_all):
 def vidlat(monkeypatch):
     """The command line, whose encodes run in this process on one thread."""
 
-    @contextmanager
-    def in_process(*_):
-        yield InProcessExecutor()
-
-    real = driver.run_encode
-
-    def one_thread(plan, job, writer, executor):
-        return real(plan, dataclasses.replace(job, num_threads=1), writer, executor)
-
-    monkeypatch.setattr(dask_executor, "open_dask_executor", in_process)
-    monkeypatch.setattr(driver, "run_encode", one_thread)
+    monkeypatch.setattr(repair_module, "open_dask_executor", lambda *_: nullcontext(OneThread()))
 
     def vidlat(*arguments):
         answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])
@@ -513,20 +503,20 @@ def test_latents_that_another_machine_would_give_are_accepted(path, repaired, mo
     assert list(verify_cache(path)) == []
 
 
-def test_repair_encodes_with_the_batch_that_was_recorded(path, vidlat, monkeypatch):
-    seen = []
-    real = repair.prepare_repair
-
-    def spy(*arguments, **options):
-        seen.append(real(*arguments, **options))
-        return seen[0]
-
-    monkeypatch.setattr(repair, "prepare_repair", spy)
+def test_repair_encodes_with_the_batch_that_was_recorded(path):
     shard_of(path, VICTIM).unlink()
-    vidlat("verify", path, "--repair", "--device", "cpu")
-    (prepared,) = seen
-    assert (prepared.job.batch, prepared.job.preprocessing) == (3, Preprocessing(size=16, fit="crop"))
-    assert [source.video_id for batch in prepared.plan.batches for source in batch] == [VICTIM]
+    executor = OneThread()
+    events = list(repair_cache(path, device="cpu", executor=executor))
+    (job,) = executor.jobs
+    assert (job.batch, job.preprocessing) == (3, Preprocessing(size=16, fit="crop"))
+    assert [event.num_to_encode for event in events if event.num_to_encode] == [1]
+    assert sum(event.num_frames for event in events) == 32
+    assert [o.where for event in events for o in event.outcomes if o.state == "repaired"] == [VICTIM]
+    assert events[-1].problems_left == ()
+
+
+def test_repair_of_a_sound_cache_does_nothing(path):
+    assert list(repair_cache(path)) == []
 
 
 @pytest.mark.parametrize(
@@ -541,7 +531,7 @@ def test_other_vae_is_refused_in_one_line(path, vidlat, arguments, reason):
 
 
 def test_cache_of_another_preprocessing_is_refused(path, vidlat, monkeypatch):
-    monkeypatch.setattr(repair, "PREPROCESS_VERSION", PREPROCESS_VERSION + 1)
+    monkeypatch.setattr(repair_module, "PREPROCESS_VERSION", PREPROCESS_VERSION + 1)
     shard_of(path, VICTIM).unlink()
     code, _, err = vidlat("verify", path, "--repair")
     assert (code, err.count("\n")) == (1, 1)
