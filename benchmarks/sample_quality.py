@@ -17,9 +17,9 @@ import numpy as np
 
 from vidlat.config import SampleConfig
 from vidlat.encode.vae import FrozenVAE
-from vidlat.evaluate.drawing import draw
 from vidlat.evaluate.frechet import clip_features, frechet_distance
 from vidlat.pipeline.decode_videos import decode_latents, load_vae_of
+from vidlat.sample.clips import ClipSampler
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.train.run import Run, load_run
 from vidlat.video.contact_sheet import contact_sheet
@@ -71,11 +71,12 @@ def main() -> None:
     run = trained.run
     vae = load_vae_of(run.schema, batch=2)
     config = SampleConfig(steps=options.steps, sampler=options.sampler, batch=8)
+    samples = ClipSampler(trained, config, vae.device).sample(range(options.samples), run.config.frames)
     held_out = windows_of(cache, run, run.validation, options.samples)
     training = windows_of(cache, run, run.training, 4 * options.samples)
     sets = {
         "held-out videos": held_out,
-        "samples": draw(trained, vae, config, range(options.samples), run.config.frames).numpy(),
+        "samples": np.stack([run.whitening.unwhiten(latents).numpy() for latents in samples]),
         "white noise": white_noise(training, options.samples),
         "training videos": training[:: max(len(training) // options.samples, 1)][: options.samples],
     }

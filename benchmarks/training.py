@@ -23,8 +23,8 @@ from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.train.conditioning import Conditions
 from vidlat.train.dataset import MEMORY_LIMIT_BYTES, LatentDataset
-from vidlat.train.denoising import Denoising
 from vidlat.train.latents import Whitening
+from vidlat.train.noising import Noising
 from vidlat.train.trainer import Trainer
 from vidlat.train.windows import WindowShape, training_windows
 from vidlat.video.reader import read_prepared
@@ -39,9 +39,9 @@ def windows_a_second(cache: LatentCache, memory_limit_bytes: int, num_steps: int
     shape = WindowShape.of_clip(FRAMES, stack=schema.settings.stack, time_compression=schema.time_compression)
     whitening = Whitening.from_records(records, "sample")
     dataset = LatentDataset(cache, records, shape, whitening, "sample", memory_limit_bytes)
-    denoising = Denoising(TrainConfig(), Conditions())
+    noising = Noising(TrainConfig(), Conditions())
     rates = {}
-    for name, use in (("batches", lambda batch: batch), ("drawn", denoising.training_draws)):
+    for name, use in (("batches", lambda batch: batch), ("drawn", noising.training_draws)):
         plans = (training_windows(records, shape, seed=0, step=n, batch=BATCH) for n in range(num_steps))
         began = time.perf_counter()
         for batch in dataset.batches(plans):

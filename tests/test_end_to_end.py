@@ -130,7 +130,7 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     assert (tmp_path / "one" / "sample-0006.mp4").read_bytes() == videos[1].read_bytes()
 
     with monkeypatch.context() as patch:
-        patch.setattr("vidlat.evaluate.samples.MOST_ROWS", 1)
+        patch.setattr("vidlat.sample.videos.MAX_ROWS", 1)
         code, out, err = vidlat(*sample, "--out", tmp_path / "few", "-n", 2)
     assert "contact sheet (the first 1) ->" in out
     assert vidlat(*sample, "--out", tmp_path / "first", "-n", 1)[0] == 0
@@ -153,7 +153,7 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     assert vidlat(*sample, "--out", tmp_path / "on", *start)[0] == 0
     code, out, err = vidlat(*sample, "--out", tmp_path / "on", "--first-frame", tmp_path / "labels.csv")
     assert code == 1
-    assert "labels.csv: cannot be started from: " in err
+    assert "labels.csv: cannot be read as the first frame: " in err
 
     calls = iter(range(100))
 
@@ -162,7 +162,7 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
             raise KeyboardInterrupt
         return decode_latents(*arguments)
 
-    monkeypatch.setattr("vidlat.evaluate.samples.decode_latents", decode_one)
+    monkeypatch.setattr("vidlat.sample.videos.decode_latents", decode_one)
     code, out, err = vidlat(*sample, "--out", tmp_path / "some", "-n", 3, "--seed", 5)
     assert (code, err) == (130, "Interrupted.\n")
     assert "1 of 3 samples written; --seed 6 -n 2 makes the others" in out

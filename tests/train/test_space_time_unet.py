@@ -79,7 +79,7 @@ def test_attention_is_what_softmax_says():
             if axis == "space":
                 q, k, v = (part[0, frame].flatten(0, 1) for part in (query, key, value))
                 expected[0, frame] = (torch.softmax(q @ k.T / 32**0.5, dim=-1) @ v).view(2, 3, 32)
-        expected = layer.to_answer(expected).permute(0, 4, 1, 2, 3)
+        expected = layer.to_output(expected).permute(0, 4, 1, 2, 3)
         torch.testing.assert_close(layer(x), expected)
 
 

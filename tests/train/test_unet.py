@@ -84,7 +84,7 @@ def test_presets_grow(network):
 
 
 @pytest.mark.parametrize("name", ["monai", "space-time"])
-def test_a_condition_steers_only_a_network_that_has_learnt_to_heed_it(name):
+def test_a_condition_has_an_effect_only_once_a_network_has_learnt_it(name):
     """Its last weights begin at zero: at first no condition changes the answer, to the last bit."""
     torch.manual_seed(0)
     network = build_unet(name, "tiny", 4, num_features=3).eval()
@@ -110,6 +110,6 @@ def test_nothing_known_is_nothing_said_whatever_was_learnt():
 
 
 @pytest.mark.parametrize("name", ["monai", "space-time"])
-def test_a_network_that_takes_given_frames_answers_for_the_latents_alone(name):
-    network = build_unet(name, "tiny", 4, takes_given=True)
+def test_a_network_that_takes_a_first_frame_predicts_the_latents_alone(name):
+    network = build_unet(name, "tiny", 4, takes_first_frame=True)
     assert network(torch.randn(1, 9, 2, 4, 4), torch.tensor([0.4])).shape == (1, 4, 2, 4, 4)

@@ -110,11 +110,11 @@ class SmallNetwork(nn.Module):
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, latents, timestep, features=None):
-        answer = self.mix(latents) + self.shift(timestep[:, None])[:, :, None, None, None]
+        prediction = self.mix(latents) + self.shift(timestep[:, None])[:, :, None, None, None]
         if self.condition is not None:
-            answer = answer + self.condition(features)[:, :, None, None, None]
-        return answer
+            prediction = prediction + self.condition(features)[:, :, None, None, None]
+        return prediction
 
 
-def build_small(network, preset, latent_dim, *, num_features=0, takes_given=False):
-    return SmallNetwork(latent_dim, 2 * latent_dim + 1 if takes_given else latent_dim, num_features)
+def build_small(network, preset, latent_dim, *, num_features=0, takes_first_frame=False):
+    return SmallNetwork(latent_dim, 2 * latent_dim + 1 if takes_first_frame else latent_dim, num_features)

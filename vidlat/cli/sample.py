@@ -29,13 +29,13 @@ def sample(run_dir: Path, out: Path, vae: str | None, config_file: Path | None, 
       vidlat sample --run runs/moving --out samples/ --first-frame frame.png --frames 48
     """
     from vidlat.cli.display import console, format_count, progress_bar
-    from vidlat.evaluate.samples import CONTACT_SHEET, MOST_ROWS, write_samples
+    from vidlat.sample.videos import CONTACT_SHEET, MAX_ROWS, sample_videos
 
     config = build_config(SampleConfig, "sample", config_file, flags)
     num = 0
     with progress_bar() as progress:
         task = progress.add_task("sampling", total=config.num)
-        samples = write_samples(
+        samples = sample_videos(
             run_dir, out, config, vae=vae, on_progress=lambda share: progress.advance(task, share)
         )
         try:
@@ -49,7 +49,7 @@ def sample(run_dir: Path, out: Path, vae: str | None, config_file: Path | None, 
                 console.print(f"{num} of {format_count(config.num, 'sample')} written; {told}")
             raise
     console.print(f"{format_count(num, 'video')} -> {out}")
-    shown = f" (the first {MOST_ROWS})" if num > MOST_ROWS else ""
+    shown = f" (the first {MAX_ROWS})" if num > MAX_ROWS else ""
     console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ from vidlat.cli.stopping import stopping
 from vidlat.config import TrainConfig
 
 if TYPE_CHECKING:
-    from vidlat.evaluate.training_samples import TrainingSamples
-    from vidlat.store.reader import LatentCache
     from vidlat.train.trainer import Trainer
 
 
@@ -82,8 +79,7 @@ def train(
         console.print(f"Nothing to do: {out} has its {trainer.state.step} steps; more by --steps.")
         return
     console.print(f"about {format_seconds(seconds * left)} for {left} steps of {seconds:.2f} s")
-    with _samples(trainer, cache, out, vae) as samples:
-        _train(trainer, samples)
+    _train(trainer, vae)
     if trainer.state.step < config.steps:
         console.print(
             f"stopped and saved after step {trainer.state.step}: go on by the same command and --resume"
@@ -107,19 +103,9 @@ def _introduce(trainer: Trainer) -> None:
         console.print(f"Note: {note}", markup=False)
 
 
-def _samples(
-    trainer: Trainer, cache: LatentCache, out: Path, vae: str | None
-) -> TrainingSamples | nullcontext[None]:
-    """What draws samples now and then, where that is asked for."""
-    if not trainer.config.sample_every:
-        return nullcontext()
-    from vidlat.evaluate.training_samples import TrainingSamples
-
-    return TrainingSamples(trainer.run, cache, out, device=str(trainer.device), vae=vae)
-
-
-def _train(trainer: Trainer, samples: TrainingSamples | None) -> None:
+def _train(trainer: Trainer, vae: str | None) -> None:
     from vidlat.cli.display import progress_bar
+    from vidlat.sample.during_training import steps_with_samples
 
     config = trainer.config
     columns = (
@@ -139,11 +125,9 @@ def _train(trainer: Trainer, samples: TrainingSamples | None) -> None:
 
         loss = None
         with stopping(stop):
-            for record in trainer.steps():
+            for record in steps_with_samples(trainer, vae=vae):
                 # A single step's loss jumps with its timesteps: people need the trend.
                 loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
                 progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
                 if record.validation_loss is not None:
                     progress.update(bar, validation=f"{record.validation_loss:.4f}")
-                if samples and record.step % config.sample_every == 0:
-                    samples.write(trainer.state.ema, record.step)

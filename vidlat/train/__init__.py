@@ -12,40 +12,36 @@ if TYPE_CHECKING:
     from vidlat.train.batches import LatentBatches
     from vidlat.train.dataset import Batch
     from vidlat.train.latents import Whitening
-    from vidlat.train.objective import masked_squared_error, target, to_x0
+    from vidlat.train.objective import Epsilon, Flow, VPrediction, masked_squared_error
     from vidlat.train.recorder import StepRecord
-    from vidlat.train.sampler import sample_latents
-    from vidlat.train.scheduler import NoiseScheduler
     from vidlat.train.split import split_videos
     from vidlat.train.trainer import Trainer, train
 
 __all__ = [
     "Batch",
+    "Epsilon",
+    "Flow",
     "LatentBatches",
-    "NoiseScheduler",
     "StepRecord",
     "Trainer",
+    "VPrediction",
     "Whitening",
     "masked_squared_error",
-    "sample_latents",
     "split_videos",
-    "target",
-    "to_x0",
     "train",
 ]
 
 _HOMES = {
     "Batch": "dataset",
     "LatentBatches": "batches",
-    "NoiseScheduler": "scheduler",
+    "Epsilon": "objective",
+    "Flow": "objective",
     "StepRecord": "recorder",
     "Trainer": "trainer",
+    "VPrediction": "objective",
     "Whitening": "latents",
     "masked_squared_error": "objective",
-    "sample_latents": "sampler",
     "split_videos": "split",
-    "target": "objective",
-    "to_x0": "objective",
     "train": "trainer",
 }
 

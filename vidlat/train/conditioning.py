@@ -1,7 +1,7 @@
-"""What a sample is to show: labels and numbers of a video, as the features a network takes.
+"""Conditions: the labels of a video, classes or numbers, encoded as the features a network takes.
 
-Nothing known is all zeros, which a network hears nothing of (feature_embedding.py): dropping a condition is
-to multiply it by 0.
+Features of an unknown label are zeros, which have no effect on a network (see feature_embedding.py), so a
+condition is dropped by multiplying its features by 0.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassCondition:
-    """A label that is one of some classes: as many features, one of them 1."""
+    """A label with a fixed set of classes, encoded one-hot."""
 
     name: str
     classes: tuple[str, ...]
 
     @property
     def num_features(self) -> int:
-        """One a class."""
+        """One per class."""
         return len(self.classes)
 
     def encode(self, text: str) -> list[float]:
-        """Raises ConfigError for a class that training has not seen."""
+        """Raises ConfigError for a class that was not trained on."""
         if text not in self.classes:
-            raise ConfigError(f"{self.name}: got {text!r}; the run has seen {', '.join(self.classes)}")
+            raise ConfigError(f"{self.name}: got {text!r}; expected one of {', '.join(self.classes)}")
         return [float(text == known) for known in self.classes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberCondition:
-    """A label that is a number: that it is known, and by how many standard deviations it is off the mean.
+    """A label that is a number, encoded as 1 (it is known) and its standard score.
 
     mean, std: of the training videos.
     """
@@ -51,11 +51,11 @@ class NumberCondition:
 
     @property
     def num_features(self) -> int:
-        """Whether it is known, and its value."""
+        """Whether it is known, and its standard score."""
         return 2
 
     def encode(self, text: str) -> list[float]:
-        """Raises ConfigError for what is no number."""
+        """Raises ConfigError for text that is not a number."""
         return [1.0, (parse_number(self.name, text) - self.mean) / self.std]
 
 
@@ -64,20 +64,20 @@ Condition = ClassCondition | NumberCondition
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """All that a network is conditioned on, in order."""
+    """Everything a network is conditioned on, in the order of its features."""
 
     conditions: tuple[Condition, ...] = ()
 
     @classmethod
-    def plan(cls, asked: Sequence[str], labels: Iterable[Labels]) -> Self:
-        """From `NAME` for classes or `NAME:float` for numbers, and the labels of the training videos.
+    def plan(cls, specs: Sequence[str], labels: Iterable[Labels]) -> Self:
+        """Plan the conditions of a new run from the labels of its training videos.
 
-        Raises ConfigError for a name given twice or another type, TrainError where no training video has it
-        or all have the same number.
+        specs: `NAME` for classes, `NAME:float` for numbers. Raises ConfigError for a name given twice or an
+        unknown type, TrainError if no training video has the label or all have the same number.
         """
         labels = list(labels)
         conditions: list[Condition] = []
-        for spec in asked:
+        for spec in specs:
             name, _, kind = spec.partition(":")
             if not name or kind not in ("", "float", "class"):
                 raise ConfigError(f"condition: got {spec!r}; expected NAME for classes, or NAME:float")
@@ -88,20 +88,20 @@ class Conditions:
                 known = sorted({name for video in labels for name in video})
                 raise TrainError(
                     f"condition: no training video has a label {name!r}; "
-                    f"they have {', '.join(known) or 'none: give a table by --labels'}"
+                    f"they have {', '.join(known) or 'none: give a table with --labels'}"
                 )
             conditions.append(_number(name, texts) if kind == "float" else _classes(name, texts))
         return cls(tuple(conditions))
 
     @property
     def num_features(self) -> int:
-        """Length of what `encode` gives."""
+        """Length D of the feature vector."""
         return sum(condition.num_features for condition in self.conditions)
 
     def encode(self, labels: Labels) -> np.ndarray:
-        """Features (num_features,) float32; zeros for a label that is not there.
+        """Encode as features (D,) float32; zeros for a missing label.
 
-        Raises ConfigError for a class or a number that makes no sense.
+        Raises ConfigError for an unknown class or text that is not a number.
         """
         features: list[float] = []
         for condition in self.conditions:
@@ -110,19 +110,19 @@ class Conditions:
         return np.array(features, np.float32)
 
     def encode_known(self, labels: Labels) -> np.ndarray:
-        """The same for a video of the cache: zeros too for a class that no training video has."""
+        """Encode the labels of a video in the cache; zeros also for a label that `encode` would refuse."""
         known = {
             condition.name: labels[condition.name]
             for condition in self.conditions
-            if condition.name in labels and _makes_sense(condition, labels[condition.name])
+            if condition.name in labels and _can_encode(condition, labels[condition.name])
         }
         return self.encode(known)
 
-    def kept(self, random: np.random.Generator, dropout: float) -> np.ndarray:
-        """Features (num_features,) times this, 0 or 1, are what an item of the training is told.
+    def draw_mask(self, random: np.random.Generator, dropout: float) -> np.ndarray:
+        """Draw the condition mask of one training item: (D,) float32, 0 for dropped features.
 
-        A share `dropout` of the items loses everything, for guidance; of what the others know each of several
-        conditions is lost alone as often, so that a sample may be asked for some of them.
+        All conditions are dropped with probability `dropout`, for classifier-free guidance. Otherwise each of
+        several conditions is dropped with that probability, so that samples can leave some of them out.
         """
         num = len(self.conditions)
         is_kept = np.full(num, random.random() >= dropout)
@@ -130,33 +130,31 @@ class Conditions:
             is_kept &= random.random(num) >= dropout
         return np.repeat(is_kept, [c.num_features for c in self.conditions]).astype(np.float32)
 
-    def parse(self, asked: Sequence[str]) -> np.ndarray:
-        """Features of what a sample is asked to show: `NAME=VALUE`, each name once at most.
+    def parse(self, texts: Sequence[str]) -> np.ndarray:
+        """Features (D,) of the conditions of a sample, `NAME=VALUE`, each name at most once.
 
-        Raises ConfigError for a name or a value that the run does not know.
+        Raises ConfigError for an unknown name or value.
         """
         labels: dict[str, str] = {}
         names = [condition.name for condition in self.conditions]
-        for text in asked:
+        for text in texts:
             name, equals, value = text.partition("=")
             if not equals or not value or name not in names:
-                known = (
-                    ", ".join(f"{name}=..." for name in names)
-                    or "nothing: it was trained without --condition"
-                )
-                raise ConfigError(f"condition: got {text!r}; the run knows {known}")
+                known = ", ".join(f"{name}=..." for name in names)
+                expected = f"expected {known}" if known else "the run was trained without --condition"
+                raise ConfigError(f"condition: got {text!r}; {expected}")
             if name in labels:
                 raise ConfigError(f"condition: {name} is given twice; keep one")
             labels[name] = value
         return self.encode(labels)
 
     def pick(self, labels: Labels) -> dict[str, str]:
-        """Of a video's labels those that are meant here."""
+        """Those labels of a video that are conditions."""
         names = [condition.name for condition in self.conditions]
         return {name: labels[name] for name in names if labels.get(name)}
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Plain values for JSON."""
+        """As plain values for JSON."""
         return [asdict(condition) for condition in self.conditions]
 
     @classmethod
@@ -184,7 +182,7 @@ def _number(name: str, texts: Iterable[str]) -> NumberCondition:
 
 
 def parse_number(name: str, text: str) -> float:
-    """The number a label is; raises ConfigError, naming the label."""
+    """Parse a label as a finite number; raises ConfigError naming the label."""
     try:
         number = float(text)
     except ValueError:
@@ -194,7 +192,7 @@ def parse_number(name: str, text: str) -> float:
     return number
 
 
-def _makes_sense(condition: Condition, text: str) -> bool:
+def _can_encode(condition: Condition, text: str) -> bool:
     try:
         condition.encode(text)
     except ConfigError:

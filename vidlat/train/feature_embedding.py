@@ -1,4 +1,4 @@
-"""A condition's features as what a network adds to its embedded timestep."""
+"""The embedding of a condition, which a network adds to that of the timestep."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from torch import nn
 
 
 def feature_embedding(num_features: int, width: int) -> nn.Sequential:
-    """Features (B, num_features) to (B, width): at first zero for all of them, for ever for all zeros.
+    """Layers from features (B, num_features) to (B, width), zero-initialised.
 
-    Nothing has a bias: where no condition is ever seen, nothing is learnt. Two layers, because a single one
-    that begins at zero learns `width` times slower than the network behind it: Adam moves every weight alike.
+    They have no bias, so features that are all zeros, an unknown condition, always give zero. There are two
+    layers, because a single zero-initialised one learns `width` times more slowly than the network behind it:
+    Adam moves every weight by the same amount.
     """
     last = nn.Linear(width, width, bias=False)
     nn.init.zeros_(last.weight)

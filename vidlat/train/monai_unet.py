@@ -15,10 +15,9 @@ from vidlat.train.feature_embedding import feature_embedding
 class MonaiUNet(nn.Module):
     """Noised latents (B, in_channels, t, h, w), timesteps (B,) and features to (B, out_channels, t, h, w).
 
-    Every axis may have any length >= 1: MONAI's network needs multiples of 2 to the number of
-    down-samplings and otherwise fails, so the latents are edge-padded for it and its answer is cropped.
-    timestep: in [0, 1]. features: (B, num_features), a condition; all zeros are none, see
-    `feature_embedding`.
+    Every axis may have any length >= 1. MONAI's network requires multiples of 2 to the number of
+    down-samplings, so the latents are edge-padded for it and its output is cropped. timestep: in [0, 1].
+    features: (B, num_features), a condition; zeros mean unknown, see `feature_embedding`.
     """
 
     def __init__(
@@ -40,12 +39,12 @@ class MonaiUNet(nn.Module):
             num_res_blocks=num_blocks,
             attention_levels=tuple(level >= len(channels) - 2 for level in range(len(channels))),
             num_head_channels=32,
-            # 32 groups, the default, of 32 channels would leave each channel alone and erase its mean.
+            # The default, 32 groups of 32 channels, would normalise each channel alone and erase its mean.
             norm_num_groups=8,
             num_class_embeds=1 if num_features else None,
         )
         if num_features:
-            # What MONAI adds to the embedded timestep may be of more than one number.
+            # In place of MONAI's embedding of a class index.
             self.network.class_embedding = feature_embedding(num_features, 4 * channels[0])
 
     def forward(

@@ -122,7 +122,7 @@ class Run:
             self.config.preset,
             self.schema.latent_dim,
             num_features=self.conditions.num_features,
-            takes_given=self.config.first_frame > 0,
+            takes_first_frame=self.config.first_frame > 0,
         )
 
     def window_shape(self) -> WindowShape:

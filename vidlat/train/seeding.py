@@ -1,7 +1,7 @@
-"""Random draws as a pure function of what they are for: no state, no order, no rank.
+"""Random draws as pure functions of their purpose, without state.
 
-A training item's draws follow from `(seed, stream, step, index in the global batch)` alone, so a resumed
-run repeats an uninterrupted one and two processes repeat one.
+The draws of a training item depend on `(seed, stream, step, index in the global batch)` alone, so a resumed
+run repeats an uninterrupted one, and several processes repeat a single one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from enum import IntEnum
 import numpy as np
 
 SeedKey = tuple[int, ...]
-"""What identifies one item: (seed, stream, step, index)."""
+"""The identity of one item: (seed, stream, step, index)."""
 
 
 class Stream(IntEnum):
-    """What a run draws items for."""
+    """The purpose of an item."""
 
     TRAINING = 0
     VALIDATION = 1
@@ -31,11 +31,11 @@ class Draw(IntEnum):
     NOISE = 3
     TIMESTEP = 4
     CONDITION = 5
-    GIVEN = 6
+    FIRST_FRAME = 6
 
 
 def generator(key: SeedKey, draw: Draw) -> np.random.Generator:
-    """A fresh counter-based generator (Philox) for one draw of one item."""
+    """A new counter-based generator (Philox) for one draw of one item."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((*key, draw))))
 
 

@@ -1,4 +1,4 @@
-"""A U-Net for short stacks of latent frames: it halves space alone, and attends over time at every level.
+"""A U-Net for short clips of latents: it down-samples space only, and attends over time at every level.
 
 Shape letters: B items, C channels, t latent frames, h and w height and width at a level, N sequences.
 """
@@ -19,10 +19,10 @@ from vidlat.train.feature_embedding import feature_embedding
 HEAD_CHANNELS = 32
 NUM_GROUPS = 8
 LEVELS_IN_SPACE = 2
-"""So many of the smallest levels attend within a frame too: above them a frame has too many positions."""
+"""Number of smallest levels that attend within a frame too; at the others a frame has too many positions."""
 
-MOST_SEQUENCES = 2**15
-"""Of one call: kernels on a GPU refuse more than 65535."""
+MAX_SEQUENCES = 2**15
+"""Sequences per attention call: GPU kernels refuse more than 65535."""
 
 _LONGEST_PERIOD = 10_000.0
 
@@ -30,9 +30,9 @@ _LONGEST_PERIOD = 10_000.0
 class SpaceTimeUNet(nn.Module):
     """Noised latents (B, in_channels, t, h, w), timesteps (B,) and features to (B, out_channels, t, h, w).
 
-    Every axis may have any length >= 1: time is never halved, for it has 4 to 16 frames here; height and
-    width are edge-padded to what can be, and the answer is cropped. timestep: in [0, 1]. features: (B,
-    num_features), a condition; all zeros are none, see `feature_embedding`.
+    Every axis may have any length >= 1. Time, 4 to 16 latent frames as a rule, is never down-sampled; height
+    and width are edge-padded to a multiple and the output is cropped. timestep: in [0, 1]. features: (B,
+    num_features), a condition; zeros mean unknown, see `feature_embedding`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SpaceTimeUNet(nn.Module):
                 now = size
             if level:
                 self.up.append(_Double(now))
-        self.last = nn.Sequential(_norm(now), nn.SiLU(), _silent(_in_space(now, out_channels)))
+        self.last = nn.Sequential(_norm(now), nn.SiLU(), _zero_initialised(_in_space(now, out_channels)))
         self.checkpoints_activations = False
 
     def forward(
@@ -88,19 +88,19 @@ class SpaceTimeUNet(nn.Module):
             if isinstance(block, _Block):
                 x = torch.cat([x, skipped.pop()], dim=1)
             x = self._run(block, x, embedded)
-        answer: torch.Tensor = self.last(x)
-        return answer[..., :height, :width]
+        prediction: torch.Tensor = self.last(x)
+        return prediction[..., :height, :width]
 
     def _run(self, block: nn.Module, x: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
         if self.checkpoints_activations and self.training:
-            again: torch.Tensor = checkpoint(block, x, embedded, use_reentrant=False)
-            return again
-        answer: torch.Tensor = block(x, embedded)
-        return answer
+            recomputed: torch.Tensor = checkpoint(block, x, embedded, use_reentrant=False)
+            return recomputed
+        output: torch.Tensor = block(x, embedded)
+        return output
 
 
 class _Embedding(nn.Module):
-    """Timesteps (B,) and features (B, num_features) to what every block is steered by, (B, width)."""
+    """Timesteps (B,) and features (B, num_features) to the input (B, width) of every adaptive norm."""
 
     def __init__(self, channels: int, num_features: int) -> None:
         super().__init__()
@@ -122,24 +122,29 @@ class _Embedding(nn.Module):
 
 
 class _Block(nn.Module):
-    """Convolutions in space, steered by the embedding; then along time; then attention."""
+    """Two convolutions in space with an adaptive norm between them, one along time, then attention."""
 
     def __init__(self, in_channels: int, out_channels: int, width: int, attends_in_space: bool) -> None:
         super().__init__()
         self.norm_in, self.conv_in = _norm(in_channels), _in_space(in_channels, out_channels)
-        self.steering = nn.Linear(width, 2 * out_channels)
-        self.norm_out, self.conv_out = _norm(out_channels), _silent(_in_space(out_channels, out_channels))
+        self.scale_and_shift = nn.Linear(width, 2 * out_channels)
+        self.norm_out, self.conv_out = (
+            _norm(out_channels),
+            _zero_initialised(_in_space(out_channels, out_channels)),
+        )
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv3d(in_channels, out_channels, 1)
         self.norm_time = _norm(out_channels)
-        self.conv_time = _silent(nn.Conv3d(out_channels, out_channels, (3, 1, 1), padding=(1, 0, 0)))
+        self.conv_time = _zero_initialised(
+            nn.Conv3d(out_channels, out_channels, (3, 1, 1), padding=(1, 0, 0))
+        )
         self.attention = nn.ModuleList([_Attention(out_channels, "time")])
         if attends_in_space:
             self.attention.append(_Attention(out_channels, "space"))
 
     def forward(self, x: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
         hidden = self.conv_in(functional.silu(self.norm_in(x)))
-        scale, shift = self.steering(embedded)[..., None, None, None].chunk(2, dim=1)
+        scale, shift = self.scale_and_shift(embedded)[..., None, None, None].chunk(2, dim=1)
         hidden = self.norm_out(hidden) * (1 + scale) + shift
         x = self.skip(x) + self.conv_out(functional.silu(hidden))
         x = x + self.conv_time(functional.silu(self.norm_time(x)))
@@ -149,14 +154,14 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Each position attends to itself at all times, or to all positions of its frame."""
+    """Self-attention along time at each position, or among all positions of each frame."""
 
     def __init__(self, channels: int, axis: Literal["time", "space"]) -> None:
         super().__init__()
         self.axis, self.num_heads = axis, max(channels // HEAD_CHANNELS, 1)
         self.norm = _norm(channels)
         self.to_queries_keys_values = nn.Linear(channels, 3 * channels)
-        self.to_answer = _silent(nn.Linear(channels, channels))
+        self.to_output = _zero_initialised(nn.Linear(channels, channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         size, channels, length, height, width = x.shape
@@ -173,21 +178,21 @@ class _Attention(nn.Module):
         mixed = torch.cat(
             [
                 functional.scaled_dot_product_attention(*parts)
-                for parts in zip(*(x.split(MOST_SEQUENCES) for x in (queries, keys, values)), strict=True)
+                for parts in zip(*(x.split(MAX_SEQUENCES) for x in (queries, keys, values)), strict=True)
             ]
         )
-        answer = self.to_answer(mixed.transpose(1, 2).flatten(2))
+        output = self.to_output(mixed.transpose(1, 2).flatten(2))
         if self.axis == "time":
-            back: torch.Tensor = answer.view(size, height, width, length, channels).permute(0, 4, 3, 1, 2)
+            back: torch.Tensor = output.view(size, height, width, length, channels).permute(0, 4, 3, 1, 2)
         else:
-            back = answer.view(size, length, height, width, channels).permute(0, 4, 1, 2, 3)
+            back = output.view(size, length, height, width, channels).permute(0, 4, 1, 2, 3)
         return back
 
 
 def rotate(x: torch.Tensor) -> torch.Tensor:
-    """Turn pairs of channels of (N, heads, t, C) by their time: products then tell how far apart two are.
+    """Rotary position embedding of (N, heads, t, C): products depend on the distance in time.
 
-    Rotary position embedding, Su et al. (https://arxiv.org/abs/2104.09864); it has no longest length.
+    Su et al. (https://arxiv.org/abs/2104.09864). It sets no limit to the length.
     """
     length, channels = x.shape[-2:]
     exponents = torch.arange(channels // 2, device=x.device, dtype=torch.float32) / (channels // 2)
@@ -199,7 +204,7 @@ def rotate(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Halve(nn.Module):
-    """Height and width halved."""
+    """Halves height and width."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -211,7 +216,7 @@ class _Halve(nn.Module):
 
 
 class _Double(nn.Module):
-    """Height and width doubled."""
+    """Doubles height and width."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -230,8 +235,8 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(NUM_GROUPS, channels)
 
 
-def _silent(layer: nn.Module) -> nn.Module:
-    """The same layer, answering zero until it has learnt: a residual branch begins as no branch."""
+def _zero_initialised(layer: nn.Module) -> nn.Module:
+    """The same layer with zero weights, so that its residual branch starts without effect."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

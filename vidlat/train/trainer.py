@@ -34,8 +34,8 @@ from vidlat.train.checkpoint import (
     validation_loss_of,
 )
 from vidlat.train.dataset import Batch, LatentDataset
-from vidlat.train.denoising import Denoising, Draws, Problem
 from vidlat.train.learning_rate import learning_rate, set_learning_rate
+from vidlat.train.noising import Draws, NoisedBatch, Noising
 from vidlat.train.notes import notes_on, notes_on_new_end
 from vidlat.train.ranks import Ranks
 from vidlat.train.recorder import Recorder, StepRecord
@@ -88,7 +88,7 @@ class Trainer:
             precision = resolve_precision(config.precision, self.device.type)
             resolved = TrainConfig.from_mapping(config.to_dict() | {"precision": precision})
             self.run = Run.plan(resolved, cache, labels)
-        self.run_dir = run_dir
+        self.run_dir, self.cache = run_dir, cache
         # The others change nothing in the folder.
         self._lock = hold_run(run_dir) if self.ranks.is_first else ExitStack()
         try:
@@ -111,7 +111,7 @@ class Trainer:
             self.run = read_run(self.run_dir)
 
     def _make_ready(self, cache: LatentCache, build_model: BuildModel, resume: bool) -> None:
-        self._denoising = Denoising(self.config, self.run.conditions)
+        self._noising = Noising(self.config, self.run.conditions)
         records, self._shape = cache.records(), self.run.window_shape()
         self._training = [records[video_id] for video_id in self.run.training]
         self._validation = [records[video_id] for video_id in self.run.validation]
@@ -151,11 +151,11 @@ class Trainer:
     def estimate_seconds_per_step(self) -> float:
         """Time forward and backward passes of the next step, twice, without changing anything."""
         (drawn,) = self._drawn([self.state.step])
-        problem = self._problem(*drawn)
+        noised = self._noised(*drawn)
         seconds = 0.0
         for _ in range(2):  # the first one warms up
             began = time.perf_counter()
-            self._backward(problem)
+            self._backward(noised)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
@@ -176,7 +176,7 @@ class Trainer:
             began = time.perf_counter()
             for batch, draws in stack.enter_context(prefetch(drawn, NUM_AHEAD)):
                 waited = time.perf_counter() - began
-                record = self._update(self._problem(batch, draws))
+                record = self._update(self._noised(batch, draws))
                 seconds = time.perf_counter() - began
                 record = dataclasses.replace(record, steps_per_second=1 / seconds, data_wait=waited / seconds)
                 if self._is_due(self.config.validate_every):
@@ -211,11 +211,10 @@ class Trainer:
         other a third of the time.
         """
         for batch in self._dataset.batches(map(self._windows, steps)):
-            yield batch, self._denoising.training_draws(batch)
+            yield batch, self._noising.training_draws(batch)
 
-    def _problem(self, batch: Batch, draws: Draws) -> Problem:
-        """The same as a problem on the device."""
-        return self._denoising.problem(batch.to(self.device), draws, min_snr=self.config.min_snr)
+    def _noised(self, batch: Batch, draws: Draws) -> NoisedBatch:
+        return self._noising.noised(batch.to(self.device), draws, min_snr=self.config.min_snr)
 
     def _is_best(self, validation_loss: float | None) -> bool:
         return validation_loss is not None and validation_loss < self._best_loss
@@ -227,11 +226,11 @@ class Trainer:
             self._checkpoint_dir, self.state, keep=self.config.keep, validation_loss=validation_loss
         )
 
-    def _update(self, problem: Problem) -> StepRecord:
+    def _update(self, noised: NoisedBatch) -> StepRecord:
         """One optimiser step."""
         state, rate = self.state, learning_rate(self.config, self.state.step)
         set_learning_rate(state.optimiser, rate)
-        loss = self._backward(problem)
+        loss = self._backward(noised)
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), self.config.clip_norm)
         record = StepRecord(
             step=state.step + 1,
@@ -248,27 +247,27 @@ class Trainer:
         state.step += 1
         return record
 
-    def _backward(self, problem: Problem) -> torch.Tensor:
+    def _backward(self, noised: NoisedBatch) -> torch.Tensor:
         """The gradients of the global batch's loss, in parts; returns that loss.
 
         A sum of squared errors over the number of values that count in all parts of all processes, which each
         of them knows before it begins: so no part and no process weighs more than its values do.
         """
-        count = self.ranks.total(problem.num_counted)
-        parts = list(problem.split(self.config.accumulate))
+        count = self.ranks.total(noised.num_counted)
+        parts = list(noised.split(self.config.accumulate))
         error = torch.zeros((), device=self.device)
         for number, part in enumerate(parts, 1):
             with self.ranks.apart(self._network) if number < len(parts) else nullcontext():
-                part_error = part.squared_error(self._ask(self._network, part))
+                part_error = part.squared_error(self._predict(self._network, part))
                 # Gradients come as the mean over the processes.
                 (part_error * (self.ranks.count / count)).backward()  # type: ignore[no-untyped-call]
             error += part_error.detach()
         return self.ranks.total(error) / count
 
-    def _ask(self, network: nn.Module, problem: Problem) -> torch.Tensor:
+    def _predict(self, network: nn.Module, noised: NoisedBatch) -> torch.Tensor:
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            prediction: torch.Tensor = network(problem.inputs, problem.timestep, problem.features)
+            prediction: torch.Tensor = network(noised.inputs, noised.timestep, noised.features)
         return prediction
 
     @torch.no_grad()
@@ -285,10 +284,10 @@ class Trainer:
         mine = mine[self.ranks.index :: self.ranks.count]
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         for part, batch in zip(mine, self._dataset.batches(windows[part] for part in mine), strict=True):
-            draws = self._denoising.validation_draws(batch, evenly[part])
-            problem = self._denoising.problem(batch.to(self.device), draws)
-            error = problem.squared_error(self._ask(self.state.ema, problem))
-            totals += torch.stack([error, problem.num_counted])
+            draws = self._noising.validation_draws(batch, evenly[part])
+            noised = self._noising.noised(batch.to(self.device), draws)
+            error = noised.squared_error(self._predict(self.state.ema, noised))
+            totals += torch.stack([error, noised.num_counted])
         sum_of_errors, num_counted = self.ranks.total(totals)
         loss = float(sum_of_errors / num_counted)
         if not math.isfinite(loss):

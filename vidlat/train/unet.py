@@ -14,19 +14,24 @@ CHANNELS: dict[tuple[Network, Preset], tuple[tuple[int, ...], int]] = {
     ("space-time", "small"): ((64, 128, 192), 1),
     ("space-time", "base"): ((80, 160, 256), 2),
 }
-"""Channels of each level and blocks a level. Of one preset both networks cost about the same."""
+"""Channels of each level, and blocks per level. Both networks of a preset cost about the same to run."""
 
 
 def build_unet(
-    network: Network, preset: Preset, latent_dim: int, *, num_features: int = 0, takes_given: bool = False
+    network: Network,
+    preset: Preset,
+    latent_dim: int,
+    *,
+    num_features: int = 0,
+    takes_first_frame: bool = False,
 ) -> nn.Module:
-    """A freshly initialised network; draws from torch's global generator.
+    """Build a newly initialised network; draws from torch's global generator.
 
-    num_features: of a condition. takes_given: its input has, after the noised latents, those of frames that
-    are given, and one channel that tells which.
+    num_features: length of a condition's features. takes_first_frame: whether the input has the channels of
+    `noising.join_first_frame`.
     """
     channels, num_blocks = CHANNELS[network, preset]
-    in_channels = 2 * latent_dim + 1 if takes_given else latent_dim
+    in_channels = 2 * latent_dim + 1 if takes_first_frame else latent_dim
     if network == "monai":
         from vidlat.train.monai_unet import MonaiUNet  # MONAI takes seconds to import
 

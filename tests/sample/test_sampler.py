@@ -5,18 +5,16 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
-from vidlat.train.latents import Whitening
-from vidlat.train.objective import target
-from vidlat.train.sampler import euler_step, heun_step, sample_latents
-from vidlat.train.scheduler import NoiseScheduler
+from vidlat.errors import ConfigError
+from vidlat.sample.sampler import Sampler, euler_step, heun_step, sampling_noise
+from vidlat.train.objective import Epsilon, Flow, VPrediction
 from vidlat.train.seeding import Draw, Stream, normal
 
-OBJECTIVES = ("flow", "v", "epsilon")
+OBJECTIVES = (Flow(), VPrediction(), Epsilon())
 SAMPLERS = ("ddim", "euler", "heun")
 EVERY = pytest.mark.parametrize(
     ("objective", "sampler"), [(objective, sampler) for objective in OBJECTIVES for sampler in SAMPLERS]
 )
-IDENTITY = Whitening(mean=(0.0, 0.0), scale=(1.0, 1.0))
 SHAPE = (2, 1, 1, 2)
 
 
@@ -30,12 +28,11 @@ def toy_model(latents, timestep):
 
 def as_model(objective, denoise):
     """A network that predicts what the best guess of x0 implies: denoise(x_t, alpha, sigma) -> x0."""
-    scheduler = NoiseScheduler(objective)
 
     def model(latents, timestep):
-        alpha, sigma = scheduler.levels(timestep)
+        alpha, sigma = objective.levels(timestep)
         x0 = denoise(latents, alpha, sigma)
-        return target(objective, x0, (latents - alpha * x0) / sigma, alpha, sigma)
+        return objective.target(x0, (latents - alpha * x0) / sigma, alpha, sigma)
 
     return model
 
@@ -48,10 +45,9 @@ def test_flow_steps_are_those_of_diffusers(sampler, shift):
     latents = start_noise([7])
     for timestep in theirs.timesteps:
         latents = theirs.step(toy_model(latents, timestep[None] / 1000), timestep, latents).prev_sample
-    ours = sample_latents(
-        toy_model, objective="flow", whitening=IDENTITY, shape=SHAPE, seeds=[7], num_steps=10,
-        sampler=sampler, shift=shift,
-    )  # fmt: skip
+    ours = Sampler(objective=Flow(), method=sampler, num_steps=10, shift=shift).sample(
+        toy_model, start_noise([7])
+    )
     torch.testing.assert_close(ours, latents, atol=1e-5, rtol=1e-5)
 
 
@@ -65,9 +61,7 @@ def test_heun_steps_of_flow_are_those_of_diffusers():
         latents = theirs.step(toy_model(latents, timestep[None] / 1000), timestep, latents).prev_sample
     ours = start_noise([7])
     for now, following in pairwise(spaced):
-        ours = heun_step(
-            lambda x, t: toy_model(x, t.expand(len(x))), NoiseScheduler("flow"), ours, now, following
-        )
+        ours = heun_step(toy_model, Flow(), ours, now, following)
     torch.testing.assert_close(ours, latents, atol=1e-5, rtol=1e-5)
 
 
@@ -77,13 +71,12 @@ def test_heun_is_of_second_order_and_euler_of_first(objective):
 
     Down to timestep 0.1: the last step of a sample is Euler's.
     """
-    scheduler = NoiseScheduler(objective)
     model = as_model(objective, lambda x, alpha, sigma: alpha * x / (alpha**2 + sigma**2 / 4))
 
     def run(step, num_steps):
         latents = start_noise(range(20)).double()
         for now, following in pairwise(torch.linspace(1, 0.1, num_steps + 1, dtype=torch.float64)):
-            latents = step(lambda x, t: model(x, t.expand(len(x))), scheduler, latents, now, following)
+            latents = step(model, objective, latents, now, following)
         return latents
 
     for step, factor in ((euler_step, 2), (heun_step, 4)):
@@ -92,7 +85,9 @@ def test_heun_is_of_second_order_and_euler_of_first(objective):
         assert errors[0] / errors[1] == pytest.approx(factor, rel=0.15)
 
 
-@pytest.mark.parametrize(("objective", "their_name"), [("v", "v_prediction"), ("epsilon", "epsilon")])
+@pytest.mark.parametrize(
+    ("objective", "their_name"), [(VPrediction(), "v_prediction"), (Epsilon(), "epsilon")]
+)
 def test_v_and_epsilon_steps_are_those_of_diffusers_ddim(objective, their_name):
     # Our timestep 1 is their 999th of 1000; 27 steps divide the 999 evenly.
     betas = DDIMScheduler(beta_schedule="squaredcos_cap_v2").betas[:999]
@@ -108,9 +103,7 @@ def test_v_and_epsilon_steps_are_those_of_diffusers_ddim(objective, their_name):
     for index in theirs.timesteps:
         timestep = (index + 1)[None] / 999
         latents = theirs.step(toy_model(latents, timestep), int(index), latents).prev_sample
-    ours = sample_latents(
-        toy_model, objective=objective, whitening=IDENTITY, shape=SHAPE, seeds=[7], num_steps=27
-    )
+    ours = Sampler(objective=objective, num_steps=27).sample(toy_model, start_noise([7]))
     torch.testing.assert_close(ours, latents, atol=1e-3, rtol=1e-3)
 
 
@@ -118,7 +111,6 @@ def test_v_and_epsilon_steps_are_those_of_diffusers_ddim(objective, their_name):
 def test_an_ideal_denoiser_of_a_finite_set_returns_its_members_as_often_as_they_occur(objective, sampler):
     members = torch.tensor([[4.0, -4.0, 1.0, 0.0], [-3.0, 0.5, -4.0, 2.0], [0.0, 3.0, 4.0, -1.0]])
     weights = torch.tensor([0.5, 0.3, 0.2])
-    whitening = Whitening(mean=(10.0, -20.0), scale=(2.0, 0.5))
 
     def denoise(latents, alpha, sigma):
         flat = latents.flatten(1)[:, None]  # (B, 1, 4) against members (3, 4)
@@ -126,17 +118,10 @@ def test_an_ideal_denoiser_of_a_finite_set_returns_its_members_as_often_as_they_
         likely = torch.softmax(weights.log() - distance / (2 * sigma.flatten() ** 2), dim=1)
         return (likely @ members).view_as(latents)
 
-    samples = sample_latents(
-        as_model(objective, lambda x, a, s: denoise(x, a[:1], s[:1])),
-        objective=objective,
-        whitening=whitening,
-        shape=SHAPE,
-        seeds=range(600),
-        num_steps=100,
-        sampler=sampler,
-        batch=200,
+    samples = Sampler(objective=objective, method=sampler, num_steps=100).sample(
+        as_model(objective, lambda x, a, s: denoise(x, a[:1], s[:1])), start_noise(range(600))
     )
-    distances = torch.cdist(whitening.whiten(samples).flatten(1), members)
+    distances = torch.cdist(samples.flatten(1), members)
     assert distances.min(dim=1).values.max() < 0.05
     shares = distances.argmin(dim=1).bincount(minlength=3) / 600
     # 3.3 standard deviations of a share of 600.
@@ -155,40 +140,24 @@ def test_an_ideal_denoiser_of_a_gaussian_returns_its_mean_and_covariance(objecti
         gain = alpha * torch.linalg.solve(noised, covariance).T
         return (mean + (latents.flatten(1) - alpha * mean) @ gain.T).view_as(latents)
 
-    samples = sample_latents(
-        as_model(objective, denoise),
-        objective=objective,
-        whitening=IDENTITY,
-        shape=SHAPE,
-        seeds=range(4000),
-        num_steps=200,
-        sampler=sampler,
-        batch=4000,
-    ).flatten(1)
+    sampler = Sampler(objective=objective, method=sampler, num_steps=200)
+    samples = sampler.sample(as_model(objective, denoise), start_noise(range(4000))).flatten(1)
     torch.testing.assert_close(samples.mean(0), mean, atol=0.12, rtol=0)
     torch.testing.assert_close(samples.T.cov(), covariance, atol=0.15, rtol=0)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_samples_do_not_depend_on_the_batch_size(batch):
-    options = {"objective": "flow", "whitening": IDENTITY, "shape": SHAPE, "num_steps": 5}
-    together = sample_latents(toy_model, seeds=[3, 1, 4, 1, 5], batch=5, **options)
-    apart = sample_latents(toy_model, seeds=[3, 1, 4, 1, 5], batch=batch, **options)
-    torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)
-    torch.testing.assert_close(together[1], together[3], rtol=0, atol=1e-6)
-    assert (together[0] - together[1]).abs().max() > 0.1
+def test_the_noise_of_a_sample_depends_on_its_seed_and_clip_alone():
+    assert torch.equal(sampling_noise([3, 1, 4], SHAPE), start_noise([3, 1, 4]))
+    noise = [sampling_noise([3], SHAPE, clip) for clip in (0, 1)]
+    assert not torch.equal(*noise)
 
 
-def test_each_step_reports_the_samples_that_took_it():
+def test_each_step_is_reported():
     taken = []
-    sample_latents(
-        toy_model,
-        objective="flow",
-        whitening=IDENTITY,
-        shape=SHAPE,
-        seeds=range(5),
-        num_steps=3,
-        batch=4,
-        on_step=taken.append,
-    )
-    assert taken == [4, 4, 4, 1, 1, 1]
+    Sampler(objective=Flow(), num_steps=3).sample(toy_model, start_noise([1]), lambda: taken.append(1))
+    assert taken == [1, 1, 1]
+
+
+def test_an_unknown_method_is_refused_by_name():
+    with pytest.raises(ConfigError, match="sampler: got 'ddpm'; expected one of ddim, euler, heun"):
+        Sampler(objective=Flow(), method="ddpm")

@@ -1,0 +1,117 @@
+"""Latents of any length: clip by clip, or in windows; in batches."""
+
+import pytest
+import torch
+
+from vidlat.config import SampleConfig
+from vidlat.sample.clips import ClipSampler
+from vidlat.train.run import TrainedRun
+
+
+@pytest.fixture
+def sample_with(make_cache, make_trainer):
+    """sample_with(network, num_frames) samples from a run of 16 frames, four latent ones; two by default."""
+
+    def sample(
+        network, num_frames, *, seeds=(5, 6), first_frames=None, stack=4, batch=0, on_progress=lambda _: None,
+        **settings,
+    ):  # fmt: skip
+        cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24}, stack=stack, name=f"stack{stack}.zarr")
+        trainer = make_trainer(cache=cache, frames=16, **settings)
+        trained = TrainedRun(run=trainer.run, model=network, step=1)
+        trainer.close()
+        sampler = ClipSampler(trained, SampleConfig(steps=4, batch=batch), torch.device("cpu"))
+        return torch.stack(list(sampler.sample(seeds, num_frames, first_frames, on_progress)))
+
+    return sample
+
+
+class Ramp(torch.nn.Module):
+    """Ideal for data that grow by 0.5 per frame from the first frame, or from 0: noise - x0 of flow."""
+
+    def forward(self, inputs, timestep, features):
+        noised, known, which = inputs.split([2, 2, 1], dim=1)
+        first = known[:, :, :1] * which[:, :, :1]
+        x0 = first + 0.5 * torch.arange(inputs.shape[2]).view(1, 1, -1, 1, 1)
+        return (noised - x0) / timestep.view(-1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("stack", [4, 8])
+@pytest.mark.parametrize(("num_frames", "length"), [(9, 3), (16, 4), (17, 5), (40, 10), (57, 15)])
+def test_each_clip_of_a_long_sample_continues_the_one_before(sample_with, stack, num_frames, length):
+    length += -length % (stack // 4)  # whole stacks
+    first, progress = torch.tensor([3.0, -1.0]).view(2, 1, 1, 1).expand(2, 2, 4, 4), []
+    latents = sample_with(
+        Ramp(), num_frames, first_frames=first, stack=stack, first_frame=1.0, on_progress=progress.append
+    )
+    assert latents.shape == (2, 2, length, 4, 4)
+    ramp = first[:, :, None] + 0.5 * torch.arange(length).view(1, 1, -1, 1, 1)
+    torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
+    assert sum(progress) == pytest.approx(2)
+
+
+def test_a_long_sample_without_a_first_frame_begins_by_itself(sample_with):
+    latents = sample_with(Ramp(), 40, first_frame=0.5)
+    ramp = 0.5 * torch.arange(10).view(1, 1, -1, 1, 1).expand_as(latents)
+    torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
+
+
+class Still(torch.nn.Module):
+    """Leaves the noise of a sample as it is, and counts what it is called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.lengths = set()
+
+    def forward(self, inputs, timestep, features):
+        self.lengths.add(inputs.shape[2])
+        return torch.zeros_like(inputs[:, :2])
+
+
+def test_every_clip_has_its_own_noise(sample_with):
+    latents = sample_with(Still(), 28, first_frame=0.5)
+    assert latents.shape[2] == 7
+    frames = latents.movedim(2, 1).flatten(0, 1).flatten(1)
+    assert len(frames.unique(dim=0)) == 2 * 7
+
+
+def test_a_run_without_first_frame_conditioning_samples_long_clips_in_windows(sample_with):
+    network = Still()
+    assert sample_with(network, 28).shape[2] == 7
+    assert network.lengths == {4}
+
+
+class Curved(torch.nn.Module):
+    """Depends on everything, and records the inputs of each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.inputs = []
+
+    def forward(self, inputs, timestep, features):
+        self.inputs.append(inputs)
+        return torch.tanh(inputs[:, :2]) * timestep.view(-1, 1, 1, 1, 1) + 0.3 * inputs[:, :2]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_samples_do_not_depend_on_the_batch_size(sample_with, batch):
+    seeds = [3, 1, 4, 1, 5]
+    together, apart = (sample_with(Curved(), 16, seeds=seeds, batch=size) for size in (5, batch))
+    torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)
+    torch.testing.assert_close(together[1], together[3], rtol=0, atol=1e-6)
+    assert (together[0] - together[1]).abs().max() > 0.1
+
+
+def test_progress_counts_the_samples_of_each_step(sample_with):
+    progress = []
+    sample_with(Curved(), 16, seeds=range(5), batch=4, on_progress=progress.append)
+    assert progress == [1, 1, 1, 1, 0.25, 0.25, 0.25, 0.25]  # four steps of four samples, then of one
+
+
+def test_a_last_batch_is_filled_up_and_a_first_frame_is_kept_to_the_bit(sample_with):
+    first, network = torch.randn(3, 2, 4, 4), Curved()
+    samples = sample_with(network, 16, seeds=[1, 2, 3], first_frames=first, batch=2, first_frame=1.0)
+    assert {len(inputs) for inputs in network.inputs} == {2}
+    for number, inputs in enumerate(network.inputs):
+        assert torch.equal(inputs[:, 2:4, 0], first[:2] if number < 4 else first[[2, 2]])
+    assert torch.equal(samples[:, :, 0], first)

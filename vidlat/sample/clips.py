@@ -1,0 +1,114 @@
+"""Latents of any length from a trained run, in batches of a fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vidlat.config import SampleConfig
+from vidlat.sample.guidance import GuidedDenoiser
+from vidlat.sample.sampler import Sampler, sampling_noise
+from vidlat.train.objective import objective_named
+from vidlat.train.run import TrainedRun
+
+
+class ClipSampler:
+    """Samples whitened latents from the averaged weights of a run, as the settings say.
+
+    device: where the network runs; unless the settings give a batch size, it is 1 on a CPU and 8 on a GPU.
+    Raises ConfigError for a condition that the run does not know.
+    """
+
+    def __init__(self, trained: TrainedRun, config: SampleConfig, device: torch.device) -> None:
+        self._run, self._config, self._device = trained.run, config, device
+        self._network = trained.model.to(device)
+        self._batch = config.batch or (1 if device.type == "cpu" else 8)
+        self._sampler = Sampler(
+            objective=objective_named(trained.run.config.objective),
+            method=config.sampler,
+            num_steps=config.steps,
+            shift=trained.run.config.shift,
+        )
+        conditions = trained.run.conditions
+        self._features = (
+            torch.from_numpy(conditions.parse(config.condition)) if conditions.num_features else None
+        )
+
+    def sample(
+        self,
+        seeds: Sequence[int],
+        num_frames: int,
+        first_frames: Tensor | None = None,
+        on_progress: Callable[[float], None] = lambda _: None,
+    ) -> Iterator[Tensor]:
+        """Yield the whitened latents (L, t, h, w) float32 of each seed, on the CPU, for `num_frames` frames.
+
+        first_frames: the given first latent frame of each sample, whitened (N, L, h, w). on_progress: called
+        with the number of samples computed since, which may be a fraction.
+
+        The last batch is filled up, so a sample depends on its seed alone, whatever other seeds there are.
+        Clips longer than a training clip are sampled clip by clip, each continuing the one before, if the run
+        was trained with first-frame conditioning; else in overlapping windows (see `GuidedDenoiser`).
+        """
+        shape = self._run.window_shape()
+        length = -(-num_frames // self._run.schema.settings.stack) * shape.stack_length
+        num_clips, window = 1, shape.num_latent_frames
+        if self._run.config.first_frame and length > window:
+            num_clips += -(-(length - window) // (window - shape.stack_length))
+        for start in range(0, len(seeds), self._batch):
+            rows = [min(start + place, len(seeds) - 1) for place in range(self._batch)]
+            num = min(self._batch, len(seeds) - start)
+            latents = self._sample_batch(
+                [seeds[row] for row in rows],
+                length,
+                num_clips,
+                None if first_frames is None else first_frames[rows].to(self._device),
+                partial(on_progress, num / (num_clips * self._config.steps)),
+            )
+            yield from latents[:num, :, :length].cpu()
+
+    def _sample_batch(
+        self,
+        seeds: Sequence[int],
+        length: int,
+        num_clips: int,
+        first_frame: Tensor | None,
+        on_step: Callable[[], None],
+    ) -> Tensor:
+        shape = self._run.window_shape()
+        window, step = shape.num_latent_frames, shape.stack_length
+        latents = self._sample_clip(seeds, length if num_clips == 1 else window, first_frame, 0, on_step)
+        for clip in range(1, num_clips):
+            # The first frame of the last stack is kept as given; the rest of that stack is sampled again.
+            continued = self._sample_clip(seeds, window, latents[:, :, -step], clip, on_step)
+            latents = torch.cat([latents[:, :, :-step], continued], dim=2)
+        return latents
+
+    def _sample_clip(
+        self,
+        seeds: Sequence[int],
+        length: int,
+        first_frame: Tensor | None,
+        clip: int,
+        on_step: Callable[[], None],
+    ) -> Tensor:
+        """One clip (B, L, length, h, w) per seed; clip: its number, as part of the seed of its noise."""
+        run, shape = self._run, self._run.window_shape()
+        denoiser = GuidedDenoiser(
+            network=self._network,
+            window=shape.num_latent_frames,
+            stride=max(shape.num_stacks // 2, 1) * shape.stack_length,
+            features=self._features,
+            guidance=self._config.guidance,
+            takes_first_frame=run.config.first_frame > 0,
+            first_frame=first_frame,
+        )
+        latent_dim, _, height, width = run.latent_shape()
+        noise = sampling_noise(seeds, (latent_dim, length, height, width), clip).to(self._device)
+        latents = self._sampler.sample(denoiser, noise, on_step)
+        if first_frame is not None:
+            latents[:, :, 0] = first_frame
+        return latents

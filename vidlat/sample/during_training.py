@@ -1,0 +1,107 @@
+"""Samples while a run trains: in TensorBoard, and as files in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from vidlat.config import SampleConfig
+from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
+from vidlat.sample.clips import ClipSampler
+from vidlat.store.reader import LatentCache
+from vidlat.train.recorder import StepRecord
+from vidlat.train.run import Run, TrainedRun
+from vidlat.train.trainer import Trainer
+from vidlat.video.contact_sheet import contact_sheet
+from vidlat.video.writer import prepare_folder, write_gif
+
+NUM_SAMPLES, NUM_STEPS = 4, 25
+
+
+def steps_with_samples(trainer: Trainer, *, vae: str | None = None) -> Iterator[StepRecord]:
+    """Train, and write samples every `sample_every` steps of the settings; 0 writes none.
+
+    vae: where the VAE of the latents is, if it has moved. Raises as `Trainer.steps` and `TrainingSamples` do.
+    """
+    every = trainer.config.sample_every
+    if not every or not trainer.ranks.is_first:
+        yield from trainer.steps()
+        return
+    device = str(trainer.device)
+    with closing(
+        TrainingSamples(trainer.run, trainer.cache, trainer.run_dir, device=device, vae=vae)
+    ) as samples:
+        for record in trainer.steps():
+            if record.step % every == 0:
+                samples.write(trainer.state.ema, record.step)
+            yield record
+
+
+class TrainingSamples:
+    """Samples of the averaged weights with the same seeds each time, so that they can be compared.
+
+    Each has the conditions of a training video, and its first frame if the run always has one. They go to
+    `samples/step_<step>.gif`, side by side, and `.png`, a contact sheet; both also into TensorBoard.
+    device: that of the network. Raises WeightsError if the VAE of the latents cannot be found, InputError if
+    the folder cannot be written.
+    """
+
+    def __init__(
+        self, run: Run, cache: LatentCache, run_dir: Path, *, device: str, vae: str | None = None
+    ) -> None:
+        self.run, self.folder = run, run_dir / "samples"
+        self._vae = load_vae_of(run.schema, vae=vae, device=device)
+        labelled = [video_id for video_id in run.training if run.labels[video_id]] or list(run.training)
+        self._examples = [labelled[index % len(labelled)] for index in range(NUM_SAMPLES)]
+        records = cache.records()
+        starts = np.array([records[video_id].start for video_id in self._examples])
+        first, _ = cache.read_windows(starts, 1, with_std=False)
+        self._first_frames = run.whitening.whiten(torch.from_numpy(first).float())[:, :, 0]
+        prepare_folder(self.folder)
+        # An event file of its own, beside that of the curves.
+        self._events = SummaryWriter(str(run_dir / "tensorboard"), filename_suffix=".samples")
+
+    def write(self, model: nn.Module, step: int) -> Path:
+        """Write samples of the weights after a step; returns the path of the contact sheet."""
+        trained = TrainedRun(run=self.run, model=model, step=step)
+        rows = [self._sample(trained, index) for index in range(NUM_SAMPLES)]
+        videos = [video for _, video in rows]
+        stem = self.folder / f"step_{step:08d}"
+        moving, sheet = stem.with_suffix(".gif"), stem.with_suffix(".png")
+        write_gif(moving, np.concatenate(videos, axis=2), self.run.median_fps)
+        contact_sheet(rows, sheet)
+        for tag, path in (("samples/moving", moving), ("samples/grid", sheet)):
+            self._show(tag, path, step)
+        self._events.flush()
+        return sheet
+
+    def _sample(self, trained: TrainedRun, index: int) -> tuple[str, npt.NDArray[np.uint8]]:
+        """The caption and the frames of one sample; its seed is its index."""
+        run = self.run
+        condition = tuple(f"{name}={text}" for name, text in run.labels[self._examples[index]].items())
+        config = SampleConfig(condition=condition, steps=NUM_STEPS, batch=1)
+        first_frames = self._first_frames[index, None] if run.config.first_frame == 1 else None
+        sampler = ClipSampler(trained, config, self._vae.device)
+        (latents,) = sampler.sample([index], run.config.frames, first_frames)
+        latents = run.whitening.unwhiten(latents)
+        frames = to_gray_levels(decode_latents(self._vae, latents.numpy(), run.config.frames))
+        return ", ".join((f"seed {index}", *condition)), frames
+
+    def _show(self, tag: str, path: Path, step: int) -> None:
+        # As SummaryWriter.add_video does it; that needs moviepy to make the same GIF.
+        image = Summary.Image(encoded_image_string=path.read_bytes(), colorspace=1)
+        self._events._get_file_writer().add_summary(  # type: ignore[no-untyped-call]
+            Summary(value=[Summary.Value(tag=tag, image=image)]), step
+        )
+
+    def close(self) -> None:
+        """Write out what is buffered and close the event file."""
+        self._events.close()

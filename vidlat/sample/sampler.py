@@ -1,0 +1,106 @@
+"""From noise to latents: deterministic steps along the path that an objective has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidlat.errors import ConfigError
+from vidlat.train.objective import Objective
+from vidlat.train.seeding import Draw, Stream, normal
+from vidlat.train.timesteps import sampling_timesteps
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""Noised latents (B, L, t, h, w) and timesteps (B,) to the objective's prediction, of the latents' shape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """How samples are computed: the method of a step (ddim, euler or heun) and the timesteps.
+
+    shift: the one the network was trained with. Raises ConfigError for an unknown method.
+    """
+
+    objective: Objective
+    method: str = "ddim"
+    num_steps: int = 50
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.method not in STEPS:
+            raise ConfigError(f"sampler: got {self.method!r}; expected one of {', '.join(STEPS)}")
+
+    @torch.no_grad()
+    def sample(self, denoiser: Denoiser, noise: Tensor, on_step: Callable[[], None] = lambda: None) -> Tensor:
+        """Turn noise (B, L, t, h, w) into whitened latents of the same shape, on the same device.
+
+        heun calls the denoiser twice per step, but once in the last. on_step: called after each step.
+        """
+        latents, step = noise, STEPS[self.method]
+        for now, following in pairwise(sampling_timesteps(self.num_steps, self.shift).to(noise.device)):
+            latents = step(denoiser, self.objective, latents, now, following)
+            on_step()
+        return latents
+
+
+def sampling_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], clip: int = 0) -> Tensor:
+    """Standard normal noise (N, L, t, h, w) float32; each item depends on its seed and the clip alone."""
+    return torch.from_numpy(
+        np.stack([normal((s, Stream.SAMPLING, clip, 0), Draw.NOISE, shape) for s in seeds])
+    )
+
+
+def ddim_step(
+    denoiser: Denoiser, objective: Objective, latents: Tensor, now: Tensor, following: Tensor
+) -> Tensor:
+    """Mix the implied x0 and noise anew: DDIM with eta 0; for flow the same as Euler's step.
+
+    Song et al. (https://arxiv.org/abs/2010.02502, equation 12).
+    """
+    alpha, sigma = objective.levels(now)
+    prediction = _predict(denoiser, latents, now)
+    x0 = objective.to_x0(prediction, latents, alpha, sigma)
+    noise = objective.to_noise(prediction, latents, alpha, sigma)
+    alpha, sigma = objective.levels(following)
+    return alpha * x0 + sigma * noise
+
+
+def euler_step(
+    denoiser: Denoiser, objective: Objective, latents: Tensor, now: Tensor, following: Tensor
+) -> Tensor:
+    """Follow the velocity at `now` as far as `following`."""
+    length = objective.position(following) - objective.position(now)
+    return latents + length * _velocity(denoiser, objective, latents, now)
+
+
+def heun_step(
+    denoiser: Denoiser, objective: Objective, latents: Tensor, now: Tensor, following: Tensor
+) -> Tensor:
+    """Follow the mean of the velocities at both ends of an Euler step; the last step is Euler's.
+
+    Karras et al. (https://arxiv.org/abs/2206.00364, algorithm 1): at timestep 0 there is no noise to predict.
+    """
+    length = objective.position(following) - objective.position(now)
+    velocity = _velocity(denoiser, objective, latents, now)
+    reached = latents + length * velocity
+    if following == 0:
+        return reached
+    return latents + length * (velocity + _velocity(denoiser, objective, reached, following)) / 2
+
+
+STEPS = {"ddim": ddim_step, "euler": euler_step, "heun": heun_step}
+"""The step of each method, from latents at timestep `now` to latents at timestep `following`."""
+
+
+def _predict(denoiser: Denoiser, latents: Tensor, timestep: Tensor) -> Tensor:
+    return denoiser(latents, timestep.expand(len(latents))).float()
+
+
+def _velocity(denoiser: Denoiser, objective: Objective, latents: Tensor, timestep: Tensor) -> Tensor:
+    prediction = _predict(denoiser, latents, timestep)
+    return objective.to_velocity(prediction, latents, *objective.levels(timestep))

@@ -1,0 +1,128 @@
+"""Samples of a trained run as videos, and a contact sheet of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidlat.config import SampleConfig
+from vidlat.encode.vae import FrozenVAE
+from vidlat.errors import ConfigError, DecodeError, InputError
+from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
+from vidlat.sample.clips import ClipSampler
+from vidlat.train.run import Run, load_run
+from vidlat.video.contact_sheet import contact_sheet
+from vidlat.video.reader import lone_file, read_prepared
+from vidlat.video.writer import prepare_folder, write_array, write_gif, write_video
+
+CONTACT_SHEET = "contact_sheet.png"
+"""File name of the contact sheet of one call."""
+
+MAX_ROWS = 32
+"""Samples on a contact sheet, at most: the first ones."""
+
+
+def sample_videos(
+    run_dir: Path,
+    out: Path,
+    config: SampleConfig,
+    *,
+    vae: str | None = None,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Iterator[Path]:
+    """Sample videos and yield the path of each, `out/sample-<seed>.mp4` (gif, npy), once it is written.
+
+    A contact sheet is written at the end, or of the videos so far when interrupted. Videos have the median
+    frame rate of the training videos. vae: where the VAE of the latents is, if it has moved. on_progress: as
+    for `ClipSampler.sample`.
+
+    Raises TrainError for a folder without a usable run, ConfigError for settings that the run was not trained
+    for, WeightsError if its VAE cannot be found, InputError if the first frame cannot be read or `out` cannot
+    be written.
+    """
+    trained = load_run(run_dir, best=config.checkpoint == "best")
+    run = trained.run
+    check_trained_for(run, config)
+    frozen = load_vae_of(run.schema, vae=vae, device=config.device)
+    prepare_folder(out)
+    first_frames = None
+    if config.first_frame:
+        first_frames = read_first_frame(Path(config.first_frame), run, frozen).expand(config.num, -1, -1, -1)
+    seeds, num_frames = range(config.seed, config.seed + config.num), config.frames or run.config.frames
+    samples = ClipSampler(trained, config, frozen.device).sample(seeds, num_frames, first_frames, on_progress)
+    rows: list[tuple[str, npt.NDArray[np.uint8]]] = []
+    try:
+        for seed, latents in zip(seeds, samples, strict=True):
+            frames = to_gray_levels(
+                decode_latents(frozen, run.whitening.unwhiten(latents).numpy(), num_frames)
+            )
+            path = out / f"sample-{seed:04d}.{config.format}"
+            _write(path, frames, run.median_fps)
+            if len(rows) < MAX_ROWS:
+                rows.append((f"seed {seed}", frames))
+            yield path
+    except (KeyboardInterrupt, GeneratorExit):
+        if rows:
+            contact_sheet(rows, out / CONTACT_SHEET)
+        raise
+    contact_sheet(rows, out / CONTACT_SHEET)
+
+
+def read_first_frame(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
+    """The whitened latent frame (L, h, w) of a picture, or of the last frames of a video.
+
+    Raises InputError if the file cannot be read.
+    """
+    try:
+        frames = read_prepared(*lone_file(path), run.schema.settings.preprocessing)
+        last = [frame.pixels for frame in deque(frames, maxlen=vae.stack)]
+    except (DecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as the first frame: {error}") from error
+    last = [last[0]] * (vae.stack - len(last)) + last
+    mean, _ = vae.encode(torch.from_numpy(np.stack(last))[None, None])
+    return run.whitening.whiten(mean)[0, :, -1]
+
+
+def check_trained_for(run: Run, config: SampleConfig) -> None:
+    """Raise ConfigError for settings that the run was not trained for."""
+    run.conditions.parse(config.condition)
+    is_unconditional_trained = run.config.condition_dropout > 0
+    if config.guidance != 1 and not (config.condition and is_unconditional_trained):
+        raise ConfigError(
+            f"guidance: got {config.guidance:g}; it needs a --condition, and a run trained with --condition "
+            "and --condition-dropout above 0"
+        )
+    names = {condition.name for condition in run.conditions.conditions}
+    missing = names - {text.partition("=")[0] for text in config.condition}
+    if missing and not is_unconditional_trained:
+        raise ConfigError(
+            f"condition: {', '.join(sorted(missing))} missing; the run was trained with "
+            "--condition-dropout 0 and needs all of its conditions"
+        )
+    if config.first_frame and not run.config.first_frame:
+        raise ConfigError("first_frame: the run was trained without --first-frame; leave it out")
+    if not config.first_frame and run.config.first_frame == 1:
+        raise ConfigError(
+            "first_frame: the run was trained with --first-frame 1 and needs one; give a picture"
+        )
+    stack, frames = run.schema.settings.stack, run.config.frames
+    if config.frames > frames <= stack:
+        raise ConfigError(
+            f"frames: got {config.frames}; the run was trained on clips of {frames} frames, a single stack, "
+            f"and cannot sample longer ones; expected {frames} at most"
+        )
+
+
+def _write(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
+    match path.suffix:
+        case ".npy":
+            write_array(path, frames)
+        case ".gif":
+            write_gif(path, frames, fps)
+        case _:
+            write_video(path, frames, fps)

@@ -1,0 +1,156 @@
+"""From a batch of latents to a training example: noised latents, the network's other inputs, and the target.
+
+Shape letters: B items, L latent channels, t latent frames, h and w latent height and width, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vidlat.config import TrainConfig
+from vidlat.train.conditioning import Conditions
+from vidlat.train.dataset import Batch
+from vidlat.train.objective import masked_squared_error, objective_named
+from vidlat.train.seeding import Draw, generator, normal
+from vidlat.train.timesteps import draw_timestep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoisedBatch:
+    """The network's inputs, what it should predict, and which predictions count.
+
+    inputs: (B, L, t, h, w), or with first-frame conditioning (B, 2 L + 1, t, h, w), see `join_first_frame`.
+    timestep: (B,). features: (B, D), or None. target: (B, L, t, h, w). mask: (B, 1, t, 1, 1), 1 where a frame
+    counts. weight: (B, 1, 1, 1, 1), of the errors of each item.
+    """
+
+    inputs: torch.Tensor
+    timestep: torch.Tensor
+    features: torch.Tensor | None
+    target: torch.Tensor
+    mask: torch.Tensor
+    weight: torch.Tensor
+
+    @property
+    def num_counted(self) -> torch.Tensor:
+        """Number of values of the target that count."""
+        return self.mask.sum() * self.target[0, :, 0].numel()
+
+    def split(self, num_parts: int) -> Iterator[NoisedBatch]:
+        """Split by items into parts of the same size, or sizes that differ by one."""
+        for rows in torch.arange(len(self.inputs)).tensor_split(num_parts):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            yield NoisedBatch(
+                inputs=self.inputs[part],
+                timestep=self.timestep[part],
+                features=None if self.features is None else self.features[part],
+                target=self.target[part],
+                mask=self.mask[part],
+                weight=self.weight[part],
+            )
+
+    def squared_error(self, prediction: torch.Tensor) -> torch.Tensor:
+        """The weighted sum of squared errors over all values that count."""
+        error, _ = masked_squared_error(prediction, self.target, self.mask, self.weight)
+        return error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """Everything random about a noised batch, as NumPy arrays in host memory.
+
+    noise: (B, L, t, h, w) float32. timestep: (B,) float32. first_frame_mask: (B,) bool, whether the first
+    latent frame is given. condition_mask: (B, D) float32, 0 where a feature is dropped; None drops nothing.
+    """
+
+    noise: np.ndarray
+    timestep: np.ndarray
+    first_frame_mask: np.ndarray
+    condition_mask: np.ndarray | None
+
+
+class Noising:
+    """Makes noised batches according to a run's settings; every draw follows from the key of its item."""
+
+    def __init__(self, config: TrainConfig, conditions: Conditions) -> None:
+        self._config, self._conditions = config, conditions
+        self._objective = objective_named(config.objective)
+
+    def training_draws(self, batch: Batch) -> Draws:
+        """Draw timesteps, dropped conditions and given first frames as the settings say."""
+        config = self._config
+        timesteps = [
+            draw_timestep(generator(key, Draw.TIMESTEP), config.timesteps, config.shift) for key in batch.keys
+        ]
+        first_frame_mask = [
+            config.first_frame > 0 and generator(key, Draw.FIRST_FRAME).random() < config.first_frame
+            for key in batch.keys
+        ]
+        return _draws(batch, timesteps, first_frame_mask, self._condition_mask(batch))
+
+    def validation_draws(self, batch: Batch, timesteps: Sequence[float]) -> Draws:
+        """Use these timesteps and all conditions; give the first frame only if training always does."""
+        return _draws(batch, timesteps, [self._config.first_frame == 1] * len(batch.keys), None)
+
+    def _condition_mask(self, batch: Batch) -> np.ndarray | None:
+        if batch.features is None:
+            return None
+        dropout = self._config.condition_dropout
+        return np.stack(
+            [self._conditions.draw_mask(generator(key, Draw.CONDITION), dropout) for key in batch.keys]
+        )
+
+    def noised(self, batch: Batch, draws: Draws, *, min_snr: float = 0.0) -> NoisedBatch:
+        """Noise a batch that is on its device; min_snr: gamma of the loss weights, 0 for weights of 1."""
+        x0, features, mask = batch.latents, batch.features, batch.mask
+        noise, timestep = (torch.from_numpy(d).to(x0.device) for d in (draws.noise, draws.timestep))
+        alpha, sigma = self._objective.levels(timestep)
+        inputs = alpha * x0 + sigma * noise
+        if self._config.first_frame:
+            # A given frame carries no loss, so it needs a second one that does.
+            is_given = torch.from_numpy(draws.first_frame_mask).to(mask) * mask[:, 0, 1, 0, 0]
+            inputs, mask = join_first_frame(inputs, x0[:, :, 0], is_given), mask.clone()
+            mask[:, 0, 0, 0, 0] *= 1 - is_given
+        if features is not None and draws.condition_mask is not None:
+            features = features * torch.from_numpy(draws.condition_mask).to(features)
+        weight = self._objective.min_snr_weight(alpha, sigma, min_snr) if min_snr else torch.ones_like(alpha)
+        return NoisedBatch(
+            inputs=inputs,
+            timestep=timestep,
+            features=features,
+            target=self._objective.target(x0, noise, alpha, sigma),
+            mask=mask,
+            weight=weight,
+        )
+
+
+def _draws(
+    batch: Batch,
+    timesteps: Sequence[float],
+    first_frame_mask: Sequence[bool],
+    condition_mask: np.ndarray | None,
+) -> Draws:
+    shape = tuple(batch.latents.shape[1:])
+    return Draws(
+        noise=np.stack([normal(key, Draw.NOISE, shape) for key in batch.keys]),
+        timestep=np.array(timesteps, np.float32),
+        first_frame_mask=np.array(first_frame_mask),
+        condition_mask=condition_mask,
+    )
+
+
+def join_first_frame(noised: torch.Tensor, first_frame: torch.Tensor, is_given: torch.Tensor) -> torch.Tensor:
+    """The input of a network with first-frame conditioning, (B, 2 L + 1, t, h, w).
+
+    first_frame: (B, L, h, w). is_given: (B,) of 0 and 1. The channels are the noised latents, in which a
+    given frame replaces the noised one; the given frame, zeros elsewhere; and the mask of the given frame.
+    The noised one must not be seen: the prediction for it carries no loss, so a sampler leaves it undefined.
+    """
+    mask = torch.zeros_like(noised[:, :1])
+    mask[:, :, 0] = is_given.to(noised).view(-1, 1, 1, 1)
+    known = first_frame[:, :, None] * mask
+    return torch.cat([torch.where(mask == 1, known, noised), known, mask], dim=1)
