@@ -193,7 +193,7 @@ sources = [VideoSource(video_id=i, path=folder / "videos" / i, num_bytes=0, mtim
 COMMAND = """
 import re, sys
 from pathlib import Path
-from vidlat.cli.main import main
+from vidlat.cli import main
 sys.argv[0] = "vidlat"
 try:
     main()

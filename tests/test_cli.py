@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vidlat.cli.main import commands
+from vidlat.cli import commands
 from vidlat.config import EncodeConfig, TrainConfig, load_yaml
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch
@@ -256,7 +256,7 @@ def test_disk_that_is_full_ends_in_one_line(cache, monkeypatch):
     def full(path):
         raise OSError(28, os.strerror(28), str(path))
 
-    monkeypatch.setattr("vidlat.store.summary.summarise", full)
+    monkeypatch.setattr("vidlat.commands.info.summarise", full)
     code, _, err = vidlat("info", cache)
     assert code == 1
     assert is_one_clear_line(err)
@@ -267,7 +267,7 @@ def test_interruption_ends_with_130_and_one_word(cache, monkeypatch):
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vidlat.store.summary.summarise", interrupted)
+    monkeypatch.setattr("vidlat.commands.info.summarise", interrupted)
     assert vidlat("info", cache) == (130, "", "Interrupted.\n")
 
 
@@ -386,7 +386,7 @@ def test_names_are_shown_as_they_are(name, encode, make_videos, tmp_path):
 
 
 def test_texts_of_a_table_stand_left_and_numbers_right(capsys, monkeypatch):
-    from vidlat.cli import display
+    from vidlat.commands import display
 
     monkeypatch.setattr(display.console, "width", 80)
     display.print_table(

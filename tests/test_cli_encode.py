@@ -6,7 +6,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from vidlat.cli.main import commands
+from vidlat.cli import commands
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer
 
@@ -92,7 +92,8 @@ def test_dry_run_counts_what_is_done_failed_moved_and_lost(encode, videos, tmp_p
 
 
 def test_disk_that_will_not_do_is_warned_of_before_and_in_a_dry_run(encode, tmp_path, monkeypatch):
-    monkeypatch.setattr("vidlat.pipeline.measure.free_bytes", lambda _: 1500)
+    for command in ("encode", "dry_run"):
+        monkeypatch.setattr(f"vidlat.commands.{command}.free_bytes", lambda _: 1500)
     _, out, _ = encode("--dry-run")
     assert f"about 1.8 kB needed, 1.5 kB free at {tmp_path}/l.zarr" in out
     code, out, _ = encode()
@@ -102,9 +103,9 @@ def test_disk_that_will_not_do_is_warned_of_before_and_in_a_dry_run(encode, tmp_
 
 
 def test_local_scratch_is_held_against_the_disk_it_is_on(encode, tmp_path, monkeypatch):
-    monkeypatch.setattr("vidlat.pipeline.dask_cluster.scratch_folder", lambda: tmp_path / "scratch")
+    monkeypatch.setattr("vidlat.commands.dry_run.scratch_folder", lambda: tmp_path / "scratch")
     monkeypatch.setattr(
-        "vidlat.pipeline.measure.free_bytes", lambda path: 1 if path.name == "scratch" else 10**9
+        "vidlat.commands.dry_run.free_bytes", lambda path: 1 if path.name == "scratch" else 10**9
     )
     _, out, _ = encode("--dry-run")
     assert "Warning" not in out  # the scheduler's workers have their own

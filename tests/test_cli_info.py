@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.store.caches import SCHEMA, SETTINGS, failure_of, random_posterior, record_of, writer_of
-from vidlat.cli.ls import _to_text
-from vidlat.cli.main import commands
+from vidlat.cli import commands
+from vidlat.commands.ls import _to_text
 from vidlat.store import summary
 from vidlat.store.metadata import PARTIAL
 from vidlat.store.reader import LatentCache
@@ -291,7 +291,7 @@ def test_output_may_be_closed_early_in_silence(arguments, cache):
     numbers = range(3000)
     records = [record_of(f"{n}.mp4", 8 * n, random_posterior(1), source_path="/gone") for n in numbers]
     writer_of(cache).commit(records)
-    code = "import sys; sys.argv[0] = 'vidlat'; from vidlat.cli.main import main; main()"
+    code = "import sys; sys.argv[0] = 'vidlat'; from vidlat.cli import main; main()"
     command = [sys.executable, "-c", code, arguments[0], str(cache), *arguments[1:]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
@@ -302,7 +302,7 @@ def test_looking_at_a_cache_makes_no_records_and_loads_nothing_heavy(cache, monk
     monkeypatch.setattr(LatentCache, "records", None)
     heavy = ["torch", "monai", "tensorstore", "zarr", "distributed", "dask", "av", "pyarrow.dataset"]
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom vidlat.cli.main import commands\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom vidlat.cli import commands\n"
         f"for arguments in (['info'], ['info', '--json'], ['ls'], ['ls', '--failed']):\n"
         f"    answer = CliRunner().invoke(commands, [arguments[0], {str(cache)!r}, *arguments[1:]])\n"
         "    assert answer.exit_code == 0, answer\n"

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of
-from vidlat.cli.main import commands
+from vidlat.cli import commands
 from vidlat.store import prune as prune_module
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache, open_writer, write_shards
@@ -193,7 +193,7 @@ def test_folder_that_is_no_cache_is_refused(tmp_path):
 
 def test_prune_loads_no_torch(cache):
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom vidlat.cli.main import commands\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom vidlat.cli import commands\n"
         f"answer = CliRunner().invoke(commands, ['prune', {str(cache)!r}, '--drop', 'a.mp4'])\n"
         "assert '--yes does it' in answer.output, answer.output\n"
         "print([name for name in ('torch', 'monai', 'zarr') if name in sys.modules])"

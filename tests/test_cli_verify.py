@@ -6,7 +6,7 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from vidlat.cli.main import commands
+from vidlat.cli import commands
 from vidlat.pipeline import repair_cache
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache

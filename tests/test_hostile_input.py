@@ -38,7 +38,7 @@ from pydicom.uid import (
 )
 
 from tests.pipeline.one_thread import OneThread
-from vidlat.cli.main import commands
+from vidlat.cli import commands
 from vidlat.config import EncodeConfig, Preprocessing
 from vidlat.errors import DecodeError, InputError
 from vidlat.pipeline.discover import discover_videos

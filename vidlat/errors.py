@@ -1,16 +1,32 @@
 """The error tree: every error a user can cause is one clear line, with an exit code."""
 
+import enum
+
+
+class ExitCode(enum.IntEnum):
+    """How a command ends."""
+
+    DONE = 0
+    REFUSED = 1
+    """Nothing was done, or what was checked is not in order."""
+    WRONG_SETTINGS = 2
+    """An unknown flag, or a value that a setting cannot take; click's own code for it."""
+    SOME_FAILED = 3
+    """All was done but for some of the videos."""
+    INTERRUPTED = 130
+    """Ended by Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+
 
 class VidlatError(Exception):
     """A failure explained in one line: what was got, what was expected, what to do."""
 
-    exit_code = 1
+    exit_code = ExitCode.REFUSED
 
 
 class ConfigError(VidlatError):
     """A setting that does not exist or a value it cannot take."""
 
-    exit_code = 2
+    exit_code = ExitCode.WRONG_SETTINGS
 
 
 class InputError(VidlatError):

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from vidlat.cli.main import commands
+from vidlat.cli import commands
 from vidlat.errors import InputError, StoreError
 from vidlat.evaluate import preview
 from vidlat.evaluate.preview import write_preview

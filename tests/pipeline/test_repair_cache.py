@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tests.pipeline.one_thread import OneThread
 from tests.pipeline.opened import opening
-from vidlat.cli.main import commands
+from vidlat.cli import commands
 from vidlat.config import PREPROCESS_VERSION, Preprocessing
 from vidlat.pipeline import repair_cache as repair_module
 from vidlat.pipeline.repair_cache import repair_cache

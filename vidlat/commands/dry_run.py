@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from vidlat.config import EncodeConfig
-    from vidlat.pipeline.encode_videos import PreparedEncode
-    from vidlat.pipeline.estimate import EncodeEstimate
-    from vidlat.pipeline.plan import EncodePlan
+from vidlat.commands.display import (
+    console,
+    format_bytes,
+    format_count,
+    format_seconds,
+    print_table,
+    printable,
+)
+from vidlat.config import EncodeConfig
+from vidlat.pipeline.dask_cluster import scratch_folder
+from vidlat.pipeline.encode_videos import PreparedEncode
+from vidlat.pipeline.estimate import EncodeEstimate, encode_seconds
+from vidlat.pipeline.measure import free_bytes, local_processes, measure_size, measure_speed
+from vidlat.pipeline.plan import EncodePlan
 
 Rows = list[tuple[str, str]]
 
@@ -18,12 +26,8 @@ MOST_NAMES_SHOWN = 3
 
 def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
     """Print the plan and, where there is something to do, its size and about the time it takes."""
-    from vidlat.cli.display import print_table
-
     rows = [*_rows_of_plan(prepared.plan), ("other files, ignored", str(prepared.discovery.num_ignored))]
     if prepared.plan.num_videos:
-        from vidlat.pipeline.measure import measure_size
-
         size = measure_size(prepared)
         rows += _rows_of_size(size, prepared.plan.num_videos)
         rows += _rows_of_disk(prepared, config, size)
@@ -35,8 +39,6 @@ def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
 
 def shorten(names: tuple[str, ...]) -> str:
     """The first few names of many."""
-    from vidlat.cli.display import printable
-
     return printable(", ".join(names[:MOST_NAMES_SHOWN]) + ", ..." * (len(names) > MOST_NAMES_SHOWN))
 
 
@@ -52,8 +54,6 @@ def _rows_of_plan(plan: EncodePlan) -> Rows:
 
 
 def _rows_of_size(size: EncodeEstimate, num_videos: int) -> Rows:
-    from vidlat.cli.display import format_count, format_seconds
-
     length = f"about {format_seconds(size.seconds)} of video" if size.seconds else "no file states it"
     is_part = size.num_headers < num_videos
     source = f", by {size.num_headers} of {num_videos} headers" if is_part else ""
@@ -68,9 +68,6 @@ def _rows_of_size(size: EncodeEstimate, num_videos: int) -> Rows:
 
 
 def _rows_of_disk(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate) -> Rows:
-    from vidlat.cli.display import format_bytes
-    from vidlat.pipeline.measure import free_bytes
-
     rows = [
         (name, f"about {format_bytes(needed)}; {format_bytes(free_bytes(folder))} free on that disk")
         for name, needed, folder in _disks(prepared, config, size)
@@ -81,9 +78,6 @@ def _rows_of_disk(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEs
 
 
 def _warn_of_full_disks(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate) -> None:
-    from vidlat.cli.display import console, format_bytes
-    from vidlat.pipeline.measure import free_bytes
-
     for name, needed, folder in _disks(prepared, config, size):
         free = free_bytes(folder)
         if needed > free:
@@ -98,18 +92,12 @@ def _disks(
     prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate
 ) -> list[tuple[str, int, Path]]:
     """What is written, how much of it, and where; the scratch of a scheduler's workers is theirs."""
-    from vidlat.pipeline.dask_cluster import scratch_folder
-
     latents = ("latents", size.latent_bytes, prepared.out)
     scratch = ("scratch at a time", size.scratch_bytes, scratch_folder())
     return [latents] if config.scheduler else [latents, scratch]
 
 
 def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate) -> Rows:
-    from vidlat.cli.display import format_seconds
-    from vidlat.pipeline.estimate import encode_seconds
-    from vidlat.pipeline.measure import local_processes, measure_speed
-
     speed = measure_speed(prepared)
     if speed is None:
         return [("time", "not known: of the videos tried none decodes")]

@@ -4,55 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import click
+from vidlat.commands.display import console, format_count, print_table, printable, progress_bar
+from vidlat.errors import ExitCode
+from vidlat.evaluate.quality import VideoQuality
+from vidlat.evaluate.reconstruction import Evaluation, evaluate_cache
+from vidlat.pipeline.decode_videos import load_vae_of
+from vidlat.pipeline.discover import discover_videos
+from vidlat.store.reader import open_cache
+from vidlat.video.writer import prepare_file
 
-from vidlat.cli.options import EXIT_SOME_FAILED
 
-if TYPE_CHECKING:
-    from vidlat.evaluate.quality import VideoQuality
-    from vidlat.evaluate.reconstruction import Evaluation
-
-
-@click.command()
-@click.option("--latents", type=click.Path(path_type=Path), required=True, help="The cache to evaluate.")
-@click.option("--input", "inputs", multiple=True, required=True, help="The videos it was made from.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file.")
-@click.option("--vae", help="Where the VAE of the latents is, if not where it was when they were made.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
-@click.pass_context
 def evaluate(
-    ctx: click.Context,
-    /,
-    latents: Path,
-    inputs: tuple[str, ...],
-    json_file: Path | None,
-    vae: str | None,
-    device: str,
-) -> None:
-    """Compare decoded latents with their sources: MSE, PSNR, SSIM a video and overall.
-
-    Beside them stand two floors that use no network: block averages (1 number for each block that a latent
-    position covers) and PCA of blocks fitted on the other videos (as many numbers as a latent has channels).
-    Overall PSNR is the mean of the videos' PSNRs. The criteria in the end (MSE < 0.05, PSNR > 38 dB,
-    SSIM > 0.88) are what a good VAE was hoped to reach; on easy clips the floors come close to them.
-
-    \b
-    Example:
-      vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
-
-    \b
-    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some sources are not what was encoded,
-    130 interrupted.
-    """
-    from vidlat.cli.display import console, printable, progress_bar
-    from vidlat.evaluate.reconstruction import evaluate_cache
-    from vidlat.pipeline.decode_videos import load_vae_of
-    from vidlat.pipeline.discover import discover_videos
-    from vidlat.store.reader import open_cache
-    from vidlat.video.writer import prepare_file
-
+    latents: Path, inputs: tuple[str, ...], json_file: Path | None, vae: str | None, device: str
+) -> ExitCode:
+    """Compare decoded latents with their sources, and print the figures."""
     cache = open_cache(latents)
     sources = discover_videos(inputs, ids=cache.schema.ids).sources
     frozen = load_vae_of(cache.schema, vae=vae, device=device)
@@ -68,12 +34,11 @@ def evaluate(
         json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
         console.print(f"all figures -> {json_file}")
     if evaluation.failed:
-        ctx.exit(EXIT_SOME_FAILED)
+        return ExitCode.SOME_FAILED
+    return ExitCode.DONE
 
 
 def _print(evaluation: Evaluation) -> None:
-    from vidlat.cli.display import console, format_count, print_table, printable
-
     columns = ("video", "frames", "MSE", "PSNR dB", "SSIM", "average dB", "PCA dB")
     rows = [
         (

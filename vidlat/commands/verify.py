@@ -6,51 +6,21 @@ import dataclasses
 import json
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from vidlat.store.repair import Outcome
-    from vidlat.store.verify.problem import Problem
+from vidlat.commands.display import console, format_count, print_table, printable, progress_bar
+from vidlat.errors import ExitCode
+from vidlat.pipeline.repair_cache import repair_cache
+from vidlat.store.lease import refuse_if_held
+from vidlat.store.repair import Outcome
+from vidlat.store.verify.cache import count_hole_frames, verify_cache
+from vidlat.store.verify.problem import Problem
 
-EXIT_PROBLEMS = 1
 
-
-@click.command()
-@click.argument("latents", type=click.Path(path_type=Path))
-@click.option("--repair", is_flag=True, help="Put right what can be; videos are encoded again.")
-@click.option("--vae", help="Where the VAE of the latents is, if not where it was. For --repair.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto. For --repair.")
-@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON and nothing else.")
-@click.pass_context
-def verify(
-    ctx: click.Context, /, latents: Path, repair: bool, vae: str | None, device: str, as_json: bool
-) -> None:
-    """Read every latent of a cache and print all that is wrong: where, kind, what.
-
-    Checksums, missing chunks, NaN and infinity, records against arrays, statistics against latents,
-    overlapping videos, damaged metadata and record files, foreign files, leftovers of kills.
-
-    --repair encodes damaged videos again, from the files that were encoded and with the settings and the VAE
-    of the cache, rewrites damaged metadata, sets damaged record files aside and removes leftovers. A video
-    whose source is gone or has changed is told and left. Then it verifies what it repaired. Interrupted, the
-    same command goes on. Foreign files are never touched.
-
-    \b
-    Examples:
-      vidlat verify latents.zarr
-      vidlat verify latents.zarr --repair
-
-    \b
-    Exit codes: 0 no problem (left), 1 problems (left), something lost, refused, or no cache there,
-    130 interrupted.
-    """
-    from vidlat.store.verify.cache import count_hole_frames
-
+def verify(latents: Path, repair: bool, vae: str | None, device: str, as_json: bool) -> ExitCode:
+    """Print every problem of a cache, and with `repair` what became of each."""
     if repair:
-        from vidlat.store.lease import refuse_if_held
-
         refuse_if_held(latents)  # before the long reading
     problems, num_videos = _watched(latents, show=not as_json)
     counts = {"num_videos": num_videos, "num_hole_frames": count_hole_frames(latents)}
@@ -65,15 +35,11 @@ def verify(
         is_sound = not problems and all(outcome.state == "repaired" for outcome in outcomes)
     if as_json:
         click.echo(json.dumps(report, indent=2))
-    if not is_sound:
-        ctx.exit(EXIT_PROBLEMS)
+    return ExitCode.DONE if is_sound else ExitCode.REFUSED
 
 
 def _watched(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
     """The problems and the number of videos read, a bar moving meanwhile if it is to be shown."""
-    from vidlat.cli.display import printable, progress_bar
-    from vidlat.store.verify.cache import verify_cache
-
     num_read = 0
     with progress_bar("{task.fields[name]}") if show else nullcontext() as progress:
         task = progress.add_task("reading", total=None, name="") if progress else None
@@ -91,9 +57,6 @@ def _repair(
     latents: Path, problems: list[Problem], vae: str | None, device: str, *, show: bool
 ) -> tuple[list[Outcome], list[Problem]]:
     """What became of each problem, and what is still wrong."""
-    from vidlat.cli.display import progress_bar
-    from vidlat.pipeline.repair_cache import repair_cache
-
     outcomes: list[Outcome] = []
     left: list[Problem] = []
     num_to_encode = num_encoded = num_frames = 0
@@ -121,8 +84,6 @@ def _repair(
 
 
 def _print(problems: list[Problem], num_videos: int, num_hole_frames: int) -> None:
-    from vidlat.cli.display import console, format_count
-
     _print_problems("Problems", problems)
     verdict = format_count(len(problems), "problem") if problems else "no problem"
     holes = f"{num_hole_frames} latent frames belong to no video"
@@ -130,23 +91,17 @@ def _print(problems: list[Problem], num_videos: int, num_hole_frames: int) -> No
 
 
 def _print_problems(title: str, problems: list[Problem]) -> None:
-    from vidlat.cli.display import print_table
-
     if problems:
         rows = [(p.where, p.kind, p.what) for p in problems]
         print_table(title, ("where", "kind", "what"), rows)
 
 
 def _print_outcomes(title: str, outcomes: list[Outcome]) -> None:
-    from vidlat.cli.display import print_table
-
     if outcomes:
         rows = [(outcome.where, outcome.state, outcome.what) for outcome in outcomes]
         print_table(title, ("where", "outcome", "what"), rows)
 
 
 def _print_left(left: list[Problem]) -> None:
-    from vidlat.cli.display import console, format_count
-
     _print_problems("Problems left", left)
     console.print(f"{format_count(len(left), 'problem')} left" if left else "no problem left")

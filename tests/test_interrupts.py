@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from vidlat.cli.stopping import stopping
+from vidlat.commands.interrupts import stopping
 
 pytestmark = pytest.mark.usefixtures("signals_as_in_a_terminal")
 

@@ -4,64 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import click
-
-from vidlat.cli.options import build_config, config_options
-from vidlat.cli.stopping import stopping
+from vidlat.commands.display import console, format_seconds, progress_bar
+from vidlat.commands.interrupts import stopping
 from vidlat.config import TrainConfig
+from vidlat.pipeline.manifest import read_labels
+from vidlat.sample.during_training import steps_with_samples
+from vidlat.store.reader import open_cache
+from vidlat.train.run import read_run
+from vidlat.train.trainer import Trainer
 
-if TYPE_CHECKING:
-    from vidlat.train.trainer import Trainer
 
-
-@click.command()
-@click.option("--latents", type=click.Path(path_type=Path), required=True, help="The cache to train from.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out from its last checkpoint.")
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="CSV or JSONL table with a column video_id; its labels win over those in the cache.",
-)
-@click.option("--vae", help="Where the VAE of the latents is, for --sample-every, if it has moved.")
-@config_options(TrainConfig, "train")
 def train(
-    latents: Path,
-    out: Path,
-    resume: bool,
-    labels: Path | None,
-    vae: str | None,
-    config_file: Path | None,
-    **flags: Any,
+    latents: Path, out: Path, resume: bool, labels: Path | None, vae: str | None, settings: dict[str, Any]
 ) -> None:
-    """Train a diffusion U-Net straight from a cache.
-
-    The run's folder gets config.json, metrics.jsonl, TensorBoard curves, checkpoints and samples.
-
-    \b
-    Examples:
-      vidlat train --latents latents.zarr --out runs/first --steps 5000 --sample-every 1000
-      tensorboard --logdir runs
-      vidlat train --latents latents.zarr --out runs/first --resume
-      vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
-      torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
-
-    Ctrl-C or SIGTERM ends it after the step under way, with a checkpoint; a second Ctrl-C at once.
-    A resumed run keeps its settings; only --steps, --device, --accumulate, --compile,
-    --checkpoint-activations, --checkpoint-every, --keep and --sample-every may be given anew.
-    """
-    base = None
-    if resume:
-        from vidlat.train.run import read_run
-
-        base = read_run(out).config
-    config = build_config(TrainConfig, "train", config_file, flags, base)
-    from vidlat.pipeline.manifest import read_labels
-    from vidlat.store.reader import open_cache
-    from vidlat.train.trainer import Trainer
-
+    """Train, with a progress bar in the first process."""
+    base = read_run(out).config.to_dict() if resume else {}
+    config = TrainConfig.from_mapping(base | settings)
     told = read_labels(labels) if labels else {}
     cache = open_cache(latents)
     trainer = Trainer(config, cache, out, resume=resume, labels=told)
@@ -71,8 +31,6 @@ def train(
         with stopping(trainer.stop):
             deque(trainer.steps(), maxlen=0)
         return
-    from vidlat.cli.display import console, format_seconds
-
     _introduce(trainer)
     left = config.steps - trainer.state.step
     if left <= 0:
@@ -89,8 +47,6 @@ def train(
 
 
 def _introduce(trainer: Trainer) -> None:
-    from vidlat.cli.display import console
-
     run, config = trainer.run, trainer.config
     num_parameters = sum(p.numel() for p in trainer.state.model.parameters())
     many = f", {trainer.ranks.count} processes" if trainer.ranks.count > 1 else ""
@@ -104,9 +60,6 @@ def _introduce(trainer: Trainer) -> None:
 
 
 def _train(trainer: Trainer, vae: str | None) -> None:
-    from vidlat.cli.display import progress_bar
-    from vidlat.sample.during_training import steps_with_samples
-
     config = trainer.config
     columns = (
         "{task.fields[rate]:.2f} steps/s",

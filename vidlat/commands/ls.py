@@ -6,47 +6,24 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from vidlat.store.reader import LatentCache
-    from vidlat.types import FailureRecord
+from vidlat.commands.display import printable
+from vidlat.store.reader import LatentCache, open_cache
+from vidlat.store.sources import STATE_COLUMNS, source_state
+from vidlat.types import FailureRecord
 
 LINES_AT_ONCE = 1000
 
 HEADER = f"{'state':<8} {'frames':>8} {'fps':>7} {'seconds':>8} {'pixels':>11}  video"
 
 
-@click.command()
-@click.argument("latents", type=click.Path(path_type=Path))
-@click.option("--failed", is_flag=True, help="List the videos that could not be encoded, and why.")
-@click.option("--traceback", is_flag=True, help="With --failed: print where in the code, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects instead.")
 def ls(latents: Path, failed: bool, traceback: bool, as_json: bool) -> None:
-    """List the videos of a cache: frames, rate, duration, size of the source's frames in pixels, state.
-
-    \b
-    States: ok
-            warnings  ok, but something was noticed while decoding (--json tells what)
-            stale     the source's size or time of change is not what it was
-            vanished  the source is gone
-            unknown   the source cannot be looked at
-
-    \b
-    Examples:
-      vidlat ls latents.zarr
-      vidlat ls latents.zarr --failed --traceback
-      vidlat ls latents.zarr --json | jq '.[] | select(.state != "ok")'
-
-    \b
-    Exit codes: 0 listed, 1 no cache there, 2 wrong flags.
-    """
+    """Print a line per video, or per failure."""
     if traceback and not failed:
         raise click.UsageError("--traceback goes with --failed")
-    from vidlat.store.reader import open_cache
-
     cache = open_cache(latents, hold=False)
     if failed:
         failures = list(cache.failures().values())
@@ -72,8 +49,6 @@ def _json_array(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
-    from vidlat.store.sources import STATE_COLUMNS, source_state
-
     names = ("video_id", "num_frames", "fps", "source_height", "source_width", "subject", "labels")
     warnings = cache.warnings()
     for video_id, num_frames, fps, height, width, subject, labels, *source in cache.rows(
@@ -98,8 +73,6 @@ def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
 
 def _video_lines(cache: LatentCache) -> Iterator[str]:
     """A table; names stand last, so that none is cut or padded."""
-    from vidlat.cli.display import printable
-
     yield HEADER
     for row in _video_rows(cache):
         rate = _to_text(row["fps"]) if row["fps"] else "-"
@@ -125,8 +98,6 @@ def _failure_row(failure: FailureRecord) -> dict[str, Any]:
 
 
 def _failure_lines(failures: list[FailureRecord], with_traceback: bool) -> Iterator[str]:
-    from vidlat.cli.display import printable
-
     names = [printable(failure.video_id) for failure in failures]
     name_width = max(map(len, ["video", *names]))
     kind_width = max(map(len, ["kind", *(failure.kind for failure in failures)]))

@@ -5,39 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from vidlat.commands.display import console, format_bytes, format_count, format_seconds, printable
 from vidlat.config import MANTISSA_BITS
-
-if TYPE_CHECKING:
-    from vidlat.store.summary import CacheSummary, Holder, VideoGroup
+from vidlat.store.summary import CacheSummary, Holder, VideoGroup, summarise
 
 
-@click.command()
-@click.argument("latents", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead; see docs/info.md.")
 def info(latents: Path, as_json: bool) -> None:
-    """Tell what a cache holds and how it is: videos, disk, VAE, settings, failures, changed sources.
-
-    Nothing is read but records and sizes. It looks at 20000 source files at most, spread over the cache;
-    `vidlat ls` looks at all.
-
-    \b
-    Example:
-      vidlat info latents.zarr
-
-    \b
-    Exit codes: 0 told, 1 no cache there.
-    """
-    from vidlat.store.summary import summarise
-
+    """Print what a cache holds."""
     summary = summarise(latents)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=2))
         return
-    from vidlat.cli.display import console
 
     for name, fact in _facts(summary):
         console.print(f"{name:>14}  {fact}", soft_wrap=True)
@@ -55,8 +36,6 @@ def _facts(summary: CacheSummary) -> Iterator[tuple[str, str]]:
 
 
 def _contents(summary: CacheSummary) -> Iterator[tuple[str, str]]:
-    from vidlat.cli.display import format_bytes, format_count, format_seconds
-
     schema = summary.schema
     counts = f"{format_count(summary.num_frames, 'frame')}, {format_seconds(summary.seconds)} of video"
     yield "videos", f"{summary.num_videos} ({counts})"
@@ -109,15 +88,11 @@ def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
 
 
 def _told(holder: Holder) -> str:
-    from vidlat.cli.display import printable
-
     who = f"process {holder.pid} on {holder.host}" if holder.host else "an unknown process"
     return printable(f"{holder.purpose} ({who}, since {holder.since})")
 
 
 def _count_and_names(group: VideoGroup) -> str:
-    from vidlat.cli.display import printable
-
     names = ", ".join(map(printable, group.first))
     more = ", ..." if group.num_videos > len(group.first) else ""
     return f"{group.num_videos}" + (f": {names}{more}" if names else "")

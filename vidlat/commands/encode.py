@@ -5,88 +5,45 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import click
-
-from vidlat.cli.options import EXIT_SOME_FAILED, build_config, config_options
+from vidlat.commands.display import (
+    console,
+    format_bytes,
+    format_count,
+    format_seconds,
+    print_table,
+    printable,
+    progress_bar,
+)
+from vidlat.commands.dry_run import print_dry_run, shorten
 from vidlat.config import EncodeConfig
-from vidlat.errors import InputError
-
-if TYPE_CHECKING:
-    from vidlat.pipeline.encode_videos import PreparedEncode
-    from vidlat.types import FailureRecord
+from vidlat.errors import ExitCode, InputError
+from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
+from vidlat.pipeline.measure import free_bytes, measure_size
+from vidlat.types import FailureRecord
 
 MOST_ROWS_SHOWN = 20
 SECONDS_OF_HEADERS = 1.0
 """How long headers are read before an encode, to know whether the disk will do."""
 
 
-@click.command()
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    required=True,
-    help="File, folder, glob, or a manifest (.csv, .jsonl) with a column path; may be repeated.",
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The cache to make or to add to.")
-@click.option(
-    "--retry-failed", is_flag=True, help="Try videos again that failed before and have not changed."
-)
-@click.option(
-    "--checksum",
-    is_flag=True,
-    help="Read every file and compare its content with what was encoded, instead of trusting an unchanged "
-    "path, size and time.",
-)
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Write nothing: print what there is to do, and about how long it takes and how much disk.",
-)
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="CSV or JSONL table with a column video_id; subject and all other columns are kept with the videos.",
-)
-@config_options(EncodeConfig, "encode")
-@click.pass_context
 def encode(
-    ctx: click.Context,
-    /,
     inputs: tuple[str, ...],
     out: Path,
     retry_failed: bool,
     checksum: bool,
     dry_run: bool,
     labels: Path | None,
-    config_file: Path | None,
-    **flags: Any,
-) -> None:
-    """Encode videos into a cache of latents; run again, it adds only what is new.
-
-    A file is new if its path, size or time of change is not what was recorded and its content is not either.
-
-    \b
-    Examples:
-      vidlat encode --input videos/ --out latents.zarr --vae tiny --size 128
-      vidlat encode --input videos/ --out latents.zarr --dry-run   what would it take?
-      vidlat encode --input videos/ --out latents.zarr --checksum  has any file changed unseen?
-      vidlat encode --input videos/ --out latents.zarr --crop auto --fps 25 --labels ef.csv
-      vidlat encode --input clips.csv --out latents.zarr --ids hash
-
-    \b
-    Exit codes: 0 all done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.
-    """
-    config = build_config(EncodeConfig, "encode", config_file, flags)
+    settings: dict[str, Any],
+) -> ExitCode:
+    """Encode what is new, and report what failed."""
+    config = EncodeConfig.from_mapping(settings)
     options = {"retry_failed": retry_failed, "checksum": checksum, "dry_run": dry_run, "labels": labels}
     prepared = _prepare(inputs, config, out, options)
     names = _shown_names(prepared)
     failures = list(prepared.plan.known_failures)
     if dry_run:
-        from vidlat.cli.dry_run import print_dry_run
-
         print_dry_run(prepared, config)
     elif prepared.plan.num_videos:
         failures += _run(prepared, config, out, names)
@@ -98,16 +55,14 @@ def encode(
         _print_failures(names, failures, len(prepared.plan.known_failures), out)
         if len(failures) == prepared.plan.num_sources:
             raise InputError(f"no readable video in {', '.join(inputs)}: all {len(failures)} failed")
-        ctx.exit(EXIT_SOME_FAILED)
+        return ExitCode.SOME_FAILED
+    return ExitCode.DONE
 
 
 def _prepare(
     inputs: tuple[str, ...], config: EncodeConfig, out: Path, options: dict[str, Any]
 ) -> PreparedEncode:
     """Plan the encode, a bar moving while files are compared by content."""
-    from vidlat.cli.display import printable, progress_bar
-    from vidlat.pipeline.encode_videos import prepare_encode
-
     num_compared = 0
     with progress_bar("{task.fields[name]}") as progress:
         task = progress.add_task("comparing files", total=None, name="")
@@ -121,8 +76,6 @@ def _prepare(
 
 
 def _say_nothing_to_do(prepared: PreparedEncode) -> None:
-    from vidlat.cli.display import console, format_count
-
     plan = prepared.plan
     is_there = "is" if plan.num_done == 1 else "are"
     count = format_count(plan.num_done, "video")
@@ -136,9 +89,6 @@ def _say_nothing_to_do(prepared: PreparedEncode) -> None:
 
 
 def _report_vanished(prepared: PreparedEncode) -> None:
-    from vidlat.cli.display import console, format_count
-    from vidlat.cli.dry_run import shorten
-
     vanished = prepared.plan.vanished
     if vanished:
         have, them = ("has lost its", "it") if len(vanished) == 1 else ("have lost their", "them")
@@ -150,8 +100,6 @@ def _report_vanished(prepared: PreparedEncode) -> None:
 
 
 def _report_unmatched(prepared: PreparedEncode, labels: Path | None) -> None:
-    from vidlat.cli.display import format_count, print_table
-
     discovery = prepared.discovery
     sides = [
         (
@@ -181,8 +129,6 @@ def _shown_names(prepared: PreparedEncode) -> dict[str, str]:
 def _run(
     prepared: PreparedEncode, config: EncodeConfig, out: Path, names: dict[str, str]
 ) -> list[FailureRecord]:
-    from vidlat.cli.display import console, format_count, format_seconds, progress_bar
-
     plan = prepared.plan
     console.print(
         f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} done already, "
@@ -235,9 +181,6 @@ def _run(
 
 
 def _warn_of_full_disk(prepared: PreparedEncode) -> None:
-    from vidlat.cli.display import console, format_bytes
-    from vidlat.pipeline.measure import free_bytes, measure_size
-
     needed = measure_size(prepared, SECONDS_OF_HEADERS).latent_bytes
     free = free_bytes(prepared.out)
     if needed > free:
@@ -249,16 +192,12 @@ def _warn_of_full_disk(prepared: PreparedEncode) -> None:
 
 
 def _print_warnings(warnings: list[tuple[str, str]]) -> None:
-    from vidlat.cli.display import format_count, print_table
-
     first = f", the first {MOST_ROWS_SHOWN}" if len(warnings) > MOST_ROWS_SHOWN else ""
     title = format_count(len(warnings), "warning") + first
     print_table(title, ("video", "warning"), warnings[:MOST_ROWS_SHOWN])
 
 
 def _print_failures(names: dict[str, str], failures: list[FailureRecord], num_known: int, out: Path) -> None:
-    from vidlat.cli.display import console, format_count, print_table
-
     known = f", {num_known} of them known from before (--retry-failed tries again)" if num_known else ""
     rows = [(names.get(f.video_id, f.video_id), f.kind, f.reason) for f in failures]
     print_table(f"{format_count(len(failures), 'video')} failed{known}", ("video", "kind", "reason"), rows)

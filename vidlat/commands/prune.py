@@ -3,64 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from vidlat.errors import InputError
+from vidlat.commands.display import console, format_bytes, format_count, print_table, printable, progress_bar
+from vidlat.errors import ExitCode, InputError
+from vidlat.store.lease import refuse_if_held
+from vidlat.store.metadata import read_schema
+from vidlat.store.prune import PruneResult
+from vidlat.store.prune import prune as carry_out
+from vidlat.store.prune_plan import PrunePlan, plan_prune, vanished_videos
+from vidlat.store.reader import open_cache
+from vidlat.store.writer import open_writer
 
-if TYPE_CHECKING:
-    from vidlat.store.prune import PruneResult
-    from vidlat.store.prune_plan import PrunePlan
 
-EXIT_DAMAGED = 1
-EXIT_INTERRUPTED = 130
-
-
-@click.command()
-@click.argument("latents", type=click.Path(path_type=Path))
-@click.option("--yes", is_flag=True, help="Do it; without this, it is only shown what would be done.")
-@click.option("--drop", multiple=True, metavar="VIDEO_ID", help="Remove this video; may be repeated.")
-@click.option("--keep-vanished", is_flag=True, help="Keep videos whose source file no longer exists.")
-@click.pass_context
-def prune(ctx: click.Context, latents: Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) -> None:
-    """Remove videos whose source file is gone, and whatever in a cache belongs to no video.
-
-    Of what is removed, nothing is left: latents, records and failures are erased, and what killed encodes
-    have left. Videos that stay are moved where that is needed, bit for bit. A source file that was moved
-    counts as gone until an encode has found it again. While a training reads the cache, prune refuses.
-
-    \b
-    Example:
-      vidlat prune latents.zarr          shows what would be done
-      vidlat prune latents.zarr --yes    does it
-
-    \b
-    Exit codes: 0 done, or nothing to do; 1 refused, or a damaged video was left where it is;
-    2 wrong flags; 130 interrupted: nothing is lost, run it again.
-    """
-    from vidlat.store.lease import refuse_if_held
-    from vidlat.store.prune_plan import plan_prune
-
+def prune(latents: Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) -> ExitCode:
+    """Print the plan, and with `yes` carry it out."""
     vanished = _vanished(latents, asked=drop, keep=keep_vanished, refuse=yes)
     if not yes:
         refuse_if_held(latents)
         _print_plan(latents, plan_prune(latents, {*drop, *vanished}), drop)
-        return
+        return ExitCode.DONE
     try:
         result = _prune(latents, {*drop, *vanished}, drop)
     except KeyboardInterrupt:
         click.echo("Interrupted: nothing is lost; run it again to do the rest.", err=True)
-        ctx.exit(EXIT_INTERRUPTED)
-    if result and result.damaged:
-        ctx.exit(EXIT_DAMAGED)
+        return ExitCode.INTERRUPTED
+    return ExitCode.REFUSED if result and result.damaged else ExitCode.DONE
 
 
 def _vanished(latents: Path, *, asked: tuple[str, ...], keep: bool, refuse: bool) -> list[str]:
     """Videos to drop because their source is gone; none, or a refusal, where all sources are."""
-    from vidlat.store.metadata import read_schema
-    from vidlat.store.prune_plan import vanished_videos
-
     read_schema(latents)
     if keep:
         return []
@@ -78,11 +51,6 @@ def _vanished(latents: Path, *, asked: tuple[str, ...], keep: bool, refuse: bool
 
 
 def _prune(latents: Path, drop: set[str], asked: tuple[str, ...]) -> PruneResult | None:
-    from vidlat.cli.display import console, format_bytes, printable, progress_bar
-    from vidlat.store.prune import prune as carry_out
-    from vidlat.store.prune_plan import plan_prune
-    from vidlat.store.writer import open_writer
-
     with open_writer(latents, "vidlat prune") as writer:
         plan = plan_prune(latents, drop)
         _print_plan(latents, plan, asked, done=True)
@@ -102,9 +70,6 @@ def _prune(latents: Path, drop: set[str], asked: tuple[str, ...]) -> PruneResult
 
 
 def _print_plan(latents: Path, plan: PrunePlan, asked: tuple[str, ...], *, done: bool = False) -> None:
-    from vidlat.cli.display import console, format_bytes, format_count, print_table
-    from vidlat.store.reader import open_cache
-
     if plan.is_empty:
         console.print(f"Nothing to prune: {latents} holds what belongs to its videos alone.", soft_wrap=True)
         return

@@ -1,0 +1,357 @@
+"""The command line: every command with its flags and help. The bodies are in vidlat/commands/."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from vidlat import __version__
+from vidlat.commands.declaration import PATH, Group
+from vidlat.config import EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+latents_argument = click.argument("latents", type=PATH)
+latents_option = click.option("--latents", type=PATH, required=True, help="The cache to read.")
+vae_option = click.option(
+    "--vae", help="Where the VAE of the latents is now, if it was moved after they were encoded."
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU where there is one."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+
+
+def out_option(help: str) -> Decorator:
+    """`--out`, required, with what it is for this command."""
+    return click.option("--out", type=PATH, required=True, help=help)
+
+
+def input_option(help: str) -> Decorator:
+    """`--input`, required; may be repeated."""
+    return click.option("--input", "inputs", multiple=True, required=True, help=f"{help} May be repeated.")
+
+
+def labels_option(help: str) -> Decorator:
+    """`--labels`, a table."""
+    return click.option("--labels", type=PATH, help=f"CSV or JSONL table with a column video_id; {help}")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vidlat")
+def commands() -> None:
+    """Encode medical video once with a frozen MAISI VAE; train diffusion models from the latents.
+
+    \b
+    The whole path is three commands:
+      vidlat encode --input videos/ --out latents.zarr
+      vidlat train  --latents latents.zarr --out runs/first
+      vidlat sample --run runs/first --out samples/
+    """
+
+
+@commands.command(config=EncodeConfig)
+@input_option("File, folder, glob, or a manifest (.csv, .jsonl) with a column path.")
+@out_option("The cache to create or extend.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Try again the videos that failed before and have not changed."
+)
+@click.option(
+    "--checksum",
+    is_flag=True,
+    help="Read every file and compare its content with what was encoded, instead of trusting that a file "
+    "with the same path, size and modification time is the same.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing: print what would be encoded, with estimates of time and disk space.",
+)
+@labels_option("its subject and all other columns are stored with the videos.")
+def encode() -> None:
+    """Encode videos into a cache of latents. Run again, it adds only what is new.
+
+    A file is new if its path, size or modification time differs from the recorded one and its content
+    does too.
+
+    \b
+    Examples:
+      vidlat encode --input videos/ --out latents.zarr --vae tiny --size 128
+      vidlat encode --input videos/ --out latents.zarr --dry-run   estimate time and disk space
+      vidlat encode --input videos/ --out latents.zarr --checksum  find files that changed unseen
+      vidlat encode --input videos/ --out latents.zarr --crop auto --fps 25 --labels ef.csv
+      vidlat encode --input clips.csv --out latents.zarr --ids hash
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong settings, 3 some videos failed, 130 interrupted.
+    """
+
+
+@commands.command()
+@latents_argument
+@json_option
+def info() -> None:
+    """Summarise a cache: videos, disk space, VAE, settings, failures, changed sources.
+
+    Reads only records and file sizes. Checks at most 20000 source files, spread evenly over the cache;
+    `vidlat ls` checks all. docs/info.md describes the JSON.
+
+    \b
+    Example:
+      vidlat info latents.zarr
+
+    \b
+    Exit codes: 0 done, 1 not a cache.
+    """
+
+
+@commands.command()
+@latents_argument
+@click.option("--failed", is_flag=True, help="List the videos that could not be encoded, and why.")
+@click.option("--traceback", is_flag=True, help="With --failed: print the tracebacks too.")
+@json_option
+def ls() -> None:
+    """List the videos of a cache: state, frames, frame rate, duration, size of the source frames in pixels.
+
+    \b
+    States: ok
+            warnings  ok, but decoding gave warnings (--json shows them)
+            stale     the source's size or modification time has changed
+            vanished  the source is gone
+            unknown   the source cannot be accessed
+
+    \b
+    Examples:
+      vidlat ls latents.zarr
+      vidlat ls latents.zarr --failed --traceback
+      vidlat ls latents.zarr --json | jq '.[] | select(.state != "ok")'
+
+    \b
+    Exit codes: 0 done, 1 not a cache, 2 wrong flags.
+    """
+
+
+@commands.command()
+@latents_argument
+@click.option("--repair", is_flag=True, help="Repair what can be repaired; damaged videos are encoded again.")
+@vae_option
+@device_option
+@json_option
+def verify() -> None:
+    """Read every latent of a cache and print each problem: where it is, its kind, what is wrong.
+
+    Finds wrong checksums, missing chunks, NaN and infinity, records that do not match the arrays,
+    statistics that do not match the latents, overlapping videos, damaged metadata and record files,
+    foreign files, and files left behind by killed processes.
+
+    --repair encodes damaged videos again, from the same source files, with the settings and the VAE of the
+    cache (--vae and --device are for this). It also rewrites damaged metadata, sets damaged record files
+    aside and removes what killed processes left behind. A video whose source is gone or has changed is
+    reported and kept as it is. Afterwards it verifies what it repaired. If interrupted, run it again: it
+    continues. Foreign files are never touched.
+
+    \b
+    Examples:
+      vidlat verify latents.zarr
+      vidlat verify latents.zarr --repair
+
+    \b
+    Exit codes: 0 no problem, or all repaired; 1 problems (left), or something was lost, or refused,
+    or not a cache; 130 interrupted.
+    """
+
+
+@commands.command()
+@latents_argument
+@click.option("--yes", is_flag=True, help="Do it; without this, prune only shows what it would do.")
+@click.option("--drop", multiple=True, metavar="VIDEO_ID", help="Remove this video. May be repeated.")
+@click.option("--keep-vanished", is_flag=True, help="Keep videos whose source file no longer exists.")
+def prune() -> None:
+    """Remove videos whose source file is gone, and everything in a cache that belongs to no video.
+
+    Removal is complete: latents, records and failure records are erased, as is what killed encodes left
+    behind. Where needed, remaining videos are moved, bit for bit. A source file that was moved counts as
+    gone until an encode has found it again. Prune refuses to run while a training reads the cache.
+
+    \b
+    Example:
+      vidlat prune latents.zarr          shows what would be done
+      vidlat prune latents.zarr --yes    does it
+
+    \b
+    Exit codes: 0 done, or nothing to do; 1 refused, or a damaged video was left where it is;
+    2 wrong flags; 130 interrupted: nothing is lost, run it again.
+    """
+
+
+@commands.command()
+@latents_argument
+@out_option("The PNG to write.")
+@click.option(
+    "--videos", type=click.IntRange(min=1), default=6, show_default=True, help="Largest number of videos."
+)
+@vae_option
+@device_option
+def preview() -> None:
+    """Draw some videos of a cache: source frames as the VAE saw them, and below them the decoded frames.
+
+    The videos are spread evenly over the sorted ids, the frames over each video. PSNR is computed over the
+    frames shown. A source that is gone or has changed is left out.
+
+    \b
+    Example:
+      vidlat preview latents.zarr --out preview.png
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos are damaged, 130 interrupted.
+    """
+
+
+@commands.command(config=TrainConfig)
+@latents_option
+@out_option("The folder of the run.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
+@labels_option("its labels take precedence over those in the cache.")
+@vae_option
+def train() -> None:
+    """Train a diffusion U-Net on the latents of a cache.
+
+    The folder of the run gets config.json, metrics.jsonl, TensorBoard curves, checkpoints and samples.
+    Only the samples of --sample-every need the VAE.
+
+    \b
+    Examples:
+      vidlat train --latents latents.zarr --out runs/first --steps 5000 --sample-every 1000
+      tensorboard --logdir runs
+      vidlat train --latents latents.zarr --out runs/first --resume
+      vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
+      torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
+
+    Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint; a second Ctrl-C ends it at once.
+    A resumed run keeps its settings; only --steps, --device, --accumulate, --compile,
+    --checkpoint-activations, --checkpoint-every, --keep and --sample-every can be changed.
+    """
+
+
+@commands.command(config=SampleConfig)
+@click.option("--run", "run_dir", type=PATH, required=True, help="The folder of the run.")
+@out_option("Folder for the videos.")
+@vae_option
+def sample() -> None:
+    """Sample new videos from a trained run, and draw a contact sheet of them.
+
+    \b
+    Examples:
+      vidlat sample --run runs/first --out samples/ -n 8 --seed 1
+      vidlat sample --run runs/first --out samples/ --sampler heun --steps 25 --checkpoint best
+      vidlat sample --run runs/ef --out samples/ --condition severity=mild --condition ef=35 --guidance 2
+      vidlat sample --run runs/moving --out samples/ --first-frame frame.png --frames 48
+    """
+
+
+@commands.command()
+@latents_option
+@out_option("Folder for the videos.")
+@vae_option
+@device_option
+def decode() -> None:
+    """Decode a cache to video: one mp4 per video, with its original frame count and median frame rate.
+
+    \b
+    Example:
+      vidlat decode --latents latents.zarr --out recon/
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.
+    """
+
+
+@commands.command()
+@latents_option
+@input_option("The videos that the cache was made from.")
+@click.option("--json", "json_file", type=PATH, help="Write all figures to this file.")
+@vae_option
+@device_option
+def evaluate() -> None:
+    """Compare decoded latents with their sources: MSE, PSNR and SSIM per video and overall.
+
+    Two baselines without a network stand beside them: block averages (1 number per block that a latent
+    position covers) and a PCA of blocks fitted on the other videos (as many numbers per block as a latent
+    has channels). Overall PSNR is the mean of the videos' PSNRs. The criteria at the end (MSE < 0.05,
+    PSNR > 38 dB, SSIM > 0.88) are targets for a good VAE; on easy clips the baselines come close to them.
+
+    \b
+    Example:
+      vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
+
+    \b
+    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some sources are not what was encoded,
+    130 interrupted.
+    """
+
+
+@commands.group()
+def weights() -> None:
+    """List, download and check published VAE weights.
+
+    \b
+    Example:
+      vidlat weights fetch maisi
+    """
+
+
+@weights.command("list")
+def list_weights() -> None:
+    """List the published VAEs: source, licence, and whether they are downloaded.
+
+    \b
+    Example:
+      vidlat weights list
+    """
+
+
+@weights.command("fetch")
+@click.argument("name")
+def fetch_weights() -> None:
+    """Download published weights once, after showing their licence.
+
+    \b
+    Example:
+      vidlat weights fetch maisi
+    """
+
+
+@weights.command("check")
+@click.argument("name_or_path")
+def check_weights() -> None:
+    """Check weights completely: the hash of the file, and every tensor of the network.
+
+    \b
+    Examples:
+      vidlat weights check maisi
+      vidlat weights check my-vae.safetensors
+    """
+
+
+@commands.command(config=FitVAEConfig)
+@input_option("File, folder or glob.")
+@out_option("The .safetensors file to write.")
+def fit_vae() -> None:
+    """Train a small VAE of MAISI's class on your videos, or fine-tune the weights given by --init.
+
+    From scratch, training starts at the best linear code (PCA) and improves on it. The file is written
+    every --save-every steps; after an interruption, `--init FILE` continues from it.
+
+    \b
+    Example:
+      vidlat fit-vae --input videos/ --out vae.safetensors --steps 1000
+      vidlat encode --input videos/ --out latents.zarr --vae vae.safetensors --size 128
+    """
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    sys.exit(commands())

@@ -1,0 +1,108 @@
+"""Commands whose bodies load when they run, and flags from configuration: one per field of a Config."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidlat.config import Config, load_yaml
+from vidlat.errors import ExitCode, VidlatError
+
+PATH = click.Path(path_type=Path)
+
+
+class Command(click.Command):
+    """A command declared apart from its body, which is imported when the command runs.
+
+    The body of a declaration NAME is the function NAME in vidlat.commands.NAME. It returns an ExitCode, or
+    nothing for success. A command with a `config` has a flag per field of that class; its body gets those
+    that were given, on the command line or in a YAML file, as `settings`.
+    """
+
+    def __init__(self, *args: Any, config: type[Config] | None = None, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.config = config
+        if config:
+            text = f"YAML file with these settings under `{self.name}:`; flags take precedence."
+            self.params.append(click.Option(["--config", "config_file"], type=PATH, help=text))
+            self.params += config_options(config)
+
+    def invoke(self, ctx: click.Context) -> None:
+        values = dict(ctx.params)
+        if self.config:
+            flags = {field.name: values.pop(field.name) for field in dataclasses.fields(self.config)}
+            config_file = values.pop("config_file")
+            values["settings"] = load_yaml(config_file, f"{self.name}") if config_file else {}
+            values["settings"] |= {name: value for name, value in flags.items() if value not in (None, ())}
+        ctx.exit(self.import_body()(**values) or ExitCode.DONE)
+
+    def import_body(self) -> Callable[..., ExitCode | None]:
+        """The function that does the work."""
+        name = getattr(self.callback, "__name__", "")
+        body: Callable[..., ExitCode | None] = getattr(
+            importlib.import_module(f"vidlat.commands.{name}"), name
+        )
+        return body
+
+
+class Group(click.Group):
+    """A group of such commands, in the order of their declaration, that ends every user error in one line."""
+
+    command_class = Command
+    group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VidlatError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            raise  # `vidlat info | head`: click ends it in silence
+        except OSError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(ExitCode.REFUSED)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(ExitCode.INTERRUPTED)
+
+
+def config_options(config: type[Config]) -> list[click.Option]:
+    """An option per field of `config`: its name, type, help, default and limits; not given, it is None."""
+    hints = typing.get_type_hints(config)
+    return [_option(field, hints[field.name]) for field in dataclasses.fields(config)]
+
+
+def _option(field: dataclasses.Field[Any], annotation: Any) -> click.Option:
+    name = field.name.replace("_", "-")
+    flags = [f"--{name}/--no-{name}" if annotation is bool else f"--{name}"]
+    if field.metadata["short"]:
+        flags.append(field.metadata["short"])
+    is_list = typing.get_origin(annotation) is tuple
+    kind = None if is_list or annotation is bool else _click_type(annotation)
+    text = field.metadata["help"] + _default_and_limits(field)
+    return click.Option(flags, type=kind, multiple=is_list, default=None, help=text)
+
+
+def _default_and_limits(field: dataclasses.Field[Any]) -> str:
+    """Such as `  [default: 4; at least 1]`, as click writes it."""
+    default = {True: "yes", False: "no"}[field.default] if isinstance(field.default, bool) else field.default
+    shown = "" if default in (None, ()) else f"default: {default}"
+    notes = "; ".join(filter(None, (shown, str(field.metadata["limits"]))))
+    return f"  [{notes}]" if notes else ""
+
+
+def _click_type(annotation: Any) -> Any:
+    if typing.get_origin(annotation) is typing.Literal:
+        return click.Choice(typing.get_args(annotation))
+    options = [option for option in typing.get_args(annotation) if option is not type(None)]
+    return options[0] if options else annotation

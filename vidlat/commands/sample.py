@@ -1,0 +1,34 @@
+"""`vidlat sample`: new videos from a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vidlat.commands.display import console, format_count, progress_bar
+from vidlat.config import SampleConfig
+from vidlat.sample.videos import CONTACT_SHEET, MAX_ROWS, sample_videos
+
+
+def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) -> None:
+    """Sample videos, with a progress bar."""
+    config = SampleConfig.from_mapping(settings)
+    num = 0
+    with progress_bar() as progress:
+        task = progress.add_task("sampling", total=config.num)
+        samples = sample_videos(
+            run_dir, out, config, vae=vae, on_progress=lambda share: progress.advance(task, share)
+        )
+        try:
+            for num, _ in enumerate(samples, 1):  # noqa: B007
+                pass
+            progress.update(task, completed=config.num)  # a sum of parts is off by rounding
+        except KeyboardInterrupt:
+            progress.stop()
+            if left := config.num - num:
+                told = f"--seed {config.seed + num} -n {left} makes the others"
+                console.print(f"{num} of {format_count(config.num, 'sample')} written; {told}")
+            raise
+    console.print(f"{format_count(num, 'video')} -> {out}")
+    shown = f" (the first {MAX_ROWS})" if num > MAX_ROWS else ""
+    console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
