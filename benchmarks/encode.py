@@ -34,8 +34,8 @@ from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.encode_videos import prepare_encode
+from vidlat.pipeline.job import EncodeJob, vae_of_this_process
 from vidlat.pipeline.measure import time_vae
-from vidlat.pipeline.task import EncodeJob, vae_of_this_process
 from vidlat.store.reader import open_cache
 from vidlat.types import VideoSource
 from vidlat.video.phantom import write_demo_videos

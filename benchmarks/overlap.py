@@ -27,7 +27,7 @@ from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
-from vidlat.pipeline.task import EncodeJob
+from vidlat.pipeline.job import EncodeJob
 from vidlat.store.reader import open_cache
 from vidlat.types import VideoSource
 from vidlat.video.phantom import make_phantom
@@ -65,10 +65,10 @@ class FallAsleep(WorkerPlugin):
 
     def setup(self, worker: object) -> None:  # noqa: ARG002
         from vidlat.encode.memory import keep_freed_memory
-        from vidlat.pipeline import task
+        from vidlat.pipeline import job as job_module
 
         keep_freed_memory()  # as loading a VAE does
-        task._load_once = lambda job: SleepingVAE(job, self.stack_seconds)
+        job_module._load_once = lambda job: SleepingVAE(job, self.stack_seconds)
 
 
 def make_videos(folder: Path, num_videos: int) -> None:

@@ -1,11 +1,12 @@
 """Folding frames into stacks loses and mixes nothing."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidlat.encode.stacking import stack_frames, unstack_frames
+from vidlat.encode.stacking import fold_frames, stack_frames, unstack_frames
 
 sizes = st.integers(1, 3)
 
@@ -49,3 +50,28 @@ def test_no_frames_and_uneven_stacks_are_refused():
         stack_frames(torch.zeros(1, 1, 0, 4, 4), 4)
     with pytest.raises(ValueError, match="5 stacks cannot belong to 2 videos"):
         unstack_frames(torch.zeros(5, 4, 1, 2, 2), 2)
+
+
+@given(num_frames=st.integers(1, 21), stack=st.integers(1, 8))
+def test_a_stream_of_frames_is_folded_as_the_whole_video_is(num_frames, stack):
+    video = np.random.default_rng(num_frames).random((num_frames, 2, 3), np.float32)
+    whole = stack_frames(torch.from_numpy(video)[None, None], stack)[:, 0].numpy()
+    np.testing.assert_array_equal(np.stack(list(fold_frames(iter(video), stack))), whole)
+
+
+def test_a_stream_is_folded_as_it_comes_and_breaks_off_without_a_part_of_a_stack():
+    read = []
+
+    def frames():
+        for index in range(7):
+            read.append(index)
+            yield np.zeros((2, 3), np.float32)
+        raise KeyError("broken")
+
+    stacks = fold_frames(frames(), 3)
+    assert next(stacks).shape == (3, 2, 3)
+    assert len(read) == 3
+    assert next(stacks).shape == (3, 2, 3)
+    with pytest.raises(KeyError, match="broken"):
+        next(stacks)
+    assert list(fold_frames(iter([]), 3)) == []

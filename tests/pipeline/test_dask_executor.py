@@ -384,16 +384,17 @@ def test_weights_error_on_a_real_worker_reaches_the_driver_as_itself(client, vid
 
 def poisonous(name):
     """Runs on a real worker: the process ends as if out of memory when it comes to this video."""
-    from vidlat.pipeline import task
 
-    real = task.open_video
+    from vidlat.pipeline import read_video
+
+    real = read_video.open_video
 
     def open_video(path, selection, warn):
         if path.name == name:
             os._exit(1)
         return real(path, selection, warn)
 
-    task.open_video = open_video
+    read_video.open_video = open_video
 
 
 class Poison(WorkerPlugin):

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from dataclasses import replace
 from threading import Event
 
 import cloudpickle
@@ -12,7 +13,7 @@ from distributed import WorkerPlugin
 from tests.pipeline.opened import frames_of, opening
 from vidlat.config import EncodeConfig
 from vidlat.errors import ConfigError, DecodeError
-from vidlat.pipeline import deadline, task
+from vidlat.pipeline import deadline, read_video
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.deadline import Deadline, start_deadline
@@ -63,7 +64,7 @@ def test_video_whose_frames_take_too_long_fails_alone(videos, job, tmp_path, mon
             yield frame
 
     undisturbed, _ = encode(videos, job, tmp_path)
-    monkeypatch.setattr(task, "open_video", opening(read_frames))
+    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
     encoded, (failure,) = encode(videos, job, tmp_path, clock=clock)
     assert (failure.video_id, failure.kind, failure.traceback) == ("b.mp4", "time-limit", "")
     assert "longer than the 10 seconds of --time-limit-seconds" in failure.reason
@@ -93,7 +94,7 @@ def test_time_before_a_video_begins_does_not_count(videos, job, tmp_path, monkey
         clock.now += 9
         return frames_of(path, warn)
 
-    monkeypatch.setattr(task, "open_video", opening(read_frames))
+    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
     assert encode(videos, job, tmp_path, clock=clock)[1] == []
     assert clock.now - Clock.now == 27
 
@@ -105,7 +106,7 @@ def test_without_a_limit_a_video_may_take_for_ever(videos, prepare, tmp_path, mo
         clock.now += 1e9
         return frames_of(path, warn)
 
-    monkeypatch.setattr(task, "open_video", opening(read_frames))
+    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
     job = prepare(videos, tmp_path / "latents.zarr").job
     assert encode(videos, job, tmp_path, clock=clock)[1] == []
 
@@ -124,9 +125,9 @@ def test_decoder_that_hangs_is_told_of_from_another_thread(videos, job, tmp_path
         told.append((video_id, num_frames))
         hung.set()
 
-    monkeypatch.setattr(task, "open_video", opening(read_frames))
+    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
     monkeypatch.setattr(deadline, "GRACE_SECONDS", 0.05)
-    encode(videos, task.replace(job, time_limit_seconds=0.01), tmp_path, on_hang=on_hang, clock=clock)
+    encode(videos, replace(job, time_limit_seconds=0.01), tmp_path, on_hang=on_hang, clock=clock)
     assert told == [("b.mp4", 6)]
 
 
@@ -172,11 +173,11 @@ class Hanging(WorkerPlugin):
     """On a real worker: the decoder of b.mp4 never comes back from its seventh frame."""
 
     def setup(self, worker):
-        from vidlat.pipeline import deadline, task
+        from vidlat.pipeline import deadline, read_video
 
         deadline.GRACE_SECONDS = 0.0
 
-        real = task.open_video
+        real = read_video.open_video
 
         def open_video(path, selection, warn):
             video = real(path, selection, warn)
@@ -187,9 +188,9 @@ class Hanging(WorkerPlugin):
                         Event().wait()
                     yield frame
 
-            return task.replace(video, frames=frames)
+            return replace(video, frames=frames)
 
-        task.open_video = open_video
+        read_video.open_video = open_video
 
 
 @pytest.mark.slow
@@ -197,7 +198,7 @@ def test_process_whose_decoder_hangs_is_ended_and_the_other_videos_are_encoded(
     videos, prepare, tmp_path, read_all
 ):
     prepared = prepare(videos, tmp_path / "quiet.zarr", workers=1, time_limit_seconds=10)
-    plan = task.replace(prepared.plan, batches=[tuple(sum(prepared.plan.batches, ()))])
+    plan = replace(prepared.plan, batches=[tuple(sum(prepared.plan.batches, ()))])
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     caches = {}
     with connect(None, 1) as client:
@@ -212,6 +213,6 @@ def test_process_whose_decoder_hangs_is_ended_and_the_other_videos_are_encoded(
     assert (failure.video_id, failure.kind) == ("b.mp4", "time-limit")
     assert "within the 10 seconds" in failure.reason
     assert "after 6 frames" in failure.reason
-    assert open_cache(tmp_path / "l.zarr").failures() == {"b.mp4": task.replace(failure, sequence=1)}
+    assert open_cache(tmp_path / "l.zarr").failures() == {"b.mp4": replace(failure, sequence=1)}
     del caches["quiet.zarr"]["b.mp4"]
     assert caches["l.zarr"] == caches["quiet.zarr"]

@@ -1,12 +1,13 @@
 """The executor of this process: what it leaves behind, and what it does not touch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vidlat.errors import WeightsError
 from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.executor import InProcessExecutor
-from vidlat.pipeline.task import replace
 
 LENGTHS = {"a.mp4": 5, "b.mp4": 9}
 

@@ -17,7 +17,8 @@ import torch
 import vidlat.encode
 from tests.pipeline.opened import frames_of, opening
 from vidlat.config import EncodeConfig
-from vidlat.pipeline import task
+from vidlat.pipeline import job as job_module
+from vidlat.pipeline import read_video
 from vidlat.pipeline.attempts import Attempt, Suspects
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
@@ -55,7 +56,7 @@ def limit_memory(monkeypatch):
     """limit_memory(fails): the network lacks memory for a call where `fails` says so of its stacks."""
 
     def limit(fails, error=ERRORS[0]):
-        calls, real = [], task.load_vae
+        calls, real = [], job_module.load_vae
 
         def load(*arguments, **options):
             vae = real(*arguments, **options)
@@ -70,12 +71,12 @@ def limit_memory(monkeypatch):
             vae._network.encode = encode
             return vae
 
-        task._load_once.cache_clear()
-        monkeypatch.setattr(task, "load_vae", load)
+        job_module._load_once.cache_clear()
+        monkeypatch.setattr(job_module, "load_vae", load)
         return calls
 
     yield limit
-    task._load_once.cache_clear()
+    job_module._load_once.cache_clear()
 
 
 def sources_of(folder):
@@ -131,7 +132,7 @@ def test_video_of_which_no_stack_fits_fails_alone_and_is_not_read_on(
             num_read.append(1)
             yield Frame(pixels=np.full((20, 24), 255, np.uint8), pts_seconds=None)
 
-    monkeypatch.setattr(task, "open_video", opening(read_frames))
+    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
     limit_memory(lambda stacks: bool((stacks.mean(dim=(1, 2, 3, 4)) > 0.99).any()))
     encoded, (failure,) = encode(videos, job, tmp_path)
     assert (failure.video_id, failure.kind, failure.traceback) == ("b.mp4", "out-of-memory", "")

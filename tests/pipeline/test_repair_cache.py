@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from tests.pipeline.one_thread import OneThread
 from tests.pipeline.opened import opening
 from vidlat.cli import commands
 from vidlat.config import PREPROCESS_VERSION, Preprocessing
+from vidlat.pipeline import read_video
 from vidlat.pipeline import repair_cache as repair_module
 from vidlat.pipeline.repair_cache import repair_cache
 from vidlat.store.files import locked
@@ -430,12 +432,11 @@ def test_removed_video_is_the_other_way_out(own_videos, repaired):
 
 def test_source_that_does_not_encode_any_more_is_told(path, repaired, monkeypatch):
     from vidlat.errors import DecodeError
-    from vidlat.pipeline import task
 
     def read_frames(*_):
         raise DecodeError("codec is gone")
 
-    monkeypatch.setattr(task, "open_video", opening(read_frames))
+    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
     shard_of(path, VICTIM).unlink()
     code, report = repaired(path)
     assert code == 1
@@ -487,14 +488,13 @@ def test_second_repair_finds_nothing_to_do_and_writes_nothing(path, repaired):
 
 def test_latents_that_another_machine_would_give_are_accepted(path, repaired, monkeypatch):
     """Another batch size is enough to change last bits; here all bits are."""
-    from vidlat.pipeline import task
 
-    real = task.open_video
+    real = read_video.open_video
 
     def open_darker(*source):
-        return task.replace(real(*source), auto_range=lambda: (0.0, 280.0))
+        return replace(real(*source), auto_range=lambda: (0.0, 280.0))
 
-    monkeypatch.setattr(task, "open_video", open_darker)
+    monkeypatch.setattr(read_video, "open_video", open_darker)
     before = open_cache(path).records()[VICTIM].latent_crc32
     shard_of(path, VICTIM).unlink()
     code, _ = repaired(path)

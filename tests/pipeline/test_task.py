@@ -2,6 +2,7 @@
 
 import os
 import weakref
+from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 
 from tests.pipeline.opened import frames_of, opening
 from vidlat.errors import DecodeError, ScratchError, WeightsError
-from vidlat.pipeline import task
+from vidlat.pipeline import read_video
 from vidlat.pipeline.discover import discover_videos
-from vidlat.pipeline.task import EncodeJob, encode_batch, frame_rate, write_batch
+from vidlat.pipeline.job import EncodeJob
+from vidlat.pipeline.read_video import frame_rate
+from vidlat.pipeline.scratch import ScratchLatents
+from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer
 from vidlat.types import Frame
@@ -137,7 +141,7 @@ def test_video_that_fails_on_the_way_leaves_the_others_untouched(
 ):
     names = ["5.mp4", "17.mp4", "3.mp4"]
     untouched = encode_batch(sources_of(videos, "5.mp4", "3.mp4"), job, scratch_parent=scratch)
-    monkeypatch.setattr(task, "open_video", opening(Poison("17.mp4", after, error)))
+    monkeypatch.setattr(read_video, "open_video", opening(Poison("17.mp4", after, error)))
     batch = encode_batch(sources_of(videos, *names), job, scratch_parent=scratch)
     (failure,) = batch.failures
     assert (failure.video_id, failure.kind) == ("17.mp4", kind)
@@ -152,7 +156,7 @@ def test_video_that_fails_on_the_way_leaves_the_others_untouched(
 def test_latents_that_cannot_be_stored_are_a_failure_of_their_video_alone(videos, job, scratch, monkeypatch):
     white = Frame(pixels=np.full((20, 24), np.nan, np.float32), pts_seconds=None)
     monkeypatch.setattr(
-        task,
+        read_video,
         "open_video",
         opening(lambda path, warn: [white] * 9 if path.name == "3.mp4" else frames_of(path, warn)),
     )
@@ -167,8 +171,8 @@ def test_video_that_vanishes_while_it_is_encoded_is_a_failure(videos, job, scrat
     def vanish(path, warn):
         yield from list(frames_of(videos / "5.mp4"))
 
-    monkeypatch.setattr(task, "open_video", opening(vanish))
-    gone = task.replace(source, path=tmp_path / "gone.mp4")
+    monkeypatch.setattr(read_video, "open_video", opening(vanish))
+    gone = replace(source, path=tmp_path / "gone.mp4")
     batch = encode_batch([gone], job, scratch_parent=scratch)
     assert batch.videos == []
     assert "No such file" in batch.failures[0].reason
@@ -181,7 +185,7 @@ def test_damaged_frames_become_a_warning(videos, job, scratch, monkeypatch):
             yield frame._replace(is_damaged=index % 2 == 1)
         warn("ends too soon")
 
-    monkeypatch.setattr(task, "open_video", opening(damaged))
+    monkeypatch.setattr(read_video, "open_video", opening(damaged))
     (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
     assert video.record.warnings == ("ends too soon", "2 of 5 frames are damaged")
 
@@ -201,7 +205,7 @@ def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeyp
             yield Frame(pixels=pixels, pts_seconds=index / 50)
 
     prepared, most_prepared = weakref.WeakSet(), 0
-    real = task.prepare_video
+    real = read_video.prepare_video
 
     def counting(*arguments):
         video = real(*arguments)
@@ -212,13 +216,13 @@ def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeyp
                 pixels = frame.pixels.view(Pixels)
                 prepared.add(pixels)
                 most_prepared = max(most_prepared, len(prepared))
-                yield task.replace(frame, pixels=pixels)
+                yield replace(frame, pixels=pixels)
                 del frame, pixels
 
-        return task.replace(video, frames=frames)
+        return replace(video, frames=frames)
 
-    monkeypatch.setattr(task, "open_video", opening(endless))
-    monkeypatch.setattr(task, "prepare_video", counting)
+    monkeypatch.setattr(read_video, "open_video", opening(endless))
+    monkeypatch.setattr(read_video, "prepare_video", counting)
     (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
     assert video.shape == (125, 4, 4, 4)
     assert most_alive <= 3
@@ -247,7 +251,7 @@ def test_scratch_is_gone_when_writing_fails(videos, job, tmp_path, scratch):
 
 
 def test_scratch_is_gone_when_nothing_could_be_encoded(videos, job, scratch, monkeypatch):
-    monkeypatch.setattr(task, "open_video", opening(Poison("5.mp4", 4, DecodeError("breaks off"))))
+    monkeypatch.setattr(read_video, "open_video", opening(Poison("5.mp4", 4, DecodeError("breaks off"))))
     assert encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos == []
     assert list(scratch.iterdir()) == []
 
@@ -260,7 +264,7 @@ def test_scratch_is_gone_when_the_whole_batch_ends(videos, job, scratch, monkeyp
     def fails(*_):
         raise error
 
-    monkeypatch.setattr(task._Video, "append", fails)
+    monkeypatch.setattr(ScratchLatents, "append", fails)
     with pytest.raises(raised):
         encode_batch(sources_of(videos), job, scratch_parent=scratch)
     assert list(scratch.iterdir()) == []
@@ -320,7 +324,7 @@ def test_scratch_folder_that_is_not_there_is_named(videos, job, tmp_path):
 
 
 def test_worker_with_other_weights_refuses_to_encode(videos, job, scratch):
-    other = task.replace(job, vae_hash="f" * 64)
+    other = replace(job, vae_hash="f" * 64)
     with pytest.raises(WeightsError, match="other weights here"):
         encode_batch(sources_of(videos), other, scratch_parent=scratch)
 

@@ -1,11 +1,31 @@
-"""Frames to VAE stacks and back: exact inverses, the only place where the time axis is folded.
+"""Folding frames into VAE stacks, of whole videos or of a stream, and back.
 
 Shape letters: B videos, C channels, T frames, H height, W width, n stacks of a video, S frames of a stack.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
 import torch
+
+
+def fold_frames(frames: Iterable[npt.NDArray[np.float32]], stack: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Fold a stream of frames (H, W) into stacks (S, H, W), the last one filled with its last frame.
+
+    Holds one stack in memory; an error of `frames` is raised without yielding a part of one.
+    """
+    pending: list[npt.NDArray[np.float32]] = []
+    for frame in frames:
+        pending.append(frame)
+        if len(pending) == stack:
+            full = np.stack(pending)
+            pending.clear()
+            yield full
+    if pending:
+        yield np.stack(pending + [pending[-1]] * (stack - len(pending)))
 
 
 def stack_frames(video: torch.Tensor, stack: int) -> torch.Tensor:

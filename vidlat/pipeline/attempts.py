@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, replace
 
+from vidlat.pipeline.failures import failure_of
 from vidlat.pipeline.plan import Batch
-from vidlat.pipeline.task import failure_of
 from vidlat.types import FailureRecord
 
 MAX_DEATHS_ALONE = 2

@@ -27,8 +27,9 @@ from vidlat.pipeline.executor import (
     TaskFailed,
     TaskLost,
 )
+from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.plan import Batch
-from vidlat.pipeline.task import EncodedBatch, EncodeJob, encode_batch, write_batch
+from vidlat.pipeline.task import EncodedBatch, encode_batch, write_batch
 from vidlat.pipeline.workers import BATCHES_WAITING_PER_WORKER, device_of_worker
 
 PATIENCE_SECONDS = 5.0

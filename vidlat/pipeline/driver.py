@@ -24,8 +24,10 @@ from vidlat.pipeline.executor import (
     TaskFailed,
     TaskLost,
 )
+from vidlat.pipeline.failures import failure_of
+from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.plan import EncodePlan
-from vidlat.pipeline.task import EncodedBatch, EncodeJob, failure_of
+from vidlat.pipeline.task import EncodedBatch
 from vidlat.store.lease import LeaseHolder
 from vidlat.store.writer import CacheWriter
 from vidlat.types import FailureRecord, VideoRecord

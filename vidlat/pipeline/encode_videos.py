@@ -18,8 +18,8 @@ from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.discover import Discovery, discover_videos
 from vidlat.pipeline.driver import EncodeProgress, run_encode
 from vidlat.pipeline.executor import Executor
+from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
-from vidlat.pipeline.task import EncodeJob
 from vidlat.pipeline.workers import choose_num_workers, num_threads_of_worker
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.metadata import read_schema
@@ -67,7 +67,7 @@ class PreparedEncode:
     def _or_own(self, executor: Executor | None) -> AbstractContextManager[Executor]:
         if executor is not None:
             return nullcontext(executor)
-        return open_dask_executor(self.scheduler, self.num_workers, self.job.num_batches_a_worker)
+        return open_dask_executor(self.scheduler, self.num_workers, self.job.num_batches_per_worker)
 
     @contextmanager
     def open_writer(self) -> Iterator[CacheWriter]:

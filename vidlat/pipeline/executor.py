@@ -17,8 +17,9 @@ from typing import Protocol, Self
 
 import torch
 
+from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.plan import Batch
-from vidlat.pipeline.task import EncodedBatch, EncodeJob, encode_batch, write_batch
+from vidlat.pipeline.task import EncodedBatch, encode_batch, write_batch
 from vidlat.types import VideoRecord
 
 Task = int

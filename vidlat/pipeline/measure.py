@@ -18,7 +18,7 @@ from vidlat.encode.device import resolve_device
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, Speed, estimate_encode
-from vidlat.pipeline.task import EncodeJob
+from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.workers import BATCHES_WAITING_PER_WORKER, choose_num_workers
 from vidlat.types import VideoHeader, VideoSource
 from vidlat.video.reader import probe_video, read_prepared
@@ -37,7 +37,7 @@ SECONDS_ENCODED = 1.0
 
 def measure_size(prepared: PreparedEncode, most_seconds: float = SECONDS_OF_HEADERS) -> EncodeEstimate:
     """The size of an encode that has not begun, from the headers that can be read in so many seconds."""
-    num_batches = prepared.job.num_batches_a_worker + BATCHES_WAITING_PER_WORKER
+    num_batches = prepared.job.num_batches_per_worker + BATCHES_WAITING_PER_WORKER
     return estimate_encode(
         prepared.plan.batches,
         read_headers([source for batch in prepared.plan.batches for source in batch], most_seconds),

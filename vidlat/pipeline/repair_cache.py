@@ -16,8 +16,8 @@ from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.decode_videos import find_weights_of, load_vae_of
 from vidlat.pipeline.driver import EncodeProgress, run_encode
 from vidlat.pipeline.executor import Executor
+from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.plan import plan_encode
-from vidlat.pipeline.task import EncodeJob
 from vidlat.pipeline.workers import choose_num_workers, num_threads_of_worker
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.log import RecordLog
@@ -101,7 +101,7 @@ def _encode_again(
     num_workers = choose_num_workers(resolve_device(device))
     annotations = open_cache(path, hold=False).annotations()
     plan = plan_encode(sources, {}, {}, annotations, num_workers=num_workers)
-    own = open_dask_executor(None, num_workers, job.num_batches_a_worker)
+    own = open_dask_executor(None, num_workers, job.num_batches_per_worker)
     with own if executor is None else nullcontext(executor) as ready, open_writer(path, PURPOSE) as writer:
         for event in run_encode(plan, job, writer, ready):
             yield RepairProgress(outcomes=tuple(_outcomes_of(event)), num_frames=event.num_frames)

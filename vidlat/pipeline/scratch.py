@@ -1,4 +1,4 @@
-"""Latents between encode and write: files of (t, L, h, w) float16 in a folder of the worker."""
+"""Latents between encode and write: float16 files of (t, L, h, w) in a scratch folder of the worker."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import mmap
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
-from vidlat.errors import ScratchError
+from vidlat.errors import EncodeError, ScratchError
+from vidlat.store.statistics import to_stored
 from vidlat.types import LatentPosterior, VideoRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedVideo:
-    """A video whose latents lie in scratch files, (t, L, h, w) float16; its record lacks only the range."""
+    """A video whose latents are in scratch files; its record lacks only the range in the cache."""
 
     record: VideoRecord
     mean_path: Path
@@ -27,15 +29,66 @@ class EncodedVideo:
     shape: tuple[int, ...]
 
     def posterior(self) -> LatentPosterior:
-        """Mean and std as arrays of (L, t, h, w) that are read in bounded memory, slice by slice."""
+        """Mean and std as arrays (L, t, h, w), of which each slice is read when it is used."""
         return open_scratch(self.mean_path, self.std_path, self.shape)
+
+
+class ScratchLatents:
+    """The latents of one video, converted once to what the cache stores and appended to scratch files.
+
+    shape: (t, L, h, w) so far. batch: stacks of the smallest VAE call. refusal: kind and reason why there
+    will be no latents, else None.
+    """
+
+    def __init__(self, path: Path, keepbits: int) -> None:
+        self.paths = path.with_suffix(".mean"), path.with_suffix(".std")
+        self.shape: tuple[int, ...] = ()
+        self.batch = 0
+        self.refusal: tuple[str, BaseException] | None = None
+        self._keepbits = keepbits
+        self._files: tuple[BinaryIO, ...] = ()
+
+    def append(self, mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32], batch: int) -> None:
+        """Add one stack's latents, each (L, t, h, w), from a call of `batch` stacks."""
+        if self.refusal:
+            return
+        self.batch = batch  # the smallest yet: calls never grow again
+        try:
+            stored = to_stored("mean", mean, self._keepbits), to_stored("std", std, self._keepbits)
+        except EncodeError as error:
+            self.refuse("not-storable", error)
+            return
+        self._files = self._files or tuple(path.open("wb") for path in self.paths)
+        for file, latents in zip(self._files, stored, strict=True):
+            file.write(np.ascontiguousarray(latents.swapaxes(0, 1)).data)
+        latent_dim, num_latent_frames, *sides = mean.shape
+        self.shape = (num_latent_frames + (self.shape[0] if self.shape else 0), latent_dim, *sides)
+
+    def refuse(self, kind: str, error: BaseException) -> None:
+        """Take no more latents of this video, for a reason."""
+        self.refusal = kind, error
+
+    def is_refused(self) -> bool:
+        """Whether no more latents are taken; may be asked by any thread."""
+        return self.refusal is not None
+
+    def close(self) -> None:
+        """Close the files; raises OSError where the disk is full."""
+        for file in self._files:
+            file.close()
+
+    def abandon(self) -> None:
+        """Close the files whatever they hold; those that are closed already stay so."""
+        for file in self._files:
+            with suppress(OSError):  # a full disk refuses what was not flushed
+                file.close()
 
 
 @contextmanager
 def new_scratch(parent: Path | None) -> Iterator[Path]:
-    """A new folder in `parent` (None: the system's), which is removed if the block raises.
+    """A new folder in `parent` (None: the system's), removed if the block raises.
 
-    Raises ScratchError, naming the folder, where the system refuses to keep something in it.
+    Raises ScratchError, naming the folder, for any OSError in the block, such as a full disk.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix="vidlat-", dir=parent))
@@ -53,7 +106,7 @@ def new_scratch(parent: Path | None) -> Iterator[Path]:
 
 
 def open_scratch(mean_path: Path, std_path: Path, shape: tuple[int, ...]) -> LatentPosterior:
-    """Latents as arrays of (L, t, h, w) that are read in bounded memory, slice by slice."""
+    """Latents as arrays (L, t, h, w), of which each slice is read when it is used."""
     mean, std = (
         _Slices(path, np.float16, "r", shape=shape).transpose(1, 0, 2, 3) for path in (mean_path, std_path)
     )
@@ -61,9 +114,10 @@ def open_scratch(mean_path: Path, std_path: Path, shape: tuple[int, ...]) -> Lat
 
 
 class _Slices(np.memmap[Any, Any]):
-    """A memory map of which a slice is a copy: pages that stay mapped count as the process's memory.
+    """A memory map whose slices are copies, so that its pages do not stay mapped.
 
-    A worker whose memory passes its limit is ended, and of a video of hours the map is larger than that.
+    Mapped pages count as memory of the process, and a worker that exceeds its limit is ended; the latents of
+    a video of hours exceed it.
     """
 
     def __getitem__(self, index: Any) -> Any:

@@ -1,93 +1,43 @@
-"""What a worker does with a batch: decode, preprocess, stack, encode to scratch; later, write its shards.
+"""What a worker does with a batch: encode its videos to scratch files; later, write them into shards.
 
-Knows nothing of Dask: the same two functions run in a test, in a thread, or on a cluster.
+Knows nothing of executors: the same two functions run in a test, in a thread, or on a cluster.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
-import statistics
 import time
-import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
-from threading import Lock
-from typing import BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from vidlat import __version__
-from vidlat.config import Preprocessing
-from vidlat.encode.device import resolve_device
-from vidlat.encode.vae import FrozenVAE, load_vae
-from vidlat.errors import DecodeError, EncodeError, VidlatError, WeightsError
-from vidlat.pipeline.deadline import Clock, Deadline, start_deadline
-from vidlat.pipeline.scratch import EncodedVideo, new_scratch, open_scratch
-from vidlat.pipeline.vae_calls import Report, Stack, VAECalls
-from vidlat.pipeline.workers import num_batches_of_worker
+from vidlat.encode.vae import FrozenVAE
+from vidlat.pipeline.deadline import Clock, start_deadline
+from vidlat.pipeline.failures import failure_from, without_names
+from vidlat.pipeline.job import EncodeJob, vae_of_this_process
+from vidlat.pipeline.read_video import Stack, VideoFacts, read_video
+from vidlat.pipeline.scratch import EncodedVideo, ScratchLatents, new_scratch, open_scratch
+from vidlat.pipeline.vae_calls import Report, VAECalls
 from vidlat.prefetch import prefetch
-from vidlat.store.sources import content_hash, recorded_place
-from vidlat.store.statistics import LatentStatistics, latent_statistics, to_stored
+from vidlat.store.sources import recorded_place
+from vidlat.store.statistics import LatentStatistics, latent_statistics
 from vidlat.store.writer import write_shards
 from vidlat.types import Annotation, FailureRecord, VideoRecord, VideoSource
-from vidlat.video.preparation import PreparedVideo, prepare_video
-from vidlat.video.reader import open_video
 
-CALLS_AHEAD = 2
-"""VAE calls whose stacks are decoded before their turn: videos differ in how long their frames take."""
-
-_LOADING = Lock()
-"""Several tasks may begin at once in a process, which holds the VAE once."""
+CALLS_PREFETCHED = 2
+"""VAE calls whose stacks are decoded in advance: videos differ in how long their frames take."""
 
 OnHang = Callable[[str, int], None]
-"""Told, in another thread, which video's decoder hangs and after how many frames; must end the process."""
+"""Called in another thread with the id of a video whose decoder hangs, and the frames decoded before it did.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeJob:
-    """All a worker needs to know: the VAE, proven by its hash, and how frames are prepared.
-
-    keepbits: mantissa bits of a stored latent. time_limit_seconds: longest that decoding one video may take,
-    0 for no limit.
-    """
-
-    vae_path: Path
-    vae_hash: str
-    preprocessing: Preprocessing
-    stack: int
-    batch: int
-    device: str
-    precision: str
-    num_threads: int
-    keepbits: int
-    time_limit_seconds: float = 0.0
-
-    @property
-    def num_batches_a_worker(self) -> int:
-        """Batches that a process of a local cluster works on at once."""
-        return num_batches_of_worker(resolve_device(self.device))
-
-    def load_vae(self) -> FrozenVAE:
-        """The VAE on this machine; raises WeightsError if its weights are not those of the driver."""
-        vae = load_vae(
-            self.vae_path,
-            stack=self.stack,
-            batch=self.batch,
-            device=self.device,
-            precision=self.precision,
-        )
-        if vae.weights_hash != self.vae_hash:
-            raise WeightsError(f"{self.vae_path}: holds other weights here than where the encode was started")
-        return vae
+It must end the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,30 +64,33 @@ def encode_batch(
     on_hang: OnHang = lambda *_: None,
     clock: Clock = time.monotonic,
 ) -> EncodedBatch:
-    """Encode videos to scratch files in bounded memory; one that fails is recorded and stops nothing.
+    """Encode videos to scratch files in bounded memory; one that fails is recorded and stops no other.
 
-    Frames are decoded in a thread of its own while the VAE is at work on those before.
-    Stacks of neighbouring videos share a VAE call, whose shape is always the same until the memory does not
-    suffice for it. most_stacks: of one call, where another attempt has shown that job.batch is too much.
-    The scratch files lie in a new folder in `scratch_parent` (None: the system's), which `write_batch`
-    removes. Raises ScratchError if it takes no more.
+    Frames are decoded in a thread of their own while the VAE encodes earlier ones. Neighbouring videos share
+    VAE calls, which all have the same shape unless memory runs out.
+    most_stacks: per call, where an earlier attempt has shown that job.batch is too much. scratch_parent:
+    where a new folder for the scratch files is made, None for the system's; `write_batch` removes it.
+    Raises ScratchError if that folder cannot be written.
     """
-    torch.set_num_threads(job.num_threads)  # each time: another user of the process may have changed it
+    torch.set_num_threads(job.num_threads)  # each time: other code of the process may have changed it
     vae = vae_of_this_process(job)
     calls = VAECalls(vae.with_batch(most_stacks or job.batch), report)
-    with new_scratch(scratch_parent) as scratch:
-        progress = [_Video(source, scratch / str(index), job.keepbits) for index, source in enumerate(batch)]
-        try:
-            stacks = _decode(progress, job, on_hang, clock)
-            with prefetch(stacks, CALLS_AHEAD * calls.vae.batch) as decoded:
-                for video, stack in decoded:
-                    if not video.refused:
-                        calls.add(video, stack)
-            calls.finish()
-            outcomes = [video.finish(vae) for video in progress]
-        finally:
-            for video in progress:
-                video.close()
+    with new_scratch(scratch_parent) as scratch, ExitStack() as at_exit:
+        latents = [ScratchLatents(scratch / str(index), job.keepbits) for index in range(len(batch))]
+        for video in latents:
+            at_exit.callback(video.abandon)
+        found: dict[int, VideoFacts | FailureRecord] = {}
+        reading = _read(batch, latents, job, on_hang, clock)
+        with prefetch(reading, CALLS_PREFETCHED * calls.vae.batch) as items:
+            for index, item in items:
+                if isinstance(item, VideoFacts | FailureRecord):
+                    found[index] = item
+                elif not latents[index].is_refused():
+                    calls.add(latents[index], item)
+        calls.finish()
+        outcomes = [
+            _finish(source, found.get(index), latents[index], vae) for index, source in enumerate(batch)
+        ]
     videos = [outcome for outcome in outcomes if isinstance(outcome, EncodedVideo)]
     if not videos:  # nothing will be written
         shutil.rmtree(scratch, ignore_errors=True)
@@ -145,23 +98,29 @@ def encode_batch(
     return EncodedBatch(scratch=scratch, videos=videos, failures=failures)
 
 
-def _decode(
-    videos: Sequence[_Video], job: EncodeJob, on_hang: OnHang, clock: Clock
-) -> Generator[tuple[_Video, Stack]]:
-    """The stacks of all videos, one after the other."""
-    for video in videos:
-        hang = partial(on_hang, video.source.video_id)
-        with start_deadline(job.time_limit_seconds, hang, clock) as deadline:
-            for stack in video.stacks(job, deadline):
+def _read(
+    batch: Sequence[VideoSource],
+    latents: Sequence[ScratchLatents],
+    job: EncodeJob,
+    on_hang: OnHang,
+    clock: Clock,
+) -> Generator[tuple[int, Stack | VideoFacts | FailureRecord]]:
+    """The stacks of each video and then its facts, one video after the other, with the video's index.
+
+    Runs in a thread of its own; all it shares with the VAE's is whether a video is refused.
+    """
+    for index, source in enumerate(batch):
+        with start_deadline(job.time_limit_seconds, partial(on_hang, source.video_id), clock) as deadline:
+            for item in read_video(source, job, deadline, latents[index].is_refused):
                 with deadline.paused():
-                    yield video, stack
+                    yield index, item
 
 
 def write_batch(batch: EncodedBatch, cache_path: Path, start: int) -> list[VideoRecord]:
     """Write an encoded batch into the shards reserved at `start`; returns the records to commit.
 
-    Raises StoreError. Done a second time it raises FileNotFoundError, or ShardExistsError where the first
-    was cut off: another attempt needs another encode and another range.
+    Raises StoreError. Called a second time it raises FileNotFoundError, or ShardExistsError where the first
+    call was cut off: another attempt needs another encode and another range.
     """
     try:
         ranges = write_shards(cache_path, start, [video.posterior() for video in batch.videos])
@@ -173,194 +132,57 @@ def write_batch(batch: EncodedBatch, cache_path: Path, start: int) -> list[Video
     ]
 
 
-@dataclass
-class _Video:
-    """A video on its way from frames to scratch files.
-
-    unreadable: why its frames end, set by the thread that decodes. refused: why its latents are not kept, set
-    by the thread of the VAE, which looks at nothing else: what shares a call must not depend on who is first.
-    """
-
-    source: VideoSource
-    scratch: Path
-    keepbits: int
-    num_frames: int = 0
-    num_damaged: int = 0
-    warnings: list[str] = field(default_factory=list)
-    height: int = 0
-    width: int = 0
-    sha256: str = ""
-    pts_seconds: list[float | None] = field(default_factory=list)
-    unreadable: FailureRecord | None = None
-    refused: FailureRecord | None = None
-    prepared: PreparedVideo | None = None
-    shape: tuple[int, ...] = ()
-    batch: int = 0
-    files: tuple[BinaryIO, BinaryIO] | None = None
-
-    @property
-    def paths(self) -> tuple[Path, Path]:
-        """The scratch files of mean and std."""
-        return self.scratch.with_suffix(".mean"), self.scratch.with_suffix(".std")
-
-    def stacks(self, job: EncodeJob, deadline: Deadline) -> Iterator[Stack]:
-        """Yield stacks (S, size, size) in [0, 1], the last one filled with its last frame.
-
-        Ends early where the video is refused or `unreadable`: it cannot be decoded, or its deadline passed.
-        """
-        pending: list[npt.NDArray[np.float32]] = []
-        try:
-            video = open_video(self.source.path, self.source.selection, self.warnings.append)
-            self.prepared = prepare_video(video, job.preprocessing, self.warnings.append, deadline.check)
-            for frame in self.prepared.frames():
-                if not self.num_frames:
-                    self.height, self.width = frame.height, frame.width
-                self.num_frames = deadline.num_frames = self.num_frames + 1
-                deadline.check()
-                self.num_damaged += frame.is_damaged
-                self.pts_seconds.append(frame.pts_seconds)
-                pending.append(frame.pixels)
-                if len(pending) == job.stack:
-                    yield np.stack(pending)
-                    pending.clear()
-                    if self.refused:
-                        return
-                    deadline.check()
-            self.sha256 = content_hash(self.source.path, self.source.selection.files)
-        except DecodeError as error:
-            self.unreadable = self._failure(error.kind, error)
-        except Exception as error:
-            # A library that breaks on one file, in whatever way, must not take the other videos along.
-            self.unreadable = self._failure("decoder-error", error)
-        if pending and not self.unreadable:
-            yield np.stack(pending + [pending[-1]] * (job.stack - len(pending)))
-
-    def append(self, mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32], batch: int) -> None:
-        """Add one stack's latents, each (L, t, h, w), from a call of `batch` stacks to the scratch files."""
-        if self.refused:
-            return
-        self.batch = batch  # the smallest yet: calls never grow again
-        try:
-            stored = to_stored("mean", mean, self.keepbits), to_stored("std", std, self.keepbits)
-        except EncodeError as error:
-            self.fail("not-storable", error)
-            return
-        if self.files is None:
-            mean_path, std_path = self.paths
-            self.files = mean_path.open("wb"), std_path.open("wb")
-        for file, latents in zip(self.files, stored, strict=True):
-            file.write(np.ascontiguousarray(latents.swapaxes(0, 1)).data)
-        latent_dim, num_latent_frames, *sides = mean.shape
-        self.shape = (num_latent_frames + (self.shape[0] if self.shape else 0), latent_dim, *sides)
-
-    def fail(self, kind: str, error: BaseException) -> None:
-        """Refuse it: record why its latents will not be in the cache."""
-        self.refused = self._failure(kind, error)
-
-    def _failure(self, kind: str, error: BaseException) -> FailureRecord:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        failure = failure_of(self.source, kind, reason)
-        if not isinstance(error, VidlatError) and not self.source.hides_names:
-            failure = replace(failure, traceback="".join(traceback.format_exception(error)))
-        return failure
-
-    def close(self) -> None:
-        """Close the scratch files as they are: those that finished are closed already."""
-        for file in self.files or ():
-            with suppress(OSError):  # a full disk refuses what was not flushed
-                file.close()
-
-    def finish(self, vae: FrozenVAE) -> EncodedVideo | FailureRecord:
-        """Close the scratch files and describe what is in them."""
-        for file in self.files or ():
-            file.close()
-        failure = self.refused or self.unreadable
-        if failure:
-            return failure
-        posterior = open_scratch(*self.paths, self.shape)
-        sums = latent_statistics(posterior.mean, posterior.std, -(-self.num_frames // vae.compression))
-        record = self._record(sums, vae.batch, str(vae.device))
-        return EncodedVideo(record=record, mean_path=self.paths[0], std_path=self.paths[1], shape=self.shape)
-
-    def _record(self, sums: LatentStatistics, full_batch: int, device: str) -> VideoRecord:
-        fps, varies = frame_rate(self.pts_seconds)
-        warnings = [without_names(self.source, warning) for warning in self.warnings]
-        if self.num_damaged:
-            warnings.append(f"{self.num_damaged} of {self.num_frames} frames are damaged")
-        if self.batch < full_batch:
-            smaller = f"{self.batch} stack{'s' if self.batch > 1 else ''}"
-            warnings.append(f"out of memory: encoded in batches of {smaller} instead of {full_batch}")
-        assert self.prepared is not None
-        path, selection = recorded_place(self.source)
-        annotation = self.source.annotation or Annotation()
-        return VideoRecord(
-            video_id=self.source.video_id,
-            start=0,
-            stop=0,
-            num_frames=self.num_frames,
-            fps=fps,
-            pts_seconds=tuple(s or 0.0 for s in self.pts_seconds) if varies else None,
-            source_path=path,
-            source_selection=selection,
-            source_num_bytes=self.source.num_bytes,
-            source_mtime_ns=self.source.mtime_ns,
-            source_sha256=self.sha256,
-            source_height=self.height,
-            source_width=self.width,
-            **dataclasses.asdict(sums),
-            warnings=tuple(warnings),
-            versions=_versions(),
-            device=device,
-            batch=self.batch,
-            value_range=self.prepared.value_range,
-            box=self.prepared.box or (),
-            subject=annotation.subject,
-            labels=dict(annotation.labels),
-        )
+def _finish(
+    source: VideoSource, found: VideoFacts | FailureRecord | None, latents: ScratchLatents, vae: FrozenVAE
+) -> EncodedVideo | FailureRecord:
+    """Close the scratch files and describe what is in them."""
+    latents.close()
+    if latents.refusal:
+        return failure_from(source, *latents.refusal)
+    if isinstance(found, FailureRecord):
+        return found
+    assert found is not None
+    posterior = open_scratch(*latents.paths, latents.shape)
+    num_valid = -(-found.num_frames // vae.compression)
+    sums = latent_statistics(posterior.mean, posterior.std, num_valid)
+    record = _record(source, found, sums, latents.batch, vae)
+    mean_path, std_path = latents.paths
+    return EncodedVideo(record=record, mean_path=mean_path, std_path=std_path, shape=latents.shape)
 
 
-def failure_of(source: VideoSource, kind: str, reason: str) -> FailureRecord:
-    """The record of a video that will not be in the cache."""
+def _record(
+    source: VideoSource, facts: VideoFacts, sums: LatentStatistics, batch: int, vae: FrozenVAE
+) -> VideoRecord:
+    warnings = [without_names(source, warning) for warning in facts.warnings]
+    if batch < vae.batch:
+        smaller = f"{batch} stack{'s' if batch > 1 else ''}"
+        warnings.append(f"out of memory: encoded in batches of {smaller} instead of {vae.batch}")
     path, selection = recorded_place(source)
-    return FailureRecord(
+    annotation = source.annotation or Annotation()
+    return VideoRecord(
         video_id=source.video_id,
+        start=0,
+        stop=0,
+        num_frames=facts.num_frames,
+        fps=facts.fps,
+        pts_seconds=facts.pts_seconds,
         source_path=path,
         source_selection=selection,
         source_num_bytes=source.num_bytes,
         source_mtime_ns=source.mtime_ns,
-        kind=kind,
-        reason=without_names(source, reason),
+        source_sha256=facts.sha256,
+        source_height=facts.height,
+        source_width=facts.width,
+        **dataclasses.asdict(sums),
+        warnings=tuple(warnings),
+        versions=_versions(),
+        device=str(vae.device),
+        batch=batch,
+        value_range=facts.value_range,
+        box=facts.box or (),
+        subject=annotation.subject,
+        labels=dict(annotation.labels),
     )
-
-
-def without_names(source: VideoSource, text: str) -> str:
-    """A text about a source, with the names of its files and folders left out if they are to be hidden."""
-    if not source.hides_names:
-        return text
-    for name in (str(source.path), *source.selection.files, source.path.name):
-        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "...", text)
-    return text
-
-
-def frame_rate(pts_seconds: Sequence[float | None]) -> tuple[float, bool]:
-    """Median frame rate, 0.0 where times are missing, and whether the steps differ by more than a tenth."""
-    times = [seconds for seconds in pts_seconds if seconds is not None]
-    steps = [after - before for before, after in pairwise(times)]
-    if len(times) < len(pts_seconds) or not steps or statistics.median(steps) <= 0:
-        return 0.0, False
-    step = statistics.median(steps)
-    return 1 / step, max(steps) > 1.1 * step or min(steps) < 0.9 * step
-
-
-def vae_of_this_process(job: EncodeJob) -> FrozenVAE:
-    """The VAE of a job, loaded once a process and shared by all of its tasks."""
-    with _LOADING:
-        return _load_once(job)
-
-
-@lru_cache(maxsize=1)
-def _load_once(job: EncodeJob) -> FrozenVAE:
-    return job.load_vae()
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""The VAE calls of one task: stacks of neighbouring videos share them, and less memory makes them smaller."""
+"""The VAE calls of one task: neighbouring videos share a call, and calls shrink when memory runs out."""
 
 from __future__ import annotations
 
@@ -7,36 +7,34 @@ from threading import Lock
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import NotEnoughMemoryError
+from vidlat.pipeline.read_video import Stack
 
-_TURN = Lock()
-"""Tasks of one process share its network and take turns at it: side by side they took twice the memory."""
-
-Stack = npt.NDArray[np.float32]
+_NETWORK = Lock()
+"""Tasks of one process call its network one after another: at once they would take twice the memory."""
 
 Report = Callable[[int], None]
 """Receives the number of frames encoded since the last call."""
 
 
 class StackOwner(Protocol):
-    """A video whose stacks are encoded."""
+    """What receives the latents of a video's stacks."""
 
     def append(self, mean: Stack, std: Stack, batch: int) -> None:
-        """Take one stack's latents, each (L, t, h, w), which a call of `batch` stacks gave."""
+        """Take one stack's latents, each (L, t, h, w), from a call of `batch` stacks."""
 
-    def fail(self, kind: str, error: BaseException) -> None:
+    def refuse(self, kind: str, error: BaseException) -> None:
         """Take the reason why there will be no latents."""
 
 
 class VAECalls:
-    """Collects stacks and runs the VAE on as many at a time as it takes, always in one shape.
+    """Collects stacks and runs the VAE on `vae.batch` of them at a time, always in the same shape.
 
-    Where the memory does not suffice, the same stacks go in again, half as many a call, and so do all that
-    follow. A video of which not even one stack fits fails with the kind "out-of-memory".
+    When memory runs out, the same stacks are encoded in calls of half as many, and so are all that follow.
+    A video of which a single stack does not fit is refused with the kind "out-of-memory".
     """
 
     def __init__(self, vae: FrozenVAE, report: Report) -> None:
@@ -45,13 +43,13 @@ class VAECalls:
         self._waiting: list[tuple[StackOwner, Stack]] = []
 
     def add(self, owner: StackOwner, stack: Stack) -> None:
-        """Queue a stack (S, H, W), and encode what is queued if that fills a call."""
+        """Queue a stack (S, H, W), and run the VAE if that fills a call."""
         self._waiting.append((owner, stack))
         while len(self._waiting) >= self.vae.batch:
             self._call()
 
     def finish(self) -> None:
-        """Encode what is still queued, in a call that is filled up."""
+        """Encode what is still queued; the last call is padded."""
         while self._waiting:
             self._call()
 
@@ -59,20 +57,20 @@ class VAECalls:
         part = self._waiting[: self.vae.batch]
         stacks = torch.from_numpy(np.stack([stack for _, stack in part]))[:, None]
         try:
-            with _TURN:
+            with _NETWORK:
                 mean, std = (latents.cpu().numpy() for latents in self.vae.encode_stacks(stacks))
         except NotEnoughMemoryError as error:
-            self._take_less(error)
+            self._shrink(error)
             return
         del self._waiting[: len(part)]
         for index, (owner, _) in enumerate(part):
             owner.append(mean[index], std[index], self.vae.batch)
         self.report(len(part) * self.vae.stack)
 
-    def _take_less(self, error: NotEnoughMemoryError) -> None:
+    def _shrink(self, error: NotEnoughMemoryError) -> None:
         if self.vae.batch > 1:
             self.vae = self.vae.with_batch(self.vae.batch // 2)
             return
         failed, _ = self._waiting[0]
-        failed.fail("out-of-memory", error)
+        failed.refuse("out-of-memory", error)
         self._waiting = [(owner, stack) for owner, stack in self._waiting if owner is not failed]
