@@ -67,7 +67,7 @@ def test_dry_run_of_a_new_cache_writes_nothing_and_says_what_it_would_take(
     assert cell(out, "latents").startswith(f"about {round(0.8 * 9 * 256 / 1000, 1)} kB; ")
     assert cell(out, "scratch of all workers") == "up to 2.3 kB"
     for name in ("decoding", "VAE"):
-        assert re.fullmatch(r"about [\d.]+ frames/s a process", cell(out, name))
+        assert re.fullmatch(r"about [\d.]+ frames/s per process", cell(out, name))
     assert "of this machine, not of the scheduler's" in cell(out, "time")
     assert "Warning" not in out
 

@@ -182,7 +182,7 @@ def test_video_that_kills_its_worker_fails_alone_and_every_other_video_is_encode
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     cluster = ScriptedCluster(kills=encodes(poison))
     events = encode_on(cluster, prepared, tmp_path / "l.zarr")
-    # With others, alone, and alone with one stack a call instead of three.
+    # With others, alone, and alone with one stack per call instead of three.
     assert cluster.num_workers - 1 == 3 > MAX_DEATHS_ALONE
     assert videos_in(events, "failures") == sorted(["broken.mp4", poison])
     failures = open_cache(tmp_path / "l.zarr").failures()

@@ -10,8 +10,8 @@ from vidlat.pipeline.estimate import (
     COMPRESSED_SHARE,
     EncodeEstimate,
     Speed,
-    encode_seconds,
     estimate_encode,
+    estimate_time,
     fill_in_headers,
 )
 from vidlat.pipeline.measure import measure_size
@@ -46,7 +46,7 @@ def test_size_of_an_encode_is_what_one_counts_by_hand():
     ]
     headers = {"a": header(9, 0.9), "b": header(8), "c": header(40, 2.0), "d": header(1), "x": header(None)}
     headers |= {"y": None, "z": header(0)}
-    size = estimate_encode(batches, headers, SCHEMA, stacks_a_call=2, num_batches_at_once=2)
+    size = estimate_encode(batches, headers, SCHEMA, stacks_per_call=2, num_batches_at_once=2)
     # stacks of 8 frames: a 2, b 1, c 5, d 1; one is 2 latent frames of 3 x 6 x 6 float16, mean and std
     stack_bytes = 2 * 108 * 2 * 2
     assert size == EncodeEstimate(
@@ -61,18 +61,49 @@ def test_size_of_an_encode_is_what_one_counts_by_hand():
     )
 
 
-def test_time_is_that_of_decoding_and_of_the_vae_shared_by_the_processes():
+def simulate(num_calls, frames_per_call, speed, is_overlapping, dt=0.01):
+    """The duration of one process, step by step: a decoder a few calls ahead of the VAE."""
+    seconds, vae_left, num_ready, num_encoded = 0.0, 0.0, 0, 0
+    decoding_left = [frames_per_call * speed.frame_seconds] * num_calls
+    while num_encoded < num_calls:
+        if not vae_left and num_ready:
+            num_ready, vae_left = num_ready - 1, speed.call_seconds
+        is_decoding = bool(decoding_left) and num_ready < 2
+        share = 1.0 if is_overlapping or not (is_decoding and vae_left) else 0.5
+        if is_decoding:
+            decoding_left[-1] -= share * dt
+            if decoding_left[-1] <= 1e-9:
+                decoding_left.pop()
+                num_ready += 1
+        if vae_left:
+            vae_left = max(0.0, vae_left - share * dt)
+            num_encoded += vae_left <= 1e-9
+            vae_left = 0.0 if vae_left <= 1e-9 else vae_left
+        seconds += dt
+    return seconds
+
+
+@pytest.mark.parametrize("is_overlapping", [True, False])
+@pytest.mark.parametrize(("frame_seconds", "call_seconds"), [(0.02, 1.6), (0.1, 0.2), (0.05, 0.4)])
+def test_time_is_that_of_a_simulated_pipeline_of_two_stages(is_overlapping, frame_seconds, call_seconds):
+    num_processes, num_calls, frames_per_call = 2, 60, 8
+    speed = Speed(frame_seconds=frame_seconds, call_seconds=call_seconds)
     size = EncodeEstimate(
         num_headers=9,
-        num_frames=1000,
+        num_frames=num_processes * num_calls * frames_per_call,
         seconds=0,
-        num_calls=30,
+        num_calls=num_processes * num_calls,
         latent_bytes=0,
         scratch_bytes=0,
         unknown=(),
         broken=(),
     )
-    assert encode_seconds(size, Speed(frame_seconds=0.01, call_seconds=2), 4) == (2.5, 15)
+    time = estimate_time(size, speed, num_processes, is_overlapping=is_overlapping)
+    expected = simulate(num_calls, frames_per_call, speed, is_overlapping)
+    # The simulation also fills and drains the pipeline.
+    assert time.seconds == pytest.approx(expected, rel=0.05)
+    assert time.decoding_seconds == pytest.approx(num_calls * frames_per_call * frame_seconds)
+    assert time.vae_seconds == pytest.approx(num_calls * call_seconds)
 
 
 def test_headers_that_were_not_read_are_filled_in_by_size():
@@ -85,7 +116,7 @@ def test_headers_that_were_not_read_are_filled_in_by_size():
 def test_videos_whose_header_was_not_read_count_like_the_others():
     batches = [(source("a", 100), source("b", 300)), (source("c", 400),)]
     size = estimate_encode(
-        batches, {"a": header(8, 1), "b": header(24, 3)}, SCHEMA, stacks_a_call=2, num_batches_at_once=1
+        batches, {"a": header(8, 1), "b": header(24, 3)}, SCHEMA, stacks_per_call=2, num_batches_at_once=1
     )
     assert (size.num_headers, size.num_frames, size.seconds, size.unknown) == (2, 64, 8, ())
     assert size.scratch_bytes == 4 * 2 * 108 * 2 * 2

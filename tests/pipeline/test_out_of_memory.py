@@ -186,7 +186,7 @@ def test_video_whose_worker_dies_gets_half_the_stacks_each_time_that_it_was_alon
     (failure,) = failures
     assert (failure.video_id, failure.kind) == ("a", "worker-died")
     assert failure.reason.startswith(
-        "the process that encoded it, and nothing else, died 4 times, at last with one stack a call"
+        "the process that encoded it, and nothing else, died 4 times, at last with one stack per call"
     )
     assert "out of memory?" in failure.reason
 

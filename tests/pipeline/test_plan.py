@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vidlat.errors import InputError
 from vidlat.pipeline import plan as plan_module
-from vidlat.pipeline.plan import BATCHES_A_WORKER, MAX_BYTES_A_BATCH, MAX_VIDEOS_A_BATCH, plan_encode
+from vidlat.pipeline.plan import BATCHES_PER_WORKER, MAX_BYTES_PER_BATCH, MAX_VIDEOS_PER_BATCH, plan_encode
 from vidlat.store.sources import recorded_place
 from vidlat.types import Annotation, CachedSource, FailureRecord, Selection, VideoSource
 
@@ -215,15 +215,15 @@ def test_largest_videos_come_first():
 def test_every_worker_gets_several_batches_and_none_is_large(num_videos, num_workers, largest):
     batches = plan([source(str(n)) for n in range(num_videos)], num_workers=num_workers).batches
     assert max(map(len, batches)) == largest
-    assert largest <= MAX_VIDEOS_A_BATCH
-    if num_videos >= 2 * BATCHES_A_WORKER * num_workers:
-        assert len(batches) >= BATCHES_A_WORKER * num_workers
+    assert largest <= MAX_VIDEOS_PER_BATCH
+    if num_videos >= 2 * BATCHES_PER_WORKER * num_workers:
+        assert len(batches) >= BATCHES_PER_WORKER * num_workers
 
 
-@given(st.lists(st.integers(0, 2 * MAX_BYTES_A_BATCH), max_size=200))
+@given(st.lists(st.integers(0, 2 * MAX_BYTES_PER_BATCH), max_size=200))
 def test_batch_of_several_videos_is_small(sizes):
     batches = plan([source(str(n), size) for n, size in enumerate(sizes)]).batches
-    assert all(sum(s.num_bytes for s in batch) <= MAX_BYTES_A_BATCH for batch in batches if len(batch) > 1)
+    assert all(sum(s.num_bytes for s in batch) <= MAX_BYTES_PER_BATCH for batch in batches if len(batch) > 1)
     assert [s.num_bytes for batch in batches for s in batch] == sorted(sizes, reverse=True)
 
 
@@ -252,4 +252,4 @@ def test_every_source_has_exactly_one_place(states, num_workers, retry_failed, d
     assert known == [] if retry_failed else known == [s.video_id for s in in_state.get("failed", [])]
     assert result.num_done == len(in_state.get("done", []))
     assert result.num_sources == len(sources)
-    assert all(1 <= len(batch) <= MAX_VIDEOS_A_BATCH for batch in result.batches)
+    assert all(1 <= len(batch) <= MAX_VIDEOS_PER_BATCH for batch in result.batches)

@@ -15,8 +15,14 @@ from vidlat.commands.display import (
 from vidlat.config import EncodeConfig
 from vidlat.pipeline.dask_cluster import scratch_folder
 from vidlat.pipeline.encode_videos import PreparedEncode
-from vidlat.pipeline.estimate import EncodeEstimate, encode_seconds
-from vidlat.pipeline.measure import free_bytes, local_processes, measure_size, measure_speed
+from vidlat.pipeline.estimate import EncodeEstimate, estimate_time
+from vidlat.pipeline.measure import (
+    decoding_overlaps,
+    free_bytes,
+    local_processes,
+    measure_size,
+    measure_speed,
+)
 from vidlat.pipeline.plan import EncodePlan
 
 Rows = list[tuple[str, str]]
@@ -102,14 +108,13 @@ def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEs
     if speed is None:
         return [("time", "not known: of the videos tried none decodes")]
     num_processes = local_processes(prepared)
-    decoding, encoding = encode_seconds(size, speed, num_processes)
-    seconds = decoding + encoding
-    frames_a_call = prepared.job.batch * prepared.job.stack
+    time = estimate_time(size, speed, num_processes, is_overlapping=decoding_overlaps(prepared))
+    frames_per_call = prepared.job.batch * prepared.job.stack
     where = f"in {num_processes} processes" if num_processes > 1 else "in 1 process"
     cluster = " of this machine, not of the scheduler's" if config.scheduler else ""
-    share = 100 * encoding / seconds if seconds else 0
+    share = 100 * time.vae_seconds / time.seconds if time.seconds else 0
     return [
-        ("decoding", f"about {1 / speed.frame_seconds:.0f} frames/s a process"),
-        ("VAE", f"about {frames_a_call / speed.call_seconds:.1f} frames/s a process"),
-        ("time", f"about {format_seconds(seconds)} {where}{cluster}; {share:.0f} % of it in the VAE"),
+        ("decoding", f"about {1 / speed.frame_seconds:.0f} frames/s per process"),
+        ("VAE", f"about {frames_per_call / speed.call_seconds:.1f} frames/s per process"),
+        ("time", f"about {format_seconds(time.seconds)} {where}{cluster}; {share:.0f} % of it in the VAE"),
     ]

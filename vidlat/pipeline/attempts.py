@@ -1,4 +1,4 @@
-"""Who gets another attempt when a worker dies, and with how much of its memory; only counting, no Dask."""
+"""Which videos get another attempt when their worker dies, and how many stacks per VAE call it may use."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vidlat.pipeline.plan import Batch
 from vidlat.types import FailureRecord
 
 MAX_DEATHS_ALONE = 2
-"""A video whose worker dies this often while it runs alone, at last with one stack a call, is a failure."""
+"""A video fails when its worker died this often while it ran alone, the last time with one stack per call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Videos that one task encodes, with calls of at most so many stacks.
+    """Videos that one task encodes, with at most `most_stacks` per VAE call.
 
-    is_alone: nothing else runs meanwhile, so that a death is this video's doing.
+    is_alone: nothing else runs meanwhile, so that this video is to blame if the worker dies.
     """
 
     videos: Batch
@@ -25,17 +25,17 @@ class Attempt:
     is_alone: bool = False
 
     def without(self, video_ids: set[str]) -> Attempt:
-        """What is left of it."""
+        """The same attempt without these videos."""
         left = tuple(video for video in self.videos if video.video_id not in video_ids)
         return replace(self, videos=left)
 
 
 class Suspects:
-    """Videos that run alone, since a worker died that had them.
+    """Videos that run alone because their worker died.
 
-    A worker that dies takes all of its tasks along: the first death accuses nobody, and the video gets an
-    attempt like the first. A video that died alone gets half as many stacks a call, since it may be the
-    memory, and so do the suspects that follow once that has helped.
+    A worker that dies takes all of its tasks along, so the first death proves nothing: the video runs again
+    as before, but alone. If the worker dies again, memory may be short: the video gets half as many stacks
+    per call, and once that has helped, so do the suspects after it.
     """
 
     def __init__(self, most_stacks: int) -> None:
@@ -47,12 +47,12 @@ class Suspects:
         return len(self._waiting)
 
     def next(self) -> Attempt:
-        """The one to try next, whose turn it is when nothing else runs."""
+        """The next attempt, to be made when nothing else runs."""
         attempt = self._waiting.popleft()
         return replace(attempt, most_stacks=min(attempt.most_stacks, self._most_stacks))
 
     def add(self, attempt: Attempt) -> list[FailureRecord]:
-        """Take the videos of an attempt whose worker died; returns those that get no other."""
+        """Add the videos of an attempt whose worker died; returns the failures of those that get no other."""
         failures = []
         for video in attempt.videos:
             self._deaths[video.video_id] += attempt.is_alone
@@ -60,7 +60,7 @@ class Suspects:
             if attempt.most_stacks == 1 and num_deaths >= MAX_DEATHS_ALONE:
                 reason = (
                     f"the process that encoded it, and nothing else, died {num_deaths} times, at last with "
-                    "one stack a call"
+                    "one stack per call"
                 )
                 failures.append(failure_of(video, "worker-died", f"{reason} (out of memory?)"))
                 continue
@@ -69,6 +69,6 @@ class Suspects:
         return failures
 
     def clear(self, attempt: Attempt) -> None:
-        """Learn from an attempt whose videos are in the cache."""
+        """Learn from an attempt that succeeded."""
         if attempt.is_alone:
             self._most_stacks = min(self._most_stacks, attempt.most_stacks)

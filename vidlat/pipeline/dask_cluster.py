@@ -1,4 +1,4 @@
-"""The processes that encode: a Dask cluster on this machine, or the one at an address."""
+"""Connecting to the Dask cluster that encodes: one started on this machine, or one at an address."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from distributed.system import MEMORY_LIMIT
 from vidlat.errors import InputError
 
 WORKERS_SECONDS = 30
-"""How long a scheduler that was asked for may be without a worker."""
+"""How long to wait for the first worker of a scheduler at an address."""
 
 _LOCAL_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.comm.timeouts.connect": "60s",
-    # A worker keeps the memory it has freed (encode/memory.py): once paused, it would be paused for ever.
+    # A worker keeps the memory it has freed (encode/memory.py), so a paused worker would never resume.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
-    # It keeps what it sees for an hour, in memory, and nobody looks.
+    # The profiler keeps an hour of samples in memory, which nobody reads.
     "distributed.worker.profile.enabled": False,
 }
 
 
 def scratch_folder() -> Path:
-    """Where the processes of a local cluster keep what they have encoded and not yet written."""
+    """Where the processes of a local cluster keep latents that are encoded and not yet written."""
     return Path(dask.config.get("temporary-directory") or tempfile.gettempdir())
 
 
 @contextmanager
 def connect(scheduler: str | None, num_workers: int, num_batches: int = 1) -> Iterator[Client]:
-    """A client of the Dask scheduler at an address, or of a local cluster that lives as long as the block.
+    """A client of the Dask scheduler at an address, or of a local cluster that lasts as long as the block.
 
-    num_workers: processes of a local cluster; num_batches: that each works on at once.
+    num_workers: processes of a local cluster. num_batches: batches that each of them works on at once.
     Raises InputError where no scheduler answers at the address, or no cluster can be started.
     """
     if scheduler:
@@ -61,7 +61,7 @@ def connect(scheduler: str | None, num_workers: int, num_batches: int = 1) -> It
                 raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
             yield client
         return
-    # For as long as it lives: a process that takes the place of one that died reads them anew.
+    # As long as the cluster lasts: a process that replaces one that died reads the settings again.
     with (
         dask.config.set(_LOCAL_SETTINGS),
         _start_cluster(num_workers, num_batches) as cluster,
@@ -71,7 +71,7 @@ def connect(scheduler: str | None, num_workers: int, num_batches: int = 1) -> It
 
 
 def _start_cluster(num_workers: int, num_batches: int) -> LocalCluster:
-    # A worker that is killed leaves Dask's own tasks with errors that nobody asks for: asyncio prints them.
+    # A killed worker leaves Dask coroutines with errors that nobody retrieves, and asyncio would print them.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with _without_interrupts():
@@ -92,11 +92,11 @@ def _start_cluster(num_workers: int, num_batches: int) -> LocalCluster:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Threads and processes started in this block leave Ctrl-C to the driver, which ends them in order.
+    """Threads and processes started in this block ignore Ctrl-C; the driver receives it and ends them.
 
-    They inherit the blocked signal; the driver receives one that came meanwhile at the end of the block.
+    They inherit the blocked signal. The driver receives a signal that came meanwhile when the block ends.
     """
-    # Its start unblocks the signal in the thread that first needs it, which would be inside the block.
+    # Started inside the block, it would unblock the signal again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

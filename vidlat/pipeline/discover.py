@@ -1,4 +1,4 @@
-"""Which videos there are: files, folders, globs and manifests to sources with stable ids."""
+"""Finding videos: files, folders, glob patterns and manifests to sources with stable ids."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from vidlat.types import Annotation, VideoSource
 class Discovery:
     """The videos found, sorted by id.
 
-    num_ignored: files passed over because they are no video. unmatched: ids in the table of labels that no
-    video has. unlabelled: ids of the videos that it does not tell of; both empty where there is none.
+    num_ignored: files that are not videos. unmatched: ids in the table of labels that no video has.
+    unlabelled: ids of the videos that are not in that table. Both are empty where there is no table.
     """
 
     sources: list[VideoSource]
@@ -32,13 +32,14 @@ class Discovery:
 
 
 def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: Ids = "path") -> Discovery:
-    """Find the videos under files, folders, glob patterns and manifests; content decides, not the name.
+    """Find the videos in files, folders, glob patterns and manifests, by content and not by name.
 
-    A video's id is its POSIX path below the folder (or the pattern's fixed part) it was found in, extension
-    kept, undecodable bytes %-escaped, or what its manifest says. A file that several inputs reach counts
-    once, for the first of them. Hidden files are passed over. labels: a table by id, see `read_labels`.
-    ids: "hash" puts a hash in the place of each id, and hides all names.
-    Raises InputError for an input that is not there or cannot be listed, two files of one id, or no video.
+    A video's id is its POSIX path relative to the input folder (or the fixed part of the pattern), with its
+    extension and with undecodable bytes %-escaped, unless a manifest gives one. A file that several inputs
+    reach belongs to the first of them. Hidden files are ignored. labels: a table by id, see `read_labels`.
+    ids: "hash" replaces each id by a hash and hides all names.
+    Raises InputError for an input that does not exist or cannot be listed, for two files of one id, and where
+    there is no video.
     """
     collection = _Collection()
     for text in inputs:
@@ -118,7 +119,7 @@ class _Collection:
         videos, _ = videos_in_folder(folder, files)
         if not videos and path.is_dir():
             raise InputError(f"{row.where}: {row.path} is a folder without a video of its own")
-        # What is named is meant: where it is none, the encode says so.
+        # A manifest names videos: where a file is none, the encode reports it.
         for video in videos or [FoundVideo(name=path.name, path=path)]:
             place = (folder / video.name).relative_to(path).as_posix()
             video_id = "/".join([row.video_id or _default_id(row), *([] if place == "." else [place])])
@@ -155,12 +156,12 @@ def _is_same(one: VideoSource, other: VideoSource) -> bool:
 
 
 def _to_source(video: FoundVideo, video_id: str, root: Path) -> VideoSource:
-    # The folder that was given as a whole is called by its own name.
+    # A video that is the whole input folder has the name of that folder.
     named = root.resolve().name if video_id == "." else video_id
     try:
         num_bytes, mtime_ns = size_and_time(video.path, video.selection.files)
     except OSError:
-        num_bytes = mtime_ns = 0  # the encode will say why
+        num_bytes = mtime_ns = 0  # the encode will report why
     return VideoSource(
         video_id=_escape(named),
         path=video.path.absolute(),
@@ -197,7 +198,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    # A folder passed over in silence would be a data set that shrank in silence.
+    # Skipping the folder would silently shrink the data set.
     raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable")
 
 
@@ -208,7 +209,7 @@ def _fixed_part(pattern: str) -> Path:
 
 
 def _escape(name: str) -> str:
-    """Replace bytes that are no UTF-8 (surrogates in a Python path) by %XX, and % itself only beside them."""
+    """Replace bytes that are not UTF-8 (surrogates in a Python path) by %XX; then % is escaped too."""
     if not any("\udc80" <= letter <= "\udcff" for letter in name):
         return name
     return "".join(

@@ -1,4 +1,4 @@
-"""Which of a folder's files make a video: one of its own, several, or one together with others."""
+"""Grouping the files of a folder into videos: a file may hold one video, several, or a part of one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from vidlat.video.reader import Kind, is_named_like_video, kind_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundVideo:
-    """A video in a folder.
-
-    name: its place below the folder, empty where the folder as a whole is the video.
-    """
+    """A video in a folder. name: relative to the folder, empty where the whole folder is the video."""
 
     name: str
     path: Path
@@ -28,10 +25,10 @@ class FoundVideo:
 
 
 def videos_in_folder(folder: Path, files: Sequence[Path]) -> tuple[list[FoundVideo], int]:
-    """The videos among files of one folder, and how many of the files are part of none.
+    """The videos among files of one folder, and the number of files that belong to none.
 
-    Slices of one DICOM series are a video, and so are numbered pictures; where they are the only such video
-    of the folder it is called like the folder, else like its first file.
+    The slices of a DICOM series are a video, and so are numbered pictures. Such a video is named like the
+    folder if it is the only one, else like its first file.
     """
     kinds: dict[Kind | None, list[Path]] = {}
     found: list[FoundVideo] = []
@@ -40,10 +37,10 @@ def videos_in_folder(folder: Path, files: Sequence[Path]) -> tuple[list[FoundVid
         try:
             kind = kind_of(path) if path.is_file() else None
         except OSError:
-            found.append(FoundVideo(name=path.name, path=path))  # the encode will say why
+            found.append(FoundVideo(name=path.name, path=path))  # the encode will report why
             continue
         if kind is None and path.is_file():
-            # What is named like a frame leaves no gap in its sequence: the encode will say what is wrong.
+            # A broken frame must not leave a gap in its sequence unnoticed: the encode will report it.
             named: dict[Kind, bool] = {
                 "image": is_named_like_picture(path),
                 "container": is_named_like_video(path),
@@ -68,7 +65,7 @@ def videos_in_folder(folder: Path, files: Sequence[Path]) -> tuple[list[FoundVid
 
 def _name_groups(folder: Path, groups: Sequence[tuple[tuple[Path, ...], str | None]]) -> Iterator[FoundVideo]:
     parts = [part for _, part in groups]
-    # The slices of one series, each with many times, are several videos of one name.
+    # A series whose slices have many times each is several videos of the same name.
     is_alone = len(groups) == 1 or (None not in parts and len(set(parts)) == len(parts))
     for group, part in groups:
         names = [] if is_alone else [min(path.name for path in group)]
@@ -104,4 +101,4 @@ def _parts(path: Path) -> list[str]:
     try:
         return nifti_videos(path)
     except (DecodeError, OSError):
-        return []  # the encode will say why
+        return []  # the encode will report why

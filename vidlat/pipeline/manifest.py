@@ -1,4 +1,4 @@
-"""Tables that people write about their videos, CSV or JSON lines: manifests, which name them, and labels."""
+"""Reading tables about videos, CSV or JSON lines: manifests, which list them, and labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidlat.errors import InputError
 from vidlat.types import Annotation
 
 Row = tuple[str, Mapping[str, str]]
-"""Where it stands, as errors call it, and its cells that are not empty, by column."""
+"""File and line, for errors, and the cells that are not empty, by column."""
 
 SUFFIXES = (".csv", ".jsonl")
 
@@ -22,7 +22,7 @@ SUFFIXES = (".csv", ".jsonl")
 class ManifestRow:
     """A video that a manifest names.
 
-    where: file and line, for errors. path: as written there. video_id: None where the path is to serve.
+    where: file and line, for errors. path: as written there. video_id: None to derive it from the path.
     """
 
     where: str
@@ -34,14 +34,14 @@ class ManifestRow:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether an input is a table of videos, by its name: its content is text like any other."""
+    """Whether an input is a manifest, by its name: the content is plain text."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def read_manifest(path: Path) -> Iterator[ManifestRow]:
     """The rows of a manifest: `path`, and optional `id`, `start_seconds`, `stop_seconds`, `subject`, labels.
 
-    Raises InputError, naming the line, for a table that cannot be read or a row that makes no sense.
+    Raises InputError, naming the line, for a table that cannot be read or a row with invalid values.
     """
     for where, row in _read_table(path, "path"):
         cells = dict(row)
@@ -59,9 +59,9 @@ def read_manifest(path: Path) -> Iterator[ManifestRow]:
 
 
 def read_labels(path: Path) -> dict[str, Annotation]:
-    """Subject and labels by video_id: columns `video_id`, optional `subject`, and any others, the labels.
+    """Annotations by id: the column `video_id`, an optional `subject`, and any other column as a label.
 
-    Raises InputError for a table that cannot be read, or one that tells of a video twice.
+    Raises InputError for a table that cannot be read or that lists a video twice.
     """
     labels: dict[str, Annotation] = {}
     for where, row in _read_table(path, "video_id"):
@@ -91,7 +91,7 @@ def _seconds(where: str, name: str, text: str | None) -> float | None:
 
 
 def _read_table(path: Path, key: str) -> Iterator[Row]:
-    """The rows of a table, each of which must have a value in the column `key`."""
+    """The rows of a table; each must have a value in the column `key`."""
     is_json = path.suffix.lower() == ".jsonl"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -1,4 +1,4 @@
-"""The figures that an estimate of an encode needs, taken in a bounded time: headers, speed, free disk."""
+"""Measuring what an estimate of an encode needs, in bounded time: headers, speed, free disk."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from vidlat.types import VideoHeader, VideoSource
 from vidlat.video.reader import probe_video, read_prepared
 
 SECONDS_OF_HEADERS = 30.0
-"""How long headers are read for a dry run: some 15,000, all of most data sets."""
+"""How long headers are read for a dry run: about 15,000, which is all of most data sets."""
 
 VIDEOS_DECODED = 3
 FRAMES_DECODED = 64
 SECONDS_DECODED = 2.0
-"""Bounds of the decoding that is timed, the last two for each video."""
+"""Limits of the decoding that is timed; frames and seconds are per video."""
 
 SECONDS_ENCODED = 1.0
-"""How long VAE calls are timed; one is made however long it takes."""
+"""How long VAE calls are timed; at least one is."""
 
 
 def measure_size(prepared: PreparedEncode, most_seconds: float = SECONDS_OF_HEADERS) -> EncodeEstimate:
-    """The size of an encode that has not begun, from the headers that can be read in so many seconds."""
+    """The size of a planned encode, from the headers that can be read in `most_seconds`."""
     num_batches = prepared.job.num_batches_per_worker + BATCHES_WAITING_PER_WORKER
     return estimate_encode(
         prepared.plan.batches,
         read_headers([source for batch in prepared.plan.batches for source in batch], most_seconds),
         prepared.schema,
-        stacks_a_call=prepared.job.batch,
+        stacks_per_call=prepared.job.batch,
         num_batches_at_once=num_batches * prepared.num_workers,
     )
 
 
 def read_headers(sources: Sequence[VideoSource], most_seconds: float) -> dict[str, VideoHeader | None]:
-    """The headers of the videos by video_id; of some, drawn at random, where the time is up before.
+    """The headers of the videos by id; of a random part of them where time does not suffice for all.
 
     None where a file cannot be opened.
     """
@@ -56,7 +56,7 @@ def read_headers(sources: Sequence[VideoSource], most_seconds: float) -> dict[st
     headers: dict[str, VideoHeader | None] = {}
     for source in random.Random(0).sample(sources, len(sources)):
         headers[source.video_id] = None
-        with suppress(DecodeError):  # the encode will say why
+        with suppress(DecodeError):  # the encode will report why
             headers[source.video_id] = probe_video(source.path, source.selection)
         if time.perf_counter() - began > most_seconds:
             break
@@ -64,7 +64,7 @@ def read_headers(sources: Sequence[VideoSource], most_seconds: float) -> dict[st
 
 
 def measure_speed(prepared: PreparedEncode) -> Speed | None:
-    """VAE calls of the real shape and the first frames of a few videos, timed; None if none decodes."""
+    """Time VAE calls of the real shape and the first frames of a few videos; None if no video decodes."""
     job = prepared.job
     sources = [source for batch in prepared.plan.batches for source in batch]
     with _num_threads(job.num_threads):
@@ -75,9 +75,9 @@ def measure_speed(prepared: PreparedEncode) -> Speed | None:
 
 
 def time_vae(job: EncodeJob) -> float:
-    """Seconds of one VAE call of the shape that every call has, after one that warms up.
+    """Seconds per VAE call of the encode's shape, after one call to warm up.
 
-    Where the memory does not suffice, calls of half as many stacks count twice, as in the encode.
+    Where memory runs out, the time of two calls of half as many stacks, as in the encode.
     """
     try:
         return _time_calls(job)
@@ -105,24 +105,24 @@ def _time_calls(job: EncodeJob) -> float:
 
 
 def time_decoding(sources: Sequence[VideoSource], job: EncodeJob) -> float | None:
-    """Seconds to decode and prepare a frame, over the first ones of a few videos spread over the sizes.
+    """Seconds to decode and prepare a frame: the mean over the first frames of a few videos of all sizes.
 
-    sources: at least one, in order of their size. None where no frame of them decodes.
+    sources: at least one, sorted by size. None where no frame decodes.
     """
     last = len(sources) - 1
     places = {last * number // (VIDEOS_DECODED - 1) for number in range(VIDEOS_DECODED)}
     timed = [_time_video(sources[place], job) for place in sorted(places)]
     num_frames = sum(number for number, _ in timed)
-    # What ends before its first frame tells nothing of the others.
+    # A video that fails before its first frame says nothing about the others.
     return sum(seconds for number, seconds in timed if number) / num_frames if num_frames else None
 
 
 def _time_video(source: VideoSource, job: EncodeJob) -> tuple[int, float]:
-    """How many of the first frames were decoded and prepared, and in how many seconds."""
-    # To find the range or the box of a video is to decode all of it.
+    """The number of first frames decoded and prepared, and the seconds it took."""
+    # Finding the range or the box of a video may decode all of it.
     how = replace(job.preprocessing, intensity="uint8", crop="none")
     num_frames, began = 0, time.perf_counter()
-    with suppress(DecodeError):  # the encode will say why
+    with suppress(DecodeError):  # the encode will report why
         for _ in islice(read_prepared(source.path, source.selection, how), FRAMES_DECODED):
             num_frames += 1
             if time.perf_counter() - began > SECONDS_DECODED:
@@ -131,15 +131,20 @@ def _time_video(source: VideoSource, job: EncodeJob) -> tuple[int, float]:
 
 
 def local_processes(prepared: PreparedEncode) -> int:
-    """How many processes work side by side on this machine: more than it has room for gain nothing."""
+    """Number of processes that can work at once on this machine; more than that gain nothing."""
     device = resolve_device(prepared.job.device)
     on_gpu = device.startswith("cuda")
     room = choose_num_workers(device) if on_gpu else (os.cpu_count() or 1) // prepared.job.num_threads
     return max(1, min(prepared.num_workers, room))
 
 
+def decoding_overlaps(prepared: PreparedEncode) -> bool:
+    """Whether the VAE runs on hardware of its own, so that decoding costs it no time."""
+    return resolve_device(prepared.job.device) != "cpu"
+
+
 def free_bytes(path: Path) -> int:
-    """What may still be written to the file system that `path` is on, or would be on."""
+    """Free bytes on the file system of `path`, which need not exist yet."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

@@ -1,4 +1,4 @@
-"""What an encode has to do, decided before any pixel is read."""
+"""What an encode has to do, decided before any video is decoded."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from vidlat.errors import InputError
 from vidlat.store.sources import content_hash, recorded_place, source_state
 from vidlat.types import Annotation, CachedSource, FailureRecord, VideoSource
 
-MAX_VIDEOS_A_BATCH = 64
-MAX_BYTES_A_BATCH = 4_000_000
-"""Of several files: some ten seconds of video, so that a kill loses little. What a batch costs beside its
-frames, some 50 ms, is shared by many files where they are tiny."""
+MAX_VIDEOS_PER_BATCH = 64
+MAX_BYTES_PER_BATCH = 4_000_000
+"""Of several files: about ten seconds of video, so that a kill loses little. Tiny files share the overhead of
+a batch, about 50 ms."""
 
-BATCHES_A_WORKER = 8
-"""At least, where there are so many videos: at the end a process waits for the others' last batch."""
+BATCHES_PER_WORKER = 8
+"""At least, if there are enough videos: at the end, processes wait for the last batch of the others."""
 
 Batch = tuple[VideoSource, ...]
 
 OnHash = Callable[[str, int], None]
-"""Told each video whose file was compared with its record by content, and how many there are to compare."""
+"""Called for each file that was compared by content, with the video's id and the number of such files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodePlan:
-    """Batches to encode, largest videos first, and the videos that need nothing.
+    """Batches to encode, largest videos first, and the videos that need no encoding.
 
     num_done: in the cache already. known_failures: failed before and unchanged since, so not tried again.
-    moved: done, but their file was touched, copied or moved since. annotated: done, but what people tell of
-    them has changed. The cache should know both as they are now.
-    vanished: ids of the cache, sorted, that are not among the sources and whose file is gone.
+    moved: done, but their file was touched, copied or moved since. annotated: done, but their annotation has
+    changed. The records of both are to be updated.
+    vanished: sorted ids of cached videos that are not among the sources and whose file is gone.
     """
 
     batches: list[Batch]
@@ -43,7 +43,7 @@ class EncodePlan:
 
     @property
     def restated(self) -> list[VideoSource]:
-        """Videos that are done and of which the cache should know more than it does."""
+        """Videos that are done and whose records are to be updated."""
         annotated = {source.video_id for source in self.annotated}
         return [*self.annotated, *(source for source in self.moved if source.video_id not in annotated)]
 
@@ -69,11 +69,12 @@ def plan_encode(
     checksum: bool = False,
     on_hash: OnHash = lambda *_: None,
 ) -> EncodePlan:
-    """Sources minus records; a file that changed since it was recorded is encoded again.
+    """Plan to encode the sources that have no record, or have changed since they were recorded.
 
-    Size and time of change tell an unchanged file, which is not read; where the time or the place differs,
-    its content does. annotations: of the videos in the cache; one that is encoded again keeps its own where
-    nobody tells another. checksum: trust neither, and read every file that the cache holds.
+    A file with the recorded path, size and modification time is unchanged. Where only the path or the time
+    differs, its content is compared. checksum: compare the content of every recorded file.
+    annotations: of the videos in the cache; a video that is encoded again keeps its own unless its source has
+    one. retry_failed: also encode what failed before.
     Raises InputError where a video of the same id was encoded from another file that still exists.
     """
     todo: list[VideoSource] = []
@@ -113,14 +114,14 @@ def _keep_annotation(source: VideoSource, annotations: Mapping[str, Annotation])
 
 
 def _batches(todo: list[VideoSource], num_workers: int) -> list[Batch]:
-    # The longest work first: a large video started last would leave the other workers idle.
+    # Large videos first: one that starts last would leave the other workers idle.
     todo = sorted(todo, key=lambda source: (-source.num_bytes, source.video_id))
-    most_videos = min(MAX_VIDEOS_A_BATCH, max(1, len(todo) // (BATCHES_A_WORKER * num_workers)))
+    most_videos = min(MAX_VIDEOS_PER_BATCH, max(1, len(todo) // (BATCHES_PER_WORKER * num_workers)))
     batches: list[list[VideoSource]] = []
     num_bytes = 0
     for source in todo:
         num_bytes += source.num_bytes
-        if not batches or len(batches[-1]) == most_videos or num_bytes > MAX_BYTES_A_BATCH:
+        if not batches or len(batches[-1]) == most_videos or num_bytes > MAX_BYTES_PER_BATCH:
             batches.append([])
             num_bytes = source.num_bytes
         batches[-1].append(source)
@@ -130,7 +131,7 @@ def _batches(todo: list[VideoSource], num_workers: int) -> list[Batch]:
 def _compare(
     sources: Sequence[VideoSource], cached: Mapping[str, CachedSource], on_hash: OnHash
 ) -> tuple[list[VideoSource], list[VideoSource]]:
-    """Those whose content is not what was encoded, and those that only their place or time tells apart."""
+    """Sources whose content has changed, and sources where only the path or the time has."""
     changed: list[VideoSource] = []
     moved: list[VideoSource] = []
     for source in sources:
@@ -146,7 +147,7 @@ def _compare(
 
 
 def _vanished(sources: Sequence[VideoSource], cached: Mapping[str, CachedSource]) -> tuple[str, ...]:
-    # A cache may be filled from several folders: what this input does not name may well be there.
+    # A cache may be filled from several folders: videos of the others are not gone.
     others = cached.keys() - {source.video_id for source in sources}
     return tuple(sorted(video_id for video_id in others if _is_gone(cached[video_id])))
 
@@ -172,14 +173,14 @@ def _untouched(source: VideoSource, record: CachedSource) -> bool:
 
 
 def _same_content(source: VideoSource, record: CachedSource) -> bool:
-    """Whether a file still holds the recorded bytes, and the same of them are meant."""
+    """Whether a file still holds the recorded bytes, and the same part of them is selected."""
     _, selection = recorded_place(source)
     if (source.num_bytes, selection) != (record.num_bytes, record.selection):
         return False
     try:
         return content_hash(source.path, source.selection.files) == record.sha256
     except OSError:
-        return False  # the encode will say why
+        return False  # the encode will report why
 
 
 def _require_same_file(source: VideoSource, record: CachedSource) -> None:
