@@ -4,7 +4,7 @@
                                         [--checkpoint last] [--pictures FOLDER] [--json FILE]
 
 Fréchet distances in the latents' means and standard deviations, pooled 4 x 4, after decoding and encoding
-again (`vidlat.evaluate.frechet`). Held-out: windows of the validation videos, spread evenly over them. White
+again (`frechet.py`). Held-out: windows of the validation videos, spread evenly over them. White
 noise: of the training latents' mean and covariance of channels, at every position on its own. Real against
 real: as many windows of training videos. Pictures: contact sheets of samples, held-out windows and noise.
 """
@@ -14,10 +14,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from frechet import clip_features, frechet_distance
 
 from vidlat.config import SampleConfig
 from vidlat.encode.vae import FrozenVAE
-from vidlat.evaluate.frechet import clip_features, frechet_distance
 from vidlat.pipeline.decode_videos import decode_latents, load_vae_of
 from vidlat.sample.clips import ClipSampler
 from vidlat.store.reader import LatentCache, open_cache

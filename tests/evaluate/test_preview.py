@@ -163,7 +163,7 @@ def damage(path, *video_ids):
         (path / f"mean/c/0/{shard}/0/0").unlink()
 
 
-def test_damaged_video_is_left_out_and_told(own, vae, tmp_path):
+def test_damaged_video_is_left_out_and_named(own, vae, tmp_path):
     damage(own[1], "b.mp4")
     shown = write_preview(open_cache(own[1]), vae, tmp_path / "p.png")
     assert shown.shown == ["a.mp4", "c.mp4"]
@@ -187,7 +187,7 @@ def vidlat_preview(*arguments):
     return answer.exit_code, answer.stdout, answer.stderr
 
 
-def test_command_writes_the_picture_and_tells_what_it_lacks(own, tmp_path):
+def test_command_writes_the_picture_and_names_what_it_lacks(own, tmp_path):
     folder, path = own
     code, out, err = vidlat_preview(path, "--out", tmp_path / "new/p.png")
     assert (code, err) == (0, "")

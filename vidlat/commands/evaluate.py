@@ -8,9 +8,7 @@ from pathlib import Path
 from vidlat.commands.display import console, format_count, print_table, printable, progress_bar
 from vidlat.errors import ExitCode
 from vidlat.evaluate.quality import VideoQuality
-from vidlat.evaluate.reconstruction import Evaluation, evaluate_cache
-from vidlat.pipeline.decode_videos import load_vae_of
-from vidlat.pipeline.discover import discover_videos
+from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
 from vidlat.store.reader import open_cache
 from vidlat.video.writer import prepare_file
 
@@ -19,16 +17,15 @@ def evaluate(
     latents: Path, inputs: tuple[str, ...], json_file: Path | None, vae: str | None, device: str
 ) -> ExitCode:
     """Compare decoded latents with their sources, and print the figures."""
-    cache = open_cache(latents)
-    sources = discover_videos(inputs, ids=cache.schema.ids).sources
-    frozen = load_vae_of(cache.schema, vae=vae, device=device)
+    steps, events = evaluate_videos(latents, inputs, vae=vae, device=device), []
     if json_file:
         prepare_file(json_file, "--json")
     with progress_bar("{task.fields[name]}") as progress:
-        task = progress.add_task("comparing", total=2 * len(cache), name="")
-        evaluation = evaluate_cache(
-            cache, frozen, sources, lambda name: progress.update(task, advance=1, name=printable(name))
-        )
+        task = progress.add_task("comparing", total=2 * len(open_cache(latents)), name="")
+        for event in steps:
+            events.append(event)
+            progress.update(task, advance=1, name=printable(event.video_id))
+    evaluation = Evaluation.of(events)
     _print(evaluation)
     if json_file:
         json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
@@ -52,8 +49,8 @@ def _print(evaluation: Evaluation) -> None:
         )
         for video in evaluation.videos
     ]
-    print_table("Reconstruction after preprocessing, and the two floors", columns, rows)
-    names = {"vae": "this VAE", "averaging": "floor: block averages", "pca": "floor: PCA of blocks"}
+    print_table("Reconstruction after preprocessing, and of two baselines", columns, rows)
+    names = {"vae": "this VAE", "averaging": "baseline: block averages", "pca": "baseline: PCA of blocks"}
     overall = [
         (names[name], str(s.num_videos), f"{s.mse:.5f}", f"{s.psnr:.2f}", f"{s.ssim:.3f}")
         for name, s in evaluation.summaries.items()

@@ -1,8 +1,7 @@
-"""A few videos of a cache at a glance: decoded frames under those of their sources."""
+"""A contact sheet of some videos of a cache: decoded frames below those of their sources."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, InputError, StoreError
+from vidlat.evaluate.quality import psnr_of
 from vidlat.pipeline.cached_sources import find_cached_source
 from vidlat.pipeline.decode_videos import decode_latents
 from vidlat.store.reader import LatentCache
@@ -22,15 +22,15 @@ from vidlat.video.reader import read_prepared
 Frames = npt.NDArray[np.float32]
 
 COLUMNS = 8
-"""Frames shown of a video."""
+"""Frames shown per video."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
     """What a preview shows.
 
-    shown: ids of the videos. without_source: why a video stands without its source, by id. damaged: why a
-    video is left out, by id.
+    shown: ids of the videos. without_source: by id, why a video is shown without its source. damaged: by id,
+    why a video is left out.
     """
 
     shown: list[str]
@@ -45,11 +45,10 @@ def write_preview(
     num_videos: int = 6,
     on_video: Callable[[str], None] = lambda _: None,
 ) -> Preview:
-    """Write a PNG of up to `num_videos` of a cache's videos, evenly spread over the sorted ids.
+    """Write a PNG of up to `num_videos` videos of a cache, evenly spread over the sorted ids.
 
-    Only the stacks of the frames shown are decoded; of the sources the frames shown are kept. on_video:
-    called with the id of each video done. Raises InputError for an empty cache, StoreError where no video
-    can be decoded.
+    Only the stacks of the frames shown are decoded. on_video: called with the id of each video when it is
+    done. Raises InputError for an empty cache, StoreError if no video can be decoded.
     """
     records = list(cache.records().values())
     if not records:
@@ -79,14 +78,15 @@ def _row(cache: LatentCache, vae: FrozenVAE, record: VideoRecord, without_source
     except InputError as error:
         without_source[record.video_id] = str(error)
         return Row(record.video_id, decoded, note=f"{facts}; decoded only, no source", numbers=numbers)
-    note = f"{facts}, {_psnr(source, decoded)}; source above, decoded below"
+    psnr = psnr_of(float(np.square(source.astype(np.float64) - decoded).mean()))
+    note = f"{facts}, PSNR {psnr:.1f} dB; source above, decoded below"
     return Row(record.video_id, source, decoded, note=note, numbers=numbers)
 
 
 def _decoded(
     cache: LatentCache, vae: FrozenVAE, record: VideoRecord, numbers: Sequence[int]
 ) -> Iterator[Frames]:
-    """The frames (H, W) of these numbers, in order; a stack at a time."""
+    """Decoded frames (H, W) by number, in order, one stack at a time."""
     step = vae.stack // vae.compression
     for number in numbers:
         start = record.start + number // vae.stack * step
@@ -95,7 +95,7 @@ def _decoded(
 
 
 def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[int]) -> Frames:
-    """The frames (T, H, W) of these numbers as the VAE saw them; raises InputError where it is other."""
+    """Source frames (T, H, W) by number, as the VAE saw them; raises InputError if the source has changed."""
     source = find_cached_source(
         record.video_id,
         CachedSource(
@@ -111,12 +111,7 @@ def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[in
     try:
         frames = [frame.pixels for number, frame in enumerate(prepared) if number in wanted]
     except DecodeError as error:
-        raise InputError(f"its source {source.path} {error}, though it did when it was encoded") from error
+        raise InputError(f"its source {source.path} {error}; it was readable when it was encoded") from error
     if len(frames) < len(numbers):
         raise InputError(f"its source {source.path} decodes to fewer frames than when it was encoded")
     return np.stack(frames)
-
-
-def _psnr(source: Frames, decoded: Frames) -> str:
-    mse = float(np.square(source.astype(np.float64) - decoded).mean())
-    return f"PSNR {-10 * math.log10(mse):.1f} dB" if mse else "no difference"

@@ -1,6 +1,6 @@
-"""How close a reconstruction is to its source: MSE, PSNR and SSIM a video, and over all videos.
+"""How close a reconstruction is to its source: MSE, PSNR and SSIM per video, and over all videos.
 
-Frames are float32 (T, H, W) in [0, 1], as they are after preprocessing; nothing is rounded to 8 bits.
+Frames are float32 (T, H, W) in [0, 1], as after preprocessing; nothing is rounded to 8 bits.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ from vidlat.errors import ShapeError, VidlatError
 Array = npt.NDArray[np.floating]
 
 MSE_BELOW, PSNR_ABOVE, SSIM_ABOVE = 0.05, 38.0, 0.88
-"""What counts as success."""
+"""The criteria of a good reconstruction."""
 
 PSNR_CAP = 100.0
-"""In a mean, an exact reconstruction (infinite PSNR) counts as this many dB; so does any above it."""
+"""A mean counts any higher PSNR as this many dB; that of an exact reconstruction is infinite."""
 
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
 
+def psnr_of(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error of values in [0, 1]; infinite for 0."""
+    return -10 * math.log10(mse) if mse else math.inf
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoQuality:
-    """One video's figures. psnr, in dB, belongs to the MSE of the whole video; infinite where mse is 0."""
+    """One video's figures. psnr is that of the MSE over the whole video, in dB."""
 
     video_id: str
     num_frames: int
@@ -39,13 +44,13 @@ class VideoQuality:
     ssim: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, which knows no infinity: psnr is None where it is infinite."""
+        """Plain values for JSON, which has no infinity: an infinite psnr is None."""
         return {**asdict(self), "psnr": self.psnr if math.isfinite(self.psnr) else None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Means of per-video figures, every video counting the same; psnr is the mean of capped PSNRs."""
+    """Means of the videos' figures, each video with the same weight; psnr is the mean of capped PSNRs."""
 
     num_videos: int
     num_frames: int
@@ -68,7 +73,7 @@ class Summary:
 
 
 class QualityMeter:
-    """Gathers one video's quality stack by stack; memory does not grow with its length."""
+    """Measures one video's quality piece by piece; memory does not grow with its length."""
 
     def __init__(self, video_id: str) -> None:
         self.video_id = video_id
@@ -78,7 +83,7 @@ class QualityMeter:
         self._ssim = 0.0
 
     def update(self, reference: Array, reconstruction: Array) -> None:
-        """Add frames, both (T, H, W); the reconstruction is cut to [0, 1] first.
+        """Add frames, both (T, H, W); the reconstruction is clipped to [0, 1] first.
 
         Raises ShapeError for unequal shapes or frames under 11 pixels, VidlatError for values not finite.
         """
@@ -92,14 +97,14 @@ class QualityMeter:
                 raise VidlatError(
                     f"{self.video_id}: frame {self._num_frames} of the reconstruction is not finite"
                 )
-            clamped = np.clip(copy, 0, 1)
-            self._squared_error += float(np.square(source - clamped).sum())
-            self._ssim += structural_similarity(source, clamped)
+            clipped = np.clip(copy, 0, 1)
+            self._squared_error += float(np.square(source - clipped).sum())
+            self._ssim += structural_similarity(source, clipped)
             self._num_pixels += source.size
             self._num_frames += 1
 
     def result(self) -> VideoQuality:
-        """The figures of all frames so far; raises VidlatError where there were none."""
+        """The figures of all frames so far; raises VidlatError if there were none."""
         if not self._num_frames:
             raise VidlatError(f"{self.video_id}: no frames were compared")
         mse = self._squared_error / self._num_pixels
@@ -107,7 +112,7 @@ class QualityMeter:
             video_id=self.video_id,
             num_frames=self._num_frames,
             mse=mse,
-            psnr=-10 * math.log10(mse) if mse else math.inf,
+            psnr=psnr_of(mse),
             ssim=self._ssim / self._num_frames,
         )
 
@@ -115,7 +120,7 @@ class QualityMeter:
 def structural_similarity(source: Array, copy: Array) -> float:
     """SSIM of two frames (H, W) of range 1: Gaussian window of 11 pixels, sigma 1.5, population covariance.
 
-    Only windows that lie within the frame count. Wang et al. 2004, doi 10.1109/TIP.2003.819861.
+    Averaged over the windows that lie within the frame. Wang et al. 2004, doi 10.1109/TIP.2003.819861.
     """
     if min(source.shape) < _WINDOW:
         raise ShapeError(f"SSIM needs frames of at least {_WINDOW}x{_WINDOW} pixels: got {source.shape}")
@@ -130,7 +135,7 @@ def structural_similarity(source: Array, copy: Array) -> float:
 
 
 def summarise(videos: Sequence[VideoQuality]) -> Summary:
-    """Overall figures; raises VidlatError for no videos."""
+    """The means over videos; raises VidlatError if there are none."""
     if not videos:
         raise VidlatError("no videos were compared")
     return Summary(

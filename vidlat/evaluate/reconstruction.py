@@ -1,21 +1,24 @@
-"""How well a cache's latents bring its videos back, with two floors that need no network beside it."""
+"""How well cached latents reconstruct their videos, beside two baselines that need no network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vidlat.encode.block_pca import BlockPca
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, InputError
-from vidlat.evaluate.floors import AveragingFloor, BlockPca, PcaFloor
+from vidlat.evaluate.baselines import AveragingBaseline, PcaBaseline
 from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
-from vidlat.pipeline.decode_videos import decode_video
-from vidlat.store.reader import LatentCache
+from vidlat.pipeline.decode_videos import decode_video, load_vae_of
+from vidlat.pipeline.discover import discover_videos
+from vidlat.store.reader import LatentCache, open_cache
 from vidlat.types import VideoSource
 from vidlat.video.reader import read_prepared
 
@@ -24,7 +27,7 @@ Frames = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoComparison:
-    """One video: the VAE's quality, the averaging floor's, and the PCA floor's (None for a lone video)."""
+    """Quality of one video: of the VAE and of each baseline (pca: None for a single video)."""
 
     vae: VideoQuality
     averaging: VideoQuality
@@ -32,20 +35,43 @@ class VideoComparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """All compared videos, their summaries, and the cached videos that could not be compared.
+class EvaluationProgress:
+    """What was done with one cached video; each is read twice, first to fit the PCA baseline.
 
-    without_source: ids of those whose source was not found. failed: why a source is not what was encoded, by
-    id.
+    comparison: its figures, after the second time. failure: why it cannot be compared. has_source: whether it
+    is among the inputs.
+    """
+
+    video_id: str
+    comparison: VideoComparison | None = None
+    failure: str | None = None
+    has_source: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """All compared videos, and the cached videos that could not be compared.
+
+    without_source: ids of those not among the inputs. failed: by id, why a source is not what was encoded.
     """
 
     videos: list[VideoComparison]
     without_source: list[str]
     failed: dict[str, str]
 
+    @classmethod
+    def of(cls, events: Iterable[EvaluationProgress]) -> Evaluation:
+        """Collect what `evaluate_videos` yields."""
+        seen = list(events)
+        return cls(
+            videos=[event.comparison for event in seen if event.comparison],
+            without_source=[event.video_id for event in seen if not event.has_source],
+            failed={event.video_id: event.failure for event in seen if event.failure},
+        )
+
     @property
     def summaries(self) -> dict[str, Summary]:
-        """Means over the videos, by name: `vae`, `averaging` and, of more than one video, `pca`."""
+        """Means over the videos by name: `vae`, `averaging` and, of more than one video, `pca`."""
         columns = {
             "vae": [video.vae for video in self.videos],
             "averaging": [video.averaging for video in self.videos],
@@ -70,53 +96,57 @@ class Evaluation:
         }
 
 
-def evaluate_cache(
-    cache: LatentCache,
-    vae: FrozenVAE,
-    sources: Sequence[VideoSource],
-    on_video: Callable[[str], None] = lambda _: None,
-) -> Evaluation:
-    """Compare every cached video with its source after preprocessing, in bounded memory.
+def evaluate_videos(
+    latents: Path, inputs: Sequence[str | Path], *, vae: str | None = None, device: str = "auto"
+) -> Iterator[EvaluationProgress]:
+    """Compare every video of the cache at `latents` with its source after preprocessing, in bounded memory.
 
-    Sources are read twice: the PCA floor is fitted on the other videos first. One that no longer decodes, or
-    to another number of frames than when it was encoded, is told and stops nothing. on_video: called with the
-    id of each video read, twice a video that is compared. Raises InputError where none can be.
+    inputs: what the cache was encoded from. vae: where its VAE is, if not where it was.
+    A source that no longer decodes, or to another number of frames than when it was encoded, is reported and
+    the others are compared. Raises, when called, StoreError, WeightsError or InputError if no cached video is
+    among the inputs; and, when iterated, InputError if none can be compared.
     """
-    by_id = {source.video_id: source for source in sources}
-    video_ids = [video_id for video_id in cache.records() if video_id in by_id]
-    if not video_ids:
+    cache = open_cache(latents)
+    found = discover_videos([str(text) for text in inputs], ids=cache.schema.ids).sources
+    by_id = {source.video_id: source for source in found}
+    sources = [by_id[video_id] for video_id in cache.records() if video_id in by_id]
+    frozen = load_vae_of(cache.schema, vae=vae, device=device)
+    if not sources:
         raise InputError("none of the cached videos is among --input; give the folder that was encoded")
-    block = (vae.compression,) * 3
-    pca = PcaFloor(block, vae.latent_dim)
-    failed: dict[str, str] = {}
-    for index, video_id in enumerate(video_ids):
+    return _evaluate(cache, frozen, sources)
+
+
+def _evaluate(
+    cache: LatentCache, vae: FrozenVAE, sources: Sequence[VideoSource]
+) -> Iterator[EvaluationProgress]:
+    found = {source.video_id for source in sources}
+    for video_id in cache.records():
+        if video_id not in found:
+            yield EvaluationProgress(video_id=video_id, has_source=False)
+    baseline = PcaBaseline((vae.compression,) * 3, vae.latent_dim)
+    usable, failures = [], []
+    for index, source in enumerate(sources):
         try:
-            _fit(pca, index, cache, by_id[video_id])
+            _fit(baseline, index, cache, source)
         except DecodeError as error:
-            failed[video_id] = str(error)
-        on_video(video_id)
-    if len(failed) == len(video_ids):
-        raise InputError(
-            f"no cached video can be compared: {by_id[video_ids[0]].path}: {failed[video_ids[0]]}"
-        )
-    videos = []
-    for index, video_id in enumerate(video_ids):
-        if video_id not in failed:
-            videos.append(_compare(cache, vae, by_id[video_id], pca.fit_without(index)))
-            on_video(video_id)
-    return Evaluation(
-        videos=videos,
-        without_source=[video_id for video_id in cache.records() if video_id not in by_id],
-        failed=failed,
-    )
+            failures.append(str(error))
+            yield EvaluationProgress(video_id=source.video_id, failure=str(error))
+        else:
+            usable.append((index, source))
+            yield EvaluationProgress(video_id=source.video_id)
+    if not usable:
+        raise InputError(f"no cached video can be compared: {sources[0].path}: {failures[0]}")
+    for index, source in usable:
+        comparison = _compare(cache, vae, source, baseline.fit_without(index))
+        yield EvaluationProgress(video_id=source.video_id, comparison=comparison)
 
 
-def _fit(pca: PcaFloor, index: int, cache: LatentCache, source: VideoSource) -> None:
-    """Add a video to the floor; raises DecodeError if it is not the one that was encoded."""
+def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, source: VideoSource) -> None:
+    """Add a video to the baseline; raises DecodeError if it is not the one that was encoded."""
     num_frames = 0
     for frames in _pieces(_prepared(source, cache), cache.schema.settings.stack):
         num_frames += len(frames)
-        pca.update(index, frames)
+        baseline.update(index, frames)
     encoded = cache.records()[source.video_id].num_frames
     if num_frames != encoded:
         raise DecodeError(f"no longer has the {encoded} frames it was encoded with; encode it again")
@@ -126,7 +156,7 @@ def _compare(
     cache: LatentCache, vae: FrozenVAE, source: VideoSource, pca: BlockPca | None
 ) -> VideoComparison:
     meter, pca_meter = QualityMeter(source.video_id), QualityMeter(source.video_id)
-    averaging = AveragingFloor(source.video_id, (vae.compression,) * 3)
+    averaging = AveragingBaseline(source.video_id, (vae.compression,) * 3)
     decoded = decode_video(cache, vae, source.video_id)
     for frames in _pieces(_prepared(source, cache), vae.stack):
         meter.update(frames, np.stack(list(islice(decoded, len(frames)))))
@@ -144,6 +174,6 @@ def _prepared(source: VideoSource, cache: LatentCache) -> Iterator[Frames]:
 
 
 def _pieces(frames: Iterator[Frames], length: int) -> Iterator[Frames]:
-    """Group frames into arrays (T, H, W) of `length`, the last one perhaps shorter."""
+    """Group frames into arrays (T, H, W) of `length`; the last one may be shorter."""
     while piece := list(islice(frames, length)):
         yield np.stack(piece)

@@ -1,4 +1,4 @@
-"""Floors: PyTorch's pooling and interpolation, and a plain SVD of all blocks, are the oracles."""
+"""Baselines: PyTorch's pooling and interpolation, and a plain SVD of all blocks, are the oracles."""
 
 import math
 
@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from vidlat.encode.block_pca import to_blocks
 from vidlat.errors import ShapeError
-from vidlat.evaluate.floors import AveragingFloor, PcaFloor, _from_blocks, _to_blocks
+from vidlat.evaluate.baselines import AveragingBaseline, PcaBaseline
 from vidlat.evaluate.quality import QualityMeter
 
 BLOCK = (4, 4, 4)
@@ -27,11 +28,11 @@ def measure(reference, reconstruction):
     return meter.result()
 
 
-def averaging_floor(frames, block=BLOCK, pieces=None):
-    floor = AveragingFloor("a.mp4", block)
+def averaging_baseline(frames, block=BLOCK, pieces=None):
+    baseline = AveragingBaseline("a.mp4", block)
     for start in range(0, len(frames), pieces or len(frames)):
-        floor.update(frames[start : start + (pieces or len(frames))])
-    return floor.result()
+        baseline.update(frames[start : start + (pieces or len(frames))])
+    return baseline.result()
 
 
 @settings(deadline=None, max_examples=40)
@@ -39,10 +40,10 @@ def averaging_floor(frames, block=BLOCK, pieces=None):
     num_frames=st.integers(1, 19),
     sides=st.tuples(st.integers(11, 21), st.integers(11, 21)),
     block=st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 4, 3])),
-    blocks_a_piece=st.integers(1, 4),
+    blocks_per_piece=st.integers(1, 4),
 )
-def test_averaging_floor_equals_pooling_and_trilinear_interpolation_of_the_whole_video(
-    num_frames, sides, block, blocks_a_piece
+def test_averaging_baseline_equals_pooling_and_trilinear_interpolation_of_the_whole_video(
+    num_frames, sides, block, blocks_per_piece
 ):
     frames = clip(num_frames, *sides)
     padding = [(0, -side % size) for side, size in zip(frames.shape, block, strict=True)]
@@ -52,36 +53,24 @@ def test_averaging_floor_equals_pooling_and_trilinear_interpolation_of_the_whole
         pooled, scale_factor=[float(size) for size in block], mode="trilinear", align_corners=False
     )
     expected = measure(frames, smooth[0, 0, :num_frames, : sides[0], : sides[1]].numpy())
-    got = averaging_floor(frames, block, pieces=blocks_a_piece * block[0])
+    got = averaging_baseline(frames, block, pieces=blocks_per_piece * block[0])
     assert got.num_frames == num_frames
     assert (got.mse, got.ssim) == pytest.approx((expected.mse, expected.ssim), abs=1e-9)
 
 
-def test_averaging_floor_refuses_frames_after_a_broken_block():
-    floor = AveragingFloor("a.mp4", BLOCK)
-    floor.update(clip(6))
+def test_averaging_baseline_refuses_frames_after_a_broken_block():
+    baseline = AveragingBaseline("a.mp4", BLOCK)
+    baseline.update(clip(6))
     with pytest.raises(ShapeError, match="multiple of 4"):
-        floor.update(clip(4))
+        baseline.update(clip(4))
 
 
-@given(
-    shape=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
-    block=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
-)
-def test_blocks_and_back_give_the_frames_and_every_block_is_a_piece_of_them(shape, block):
-    frames = np.random.default_rng(0).random(shape, np.float32)
-    blocks = _to_blocks(frames, block)
-    np.testing.assert_array_equal(_from_blocks(blocks, shape, block), frames)
-    t, h, w = (min(size, side) for size, side in zip(block, shape, strict=True))
-    np.testing.assert_array_equal(blocks[0].reshape(block)[:t, :h, :w], frames[:t, :h, :w])
-
-
-def pca_floor(clips, num_components=4, num_folds=16):
-    floor = PcaFloor(BLOCK, num_components, num_folds)
+def pca_baseline(clips, num_components=4, num_folds=16):
+    baseline = PcaBaseline(BLOCK, num_components, num_folds)
     for index, frames in enumerate(clips):
         for start in range(0, len(frames), 8):
-            floor.update(index, frames[start : start + 8])
-    return floor
+            baseline.update(index, frames[start : start + 8])
+    return baseline
 
 
 def reconstruct_by_svd(others, frames, num_components=4):
@@ -107,14 +96,14 @@ def reconstruct_by_svd(others, frames, num_components=4):
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_pca_floor_equals_an_svd_of_the_other_clips_blocks(index):
+def test_pca_baseline_equals_an_svd_of_the_other_clips_blocks(index):
     clips = [clip(9, seed=0), clip(16, seed=1, smoothness=1.5), clip(23, 13, 18, seed=2)]
     others = [frames for other, frames in enumerate(clips) if other != index]
     mine, expected = reconstruct_by_svd(others, clips[index])
-    pca = pca_floor(clips).fit_without(index)
-    np.testing.assert_allclose(_to_blocks(clips[index], BLOCK), mine)
+    pca = pca_baseline(clips).fit_without(index)
+    np.testing.assert_allclose(to_blocks(clips[index], BLOCK), mine)
     padded = np.pad(clips[index], [(0, -side % 4) for side in clips[index].shape], mode="edge")
-    np.testing.assert_allclose(_to_blocks(pca.reconstruct(padded), BLOCK), expected, atol=1e-6)
+    np.testing.assert_allclose(to_blocks(pca.reconstruct(padded), BLOCK), expected, atol=1e-6)
     np.testing.assert_array_equal(
         pca.reconstruct(clips[index]),
         pca.reconstruct(padded)[tuple(slice(side) for side in clips[index].shape)],
@@ -123,36 +112,36 @@ def test_pca_floor_equals_an_svd_of_the_other_clips_blocks(index):
 
 def test_a_clips_own_pixels_do_not_reach_its_pca():
     clips = [clip(8, seed=seed) for seed in range(3)]
-    one = pca_floor(clips).fit_without(1)
+    one = pca_baseline(clips).fit_without(1)
     clips[1] = np.zeros_like(clips[1])
-    other = pca_floor(clips).fit_without(1)
+    other = pca_baseline(clips).fit_without(1)
     np.testing.assert_array_equal(one.components, other.components)
     np.testing.assert_array_equal(one.mean, other.mean)
 
 
 def test_beyond_the_number_of_folds_a_whole_fold_is_left_out():
     clips = [clip(8, seed=seed) for seed in range(5)]
-    pca = pca_floor(clips, num_folds=2).fit_without(2)
-    expected = pca_floor([clips[1], clips[3], clip(4)]).fit_without(2)
+    pca = pca_baseline(clips, num_folds=2).fit_without(2)
+    expected = pca_baseline([clips[1], clips[3], clip(4)]).fit_without(2)
     np.testing.assert_allclose(pca.mean, expected.mean)
     np.testing.assert_allclose(
         pca.components.T @ pca.components, expected.components.T @ expected.components, atol=1e-9
     )
 
 
-def test_a_single_video_has_no_pca_floor():
-    assert pca_floor([clip(8)]).fit_without(0) is None
+def test_a_single_video_has_no_pca_baseline():
+    assert pca_baseline([clip(8)]).fit_without(0) is None
 
 
 def test_as_many_components_as_pixels_reconstruct_exactly():
     clips = [clip(8, seed=seed, smoothness=0.0) for seed in range(2)]
-    pca = pca_floor(clips, num_components=math.prod(BLOCK)).fit_without(0)
+    pca = pca_baseline(clips, num_components=math.prod(BLOCK)).fit_without(0)
     np.testing.assert_allclose(pca.reconstruct(clips[0]), clips[0], atol=1e-5)
 
 
 def test_four_components_beat_the_average_on_smooth_clips():
     clips = [clip(16, 32, 32, seed=seed, smoothness=2.0) for seed in range(4)]
-    floor = pca_floor(clips)
+    baseline = pca_baseline(clips)
     for index, frames in enumerate(clips):
-        pca = measure(frames, floor.fit_without(index).reconstruct(frames))
-        assert pca.psnr > averaging_floor(frames).psnr + 1
+        pca = measure(frames, baseline.fit_without(index).reconstruct(frames))
+        assert pca.psnr > averaging_baseline(frames).psnr + 1

@@ -1,9 +1,12 @@
+"""Fréchet distance: SciPy's matrix square root and the closed form of a shift are the oracles."""
+
 import numpy as np
 import pytest
 import scipy.linalg
+import torch
 
+from benchmarks.frechet import clip_features, frechet_distance
 from vidlat.encode.vae import load_vae
-from vidlat.evaluate.frechet import clip_features, frechet_distance
 
 
 def test_distance_is_that_of_the_formula_with_scipys_square_root():
@@ -15,18 +18,16 @@ def test_distance_is_that_of_the_formula_with_scipys_square_root():
     assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-4)
 
 
-def test_distance_of_a_set_to_itself_is_nothing_and_of_a_shifted_one_the_shift():
+def test_distance_of_a_set_to_itself_is_zero_and_to_a_shifted_one_the_shift_squared():
     features = np.random.default_rng(0).normal(size=(300, 128))
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-6)
     assert frechet_distance(features, features + 0.5) == pytest.approx(128 * 0.25)
 
 
-def test_features_are_means_and_stds_of_cells_of_what_comes_back_from_the_vae(small_vae):
+def test_features_are_means_and_stds_of_cells_of_the_latents_encoded_again(small_vae):
     vae = load_vae(small_vae, device="cpu", precision="float32")
     latents = np.random.default_rng(0).normal(size=(vae.latent_dim, 2, 8, 8)).astype(np.float32)
     features = clip_features(vae, latents).reshape(2, vae.latent_dim, 4, 4)
-    import torch
-
     frames = vae.decode(torch.from_numpy(latents)[None], 8).clamp(0, 1)
     again = vae.encode(frames)[0][0].double().numpy()
     for row in range(4):

@@ -8,7 +8,8 @@ from vidlat.config import FitVAEConfig
 from vidlat.encode.vae import load_vae
 from vidlat.encode.weights_file import read_weights
 from vidlat.errors import ShapeError, TrainError
-from vidlat.train.vae_fitting import StackCollection, fit_vae
+from vidlat.fit.fitting import fit_to_stacks
+from vidlat.fit.stacks import TrainingStacks
 
 
 def config(**changes):
@@ -23,7 +24,7 @@ def frames(num_frames=24, seed=0):
 
 
 def collection(settings, num_videos=2):
-    stacks = StackCollection(settings)
+    stacks = TrainingStacks(settings)
     for seed in range(num_videos):
         stacks.add_video(frames(seed=seed))
     return stacks
@@ -31,7 +32,7 @@ def collection(settings, num_videos=2):
 
 def test_fitting_yields_a_record_a_step_and_writes_a_vae_that_loads(tmp_path):
     settings, out = config(learning_rate=1e-5), tmp_path / "vae.safetensors"
-    records = list(fit_vae(collection(settings), settings, out, None))
+    records = list(fit_to_stacks(collection(settings), out, settings))
     assert [record.step for record in records] == [1, 2, 3]
     vae = load_vae(out, device="cpu")
     video = torch.from_numpy(np.stack(frames(8)))[None, None]
@@ -42,8 +43,8 @@ def test_fitting_yields_a_record_a_step_and_writes_a_vae_that_loads(tmp_path):
 def test_fine_tuning_goes_on_from_the_given_weights(tmp_path):
     settings = config(steps=1, learning_rate=1e-8)
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    list(fit_vae(collection(settings), settings, first, None))
-    list(fit_vae(collection(settings), settings, second, first))
+    list(fit_to_stacks(collection(settings), first, settings))
+    list(fit_to_stacks(collection(settings), second, settings, first))
     before, after = read_weights(first)[0], read_weights(second)[0]
     assert all(torch.allclose(before[name], after[name], atol=1e-6, rtol=1e-3) for name in before)
 
@@ -63,7 +64,7 @@ def test_the_collection_stays_within_its_bound_and_keeps_every_stack_alike():
     settings = config(max_stacks=10)
     kept = np.zeros(40)
     for seed in range(200):
-        stacks = StackCollection(config(max_stacks=10, seed=seed))
+        stacks = TrainingStacks(config(max_stacks=10, seed=seed))
         stacks.add_video(np.full((16, 16), value / 255, np.float32) for value in np.repeat(np.arange(40), 4))
         assert len(stacks) == 10
         kept[[stack[0, 0, 0] for stack in stacks._stacks]] += 1
@@ -73,19 +74,19 @@ def test_the_collection_stays_within_its_bound_and_keeps_every_stack_alike():
 
 
 def test_nothing_to_train_on_is_refused(tmp_path):
-    stacks = StackCollection(config())
+    stacks = TrainingStacks(config())
     stacks.add_video(frames(3))
     with pytest.raises(TrainError, match="no video with at least 4 frames"):
-        next(fit_vae(stacks, config(), tmp_path / "vae.safetensors", None))
+        next(fit_to_stacks(stacks, tmp_path / "vae.safetensors", config()))
 
 
 def test_a_stack_the_network_cannot_take_is_refused(tmp_path):
     settings = config(stack=6)
     with pytest.raises(ShapeError, match="nearest that works: 4 and 8"):
-        next(fit_vae(collection(settings), settings, tmp_path / "vae.safetensors", None))
+        next(fit_to_stacks(collection(settings), tmp_path / "vae.safetensors", settings))
 
 
 def test_a_loss_that_is_no_number_stops_the_fit(tmp_path):
     settings = config(learning_rate=1e12, steps=50, warmup_steps=0)
     with pytest.raises(TrainError, match="try a lower --learning-rate"):
-        list(fit_vae(collection(settings), settings, tmp_path / "vae.safetensors", None))
+        list(fit_to_stacks(collection(settings), tmp_path / "vae.safetensors", settings))

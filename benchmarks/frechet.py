@@ -1,8 +1,8 @@
-"""How far the samples of a run are from real videos: a Fréchet distance in the VAE's own latents.
+"""How far samples are from real videos: a Fréchet distance between features of the VAE's latents.
 
-No network that judges medical video is at hand, so the features are plain: the latents' mean and standard
-deviation in each cell of a 4 x 4 grid, channel by channel, over a whole clip. It tells fog from structure;
-it is no measure of diagnostic quality.
+There is no standard network for medical video to take features from, so they are simple: mean and standard
+deviation of each latent channel in each cell of a 4 x 4 grid, over a whole clip. The distance tells noise
+from structure; it is not a measure of diagnostic quality.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ RIDGE = 1e-6
 def clip_features(vae: FrozenVAE, latents: FloatArray) -> npt.NDArray[np.float64]:
     """Features (L * 4 * 4 * 2,) of one clip's latents (L, t, h, w), after decoding and encoding them again.
 
-    Decoded frames are clipped to [0, 1] as a video's are. h and w are at least 4; what is left over by whole
-    cells is not looked at.
+    Decoded frames are clipped to [0, 1]. h and w are at least 4; rows and columns that fill no whole cell are
+    left out.
     """
     stacks = torch.from_numpy(np.asarray(latents, np.float32))[None]
     num_frames = latents.shape[1] * vae.compression
@@ -35,15 +35,15 @@ def clip_features(vae: FrozenVAE, latents: FloatArray) -> npt.NDArray[np.float64
 
 
 def frechet_distance(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """Between the Gaussians of two sets of features, (N, D) and (M, D).
+    """The Fréchet distance between Gaussians fitted to two sets of features, (N, D) and (M, D).
 
-    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) (Dowson and Landau, 1982); a small ridge stands under covariances
-    of fewer items than features.
+    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) (Dowson and Landau, 1982). A small ridge keeps the covariances of
+    few items positive definite.
     """
     means = one.mean(0), other.mean(0)
     covariances = [np.cov(features.T) + RIDGE * np.eye(features.shape[1]) for features in (one, other)]
     root = _square_root(covariances[0])
-    # The square roots of C C' and of C^(1/2) C' C^(1/2) have one trace, and the second one is symmetric.
+    # (C C')^(1/2) has the trace of (C^(1/2) C' C^(1/2))^(1/2), whose argument is symmetric.
     cross = np.linalg.eigvalsh(root @ covariances[1] @ root).clip(0)
     traces = sum(np.trace(covariance) for covariance in covariances)
     return float(np.square(means[0] - means[1]).sum() + traces - 2 * np.sqrt(cross).sum())
