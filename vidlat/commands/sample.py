@@ -7,7 +7,8 @@ from typing import Any
 
 from vidlat.commands.display import console, format_count, progress_bar
 from vidlat.config import SampleConfig
-from vidlat.sample.videos import CONTACT_SHEET, MAX_ROWS, sample_videos
+from vidlat.sample import videos
+from vidlat.sample.videos import CONTACT_SHEET, sample_videos
 
 
 def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) -> None:
@@ -30,5 +31,5 @@ def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) 
                 console.print(f"{num} of {format_count(config.num, 'sample')} written; {told}")
             raise
     console.print(f"{format_count(num, 'video')} -> {out}")
-    shown = f" (the first {MAX_ROWS})" if num > MAX_ROWS else ""
+    shown = f" (the first {videos.MAX_ROWS})" if num > videos.MAX_ROWS else ""
     console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
