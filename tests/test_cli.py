@@ -74,7 +74,7 @@ def no_cluster(monkeypatch):
 def test_second_encode_says_that_there_is_nothing_to_do(cache, encode, videos, no_cluster):
     code, out, _ = encode(videos, cache)
     assert code == 0
-    assert "Nothing to do: 3 videos are in" in out
+    assert "Nothing to do: 3 videos are already in" in out
 
 
 def test_videos_that_fail_are_named_with_their_reason_and_the_rest_goes_on(encode, make_videos, tmp_path):
@@ -341,14 +341,14 @@ def test_interrupted_encode_leaves_a_cache_that_opens_and_resumes(way, make_vide
         assert encode.returncode == 130
         assert "Traceback" not in err + out, err
         assert err.strip().endswith("Interrupted.")
-        assert "are safe; the same command goes on from there" in " ".join(out.split())
+        assert "are finished and safe; the same command continues" in " ".join(out.split())
     done = set(open_cache(path).records())
     assert 0 < len(done) < 24
 
     again = start_encode(folder, path, small_vae)
     out, err = again.communicate(timeout=200)
     assert again.returncode == 0, err
-    assert f"{24 - len(done)} videos to encode, {len(done)} done already" in " ".join(out.split())
+    assert f"{24 - len(done)} videos to encode, {len(done)} already done" in " ".join(out.split())
     assert "Traceback" not in err
     records = open_cache(path).records()
     assert len(records) == 24

@@ -1,4 +1,4 @@
-"""`vidlat info` and `vidlat ls` as a user types them, and what they say of caches in every state."""
+"""`vidlat info` and `vidlat ls` as a user types them, for caches in every state."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from tests.store.caches import SCHEMA, SETTINGS, failure_of, random_posterior, record_of, writer_of
 from vidlat.cli import commands
-from vidlat.commands.ls import _to_text
+from vidlat.commands.ls import _format_rate
 from vidlat.store import summary
 from vidlat.store.metadata import PARTIAL
 from vidlat.store.reader import LatentCache
@@ -30,8 +30,8 @@ def vidlat(*arguments):
     return answer.exit_code, answer.stdout, answer.stderr
 
 
-def told(*arguments):
-    """What a command prints as JSON."""
+def json_of(*arguments):
+    """What a command prints with --json."""
     code, out, err = vidlat(*arguments, "--json")
     assert (code, err) == (0, "")
     return json.loads(out)
@@ -45,14 +45,14 @@ def videos(tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, videos):
-    """`a` of 12 frames at 25 a second, `b` of 20 with a warning and no rate; two failures of two kinds."""
+    """`a` with 12 frames at 25 per second, `b` with 20, a warning and no rate; failures of two kinds."""
     path = tmp_path / "l.zarr"
     create_cache(path, SCHEMA)
     a, b = random_posterior(3), random_posterior(5)
     start, _ = (first for first, _ in write_shards(path, writer_of(path).reserve(2), [a, b]))
-    told_of = {"subject": "S1", "labels": {"EF": "0.55"}}
+    annotation = {"subject": "S1", "labels": {"EF": "0.55"}}
     records = [
-        record_of("a.mp4", start, a, fps=25.0, **told_of, **source_of(videos / "a.mp4", 10)),
+        record_of("a.mp4", start, a, fps=25.0, **annotation, **source_of(videos / "a.mp4", 10)),
         record_of("b.mp4", 4, b, fps=0.0, warnings=("cut off",), **source_of(videos / "b.mp4", 20)),
     ]
     writer_of(path).commit(records)
@@ -74,7 +74,7 @@ def source_of(path, num_bytes):
 
 
 def add_orphan_shard(path):
-    """What an encode leaves that is killed between its shards and its commit."""
+    """What an encode leaves behind when it is killed between writing shards and committing."""
     write_shards(path, writer_of(path).reserve(1), [random_posterior(8)])
 
 
@@ -82,7 +82,7 @@ def size_of(path):
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def test_info_tells_what_is_in_a_cache(cache):
+def test_info_shows_what_a_cache_holds(cache):
     code, out, err = vidlat("info", cache)
     assert (code, err) == (0, "")
     facts = dict(re.findall(r"^ *([\w ]+?)  (.*)$", out, re.MULTILINE))
@@ -92,13 +92,13 @@ def test_info_tells_what_is_in_a_cache(cache):
     assert "  failed  empty 1: d\\n.mp4\n" in out
     assert "  failed  unreadable 1: c.mp4\n" in out
     assert facts["settings"] == (
-        "size 12, fit crop, crop none, fps as it is, intensity auto, stack 4, encoded in float32"
+        "size 12, fit crop, crop none, all frames, intensity auto, stack 4, encoded in float32"
     )
-    assert not facts.keys() & {"in use by", "unfinished", "out of sight"}
+    assert not facts.keys() & {"in use by", "unfinished", "inaccessible"}
 
 
 def test_info_as_json_is_one_object_in_plain_units(cache):
-    answer = told("info", cache)
+    answer = json_of("info", cache)
     assert (answer["num_videos"], answer["num_frames"], answer["seconds"]) == (2, 32, 12 / 25)
     assert answer["num_bytes"] == size_of(cache)
     assert (answer["num_latent_frames"], answer["num_used_latent_frames"]) == (16, 8)
@@ -115,36 +115,36 @@ def test_info_as_json_is_one_object_in_plain_units(cache):
     assert answer["unfinished"] == []
 
 
-def test_every_field_of_the_json_is_on_its_page_and_no_other(cache):
+def test_documentation_lists_exactly_the_fields_of_the_json(cache):
     with open_writer(cache, "vidlat encode"):
-        answer = told("info", cache)
+        answer = json_of("info", cache)
     expected = {f"holder.{name}" for name in answer["holder"]} | {"with_warnings.num_videos"}
     expected |= {"with_warnings.first"} | answer.keys()
-    told_of = set(re.findall(r"^\| `([\w.]+)` \|", PAGE.split("## ls")[0], re.MULTILINE))
-    assert told_of == expected
-    (video, *_), (failure, *_) = told("ls", cache), told("ls", cache, "--failed")
-    told_of = set(re.findall(r"^\| `([\w.]+)` \|", PAGE.split("## ls")[1], re.MULTILINE))
-    assert told_of == video.keys() | failure.keys()
+    documented = set(re.findall(r"^\| `([\w.]+)` \|", PAGE.split("## ls")[0], re.MULTILINE))
+    assert documented == expected
+    (video, *_), (failure, *_) = json_of("ls", cache), json_of("ls", cache, "--failed")
+    documented = set(re.findall(r"^\| `([\w.]+)` \|", PAGE.split("## ls")[1], re.MULTILINE))
+    assert documented == video.keys() | failure.keys()
 
 
-def test_changed_and_vanished_sources_are_told_apart(cache, videos):
-    assert [row["state"] for row in told("ls", cache)] == ["ok", "warnings"]
+def test_changed_and_vanished_sources_are_distinguished(cache, videos):
+    assert [row["state"] for row in json_of("ls", cache)] == ["ok", "warnings"]
     (videos / "a.mp4").write_bytes(b"y" * 11)
     (videos / "b.mp4").unlink()
-    answer = told("info", cache)
+    answer = json_of("info", cache)
     assert answer["num_sources_checked"] == 2
     assert answer["stale"] == {"num_videos": 1, "first": ["a.mp4"]}
     assert answer["vanished"] == {"num_videos": 1, "first": ["b.mp4"]}
-    assert [row["state"] for row in told("ls", cache)] == ["stale", "vanished"]
+    assert [row["state"] for row in json_of("ls", cache)] == ["stale", "vanished"]
     assert "changed since  1: a.mp4\n" in vidlat("info", cache)[1]
 
 
 def test_source_of_the_same_size_and_another_time_is_stale(cache, videos):
     os.utime(videos / "a.mp4", ns=(0, 0))
-    assert told("info", cache)["stale"]["first"] == ["a.mp4"]
+    assert json_of("info", cache)["stale"]["first"] == ["a.mp4"]
 
 
-def test_source_in_a_folder_that_cannot_be_entered_is_not_called_vanished(cache, videos, monkeypatch):
+def test_source_in_an_inaccessible_folder_is_not_called_vanished(cache, videos, monkeypatch):
     stat = os.stat
 
     def closed(path, *more, **options):
@@ -153,56 +153,56 @@ def test_source_in_a_folder_that_cannot_be_entered_is_not_called_vanished(cache,
         return stat(path, *more, **options)
 
     monkeypatch.setattr("vidlat.store.sources.os.stat", closed)
-    answer = told("info", cache)
+    answer = json_of("info", cache)
     assert (answer["unknown"]["num_videos"], answer["vanished"]["num_videos"]) == (2, 0)
-    assert "out of sight  2: a.mp4, b.mp4\n" in vidlat("info", cache)[1]
+    assert "inaccessible  2: a.mp4, b.mp4\n" in vidlat("info", cache)[1]
 
 
-def test_source_whose_name_is_no_unicode_is_found(cache, videos):
+def test_source_whose_name_is_not_unicode_is_found(cache, videos):
     name = os.fsdecode(b"caf\xe9.mp4")
     source = source_of(videos / name, 5)
     assert "\\udce9" in source["source_path"]
     writer_of(cache).commit([record_of("caf%E9.mp4", 0, random_posterior(3), **source)])
-    states = {row["video_id"]: row["state"] for row in told("ls", cache)}
+    states = {row["video_id"]: row["state"] for row in json_of("ls", cache)}
     assert states["caf%E9.mp4"] == "ok"
 
 
-def test_few_of_many_sources_are_looked_at_spread_evenly_and_that_is_said(cache, monkeypatch):
+def test_only_some_of_many_sources_are_checked_spread_evenly_and_info_says_so(cache, monkeypatch):
     numbers = range(10)
     records = [record_of(f"m{n}.mp4", 8 * n, random_posterior(1), source_path="/gone") for n in numbers]
     writer_of(cache).commit(records)
     monkeypatch.setattr(summary, "MOST_SOURCES_CHECKED", 4)
-    answer = told("info", cache)
+    answer = json_of("info", cache)
     assert answer["num_sources_checked"] == 4
     assert answer["vanished"]["first"] == ["m1.mp4", "m4.mp4", "m7.mp4"]
-    assert "vanished since  3: m1.mp4, m4.mp4, m7.mp4 (of 4 looked at" in vidlat("info", cache)[1]
+    assert "vanished since  3: m1.mp4, m4.mp4, m7.mp4 (of 4 checked" in vidlat("info", cache)[1]
 
 
-def test_shards_of_no_video_are_counted_as_what_prune_gives_back(cache):
+def test_shards_without_a_video_are_counted_as_what_prune_frees(cache):
     before = size_of(cache)
     add_orphan_shard(cache)
-    answer = told("info", cache)
+    answer = json_of("info", cache)
     assert answer["num_dead_shards"] == 2  # of mean and of std
     grown = size_of(cache) - before
     assert 0 < answer["num_dead_bytes"] <= grown
     assert answer["num_bytes"] == size_of(cache)
-    assert "2 shards without a video: `vidlat prune` gives it back" in vidlat("info", cache)[1]
+    assert "2 shards without a video: `vidlat prune` frees it" in vidlat("info", cache)[1]
 
 
-def test_who_writes_is_told_and_what_is_half_done_meanwhile_is_no_complaint(cache):
+def test_writer_is_named_and_its_unfinished_work_is_no_problem(cache):
     add_orphan_shard(cache)
     with open_writer(cache, "vidlat encode"):
         (cache / PARTIAL).touch()
-        answer, (_, out, _) = told("info", cache), vidlat("info", cache)
+        answer, (_, out, _) = json_of("info", cache), vidlat("info", cache)
     assert (answer["holder"]["purpose"], answer["holder"]["pid"]) == ("vidlat encode", os.getpid())
     assert answer["holder"]["is_alive"]
     assert answer["unfinished"] == []
     assert f"in use by  vidlat encode (process {os.getpid()} on " in out
     assert "without a video: being written, or left over" in out
-    assert told("info", cache)["holder"] is None
+    assert json_of("info", cache)["holder"] is None
 
 
-def test_what_a_kill_has_left_is_told(cache):
+def test_leftovers_of_a_killed_writer_are_reported(cache):
     kill = (
         "import os, sys; from pathlib import Path; from vidlat.store.writer import open_writer\n"
         f"with open_writer(Path({str(cache)!r}), 'vidlat encode'): os._exit(9)"
@@ -212,7 +212,7 @@ def test_what_a_kill_has_left_is_told(cache):
     grown = json.loads((cache / "mean/zarr.json").read_text())
     grown["shape"][1] += SCHEMA.shard_frames
     (cache / "mean/zarr.json").write_text(json.dumps(grown))
-    answer = told("info", cache)
+    answer = json_of("info", cache)
     assert not answer["holder"]["is_alive"]
     dead, growth, partial = answer["unfinished"]
     assert "ended without giving the cache back" in dead
@@ -221,7 +221,7 @@ def test_what_a_kill_has_left_is_told(cache):
     assert vidlat("info", cache)[1].count("unfinished  ") == 3
 
 
-def test_ls_prints_a_line_a_video(cache):
+def test_ls_prints_a_line_per_video(cache):
     code, out, err = vidlat("ls", cache)
     assert (code, err) == (0, "")
     header, *lines = [line.split() for line in out.splitlines()]
@@ -233,7 +233,7 @@ def test_ls_prints_a_line_a_video(cache):
 
 
 def test_ls_as_json_is_one_array(cache, videos):
-    first, second = told("ls", cache)
+    first, second = json_of("ls", cache)
     assert first == {
         "video_id": "a.mp4",
         "num_frames": 12,
@@ -259,27 +259,27 @@ def test_failures_are_listed_with_their_reason_and_traceback_on_request(cache):
     ]
     _, out, _ = vidlat("ls", cache, "--failed", "--traceback")
     assert '      File "reader.py", line 3\n    ValueError: no frame\n' in out
-    rows = told("ls", cache, "--failed")
+    rows = json_of("ls", cache, "--failed")
     assert [row["video_id"] for row in rows] == ["c.mp4", "d\n.mp4"]
     assert [row["traceback"] for row in rows] == [TRACEBACK, ""]
 
 
-def test_traceback_without_failed_is_a_wrong_flag(cache):
+def test_traceback_needs_failed(cache):
     code, _, err = vidlat("ls", cache, "--traceback")
     assert code == 2
     assert "--traceback goes with --failed" in err
 
 
-def test_an_empty_cache_is_listed_as_that(tmp_path):
+def test_empty_cache_is_listed_as_empty(tmp_path):
     create_cache(tmp_path / "l.zarr", SCHEMA)
-    assert told("ls", tmp_path / "l.zarr") == []
-    assert told("ls", tmp_path / "l.zarr", "--failed") == []
-    assert told("info", tmp_path / "l.zarr")["num_videos"] == 0
+    assert json_of("ls", tmp_path / "l.zarr") == []
+    assert json_of("ls", tmp_path / "l.zarr", "--failed") == []
+    assert json_of("info", tmp_path / "l.zarr")["num_videos"] == 0
     assert vidlat("ls", tmp_path / "l.zarr")[1].count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["info", "ls"])
-def test_path_that_is_no_cache_is_refused_in_one_line(command, tmp_path):
+def test_path_that_is_not_a_cache_is_refused_in_one_line(command, tmp_path):
     code, out, err = vidlat(command, tmp_path / "missing")
     assert (code, out) == (1, "")
     assert err.startswith("Error: ")
@@ -287,7 +287,7 @@ def test_path_that_is_no_cache_is_refused_in_one_line(command, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["ls", "--failed"], ["info"]])
-def test_output_may_be_closed_early_in_silence(arguments, cache):
+def test_reader_of_the_output_may_stop_early(arguments, cache):
     numbers = range(3000)
     records = [record_of(f"{n}.mp4", 8 * n, random_posterior(1), source_path="/gone") for n in numbers]
     writer_of(cache).commit(records)
@@ -298,7 +298,7 @@ def test_output_may_be_closed_early_in_silence(arguments, cache):
         assert process.stderr.read() == b""
 
 
-def test_looking_at_a_cache_makes_no_records_and_loads_nothing_heavy(cache, monkeypatch):
+def test_info_and_ls_build_no_records_and_load_nothing_heavy(cache, monkeypatch):
     monkeypatch.setattr(LatentCache, "records", None)
     heavy = ["torch", "monai", "tensorstore", "zarr", "distributed", "dask", "av", "pyarrow.dataset"]
     code = (
@@ -317,4 +317,4 @@ def test_looking_at_a_cache_makes_no_records_and_loads_nothing_heavy(cache, monk
     ("fps", "text"), [(25.0, "25.00"), (0.0005, "5.0e-04"), (1e6, "1.0e+06"), (0.01, "0.01")]
 )
 def test_implausible_rate_is_shown_and_fits_its_column(fps, text):
-    assert _to_text(fps) == text
+    assert _format_rate(fps) == text

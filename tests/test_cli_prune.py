@@ -1,4 +1,4 @@
-"""`vidlat prune` as a user types it: shown first, done with --yes, refused where it would empty a cache."""
+"""`vidlat prune` as a user types it: a preview first, done with --yes, refused if it would empty a cache."""
 
 import dataclasses
 import fcntl
@@ -59,7 +59,7 @@ def videos(cache):
     return cache.parent / "videos"
 
 
-def test_nothing_to_prune_is_said_and_no_error(cache):
+def test_nothing_to_prune_is_reported_and_no_error(cache):
     before = files_of(cache)
     for flags in ((), ("--yes",)):
         code, out, err = prune(cache, *flags)
@@ -68,7 +68,7 @@ def test_nothing_to_prune_is_said_and_no_error(cache):
     assert files_of(cache) == before
 
 
-def test_without_yes_it_is_only_shown(cache, videos):
+def test_without_yes_nothing_is_changed(cache, videos):
     (videos / "a.mp4").unlink()
     (cache / "mean/c/0/1/0/0.__lock").touch()
     before = files_of(cache)
@@ -76,13 +76,13 @@ def test_without_yes_it_is_only_shown(cache, videos):
     assert (code, err) == (0, "")
     assert files_of(cache) == before
     rows = [" ".join(line.replace("│", " ").split()) for line in out.splitlines()]
-    assert {"a.mp4 vanished", "d [left].mp4 asked", "videos dropped 2 -"} <= set(rows)
+    assert {"a.mp4 vanished", "d [left].mp4 requested", "videos dropped 2 -"} <= set(rows)
     assert {"shards without a video deleted 1 -", "leftovers of kills and repairs deleted 1 -"} <= set(rows)
     assert any(row.startswith("videos moved 1 ") for row in rows)
     assert rows[-1] == "nothing was changed; --yes does it"
 
 
-def test_with_yes_it_is_done_and_what_was_freed_is_told(cache, videos):
+def test_with_yes_videos_are_removed_and_the_freed_size_is_printed(cache, videos):
     (videos / "a.mp4").unlink()
     before, latents = size_of(cache), open_cache(cache).read_latents("b.mp4").mean
     code, out, err = prune(cache, "--yes", "--drop", "d [left].mp4")
@@ -95,7 +95,7 @@ def test_with_yes_it_is_done_and_what_was_freed_is_told(cache, videos):
     assert prune(cache, "--yes")[1].startswith("Nothing to prune")
 
 
-def test_labels_that_go_with_a_video_are_told_of(cache, videos):
+def test_labels_that_go_with_a_video_are_announced(cache, videos):
     assert "labels" not in prune(cache, "--drop", "a.mp4")[1]
     annotated = VideoSource(
         video_id="a.mp4", path=videos / "a.mp4", num_bytes=0, mtime_ns=0, annotation=Annotation("p1", {})
@@ -120,7 +120,7 @@ def test_vanished_videos_can_be_kept(cache, videos):
     assert "a.mp4" in open_cache(cache).records()
 
 
-def test_disk_that_is_not_mounted_empties_no_cache(cache, videos):
+def test_unmounted_disk_does_not_empty_a_cache(cache, videos):
     videos.rename(videos.with_name("unmounted"))
     before = files_of(cache)
     code, out, err = prune(cache, "--yes")
@@ -145,7 +145,7 @@ def test_unknown_video_is_refused_by_name(cache, flags):
 
 
 @pytest.mark.parametrize("flags", [(), ("--yes",)])
-def test_cache_that_is_written_to_is_refused_by_the_name_of_the_writer(cache, flags):
+def test_cache_that_is_being_written_to_is_refused_with_the_name_of_the_writer(cache, flags):
     with open_writer(cache, "vidlat encode --out here"):
         code, _, err = prune(cache, "--drop", "a.mp4", *flags)
     assert (code, err.count("\n")) == (1, 1)
@@ -161,7 +161,7 @@ def test_cache_that_a_training_reads_is_refused(cache):
     assert "a.mp4" in open_cache(cache).records()
 
 
-def test_interruption_says_how_to_go_on(cache, monkeypatch):
+def test_interruption_says_how_to_continue(cache, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -174,7 +174,7 @@ def test_interruption_says_how_to_go_on(cache, monkeypatch):
     assert prune(cache)[1].startswith("Nothing to prune")
 
 
-def test_damaged_video_is_named_and_the_exit_code_tells(cache):
+def test_damaged_video_is_named_and_gives_an_exit_code(cache):
     shard = cache / "std/c/0/0/0/0"
     damaged = bytearray(shard.read_bytes())
     damaged[-70] ^= 1
@@ -185,7 +185,7 @@ def test_damaged_video_is_named_and_the_exit_code_tells(cache):
     assert "a.mp4" not in open_cache(cache).records()
 
 
-def test_folder_that_is_no_cache_is_refused(tmp_path):
+def test_folder_that_is_not_a_cache_is_refused(tmp_path):
     code, _, err = prune(tmp_path / "nowhere")
     assert code == 1
     assert "no such folder" in err

@@ -165,7 +165,7 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
     monkeypatch.setattr("vidlat.sample.videos.decode_latents", decode_one)
     code, out, err = vidlat(*sample, "--out", tmp_path / "some", "-n", 3, "--seed", 5)
     assert (code, err) == (130, "Interrupted.\n")
-    assert "1 of 3 samples written; --seed 6 -n 2 makes the others" in out
+    assert "1 of 3 samples written; --seed 6 -n 2 samples the others" in out
     assert (tmp_path / "some" / "sample-0005.mp4").read_bytes() == videos[0].read_bytes()
     assert {path.name for path in (tmp_path / "some").iterdir()} == {"sample-0005.mp4", "contact_sheet.png"}
 

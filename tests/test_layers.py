@@ -30,7 +30,7 @@ LEVELS = [
 
 FENCES = {
     "click": {"cli.py", "commands"},
-    "rich": {"commands/display.py"},
+    "rich": {"commands"},
     "dask": {"pipeline/dask_cluster.py"},
     "distributed": {"pipeline/dask_cluster.py", "pipeline/dask_executor.py"},
     "zarr": {"store"},

@@ -83,7 +83,7 @@ def test_encode_goes_on_at_once_where_another_was_killed(start, checksums):
     assert 0 < num_done < len(checksums)
     second = start()
     assert second.wait() == 0, second.err
-    assert f"{len(checksums) - num_done} videos to encode, {num_done} done already" in second.out
+    assert f"{len(checksums) - num_done} videos to encode, {num_done} already done" in second.out
     assert checksums_of(first.cache) == checksums
 
 

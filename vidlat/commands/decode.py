@@ -11,7 +11,7 @@ from vidlat.store.reader import open_cache
 
 
 def decode(latents: Path, out: Path, vae: str | None, device: str) -> ExitCode:
-    """Write a video per cached one, and report what failed."""
+    """Write a video for each cached one, and report what failed."""
     num_videos = len(open_cache(latents))
     failures: list[tuple[str, str]] = []
     with progress_bar("{task.fields[name]}") as progress:

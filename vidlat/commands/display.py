@@ -1,4 +1,4 @@
-"""What the terminal shows: progress bars, tables, sizes."""
+"""Output to the terminal: progress bars, tables, sizes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 from rich.text import Text
 
-# Names and paths are shown as they are: `scan[apical].mp4` is no markup, `:heart:` no picture.
+# Names and paths are shown as they are: `scan[apical].mp4` is not markup, `:heart:` is not an emoji.
 console = Console(markup=False, highlight=False, emoji=False)
 if not console.is_terminal:
-    console.width = 160  # a log file has no edge to wrap at
+    console.width = 160  # a log file has no edge to wrap lines at
 
 
 SECONDS_BETWEEN_LINES = 30
 
 
 class _Progress(Progress):
-    """A moving bar in a terminal; in a log file, a line now and then.
+    """A progress bar in a terminal; in a log file, a line every SECONDS_BETWEEN_LINES.
 
-    Shown from its first advance on: what is refused before any work leaves no empty bar.
+    It appears with the first advance: a command that is refused before any work leaves no empty bar.
     """
 
     _last_line = 0.0
@@ -45,6 +45,8 @@ class _Progress(Progress):
         self._show()
 
     def _show(self) -> None:
+        if self.disable:
+            return
         if not self.live.is_started:
             self.start()
         if not console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
@@ -52,8 +54,8 @@ class _Progress(Progress):
             console.print(self.get_renderable())
 
 
-def progress_bar(*columns: str) -> Progress:
-    """A bar with count, the given `{task.fields[...]}` texts, time spent and time left."""
+def progress_bar(*columns: str, show: bool = True) -> Progress:
+    """A bar with count, the given `{task.fields[...]}` texts, time spent and time left; hidden or shown."""
     return _Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -63,11 +65,12 @@ def progress_bar(*columns: str) -> Progress:
         TextColumn("left"),
         TimeLeftColumn(),
         console=console,
+        disable=not show,
     )
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of text under column names; columns of numbers stand to the right."""
+    """Print rows of text under column names; columns of numbers are right-aligned."""
     cells = [[printable(cell) for cell in row] for row in rows]
     table = Table(title=Text(printable(title)), title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
@@ -79,7 +82,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def printable(text: str) -> str:
-    """A name on one line: newlines, control codes and broken letters as Python writes them in a string."""
+    """A name on one line: newlines, control codes and broken characters are escaped as in a Python string."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
@@ -89,7 +92,7 @@ def format_count(number: int, noun: str) -> str:
 
 
 def format_bytes(num_bytes: float) -> str:
-    """A size with its unit, in powers of 1000."""
+    """A size with its unit, in powers of 1000: `12 B`, `3.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
@@ -98,7 +101,7 @@ def format_bytes(num_bytes: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration for people: 45 s, 12 min, 3.4 h."""
+    """A duration with its unit: `45 s`, `12 min`, `3.4 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

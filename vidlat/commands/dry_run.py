@@ -1,4 +1,4 @@
-"""`vidlat encode --dry-run`: what an encode would take, as a table."""
+"""`vidlat encode --dry-run`: what an encode would do and need, as a table."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from vidlat.pipeline.plan import EncodePlan
 
 Rows = list[tuple[str, str]]
 
-MOST_NAMES_SHOWN = 3
+MAX_NAMES = 3
 
 
 def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
-    """Print the plan and, where there is something to do, its size and about the time it takes."""
+    """Print the plan and, if there is something to encode, estimates of size and time."""
     rows = [*_rows_of_plan(prepared.plan), ("other files, ignored", str(prepared.discovery.num_ignored))]
     if prepared.plan.num_videos:
         size = measure_size(prepared)
@@ -45,31 +45,31 @@ def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
 
 def shorten(names: tuple[str, ...]) -> str:
     """The first few names of many."""
-    return printable(", ".join(names[:MOST_NAMES_SHOWN]) + ", ..." * (len(names) > MOST_NAMES_SHOWN))
+    return printable(", ".join(names[:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES))
 
 
 def _rows_of_plan(plan: EncodePlan) -> Rows:
     return [
         ("videos to encode", str(plan.num_videos)),
-        ("done already", str(plan.num_done)),
-        ("of these touched or moved since", str(len(plan.moved))),
+        ("already done", str(plan.num_done)),
+        ("of these touched or moved", str(len(plan.moved))),
         ("of these with new labels", str(len(plan.annotated))),
         ("failed before", str(len(plan.known_failures))),
-        ("lost their source", str(len(plan.vanished))),
+        ("without their source", str(len(plan.vanished))),
     ]
 
 
 def _rows_of_size(size: EncodeEstimate, num_videos: int) -> Rows:
-    length = f"about {format_seconds(size.seconds)} of video" if size.seconds else "no file states it"
+    length = f"about {format_seconds(size.seconds)} of video" if size.seconds else "not stated by any file"
     is_part = size.num_headers < num_videos
-    source = f", by {size.num_headers} of {num_videos} headers" if is_part else ""
-    rows = [("frames to encode", f"about {size.num_frames}{source}"), ("their length", length)]
+    source = f", from {size.num_headers} of {num_videos} headers" if is_part else ""
+    rows = [("frames to encode", f"about {size.num_frames}{source}"), ("their duration", length)]
     if size.unknown:
         count = format_count(len(size.unknown), "video")
-        rows.append(("not known", f"{count} without a frame count, left out here: {shorten(size.unknown)}"))
+        rows.append(("unknown", f"{count} without a frame count, not included here: {shorten(size.unknown)}"))
     if size.broken:
         count = format_count(len(size.broken), "video")
-        rows.append(("will fail", f"{count} without a frame that can be read: {shorten(size.broken)}"))
+        rows.append(("will fail", f"{count} without a readable frame: {shorten(size.broken)}"))
     return rows
 
 
@@ -88,7 +88,7 @@ def _warn_of_full_disks(prepared: PreparedEncode, config: EncodeConfig, size: En
         free = free_bytes(folder)
         if needed > free:
             console.print(
-                f"Warning: not enough disk for {name}: about {format_bytes(needed)} needed, "
+                f"Warning: not enough disk space for {name}: about {format_bytes(needed)} needed, "
                 f"{format_bytes(free)} free at {folder}",
                 soft_wrap=True,
             )
@@ -97,21 +97,21 @@ def _warn_of_full_disks(prepared: PreparedEncode, config: EncodeConfig, size: En
 def _disks(
     prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate
 ) -> list[tuple[str, int, Path]]:
-    """What is written, how much of it, and where; the scratch of a scheduler's workers is theirs."""
+    """What is written, how much of it, and where. Workers of a scheduler have their own scratch disks."""
     latents = ("latents", size.latent_bytes, prepared.out)
-    scratch = ("scratch at a time", size.scratch_bytes, scratch_folder())
+    scratch = ("scratch at any time", size.scratch_bytes, scratch_folder())
     return [latents] if config.scheduler else [latents, scratch]
 
 
 def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate) -> Rows:
     speed = measure_speed(prepared)
     if speed is None:
-        return [("time", "not known: of the videos tried none decodes")]
+        return [("time", "unknown: none of the videos that were tried decodes")]
     num_processes = local_processes(prepared)
     time = estimate_time(size, speed, num_processes, is_overlapping=decoding_overlaps(prepared))
     frames_per_call = prepared.job.batch * prepared.job.stack
     where = f"in {num_processes} processes" if num_processes > 1 else "in 1 process"
-    cluster = " of this machine, not of the scheduler's" if config.scheduler else ""
+    cluster = " on this machine, not on the scheduler's workers" if config.scheduler else ""
     share = 100 * time.vae_seconds / time.seconds if time.seconds else 0
     return [
         ("decoding", f"about {1 / speed.frame_seconds:.0f} frames/s per process"),

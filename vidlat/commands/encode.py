@@ -1,11 +1,15 @@
-"""`vidlat encode`."""
+"""`vidlat encode`: shows the progress of an encode and reports what came of it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rich.progress import Progress, TaskID
 
 from vidlat.commands.display import (
     console,
@@ -19,13 +23,16 @@ from vidlat.commands.display import (
 from vidlat.commands.dry_run import print_dry_run, shorten
 from vidlat.config import EncodeConfig
 from vidlat.errors import ExitCode, InputError
+from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
 from vidlat.pipeline.measure import free_bytes, measure_size
 from vidlat.types import FailureRecord
 
-MOST_ROWS_SHOWN = 20
+MAX_ROWS = 20
+"""Most rows printed of a table of warnings or unmatched labels."""
+
 SECONDS_OF_HEADERS = 1.0
-"""How long headers are read before an encode, to know whether the disk will do."""
+"""Time spent reading headers before an encode, to estimate whether the disk space suffices."""
 
 
 def encode(
@@ -48,7 +55,7 @@ def encode(
     elif prepared.plan.num_videos:
         failures += _run(prepared, config, out, names)
     else:
-        _say_nothing_to_do(prepared)
+        _record_changes(prepared)
     _report_vanished(prepared)
     _report_unmatched(prepared, labels)
     if failures:
@@ -62,7 +69,7 @@ def encode(
 def _prepare(
     inputs: tuple[str, ...], config: EncodeConfig, out: Path, options: dict[str, Any]
 ) -> PreparedEncode:
-    """Plan the encode, a bar moving while files are compared by content."""
+    """Plan the encode, with a progress bar while files are compared by content."""
     num_compared = 0
     with progress_bar("{task.fields[name]}") as progress:
         task = progress.add_task("comparing files", total=None, name="")
@@ -75,17 +82,17 @@ def _prepare(
         return prepare_encode(inputs, config, out, on_hash=on_hash, **options)
 
 
-def _say_nothing_to_do(prepared: PreparedEncode) -> None:
+def _record_changes(prepared: PreparedEncode) -> None:
     plan = prepared.plan
     is_there = "is" if plan.num_done == 1 else "are"
     count = format_count(plan.num_done, "video")
-    console.print(f"Nothing to do: {count} {is_there} in {prepared.out} already.", soft_wrap=True)
+    console.print(f"Nothing to do: {count} {is_there} already in {prepared.out}.", soft_wrap=True)
     list(prepared.run())  # records where the files are now, and new labels
     if plan.annotated:
         console.print(f"New labels of {format_count(len(plan.annotated), 'video')} recorded.")
     if plan.moved:
         moved = format_count(len(plan.moved), "file")
-        console.print(f"{moved} touched or moved since: recorded, so that they need not be compared again.")
+        console.print(f"{moved} touched or moved: recorded, so that they need not be compared again.")
 
 
 def _report_vanished(prepared: PreparedEncode) -> None:
@@ -113,12 +120,12 @@ def _report_unmatched(prepared: PreparedEncode, labels: Path | None) -> None:
     ]
     for title, video_ids in sides:
         if video_ids:
-            first = f", the first {MOST_ROWS_SHOWN}" if len(video_ids) > MOST_ROWS_SHOWN else ""
-            print_table(title + first, ("video",), [(name,) for name in video_ids[:MOST_ROWS_SHOWN]])
+            first = f", the first {MAX_ROWS}" if len(video_ids) > MAX_ROWS else ""
+            print_table(title + first, ("video",), [(name,) for name in video_ids[:MAX_ROWS]])
 
 
 def _shown_names(prepared: PreparedEncode) -> dict[str, str]:
-    """What a hashed id is called in the terminal, which keeps nothing."""
+    """Names for hashed ids, with the path; for the terminal only, they are stored nowhere."""
     return {
         source.video_id: f"{source.video_id} {source.path}"
         for source in prepared.discovery.sources
@@ -126,21 +133,35 @@ def _shown_names(prepared: PreparedEncode) -> dict[str, str]:
     }
 
 
+@dataclass
+class _Results:
+    """What an encode has done so far."""
+
+    num_videos: int = 0
+    num_frames: int = 0
+    num_frames_encoded: int = 0
+    failures: list[FailureRecord] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, event: EncodeProgress) -> None:
+        self.num_videos += len(event.records)
+        self.num_frames += sum(record.num_frames for record in event.records)
+        self.num_frames_encoded += event.num_frames
+        self.failures += event.failures
+        self.warnings += [(record.video_id, text) for record in event.records for text in record.warnings]
+
+
 def _run(
     prepared: PreparedEncode, config: EncodeConfig, out: Path, names: dict[str, str]
 ) -> list[FailureRecord]:
     plan = prepared.plan
     console.print(
-        f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} done already, "
+        f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} already done, "
         f"{prepared.discovery.num_ignored} other files ignored; VAE {config.vae} in "
-        f"{prepared.job.precision}, "
-        f"{config.scheduler or f'{prepared.num_workers} processes'}"
+        f"{prepared.job.precision}, {config.scheduler or f'{prepared.num_workers} processes'}"
     )
     _warn_of_full_disk(prepared)
-    failures: list[FailureRecord] = []
-    warnings: list[tuple[str, str]] = []
-    num_done = num_frames = num_safe_frames = 0
-    began = time.monotonic()
+    results = _Results()
     with (
         progress_bar("{task.fields[frames]} frames", "{task.fields[rate]:.1f} frames/s") as progress,
         closing(prepared.run()) as events,
@@ -148,36 +169,36 @@ def _run(
         task = progress.add_task("starting", total=plan.num_videos, frames=0, rate=0.0)
         progress.start()
         try:
-            for number, event in enumerate(events):
-                if number == 0:  # the processes have started
-                    began = time.monotonic()
-                    progress.update(task, description="encoding")
-                if event.taken_over_from:
-                    dead = f"Going on after {event.taken_over_from}, which has died."
-                    console.print(dead, soft_wrap=True, markup=False)
-                failures += event.failures
-                warnings += [
-                    (names.get(record.video_id, record.video_id), warning)
-                    for record in event.records
-                    for warning in record.warnings
-                ]
-                num_done += len(event.records)
-                num_safe_frames += sum(record.num_frames for record in event.records)
-                num_frames += event.num_frames
-                rate = num_frames / max(time.monotonic() - began, 1e-9)
-                progress.update(task, completed=num_done + len(failures), frames=num_frames, rate=rate)
-            seconds = time.monotonic() - began
+            seconds = _follow(events, results, progress, task)
         except KeyboardInterrupt:
             progress.stop()
-            console.print(
-                f"{num_done} videos were finished and are safe; the same command goes on from there."
-            )
+            console.print(f"{results.num_videos} videos are finished and safe; the same command continues.")
             raise
-    count = f"{format_count(num_done, 'video')}, {format_count(num_safe_frames, 'frame')}"
+    count = f"{format_count(results.num_videos, 'video')}, {format_count(results.num_frames, 'frame')}"
     console.print(f"{count} in {format_seconds(seconds)} -> {out}")
-    if warnings:
-        _print_warnings(warnings)
-    return failures
+    if results.warnings:
+        _print_warnings([(names.get(video_id, video_id), text) for video_id, text in results.warnings])
+    return results.failures
+
+
+def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progress, task: TaskID) -> float:
+    """Add the events to the results and the progress bar; the seconds since the workers started."""
+    began = None
+    for event in events:
+        if began is None:  # the first event says that the workers have started
+            began = time.monotonic()
+            progress.update(task, description="encoding")
+        if event.taken_over_from:
+            text = f"Continuing after {event.taken_over_from}, which has died."
+            console.print(text, soft_wrap=True, markup=False)
+        results.add(event)
+        progress.update(
+            task,
+            completed=results.num_videos + len(results.failures),
+            frames=results.num_frames_encoded,
+            rate=results.num_frames_encoded / max(time.monotonic() - began, 1e-9),
+        )
+    return time.monotonic() - began if began else 0.0
 
 
 def _warn_of_full_disk(prepared: PreparedEncode) -> None:
@@ -185,20 +206,20 @@ def _warn_of_full_disk(prepared: PreparedEncode) -> None:
     free = free_bytes(prepared.out)
     if needed > free:
         console.print(
-            f"Warning: the latents will take about {format_bytes(needed)}, and {format_bytes(free)} are "
-            f"free on the disk of {prepared.out}",
+            f"Warning: the latents will take about {format_bytes(needed)}; {format_bytes(free)} are free "
+            f"on the disk of {prepared.out}",
             soft_wrap=True,
         )
 
 
 def _print_warnings(warnings: list[tuple[str, str]]) -> None:
-    first = f", the first {MOST_ROWS_SHOWN}" if len(warnings) > MOST_ROWS_SHOWN else ""
+    first = f", the first {MAX_ROWS}" if len(warnings) > MAX_ROWS else ""
     title = format_count(len(warnings), "warning") + first
-    print_table(title, ("video", "warning"), warnings[:MOST_ROWS_SHOWN])
+    print_table(title, ("video", "warning"), warnings[:MAX_ROWS])
 
 
 def _print_failures(names: dict[str, str], failures: list[FailureRecord], num_known: int, out: Path) -> None:
-    known = f", {num_known} of them known from before (--retry-failed tries again)" if num_known else ""
+    known = f", {num_known} of them in an earlier run (--retry-failed tries again)" if num_known else ""
     rows = [(names.get(f.video_id, f.video_id), f.kind, f.reason) for f in failures]
     print_table(f"{format_count(len(failures), 'video')} failed{known}", ("video", "kind", "reason"), rows)
     console.print(f"Tracebacks: `vidlat ls {out} --failed --traceback`", soft_wrap=True)

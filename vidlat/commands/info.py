@@ -19,18 +19,17 @@ def info(latents: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=2))
         return
-
     for name, fact in _facts(summary):
         console.print(f"{name:>14}  {fact}", soft_wrap=True)
 
 
 def _facts(summary: CacheSummary) -> Iterator[tuple[str, str]]:
-    """Lines of a name and a text; the name is empty where a line goes on with the one before."""
+    """Lines of a name and a text; the name is empty where a line continues the one before."""
     yield from _contents(summary)
     yield from _sources(summary)
     yield from _making(summary)
     if summary.holder and summary.holder.is_alive:
-        yield "in use by", _told(summary.holder)
+        yield "in use by", _describe(summary.holder)
     for sign in summary.unfinished:
         yield "unfinished", sign
 
@@ -49,8 +48,8 @@ def _contents(summary: CacheSummary) -> Iterator[tuple[str, str]]:
     if summary.num_dead_shards:
         shards = f"{format_bytes(summary.num_dead_bytes)} in {format_count(summary.num_dead_shards, 'shard')}"
         busy = summary.holder is not None and summary.holder.is_alive
-        why = "being written, or left over" if busy else "`vidlat prune` gives it back"
-        yield "", f"of it {shards} without a video: {why}"
+        why = "being written, or left over" if busy else "`vidlat prune` frees it"
+        yield "", f"including {shards} without a video: {why}"
 
 
 def _sources(summary: CacheSummary) -> Iterator[tuple[str, str]]:
@@ -60,11 +59,11 @@ def _sources(summary: CacheSummary) -> Iterator[tuple[str, str]]:
         yield "failed", "0"
     yield "with warnings", _count_and_names(summary.with_warnings)
     few = summary.num_sources_checked < summary.num_videos
-    among = f" (of {summary.num_sources_checked} looked at; `vidlat ls` looks at all)" if few else ""
+    among = f" (of {summary.num_sources_checked} checked; `vidlat ls` checks all)" if few else ""
     yield "changed since", _count_and_names(summary.stale) + among
     yield "vanished since", _count_and_names(summary.vanished) + among
     if summary.unknown.num_videos:
-        yield "out of sight", _count_and_names(summary.unknown) + among
+        yield "inaccessible", _count_and_names(summary.unknown) + among
 
 
 def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
@@ -77,17 +76,17 @@ def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
     yield (
         "settings",
         f"size {settings.size}, fit {settings.fit}, crop {settings.crop}, "
-        f"{f'{settings.fps:g} fps' if settings.fps else 'fps as it is'}, intensity {settings.intensity}, "
+        f"{f'{settings.fps:g} fps' if settings.fps else 'all frames'}, intensity {settings.intensity}, "
         f"stack {settings.stack}, encoded in {settings.encode_precision}"
-        + (f", {settings.keepbits} bits of mantissa kept" if settings.keepbits < MANTISSA_BITS else ""),
+        + (f", {settings.keepbits} mantissa bits kept" if settings.keepbits < MANTISSA_BITS else ""),
     )
     if schema.ids == "hash":
-        yield "ids", "hashes of paths; no name of a file is kept"
+        yield "ids", "hashes of paths; no file name is stored"
     yield "cache_id", schema.cache_id[:16]
     yield "format", str(schema.format_version)
 
 
-def _told(holder: Holder) -> str:
+def _describe(holder: Holder) -> str:
     who = f"process {holder.pid} on {holder.host}" if holder.host else "an unknown process"
     return printable(f"{holder.purpose} ({who}, since {holder.since})")
 

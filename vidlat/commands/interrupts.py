@@ -1,4 +1,4 @@
-"""Ctrl-C, and the SIGTERM of a batch system, as a request to finish what is under way."""
+"""Ctrl-C, and the SIGTERM of a batch system, as a request to finish the current step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Within the block these signals call `stop`; a second Ctrl-C ends the process as ever.
+    """Within the block these signals call `stop`; a second Ctrl-C interrupts as usual.
 
-    A second SIGTERM does not: launchers pass on what a whole group of processes has received already.
+    A second SIGTERM does not: launchers forward signals that the whole process group has received already.
     A signal that is ignored, as SIGINT is in the background of a shell script, stays ignored.
     """
     before = {

@@ -33,14 +33,14 @@ def ls(latents: Path, failed: bool, traceback: bool, as_json: bool) -> None:
 
 
 def _print(lines: Iterable[str]) -> None:
-    # Many lines a write: a cache may hold a million videos, and whoever reads may stop after ten.
+    # Many lines per write: a cache may hold a million videos. The reader may stop after ten.
     lines = iter(lines)
     while block := list(islice(lines, LINES_AT_ONCE)):
         click.echo("\n".join(block))
 
 
 def _json_array(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A JSON array, an object a line, as it becomes known."""
+    """The lines of a JSON array, one object per line, without holding them all in memory."""
     separator = "["
     for row in rows:
         yield f"{separator}{json.dumps(row)}"
@@ -72,18 +72,18 @@ def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
 
 
 def _video_lines(cache: LatentCache) -> Iterator[str]:
-    """A table; names stand last, so that none is cut or padded."""
+    """A table; names come last, so that none is cut or padded."""
     yield HEADER
     for row in _video_rows(cache):
-        rate = _to_text(row["fps"]) if row["fps"] else "-"
+        rate = _format_rate(row["fps"]) if row["fps"] else "-"
         seconds = f"{row['seconds']:.2f}" if row["fps"] else "-"
         pixels = f"{row['source_width']} x {row['source_height']}"
         numbers = f"{row['num_frames']:>8} {rate:>7} {seconds:>8} {pixels:>11}"
         yield f"{row['state']:<8} {numbers}  {printable(row['video_id'])}"
 
 
-def _to_text(fps: float) -> str:
-    """A rate in 7 columns: an implausible one must not look like none."""
+def _format_rate(fps: float) -> str:
+    """A frame rate in 7 columns: an implausible one must not look like 0."""
     return f"{fps:.2f}" if 0.01 <= fps < 10_000 else f"{fps:.1e}"
 
 

@@ -1,4 +1,4 @@
-"""`vidlat preview`: a picture of what is in a cache."""
+"""`vidlat preview`: a picture of some videos of a cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidlat.video.writer import prepare_file
 
 
 def preview(latents: Path, out: Path, videos: int, vae: str | None, device: str) -> ExitCode:
-    """Write the picture."""
+    """Write the picture, and report videos without source and damaged ones."""
     cache = open_cache(latents)
     prepare_file(out, "--out")
     frozen = load_vae_of(cache.schema, vae=vae, device=device, batch=1)

@@ -1,4 +1,4 @@
-"""`vidlat prune`: what is gone or given up leaves the cache, and its disk is free again."""
+"""`vidlat prune`: removes videos whose source is gone, and frees the disk space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidlat.store.writer import open_writer
 
 def prune(latents: Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) -> ExitCode:
     """Print the plan, and with `yes` carry it out."""
-    vanished = _vanished(latents, asked=drop, keep=keep_vanished, refuse=yes)
+    vanished = _vanished(latents, requested=drop, keep=keep_vanished, refuse=yes)
     if not yes:
         refuse_if_held(latents)
         _print_plan(latents, plan_prune(latents, {*drop, *vanished}), drop)
@@ -27,13 +27,13 @@ def prune(latents: Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) 
     try:
         result = _prune(latents, {*drop, *vanished}, drop)
     except KeyboardInterrupt:
-        click.echo("Interrupted: nothing is lost; run it again to do the rest.", err=True)
+        click.echo("Interrupted: nothing is lost; run it again to finish.", err=True)
         return ExitCode.INTERRUPTED
     return ExitCode.REFUSED if result and result.damaged else ExitCode.DONE
 
 
-def _vanished(latents: Path, *, asked: tuple[str, ...], keep: bool, refuse: bool) -> list[str]:
-    """Videos to drop because their source is gone; none, or a refusal, where all sources are."""
+def _vanished(latents: Path, *, requested: tuple[str, ...], keep: bool, refuse: bool) -> list[str]:
+    """Videos to drop because their source is gone. None if all sources are; with `refuse`, InputError."""
     read_schema(latents)
     if keep:
         return []
@@ -42,18 +42,16 @@ def _vanished(latents: Path, *, asked: tuple[str, ...], keep: bool, refuse: bool
         return vanished
     sources = "the 1 source does not exist" if num_videos == 1 else f"none of the {num_videos} sources exists"
     why = f"{latents}: {sources}: is their disk mounted?"
-    if refuse and not asked:
-        raise InputError(
-            f"{why} To prune nevertheless, add --keep-vanished, or --drop for each video to remove"
-        )
-    click.echo(f"{why} None is removed for that.", err=True)
+    if refuse and not requested:
+        raise InputError(f"{why} To prune anyway, add --keep-vanished, or --drop for each video to remove")
+    click.echo(f"{why} No video is removed for its missing source.", err=True)
     return []
 
 
-def _prune(latents: Path, drop: set[str], asked: tuple[str, ...]) -> PruneResult | None:
+def _prune(latents: Path, drop: set[str], requested: tuple[str, ...]) -> PruneResult | None:
     with open_writer(latents, "vidlat prune") as writer:
         plan = plan_prune(latents, drop)
-        _print_plan(latents, plan, asked, done=True)
+        _print_plan(latents, plan, requested, done=True)
         if plan.is_empty:
             return None
         with progress_bar() as progress:
@@ -61,26 +59,26 @@ def _prune(latents: Path, drop: set[str], asked: tuple[str, ...]) -> PruneResult
             result = carry_out(writer, plan, lambda: progress.advance(task))
     for video_id, what in result.damaged.items():
         console.print(
-            f"{printable(video_id)}: damaged and left where it is, with all of its shards ({what}); "
-            "`vidlat verify --repair` encodes it again; then prune again",
+            f"{printable(video_id)}: damaged and left where it is, with its shards ({what}); "
+            "`vidlat verify --repair` encodes it again; prune afterwards",
             soft_wrap=True,
         )
     console.print(f"freed {format_bytes(max(0, result.num_freed_bytes))} of {latents}", soft_wrap=True)
     return result
 
 
-def _print_plan(latents: Path, plan: PrunePlan, asked: tuple[str, ...], *, done: bool = False) -> None:
+def _print_plan(latents: Path, plan: PrunePlan, requested: tuple[str, ...], *, done: bool = False) -> None:
     if plan.is_empty:
-        console.print(f"Nothing to prune: {latents} holds what belongs to its videos alone.", soft_wrap=True)
+        console.print(f"Nothing to prune: everything in {latents} belongs to its videos.", soft_wrap=True)
         return
     if plan.drop:
-        reasons = ((video_id, "asked" if video_id in asked else "vanished") for video_id in plan.drop)
+        reasons = ((video_id, "requested" if video_id in requested else "vanished") for video_id in plan.drop)
         print_table("Videos to drop", ("video", "reason"), reasons)
         labelled = open_cache(latents, hold=False).annotations().keys() & set(plan.drop)
         if labelled:
             console.print(
                 f"The labels of {format_count(len(labelled), 'video')} go with them, and a renamed file "
-                f"gets none by itself: `vidlat ls {latents} --json` shows them",
+                f"does not inherit them: `vidlat ls {latents} --json` shows them",
                 soft_wrap=True,
             )
     rows = [

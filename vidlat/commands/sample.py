@@ -12,7 +12,7 @@ from vidlat.sample.videos import CONTACT_SHEET, sample_videos
 
 
 def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) -> None:
-    """Sample videos, with a progress bar."""
+    """Sample videos and report where they are."""
     config = SampleConfig.from_mapping(settings)
     num = 0
     with progress_bar() as progress:
@@ -23,12 +23,12 @@ def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) 
         try:
             for num, _ in enumerate(samples, 1):  # noqa: B007
                 pass
-            progress.update(task, completed=config.num)  # a sum of parts is off by rounding
+            progress.update(task, completed=config.num)  # a sum of parts has rounding errors
         except KeyboardInterrupt:
             progress.stop()
             if left := config.num - num:
-                told = f"--seed {config.seed + num} -n {left} makes the others"
-                console.print(f"{num} of {format_count(config.num, 'sample')} written; {told}")
+                rest = f"--seed {config.seed + num} -n {left} samples the others"
+                console.print(f"{num} of {format_count(config.num, 'sample')} written; {rest}")
             raise
     console.print(f"{format_count(num, 'video')} -> {out}")
     shown = f" (the first {videos.MAX_ROWS})" if num > videos.MAX_ROWS else ""

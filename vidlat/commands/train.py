@@ -1,4 +1,4 @@
-"""`vidlat train`."""
+"""`vidlat train`: shows the progress of a training, and ends it in order when interrupted."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def train(
     """Train, with a progress bar in the first process."""
     base = read_run(out).config.to_dict() if resume else {}
     config = TrainConfig.from_mapping(base | settings)
-    told = read_labels(labels) if labels else {}
+    annotations = read_labels(labels) if labels else {}
     cache = open_cache(latents)
-    trainer = Trainer(config, cache, out, resume=resume, labels=told)
+    trainer = Trainer(config, cache, out, resume=resume, labels=annotations)
     if trainer.state.step < config.steps:
-        seconds = trainer.estimate_seconds_per_step()  # by all processes, which wait for each other
+        seconds = trainer.estimate_seconds_per_step()  # in every process: they wait for each other
     if not trainer.ranks.is_first:
         with stopping(trainer.stop):
             deque(trainer.steps(), maxlen=0)
@@ -34,13 +34,13 @@ def train(
     _introduce(trainer)
     left = config.steps - trainer.state.step
     if left <= 0:
-        console.print(f"Nothing to do: {out} has its {trainer.state.step} steps; more by --steps.")
+        console.print(f"Nothing to do: {out} already has {trainer.state.step} steps; --steps asks for more.")
         return
     console.print(f"about {format_seconds(seconds * left)} for {left} steps of {seconds:.2f} s")
     _train(trainer, vae)
     if trainer.state.step < config.steps:
         console.print(
-            f"stopped and saved after step {trainer.state.step}: go on by the same command and --resume"
+            f"stopped and saved after step {trainer.state.step}; the same command with --resume continues"
         )
         raise KeyboardInterrupt
     console.print(f"{config.steps} steps -> {out}; next: vidlat sample --run {out} --out samples/")
@@ -74,12 +74,12 @@ def _train(trainer: Trainer, vae: str | None) -> None:
 
         def stop() -> None:
             trainer.stop()
-            task.description = "stopping soon"  # without the locks of `update`, which may be held
+            task.description = "stopping soon"  # `update` takes a lock, which the interrupted code may hold
 
         loss = None
         with stopping(stop):
             for record in steps_with_samples(trainer, vae=vae):
-                # A single step's loss jumps with its timesteps: people need the trend.
+                # The loss of a single step depends on its random timesteps: show the trend.
                 loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
                 progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
                 if record.validation_loss is not None:

@@ -1,17 +1,16 @@
-"""`vidlat verify`: whether a cache is still what was written, and making it so again."""
+"""`vidlat verify`: checks a cache against its records, and repairs it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from vidlat.commands.display import console, format_count, print_table, printable, progress_bar
 from vidlat.errors import ExitCode
-from vidlat.pipeline.repair_cache import repair_cache
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.repair import Outcome
 from vidlat.store.verify.cache import count_hole_frames, verify_cache
@@ -19,10 +18,10 @@ from vidlat.store.verify.problem import Problem
 
 
 def verify(latents: Path, repair: bool, vae: str | None, device: str, as_json: bool) -> ExitCode:
-    """Print every problem of a cache, and with `repair` what became of each."""
+    """Print every problem of a cache, and with `repair` the outcome of each repair."""
     if repair:
-        refuse_if_held(latents)  # before the long reading
-    problems, num_videos = _watched(latents, show=not as_json)
+        refuse_if_held(latents)  # before everything is read, which takes long
+    problems, num_videos = _read(latents, show=not as_json)
     counts = {"num_videos": num_videos, "num_hole_frames": count_hole_frames(latents)}
     if not as_json:
         _print(problems, **counts)
@@ -38,17 +37,16 @@ def verify(latents: Path, repair: bool, vae: str | None, device: str, as_json: b
     return ExitCode.DONE if is_sound else ExitCode.REFUSED
 
 
-def _watched(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
-    """The problems and the number of videos read, a bar moving meanwhile if it is to be shown."""
+def _read(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
+    """The problems and the number of videos read; with a progress bar if `show`."""
     num_read = 0
-    with progress_bar("{task.fields[name]}") if show else nullcontext() as progress:
-        task = progress.add_task("reading", total=None, name="") if progress else None
+    with progress_bar("{task.fields[name]}", show=show) as progress:
+        task = progress.add_task("reading", total=None, name="")
 
         def on_video(video_id: str, num_videos: int) -> None:
             nonlocal num_read
             num_read += 1
-            if progress and task is not None:
-                progress.update(task, completed=num_read, total=num_videos, name=printable(video_id))
+            progress.update(task, completed=num_read, total=num_videos, name=printable(video_id))
 
         return list(verify_cache(latents, on_video)), num_read
 
@@ -56,15 +54,17 @@ def _watched(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
 def _repair(
     latents: Path, problems: list[Problem], vae: str | None, device: str, *, show: bool
 ) -> tuple[list[Outcome], list[Problem]]:
-    """What became of each problem, and what is still wrong."""
+    """The outcome of each repair, and the problems left."""
+    from vidlat.pipeline.repair_cache import repair_cache  # loads torch, which verifying alone does not need
+
     outcomes: list[Outcome] = []
     left: list[Problem] = []
     num_to_encode = num_encoded = num_frames = 0
     with (
-        progress_bar("{task.fields[frames]} frames") if show else nullcontext() as progress,
+        progress_bar("{task.fields[frames]} frames", show=show) as progress,
         closing(repair_cache(latents, vae=vae, device=device, problems=problems)) as events,
     ):
-        task = progress.add_task("encoding", total=None, frames=0) if progress else None
+        task = progress.add_task("encoding", total=None, frames=0)
         try:
             for event in events:
                 outcomes += event.outcomes
@@ -72,10 +72,9 @@ def _repair(
                 num_to_encode += event.num_to_encode
                 num_encoded += len(event.outcomes) if num_to_encode and not event.num_to_encode else 0
                 num_frames += event.num_frames
-                if progress and task is not None:
-                    progress.update(task, total=num_to_encode, completed=num_encoded, frames=num_frames)
+                progress.update(task, total=num_to_encode, completed=num_encoded, frames=num_frames)
         except KeyboardInterrupt:
-            click.echo(f"{num_encoded} videos were finished; the same command goes on from there.", err=True)
+            click.echo(f"{num_encoded} videos are repaired; the same command continues.", err=True)
             raise
     if show:
         _print_outcomes("Repairs", outcomes)
