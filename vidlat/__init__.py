@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from vidlat.errors import TrainError as TrainError
     from vidlat.errors import VidlatError as VidlatError
     from vidlat.errors import WeightsError as WeightsError
+    from vidlat.evaluate.reconstruction import Evaluation as Evaluation
+    from vidlat.evaluate.reconstruction import EvaluationProgress as EvaluationProgress
+    from vidlat.evaluate.reconstruction import evaluate_videos as evaluate_videos
+    from vidlat.fit.fitting import FitStep as FitStep
+    from vidlat.fit.fitting import VideoRead as VideoRead
+    from vidlat.fit.fitting import fit_vae as fit_vae
     from vidlat.pipeline.dask_executor import DaskExecutor as DaskExecutor
     from vidlat.pipeline.dask_executor import open_dask_executor as open_dask_executor
     from vidlat.pipeline.decode_videos import decode_videos as decode_videos
@@ -78,8 +84,11 @@ _MODULES = {
     "EncodeError": "errors",
     "EncodeProgress": "pipeline.driver",
     "Epsilon": "train.objective",
+    "Evaluation": "evaluate.reconstruction",
+    "EvaluationProgress": "evaluate.reconstruction",
     "Executor": "pipeline.executor",
     "FailureRecord": "types",
+    "FitStep": "fit.fitting",
     "FitVAEConfig": "config",
     "Flow": "train.objective",
     "FrozenVAE": "encode.vae",
@@ -105,12 +114,15 @@ _MODULES = {
     "TrainError": "errors",
     "Trainer": "train.trainer",
     "VPrediction": "train.objective",
+    "VideoRead": "fit.fitting",
     "VideoRecord": "types",
     "VidlatError": "errors",
     "WeightsError": "errors",
     "Whitening": "train.latents",
     "decode_videos": "pipeline.decode_videos",
     "encode_videos": "pipeline.encode_videos",
+    "evaluate_videos": "evaluate.reconstruction",
+    "fit_vae": "fit.fitting",
     "load_vae": "encode.vae",
     "masked_squared_error": "train.objective",
     "open_cache": "store.reader",

@@ -1,4 +1,4 @@
-"""`vidlat evaluate`: what a VAE keeps of the videos."""
+"""`vidlat evaluate`: prints what a VAE keeps of the videos."""
 
 from __future__ import annotations
 

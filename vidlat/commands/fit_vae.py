@@ -1,4 +1,4 @@
-"""`vidlat fit-vae`."""
+"""`vidlat fit-vae`: shows the progress of reading and fitting."""
 
 from __future__ import annotations
 
