@@ -37,7 +37,7 @@ from vidlat.pipeline.encode_videos import prepare_encode
 from vidlat.pipeline.job import EncodeJob, vae_of_this_process
 from vidlat.pipeline.measure import time_vae
 from vidlat.store.reader import open_cache
-from vidlat.types import VideoSource
+from vidlat.types import InputVideo
 from vidlat.video.phantom import write_demo_videos
 from vidlat.video.reader import read_prepared
 
@@ -51,7 +51,7 @@ def choose_clips(folder: Path, inputs: Path | None, num_videos: int, seconds: fl
     if inputs is None:
         write_demo_videos(folder / "made")
         inputs = folder / "made"
-    sources = [s for s in discover_videos([str(inputs)]).sources if s.path.suffix != ".npy"]
+    sources = [s for s in discover_videos([str(inputs)]).videos if s.path.suffix != ".npy"]
     picked = [sources[len(sources) * n // num_videos] for n in range(min(num_videos, len(sources)))]
     with (folder / "clips.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -74,15 +74,15 @@ def stock_network(job: EncodeJob, network: dict) -> AutoencoderKlMaisi:
     return stock
 
 
-def read_clip(source: VideoSource, job: EncodeJob) -> torch.Tensor:
+def read_clip(source: InputVideo, job: EncodeJob) -> torch.Tensor:
     """(1, 1, T, H, W), the last frame repeated to whole stacks."""
-    frames = [f.pixels for f in read_prepared(source.path, source.selection, job.preprocessing)]
+    frames = [f.pixels for f in read_prepared(source.path, source.selection, job.settings)]
     frames += [frames[-1]] * (-len(frames) % STACK)
     return torch.from_numpy(np.stack(frames))[None, None]
 
 
 @torch.inference_mode()
-def time_all(sources: list[VideoSource], job: EncodeJob, network: dict, out: Path, encode: Encode) -> float:
+def time_all(sources: list[InputVideo], job: EncodeJob, network: dict, out: Path, encode: Encode) -> float:
     """Seconds to read, encode and write the clips one after another."""
     out.mkdir()
     stock = stock_network(job, network)
@@ -103,9 +103,9 @@ def nvidias_way(stock: AutoencoderKlMaisi, clip: torch.Tensor, out: Path) -> Non
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), f"{out}.nii.gz")
 
 
-def decode(batch: tuple[VideoSource, ...], job: EncodeJob) -> list[int]:
+def decode(batch: tuple[InputVideo, ...], job: EncodeJob) -> list[int]:
     """Frames of each video, in a process that encodes."""
-    return [sum(1 for _ in read_prepared(s.path, s.selection, job.preprocessing)) for s in batch]
+    return [sum(1 for _ in read_prepared(s.path, s.selection, job.settings)) for s in batch]
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ SCHEMA = CacheSchema(
         stack=4,
         size=128,
         fit="crop",
-        encode_precision="bfloat16",
+        precision="bfloat16",
         preprocess_version=1,
     ),
     vae_name="none",
@@ -84,22 +84,22 @@ def records(folder: Path, numbers: np.ndarray, sequence: int) -> pa.Table:
         "source_num_bytes": np.zeros(len(ids), np.int64),
         "source_mtime_ns": np.zeros(len(ids), np.int64),
         "source_sha256": [rng.bytes(32).hex() for _ in ids],
-        "source_height": np.full(len(ids), 480, np.int32),
-        "source_width": np.full(len(ids), 640, np.int32),
-        "latent_crc32": rng.integers(0, 2**32, len(ids)),
-        "count": np.full(len(ids), LATENT_FRAMES * 32 * 32),
-        "sum_mean": sums(),
-        "sum_mean_squared": sums(),
-        "sum_std_squared": sums(),
+        "height": np.full(len(ids), 480),
+        "width": np.full(len(ids), 640),
+        "latents_crc32": rng.integers(0, 2**32, len(ids)),
+        "latents_count": np.full(len(ids), LATENT_FRAMES * 32 * 32),
+        "latents_sum_mean": sums(),
+        "latents_sum_mean_squared": sums(),
+        "latents_sum_std_squared": sums(),
         "warnings": [["1 of 60 frames are damaged"] if number % 1000 == 0 else [] for number in numbers],
         "versions": [versions] * len(ids),
         "device": ["cpu"] * len(ids),
-        "batch": np.full(len(ids), 8, np.int32),
+        "batch": np.full(len(ids), 8),
         "source_selection": [""] * len(ids),
         "value_range": [[0.0, 255.0]] * len(ids),
         "box": [[]] * len(ids),
-        "subject": [f"subject{number // 10}" if number % 2 else "" for number in numbers],
-        "labels": [[("EF", f"{number % 80}")] if number % 2 else [] for number in numbers],
+        "annotation_subject": [f"subject{number // 10}" if number % 2 else "" for number in numbers],
+        "annotation_labels": [[("EF", f"{number % 80}")] if number % 2 else [] for number in numbers],
         "sequence": np.full(len(ids), sequence, np.int64),
     }
     arrays = [pa.array(columns[field.name], field.type) for field in VIDEO_COLUMNS]
@@ -185,9 +185,9 @@ assert plan.num_videos == 1000, plan.num_videos""",
 
 SOURCES = """
 from vidlat.pipeline.plan import plan_encode
-from vidlat.types import VideoSource
+from vidlat.types import InputVideo, Source
 names = [f"study{{n // 1000:05d}}/clip_{{n % 1000:06d}}.mp4" for n in range(1000, {num_videos} + 1000)]
-sources = [VideoSource(video_id=i, path=folder / "videos" / i, num_bytes=0, mtime_ns=0) for i in names]
+sources = [InputVideo(video_id=i, source=Source(f"{folder}/videos/{i}", 0, 0)) for i in names]
 """
 
 COMMAND = """

@@ -29,7 +29,7 @@ from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
 from vidlat.pipeline.job import EncodeJob
 from vidlat.store.reader import open_cache
-from vidlat.types import VideoSource
+from vidlat.types import InputVideo
 from vidlat.video.phantom import make_phantom
 from vidlat.video.reader import read_prepared
 from vidlat.video.writer import write_video
@@ -42,7 +42,7 @@ class SleepingVAE:
 
     def __init__(self, job: EncodeJob, stack_seconds: float) -> None:
         self.stack_seconds = stack_seconds
-        self.stack, self.batch, self.compression = job.stack, job.batch, 4
+        self.stack, self.batch, self.compression = job.settings.stack, job.batch, 4
         self.weights_hash, self.device = job.vae_hash, "asleep"
 
     def with_batch(self, batch: int) -> "SleepingVAE":
@@ -88,9 +88,9 @@ def length_of(number: int) -> int:
     return 24 + 24 * (number % NUM_LENGTHS)
 
 
-def decode(sources: list[VideoSource], job: EncodeJob, num_threads: int) -> float:
-    def read(source: VideoSource) -> None:
-        for _ in read_prepared(source.path, source.selection, job.preprocessing):
+def decode(sources: list[InputVideo], job: EncodeJob, num_threads: int) -> float:
+    def read(source: InputVideo) -> None:
+        for _ in read_prepared(source.path, source.selection, job.settings):
             pass
 
     began = time.perf_counter()
@@ -135,7 +135,7 @@ def measure(folder: Path, num_videos: int, num_rounds: int) -> Iterator[dict[str
             yield row | {"ratio": statistics.median(ratios)}
 
 
-def num_stacks_of(batch: tuple[VideoSource, ...]) -> int:
+def num_stacks_of(batch: tuple[InputVideo, ...]) -> int:
     """As many as its calls take, the last one filled up."""
     return -(-sum(length_of(int(source.path.stem)) // 4 for source in batch) // BATCH) * BATCH
 

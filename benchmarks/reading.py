@@ -29,7 +29,7 @@ from vidlat.store.writer import create_cache, open_writer, write_shards
 from vidlat.train.dataset import LatentDataset
 from vidlat.train.latents import Whitening
 from vidlat.train.windows import WindowShape
-from vidlat.types import LatentPosterior, VideoRecord
+from vidlat.types import LatentPosterior, Source, VideoRecord
 
 LENGTH, SIDE, BATCH, WINDOW, AHEAD = 128, 32, 32, 4, 4
 SHAPE = (4, LENGTH, SIDE, SIDE)
@@ -41,7 +41,7 @@ def make_cache(path: Path, num_videos: int) -> LatentCache:
     schema = CacheSchema(
         settings=CacheSettings(
             vae_hash="none", vae_config=MAISI_NETWORK, stack=4, size=4 * SIDE, fit="crop",
-            encode_precision="float32", preprocess_version=PREPROCESS_VERSION,
+            precision="float32", preprocess_version=PREPROCESS_VERSION,
         ),
         vae_name="none", vae_licence="none", vae_path="", time_compression=4, space_compression=4,
         latent_dim=4, latent_height=SIDE, latent_width=SIDE,
@@ -64,13 +64,11 @@ def make_cache(path: Path, num_videos: int) -> LatentCache:
 
 
 def record(video_id: str, start: int, stop: int, latents: LatentPosterior) -> VideoRecord:
-    sums = latent_statistics(latents.mean, latents.std, LENGTH)
     return VideoRecord(
         video_id=video_id, start=start, stop=stop, num_frames=4 * LENGTH, fps=25.0, pts_seconds=None,
-        source_path="", source_selection="", source_num_bytes=0, source_mtime_ns=0, source_sha256="",
-        source_height=0, source_width=0, warnings=(), versions={}, device="cpu", batch=1,
-        latent_crc32=sums.latent_crc32, count=sums.count, sum_mean=sums.sum_mean,
-        sum_mean_squared=sums.sum_mean_squared, sum_std_squared=sums.sum_std_squared,
+        source=Source("", 0, 0), height=0, width=0,
+        latents=latent_statistics(latents.mean, latents.std, LENGTH),
+        warnings=(), versions={}, device="cpu", batch=1,
     )  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def frames_of(cache: LatentCache, video_id: str) -> np.ndarray | None:
         source = find_cached_source(video_id, cache.sources()[video_id])
     except InputError:
         return None
-    frames = read_prepared(source.path, source.selection, cache.schema.settings.preprocessing)
+    frames = read_prepared(source.path, source.selection, cache.schema.settings)
     return np.stack([frame.pixels for frame in islice(frames, NUM_FRAMES)])
 
 

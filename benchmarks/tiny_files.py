@@ -60,7 +60,7 @@ def measure(num_videos: int, folder: Path) -> dict[str, float]:
     sources = [source for batch in prepared.plan.batches for source in batch]
     began = time.perf_counter()
     for source in sources:
-        for _ in read_prepared(source.path, source.selection, job.preprocessing):
+        for _ in read_prepared(source.path, source.selection, job.settings):
             pass
     decoding = time.perf_counter() - began
     num_calls = sum(-(-len(batch) // BATCH) for batch in prepared.plan.batches)

@@ -70,7 +70,7 @@ def encode_anew(cache: LatentCache) -> tuple[float, int]:
     for video_id in cache.records():
         source = find_cached_source(video_id, sources[video_id])
         frames = []
-        for frame in read_prepared(source.path, source.selection, cache.schema.settings.preprocessing):
+        for frame in read_prepared(source.path, source.selection, cache.schema.settings):
             frames.append(frame.pixels)
             if len(frames) == FRAMES:
                 break

@@ -275,7 +275,7 @@ def test_decode_writes_every_video(cache, tmp_path):
     code, out, _ = vidlat("decode", "--latents", cache, "--out", tmp_path / "d")
     assert code == 0
     assert "3 videos" in out
-    found = discover_videos([str(tmp_path / "d")]).sources
+    found = discover_videos([str(tmp_path / "d")]).videos
     assert [source.video_id for source in found] == [f"{name}.mp4" for name in LENGTHS]
 
 
@@ -352,7 +352,7 @@ def test_interrupted_encode_leaves_a_cache_that_opens_and_resumes(way, make_vide
     assert "Traceback" not in err
     records = open_cache(path).records()
     assert len(records) == 24
-    assert {record.latent_crc32 for record in records.values()} == fresh_checksums(folder, small_vae)
+    assert {record.latents.crc32 for record in records.values()} == fresh_checksums(folder, small_vae)
 
 
 def fresh_checksums(folder, vae):
@@ -364,7 +364,7 @@ def fresh_checksums(folder, vae):
     checksums = set()
     for batch in prepared.plan.batches:
         checksums |= {
-            v.record.latent_crc32 for v in encode_batch(batch, prepared.job, scratch_parent=folder).videos
+            v.record.latents.crc32 for v in encode_batch(batch, prepared.job, scratch_parent=folder).videos
         }
     return checksums
 

@@ -1,6 +1,5 @@
 """`vidlat prune` as a user types it: a preview first, done with --yes, refused if it would empty a cache."""
 
-import dataclasses
 import fcntl
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from vidlat.cli import commands
 from vidlat.store import prune as prune_module
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache, open_writer, write_shards
-from vidlat.types import Annotation, VideoSource
+from vidlat.types import Annotation, InputVideo, Source
 
 
 def prune(*arguments):
@@ -49,8 +48,7 @@ def cache(tmp_path):
             for name in names:
                 (videos / name).touch()
         (videos / "failed.mp4").touch()
-        failure = failure_of("failed.mp4")
-        writer.record_failures([dataclasses.replace(failure, source_path=str(videos / "failed.mp4"))])
+        writer.record_failures([failure_of("failed.mp4", path=str(videos / "failed.mp4"))])
     return path
 
 
@@ -97,9 +95,8 @@ def test_with_yes_videos_are_removed_and_the_freed_size_is_printed(cache, videos
 
 def test_labels_that_go_with_a_video_are_announced(cache, videos):
     assert "labels" not in prune(cache, "--drop", "a.mp4")[1]
-    annotated = VideoSource(
-        video_id="a.mp4", path=videos / "a.mp4", num_bytes=0, mtime_ns=0, annotation=Annotation("p1", {})
-    )
+    source = Source(str(videos / "a.mp4"), 0, 0)
+    annotated = InputVideo(video_id="a.mp4", source=source, annotation=Annotation("p1", {}))
     with open_writer(cache, "test") as writer:
         writer.commit_sources([annotated])
     assert "The labels of 1 video go with them" in prune(cache, "--drop", "a.mp4")[1]

@@ -695,7 +695,7 @@ def test_reading_them_otherwise_ends_in_frames_or_a_reason_too(quick):
     """Cropped, resampled, with bars: the frames are read twice or more, and what is odd is told once."""
     how = Preprocessing(size=16, fit="letterbox", crop="auto", fps=7.0, intensity="percentile")
     told_twice = []
-    for source in discover_videos([str(quick)]).sources:
+    for source in discover_videos([str(quick)]).videos:
         told = []
         with suppress(DecodeError):
             video = open_video(source.path, source.selection, told.append)

@@ -138,7 +138,7 @@ def test_nothing_but_pixels_timing_size_and_path_reaches_the_cache(planted, tmp_
 def test_with_hashed_ids_no_name_of_a_file_or_folder_reaches_the_cache(planted, tmp_path, small_vae):
     prepared = encode(planted(SECRET), tmp_path / "l.zarr", small_vae, ids="hash")
     assert prepared.plan.num_videos == 10
-    assert leaks(tmp_path / "l.zarr", prepared.discovery.sources[0].video_id)
+    assert leaks(tmp_path / "l.zarr", prepared.discovery.videos[0].video_id)
     assert leaks(tmp_path / "l.zarr") == []
     assert leaks(tmp_path / "l.zarr", str(small_vae.parent)) == []
     again = prepare_encode(

@@ -136,7 +136,7 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
         raise ConfigError(f"{name}: got {value!r}; expected {_type_names(kinds)}")
     if isinstance(value, int) and float in kinds:
         return
-    if not isinstance(value, tuple(kinds)):
+    if not isinstance(value, tuple(typing.get_origin(kind) or kind for kind in kinds)):
         raise ConfigError(f"{name}: got {value!r}; expected {_type_names(kinds)}")
 
 

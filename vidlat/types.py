@@ -1,13 +1,14 @@
-"""Values that travel between the rooms: frozen, validated, numpy only.
+"""Values that travel between the rooms: frozen, numpy only.
 
 Shape letters: T frames, H height, W width; L latent channels, t latent frames, h, w latent height and width.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Self
@@ -30,11 +31,11 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which frames below a path make a video, where it is not one whole file.
+    """Which frames below a path make up a video, where it is not one whole file.
 
-    files: names in the folder that the path is then, a frame each, in order. part: which video of a file that
-    holds several. start_seconds, stop_seconds: a half-open stretch of its time; None: from its start, to its
-    end.
+    files: names in the folder at that path, one frame each, in order. part: which video of a file that holds
+    several. start_seconds, stop_seconds: a half-open stretch of its time; None means from the start, or to
+    the end.
     """
 
     files: tuple[str, ...] = ()
@@ -43,7 +44,7 @@ class Selection:
     stop_seconds: float | None = None
 
     def to_text(self) -> str:
-        """Canonical JSON of what is not as in WHOLE; of WHOLE the empty text."""
+        """Canonical JSON of the fields that differ from WHOLE; empty for WHOLE."""
         values = {name: value for name, value in asdict(self).items() if value not in (None, ())}
         return json.dumps(values, sort_keys=True, separators=(",", ":")) if values else ""
 
@@ -54,36 +55,76 @@ class Selection:
         try:
             return cls(**values | {"files": tuple(values.get("files", ()))})
         except (AttributeError, TypeError) as error:
-            raise ValueError(f"no selection of frames: {text!r}") from error
+            raise ValueError(f"not a selection of frames: {text!r}") from error
 
 
 WHOLE = Selection()
 """One whole file."""
 
 
+class Source(NamedTuple):
+    """The file, or files, that a video's frames come from, and their state when they were last looked at.
+
+    path: its file, or the folder of its files; empty where a cache hides names. num_bytes, mtime_ns: of its
+    file; the sum and the latest for several files. sha256: hash of their content, empty while unknown.
+    A named tuple, since a cache may hold a million.
+    """
+
+    path: str
+    num_bytes: int
+    mtime_ns: int
+    sha256: str = ""
+    selection: Selection = WHOLE
+
+    def without_names(self) -> Self:
+        """The same without its path, and with hashes in place of the names of its files."""
+        files = tuple(map(hashed_name, self.selection.files))
+        return self._replace(path="", selection=replace(self.selection, files=files))
+
+
+def hashed_name(name: str) -> str:
+    """What replaces a name that is to be hidden: half of its SHA-256, 32 hexadecimal digits."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
 class Annotation(NamedTuple):
-    """What people know of a video: whom it shows, empty where unknown, and values by name."""
+    """What people know about a video: the subject it shows, empty if unknown, and labels by name."""
 
     subject: str = ""
     labels: Mapping[str, str] = MappingProxyType({})
 
+    def updated(self, newer: Annotation) -> Annotation:
+        """Both, where `newer` wins: its subject if it names one, and each of its labels."""
+        return Annotation(newer.subject or self.subject, {**self.labels, **newer.labels})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoSource:
-    """A video to encode and the id under which the cache knows it.
+class InputVideo:
+    """A video to encode.
 
-    path: its file, or the folder of its files. num_bytes, mtime_ns: of its file; of many files the sum and
-    the latest. annotation: None where nobody told any: then the cache keeps what it has. hides_names: no name
-    of a file or a folder may reach the cache.
+    video_id: its name in the cache. annotation: None if the input holds none; a cache then keeps its own.
+    hides_names: no name of a file or folder may reach the cache.
     """
 
     video_id: str
-    path: Path
-    num_bytes: int
-    mtime_ns: int
-    selection: Selection = WHOLE
+    source: Source
     annotation: Annotation | None = None
     hides_names: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Its file, or the folder of its files."""
+        return Path(self.source.path)
+
+    @property
+    def selection(self) -> Selection:
+        """Which frames below its path it consists of."""
+        return self.source.selection
+
+    @property
+    def recorded_source(self) -> Source:
+        """The source as a cache may keep it."""
+        return self.source.without_names() if self.hides_names else self.source
 
 
 class Frame(NamedTuple):
@@ -146,17 +187,31 @@ class LatentPosterior:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatentStatistics:
+    """Checksum and exact sums of one video's stored latents.
+
+    crc32: zlib.crc32 over the float16 bytes of mean, then of std, stack padding included. The rest covers
+    the latent frames below ceil(num_frames / time compression): count is the number of values per channel,
+    the sums are per channel, in float64.
+    """
+
+    crc32: int
+    count: int
+    sum_mean: tuple[float, ...]
+    sum_mean_squared: tuple[float, ...]
+    sum_std_squared: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoRecord:
-    """What the cache knows of one committed video: the row of a commit record.
+    """What the cache knows about one committed video: a row of a commit record.
 
     start, stop: half-open range of latent frames on the cache's time axis, stack padding included.
-    num_frames: decoded frames (without padding). fps: median rate, 0.0 where unknown.
-    pts_seconds: every frame's time where the rate varies, else None.
-    source_selection: the text of a Selection. source_sha256: of all its files' content.
-    value_range: the source's pixel values that became 0 and 1. box: the part of its frames that was kept
-    before they became square, empty for all.
-    count, sum_mean, sum_mean_squared, sum_std_squared: exact per-channel float64 statistics over the
-    latent frames below ceil(num_frames / time compression); count is values a channel.
+    num_frames: decoded frames, without padding. fps: median frame rate, 0.0 if unknown. pts_seconds: the
+    time of every frame if the rate varies, else None. height, width: of the source's frames, in pixels.
+    value_range: pixel values that became 0 and 1. box: the part of each frame that was kept before it became
+    square, empty for all of it. versions: of the software that encoded it. batch: stacks per VAE call.
+    sequence: the number of its commit.
     """
 
     video_id: str
@@ -165,52 +220,27 @@ class VideoRecord:
     num_frames: int
     fps: float
     pts_seconds: tuple[float, ...] | None
-    source_path: str
-    source_num_bytes: int
-    source_mtime_ns: int
-    source_sha256: str
-    source_height: int
-    source_width: int
-    latent_crc32: int
-    count: int
-    sum_mean: tuple[float, ...]
-    sum_mean_squared: tuple[float, ...]
-    sum_std_squared: tuple[float, ...]
+    source: Source
+    height: int
+    width: int
+    value_range: tuple[float, ...] = ()
+    box: tuple[int, ...] = ()
+    annotation: Annotation = Annotation()  # noqa: RUF009  (a tuple)
+    latents: LatentStatistics
     warnings: tuple[str, ...]
     versions: dict[str, str]
     device: str
     batch: int
-    source_selection: str = ""
-    value_range: tuple[float, ...] = ()
-    box: tuple[int, ...] = ()
-    subject: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
     sequence: int = 0
-
-
-class CachedSource(NamedTuple):
-    """What a cached video was encoded from, as it was then. A tuple: a cache may hold a million.
-
-    path: empty where names are hidden. selection: the text of a Selection.
-    """
-
-    path: str
-    num_bytes: int
-    mtime_ns: int
-    sha256: str
-    selection: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureRecord:
-    """A video that could not be encoded: a value with a reason, never an exception that stops the rest."""
+    """A video that could not be encoded: a value with a reason, never an exception that stops the others."""
 
     video_id: str
-    source_path: str
-    source_num_bytes: int
-    source_mtime_ns: int
+    source: Source
     kind: str
     reason: str
     traceback: str = ""
-    source_selection: str = ""
     sequence: int = 0

@@ -67,7 +67,7 @@ def test_frames_are_those_of_the_source_and_of_the_whole_video_decoded(made, vae
     write_preview(cache, vae, tmp_path / "p.png", 10)
     assert [row.label for row in rows] == sorted(LENGTHS)
     for row in rows:
-        prepared = read_prepared(folder / row.label, WHOLE, cache.schema.settings.preprocessing)
+        prepared = read_prepared(folder / row.label, WHOLE, cache.schema.settings)
         source = np.stack([frame.pixels for frame in prepared])
         decoded = np.stack(list(decode_video(cache, vae, row.label)))
         numbers = list(row.numbers)

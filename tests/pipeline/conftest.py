@@ -48,7 +48,7 @@ def expected_latents():
 
     def expected(path, job):
         torch.set_num_threads(job.num_threads)
-        frames = [frame.pixels for frame in read_prepared(path, WHOLE, job.preprocessing)]
+        frames = [frame.pixels for frame in read_prepared(path, WHOLE, job.settings)]
         mean, std = job.load_vae().encode(torch.from_numpy(np.stack(frames))[None, None])
         return mean[0].numpy().astype(np.float16), std[0].numpy().astype(np.float16)
 
@@ -64,7 +64,13 @@ def read_all():
         content = {}
         for video_id, record in cache.records().items():
             posterior = cache.read_latents(video_id)
-            facts = (record.num_frames, record.fps, record.latent_crc32, record.count, record.sum_mean)
+            facts = (
+                record.num_frames,
+                record.fps,
+                record.latents.crc32,
+                record.latents.count,
+                record.latents.sum_mean,
+            )
             content[video_id] = posterior.mean.tobytes(), posterior.std.tobytes(), facts
         return content
 

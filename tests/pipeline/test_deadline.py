@@ -45,7 +45,7 @@ class Clock:
 
 
 def encode(folder, job, scratch, **options):
-    encoded = encode_batch(discover_videos([str(folder)]).sources, job, scratch_parent=scratch, **options)
+    encoded = encode_batch(discover_videos([str(folder)]).videos, job, scratch_parent=scratch, **options)
     return {video.record.video_id: video for video in encoded.videos}, encoded.failures
 
 

@@ -29,7 +29,7 @@ LENGTHS = {"a.mp4": 5, "deep/b.mp4": 16}
 def cache(make_videos, prepare, tmp_path):
     folder = make_videos(tmp_path / "v", LENGTHS, fps=10)
     job = prepare(folder, tmp_path / "l.zarr").job
-    batch = encode_batch(discover_videos([str(folder)]).sources, job, scratch_parent=tmp_path)
+    batch = encode_batch(discover_videos([str(folder)]).videos, job, scratch_parent=tmp_path)
     with open_writer(tmp_path / "l.zarr", "test") as writer:
         start = writer.reserve(writer.schema.num_shards(batch.num_latent_frames))
         writer.commit(write_batch(batch, tmp_path / "l.zarr", start))

@@ -40,7 +40,7 @@ def place(mp4, tmp_path, monkeypatch):
 
 
 def ids(*inputs):
-    return [source.video_id for source in discover_videos([str(name) for name in inputs]).sources]
+    return [source.video_id for source in discover_videos([str(name) for name in inputs]).videos]
 
 
 def test_ids_are_paths_below_the_folder_with_their_extension_in_order(place):
@@ -56,10 +56,10 @@ def test_a_file_that_two_inputs_reach_counts_once_under_its_first_id(place):
 
 def test_sources_carry_what_tells_a_changed_file(place):
     root = place("v/a.mp4")
-    (source,) = discover_videos(["v"]).sources
+    (source,) = discover_videos(["v"]).videos
     status = (root / "v" / "a.mp4").stat()
     assert source.path == root / "v" / "a.mp4"
-    assert (source.num_bytes, source.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert (source.source.num_bytes, source.source.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
 def test_file_is_known_by_its_name(place):
@@ -105,7 +105,7 @@ def test_hidden_files_are_passed_over_and_other_files_counted(place):
     (root / "v" / "notes.txt").write_text("no video")
     (root / "v" / "empty").write_bytes(b"")
     found = discover_videos(["v"])
-    assert [source.video_id for source in found.sources] == ["a.mp4"]
+    assert [source.video_id for source in found.videos] == ["a.mp4"]
     assert found.num_ignored == 2
 
 
@@ -123,7 +123,7 @@ def test_bytes_that_are_no_text_are_escaped_and_the_file_still_opens(place):
         (root / "v" / "a.mp4").rename(path)
     except OSError:
         pytest.skip("this file system takes no such name")
-    (source,) = discover_videos(["v"]).sources
+    (source,) = discover_videos(["v"]).videos
     assert source.video_id == "100%25%FF.mp4"
     assert source.path.read_bytes()
 
@@ -161,7 +161,7 @@ def test_symlinks_to_files_count_and_loops_do_not_hang(place):
     (root / "v" / "self.mp4").symlink_to("self.mp4")
     (root / "v" / "dangling.mp4").symlink_to("nowhere")
     found = discover_videos(["v"])
-    assert [source.video_id for source in found.sources] == ["a.mp4", "link.mp4"]
+    assert [source.video_id for source in found.videos] == ["a.mp4", "link.mp4"]
     assert found.num_ignored == 2
 
 
@@ -214,7 +214,7 @@ def place_pictures(folder, *names):
 
 
 def selections(*inputs):
-    return {source.video_id: source.selection for source in discover_videos(list(inputs)).sources}
+    return {source.video_id: source.selection for source in discover_videos(list(inputs)).videos}
 
 
 def test_numbered_pictures_are_one_video_called_like_their_folder(place):
@@ -223,7 +223,7 @@ def test_numbered_pictures_are_one_video_called_like_their_folder(place):
     expected = {"a.mp4": WHOLE, "p1": Selection(files=("f9.png", "f10.png"))}
     assert selections("v") == expected
     assert selections("v/p1") == {"p1": expected["p1"]}
-    assert discover_videos(["v"]).sources[1].path == root / "v" / "p1"
+    assert discover_videos(["v"]).videos[1].path == root / "v" / "p1"
 
 
 def test_several_sequences_of_a_folder_are_called_like_their_first_pictures(place):
@@ -248,21 +248,20 @@ def test_size_and_time_of_many_files_are_their_sum_and_the_latest(place):
     root = place()
     place_pictures(root / "v", "f1.png", "f2.png")
     os.utime(root / "v" / "f1.png", ns=(7, 7))
-    (source,) = discover_videos(["v"]).sources
+    (source,) = discover_videos(["v"]).videos
     one, two = ((root / "v" / name).stat() for name in ("f1.png", "f2.png"))
-    assert (source.num_bytes, source.mtime_ns) == (one.st_size + two.st_size, two.st_mtime_ns)
+    assert (source.source.num_bytes, source.source.mtime_ns) == (one.st_size + two.st_size, two.st_mtime_ns)
 
 
 def test_source_of_many_files_that_lost_one_is_stale_and_without_its_folder_vanished(place):
     root = place()
     place_pictures(root / "v", "f1.png", "f2.png")
-    (source,) = discover_videos(["v"]).sources
-    recorded = (str(source.path), source.num_bytes, source.mtime_ns, source.selection.to_text())
-    assert source_state(*recorded) == "ok"
+    (source,) = discover_videos(["v"]).videos
+    assert source_state(source.source) == "ok"
     (root / "v" / "f2.png").unlink()
-    assert source_state(*recorded) == "stale"
+    assert source_state(source.source) == "stale"
     shutil.rmtree(root / "v")
-    assert source_state(*recorded) == "vanished"
+    assert source_state(source.source) == "vanished"
 
 
 def test_volume_of_many_times_is_a_video_a_slice(place):
@@ -283,7 +282,7 @@ def test_dicom_without_pixels_is_no_video(place):
     report.file_meta.MediaStorageSOPInstanceUID = report.SOPInstanceUID = "1.2.3"
     report.save_as(root / "v" / "DICOMDIR", enforce_file_format=True)
     found = discover_videos(["v"])
-    assert [source.video_id for source in found.sources] == ["a.mp4"]
+    assert [source.video_id for source in found.videos] == ["a.mp4"]
     assert found.num_ignored == 1
 
 
@@ -295,7 +294,7 @@ def write(path, text):
 def test_manifest_names_videos_stretches_and_labels(place):
     root = place("v/a.mp4", "v/b.mp4", "w/c.mp4")
     rows = "path,id,start_seconds,stop_seconds,subject,EF\na.mp4,,,,S1,0.5\na.mp4,,0,1.5,,\nb.mp4,bee,2,,,\n"
-    found = discover_videos([write(root / "v" / "m.csv", rows + "../w/c.mp4,,,,,\n")]).sources
+    found = discover_videos([write(root / "v" / "m.csv", rows + "../w/c.mp4,,,,,\n")]).videos
     assert [source.video_id for source in found] == ["a.mp4", "a.mp4@0-1.5s", "bee", "w/c.mp4"]
     assert found[0].annotation == Annotation("S1", {"EF": "0.5"})
     assert found[1].selection == Selection(start_seconds=0.0, stop_seconds=1.5)
@@ -343,7 +342,7 @@ def test_labels_are_joined_by_id_and_both_sides_are_told_of_what_is_left(place):
     root = place("v/a.mp4", "v/b.mp4")
     labels = Path(write(root / "l.csv", "video_id,subject,EF\na.mp4,S1,0.5\nlost.mp4,S2,0.6\n"))
     found = discover_videos(["v"], labels=labels)
-    assert [source.annotation for source in found.sources] == [Annotation("S1", {"EF": "0.5"}), None]
+    assert [source.annotation for source in found.videos] == [Annotation("S1", {"EF": "0.5"}), None]
     assert (found.unmatched, found.unlabelled) == (("lost.mp4",), ("b.mp4",))
 
 
@@ -351,14 +350,14 @@ def test_labels_win_over_the_manifest_column_by_column(place):
     root = place("v/a.mp4")
     manifest = write(root / "v" / "m.csv", "path,subject,EF,view\na.mp4,S1,0.5,A4C\n")
     labels = Path(write(root / "l.csv", "video_id,EF\na.mp4,0.7\n"))
-    (source,) = discover_videos([manifest], labels=labels).sources
+    (source,) = discover_videos([manifest], labels=labels).videos
     assert source.annotation == Annotation("S1", {"EF": "0.7", "view": "A4C"})
 
 
 def test_hashed_ids_are_stable_and_labels_are_joined_before(place):
     root = place("v/DOE^JANE/a.mp4")
     labels = Path(write(root / "l.csv", "video_id,EF\nDOE^JANE/a.mp4,0.5\n"))
-    (source,) = discover_videos(["v"], labels=labels, ids="hash").sources
+    (source,) = discover_videos(["v"], labels=labels, ids="hash").videos
     assert source.video_id == hashlib.sha256(b"DOE^JANE/a.mp4").hexdigest()[:32]
     assert source.hides_names
     assert source.annotation == Annotation("", {"EF": "0.5"})

@@ -17,7 +17,7 @@ from vidlat.pipeline.encode_videos import encode_videos
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache, open_writer
-from vidlat.types import FailureRecord
+from vidlat.types import FailureRecord, Source
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
@@ -33,8 +33,8 @@ def test_plan_and_job_follow_from_settings_videos_and_weights(videos, prepare, t
     prepared = prepare(videos, tmp_path / "l.zarr", fit="letterbox", workers=1)
     assert (prepared.plan.num_videos, prepared.discovery.num_ignored, prepared.num_workers) == (2, 1, 1)
     job = prepared.job
-    assert job.preprocessing == Preprocessing(size=16, fit="letterbox")
-    assert (job.stack, job.batch, job.precision) == (4, 3, "float32")
+    assert job.settings.select(Preprocessing) == Preprocessing(size=16, fit="letterbox")
+    assert (job.settings.stack, job.batch, job.settings.precision) == (4, 3, "float32")
     schema = open_cache(tmp_path / "l.zarr").schema
     assert (schema.latent_dim, schema.latent_height, schema.latent_width) == (4, 4, 4)
     assert (schema.time_compression, schema.space_compression) == (4, 4)
@@ -49,7 +49,7 @@ def test_workers_are_chosen_for_the_machine_where_none_are_asked_for(videos, pre
 @pytest.mark.parametrize(
     ("settings", "field"),
     [({"size": 32}, "size"), ({"fit": "stretch"}, "fit"), ({"stack": 8}, "stack"),
-     ({"precision": "bfloat16"}, "encode_precision"), ({"vae": "tiny"}, "vae_hash"),
+     ({"precision": "bfloat16"}, "precision"), ({"vae": "tiny"}, "vae_hash"),
      ({"keepbits": 7}, "keepbits")],
 )  # fmt: skip
 def test_other_settings_than_the_caches_are_refused_by_name(videos, prepare, tmp_path, settings, field):
@@ -64,9 +64,9 @@ def test_settings_that_change_no_number_may_differ(videos, prepare, tmp_path):
 
 
 def test_auto_precision_is_what_the_cache_was_made_with(videos, prepare, tmp_path):
-    assert prepare(videos, tmp_path / "l.zarr", precision="bfloat16").job.precision == "bfloat16"
-    assert prepare(videos, tmp_path / "l.zarr", precision="auto").job.precision == "bfloat16"
-    with pytest.raises(CacheMismatchError, match="encode_precision"):
+    assert prepare(videos, tmp_path / "l.zarr", precision="bfloat16").job.settings.precision == "bfloat16"
+    assert prepare(videos, tmp_path / "l.zarr", precision="auto").job.settings.precision == "bfloat16"
+    with pytest.raises(CacheMismatchError, match="precision"):
         prepare(videos, tmp_path / "l.zarr", precision="float32")
 
 
@@ -140,9 +140,7 @@ def test_cache_in_use_is_refused_before_the_vae_loads_but_can_be_planned_for(
 
 
 def a_failure():
-    return FailureRecord(
-        video_id="a.mp4", source_path="/a.mp4", source_num_bytes=1, source_mtime_ns=1, kind="k", reason="r"
-    )
+    return FailureRecord(video_id="a.mp4", source=Source("/a.mp4", 1, 1), kind="k", reason="r")
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -191,13 +189,13 @@ def test_moved_and_touched_files_are_compared_once_and_then_known(
     with prepared.open_writer():
         pass
     after = open_cache(path).records()
-    assert {name: record.source_path for name, record in after.items()} == {
+    assert {name: record.source.path for name, record in after.items()} == {
         name: str(moved / name) for name in before
     }
-    assert after["a.mp4"].source_mtime_ns == 7
+    assert after["a.mp4"].source.mtime_ns == 7
     for name, record in after.items():
-        known = {"source_path": record.source_path, "source_mtime_ns": record.source_mtime_ns}
-        assert record == replace(before[name], **known, sequence=record.sequence)
+        now = before[name].source._replace(path=record.source.path, mtime_ns=record.source.mtime_ns)
+        assert record == replace(before[name], source=now, sequence=record.sequence)
         assert record.sequence > max(record.sequence for record in before.values())
     assert read_all(path) == latents
     monkeypatch.setattr("vidlat.pipeline.plan.content_hash", None)
@@ -232,8 +230,8 @@ def test_one_call_encodes_and_the_next_one_records_what_moved_without_encoding(
     assert list(encode_videos([str(tmp_path / "moved")], path, settings, **options)) == []
     assert len(executor.jobs) == num_jobs
     records = open_cache(path).records()
-    assert [Path(r.source_path).parent.name for r in records.values()] == ["moved", "moved"]
-    assert records["a.mp4"].subject == "S1"
+    assert [Path(r.source.path).parent.name for r in records.values()] == ["moved", "moved"]
+    assert records["a.mp4"].annotation.subject == "S1"
     assert read_all(path) == latents
 
 

@@ -1,7 +1,5 @@
 """Figures by hand, and a real encode."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +16,11 @@ from vidlat.pipeline.measure import measure_size
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings
-from vidlat.types import VideoHeader, VideoSource
+from vidlat.types import InputVideo, Source, VideoHeader
 
 SCHEMA = CacheSchema(
     settings=CacheSettings(
-        vae_hash="", vae_config={}, stack=8, size=24, fit="crop", encode_precision="float32",
+        vae_hash="", vae_config={}, stack=8, size=24, fit="crop", precision="float32",
         preprocess_version=1,
     ),
     vae_name="", vae_licence="", vae_path="",
@@ -31,7 +29,7 @@ SCHEMA = CacheSchema(
 
 
 def source(video_id, num_bytes=1):
-    return VideoSource(video_id=video_id, path=Path("/v") / video_id, num_bytes=num_bytes, mtime_ns=1)
+    return InputVideo(video_id=video_id, source=Source(f"/v/{video_id}", num_bytes, 1))
 
 
 def header(num_frames, seconds=None):
@@ -125,11 +123,11 @@ def test_videos_whose_header_was_not_read_count_like_the_others():
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=30), st.integers(1, 30))
 def test_filled_in_videos_as_dense_as_the_others_are_exact(sizes, num_read):
     sources = [source(str(number), size) for number, size in enumerate(sizes)]
-    read = {source.video_id: header(3 * source.num_bytes) for source in sources[:num_read]}
+    read = {source.video_id: header(3 * source.source.num_bytes) for source in sources[:num_read]}
     filled = fill_in_headers(sources, read)
     assert list(filled) == [source.video_id for source in sources]
     if sum(sizes[:num_read]):
-        assert [filled[s.video_id].num_frames for s in sources] == [3 * s.num_bytes for s in sources]
+        assert [filled[s.video_id].num_frames for s in sources] == [3 * s.source.num_bytes for s in sources]
 
 
 def test_estimate_is_close_to_what_a_real_encode_takes(make_videos, prepare_only, tmp_path):

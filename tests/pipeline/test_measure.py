@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline import measure
-from vidlat.types import VideoHeader, VideoSource
+from vidlat.types import InputVideo, Source, VideoHeader
 
 LENGTHS = {f"{number}.mp4": 4 for number in range(5)}
 
@@ -29,7 +28,7 @@ def clock(monkeypatch):
 
 
 def sources(*names):
-    return [VideoSource(video_id=name, path=Path(name), num_bytes=1, mtime_ns=1) for name in names]
+    return [InputVideo(video_id=name, source=Source(name, 1, 1)) for name in names]
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ def test_a_vae_call_has_the_real_shape_and_the_first_is_not_timed(
     job = prepared.job
     monkeypatch.setattr(type(job), "load_vae", lambda _: vae)
     assert measure.time_vae(job) == pytest.approx(seconds)
-    assert shapes == [(job.batch, 1, job.stack, job.preprocessing.size, job.preprocessing.size)] * num_calls
+    assert shapes == [(job.batch, 1, job.settings.stack, job.settings.size, job.settings.size)] * num_calls
 
 
 def test_vae_call_that_needs_too_much_memory_is_halved_as_in_the_encode(prepared, clock, monkeypatch):

@@ -28,7 +28,7 @@ from vidlat.pipeline.encode_videos import prepare_encode
 from vidlat.pipeline.scratch import open_scratch
 from vidlat.pipeline.task import encode_batch
 from vidlat.store.reader import open_cache
-from vidlat.types import Frame, VideoSource
+from vidlat.types import Frame, InputVideo, Source
 
 LENGTHS = {"a.mp4": 5, "b.mp4": 90, "c.mp4": 17}
 BATCH = 8
@@ -80,7 +80,7 @@ def limit_memory(monkeypatch):
 
 
 def sources_of(folder):
-    return discover_videos([str(folder)]).sources
+    return discover_videos([str(folder)]).videos
 
 
 def encode(folder, job, scratch, **options):
@@ -168,7 +168,7 @@ def test_attempt_with_fewer_stacks_says_so(videos, job, tmp_path, limit_memory):
 
 
 def source(name):
-    return VideoSource(video_id=name, path=Path(name), num_bytes=1, mtime_ns=1)
+    return InputVideo(video_id=name, source=Source(name, 1, 1))
 
 
 def test_video_whose_worker_dies_gets_half_the_stacks_each_time_that_it_was_alone():

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,26 +12,23 @@ from hypothesis import strategies as st
 from vidlat.errors import InputError
 from vidlat.pipeline import plan as plan_module
 from vidlat.pipeline.plan import BATCHES_PER_WORKER, MAX_BYTES_PER_BATCH, MAX_VIDEOS_PER_BATCH, plan_encode
-from vidlat.store.sources import recorded_place
-from vidlat.types import Annotation, CachedSource, FailureRecord, Selection, VideoSource
+from vidlat.store.records import to_source
+from vidlat.types import Annotation, FailureRecord, InputVideo, Selection, Source
 
 
 def source(video_id, num_bytes=100, mtime_ns=1):
-    return VideoSource(video_id=video_id, path=Path("/v") / video_id, num_bytes=num_bytes, mtime_ns=mtime_ns)
+    return InputVideo(video_id=video_id, source=Source(f"/v/{video_id}", num_bytes, mtime_ns))
 
 
 def seen(source, **changes):
     """A video in the cache as it was encoded from `source`."""
-    file = CachedSource(str(source.path), source.num_bytes, source.mtime_ns, sha256="")
-    return source.video_id, file._replace(**changes)
+    return source.video_id, source.source._replace(**changes)
 
 
 def failed(source):
     return source.video_id, FailureRecord(
         video_id=source.video_id,
-        source_path=str(source.path),
-        source_num_bytes=source.num_bytes,
-        source_mtime_ns=source.mtime_ns,
+        source=source.source,
         kind="unreadable",
         reason="no frame decodes",
     )
@@ -62,20 +58,21 @@ def test_changed_file_is_encoded_again(changes):
 
 def test_other_stretch_of_the_same_file_is_encoded_again():
     stretch = Selection(start_seconds=1.0, stop_seconds=2.0)
-    asked = dataclasses.replace(A, selection=stretch)
+    asked = dataclasses.replace(A, source=A.source._replace(selection=stretch))
     assert planned(plan([asked, B], cached=[seen(A), seen(B)])) == ["a"]
-    assert planned(plan([asked], cached=[seen(A, selection=stretch.to_text())])) == []
+    assert planned(plan([asked], cached=[seen(A, selection=stretch)])) == []
 
 
 def test_video_that_hides_its_names_is_known_by_what_is_recorded_of_it():
     files = Selection(files=("DOE_1.png", "DOE_2.png"))
-    hidden = dataclasses.replace(A, selection=files, hides_names=True)
-    path, selection = recorded_place(hidden)
-    assert path == ""
-    assert "DOE" not in selection
-    assert planned(plan([hidden], cached=[seen(A, path=path, selection=selection)])) == []
-    other = dataclasses.replace(hidden, selection=Selection(files=("DOE_1.png", "DOE_3.png")))
-    assert planned(plan([other], cached=[seen(A, path=path, selection=selection)])) == ["a"]
+    hidden = dataclasses.replace(A, source=A.source._replace(selection=files), hides_names=True)
+    recorded = hidden.recorded_source
+    assert recorded.path == ""
+    assert "DOE" not in recorded.selection.to_text()
+    assert planned(plan([hidden], cached=[("a", recorded)])) == []
+    others = Selection(files=("DOE_1.png", "DOE_3.png"))
+    other = dataclasses.replace(hidden, source=A.source._replace(selection=others))
+    assert planned(plan([other], cached=[("a", recorded)])) == ["a"]
 
 
 def test_new_labels_of_a_video_that_is_done_are_told_without_encoding_it():
@@ -101,7 +98,7 @@ def test_video_that_is_encoded_again_keeps_the_labels_that_nobody_tells_anew():
 def test_touched_or_moved_file_of_the_same_content_is_done(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"frames")
-    moved = VideoSource(video_id="a", path=path, num_bytes=6, mtime_ns=5)
+    moved = InputVideo(video_id="a", source=Source(str(path), 6, 5))
     sha256 = hashlib.sha256(b"frames").hexdigest()
     record = seen(moved, path="/elsewhere/a", mtime_ns=1, sha256=sha256)
     assert plan([moved], cached=[record]).num_done == 1
@@ -163,8 +160,9 @@ def test_no_source_is_looked_for_on_disk(monkeypatch):
 def test_name_that_is_no_text_is_recognised_as_it_was_recorded(tmp_path, hashed):
     path = tmp_path / os.fsdecode(b"\xff.mp4")
     path.touch()
-    odd = VideoSource(video_id="%FF.mp4", path=path, num_bytes=100, mtime_ns=1)
-    record = seen(odd, path=f"{tmp_path}/\\udcff.mp4")  # seven letters: what a Parquet file can hold
+    odd = InputVideo(video_id="%FF.mp4", source=Source(str(path), 100, 1))
+    spelt = f"{tmp_path}/\\udcff.mp4"  # seven letters: what a Parquet file can hold
+    record = "%FF.mp4", to_source(spelt, 100, 1, "", "")
     result = plan([odd], [record])
     assert (result.num_done, result.moved, hashed) == (1, [], [])
     assert plan([A], [record]).vanished == ()
@@ -177,7 +175,7 @@ def test_another_file_of_the_same_id_is_refused_while_the_first_exists(tmp_path)
     for path in (first, second):
         path.parent.mkdir()
         path.write_text(str(path))
-    other = VideoSource(video_id="a", path=second, num_bytes=second.stat().st_size, mtime_ns=1)
+    other = InputVideo(video_id="a", source=Source(str(second), second.stat().st_size, 1))
     with pytest.raises(InputError, match=r"two/a would replace video 'a', which was encoded from .*one/a"):
         plan([other], cached=[seen(other, path=str(first))])
     first.unlink()
@@ -223,8 +221,10 @@ def test_every_worker_gets_several_batches_and_none_is_large(num_videos, num_wor
 @given(st.lists(st.integers(0, 2 * MAX_BYTES_PER_BATCH), max_size=200))
 def test_batch_of_several_videos_is_small(sizes):
     batches = plan([source(str(n), size) for n, size in enumerate(sizes)]).batches
-    assert all(sum(s.num_bytes for s in batch) <= MAX_BYTES_PER_BATCH for batch in batches if len(batch) > 1)
-    assert [s.num_bytes for batch in batches for s in batch] == sorted(sizes, reverse=True)
+    assert all(
+        sum(s.source.num_bytes for s in batch) <= MAX_BYTES_PER_BATCH for batch in batches if len(batch) > 1
+    )
+    assert [s.source.num_bytes for batch in batches for s in batch] == sorted(sizes, reverse=True)
 
 
 @given(

@@ -177,9 +177,9 @@ VICTIMS = {
     "empty shard": (lambda path: shard_of(path, VICTIM).write_bytes(b""), "damaged"),
     "NaN": (write_nan, "missing"),
     "latents of another": (write_latents_of_another, "checksum"),
-    "sums": (lambda path: edit_record(path, sum_mean=[0.0] * 4), "statistics"),
-    "count": (lambda path: edit_record(path, count=1), "statistics"),
-    "crc": (lambda path: edit_record(path, latent_crc32=1), "checksum"),
+    "sums": (lambda path: edit_record(path, latents_sum_mean=[0.0] * 4), "statistics"),
+    "count": (lambda path: edit_record(path, latents_count=1), "statistics"),
+    "crc": (lambda path: edit_record(path, latents_crc32=1), "checksum"),
     "overlap": (overlap, "overlap"),
     "beyond the end": (lambda path: shift(path, 10**6), "range"),
     "far beyond the end": (lambda path: shift(path, 2**60), "range"),
@@ -495,11 +495,11 @@ def test_latents_that_another_machine_would_give_are_accepted(path, repaired, mo
         return replace(real(*source), auto_range=lambda: (0.0, 280.0))
 
     monkeypatch.setattr(read_video, "open_video", open_darker)
-    before = open_cache(path).records()[VICTIM].latent_crc32
+    before = open_cache(path).records()[VICTIM].latents.crc32
     shard_of(path, VICTIM).unlink()
     code, _ = repaired(path)
     assert code == 0
-    assert open_cache(path).records()[VICTIM].latent_crc32 != before
+    assert open_cache(path).records()[VICTIM].latents.crc32 != before
     assert list(verify_cache(path)) == []
 
 
@@ -508,7 +508,7 @@ def test_repair_encodes_with_the_batch_that_was_recorded(path):
     executor = OneThread()
     events = list(repair_cache(path, device="cpu", executor=executor))
     (job,) = executor.jobs
-    assert (job.batch, job.preprocessing) == (3, Preprocessing(size=16, fit="crop"))
+    assert (job.batch, job.settings.select(Preprocessing)) == (3, Preprocessing(size=16, fit="crop"))
     assert [event.num_to_encode for event in events if event.num_to_encode] == [1]
     assert sum(event.num_frames for event in events) == 32
     assert [o.where for event in events for o in event.outcomes if o.state == "repaired"] == [VICTIM]

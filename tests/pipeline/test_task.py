@@ -44,7 +44,7 @@ def scratch(tmp_path):
 
 
 def sources_of(folder, *names):
-    found = {source.video_id: source for source in discover_videos([str(folder)]).sources}
+    found = {source.video_id: source for source in discover_videos([str(folder)]).videos}
     return [found[name] for name in names or found]
 
 
@@ -91,24 +91,23 @@ def test_latents_of_fewer_bits_are_the_same_ones_rounded(videos, prepare, tmp_pa
         assert rounded.view(np.uint16).any()
     (record,) = cache.records().values()
     exact = posterior.mean[:, :5].astype(np.float64)
-    np.testing.assert_allclose(record.sum_mean, exact.sum((1, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(record.latents.sum_mean, exact.sum((1, 2, 3)), rtol=1e-12)
 
 
 def test_record_tells_where_the_latents_came_from(videos, job, tmp_path, scratch):
     (source,) = sources_of(videos, "5.mp4")
     cache = store(encode_batch([source], job, scratch_parent=scratch), tmp_path / "latents.zarr")
     record = cache.records()["5.mp4"]
-    assert (record.source_height, record.source_width) == (20, 24)
-    assert (record.source_num_bytes, record.source_mtime_ns) == (source.num_bytes, source.mtime_ns)
-    assert record.source_path == str(source.path)
+    assert (record.height, record.width) == (20, 24)
+    assert record.source._replace(sha256="") == source.source
     assert record.fps == pytest.approx(25)
     assert record.pts_seconds is None
     assert record.stop - record.start == 2
     # The second latent frame stands for frame 5 and padding: it still counts, as ceil(5 / 4) says.
     posterior = cache.read_latents("5.mp4")
-    assert record.count == 2 * 4 * 4
+    assert record.latents.count == 2 * 4 * 4
     exact = posterior.mean.astype(np.float64)
-    np.testing.assert_allclose(record.sum_mean, exact.sum((1, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(record.latents.sum_mean, exact.sum((1, 2, 3)), rtol=1e-12)
     assert record.device == "cpu"
     assert record.batch == 3
     assert {"vidlat", "torch", "monai", "av"} <= set(record.versions)
@@ -172,7 +171,7 @@ def test_video_that_vanishes_while_it_is_encoded_is_a_failure(videos, job, scrat
         yield from list(frames_of(videos / "5.mp4"))
 
     monkeypatch.setattr(read_video, "open_video", opening(vanish))
-    gone = replace(source, path=tmp_path / "gone.mp4")
+    gone = replace(source, source=source.source._replace(path=str(tmp_path / "gone.mp4")))
     batch = encode_batch([gone], job, scratch_parent=scratch)
     assert batch.videos == []
     assert "No such file" in batch.failures[0].reason
@@ -226,14 +225,14 @@ def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeyp
     (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
     assert video.shape == (125, 4, 4, 4)
     assert most_alive <= 3
-    assert most_prepared <= 2 * job.stack
+    assert most_prepared <= 2 * job.settings.stack
 
 
 def test_progress_counts_every_stack_once(videos, job, scratch):
     reported = []
     encode_batch(sources_of(videos), job, reported.append, scratch_parent=scratch)
     assert sum(reported) == sum(-(-length // 4) * 4 for length in LENGTHS.values())
-    assert max(reported) <= job.stack * job.batch
+    assert max(reported) <= job.settings.stack * job.batch
 
 
 def test_scratch_is_gone_when_the_batch_is_written(videos, job, tmp_path, scratch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,15 +11,13 @@ from vidlat.store.lease import Lease
 from vidlat.store.schema import CacheSchema, CacheSettings
 from vidlat.store.statistics import latent_statistics
 from vidlat.store.writer import CacheWriter, write_shards
-from vidlat.types import FailureRecord, LatentPosterior, VideoRecord
+from vidlat.types import FailureRecord, LatentPosterior, Source, VideoRecord
 
 SETTINGS = CacheSettings(
     vae_hash="0123abcd",
     vae_config={"latent_channels": 2, "num_channels": [8, 16]},
-    stack=4,
     size=12,
-    fit="crop",
-    encode_precision="float32",
+    precision="float32",
     preprocess_version=1,
 )
 
@@ -46,9 +43,15 @@ def random_posterior(num_latent_frames: int, seed: int = 0) -> LatentPosterior:
     return LatentPosterior(mean=mean, std=rng.uniform(0.1, 1, shape).astype(np.float32))
 
 
+def source_of(video_id: str, **changes) -> Source:
+    values = {"num_bytes": 1000, "mtime_ns": 1_700_000_000_123_456_789, "sha256": "ab" * 32}
+    return Source(**{"path": f"/videos/{video_id}", **values, **changes})
+
+
 def record_of(video_id: str, start: int, posterior: LatentPosterior, **changes) -> VideoRecord:
+    """A record of these latents; `source_...` among the changes are those of its source."""
     num_latent_frames = posterior.mean.shape[1]
-    statistics = latent_statistics(posterior.mean, posterior.std, num_latent_frames)
+    of_source = {name: changes.pop(name) for name in list(changes) if name.startswith("source_")}
     values = {
         "video_id": video_id,
         "start": start,
@@ -56,30 +59,23 @@ def record_of(video_id: str, start: int, posterior: LatentPosterior, **changes) 
         "num_frames": 4 * num_latent_frames,
         "fps": 29.97,
         "pts_seconds": None,
-        "source_path": f"/videos/{video_id}",
-        "source_num_bytes": 1000,
-        "source_mtime_ns": 1_700_000_000_123_456_789,
-        "source_sha256": "ab" * 32,
-        "source_height": 480,
-        "source_width": 640,
+        "source": source_of(video_id, **{name.removeprefix("source_"): v for name, v in of_source.items()}),
+        "height": 480,
+        "width": 640,
+        "latents": latent_statistics(posterior.mean, posterior.std, num_latent_frames),
         "warnings": (),
         "versions": {"torch": "2.13.0", "vidlat": "0.1.0"},
         "device": "cpu",
         "batch": 8,
-        **dataclasses.asdict(statistics),
     }
     return VideoRecord(**values | changes)
 
 
-def failure_of(video_id: str, reason: str = "no frame decodes") -> FailureRecord:
-    return FailureRecord(
-        video_id=video_id,
-        source_path=f"/videos/{video_id}",
-        source_num_bytes=7,
-        source_mtime_ns=1,
-        kind="unreadable",
-        reason=reason,
-    )
+def failure_of(
+    video_id: str, reason: str = "no frame decodes", kind: str = "unreadable", path: str | None = None
+) -> FailureRecord:
+    source = Source(path or f"/videos/{video_id}", num_bytes=7, mtime_ns=1)
+    return FailureRecord(video_id=video_id, source=source, kind=kind, reason=reason)
 
 
 class NoLease(Lease):

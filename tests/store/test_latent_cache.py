@@ -110,7 +110,7 @@ def everything(cache):
         cache.num_hole_frames - cache.num_latent_frames,
         cache.records(),
         cache.sources(),
-        cache.columns("num_frames", "sum_mean"),
+        cache.columns("num_frames", "latents_sum_mean"),
         [array.tolist() for array in cache.read_windows(starts, 4)],
     )
 

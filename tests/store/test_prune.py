@@ -356,9 +356,7 @@ def test_vanished_are_those_whose_source_does_not_exist(cache_path, tmp_path):
     }
     writer = writer_of(cache_path)
     writer.commit([record_of(id, 0, random_posterior(2), source_path=path) for id, path in sources.items()])
-    writer.record_failures(
-        [failure_of("failed"), dataclasses.replace(failure_of("there"), source_path="/no")]
-    )
+    writer.record_failures([failure_of("failed"), failure_of("there", path="/no")])
     assert vanished_videos(cache_path) == (["failed", "gone", "under a file"], 6)
 
 

@@ -22,19 +22,26 @@ from vidlat.store.records import (
     VIDEO_COLUMNS,
     to_failure_records,
     to_table,
+    to_tombstones,
     to_video_records,
-    tombstone,
 )
 from vidlat.store.verify.cache import count_hole_frames
-from vidlat.types import FailureRecord, VideoRecord
+from vidlat.types import Annotation, FailureRecord, LatentStatistics, Selection, Source, VideoRecord
 
 VIDEO = random_posterior(4)
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-integers = st.integers(0, 2**31 - 1)
 big = st.integers(0, 2**63 - 1)
 floats = st.floats(allow_nan=False)
 sums = st.lists(floats, max_size=4).map(tuple)
+selections = st.builds(
+    Selection,
+    files=st.lists(text, max_size=3).map(tuple),
+    part=st.none() | text.filter(bool),
+    start_seconds=st.none() | st.floats(0, 1e9),
+    stop_seconds=st.none() | st.floats(0, 1e9),
+)
+sources = st.builds(Source, text, big, big, text, selections)
 video_records = st.builds(
     VideoRecord,
     video_id=text,
@@ -43,38 +50,33 @@ video_records = st.builds(
     num_frames=big,
     fps=floats,
     pts_seconds=st.none() | sums,
-    source_path=text,
-    source_num_bytes=big,
-    source_mtime_ns=big,
-    source_sha256=text,
-    source_height=integers,
-    source_width=integers,
-    latent_crc32=st.integers(0, 2**32 - 1),
-    count=big,
-    sum_mean=sums,
-    sum_mean_squared=sums,
-    sum_std_squared=sums,
+    source=sources,
+    height=big,
+    width=big,
+    latents=st.builds(
+        LatentStatistics,
+        crc32=st.integers(0, 2**32 - 1),
+        count=big,
+        sum_mean=sums,
+        sum_mean_squared=sums,
+        sum_std_squared=sums,
+    ),
     warnings=st.lists(text, max_size=2).map(tuple),
     versions=st.dictionaries(text, text, max_size=3),
     device=text,
-    batch=integers,
-    source_selection=text,
+    batch=big,
     value_range=sums,
-    box=st.lists(integers, max_size=4).map(tuple),
-    subject=text,
-    labels=st.dictionaries(text, text, max_size=3),
+    box=st.lists(big, max_size=4).map(tuple),
+    annotation=st.builds(Annotation, text, st.dictionaries(text, text, max_size=3)),
     sequence=st.just(7),
 )
 failure_records = st.builds(
     FailureRecord,
     video_id=text,
-    source_path=text,
-    source_num_bytes=big,
-    source_mtime_ns=big,
+    source=sources,
     kind=text,
     reason=text,
     traceback=text,
-    source_selection=text,
     sequence=st.just(7),
 )
 
@@ -107,7 +109,7 @@ def test_committed_records_come_back_sorted_by_video_id(cache_path):
 def test_path_that_is_no_unicode_can_be_recorded(cache_path):
     name = os.fsdecode(b"caf\xe9.mp4")
     writer_of(cache_path).commit([record_of("a.mp4", 0, VIDEO, source_path=name, warnings=(name,))])
-    assert open_cache(cache_path).records()["a.mp4"].source_path == r"caf\udce9.mp4"
+    assert open_cache(cache_path).records()["a.mp4"].source.path == name
 
 
 def test_latest_record_of_a_video_wins(cache_path):
@@ -133,10 +135,9 @@ def test_failure_is_superseded_by_a_later_record_only(cache_path):
 
 
 def test_tombstone_is_a_row_of_nothing_but_an_id():
-    row = to_table([tombstone("a.mp4")], VIDEO_COLUMNS, sequence=7).to_pylist()[0]
-    assert (row.pop("video_id"), row.pop("sequence"), row.pop("pts_seconds")) == ("a.mp4", 7, None)
-    assert not any(row.values())
-    assert None not in row.values()
+    (row,) = to_tombstones(["a.mp4"], sequence=7).to_pylist(maps_as_pydicts="strict")
+    assert (row.pop("video_id"), row.pop("num_frames"), row.pop("sequence")) == ("a.mp4", 0, 7)
+    assert set(row.values()) == {None}
 
 
 def test_removed_video_is_in_the_cache_no_more(cache_path):
@@ -244,7 +245,7 @@ def test_single_columns_equal_the_records(cache_path):
     assert cache.columns("start", "sum_mean", "sequence") == {
         "video_id": ["a.mp4", "b.mp4"],
         "start": [0, 8],
-        "sum_mean": [list(record.sum_mean) for record in cache.records().values()],
+        "sum_mean": [list(record.latents.sum_mean) for record in cache.records().values()],
         "sequence": [1, 1],
     }
 

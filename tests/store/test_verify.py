@@ -72,7 +72,7 @@ def test_records_are_read_while_no_driver_writes(path, monkeypatch):
 def test_all_problems_are_told_at_once(path):
     flip(path / "mean/c/0/0/0/0", 0)
     (path / STD_B).unlink()
-    rewrite(path / "videos/records/000000000003-000000000003.parquet", latent_crc32=[1])
+    rewrite(path / "videos/records/000000000003-000000000003.parquet", latents_crc32=[1])
     (path / "notes.txt").write_text("?")
     (path / "videos/records/partial").write_text("")
     assert sorted(found(path)) == [

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from tests.store.caches import SCHEMA, add_videos, random_posterior, record_of, writer_of
 from tests.store.damage import MEAN_B, STD_B, flip, found, write_latents
+from vidlat.store.statistics import latent_crc32
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import Problem
 from vidlat.store.writer import create_cache, write_shards
+from vidlat.types import LatentStatistics
 
 
 @pytest.mark.parametrize("shard", [MEAN_B, STD_B])
@@ -120,10 +122,13 @@ def test_padding_frames_count_for_the_checksum_alone(tmp_path):
                 start,
                 video,
                 num_frames=18,
-                count=5 * 3 * 5,
-                sum_mean=tuple(valid["mean"].sum((1, 2, 3))),
-                sum_mean_squared=tuple((valid["mean"] ** 2).sum((1, 2, 3))),
-                sum_std_squared=tuple((valid["std"] ** 2).sum((1, 2, 3))),
+                latents=LatentStatistics(
+                    crc32=latent_crc32(video.mean.astype(np.float16), video.std.astype(np.float16)),
+                    count=5 * 3 * 5,
+                    sum_mean=tuple(valid["mean"].sum((1, 2, 3))),
+                    sum_mean_squared=tuple((valid["mean"] ** 2).sum((1, 2, 3))),
+                    sum_std_squared=tuple((valid["std"] ** 2).sum((1, 2, 3))),
+                ),
             )
         ]
     )

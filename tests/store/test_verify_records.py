@@ -17,18 +17,18 @@ from vidlat.store.verify.problem import Problem
 
 
 def test_changed_checksum_of_a_record_is_told(path):
-    rewrite(path / RECORD_B, latent_crc32=[12345])
+    rewrite(path / RECORD_B, latents_crc32=[12345])
     assert found(path) == [("b.mp4", "checksum")]
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("count", 299),
-        ("sum_mean", [1.0, 2.0]),
-        ("sum_mean", [1.0]),
-        ("sum_mean_squared", [None, 3.0]),
-        ("sum_std_squared", [float("nan"), float("inf")]),
+        ("latents_count", 299),
+        ("latents_sum_mean", [1.0, 2.0]),
+        ("latents_sum_mean", [1.0]),
+        ("latents_sum_mean_squared", [None, 3.0]),
+        ("latents_sum_std_squared", [float("nan"), float("inf")]),
     ],
 )
 def test_changed_statistics_of_a_record_are_told(path, column, value):
@@ -40,7 +40,10 @@ def test_changed_statistics_of_a_record_are_told(path, column, value):
 
 def test_sums_may_differ_in_their_last_bits(path):
     table = pq.ParquetFile(path / RECORD_B).read()
-    for name, factor, kinds in (("sum_mean_squared", 1 + 1e-14, 0), ("sum_mean_squared", 1 + 1e-6, 1)):
+    for name, factor, kinds in (
+        ("latents_sum_mean_squared", 1 + 1e-14, 0),
+        ("latents_sum_mean_squared", 1 + 1e-6, 1),
+    ):
         rewrite(path / RECORD_B, **{name: [[factor * value for value in table[name][0].as_py()]]})
         assert len(found(path)) == kinds
 
@@ -105,7 +108,7 @@ def test_flipped_bit_in_a_record_file_stops_nothing(pristine, position, bit):
     assert all(where not in ("a.mp4", "c/[b].mp4") or kind == "overlap" for where, kind in problems)
 
 
-@pytest.mark.parametrize("column", ["start", "latent_crc32", "warnings"])
+@pytest.mark.parametrize("column", ["start", "latents_crc32", "warnings"])
 def test_record_without_a_value_is_told(path, column):
     rewrite(path / RECORD_B, **{column: [None]})
     (problem,) = verify_cache(path)

@@ -48,7 +48,7 @@ def append_for_ever(path: Path, seed: int) -> None:
     rng = random.Random(seed)
     with open_writer(path, "test") as writer:
         cache = open_cache(path)
-        versions = {video_id: record.source_num_bytes for video_id, record in cache.records().items()}
+        versions = {video_id: record.source.num_bytes for video_id, record in cache.records().items()}
         while True:
             if rng.random() < 0.1:
                 writer.record_failures([failure_of(f"{rng.randrange(1000):04d}.mp4")])
@@ -97,12 +97,12 @@ class Reader:
     def _compare_records(self, records: dict[str, VideoRecord]) -> None:
         assert records.keys() >= self.seen.keys()
         for video_id, record in records.items():
-            version = record.source_num_bytes
+            version = record.source.num_bytes
             assert version >= self.seen.get(video_id, 1)
             if version != self.seen.get(video_id):
                 known = known_record(video_id, version, record.start)
-                assert (record.latent_crc32, record.stop) == (known.latent_crc32, known.stop)
-                assert record.sum_std_squared == known.sum_std_squared
+                assert (record.latents.crc32, record.stop) == (known.latents.crc32, known.stop)
+                assert record.latents.sum_std_squared == known.sum_std_squared
             self.seen[video_id] = version
 
     def _compare_columns(self, cache: LatentCache) -> None:

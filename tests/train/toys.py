@@ -1,7 +1,6 @@
 """Real caches of made-up latents, and a network of a few hundred weights."""
 
 import zlib
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from vidlat.store.reader import open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings
 from vidlat.store.statistics import latent_statistics
 from vidlat.store.writer import create_cache, open_writer, write_shards
-from vidlat.types import LatentPosterior, VideoRecord
+from vidlat.types import LatentPosterior, Source, VideoRecord
 
 TIME_COMPRESSION = 4
 
@@ -34,7 +33,7 @@ class CacheMaker:
             stack=stack,
             size=16,
             fit="crop",
-            encode_precision="float32",
+            precision="float32",
             preprocess_version=1,
         )
         schema = CacheSchema(
@@ -83,13 +82,10 @@ class CacheMaker:
             num_frames=num_frames,
             fps=fps,
             pts_seconds=None,
-            source_path=video_id,
-            source_num_bytes=1,
-            source_mtime_ns=1,
-            source_sha256="0" * 64,
-            source_height=16,
-            source_width=16,
-            **asdict(latent_statistics(posterior.mean, posterior.std, valid)),
+            source=Source(video_id, num_bytes=1, mtime_ns=1, sha256="0" * 64),
+            height=16,
+            width=16,
+            latents=latent_statistics(posterior.mean, posterior.std, valid),
             warnings=(),
             versions={},
             device="cpu",

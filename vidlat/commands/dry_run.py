@@ -109,7 +109,7 @@ def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEs
         return [("time", "unknown: none of the videos that were tried decodes")]
     num_processes = local_processes(prepared)
     time = estimate_time(size, speed, num_processes, is_overlapping=decoding_overlaps(prepared))
-    frames_per_call = prepared.job.batch * prepared.job.stack
+    frames_per_call = prepared.job.batch * prepared.job.settings.stack
     where = f"in {num_processes} processes" if num_processes > 1 else "in 1 process"
     cluster = " on this machine, not on the scheduler's workers" if config.scheduler else ""
     share = 100 * time.vae_seconds / time.seconds if time.seconds else 0

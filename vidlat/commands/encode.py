@@ -128,7 +128,7 @@ def _shown_names(prepared: PreparedEncode) -> dict[str, str]:
     """Names for hashed ids, with the path; for the terminal only, they are stored nowhere."""
     return {
         source.video_id: f"{source.video_id} {source.path}"
-        for source in prepared.discovery.sources
+        for source in prepared.discovery.videos
         if source.hides_names
     }
 
@@ -158,7 +158,7 @@ def _run(
     console.print(
         f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} already done, "
         f"{prepared.discovery.num_ignored} other files ignored; VAE {config.vae} in "
-        f"{prepared.job.precision}, {config.scheduler or f'{prepared.num_workers} processes'}"
+        f"{prepared.job.settings.precision}, {config.scheduler or f'{prepared.num_workers} processes'}"
     )
     _warn_of_full_disk(prepared)
     results = _Results()

@@ -12,7 +12,8 @@ import click
 
 from vidlat.commands.display import printable
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.sources import STATE_COLUMNS, source_state
+from vidlat.store.records import ANNOTATION_COLUMNS, SOURCE_COLUMNS, to_source
+from vidlat.store.sources import source_state
 from vidlat.types import FailureRecord
 
 LINES_AT_ONCE = 1000
@@ -49,21 +50,19 @@ def _json_array(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
-    names = ("video_id", "num_frames", "fps", "source_height", "source_width", "subject", "labels")
+    names = ("video_id", "num_frames", "fps", "height", "width", *ANNOTATION_COLUMNS, *SOURCE_COLUMNS)
     warnings = cache.warnings()
-    for video_id, num_frames, fps, height, width, subject, labels, *source in cache.rows(
-        *names, *STATE_COLUMNS
-    ):
-        state = source_state(*source)
+    for video_id, num_frames, fps, height, width, subject, labels, *cells in cache.rows(*names):
+        state = source_state(to_source(*cells))
         noticed = warnings.get(video_id, [])
         yield {
             "video_id": video_id,
             "num_frames": num_frames,
             "fps": fps or None,
             "seconds": num_frames / fps if fps else None,
-            "source_height": height,
-            "source_width": width,
-            "source_path": source[0],
+            "height": height,
+            "width": width,
+            "source_path": cells[0],
             "subject": subject,
             "labels": dict(labels),
             "state": "warnings" if state == "ok" and noticed else state,
@@ -77,7 +76,7 @@ def _video_lines(cache: LatentCache) -> Iterator[str]:
     for row in _video_rows(cache):
         rate = _format_rate(row["fps"]) if row["fps"] else "-"
         seconds = f"{row['seconds']:.2f}" if row["fps"] else "-"
-        pixels = f"{row['source_width']} x {row['source_height']}"
+        pixels = f"{row['width']} x {row['height']}"
         numbers = f"{row['num_frames']:>8} {rate:>7} {seconds:>8} {pixels:>11}"
         yield f"{row['state']:<8} {numbers}  {printable(row['video_id'])}"
 
@@ -93,7 +92,7 @@ def _failure_row(failure: FailureRecord) -> dict[str, Any]:
         "kind": failure.kind,
         "reason": failure.reason,
         "traceback": failure.traceback,
-        "source_path": failure.source_path,
+        "source_path": failure.source.path,
     }
 
 

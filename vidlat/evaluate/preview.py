@@ -15,7 +15,7 @@ from vidlat.evaluate.quality import psnr_of
 from vidlat.pipeline.cached_sources import find_cached_source
 from vidlat.pipeline.decode_videos import decode_latents
 from vidlat.store.reader import LatentCache
-from vidlat.types import CachedSource, VideoRecord
+from vidlat.types import VideoRecord
 from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced
 from vidlat.video.reader import read_prepared
 
@@ -98,16 +98,10 @@ def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[in
     """Source frames (T, H, W) by number, as the VAE saw them; raises InputError if the source has changed."""
     source = find_cached_source(
         record.video_id,
-        CachedSource(
-            path=record.source_path,
-            num_bytes=record.source_num_bytes,
-            mtime_ns=record.source_mtime_ns,
-            sha256=record.source_sha256,
-            selection=record.source_selection,
-        ),
+        record.source,
     )
     wanted = set(numbers)
-    prepared = read_prepared(source.path, source.selection, cache.schema.settings.preprocessing)
+    prepared = read_prepared(source.path, source.selection, cache.schema.settings)
     try:
         frames = [frame.pixels for number, frame in enumerate(prepared) if number in wanted]
     except DecodeError as error:

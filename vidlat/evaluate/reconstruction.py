@@ -19,7 +19,7 @@ from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summari
 from vidlat.pipeline.decode_videos import decode_video, load_vae_of
 from vidlat.pipeline.discover import discover_videos
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.types import VideoSource
+from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared
 
 Frames = npt.NDArray[np.float32]
@@ -107,7 +107,7 @@ def evaluate_videos(
     among the inputs; and, when iterated, InputError if none can be compared.
     """
     cache = open_cache(latents)
-    found = discover_videos([str(text) for text in inputs], ids=cache.schema.ids).sources
+    found = discover_videos([str(text) for text in inputs], ids=cache.schema.ids).videos
     by_id = {source.video_id: source for source in found}
     sources = [by_id[video_id] for video_id in cache.records() if video_id in by_id]
     frozen = load_vae_of(cache.schema, vae=vae, device=device)
@@ -117,7 +117,7 @@ def evaluate_videos(
 
 
 def _evaluate(
-    cache: LatentCache, vae: FrozenVAE, sources: Sequence[VideoSource]
+    cache: LatentCache, vae: FrozenVAE, sources: Sequence[InputVideo]
 ) -> Iterator[EvaluationProgress]:
     found = {source.video_id for source in sources}
     for video_id in cache.records():
@@ -141,7 +141,7 @@ def _evaluate(
         yield EvaluationProgress(video_id=source.video_id, comparison=comparison)
 
 
-def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, source: VideoSource) -> None:
+def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, source: InputVideo) -> None:
     """Add a video to the baseline; raises DecodeError if it is not the one that was encoded."""
     num_frames = 0
     for frames in _pieces(_prepared(source, cache), cache.schema.settings.stack):
@@ -152,9 +152,7 @@ def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, source: VideoSou
         raise DecodeError(f"no longer has the {encoded} frames it was encoded with; encode it again")
 
 
-def _compare(
-    cache: LatentCache, vae: FrozenVAE, source: VideoSource, pca: BlockPca | None
-) -> VideoComparison:
+def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockPca | None) -> VideoComparison:
     meter, pca_meter = QualityMeter(source.video_id), QualityMeter(source.video_id)
     averaging = AveragingBaseline(source.video_id, (vae.compression,) * 3)
     decoded = decode_video(cache, vae, source.video_id)
@@ -168,8 +166,8 @@ def _compare(
     )
 
 
-def _prepared(source: VideoSource, cache: LatentCache) -> Iterator[Frames]:
-    for frame in read_prepared(source.path, source.selection, cache.schema.settings.preprocessing):
+def _prepared(source: InputVideo, cache: LatentCache) -> Iterator[Frames]:
+    for frame in read_prepared(source.path, source.selection, cache.schema.settings):
         yield frame.pixels
 
 

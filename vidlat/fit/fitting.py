@@ -24,7 +24,7 @@ from vidlat.fit.stacks import TrainingStacks
 from vidlat.pipeline.discover import discover_videos
 from vidlat.train.averaging import start_average, update_average
 from vidlat.train.learning_rate import learning_rate, set_learning_rate
-from vidlat.types import VideoSource
+from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared
 from vidlat.video.writer import prepare_file
 
@@ -70,13 +70,13 @@ def fit_vae(inputs: Sequence[str | Path], out: Path, config: FitVAEConfig) -> It
     init = resolve_weights(config.init) if config.init else None
     resolve_device(config.device)
     _load_network(config, init)
-    sources = discover_videos([str(text) for text in inputs]).sources
+    sources = discover_videos([str(text) for text in inputs]).videos
     prepare_file(out)
     return _read_and_fit(sources, out, config, init)
 
 
 def _read_and_fit(
-    sources: Sequence[VideoSource], out: Path, config: FitVAEConfig, init: Path | None
+    sources: Sequence[InputVideo], out: Path, config: FitVAEConfig, init: Path | None
 ) -> Iterator[VideoRead | FitStep]:
     stacks = TrainingStacks(config)
     for number, source in enumerate(sources, 1):

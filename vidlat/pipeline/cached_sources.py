@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vidlat.errors import InputError
 from vidlat.store.repair import Outcome, recorded_sources
-from vidlat.store.sources import content_hash, recorded_path, size_and_time
-from vidlat.types import CachedSource, Selection, VideoSource
+from vidlat.store.sources import content_hash, size_and_time
+from vidlat.types import InputVideo, Source
 
 _PUT_BACK = (
     "put back the file that was encoded, or encode what is there now by `vidlat encode`, or remove the video "
@@ -17,28 +17,26 @@ _PUT_BACK = (
 _DROP = "remove it by `vidlat prune --drop`, and add it again by `vidlat encode`, with its --labels"
 
 
-def find_cached_source(video_id: str, recorded: CachedSource) -> VideoSource:
+def find_cached_source(video_id: str, recorded: Source) -> InputVideo:
     """The source of a cached video, with its content verified by size and hash.
 
     Raises InputError where it is gone, has changed since, or cannot be read.
     """
     if not recorded.path:
         raise InputError("the cache does not keep where its source is (--ids hash)")
-    path, selection = Path(recorded_path(recorded.path)), Selection.from_text(recorded.selection)
+    path, files = Path(recorded.path), recorded.selection.files
     try:
-        num_bytes, mtime_ns = size_and_time(path, selection.files)
-        if num_bytes != recorded.num_bytes or content_hash(path, selection.files) != recorded.sha256:
+        num_bytes, mtime_ns = size_and_time(path, files)
+        if num_bytes != recorded.num_bytes or content_hash(path, files) != recorded.sha256:
             raise InputError(f"its source {recorded.path} has changed since it was encoded")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"its source {recorded.path} is gone") from error
     except OSError as error:
         raise InputError(f"its source {recorded.path} cannot be read ({error.strerror})") from error
-    return VideoSource(
-        video_id=video_id, path=path, num_bytes=num_bytes, mtime_ns=mtime_ns, selection=selection
-    )
+    return InputVideo(video_id=video_id, source=recorded._replace(mtime_ns=mtime_ns))
 
 
-def find_cached_sources(path: Path, video_ids: Collection[str]) -> tuple[list[VideoSource], list[Outcome]]:
+def find_cached_sources(path: Path, video_ids: Collection[str]) -> tuple[list[InputVideo], list[Outcome]]:
     """The sources of damaged videos of the cache at `path`, and why the other videos cannot be repaired.
 
     Raises StoreError for a damaged record file.

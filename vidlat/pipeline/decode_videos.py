@@ -28,9 +28,7 @@ def load_vae_of(
     """
     settings = schema.settings
     path = find_weights_of(schema, vae)
-    found = load_vae(
-        path, stack=settings.stack, batch=batch, device=device, precision=settings.encode_precision
-    )
+    found = load_vae(path, stack=settings.stack, batch=batch, device=device, precision=settings.precision)
     if found.weights_hash != settings.vae_hash:
         raise WeightsError(
             f"{path}: these are other weights (hash {found.weights_hash[:12]}) than the latents were made "

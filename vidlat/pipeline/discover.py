@@ -13,8 +13,8 @@ from vidlat.config import Ids
 from vidlat.errors import InputError
 from vidlat.pipeline.folder import FoundVideo, videos_in_folder
 from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read_manifest
-from vidlat.store.sources import hashed_name, size_and_time
-from vidlat.types import Annotation, VideoSource
+from vidlat.store.sources import size_and_time
+from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Discovery:
     unlabelled: ids of the videos that are not in that table. Both are empty where there is no table.
     """
 
-    sources: list[VideoSource]
+    videos: list[InputVideo]
     num_ignored: int
     unmatched: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
@@ -50,35 +50,31 @@ def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: I
         raise InputError(
             f"no video in {where} ({collection.num_ignored} other files); is it the right folder?"
         )
-    told = read_labels(labels) if labels else {}
-    sources = [_annotated(found[video_id], told) for video_id in found]
+    rows = read_labels(labels) if labels else {}
+    videos = [_annotated(video, rows) for video in found.values()]
     if ids == "hash":
-        sources = [
-            replace(source, video_id=hashed_name(source.video_id), hides_names=True) for source in sources
-        ]
+        videos = [replace(video, video_id=hashed_name(video.video_id), hides_names=True) for video in videos]
     return Discovery(
-        sources=sorted(sources, key=lambda source: source.video_id),
+        videos=sorted(videos, key=lambda video: video.video_id),
         num_ignored=collection.num_ignored,
-        unmatched=tuple(sorted(told.keys() - found.keys())),
-        unlabelled=tuple(sorted(found.keys() - told.keys())) if labels else (),
+        unmatched=tuple(sorted(rows.keys() - found.keys())),
+        unlabelled=tuple(sorted(found.keys() - rows.keys())) if labels else (),
     )
 
 
-def _annotated(source: VideoSource, labels: Mapping[str, Annotation]) -> VideoSource:
-    """What a table of labels tells wins over the manifest, column by column."""
-    told = labels.get(source.video_id)
-    if told is None:
-        return source
-    known = source.annotation or Annotation()
-    annotation = Annotation(told.subject or known.subject, {**known.labels, **told.labels})
-    return replace(source, annotation=annotation)
+def _annotated(video: InputVideo, labels: Mapping[str, Annotation]) -> InputVideo:
+    """The video with its row of the labels table, which wins over the manifest."""
+    row = labels.get(video.video_id)
+    if row is None:
+        return video
+    return replace(video, annotation=(video.annotation or Annotation()).updated(row))
 
 
 @dataclass
 class _Collection:
-    found: dict[str, VideoSource] = field(default_factory=dict)
+    found: dict[str, InputVideo] = field(default_factory=dict)
     num_ignored: int = 0
-    _places: set[tuple[Path, str]] = field(default_factory=set)
+    _places: set[tuple[str, Selection]] = field(default_factory=set)
 
     def add_input(self, text: str) -> None:
         path = Path(text)
@@ -110,8 +106,8 @@ class _Collection:
     def _add_files(self, root: Path, folder: Path, files: Sequence[Path]) -> None:
         videos, num_ignored = videos_in_folder(folder, files)
         self.num_ignored += num_ignored
-        for video in videos:
-            self._add(_to_source(video, (folder / video.name).relative_to(root).as_posix(), root))
+        for found in videos:
+            self._add(_to_video(found, (folder / found.name).relative_to(root).as_posix(), root))
 
     def _add_row(self, manifest: Path, row: ManifestRow) -> None:
         path = manifest.parent / row.path
@@ -120,34 +116,35 @@ class _Collection:
         if not videos and path.is_dir():
             raise InputError(f"{row.where}: {row.path} is a folder without a video of its own")
         # A manifest names videos: where a file is none, the encode reports it.
-        for video in videos or [FoundVideo(name=path.name, path=path)]:
-            place = (folder / video.name).relative_to(path).as_posix()
+        for found in videos or [FoundVideo(name=path.name, path=path)]:
+            place = (folder / found.name).relative_to(path).as_posix()
             video_id = "/".join([row.video_id or _default_id(row), *([] if place == "." else [place])])
-            source = _to_source(video, video_id, manifest.parent)
+            video = _to_video(found, video_id, manifest.parent)
             stretch = replace(
-                source.selection, start_seconds=row.start_seconds, stop_seconds=row.stop_seconds
+                video.source.selection, start_seconds=row.start_seconds, stop_seconds=row.stop_seconds
             )
-            self._add(replace(source, selection=stretch, annotation=row.annotation))
+            source = video.source._replace(selection=stretch)
+            self._add(replace(video, source=source, annotation=row.annotation))
 
-    def _add(self, source: VideoSource) -> None:
-        place = source.path, source.selection.to_text()
-        if source.annotation is None and place in self._places:
+    def _add(self, video: InputVideo) -> None:
+        place = video.source.path, video.source.selection
+        if video.annotation is None and place in self._places:
             return
         self._places.add(place)
-        other = self.found.setdefault(source.video_id, source)
-        if not _is_same(other, source):
+        other = self.found.setdefault(video.video_id, video)
+        if not _is_same(other, video):
             raise InputError(
-                f"{other.path} and {source.path} would both be video {source.video_id!r}; "
+                f"{other.path} and {video.path} would both be video {video.video_id!r}; "
                 "give the folder above both as --input, or another id in a manifest"
             )
-        if source.annotation is not None:
-            if other.annotation not in (None, source.annotation):
-                raise InputError(f"a manifest names {source.video_id!r} twice, with other labels; keep one")
-            self.found[source.video_id] = source
+        if video.annotation is not None:
+            if other.annotation not in (None, video.annotation):
+                raise InputError(f"a manifest names {video.video_id!r} twice, with other labels; keep one")
+            self.found[video.video_id] = video
 
 
-def _is_same(one: VideoSource, other: VideoSource) -> bool:
-    if one.selection != other.selection:
+def _is_same(one: InputVideo, other: InputVideo) -> bool:
+    if one.source.selection != other.source.selection:
         return False
     try:
         return one.path == other.path or one.path.samefile(other.path)
@@ -155,20 +152,15 @@ def _is_same(one: VideoSource, other: VideoSource) -> bool:
         return False
 
 
-def _to_source(video: FoundVideo, video_id: str, root: Path) -> VideoSource:
+def _to_video(found: FoundVideo, video_id: str, root: Path) -> InputVideo:
     # A video that is the whole input folder has the name of that folder.
-    named = root.resolve().name if video_id == "." else video_id
+    name = root.resolve().name if video_id == "." else video_id
     try:
-        num_bytes, mtime_ns = size_and_time(video.path, video.selection.files)
+        num_bytes, mtime_ns = size_and_time(found.path, found.selection.files)
     except OSError:
         num_bytes = mtime_ns = 0  # the encode will report why
-    return VideoSource(
-        video_id=_escape(named),
-        path=video.path.absolute(),
-        num_bytes=num_bytes,
-        mtime_ns=mtime_ns,
-        selection=video.selection,
-    )
+    source = Source(str(found.path.absolute()), num_bytes, mtime_ns, selection=found.selection)
+    return InputVideo(video_id=_escape(name), source=source)
 
 
 def _default_id(row: ManifestRow) -> str:

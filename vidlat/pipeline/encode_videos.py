@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from vidlat.config import PREPROCESS_VERSION, EncodeConfig, Preprocessing
+from vidlat.config import PREPROCESS_VERSION, EncodeConfig, LatentSettings
 from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights
@@ -26,7 +25,7 @@ from vidlat.store.metadata import read_schema
 from vidlat.store.reader import last_sequence, open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames, require_same_settings
 from vidlat.store.writer import CacheWriter, create_cache, open_writer
-from vidlat.types import Annotation, CachedSource, FailureRecord
+from vidlat.types import Annotation, FailureRecord, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +151,7 @@ def prepare_encode(
     )
     _require_expected(config, vae)
     schema = _describe_cache(config, vae, vae_path)
-    cached: dict[str, CachedSource] = {}
+    cached: dict[str, Source] = {}
     failures: dict[str, FailureRecord] = {}
     annotations: Mapping[str, Annotation] = MappingProxyType({})
     planned_at = 0
@@ -163,7 +162,7 @@ def prepare_encode(
         cached, failures, annotations = cache.sources(), cache.failures(), cache.annotations()
     num_workers = config.workers or choose_num_workers(str(vae.device))
     plan = plan_encode(
-        discovery.sources,
+        discovery.videos,
         cached,
         failures,
         annotations,
@@ -176,7 +175,7 @@ def prepare_encode(
         out=out,
         schema=schema,
         plan=plan,
-        job=_describe_job(config, vae, vae_path, schema.settings.encode_precision),
+        job=_describe_job(config, vae, vae_path, schema.settings.select(LatentSettings)),
         num_workers=num_workers,
         scheduler=config.scheduler,
         discovery=discovery,
@@ -193,16 +192,15 @@ def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
             raise ConfigError(f"{name}: got {expected}; the VAE {config.vae} has {found[name]}")
 
 
-def _describe_job(config: EncodeConfig, vae: FrozenVAE, vae_path: Path, precision: str) -> EncodeJob:
+def _describe_job(
+    config: EncodeConfig, vae: FrozenVAE, vae_path: Path, settings: LatentSettings
+) -> EncodeJob:
     return EncodeJob(
         vae_path=vae_path,
         vae_hash=vae.weights_hash,
-        preprocessing=config.select(Preprocessing),
-        stack=config.stack,
+        settings=settings,
         batch=vae.batch,
         device=config.device,
-        precision=precision,
-        keepbits=config.keepbits,
         time_limit_seconds=config.time_limit_seconds,
         num_threads=num_threads_of_worker(),
     )
@@ -212,13 +210,10 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
     side = config.size // vae.compression
     return CacheSchema(
         settings=CacheSettings(
+            **config.select(LatentSettings).to_dict() | {"precision": vae.precision},
             vae_hash=vae.weights_hash,
             vae_config=vae.settings,
-            stack=config.stack,
-            encode_precision=vae.precision,
             preprocess_version=PREPROCESS_VERSION,
-            keepbits=config.keepbits,
-            **dataclasses.asdict(config.select(Preprocessing)),
         ),
         ids=config.ids,
         vae_name=Path(config.vae).name if config.ids == "hash" else config.vae,
@@ -242,6 +237,6 @@ def _require_same_settings(out: Path, asked: CacheSchema, config: EncodeConfig) 
         )
     settings = asked.settings
     if config.precision == "auto":
-        settings = replace(settings, encode_precision=found.settings.encode_precision)
+        settings = replace(settings, precision=found.settings.precision)
     require_same_settings(out, found.settings, settings)
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vidlat.pipeline.plan import Batch
 from vidlat.store.schema import CacheSchema
-from vidlat.types import VideoHeader, VideoSource
+from vidlat.types import InputVideo, VideoHeader
 
 COMPRESSED_SHARE = 0.8
 """Bytes on disk per byte of float16 latents; 0.78 for ultrasound and the tiny VAE (means 0.93, stds 0.60)."""
@@ -48,17 +48,18 @@ class Speed:
 
 
 def fill_in_headers(
-    sources: Sequence[VideoSource], headers: Mapping[str, VideoHeader]
+    sources: Sequence[InputVideo], headers: Mapping[str, VideoHeader]
 ) -> dict[str, VideoHeader]:
     """A header for each source; where none was read, one with as many frames per byte as those that were."""
     read = [source for source in sources if source.video_id in headers]
-    num_bytes = max(1, sum(source.num_bytes for source in read))
+    num_bytes = max(1, sum(source.source.num_bytes for source in read))
     frames_per_byte = sum(headers[source.video_id].num_frames or 0 for source in read) / num_bytes
     seconds_per_byte = sum(headers[source.video_id].seconds or 0 for source in read) / num_bytes
     return {
         source.video_id: headers.get(source.video_id)
         or VideoHeader(
-            num_frames=round(frames_per_byte * source.num_bytes), seconds=seconds_per_byte * source.num_bytes
+            num_frames=round(frames_per_byte * source.source.num_bytes),
+            seconds=seconds_per_byte * source.source.num_bytes,
         )
         for source in sources
     }

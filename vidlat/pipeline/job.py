@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
-from vidlat.config import Preprocessing
+from vidlat.config import LatentSettings
 from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import WeightsError
@@ -19,21 +19,18 @@ _LOADING = Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeJob:
-    """How a worker encodes: the VAE, verified by its hash, and how frames are prepared.
+    """How a worker encodes: the VAE, verified by its hash, and every setting that changes a latent.
 
-    keepbits: mantissa bits of a stored latent. time_limit_seconds: longest time to decode one video, 0 for no
-    limit. num_threads: of the VAE, in each process.
+    time_limit_seconds: longest time to decode one video, 0 for no limit. num_threads: of the VAE, in each
+    process.
     """
 
     vae_path: Path
     vae_hash: str
-    preprocessing: Preprocessing
-    stack: int
+    settings: LatentSettings
     batch: int
     device: str
-    precision: str
     num_threads: int
-    keepbits: int
     time_limit_seconds: float = 0.0
 
     @property
@@ -45,10 +42,10 @@ class EncodeJob:
         """The VAE on this machine; raises WeightsError if its weights are not those the driver has."""
         vae = load_vae(
             self.vae_path,
-            stack=self.stack,
+            stack=self.settings.stack,
             batch=self.batch,
             device=self.device,
-            precision=self.precision,
+            precision=self.settings.precision,
         )
         if vae.weights_hash != self.vae_hash:
             raise WeightsError(f"{self.vae_path}: holds other weights here than where the encode was started")

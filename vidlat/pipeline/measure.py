@@ -20,7 +20,7 @@ from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, Speed, estimate_encode
 from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.workers import BATCHES_WAITING_PER_WORKER, choose_num_workers
-from vidlat.types import VideoHeader, VideoSource
+from vidlat.types import InputVideo, VideoHeader
 from vidlat.video.reader import probe_video, read_prepared
 
 SECONDS_OF_HEADERS = 30.0
@@ -47,7 +47,7 @@ def measure_size(prepared: PreparedEncode, most_seconds: float = SECONDS_OF_HEAD
     )
 
 
-def read_headers(sources: Sequence[VideoSource], most_seconds: float) -> dict[str, VideoHeader | None]:
+def read_headers(sources: Sequence[InputVideo], most_seconds: float) -> dict[str, VideoHeader | None]:
     """The headers of the videos by id; of a random part of them where time does not suffice for all.
 
     None where a file cannot be opened.
@@ -90,7 +90,7 @@ def time_vae(job: EncodeJob) -> float:
 
 def _time_calls(job: EncodeJob) -> float:
     vae = job.load_vae()
-    stacks = torch.rand(job.batch, 1, job.stack, job.preprocessing.size, job.preprocessing.size)
+    stacks = torch.rand(job.batch, 1, job.settings.stack, job.settings.size, job.settings.size)
 
     def call() -> None:
         for latents in vae.encode_stacks(stacks):
@@ -104,7 +104,7 @@ def _time_calls(job: EncodeJob) -> float:
     return (time.perf_counter() - began) / num_calls
 
 
-def time_decoding(sources: Sequence[VideoSource], job: EncodeJob) -> float | None:
+def time_decoding(sources: Sequence[InputVideo], job: EncodeJob) -> float | None:
     """Seconds to decode and prepare a frame: the mean over the first frames of a few videos of all sizes.
 
     sources: at least one, sorted by size. None where no frame decodes.
@@ -117,10 +117,10 @@ def time_decoding(sources: Sequence[VideoSource], job: EncodeJob) -> float | Non
     return sum(seconds for number, seconds in timed if number) / num_frames if num_frames else None
 
 
-def _time_video(source: VideoSource, job: EncodeJob) -> tuple[int, float]:
+def _time_video(source: InputVideo, job: EncodeJob) -> tuple[int, float]:
     """The number of first frames decoded and prepared, and the seconds it took."""
     # Finding the range or the box of a video may decode all of it.
-    how = replace(job.preprocessing, intensity="uint8", crop="none")
+    how = replace(job.settings, intensity="uint8", crop="none")
     num_frames, began = 0, time.perf_counter()
     with suppress(DecodeError):  # the encode will report why
         for _ in islice(read_prepared(source.path, source.selection, how), FRAMES_DECODED):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from vidlat.errors import InputError
-from vidlat.store.sources import content_hash, recorded_place, source_state
-from vidlat.types import Annotation, CachedSource, FailureRecord, VideoSource
+from vidlat.store.sources import content_hash, source_state
+from vidlat.types import Annotation, FailureRecord, InputVideo, Source
 
 MAX_VIDEOS_PER_BATCH = 64
 MAX_BYTES_PER_BATCH = 4_000_000
@@ -18,7 +18,7 @@ a batch, about 50 ms."""
 BATCHES_PER_WORKER = 8
 """At least, if there are enough videos: at the end, processes wait for the last batch of the others."""
 
-Batch = tuple[VideoSource, ...]
+Batch = tuple[InputVideo, ...]
 
 OnHash = Callable[[str, int], None]
 """Called for each file that was compared by content, with the video's id and the number of such files."""
@@ -37,15 +37,15 @@ class EncodePlan:
     batches: list[Batch]
     num_done: int
     known_failures: list[FailureRecord]
-    moved: list[VideoSource]
-    annotated: list[VideoSource]
+    moved: list[InputVideo]
+    annotated: list[InputVideo]
     vanished: tuple[str, ...]
 
     @property
-    def restated(self) -> list[VideoSource]:
+    def restated(self) -> list[InputVideo]:
         """Videos that are done and whose records are to be updated."""
-        annotated = {source.video_id for source in self.annotated}
-        return [*self.annotated, *(source for source in self.moved if source.video_id not in annotated)]
+        annotated = {video.video_id for video in self.annotated}
+        return [*self.annotated, *(video for video in self.moved if video.video_id not in annotated)]
 
     @property
     def num_videos(self) -> int:
@@ -59,8 +59,8 @@ class EncodePlan:
 
 
 def plan_encode(
-    sources: Sequence[VideoSource],
-    cached: Mapping[str, CachedSource],
+    videos: Sequence[InputVideo],
+    cached: Mapping[str, Source],
     failures: Mapping[str, FailureRecord],
     annotations: Mapping[str, Annotation] = MappingProxyType({}),
     *,
@@ -77,115 +77,96 @@ def plan_encode(
     one. retry_failed: also encode what failed before.
     Raises InputError where a video of the same id was encoded from another file that still exists.
     """
-    todo: list[VideoSource] = []
+    todo: list[InputVideo] = []
     known: list[FailureRecord] = []
-    doubtful: list[VideoSource] = []
-    for source in sources:
-        failure = failures.get(source.video_id)
-        record = cached.get(source.video_id)
-        if failure and not retry_failed and _untouched(source, _file_of(failure)):
+    doubtful: list[InputVideo] = []
+    for video in videos:
+        failure, recorded = failures.get(video.video_id), cached.get(video.video_id)
+        if failure and not retry_failed and _is_untouched(video, failure.source):
             known.append(failure)
-        elif record is None:
-            todo.append(source)
-        elif checksum or not _untouched(source, record):
-            doubtful.append(source)
+        elif recorded is None:
+            todo.append(video)
+        elif checksum or not _is_untouched(video, recorded):
+            doubtful.append(video)
     changed, moved = _compare(doubtful, cached, on_hash)
-    todo = [_keep_annotation(source, annotations) for source in [*todo, *changed]]
-    undone = {source.video_id for source in todo}
+    todo = [
+        video if video.annotation else replace(video, annotation=annotations.get(video.video_id))
+        for video in [*todo, *changed]
+    ]
+    undone = {video.video_id for video in todo}
     return EncodePlan(
         batches=_batches(todo, num_workers),
-        num_done=len(sources) - len(todo) - len(known),
+        num_done=len(videos) - len(todo) - len(known),
         known_failures=known,
         moved=moved,
         annotated=[
-            source
-            for source in sources
-            if source.video_id in cached
-            and source.video_id not in undone
-            and source.annotation not in (None, annotations.get(source.video_id, Annotation()))
+            video
+            for video in videos
+            if video.video_id in cached
+            and video.video_id not in undone
+            and video.annotation not in (None, annotations.get(video.video_id, Annotation()))
         ],
-        vanished=_vanished(sources, cached),
+        vanished=_vanished(videos, cached),
     )
 
 
-def _keep_annotation(source: VideoSource, annotations: Mapping[str, Annotation]) -> VideoSource:
-    known = annotations.get(source.video_id)
-    return source if source.annotation or known is None else replace(source, annotation=known)
-
-
-def _batches(todo: list[VideoSource], num_workers: int) -> list[Batch]:
+def _batches(todo: list[InputVideo], num_workers: int) -> list[Batch]:
     # Large videos first: one that starts last would leave the other workers idle.
-    todo = sorted(todo, key=lambda source: (-source.num_bytes, source.video_id))
+    todo = sorted(todo, key=lambda video: (-video.source.num_bytes, video.video_id))
     most_videos = min(MAX_VIDEOS_PER_BATCH, max(1, len(todo) // (BATCHES_PER_WORKER * num_workers)))
-    batches: list[list[VideoSource]] = []
+    batches: list[list[InputVideo]] = []
     num_bytes = 0
-    for source in todo:
-        num_bytes += source.num_bytes
+    for video in todo:
+        num_bytes += video.source.num_bytes
         if not batches or len(batches[-1]) == most_videos or num_bytes > MAX_BYTES_PER_BATCH:
             batches.append([])
-            num_bytes = source.num_bytes
-        batches[-1].append(source)
+            num_bytes = video.source.num_bytes
+        batches[-1].append(video)
     return [tuple(batch) for batch in batches]
 
 
 def _compare(
-    sources: Sequence[VideoSource], cached: Mapping[str, CachedSource], on_hash: OnHash
-) -> tuple[list[VideoSource], list[VideoSource]]:
-    """Sources whose content has changed, and sources where only the path or the time has."""
-    changed: list[VideoSource] = []
-    moved: list[VideoSource] = []
-    for source in sources:
-        record = cached[source.video_id]
-        same = _same_content(source, record)
-        on_hash(source.video_id, len(sources))
-        if not same:
-            _require_same_file(source, record)
-            changed.append(source)
-        elif not _untouched(source, record):
-            moved.append(source)
+    videos: Sequence[InputVideo], cached: Mapping[str, Source], on_hash: OnHash
+) -> tuple[list[InputVideo], list[InputVideo]]:
+    """The videos whose content changed, and those that differ in place or time alone."""
+    changed: list[InputVideo] = []
+    moved: list[InputVideo] = []
+    for video in videos:
+        recorded = cached[video.video_id]
+        is_same = _has_same_content(video, recorded)
+        on_hash(video.video_id, len(videos))
+        if not is_same:
+            _require_same_file(video, recorded)
+            changed.append(video)
+        elif not _is_untouched(video, recorded):
+            moved.append(video)
     return changed, moved
 
 
-def _vanished(sources: Sequence[VideoSource], cached: Mapping[str, CachedSource]) -> tuple[str, ...]:
-    # A cache may be filled from several folders: videos of the others are not gone.
-    others = cached.keys() - {source.video_id for source in sources}
-    return tuple(sorted(video_id for video_id in others if _is_gone(cached[video_id])))
+def _vanished(videos: Sequence[InputVideo], cached: Mapping[str, Source]) -> tuple[str, ...]:
+    # A cache may be filled from several folders: a video outside this input may well exist.
+    others = cached.keys() - {video.video_id for video in videos}
+    return tuple(sorted(video_id for video_id in others if source_state(cached[video_id]) == "vanished"))
 
 
-def _is_gone(record: CachedSource) -> bool:
-    return source_state(record.path, record.num_bytes, record.mtime_ns, record.selection) == "vanished"
+def _is_untouched(video: InputVideo, recorded: Source) -> bool:
+    return video.recorded_source == recorded._replace(sha256=video.source.sha256)
 
 
-def _file_of(failure: FailureRecord) -> CachedSource:
-    return CachedSource(
-        path=failure.source_path,
-        num_bytes=failure.source_num_bytes,
-        mtime_ns=failure.source_mtime_ns,
-        sha256="",
-        selection=failure.source_selection,
-    )
-
-
-def _untouched(source: VideoSource, record: CachedSource) -> bool:
-    path, selection = recorded_place(source)
-    now = source.num_bytes, source.mtime_ns, path, selection
-    return now == (record.num_bytes, record.mtime_ns, record.path, record.selection)
-
-
-def _same_content(source: VideoSource, record: CachedSource) -> bool:
-    """Whether a file still holds the recorded bytes, and the same part of them is selected."""
-    _, selection = recorded_place(source)
-    if (source.num_bytes, selection) != (record.num_bytes, record.selection):
+def _has_same_content(video: InputVideo, recorded: Source) -> bool:
+    """Whether the file still holds the recorded bytes, and the same part of them is selected."""
+    now = video.recorded_source
+    if (now.num_bytes, now.selection) != (recorded.num_bytes, recorded.selection):
         return False
     try:
-        return content_hash(source.path, source.selection.files) == record.sha256
+        return content_hash(video.path, video.source.selection.files) == recorded.sha256
     except OSError:
         return False  # the encode will report why
 
 
-def _require_same_file(source: VideoSource, record: CachedSource) -> None:
-    if recorded_place(source)[0] != record.path and not _is_gone(record):
+def _require_same_file(video: InputVideo, recorded: Source) -> None:
+    if video.recorded_source.path != recorded.path and source_state(recorded) != "vanished":
         raise InputError(
-            f"{source.path} would replace video {source.video_id!r}, which was encoded from "
-            f"{record.path}; give the folder above both as --input, or another --out"
+            f"{video.path} would replace video {video.video_id!r}, which was encoded from "
+            f"{recorded.path}; give the folder above both as --input, or another --out"
         )

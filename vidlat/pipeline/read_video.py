@@ -16,7 +16,7 @@ from vidlat.pipeline.deadline import Deadline
 from vidlat.pipeline.failures import failure_from
 from vidlat.pipeline.job import EncodeJob
 from vidlat.store.sources import content_hash
-from vidlat.types import Box, FailureRecord, Range, VideoSource
+from vidlat.types import Box, FailureRecord, InputVideo, Range
 from vidlat.video.preparation import PreparedVideo, prepare_video
 from vidlat.video.reader import open_video
 
@@ -43,7 +43,7 @@ class VideoFacts:
 
 
 def read_video(
-    source: VideoSource, job: EncodeJob, deadline: Deadline, is_refused: Callable[[], bool]
+    video: InputVideo, job: EncodeJob, deadline: Deadline, is_refused: Callable[[], bool]
 ) -> Iterator[Stack | VideoFacts | FailureRecord]:
     """Yield a video's stacks (S, size, size) in [0, 1], then its facts, or why it could not be read.
 
@@ -51,19 +51,19 @@ def read_video(
     """
     warnings: list[str] = []
     try:
-        video = open_video(source.path, source.selection, warnings.append)
-        prepared = prepare_video(video, job.preprocessing, warnings.append, deadline.check)
+        opened = open_video(video.path, video.selection, warnings.append)
+        prepared = prepare_video(opened, job.settings, warnings.append, deadline.check)
         frames = _Frames(prepared, deadline)
-        for stack in fold_frames(frames, job.stack):
+        for stack in fold_frames(frames, job.settings.stack):
             yield stack
             if is_refused():
                 return
-        sha256 = content_hash(source.path, source.selection.files)
+        sha256 = content_hash(video.path, video.selection.files)
     except DecodeError as error:
-        failure = failure_from(source, error.kind, error)
+        failure = failure_from(video, error.kind, error)
     except Exception as error:
         # A library that breaks on one file, in whatever way, must not stop the other videos.
-        failure = failure_from(source, "decoder-error", error)
+        failure = failure_from(video, "decoder-error", error)
     else:
         yield frames.facts(sha256, warnings)
         return

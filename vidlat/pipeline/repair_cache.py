@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidlat.config import PREPROCESS_VERSION
+from vidlat.config import PREPROCESS_VERSION, LatentSettings
 from vidlat.encode.device import resolve_device
 from vidlat.errors import StoreError
 from vidlat.pipeline.cached_sources import find_cached_sources
@@ -28,7 +28,7 @@ from vidlat.store.repair import PURPOSE, Outcome, remove_leftovers, repair_descr
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import Problem
 from vidlat.store.writer import open_writer
-from vidlat.types import VideoSource
+from vidlat.types import InputVideo
 
 OnVideo = Callable[[str, int], None]
 """Called for each video that is verified, with its id and the number of videos."""
@@ -78,7 +78,7 @@ def repair_cache(
         suspects |= _videos_of(found)
     else:
         found = list(problems)
-    sources: list[VideoSource] = []
+    sources: list[InputVideo] = []
     unrepairable: list[Outcome] = []
     if all(outcome.state != "not repairable" for outcome in outcomes):
         sources, unrepairable = find_cached_sources(path, _videos_of(found))
@@ -95,7 +95,7 @@ def _videos_of(problems: Sequence[Problem]) -> set[str]:
 
 
 def _encode_again(
-    path: Path, sources: Sequence[VideoSource], vae: str | None, device: str, executor: Executor | None
+    path: Path, sources: Sequence[InputVideo], vae: str | None, device: str, executor: Executor | None
 ) -> Iterator[RepairProgress]:
     job = _describe_job(path, sources, vae, device)
     num_workers = choose_num_workers(resolve_device(device))
@@ -107,7 +107,7 @@ def _encode_again(
             yield RepairProgress(outcomes=tuple(_outcomes_of(event)), num_frames=event.num_frames)
 
 
-def _describe_job(path: Path, sources: Sequence[VideoSource], vae: str | None, device: str) -> EncodeJob:
+def _describe_job(path: Path, sources: Sequence[InputVideo], vae: str | None, device: str) -> EncodeJob:
     """The job that encoded the videos before; raises WeightsError or StoreError where it cannot be had."""
     schema = read_schema(path)
     settings = schema.settings
@@ -122,26 +122,23 @@ def _describe_job(path: Path, sources: Sequence[VideoSource], vae: str | None, d
     return EncodeJob(
         vae_path=find_weights_of(schema, vae),
         vae_hash=settings.vae_hash,
-        preprocessing=settings.preprocessing,
-        stack=settings.stack,
+        settings=settings.select(LatentSettings),
         batch=batch,
         device=device,
-        precision=settings.encode_precision,
-        keepbits=settings.keepbits,
         num_threads=num_threads_of_worker(),
     )
 
 
 def _outcomes_of(event: EncodeProgress) -> Iterator[Outcome]:
     for record in event.records:
-        what = f"encoded again from {record.source_path}"
+        what = f"encoded again from {record.source.path}"
         yield Outcome(where=record.video_id, state="repaired", what=what)
     for failure in event.failures:
         what = f"could not be encoded again: {failure.reason}"
         yield Outcome(where=failure.video_id, state="not repairable", what=what)
 
 
-def _recorded_batch(path: Path, sources: Sequence[VideoSource]) -> int:
+def _recorded_batch(path: Path, sources: Sequence[InputVideo]) -> int:
     """The most frequent number of stacks per VAE call; another number may change the last bits."""
     rows = RecordLog(path / RECORDS, VIDEO_COLUMNS).read_with_removed(["video_id", "sequence", "batch"])
     batches = dict(zip(rows["video_id"].to_pylist(), rows["batch"].to_pylist(), strict=True))

@@ -5,7 +5,6 @@ Knows nothing of executors: the same two functions run in a test, in a thread, o
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -26,10 +25,9 @@ from vidlat.pipeline.read_video import Stack, VideoFacts, read_video
 from vidlat.pipeline.scratch import EncodedVideo, ScratchLatents, new_scratch, open_scratch
 from vidlat.pipeline.vae_calls import Report, VAECalls
 from vidlat.prefetch import prefetch
-from vidlat.store.sources import recorded_place
-from vidlat.store.statistics import LatentStatistics, latent_statistics
+from vidlat.store.statistics import latent_statistics
 from vidlat.store.writer import write_shards
-from vidlat.types import Annotation, FailureRecord, VideoRecord, VideoSource
+from vidlat.types import Annotation, FailureRecord, InputVideo, LatentStatistics, VideoRecord
 
 CALLS_PREFETCHED = 2
 """VAE calls whose stacks are decoded in advance: videos differ in how long their frames take."""
@@ -55,7 +53,7 @@ class EncodedBatch:
 
 
 def encode_batch(
-    batch: Sequence[VideoSource],
+    batch: Sequence[InputVideo],
     job: EncodeJob,
     report: Report = lambda _: None,
     *,
@@ -76,9 +74,9 @@ def encode_batch(
     vae = vae_of_this_process(job)
     calls = VAECalls(vae.with_batch(most_stacks or job.batch), report)
     with new_scratch(scratch_parent) as scratch, ExitStack() as at_exit:
-        latents = [ScratchLatents(scratch / str(index), job.keepbits) for index in range(len(batch))]
-        for video in latents:
-            at_exit.callback(video.abandon)
+        latents = [ScratchLatents(scratch / str(index), job.settings.keepbits) for index in range(len(batch))]
+        for kept in latents:
+            at_exit.callback(kept.abandon)
         found: dict[int, VideoFacts | FailureRecord] = {}
         reading = _read(batch, latents, job, on_hang, clock)
         with prefetch(reading, CALLS_PREFETCHED * calls.vae.batch) as items:
@@ -89,7 +87,7 @@ def encode_batch(
                     calls.add(latents[index], item)
         calls.finish()
         outcomes = [
-            _finish(source, found.get(index), latents[index], vae) for index, source in enumerate(batch)
+            _finish(video, found.get(index), latents[index], vae) for index, video in enumerate(batch)
         ]
     videos = [outcome for outcome in outcomes if isinstance(outcome, EncodedVideo)]
     if not videos:  # nothing will be written
@@ -99,7 +97,7 @@ def encode_batch(
 
 
 def _read(
-    batch: Sequence[VideoSource],
+    batch: Sequence[InputVideo],
     latents: Sequence[ScratchLatents],
     job: EncodeJob,
     on_hang: OnHang,
@@ -109,9 +107,9 @@ def _read(
 
     Runs in a thread of its own; all it shares with the VAE's is whether a video is refused.
     """
-    for index, source in enumerate(batch):
-        with start_deadline(job.time_limit_seconds, partial(on_hang, source.video_id), clock) as deadline:
-            for item in read_video(source, job, deadline, latents[index].is_refused):
+    for index, video in enumerate(batch):
+        with start_deadline(job.time_limit_seconds, partial(on_hang, video.video_id), clock) as deadline:
+            for item in read_video(video, job, deadline, latents[index].is_refused):
                 with deadline.paused():
                     yield index, item
 
@@ -133,55 +131,48 @@ def write_batch(batch: EncodedBatch, cache_path: Path, start: int) -> list[Video
 
 
 def _finish(
-    source: VideoSource, found: VideoFacts | FailureRecord | None, latents: ScratchLatents, vae: FrozenVAE
+    video: InputVideo, found: VideoFacts | FailureRecord | None, latents: ScratchLatents, vae: FrozenVAE
 ) -> EncodedVideo | FailureRecord:
     """Close the scratch files and describe what is in them."""
     latents.close()
     if latents.refusal:
-        return failure_from(source, *latents.refusal)
+        return failure_from(video, *latents.refusal)
     if isinstance(found, FailureRecord):
         return found
     assert found is not None
     posterior = open_scratch(*latents.paths, latents.shape)
     num_valid = -(-found.num_frames // vae.compression)
     sums = latent_statistics(posterior.mean, posterior.std, num_valid)
-    record = _record(source, found, sums, latents.batch, vae)
+    record = _record(video, found, sums, latents.batch, vae)
     mean_path, std_path = latents.paths
     return EncodedVideo(record=record, mean_path=mean_path, std_path=std_path, shape=latents.shape)
 
 
 def _record(
-    source: VideoSource, facts: VideoFacts, sums: LatentStatistics, batch: int, vae: FrozenVAE
+    video: InputVideo, facts: VideoFacts, statistics: LatentStatistics, batch: int, vae: FrozenVAE
 ) -> VideoRecord:
-    warnings = [without_names(source, warning) for warning in facts.warnings]
+    warnings = [without_names(video, warning) for warning in facts.warnings]
     if batch < vae.batch:
         smaller = f"{batch} stack{'s' if batch > 1 else ''}"
         warnings.append(f"out of memory: encoded in batches of {smaller} instead of {vae.batch}")
-    path, selection = recorded_place(source)
-    annotation = source.annotation or Annotation()
     return VideoRecord(
-        video_id=source.video_id,
+        video_id=video.video_id,
         start=0,
         stop=0,
         num_frames=facts.num_frames,
         fps=facts.fps,
         pts_seconds=facts.pts_seconds,
-        source_path=path,
-        source_selection=selection,
-        source_num_bytes=source.num_bytes,
-        source_mtime_ns=source.mtime_ns,
-        source_sha256=facts.sha256,
-        source_height=facts.height,
-        source_width=facts.width,
-        **dataclasses.asdict(sums),
+        source=video.recorded_source._replace(sha256=facts.sha256),
+        height=facts.height,
+        width=facts.width,
+        value_range=facts.value_range,
+        box=facts.box or (),
+        annotation=video.annotation or Annotation(),
+        latents=statistics,
         warnings=tuple(warnings),
         versions=_versions(),
         device=str(vae.device),
         batch=batch,
-        value_range=facts.value_range,
-        box=facts.box or (),
-        subject=annotation.subject,
-        labels=dict(annotation.labels),
     )
 
 

@@ -79,7 +79,7 @@ def read_first_frame(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
     Raises InputError if the file cannot be read.
     """
     try:
-        frames = read_prepared(*lone_file(path), run.schema.settings.preprocessing)
+        frames = read_prepared(*lone_file(path), run.schema.settings)
         last = [frame.pixels for frame in deque(frames, maxlen=vae.stack)]
     except (DecodeError, OSError) as error:
         raise InputError(f"{path}: cannot be read as the first frame: {error}") from error

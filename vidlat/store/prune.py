@@ -23,7 +23,7 @@ from vidlat.errors import EncodeError, StoreError
 from vidlat.store.files import locked, sync_folder
 from vidlat.store.metadata import ARRAYS, READERS, array_frames
 from vidlat.store.prune_plan import PrunePlan, record_logs, shard_files
-from vidlat.store.records import to_video_records
+from vidlat.store.records import to_row, to_video_records
 from vidlat.store.verify.latents import LatentChecker
 from vidlat.store.writer import CacheWriter, write_shards
 from vidlat.types import LatentPosterior, VideoRecord
@@ -152,7 +152,7 @@ class _Mover:
     def _faults(self, records: Iterable[VideoRecord]) -> dict[str, str]:
         """What is wrong with the latents of each video, nothing of those that are sound."""
         checker = LatentChecker(self.path, self.schema, min(array_frames(self.path).values()))
-        first = {video.video_id: next(checker.findings(dataclasses.asdict(video)), None) for video in records}
+        first = {video.video_id: next(checker.findings(to_row(video)), None) for video in records}
         return {video_id: finding[1] for video_id, finding in first.items() if finding}
 
     def _shards(self, record: VideoRecord) -> range:

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from vidlat.errors import StoreError
 from vidlat.store.log import RecordLog
 from vidlat.store.metadata import ARRAYS, FAILURES, LEASE, RECORDS, array_frames, read_schema
-from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, standing
+from vidlat.store.records import FAILURE_COLUMNS, SOURCE_COLUMNS, VIDEO_COLUMNS, standing, to_source
 from vidlat.store.schema import CacheSchema
-from vidlat.store.sources import STATE_COLUMNS, source_state
+from vidlat.store.sources import source_state
 from vidlat.store.verify.files import LEFTOVER, SET_ASIDE, file_problem, find_suspects
 
 Integers = npt.NDArray[np.int64]
@@ -105,16 +105,15 @@ def vanished_videos(path: Path) -> tuple[list[str], int]:
     videos, failures = record_logs(path)
     committed = videos.read_with_removed(["video_id", "sequence"])
     # A video's record knows better than an attempt to replace it.
-    columns = list(STATE_COLUMNS)
-    tables = standing(failures.read(columns), committed), videos.read(columns)
+    tables = standing(failures.read(SOURCE_COLUMNS), committed), videos.read(SOURCE_COLUMNS)
     sources = {
-        video_id: source
+        video_id: to_source(*cells)
         for table in tables
-        for video_id, *source in zip(
-            *(table[name].to_pylist() for name in ("video_id", *columns)), strict=True
+        for video_id, *cells in zip(
+            *(table[name].to_pylist() for name in ("video_id", *SOURCE_COLUMNS)), strict=True
         )
     }
-    gone = [video_id for video_id, source in sources.items() if source_state(*source) == "vanished"]
+    gone = [video_id for video_id, source in sources.items() if source_state(source) == "vanished"]
     return sorted(gone), len(sources)
 
 

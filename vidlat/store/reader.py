@@ -20,16 +20,19 @@ from vidlat.store.log import RecordLog
 from vidlat.store.metadata import ARRAYS, FAILURES, RECORDS, array_frames, read_schema
 from vidlat.store.readers import hold_for_reading
 from vidlat.store.records import (
+    ANNOTATION_COLUMNS,
     FAILURE_COLUMNS,
     SOURCE_COLUMNS,
     VIDEO_COLUMNS,
     standing,
+    to_annotations,
     to_failure_records,
+    to_source,
     to_video_records,
 )
 from vidlat.store.schema import CacheSchema
 from vidlat.store.statistics import latent_crc32
-from vidlat.types import Annotation, CachedSource, FailureRecord, LatentPosterior, VideoRecord
+from vidlat.types import Annotation, FailureRecord, LatentPosterior, Source, VideoRecord
 
 Latents = npt.NDArray[np.float16]
 
@@ -95,19 +98,17 @@ class LatentCache:
         """The latest record of every video, sorted by video_id."""
         return self._records
 
-    def sources(self) -> dict[str, CachedSource]:
-        """The file each video was encoded from, by video_id: what a re-run is planned by."""
-        columns = self.columns(*SOURCE_COLUMNS)
-        rows = zip(*(columns[name] for name in SOURCE_COLUMNS), strict=True)
-        return dict(zip(columns["video_id"], map(CachedSource._make, rows), strict=True))
+    def sources(self) -> dict[str, Source]:
+        """What each video was encoded from, by video_id."""
+        return {video_id: to_source(*cells) for video_id, *cells in self.rows("video_id", *SOURCE_COLUMNS)}
 
     def annotations(self) -> dict[str, Annotation]:
         """Subject and labels of the videos that have any, by video_id."""
-        table = self._log.read(["subject", "labels"])
-        num_labels = np.diff(table["labels"].combine_chunks().offsets.to_numpy())
-        table = table.filter(pc.or_(pc.not_equal(table["subject"], ""), pa.array(num_labels > 0)))
-        columns = table["subject"].to_pylist(), table["labels"].to_pylist(maps_as_pydicts="strict")
-        return dict(zip(table["video_id"].to_pylist(), map(Annotation, *columns), strict=True))
+        table = self._log.read(ANNOTATION_COLUMNS)
+        num_labels = np.diff(table["annotation_labels"].combine_chunks().offsets.to_numpy())
+        has_subject = pc.not_equal(table["annotation_subject"], "")
+        table = table.filter(pc.or_(has_subject, pa.array(num_labels > 0)))
+        return dict(zip(table["video_id"].to_pylist(), to_annotations(table), strict=True))
 
     def failures(self) -> dict[str, FailureRecord]:
         """The latest failure of every video not encoded or removed since, sorted by video_id."""
@@ -148,7 +149,7 @@ class LatentCache:
             posterior = LatentPosterior(**{name: future.result() for name, future in pending.items()})
         except ValueError as error:
             raise StoreError(f"{video_id}: its latents are damaged ({error}); {MEND}") from error
-        if latent_crc32(posterior.mean, posterior.std) != record.latent_crc32:
+        if latent_crc32(posterior.mean, posterior.std) != record.latents.crc32:
             # Without this a shard that is gone reads as NaN in silence.
             raise StoreError(f"{video_id}: its latents are not those recorded; {MEND}")
         return posterior

@@ -1,96 +1,144 @@
-"""Records as Parquet tables, one row a video, and back."""
+"""Records as Parquet tables, one row per video, and back: the columns follow from the record classes."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidlat.store.sources import recorded_place
-from vidlat.types import Annotation, FailureRecord, VideoRecord, VideoSource
+from vidlat.errors import StoreError
+from vidlat.store.sources import recorded_path
+from vidlat.types import WHOLE, Annotation, FailureRecord, InputVideo, Selection, Source, VideoRecord
 
-VIDEO_COLUMNS = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("start", pa.int64()),
-        ("stop", pa.int64()),
-        ("num_frames", pa.int64()),
-        ("fps", pa.float64()),
-        ("pts_seconds", pa.list_(pa.float64())),
-        ("source_path", pa.string()),
-        ("source_num_bytes", pa.int64()),
-        ("source_mtime_ns", pa.int64()),
-        ("source_sha256", pa.string()),
-        ("source_height", pa.int32()),
-        ("source_width", pa.int32()),
-        ("latent_crc32", pa.int64()),
-        ("count", pa.int64()),
-        ("sum_mean", pa.list_(pa.float64())),
-        ("sum_mean_squared", pa.list_(pa.float64())),
-        ("sum_std_squared", pa.list_(pa.float64())),
-        ("warnings", pa.list_(pa.string())),
-        ("versions", pa.map_(pa.string(), pa.string())),
-        ("device", pa.string()),
-        ("batch", pa.int32()),
-        ("source_selection", pa.string()),
-        ("value_range", pa.list_(pa.float64())),
-        ("box", pa.list_(pa.int32())),
-        ("subject", pa.string()),
-        ("labels", pa.map_(pa.string(), pa.string())),
-        ("sequence", pa.int64()),
-    ]
-)
+Record = TypeVar("Record", VideoRecord, FailureRecord)
 
-SOURCE_COLUMNS = ("source_path", "source_num_bytes", "source_mtime_ns", "source_sha256", "source_selection")
-"""The columns of a CachedSource, in its order."""
+_TEXTS = pa.map_(pa.string(), pa.string())
 
-FAILURE_COLUMNS = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("source_path", pa.string()),
-        ("source_num_bytes", pa.int64()),
-        ("source_mtime_ns", pa.int64()),
-        ("kind", pa.string()),
-        ("reason", pa.string()),
-        ("traceback", pa.string()),
-        ("source_selection", pa.string()),
-        ("sequence", pa.int64()),
-    ]
-)
+_ARROW_TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    Selection: pa.string(),
+    tuple[str, ...]: pa.list_(pa.string()),
+    tuple[int, ...]: pa.list_(pa.int64()),
+    tuple[float, ...]: pa.list_(pa.float64()),
+    tuple[float, ...] | None: pa.list_(pa.float64()),
+    dict[str, str]: _TEXTS,
+    Mapping[str, str]: _TEXTS,
+}
+
+
+@cache
+def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple(typing.get_type_hints(kind).items())
+
+
+def _columns(kind: type, prefix: str = "") -> list[tuple[str, pa.DataType]]:
+    """Name and type of each column; the fields of a nested value follow its name and an underscore."""
+    columns = []
+    for name, annotation in _fields(kind):
+        if arrow_type := _ARROW_TYPES.get(annotation):
+            columns.append((prefix + name, arrow_type))
+        else:
+            columns += _columns(annotation, f"{prefix}{name}_")
+    return columns
+
+
+VIDEO_COLUMNS = pa.schema(_columns(VideoRecord))
+FAILURE_COLUMNS = pa.schema(_columns(FailureRecord))
+SOURCE_COLUMNS = tuple(name for name, _ in _columns(Source, "source_"))
+ANNOTATION_COLUMNS = tuple(name for name, _ in _columns(Annotation, "annotation_"))
 
 
 def to_table(records: Sequence[VideoRecord | FailureRecord], columns: pa.Schema, sequence: int) -> pa.Table:
     """The records of one commit as a table, each row with the commit's sequence number."""
-    rows = [
-        {name: _to_cell(value) for name, value in dataclasses.asdict(record).items()} for record in records
-    ]
-    return pa.Table.from_pylist([row | {"sequence": sequence} for row in rows], schema=columns)
+    rows = [to_row(record) | {"sequence": sequence} for record in records]
+    return pa.Table.from_pylist(rows, schema=columns)
+
+
+def to_row(record: VideoRecord | FailureRecord) -> dict[str, Any]:
+    """A record's cells by column."""
+    return dict(_cells(record))
+
+
+def _cells(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, annotation in _fields(value.__class__):
+        cell = getattr(value, name)
+        if annotation in _ARROW_TYPES:
+            yield prefix + name, _to_cell(cell)
+        else:
+            yield from _cells(cell, f"{prefix}{name}_")
+
+
+def _to_cell(value: Any) -> Any:
+    if isinstance(value, str):
+        # A path may hold bytes that are not UTF-8; a record that cannot be written would stop everything.
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Selection):
+        return value.to_text()
+    if isinstance(value, tuple):
+        return [_to_cell(item) for item in value]
+    if isinstance(value, Mapping):
+        return [(_to_cell(key), _to_cell(item)) for key, item in value.items()]
+    return value
 
 
 def to_video_records(table: pa.Table) -> dict[str, VideoRecord]:
     """The rows of a table as records, by video_id, in the table's order."""
-    rows: list[dict[str, Any]] = [
-        {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
-        for row in table.to_pylist(maps_as_pydicts="strict")
-    ]
-    return {row["video_id"]: VideoRecord(**row) for row in rows}
+    return _to_records(VideoRecord, table)
 
 
-def with_sources(table: pa.Table, sources: Sequence[VideoSource], sequence: int) -> pa.Table:
-    """The rows of the videos among `sources`, as a commit that says where their files are now, and whose."""
-    now = {source.video_id: source for source in sources}
+def to_failure_records(table: pa.Table) -> dict[str, FailureRecord]:
+    """The rows of a table as records, by video_id, in the table's order."""
+    return _to_records(FailureRecord, table)
+
+
+def _to_records(kind: type[Record], table: pa.Table) -> dict[str, Record]:
+    rows = table.to_pylist(maps_as_pydicts="strict")
+    return {row["video_id"]: _from_cells(kind, row) for row in rows}
+
+
+def _from_cells(kind: Any, row: dict[str, Any], prefix: str = "") -> Any:
+    if kind is Source:
+        return to_source(*(row[prefix + name] for name in Source._fields))
+    values = {}
+    for name, annotation in _fields(kind):
+        if annotation in _ARROW_TYPES:
+            cell = row[prefix + name]
+            values[name] = tuple(cell) if isinstance(cell, list) else cell
+        else:
+            values[name] = _from_cells(annotation, row, f"{prefix}{name}_")
+    return kind(**values)
+
+
+def to_source(path: str, num_bytes: int, mtime_ns: int, sha256: str, selection: str) -> Source:
+    """A source from its SOURCE_COLUMNS; raises StoreError for a damaged selection."""
+    try:
+        chosen = Selection.from_text(selection) if selection else WHOLE
+    except ValueError as error:
+        raise StoreError(f"{path}: its record is damaged: {error}; encode the video again") from error
+    return Source(recorded_path(path), num_bytes, mtime_ns, sha256, chosen)
+
+
+def with_sources(table: pa.Table, videos: Sequence[InputVideo], sequence: int) -> pa.Table:
+    """The rows of these videos with the present path and time of their source, and their annotation if given.
+
+    sequence: of the commit that the new rows are for.
+    """
+    now = {video.video_id: video for video in videos}
     table = table.filter(pc.is_in(table["video_id"], value_set=pa.array(now, pa.string())))
     found = [now[video_id] for video_id in table["video_id"].to_pylist()]
-    old = zip(table["subject"].to_pylist(), table["labels"].to_pylist(maps_as_pydicts="strict"), strict=True)
-    annotations = [source.annotation or Annotation(*known) for source, known in zip(found, old, strict=True)]
+    known = to_annotations(table)
+    annotations = [video.annotation or old for video, old in zip(found, known, strict=True)]
     changes: dict[str, list[Any]] = {
-        "source_path": [_to_cell(recorded_place(source)[0]) for source in found],
-        "source_mtime_ns": [source.mtime_ns for source in found],
-        "subject": [_to_cell(annotation.subject) for annotation in annotations],
-        "labels": [_to_cell(dict(annotation.labels)) for annotation in annotations],
+        "source_path": [_to_cell(video.recorded_source.path) for video in found],
+        "source_mtime_ns": [video.source.mtime_ns for video in found],
+        "annotation_subject": [_to_cell(annotation.subject) for annotation in annotations],
+        "annotation_labels": [_to_cell(annotation.labels) for annotation in annotations],
         "sequence": [sequence] * len(found),
     }
     for name, values in changes.items():
@@ -100,40 +148,20 @@ def with_sources(table: pa.Table, sources: Sequence[VideoSource], sequence: int)
     return table
 
 
-def to_failure_records(table: pa.Table) -> dict[str, FailureRecord]:
-    """The rows of a table as records, by video_id, in the table's order."""
-    return {row["video_id"]: FailureRecord(**row) for row in table.to_pylist()}
+def to_annotations(table: pa.Table) -> list[Annotation]:
+    """The annotation of each row of a table with ANNOTATION_COLUMNS."""
+    columns = (table[name].to_pylist(maps_as_pydicts="strict") for name in ANNOTATION_COLUMNS)
+    return list(map(Annotation, *columns))
 
 
-def tombstone(video_id: str) -> VideoRecord:
-    """The row that removes a video: a record without frames."""
-    return VideoRecord(
-        video_id=video_id,
-        start=0,
-        stop=0,
-        num_frames=0,
-        fps=0.0,
-        pts_seconds=None,
-        source_path="",
-        source_num_bytes=0,
-        source_mtime_ns=0,
-        source_sha256="",
-        source_height=0,
-        source_width=0,
-        latent_crc32=0,
-        count=0,
-        sum_mean=(),
-        sum_mean_squared=(),
-        sum_std_squared=(),
-        warnings=(),
-        versions={},
-        device="",
-        batch=0,
-    )
+def to_tombstones(video_ids: Sequence[str], sequence: int) -> pa.Table:
+    """The rows that remove videos: no frames, and nothing else but their sequence number."""
+    rows = [{"video_id": video_id, "num_frames": 0, "sequence": sequence} for video_id in video_ids]
+    return pa.Table.from_pylist(rows, schema=VIDEO_COLUMNS)
 
 
 def without_removed(table: pa.Table) -> pa.Table:
-    """The rows of a table of videos that are no tombstones; of each video, give the latest row alone."""
+    """The rows of a table of videos that are not tombstones; the table holds only each video's latest row."""
     return table.filter(pc.not_equal(table["num_frames"], 0))
 
 
@@ -160,14 +188,3 @@ def latest(table: pa.Table) -> pa.Table:
     del ids
     last = len(order) - 1
     return table.take(pa.concat_arrays([order[:last].filter(is_followed_by_another), order[last:]]))
-
-
-def _to_cell(value: Any) -> Any:
-    if isinstance(value, str):
-        # A path may hold bytes that are no UTF-8; a record that cannot be written would stop everything.
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, tuple):
-        return [_to_cell(item) for item in value]
-    if isinstance(value, dict):
-        return [(_to_cell(key), _to_cell(item)) for key, item in value.items()]
-    return value

@@ -29,11 +29,18 @@ from vidlat.store.metadata import (
     read_schema,
     zarr_documents,
 )
-from vidlat.store.records import FAILURE_COLUMNS, SOURCE_COLUMNS, VIDEO_COLUMNS, latest, without_removed
+from vidlat.store.records import (
+    FAILURE_COLUMNS,
+    SOURCE_COLUMNS,
+    VIDEO_COLUMNS,
+    latest,
+    to_source,
+    without_removed,
+)
 from vidlat.store.verify.files import SHARD_FILE, file_problem, find_suspects
 from vidlat.store.verify.layout import Layout, read_layout
 from vidlat.store.verify.records import read_log
-from vidlat.types import CachedSource
+from vidlat.types import Source
 
 PURPOSE = "vidlat verify --repair"
 
@@ -92,16 +99,16 @@ def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
     ]
 
 
-def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, CachedSource]:
-    """The source and its hash of each video whose record tells them, by video_id.
+def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, Source]:
+    """The source of each video whose record has one, by video_id.
 
-    Other than `LatentCache.sources` it bears rows that lack a value. Raises StoreError for a damaged file.
+    Unlike `LatentCache.sources` it accepts rows that lack a value. Raises StoreError for a damaged file.
     """
     columns = ["video_id", "sequence", *SOURCE_COLUMNS]
     table = RecordLog(path / RECORDS, VIDEO_COLUMNS).read_with_removed(columns)
     rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string()))).to_pylist()
     return {
-        row["video_id"]: CachedSource._make(row[name] for name in SOURCE_COLUMNS)
+        row["video_id"]: to_source(*(row[name] for name in SOURCE_COLUMNS))
         for row in rows
         if None not in row.values()
     }

@@ -10,45 +10,31 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Self
 
-from vidlat.config import MANTISSA_BITS, Fit, Ids, Preprocessing
-from vidlat.errors import CacheMismatchError, StoreError
+from vidlat.config import Ids, LatentSettings
+from vidlat.errors import CacheMismatchError, ConfigError, StoreError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised whenever an older vidlat could no longer read the layout."""
 
 SHARD_BYTES = 2 * 1024**2
 """A shard is the fewest chunks that hold this much: work stays parallel and a kill loses little."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheSettings:
-    """What changes a number in the cache, and nothing else: equal settings mean equal latents.
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings(LatentSettings):
+    """All that changes a number in the cache, and nothing else: equal settings mean equal latents.
 
-    vae_config is kept as JSON would give it back (lists for tuples), so that a round trip compares equal.
+    precision is never `auto`. vae_config is kept as JSON returns it (lists for tuples), so that a round trip
+    compares equal.
     """
 
     vae_hash: str
     vae_config: dict[str, Any]
-    stack: int
-    size: int
-    fit: Fit
-    encode_precision: str
     preprocess_version: int
-    crop: str = "none"
-    fps: float = 0.0
-    intensity: str = "auto"
-    stored_precision: str = "float16"
-    keepbits: int = MANTISSA_BITS
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "vae_config", json.loads(json.dumps(self.vae_config)))
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How frames became what the VAE saw."""
-        return Preprocessing(
-            size=self.size, fit=self.fit, crop=self.crop, fps=self.fps, intensity=self.intensity
-        )
 
     @property
     def cache_id(self) -> str:
@@ -149,8 +135,11 @@ class CacheSchema:
         values = dict(attributes)
         try:
             cache_id = values.pop("cache_id")
-            schema = cls(settings=CacheSettings(**values.pop("settings")), **values)
-        except (KeyError, TypeError) as error:
+            settings = values.pop("settings")
+            for field in dataclasses.fields(CacheSettings):
+                settings[field.name]  # a default must not stand in for what was lost
+            schema = cls(settings=CacheSettings.from_mapping(settings), **values)
+        except (AttributeError, ConfigError, KeyError, TypeError) as error:
             raise StoreError(f"its description is damaged ({error}); restore its zarr.json") from error
         if schema.settings.cache_id != cache_id:
             raise StoreError(

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from vidlat.config import MANTISSA_BITS
 from vidlat.errors import EncodeError
-from vidlat.types import FloatArray
+from vidlat.types import FloatArray, LatentStatistics
 
 BLOCK_FRAMES = 64
 """Latent frames in memory at once; fixed, since the order of a sum decides its last bit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentStatistics:
-    """The fields of a VideoRecord that describe its latents: checksum, and sums a channel in float64."""
-
-    latent_crc32: int
-    count: int
-    sum_mean: tuple[float, ...]
-    sum_mean_squared: tuple[float, ...]
-    sum_std_squared: tuple[float, ...]
 
 
 def latent_statistics(mean: FloatArray, std: FloatArray, num_valid_latent_frames: int) -> LatentStatistics:
@@ -40,7 +28,7 @@ def latent_statistics(mean: FloatArray, std: FloatArray, num_valid_latent_frames
     sum_mean, sum_mean_squared, crc = _channel_sums("mean", mean, valid, 0)
     _, sum_std_squared, crc = _channel_sums("std", std, valid, crc)
     return LatentStatistics(
-        latent_crc32=crc,
+        crc32=crc,
         count=valid * mean.shape[2] * mean.shape[3],
         sum_mean=sum_mean,
         sum_mean_squared=sum_mean_squared,

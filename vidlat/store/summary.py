@@ -12,8 +12,9 @@ from typing import Any
 from vidlat.store.lease import LeaseHolder, read_lease
 from vidlat.store.metadata import PARTIAL, array_frames
 from vidlat.store.reader import LatentCache, open_cache
+from vidlat.store.records import SOURCE_COLUMNS, to_source
 from vidlat.store.schema import CacheSchema
-from vidlat.store.sources import STATE_COLUMNS, source_state
+from vidlat.store.sources import source_state
 from vidlat.types import FailureRecord
 
 MOST_NAMES = 5
@@ -112,10 +113,9 @@ def summarise(path: Path) -> CacheSummary:
 
 def _source_states(cache: LatentCache) -> dict[str, str]:
     """The state of every source, or of every n-th where there are many, by video_id."""
-    names = ("video_id", *STATE_COLUMNS)
     step = max(1, -(-len(cache) // MOST_SOURCES_CHECKED))
-    rows = islice(cache.rows(*names), 0, None, step)
-    return {video_id: source_state(*source) for video_id, *source in rows}
+    rows = islice(cache.rows("video_id", *SOURCE_COLUMNS), 0, None, step)
+    return {video_id: source_state(to_source(*cells)) for video_id, *cells in rows}
 
 
 def _by_kind(failures: Mapping[str, FailureRecord]) -> dict[str, VideoGroup]:

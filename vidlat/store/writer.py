@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,12 @@ from vidlat.store.records import (
     standing,
     to_failure_records,
     to_table,
-    tombstone,
+    to_tombstones,
     with_sources,
 )
 from vidlat.store.schema import CacheSchema
 from vidlat.store.statistics import to_stored
-from vidlat.types import FailureRecord, FloatArray, LatentPosterior, VideoRecord, VideoSource
+from vidlat.types import FailureRecord, FloatArray, InputVideo, LatentPosterior, VideoRecord
 
 
 def create_cache(path: Path, schema: CacheSchema) -> None:
@@ -145,7 +145,8 @@ class CacheWriter:
 
     def commit(self, records: Sequence[VideoRecord]) -> None:
         """Make videos whose shards are written part of the cache, all at once; their sequence is set here."""
-        self._append(self._videos, records)
+        if records:
+            self._append(self._videos, lambda sequence: to_table(records, VIDEO_COLUMNS, sequence))
 
     def recommit(self, records: Sequence[VideoRecord]) -> None:
         """Make videos appear at another place, all at once; of those that failed since, that stays told."""
@@ -165,20 +166,18 @@ class CacheWriter:
 
     def remove(self, video_ids: Sequence[str]) -> None:
         """Take videos out of the cache, all at once; their latents stay where they are, as holes."""
-        self._append(self._videos, [tombstone(video_id) for video_id in video_ids])
+        if video_ids:
+            self._append(self._videos, lambda sequence: to_tombstones(video_ids, sequence))
 
-    def commit_sources(self, sources: Sequence[VideoSource]) -> None:
+    def commit_sources(self, videos: Sequence[InputVideo]) -> None:
         """Remember where the files of these cached videos are now, their time and annotation; no more."""
-        if not sources:
-            return
-        with self._locked() as partial:
-            sequence = 1 + self.last_sequence()
-            self._videos.append(with_sources(self._videos.read(), sources, sequence), sequence, partial)
-            self._videos.merge_small_files(partial)
+        if videos:
+            self._append(self._videos, lambda sequence: with_sources(self._videos.read(), videos, sequence))
 
     def record_failures(self, failures: Sequence[FailureRecord]) -> None:
         """Keep why videos could not be encoded, until a later commit supersedes it."""
-        self._append(self._failures, failures)
+        if failures:
+            self._append(self._failures, lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence))
 
     def last_sequence(self) -> int:
         """The number of the last commit, 0 before the first."""
@@ -190,12 +189,11 @@ class CacheWriter:
         with self._locked() as partial:
             compact(self._videos, self._failures, 1 + self.last_sequence(), partial)
 
-    def _append(self, log: RecordLog, records: Sequence[VideoRecord | FailureRecord]) -> None:
-        if not records:
-            return
+    def _append(self, log: RecordLog, rows: Callable[[int], pa.Table]) -> None:
+        """Commit the rows made for the next sequence number."""
         with self._locked() as partial:
             sequence = 1 + self.last_sequence()
-            log.append(to_table(records, log.columns, sequence), sequence, partial)
+            log.append(rows(sequence), sequence, partial)
             log.merge_small_files(partial)
 
     @contextmanager

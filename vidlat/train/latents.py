@@ -38,12 +38,12 @@ class Whitening:
         The variance of a posterior draw is Var[mean] + E[std^2], that of the posterior mean Var[mean].
         """
         records = list(records)
-        count = sum(record.count for record in records)
+        count = sum(record.latents.count for record in records)
         if count == 0:
             raise TrainError("the training videos' records count no latent values; encode them again")
-        mean = np.sum([record.sum_mean for record in records], axis=0) / count
-        mean_squared = np.sum([record.sum_mean_squared for record in records], axis=0) / count
-        std_squared = np.sum([record.sum_std_squared for record in records], axis=0) / count
+        mean = np.sum([record.latents.sum_mean for record in records], axis=0) / count
+        mean_squared = np.sum([record.latents.sum_mean_squared for record in records], axis=0) / count
+        std_squared = np.sum([record.latents.sum_std_squared for record in records], axis=0) / count
         variance = mean_squared - mean**2
         # The difference of two float64 sums: below their rounding a channel is constant, and is only centred.
         variance = np.where(variance > 1e-12 * mean_squared, variance, 0.0)

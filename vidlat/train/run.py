@@ -96,7 +96,7 @@ class Run:
             schema=cache.schema,
             training=training,
             validation=validation,
-            checksums={video_id: record.latent_crc32 for video_id, record in records.items()},
+            checksums={video_id: record.latents.crc32 for video_id, record in records.items()},
             whitening=Whitening.from_records((records[id] for id in training), config.latents_as),
             median_fps=statistics.median(rates) if rates else 0.0,
             conditions=conditions,
@@ -269,7 +269,7 @@ def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
     changed = [
         video_id
         for video_id, checksum in run.checksums.items()
-        if video_id in records and records[video_id].latent_crc32 != checksum
+        if video_id in records and records[video_id].latents.crc32 != checksum
     ]
     if gone or changed:
         what = [f"{verb} {_shorten(ids)}" for verb, ids in (("gone:", gone), ("changed:", changed)) if ids]

@@ -21,8 +21,8 @@ from vidlat.store.verify.problem import Problem
 from vidlat.store.verify.records import ROWS_AT_ONCE, LogReading, overlaps, range_faults, read_log
 
 CHECKED_COLUMNS = [
-    *("video_id", "start", "stop", "num_frames", "latent_crc32", "sequence"),
-    *("count", "sum_mean", "sum_mean_squared", "sum_std_squared"),
+    *("video_id", "start", "stop", "num_frames", "sequence"),
+    *(name for name in VIDEO_COLUMNS.names if name.startswith("latents_")),
 ]
 
 OnVideo = Callable[[str, int], None]

@@ -132,15 +132,15 @@ def _after_zeros(crc: int, num_bytes: int) -> int:
 
 def _compare(row: Mapping[str, Any], mean: _Digest, std: _Digest, count: int) -> Iterator[Finding]:
     crc = std.crc32(mean.crc32(0))
-    if crc != row["latent_crc32"]:
-        yield "checksum", f"recorded latent_crc32 {row['latent_crc32']}, the latents give {crc}"
-    if row["count"] != count:
-        yield "statistics", f"recorded count {row['count']}, the latents give {count}"
+    if crc != row["latents_crc32"]:
+        yield "checksum", f"recorded latents_crc32 {row['latents_crc32']}, the latents give {crc}"
+    if row["latents_count"] != count:
+        yield "statistics", f"recorded latents_count {row['latents_count']}, the latents give {count}"
     terms = np.sqrt(count * mean.squares)  # the sum of |mean| is this at most
     for name, sums, scale in (
-        ("sum_mean", mean.sums, terms),
-        ("sum_mean_squared", mean.squares, mean.squares),
-        ("sum_std_squared", std.squares, std.squares),
+        ("latents_sum_mean", mean.sums, terms),
+        ("latents_sum_mean_squared", mean.squares, mean.squares),
+        ("latents_sum_std_squared", std.squares, std.squares),
     ):
         recorded = np.array(row[name], np.float64)
         if recorded.shape != sums.shape or not (abs(recorded - sums) <= TOLERANCE * scale).all():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidlat.errors import StoreError
+from vidlat.errors import ConfigError, StoreError
 from vidlat.store.metadata import ARRAYS, RECORDS, read_attributes, read_document, zarr_documents
 from vidlat.store.schema import FORMAT_VERSION, CacheSchema, CacheSettings
 
@@ -86,13 +86,10 @@ def _read_schema(attributes: dict[str, Any]) -> tuple[CacheSchema, list[tuple[st
         ):
             raise
         try:
-            cache_id = CacheSettings(**attributes["settings"]).cache_id
+            cache_id = CacheSettings.from_mapping(attributes["settings"]).cache_id
             schema = CacheSchema.from_attributes(attributes | {"cache_id": cache_id})
-        except (TypeError, StoreError):
+        except (ConfigError, TypeError, StoreError):
             raise error from None
-        stack = schema.settings.stack
-        if not isinstance(stack, int) or stack < 1:
-            raise
         return schema, [(ROOT, "description", str(error))]
 
 

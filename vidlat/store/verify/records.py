@@ -146,7 +146,7 @@ def _read_rows(
     # All columns, though few are needed: damage is found in any of them.
     for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE):
         batch.validate(full=True)
-        has_all = reduce(pc.and_, (batch[name].is_valid() for name in required))
+        has_all = _has_all(batch, required)
         rows.append(batch.filter(has_all).select(wanted))
         for row in batch.filter(pc.invert(has_all)).select(required).to_pylist():
             missing = [name for name in required if row[name] is None]
@@ -154,6 +154,16 @@ def _read_rows(
                 IncompleteRow(file=where, video_id=row["video_id"], sequence=row["sequence"], missing=missing)
             )
     return rows, incomplete
+
+
+def _has_all(batch: pa.RecordBatch, required: list[str]) -> pa.Array:
+    """Which rows lack no value; a tombstone has only a few."""
+    is_complete = reduce(pc.and_, (batch[name].is_valid() for name in required))
+    if "num_frames" not in required:
+        return is_complete
+    is_tombstone = pc.fill_null(pc.equal(batch["num_frames"], 0), False)
+    has_key = pc.and_(batch["video_id"].is_valid(), batch["sequence"].is_valid())
+    return pc.or_(is_complete, pc.and_(is_tombstone, has_key))
 
 
 def _not_superseded(incomplete: list[IncompleteRow], rows: pa.Table) -> list[IncompleteRow]:
