@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from vidlat.store.layout import ARRAYS, PARTIAL, RECORDS
 from vidlat.store.log import RecordLog
-from vidlat.store.metadata import ARRAYS, PARTIAL, RECORDS, zarr_documents
+from vidlat.store.metadata import zarr_documents
 from vidlat.store.records import VIDEO_COLUMNS
 from vidlat.store.schema import CacheSchema, CacheSettings
 from vidlat.store.writer import create_cache

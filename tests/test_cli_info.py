@@ -15,7 +15,7 @@ from tests.store.caches import SCHEMA, SETTINGS, failure_of, random_posterior, r
 from vidlat.cli import commands
 from vidlat.commands.ls import _format_rate
 from vidlat.store import summary
-from vidlat.store.metadata import PARTIAL
+from vidlat.store.layout import PARTIAL
 from vidlat.store.reader import LatentCache
 from vidlat.store.writer import create_cache, open_writer, write_shards
 from vidlat.types import Annotation

@@ -138,3 +138,48 @@ def test_every_command_has_a_body_that_takes_its_parameters(command):
         fields = {field.name for field in dataclasses.fields(command.config)}
         given = given - fields - {"config_file"} | {"settings"}
     assert set(inspect.signature(command.import_body()).parameters) == given
+
+
+ACCESS = {
+    *(
+        "open",
+        "read_bytes",
+        "read_text",
+        "write_bytes",
+        "write_text",
+        "exists",
+        "is_dir",
+        "is_file",
+        "is_symlink",
+    ),
+    *("stat", "lstat", "iterdir", "glob", "rglob", "walk", "mkdir", "rmdir", "touch", "rename", "unlink"),
+    *("hardlink_to", "symlink_to", "readlink", "OSFile", "memory_map", "LocalFileSystem"),
+}
+"""Methods of Path and classes of pyarrow that touch a disk."""
+
+MAY_ACCESS = {"filesystem.py", "process.py", "sources.py"}
+"""Of the store: its storage, /proc, and the files that videos are encoded from."""
+
+STORE = [path for path in FILES if path.is_relative_to(PACKAGE / "store") and path.name not in MAY_ACCESS]
+
+
+def accesses(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in ACCESS:
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            if owner not in ("filesystem", "ts"):
+                yield node.attr
+        elif isinstance(node, ast.Name) and node.id == "open":
+            yield node.id
+
+
+@pytest.mark.parametrize("path", STORE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_store_touches_storage_in_one_module(path):
+    forbidden = {"os", "fcntl", "shutil", "tempfile", "io", "glob"}
+    assert not forbidden & {name.split(".")[0] for name in imports(path)}
+    assert not list(accesses(ast.parse(path.read_text())))
+
+
+def test_access_to_storage_is_caught():
+    code = "with open(p): pass\np.read_bytes()\nfilesystem.exists(p)\nts.open(spec)\n"
+    assert sorted(accesses(ast.parse(code))) == ["open", "read_bytes"]

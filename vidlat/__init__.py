@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from vidlat.sample.videos import sample_videos as sample_videos
     from vidlat.store.reader import LatentCache as LatentCache
     from vidlat.store.reader import open_cache as open_cache
-    from vidlat.store.repair import Outcome as Outcome
+    from vidlat.store.repair_files import Outcome as Outcome
     from vidlat.store.verify.cache import verify_cache as verify_cache
     from vidlat.store.verify.problem import Problem as Problem
     from vidlat.train.batches import LatentBatches as LatentBatches
@@ -99,7 +99,7 @@ _MODULES = {
     "LatentPosterior": "types",
     "NotEnoughMemoryError": "errors",
     "Objective": "train.objective",
-    "Outcome": "store.repair",
+    "Outcome": "store.repair_files",
     "PreparedEncode": "pipeline.encode_videos",
     "Problem": "store.verify.problem",
     "RepairProgress": "pipeline.repair_cache",

@@ -17,7 +17,7 @@ from vidlat.pipeline.executor import (
     TaskFailed,
     TaskLost,
 )
-from vidlat.store.metadata import LEASE
+from vidlat.store.layout import LEASE
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import CacheWriter, open_writer
 

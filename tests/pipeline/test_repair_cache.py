@@ -20,7 +20,8 @@ from vidlat.config import PREPROCESS_VERSION, Preprocessing
 from vidlat.pipeline import read_video
 from vidlat.pipeline import repair_cache as repair_module
 from vidlat.pipeline.repair_cache import repair_cache
-from vidlat.store.files import locked
+from vidlat.store import filesystem
+from vidlat.store.filesystem import locked
 from vidlat.store.lease import hold_lease
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -547,12 +548,10 @@ def test_cache_in_use_is_refused_before_it_is_read(path, vidlat, monkeypatch):
 
 
 def test_cache_that_cannot_be_written_is_verified_and_refused(path, vidlat, monkeypatch):
-    from vidlat.store import lease
-
     def read_only(*_, **__):
         raise OSError(30, os.strerror(30))
 
-    monkeypatch.setattr(lease, "create_file", read_only)
+    monkeypatch.setattr(filesystem, "create", read_only)
     shard_of(path, VICTIM).unlink()
     code, out, err = vidlat("verify", path, "--repair")
     assert (code, err.count("\n")) == (1, 1)
@@ -563,7 +562,5 @@ def test_cache_that_cannot_be_written_is_verified_and_refused(path, vidlat, monk
 
 
 def test_sound_cache_that_cannot_be_written_needs_no_repair(path, vidlat, monkeypatch):
-    from vidlat.store import lease
-
-    monkeypatch.setattr(lease, "create_file", None)
+    monkeypatch.setattr(filesystem, "create", None)
     assert vidlat("verify", path, "--repair")[0] == 0

@@ -12,8 +12,8 @@ import zarr
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import every_kill, meet
+from vidlat.store import filesystem
 from vidlat.store import log as log_module
-from vidlat.store.files import create_file
 from vidlat.store.lease import hold_lease, read_lease
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -61,9 +61,9 @@ def test_reservation_killed_at_any_step_hands_no_frame_out_twice(cache_path, mon
 
 
 def test_record_file_is_never_written_over(tmp_path):
-    create_file(tmp_path / "record", b"first", tmp_path / "partial")
+    filesystem.create(tmp_path / "record", b"first", tmp_path / "partial")
     with pytest.raises(FileExistsError):
-        create_file(tmp_path / "record", b"second", tmp_path / "partial")
+        filesystem.create(tmp_path / "record", b"second", tmp_path / "partial")
     assert (tmp_path / "record").read_bytes() == b"first"
 
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from tests.store.caches import add_videos, failure_of, random_posterior, record_of, writer_of
 from vidlat.errors import StoreError
+from vidlat.store import filesystem
 from vidlat.store import lease as lease_module
 from vidlat.store import process as process_module
-from vidlat.store.files import create_file
 from vidlat.store.lease import STALE_SECONDS, hold_lease, read_lease, refuse_if_held
 from vidlat.store.process import this_process
 from vidlat.store.reader import open_cache
@@ -272,11 +272,13 @@ def test_heart_does_not_beat_for_another(cache_path):
 
 
 def test_ctrl_c_while_the_lease_is_being_taken_gives_it_back(cache_path, monkeypatch):
+    create = filesystem.create
+
     def interrupted(*arguments):
-        create_file(*arguments)
+        create(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lease_module, "create_file", interrupted)
+    monkeypatch.setattr(filesystem, "create", interrupted)
     with pytest.raises(KeyboardInterrupt):
         hold_lease(cache_path, "test").__enter__()
     assert read_lease(cache_path) is None
@@ -331,7 +333,7 @@ def test_of_two_hosts_that_no_lock_keeps_apart_one_is_refused(cache_path, monkey
         return found
 
     monkeypatch.setattr(lease_module, "refuse_if_held", overtaken)
-    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # no lease was there to unlink
+    monkeypatch.setattr(filesystem, "delete", lambda path: None)  # no lease was there to unlink
     with pytest.raises(StoreError, match="on far, process 77"):
         hold_lease(cache_path, "test").__enter__()
     assert read_lease(cache_path).token == "another's"

@@ -2,10 +2,8 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -14,8 +12,9 @@ from hypothesis import strategies as st
 from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import meet
 from vidlat.errors import StoreError
+from vidlat.store import filesystem
 from vidlat.store import log as log_module
-from vidlat.store.log import MAX_SMALL_FILES, RecordLog
+from vidlat.store.log import MAX_SMALL_FILES
 from vidlat.store.reader import open_cache
 from vidlat.store.records import (
     FAILURE_COLUMNS,
@@ -283,23 +282,25 @@ def test_large_record_files_are_not_merged_again(cache_path, monkeypatch):
 
 def test_reader_lists_again_when_a_file_vanishes_under_it(cache_path, monkeypatch):
     commit_many(cache_path, MAX_SMALL_FILES)
-    open_file, others = pa.OSFile, []
+    open_input, others = filesystem.open_input, []
 
     def open_while_another_merges(file):
         if not others:
             others.append("merges")
             writer_of(cache_path).commit([record_of("new.mp4", 0, VIDEO)])
-            assert not Path(file).exists()
-        return open_file(file)
+            assert not file.exists()
+        return open_input(file)
 
-    monkeypatch.setattr(log_module.pa, "OSFile", open_while_another_merges)
+    monkeypatch.setattr(filesystem, "open_input", open_while_another_merges)
     assert len(open_cache(cache_path)) == 41
 
 
 def test_reader_lists_again_when_a_merge_hid_all_files_from_its_listing(cache_path, monkeypatch):
     commit_many(cache_path, MAX_SMALL_FILES + 1)
-    list_files, hidden = RecordLog._files, [True]
-    monkeypatch.setattr(RecordLog, "_files", lambda self: [] if hidden and hidden.pop() else list_files(self))
+    list_names, hidden = filesystem.list_names, [True]
+    monkeypatch.setattr(
+        filesystem, "list_names", lambda folder: [] if hidden and hidden.pop() else list_names(folder)
+    )
     assert len(open_cache(cache_path)) == 40
     assert not hidden
 
@@ -308,7 +309,7 @@ def test_reader_gives_up_on_files_that_always_vanish(cache_path, monkeypatch):
     commit_many(cache_path, 1)
     file = next((cache_path / "videos/records").glob("*.parquet"))
     file.unlink()
-    monkeypatch.setattr(RecordLog, "_files", lambda self: [file])
+    monkeypatch.setattr(filesystem, "list_names", lambda _: [file.name])
     with pytest.raises(StoreError, match="vanish"):
         open_cache(cache_path).records()
 

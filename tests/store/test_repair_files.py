@@ -11,10 +11,10 @@ from tests.store.caches import NoLease, add_videos, random_posterior
 from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, ROOT, edit_json, found, rewrite
 from tests.store.faults import meet
 from vidlat.errors import StoreError
-from vidlat.store import repair
+from vidlat.store import repair_files as repair
 from vidlat.store.lease import hold_lease
 from vidlat.store.reader import open_cache
-from vidlat.store.repair import remove_leftovers, repair_description
+from vidlat.store.repair_files import remove_leftovers, repair_description
 
 
 def everything(path):

@@ -9,7 +9,7 @@ import zarr
 from tests.store.caches import add_videos, random_posterior, writer_of
 from tests.store.damage import LENGTHS, MEAN_B, STD_B, flip, found, rewrite
 from vidlat.errors import StoreError
-from vidlat.store.files import locked
+from vidlat.store.filesystem import locked
 from vidlat.store.verify.cache import count_hole_frames, verify_cache
 from vidlat.store.writer import write_shards
 
@@ -52,7 +52,7 @@ def test_video_replaced_by_a_later_record_is_not_read_any_more(path):
 def test_records_are_read_while_no_driver_writes(path, monkeypatch):
     from vidlat.store.verify import cache as verify
 
-    read_layout, held = verify.read_layout, []
+    read_zarr_metadata, held = verify.read_zarr_metadata, []
 
     def and_try_the_lock(path):
         with (path / "videos/records/lock").open("ab") as other:
@@ -60,9 +60,9 @@ def test_records_are_read_while_no_driver_writes(path, monkeypatch):
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 held.append(True)
-        return read_layout(path)
+        return read_zarr_metadata(path)
 
-    monkeypatch.setattr(verify, "read_layout", and_try_the_lock)
+    monkeypatch.setattr(verify, "read_zarr_metadata", and_try_the_lock)
     assert found(path) == []
     assert held == [True]
     with locked(path / "videos/records/lock"):
@@ -120,5 +120,5 @@ def test_no_shard_is_deleted_while_it_is_verified(path):
     assert held == [True] * 3
     with readers.open("rb") as prune:
         fcntl.flock(prune, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(StoreError, match="prune is at work"):
+        with pytest.raises(StoreError, match="is being pruned"):
             list(verify_cache(path))

@@ -7,8 +7,8 @@ import pytest
 
 from tests.store.caches import add_videos, random_posterior
 from tests.store.damage import MEAN_B, RECORD_B, found
+from vidlat.store.layout import LEASE
 from vidlat.store.lease import hold_lease
-from vidlat.store.metadata import LEASE
 from vidlat.store.verify.cache import verify_cache
 
 

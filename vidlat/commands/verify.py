@@ -12,7 +12,7 @@ import click
 from vidlat.commands.display import console, format_count, print_table, printable, progress_bar
 from vidlat.errors import ExitCode
 from vidlat.store.lease import refuse_if_held
-from vidlat.store.repair import Outcome
+from vidlat.store.repair_files import Outcome
 from vidlat.store.verify.cache import count_hole_frames, verify_cache
 from vidlat.store.verify.problem import Problem
 

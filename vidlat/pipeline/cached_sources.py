@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from vidlat.errors import InputError
-from vidlat.store.repair import Outcome, recorded_sources
+from vidlat.store.repair_files import Outcome, recorded_sources
 from vidlat.store.sources import content_hash, size_and_time
 from vidlat.types import InputVideo, Source
 

@@ -20,11 +20,10 @@ from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.plan import plan_encode
 from vidlat.pipeline.workers import choose_num_workers, num_threads_of_worker
 from vidlat.store.lease import refuse_if_held
-from vidlat.store.log import RecordLog
-from vidlat.store.metadata import RECORDS, read_schema
+from vidlat.store.log import RecordLogs
+from vidlat.store.metadata import read_schema
 from vidlat.store.reader import open_cache
-from vidlat.store.records import VIDEO_COLUMNS
-from vidlat.store.repair import PURPOSE, Outcome, remove_leftovers, repair_description
+from vidlat.store.repair_files import PURPOSE, Outcome, remove_leftovers, repair_description
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import Problem
 from vidlat.store.writer import open_writer
@@ -140,6 +139,6 @@ def _outcomes_of(event: EncodeProgress) -> Iterator[Outcome]:
 
 def _recorded_batch(path: Path, sources: Sequence[InputVideo]) -> int:
     """The most frequent number of stacks per VAE call; another number may change the last bits."""
-    rows = RecordLog(path / RECORDS, VIDEO_COLUMNS).read_with_removed(["video_id", "sequence", "batch"])
+    rows = RecordLogs(path).videos.read_with_removed(["video_id", "sequence", "batch"])
     batches = dict(zip(rows["video_id"].to_pylist(), rows["batch"].to_pylist(), strict=True))
     return statistics.mode(batches[source.video_id] or 1 for source in sources)

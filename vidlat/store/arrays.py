@@ -1,55 +1,59 @@
-"""The arrays of a cache, opened by tensorstore: its threads do not survive a fork."""
+"""The arrays of a cache, opened by tensorstore, whose threads do not survive a fork."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from vidlat.errors import StoreError
+from vidlat.store import filesystem
+from vidlat.store.process import process_id
 
 READ_CACHE_BYTES = 32 * 1024**2
-"""Memory an array for shard indexes and recent chunks: random windows come four times faster for it."""
+"""Memory per array for shard indexes and recent chunks, which makes random windows four times faster."""
 
 _opened_by = 0
-"""The process that first opened an array; of a forked child its parent."""
+"""The process that first opened an array; in a forked child its parent."""
 
 
-def open_for_reading(path: Path) -> Any:
-    """The array at `path`; raises StoreError."""
-    # A shard is written once and never changes, so what was read of it (its index above all) stays true.
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path.absolute())},
-        "context": {"cache_pool": {"total_bytes_limit": READ_CACHE_BYTES}},
+def open_for_reading(
+    path: Path, metadata: dict[str, Any] | None = None, cache_bytes: int = READ_CACHE_BYTES
+) -> Any:
+    """The array at `path`, as its zarr.json or as `metadata` describes it. Raises StoreError."""
+    spec: dict[str, Any] = {
+        # A shard is written once and never changes, so its index need not be read again.
+        "context": {"cache_pool": {"total_bytes_limit": cache_bytes}},
         "recheck_cached_data": "open",
     }
-    return _open(path, spec, write=False)
+    if metadata is not None:
+        spec["metadata"] = metadata
+    return _open(path, spec)
 
 
 def open_for_writing(path: Path) -> Any:
-    """The array at `path`, each write on disk when it is done; raises StoreError."""
-    kvstore = {"driver": "file", "path": str(path.absolute()), "file_io_sync": True}
-    return _open(path, {"driver": "zarr3", "kvstore": kvstore}, write=True)
+    """The array at `path`; data are on disk when a write is done. Raises StoreError."""
+    return _open(path, {}, write=True)
 
 
 def require_unforked() -> None:
-    """Raises StoreError in a child of a process that has opened arrays: tensorstore would abort here."""
-    if _opened_by not in (0, os.getpid()):
+    """Raises StoreError in a forked child of a process that has opened arrays: tensorstore would abort."""
+    if _opened_by not in (0, process_id()):
         raise StoreError(
-            "this process was forked from one that has read or written latents, and tensorstore does not "
-            "survive that: start it anew, in a DataLoader by multiprocessing_context='spawn' or 'forkserver'"
+            "this process was forked from one that has read or written latents, which tensorstore does not "
+            "survive; start it with multiprocessing_context='spawn' or 'forkserver'"
         )
 
 
-def _open(path: Path, spec: dict[str, Any], *, write: bool) -> Any:
+def _open(path: Path, spec: dict[str, Any], *, write: bool = False) -> Any:
     global _opened_by
-    # Imported when latents are read or written: `vidlat info` answers without it.
+    # Imported when latents are read or written: `vidlat info` does without.
     import tensorstore as ts
 
     require_unforked()
-    _opened_by = os.getpid()
+    _opened_by = process_id()
     try:
-        return ts.open(spec, open=True, read=True, write=write).result()
+        spec = {"driver": "zarr3", "kvstore": filesystem.kvstore(path), **spec}
+        as_described = "metadata" in spec
+        return ts.open(spec, open=True, read=True, write=write, assume_metadata=as_described).result()
     except ValueError as error:
         raise StoreError(f"{path}: cannot be opened: {error}") from error

@@ -7,8 +7,8 @@ would do neither, and on some file systems ends at the host; it only keeps two t
 from __future__ import annotations
 
 import json
-import os
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -18,8 +18,8 @@ from threading import Event, Thread
 from uuid import uuid4
 
 from vidlat.errors import StoreError
-from vidlat.store.files import create_file, locked
-from vidlat.store.metadata import LEASE, LOCK, PARTIAL
+from vidlat.store import filesystem
+from vidlat.store.layout import LEASE, LOCK, PARTIAL, READERS
 from vidlat.store.process import Process, this_process
 
 HEARTBEAT_SECONDS = 5.0
@@ -87,16 +87,16 @@ class Lease:
         """Show that this process is alive, while the lease is its own; a beat that fails is left out."""
         with suppress(OSError):
             if self._is_own():
-                os.utime(self.path / LEASE)
+                filesystem.touch(self.path / LEASE)
 
     def release(self) -> None:
         """Give the cache back, if it is still held; where that cannot be written, the process's end does."""
-        with suppress(OSError), locked(self.path / LOCK):
+        with suppress(OSError), filesystem.locked(self.path / LOCK):
             if self._is_own():
-                (self.path / LEASE).unlink()
+                filesystem.delete(self.path / LEASE)
 
     def _is_own(self) -> bool:
-        return _parse((self.path / LEASE).read_bytes(), 0).token == self.token
+        return _parse(filesystem.read(self.path / LEASE), 0).token == self.token
 
 
 def read_lease(path: Path) -> LeaseHolder | None:
@@ -105,9 +105,7 @@ def read_lease(path: Path) -> LeaseHolder | None:
     Raises StoreError if the lease cannot be read.
     """
     try:
-        with (path / LEASE).open("rb") as handle:
-            heartbeat = os.fstat(handle.fileno()).st_mtime
-            content = handle.read()
+        content, heartbeat = filesystem.read_with_time(path / LEASE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -127,6 +125,18 @@ def refuse_if_held(path: Path) -> LeaseHolder | None:
             "wait for it, or end it"
         )
     return holder
+
+
+def hold_for_reading(path: Path, reader: object) -> None:
+    """Keep prune away from the cache at `path` as long as the object `reader` lives.
+
+    Writes nothing, so that it works on a read-only disk. Raises StoreError while prune runs.
+    """
+    try:
+        release = filesystem.lock_shared(path / READERS, wait=False)
+    except BlockingIOError as error:
+        raise StoreError(f"{path}: is being pruned by `vidlat prune`; try again when it has ended") from error
+    weakref.finalize(reader, release)
 
 
 @contextmanager
@@ -155,14 +165,13 @@ def _take(lease: Lease, purpose: str) -> LeaseHolder | None:
     since = datetime.now(UTC).isoformat(timespec="seconds")
     content = asdict(this_process()) | {"purpose": purpose, "since": since, "token": lease.token}
     try:
-        for folder in (file.parent.parent, file.parent):  # tools that copy a cache may drop empty folders
-            folder.mkdir(exist_ok=True)
-        with locked(path / LOCK):
+        filesystem.make_folder(file.parent)  # tools that copy a cache may drop empty folders
+        with filesystem.locked(path / LOCK):
             dead = refuse_if_held(path)
-            file.unlink(missing_ok=True)
+            filesystem.delete(file)
             try:
                 # Create-only: of two hosts that no lock keeps apart, one fails here.
-                create_file(file, json.dumps(content, indent=2).encode(), path / PARTIAL)
+                filesystem.create(file, json.dumps(content, indent=2).encode(), path / PARTIAL)
             except FileExistsError:
                 refuse_if_held(path)
                 raise
@@ -217,7 +226,6 @@ def _natural(value: object, limit: int) -> int:
 def _file_system_time(path: Path) -> float:
     """Now, by the clock that stamps heartbeats: hosts that share a file system differ in time."""
     try:
-        os.utime(path / LOCK)
-        return (path / LOCK).stat().st_mtime
+        return filesystem.touch(path / LOCK)
     except OSError:
         return time.time()  # what cannot be touched cannot be taken either: this is for people

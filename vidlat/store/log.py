@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidlat.errors import StoreError
-from vidlat.store.files import create_file, sync_folder
-from vidlat.store.records import latest, standing, without_removed
+from vidlat.store import filesystem
+from vidlat.store.layout import FAILURES, RECORDS, commits_of, record_file, record_files
+from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, latest, standing, without_removed
 
 MAX_SMALL_FILES = 64
 SMALL_BYTES = 8 * 1024**2
@@ -42,21 +43,22 @@ class RecordLog:
         Raises StoreError if a file cannot be opened.
         """
         for _ in range(READ_ATTEMPTS):
-            files = self._files()
+            files = record_files(self.folder)
             try:
-                opened = {file: pa.OSFile(str(file)) for file in files}
+                opened = {file: filesystem.open_input(file) for file in files}
             except FileNotFoundError:
                 continue  # merged away since it was listed: its rows stand in a file that came later
             except OSError as error:
                 raise StoreError(f"{self.folder}: cannot be read: {error}") from error
             # A merge between two steps of the listing can hide a file and its replacement alike.
-            if not any(first < last for first, last in map(_commits, set(self._files()) - set(files))):
+            new = set(record_files(self.folder)) - set(files)
+            if not any(first < last for first, last in map(commits_of, new)):
                 return RecordSnapshot(opened, self.columns)
         raise StoreError(f"{self.folder}: its files vanish as fast as they are listed; try again")
 
     def last_sequence(self) -> int:
         """The number of the last commit, 0 before the first."""
-        return max((_commits(file)[1] for file in self._files()), default=0)
+        return max((commits_of(file)[1] for file in record_files(self.folder)), default=0)
 
     def append(self, table: pa.Table, sequence: int, partial: Path) -> None:
         """Add one commit: a file that appears whole or not at all. The caller holds the cache's lock."""
@@ -67,18 +69,18 @@ class RecordLog:
 
         The caller holds the cache's lock.
         """
-        small = [file for file in self._files() if file.stat().st_size < SMALL_BYTES]
+        small = [file for file in record_files(self.folder) if filesystem.size(file) < SMALL_BYTES]
         if len(small) <= MAX_SMALL_FILES:
             return
-        table = latest(pa.concat_tables(_read_file(file, self.columns.names) for file in small))
-        commits = [_commits(file) for file in small]
+        table = latest(pa.concat_tables(read_record_file(file, self.columns.names) for file in small))
+        commits = [commits_of(file) for file in small]
         self._create(table, min(commits)[0], max(last for _, last in commits), partial)
         for file in small:
-            file.unlink()
+            filesystem.delete(file)
 
     def num_rows(self) -> int:
         """Rows of all files, history included. Raises StoreError if a file is damaged."""
-        return sum(_read_file(file, ["sequence"]).num_rows for file in self._files())
+        return sum(read_record_file(file, ["sequence"]).num_rows for file in record_files(self.folder))
 
     def rewrite(self, choose: Callable[[pa.Table], pa.Table], last: int, partial: Path) -> None:
         """Join all files into one that ends with commit `last`, with those latest rows that `choose` keeps.
@@ -86,30 +88,27 @@ class RecordLog:
         choose: filters a table of video_id, sequence and, of videos, num_frames. All rows that are kept are
         in memory, 1 to 2 kB each. The caller holds the cache's lock.
         """
-        files = self._files()
+        files = record_files(self.folder)
         if not files:
             return
         names = [name for name in ("video_id", "sequence", "num_frames") if name in self.columns.names]
-        keys = pa.concat_tables(_read_file(file, names) for file in files)
+        keys = pa.concat_tables(read_record_file(file, names) for file in files)
         keys = keys.append_column("row", pa.array(np.arange(len(keys))))
         is_kept = np.zeros(len(keys), bool)
         is_kept[choose(latest(keys))["row"].to_numpy()] = True
         tables, num_before = [], 0
         for file in files:
-            table = _read_file(file, self.columns.names)
+            table = read_record_file(file, self.columns.names)
             tables.append(table.filter(is_kept[num_before : num_before + len(table)]))
             num_before += len(table)
-        self._create(pa.concat_tables(tables), min(map(_commits, files))[0], last, partial)
+        self._create(pa.concat_tables(tables), min(map(commits_of, files))[0], last, partial)
         for file in files:
-            file.unlink()
+            filesystem.delete(file)
         # These are gone before the next step may drop what they were hidden by, after a power cut too.
-        sync_folder(self.folder)
+        filesystem.sync_folder(self.folder)
 
     def _create(self, table: pa.Table, first: int, last: int, partial: Path) -> None:
-        create_file(self.folder / f"{first:012d}-{last:012d}.parquet", to_parquet(table), partial)
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("[0-9]*-[0-9]*.parquet"))
+        filesystem.create(self.folder / record_file(first, last), to_parquet(table), partial)
 
 
 class RecordSnapshot:
@@ -148,22 +147,35 @@ class RecordSnapshot:
         return rows, without_removed(keys)["row"].combine_chunks() if "num_frames" in names else rows
 
     def _concatenated(self, names: Sequence[str]) -> pa.Table:
-        tables = [_read_file(file, names, handle) for file, handle in self._files.items()]
+        tables = [read_record_file(file, names, handle) for file, handle in self._files.items()]
         return pa.concat_tables([self._columns.empty_table().select(list(names)), *tables])
 
 
-def compact(videos: RecordLog, failures: RecordLog, sequence: int, partial: Path) -> None:
-    """Leave only the rows that hold: history, tombstones and what they removed are gone from both logs.
+class RecordLogs:
+    """The two logs of the cache at `path`: its videos, and the videos that could not be encoded."""
 
-    A kill at any point leaves the same videos and failures. sequence: the number of the next commit; this
-    takes it and the one after. The caller holds the cache's lock.
-    """
-    # Failures first: that one is over is told by a row of its video.
-    committed = videos.read_with_removed(["video_id", "sequence"])
-    failures.rewrite(lambda rows: standing(rows, committed), sequence, partial)
-    # In two steps: no tombstone goes before every row that it hides.
-    videos.rewrite(lambda rows: rows, sequence, partial)
-    videos.rewrite(without_removed, sequence + 1, partial)
+    def __init__(self, path: Path) -> None:
+        self.videos = RecordLog(path / RECORDS, VIDEO_COLUMNS)
+        self.failures = RecordLog(path / FAILURES, FAILURE_COLUMNS)
+
+    def last_sequence(self) -> int:
+        """The number of the last commit, 0 before the first."""
+        # One count over both logs: it tells whether a failure came before or after a success.
+        return max(self.videos.last_sequence(), self.failures.last_sequence())
+
+    def compact(self, partial: Path) -> None:
+        """Rewrite both logs without old rows, tombstones and the rows that tombstones hide.
+
+        A kill at any point leaves the same videos and failures. Uses up the next two sequence numbers. The
+        caller holds the cache's lock.
+        """
+        sequence = 1 + self.last_sequence()
+        # Failures first: a row of its video says whether a failure is over.
+        committed = self.videos.read_with_removed(["video_id", "sequence"])
+        self.failures.rewrite(lambda rows: standing(rows, committed), sequence, partial)
+        # In two steps, so that no tombstone is deleted before every row that it hides.
+        self.videos.rewrite(lambda rows: rows, sequence, partial)
+        self.videos.rewrite(without_removed, sequence + 1, partial)
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -174,16 +186,16 @@ def to_parquet(table: pa.Table) -> bytes:
     return content
 
 
-def _commits(file: Path) -> tuple[int, int]:
-    first, _, last = file.stem.partition("-")
-    return int(first), int(last)
-
-
-def _read_file(file: Path, columns: Sequence[str], opened: pa.NativeFile | None = None) -> pa.Table:
+def read_record_file(
+    file: Path, columns: Sequence[str] | None = None, opened: pa.NativeFile | None = None
+) -> pa.Table:
+    """The `columns` of a record file, by default all; opened: the file, if it is open. Raises StoreError."""
     try:
         # ParquetFile, not read_table: that one imports pyarrow.dataset, which `vidlat info` would wait for.
-        with pq.ParquetFile(opened or file, page_checksum_verification=True) as parquet:
-            return parquet.read(columns=list(columns)).select(list(columns))
+        source = opened or filesystem.open_input(file)
+        with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
+            table = parquet.read(columns=columns and list(columns))
+            return table.select(list(columns)) if columns else table
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, KeyError) as error:

@@ -12,20 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.errors import StoreError
+from vidlat.store import filesystem
+from vidlat.store.layout import ARRAYS, ROOT, array_document
 from vidlat.store.schema import CacheSchema
-
-ARRAYS = ("mean", "std")
-RECORDS = "videos/records"
-FAILURES = "failures/records"
-
-LOCK = f"{RECORDS}/lock"
-"""Locked by whoever writes, for as long as one operation lasts."""
-LEASE = f"{RECORDS}/lease"
-"""Names the process that holds the cache for writing, for as long as it does."""
-READERS = f"{RECORDS}/readers"
-"""Locked by all who read latents, against whoever would remove them."""
-PARTIAL = f"{RECORDS}/partial"
-"""The one temporary file, out of sight of Zarr readers."""
 
 
 def zarr_documents(attributes: dict[str, Any], schema: CacheSchema, num_frames: int) -> dict[str, Any]:
@@ -36,14 +25,14 @@ def zarr_documents(attributes: dict[str, Any], schema: CacheSchema, num_frames: 
     """
     members = {name: _array(schema, num_frames) for name in ARRAYS}
     members |= {name: _group({}, {}) for name in ("videos", "failures")}
-    documents = {f"{name}/zarr.json": document for name, document in members.items()}
-    return documents | {"zarr.json": _group(attributes, members)}
+    documents = {array_document(name): document for name, document in members.items()}
+    return documents | {ROOT: _group(attributes, members)}
 
 
 def read_document(path: Path) -> dict[str, Any]:
     """A zarr.json as JSON. Raises StoreError if it is missing or damaged."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(filesystem.read(path))
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read as Zarr metadata: {error}") from error
     if not isinstance(document, dict):
@@ -54,17 +43,17 @@ def read_document(path: Path) -> dict[str, Any]:
 def read_attributes(path: Path) -> dict[str, Any]:
     """The root's attributes. Raises StoreError if `path` is no folder or no vidlat cache."""
     try:
-        if path.exists() and not path.is_dir():
+        if filesystem.exists(path) and not filesystem.is_folder(path):
             raise StoreError(f"{path}: is a file, not a vidlat cache, which is a folder")
-        if not path.is_dir():
+        if not filesystem.is_folder(path):
             raise StoreError(
                 f"{path}: is not a vidlat cache: no such folder; `vidlat encode --out` makes one"
             )
-        if not (path / "zarr.json").is_file():
+        if not filesystem.exists(path / ROOT):
             raise StoreError(f"{path}: is not a vidlat cache: it has no zarr.json")
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error}") from error
-    attributes = read_document(path / "zarr.json").get("attributes")
+    attributes = read_document(path / ROOT).get("attributes")
     if not isinstance(attributes, dict) or not isinstance(attributes.get("vidlat"), dict):
         raise StoreError(f"{path}: is not a vidlat cache: a Zarr store that something else has made")
     return attributes
@@ -81,7 +70,7 @@ def read_schema(path: Path) -> CacheSchema:
 
 def array_frames(path: Path) -> dict[str, int]:
     """Latent frames of each array by its own zarr.json; after a kill in a growth they may differ."""
-    return {name: _num_frames(path / name / "zarr.json") for name in ARRAYS}
+    return {name: _num_frames(path / array_document(name)) for name in ARRAYS}
 
 
 def _num_frames(path: Path) -> int:

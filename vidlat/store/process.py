@@ -40,8 +40,13 @@ class Process:
         return start == self.pid_start if start and self.pid_start else None
 
 
+def process_id() -> int:
+    """The number of this process, another one in a forked child."""
+    return os.getpid()
+
+
 def this_process() -> Process:
-    """The process that asks."""
+    """This process."""
     return Process(
         host=socket.gethostname(),
         boot_id=_read_text("/proc/sys/kernel/random/boot_id"),

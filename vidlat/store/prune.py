@@ -7,7 +7,6 @@ So a kill anywhere leaves it in its old place or in its new one, and a second ru
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,12 +16,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorstore as ts
 
 from vidlat.errors import EncodeError, StoreError
-from vidlat.store.files import locked, sync_folder
-from vidlat.store.metadata import ARRAYS, READERS, array_frames
-from vidlat.store.prune_plan import PrunePlan, record_logs, shard_files
+from vidlat.store import filesystem
+from vidlat.store.arrays import open_for_reading
+from vidlat.store.layout import ARRAYS, READERS, shard_files, shards_folder
+from vidlat.store.log import RecordLogs
+from vidlat.store.metadata import array_frames
+from vidlat.store.prune_plan import PrunePlan
 from vidlat.store.records import to_row, to_video_records
 from vidlat.store.verify.latents import LatentChecker
 from vidlat.store.writer import CacheWriter, write_shards
@@ -52,7 +53,7 @@ def prune(writer: CacheWriter, plan: PrunePlan, on_step: Callable[[], None] = la
     path = writer.path.absolute()
     if plan.sequence != writer.last_sequence():
         raise StoreError(f"{path}: has changed since it was looked at; try again")
-    num_free = shutil.disk_usage(path).free
+    num_free = filesystem.free_bytes(path)
     if plan.num_needed_bytes > num_free:
         raise StoreError(
             f"{path}: moving videos takes {plan.num_needed_bytes} bytes of disk for a while, and {num_free} "
@@ -63,14 +64,14 @@ def prune(writer: CacheWriter, plan: PrunePlan, on_step: Callable[[], None] = la
         if plan.drop:
             writer.remove(plan.drop)
         for leftover in plan.leftovers:
-            _delete(leftover)
+            filesystem.delete_tree(leftover)
         for shard in plan.dead_shards:
             _delete_shard(path, shard)
             on_step()
         damaged = _Mover(writer).move(plan.groups, on_step)
         for name in ARRAYS:
             with suppress(FileNotFoundError):  # no shard was ever written
-                sync_folder(path / name / "c" / "0")
+                filesystem.sync_folder(path / shards_folder(name))
         if plan.num_old_rows or plan.num_moved > len(damaged):
             writer.compact_records()
         return PruneResult(num_freed_bytes=num_bytes - _num_bytes([path]), damaged=damaged)
@@ -101,7 +102,7 @@ class _Mover:
         """The records of groups without damage, read and checked; of one that has some, no video is moved."""
         if not groups:
             return
-        videos = record_logs(self.path)[0].read()
+        videos = RecordLogs(self.path).videos.read()
         ids = pa.array([video_id for group in groups for video_id in group])
         videos = videos.filter(pc.is_in(videos["video_id"], value_set=ids))
         place = {video_id: number for number, video_id in enumerate(videos["video_id"].to_pylist())}
@@ -125,7 +126,7 @@ class _Mover:
             yield batch
 
     def _copy(self, batch: Sequence[VideoRecord]) -> None:
-        arrays = {name: _open(self.path / name) for name in ARRAYS}
+        arrays = {name: open_for_reading(self.path / name) for name in ARRAYS}
         latents = [
             LatentPosterior(**{name: _view(arrays[name], video) for name in ARRAYS}) for video in batch
         ]
@@ -164,11 +165,6 @@ def _length(record: VideoRecord) -> int:
     return record.stop - record.start
 
 
-def _open(path: Path) -> Any:
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path.absolute())}}
-    return ts.open(spec, open=True, read=True).result()
-
-
 def _view(array: Any, record: VideoRecord) -> Any:
     """A video's latents (L, t, h, w), read when they are sliced: a long video is never in memory."""
     return array[:, record.start : record.stop].translate_to[0, 0, 0, 0]
@@ -177,7 +173,7 @@ def _view(array: Any, record: VideoRecord) -> Any:
 @contextmanager
 def _readers_kept_out(path: Path) -> Iterator[None]:
     try:
-        with locked(path / READERS, wait=False):
+        with filesystem.locked(path / READERS, wait=False):
             yield
     except BlockingIOError as error:
         raise StoreError(
@@ -197,19 +193,12 @@ def _told_as_store_error(path: Path) -> Iterator[None]:
 
 def _delete_shard(path: Path, shard: int) -> None:
     for file in shard_files(path, shard):
-        file.unlink(missing_ok=True)
+        filesystem.delete(file)
         for folder in (file.parent, file.parent.parent):
             with suppress(OSError):  # of an array without this shard, or with a file of somebody else's
-                folder.rmdir()
-
-
-def _delete(leftover: Path) -> None:
-    if leftover.is_dir():
-        shutil.rmtree(leftover)
-    else:
-        leftover.unlink(missing_ok=True)  # a commit since then may have used the name
+                filesystem.delete_empty_folder(folder)
 
 
 def _num_bytes(paths: Sequence[Path]) -> int:
-    files = {file for path in paths for file in (path, *path.rglob("*"))}
-    return sum(file.stat().st_size for file in files if file.is_file())
+    files = {file for path in paths for file in filesystem.list_files(path)}
+    return sum(map(filesystem.size_or_zero, files))

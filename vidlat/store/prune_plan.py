@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +13,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
-from vidlat.store.log import RecordLog
-from vidlat.store.metadata import ARRAYS, FAILURES, LEASE, RECORDS, array_frames, read_schema
-from vidlat.store.records import FAILURE_COLUMNS, SOURCE_COLUMNS, VIDEO_COLUMNS, standing, to_source
+from vidlat.store import filesystem
+from vidlat.store.layout import (
+    ARRAYS,
+    FAILURES,
+    LEASE,
+    LEFTOVER,
+    RECORDS,
+    SET_ASIDE,
+    SHARD_NUMBER,
+    shard_files,
+    shards_folder,
+)
+from vidlat.store.log import RecordLogs
+from vidlat.store.metadata import array_frames, read_schema
+from vidlat.store.records import SOURCE_COLUMNS, standing, to_source
 from vidlat.store.schema import CacheSchema
 from vidlat.store.sources import source_state
-from vidlat.store.verify.files import LEFTOVER, SET_ASIDE, file_problem, find_suspects
+from vidlat.store.verify.stray_files import file_problem, find_suspects
 
 Integers = npt.NDArray[np.int64]
 
@@ -64,8 +74,8 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
     Raises StoreError if there is no cache, if its records are damaged, or for an id it does not know.
     """
     schema = read_schema(path)
-    videos, failures = record_logs(path)
-    sequence = max(videos.last_sequence(), failures.last_sequence())
+    logs = RecordLogs(path)
+    videos, failures, sequence = logs.videos, logs.failures, logs.last_sequence()
     rows, committed = videos.read(["start", "stop"]), videos.read_with_removed(["video_id", "sequence"])
     failed = standing(failures.read([]), committed)
     known = set(rows["video_id"].to_pylist()) | set(failed["video_id"].to_pylist())
@@ -80,8 +90,9 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
     groups = [group for group in chunks.groups() if chunks.num_dead_bytes(group.shards)]
     shards = chunks.dead_shards()
     leftovers = tuple(_leftovers(path))
-    num_dead_bytes = _num_bytes(file for shard in shards for file in shard_files(path, shard))
-    num_dead_bytes += _num_bytes(file for one in leftovers for file in (one, *one.rglob("*")))
+    dead_files = [file for shard in shards for file in shard_files(path, shard)]
+    dead_files += [file for leftover in leftovers for file in filesystem.list_files(leftover)]
+    num_dead_bytes = sum(map(filesystem.size_or_zero, dead_files))
     num_needed_bytes = max((chunks.num_needed_bytes(group.videos) for group in groups), default=0)
     num_live = len(live) + len(set(failed["video_id"].to_pylist()) - dropped)
     return PrunePlan(
@@ -102,7 +113,8 @@ def vanished_videos(path: Path) -> tuple[list[str], int]:
 
     A file that cannot be looked at (no right to, a network that is down) counts as there.
     """
-    videos, failures = record_logs(path)
+    logs = RecordLogs(path)
+    videos, failures = logs.videos, logs.failures
     committed = videos.read_with_removed(["video_id", "sequence"])
     # A video's record knows better than an attempt to replace it.
     tables = standing(failures.read(SOURCE_COLUMNS), committed), videos.read(SOURCE_COLUMNS)
@@ -115,16 +127,6 @@ def vanished_videos(path: Path) -> tuple[list[str], int]:
     }
     gone = [video_id for video_id, source in sources.items() if source_state(source) == "vanished"]
     return sorted(gone), len(sources)
-
-
-def record_logs(path: Path) -> tuple[RecordLog, RecordLog]:
-    """The logs of videos and of failures of the cache at `path`."""
-    return RecordLog(path / RECORDS, VIDEO_COLUMNS), RecordLog(path / FAILURES, FAILURE_COLUMNS)
-
-
-def shard_files(path: Path, shard: int) -> list[Path]:
-    """The file of shard number `shard` in each array."""
-    return [path / name / "c" / "0" / str(shard) / "0" / "0" for name in ARRAYS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +173,9 @@ class _Chunks:
     def dead_shards(self) -> list[int]:
         """Shards, in either array, that hold no chunk of a video."""
         live = set(map(str, np.flatnonzero(self._is_live.any(axis=1)).tolist()))
-        grids = [self.path / name / "c" / "0" for name in ARRAYS]
-        folders = (folder for grid in grids if grid.is_dir() for folder in grid.iterdir())
-        return sorted(
-            {int(folder.name) for folder in folders if folder.name not in live and _is_shard(folder)}
-        )
+        grids = [self.path / shards_folder(name) for name in ARRAYS]
+        folders = (grid / name for grid in grids for name in filesystem.list_names(grid) if name not in live)
+        return sorted({int(folder.name) for folder in folders if _is_shard(folder)})
 
     def num_dead_bytes(self, shards: range) -> int:
         """Bytes of the chunks that are stored and belong to no video."""
@@ -203,9 +203,9 @@ class _Chunks:
 
 def _is_shard(folder: Path) -> bool:
     """Whether a folder is that of a shard, which may be gone from it, and holds no other files alone."""
-    if not re.fullmatch(r"0|[1-9]\d*", folder.name):
+    if not SHARD_NUMBER.fullmatch(folder.name) or not filesystem.is_folder(folder):
         return False
-    files = [file for file in folder.rglob("*") if not file.is_dir()]
+    files = list(filesystem.list_files(folder))
     return folder / "0" / "0" in files or all(LEFTOVER.fullmatch(file.name) for file in files)
 
 
@@ -213,10 +213,7 @@ def _index_sizes(file: Path, num_chunks: int) -> Integers:
     """The sizes in a shard's index. One that is damaged tells nothing, and so its shard is left alone."""
     num_bytes = 16 * num_chunks + 4
     try:
-        with file.open("rb") as handle:
-            end = handle.seek(0, os.SEEK_END)
-            handle.seek(max(end - num_bytes, 0))
-            index = handle.read()
+        index, end = filesystem.read_end(file, num_bytes)
     except FileNotFoundError:
         index, end = b"", 0
     if len(index) < num_bytes:
@@ -229,13 +226,10 @@ def _index_sizes(file: Path, num_chunks: int) -> Integers:
 def _leftovers(path: Path) -> Iterator[Path]:
     """Files that kills and repairs have left in a cache, and unfinished caches beside it."""
     for folder in (path / RECORDS, path / FAILURES):
-        yield from (file.absolute() for file in folder.glob("*.damaged") if SET_ASIDE.fullmatch(file.name))
+        names = filter(SET_ASIDE.fullmatch, filesystem.list_names(folder))
+        yield from ((folder / name).absolute() for name in names)
     for suspect in find_suspects(path, None):
         problem = file_problem(path, suspect.where, None)
         # The lease of a dead process is taken over, not deleted: by whoever prunes, to begin with.
         if problem and problem.kind == "leftover" and suspect.where != LEASE:
             yield suspect.file.absolute()
-
-
-def _num_bytes(files: Iterable[Path]) -> int:
-    return sum(file.lstat().st_size for file in files if file.is_file())

@@ -15,15 +15,14 @@ import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
 from vidlat.store.arrays import open_for_reading, require_unforked
-from vidlat.store.disk import DiskUsage, disk_usage
-from vidlat.store.log import RecordLog
-from vidlat.store.metadata import ARRAYS, FAILURES, RECORDS, array_frames, read_schema
-from vidlat.store.readers import hold_for_reading
+from vidlat.store.disk_usage import DiskUsage, disk_usage
+from vidlat.store.layout import ARRAYS
+from vidlat.store.lease import hold_for_reading
+from vidlat.store.log import RecordLogs
+from vidlat.store.metadata import array_frames, read_schema
 from vidlat.store.records import (
     ANNOTATION_COLUMNS,
-    FAILURE_COLUMNS,
     SOURCE_COLUMNS,
-    VIDEO_COLUMNS,
     standing,
     to_annotations,
     to_failure_records,
@@ -53,8 +52,7 @@ def open_cache(path: Path, *, hold: bool = True) -> LatentCache:
 
 def last_sequence(path: Path) -> int:
     """The number of the last commit to the cache at `path`, of videos or failures; 0 before the first."""
-    logs = RecordLog(path / RECORDS, VIDEO_COLUMNS), RecordLog(path / FAILURES, FAILURE_COLUMNS)
-    return max(log.last_sequence() for log in logs)
+    return RecordLogs(path).last_sequence()
 
 
 class LatentCache:
@@ -70,7 +68,10 @@ class LatentCache:
         self._hold = hold
         if hold:
             hold_for_reading(path, self)
-        self._log = RecordLog(path / RECORDS, VIDEO_COLUMNS).snapshot()
+        logs = RecordLogs(path)
+        self._videos, self._failures = logs.videos.snapshot(), logs.failures.snapshot()
+        # Read after the records, whose ranges it must cover: arrays grow before a commit.
+        self._num_latent_frames = min(array_frames(path).values())
 
     def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, CacheSchema, bool]]:
         return type(self), (self.path, self.schema, self._hold)
@@ -82,7 +83,7 @@ class LatentCache:
     @property
     def num_latent_frames(self) -> int:
         """Length of the time axis, holes included."""
-        return min(array_frames(self.path).values())
+        return self._num_latent_frames
 
     @property
     def num_hole_frames(self) -> int:
@@ -104,7 +105,7 @@ class LatentCache:
 
     def annotations(self) -> dict[str, Annotation]:
         """Subject and labels of the videos that have any, by video_id."""
-        table = self._log.read(ANNOTATION_COLUMNS)
+        table = self._videos.read(ANNOTATION_COLUMNS)
         num_labels = np.diff(table["annotation_labels"].combine_chunks().offsets.to_numpy())
         has_subject = pc.not_equal(table["annotation_subject"], "")
         table = table.filter(pc.or_(has_subject, pa.array(num_labels > 0)))
@@ -112,13 +113,12 @@ class LatentCache:
 
     def failures(self) -> dict[str, FailureRecord]:
         """The latest failure of every video not encoded or removed since, sorted by video_id."""
-        committed = self._log.read_with_removed(["video_id", "sequence"])
-        failures = RecordLog(self.path / FAILURES, FAILURE_COLUMNS).read()
-        return to_failure_records(standing(failures, committed))
+        committed = self._videos.read_with_removed(["video_id", "sequence"])
+        return to_failure_records(standing(self._failures.read(), committed))
 
     def warnings(self) -> dict[str, list[str]]:
         """What was noticed while videos were decoded, of those alone where something was, by video_id."""
-        table = self._log.read(["warnings"])
+        table = self._videos.read(["warnings"])
         table = table.filter(pc.greater(pc.list_value_length(table["warnings"]), 0))
         return dict(zip(table["video_id"].to_pylist(), table["warnings"].to_pylist(), strict=True))
 
@@ -133,7 +133,7 @@ class LatentCache:
             yield from zip(*(column.to_pylist() for column in block.columns), strict=True)
 
     def _table(self, names: Sequence[str]) -> pa.Table:
-        return self._log.read([name for name in names if name not in ("video_id", "sequence")])
+        return self._videos.read([name for name in names if name not in ("video_id", "sequence")])
 
     def read_latents(self, video_id: str) -> LatentPosterior:
         """One video's latents, stack padding included: mean and std, each (L, t, h, w) float16.
@@ -212,12 +212,12 @@ class LatentCache:
 
     @cached_property
     def _records(self) -> dict[str, VideoRecord]:
-        return to_video_records(self._log.read())
+        return to_video_records(self._videos.read())
 
     @cached_property
     def _ranges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Every video's start and stop, in the order of the time axis."""
-        table = self._log.read(["start", "stop"])
+        table = self._videos.read(["start", "stop"])
         starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
         order = np.argsort(starts)
         return starts[order], stops[order]

@@ -9,8 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vidlat.store import filesystem
+from vidlat.store.layout import PARTIAL
 from vidlat.store.lease import LeaseHolder, read_lease
-from vidlat.store.metadata import PARTIAL, array_frames
+from vidlat.store.metadata import array_frames
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.records import SOURCE_COLUMNS, to_source
 from vidlat.store.schema import CacheSchema
@@ -152,5 +154,5 @@ def _unfinished(path: Path, holder: LeaseHolder | None) -> Iterable[str]:
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         yield f"the arrays differ in latent frames ({told}): the next encode completes the growth"
-    if (path / PARTIAL).exists():
+    if filesystem.exists(path / PARTIAL):
         yield f"{PARTIAL} is a file that was not finished: `vidlat prune` deletes it"

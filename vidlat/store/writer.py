@@ -7,13 +7,10 @@ The order that survives a kill anywhere: `CacheWriter.reserve` (driver), `write_
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -21,22 +18,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import ShardExistsError, StoreError
+from vidlat.store import filesystem
 from vidlat.store.arrays import open_for_writing
-from vidlat.store.files import locked, replace_file, sync_folder
-from vidlat.store.lease import Lease, hold_lease
-from vidlat.store.log import RecordLog, compact
-from vidlat.store.metadata import (
+from vidlat.store.layout import (
     ARRAYS,
     FAILURES,
     LOCK,
     PARTIAL,
     READERS,
     RECORDS,
-    array_frames,
-    read_attributes,
-    read_schema,
-    zarr_documents,
+    ROOT,
+    array_document,
+    build_folders,
+    new_build_folder,
+    shard_file,
 )
+from vidlat.store.lease import Lease, hold_lease
+from vidlat.store.log import RecordLog, RecordLogs
+from vidlat.store.metadata import array_frames, read_attributes, read_schema, zarr_documents
 from vidlat.store.records import (
     FAILURE_COLUMNS,
     VIDEO_COLUMNS,
@@ -60,26 +59,30 @@ def create_cache(path: Path, schema: CacheSchema) -> None:
     """
     path = path.absolute()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.make_folder(path.parent)
         _build(path, schema)
-        sync_folder(path.parent)
-        _remove_other_builds(path)
+        filesystem.sync_folder(path.parent)
+        # Builds that killed processes left. A process that still builds finds the cache in place.
+        for other in build_folders(path):
+            with suppress(OSError):
+                filesystem.delete_tree(other)
     except OSError as error:
         raise StoreError(f"{path}: cannot make a cache here ({error}); give another --out") from error
 
 
 def _build(path: Path, schema: CacheSchema) -> None:
-    building = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    building = new_build_folder(path)
     try:
         for folder in (RECORDS, FAILURES, *ARRAYS):
-            (building / folder).mkdir(parents=True)
-        (building / READERS).touch()
+            filesystem.make_folder(building / folder)
+        filesystem.replace(building / READERS, b"", building / PARTIAL)
         documents = zarr_documents({"vidlat": schema.to_attributes()}, schema, 0)
         for name, document in documents.items():
-            replace_file(building / name, _to_json(document), building / PARTIAL)
-        building.rename(path)
+            filesystem.replace(building / name, _to_json(document), building / PARTIAL)
+        filesystem.rename(building, path)
     except OSError:
-        shutil.rmtree(building, ignore_errors=True)
+        with suppress(OSError):
+            filesystem.delete_tree(building)
         if not _is_cache_of(path, schema):
             raise
 
@@ -89,14 +92,6 @@ def _is_cache_of(path: Path, schema: CacheSchema) -> bool:
         return read_schema(path).cache_id == schema.cache_id
     except StoreError:
         return False
-
-
-def _remove_other_builds(path: Path) -> None:
-    # What kills left. Of a driver that is still building, too: it finds the cache in place instead.
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.partial")
-    for build in path.parent.iterdir():
-        if name.fullmatch(build.name):
-            shutil.rmtree(build, ignore_errors=True)
 
 
 @contextmanager
@@ -123,8 +118,7 @@ class CacheWriter:
         self.path = path
         self.lease = lease
         self.schema = read_schema(path)
-        self._videos = RecordLog(path / RECORDS, VIDEO_COLUMNS)
-        self._failures = RecordLog(path / FAILURES, FAILURE_COLUMNS)
+        self._logs = RecordLogs(path)
 
     def reserve(self, num_shards: int) -> int:
         """Grow both arrays by whole shards and return the first latent frame of the new range.
@@ -139,55 +133,56 @@ class CacheWriter:
             stop = start + num_shards * self.schema.shard_frames
             documents = zarr_documents(read_attributes(self.path), self.schema, stop)
             # The root last: until then readers see the old shape of both arrays.
-            for name in (*(f"{array}/zarr.json" for array in ARRAYS), "zarr.json"):
-                replace_file(self.path / name, _to_json(documents[name]), partial)
+            for name in (*map(array_document, ARRAYS), ROOT):
+                filesystem.replace(self.path / name, _to_json(documents[name]), partial)
         return start
 
     def commit(self, records: Sequence[VideoRecord]) -> None:
         """Make videos whose shards are written part of the cache, all at once; their sequence is set here."""
         if records:
-            self._append(self._videos, lambda sequence: to_table(records, VIDEO_COLUMNS, sequence))
+            self._append(self._logs.videos, lambda sequence: to_table(records, VIDEO_COLUMNS, sequence))
 
     def recommit(self, records: Sequence[VideoRecord]) -> None:
         """Make videos appear at another place, all at once; of those that failed since, that stays told."""
         ids = pa.array([record.video_id for record in records])
         with self._locked() as partial:
             sequence = 1 + self.last_sequence()
-            failures = self._failures.read()
+            failures = self._logs.failures.read()
             failures = failures.filter(pc.is_in(failures["video_id"], value_set=ids))
             if len(failures):  # before the records, under a later number: a kill in between changes nothing
-                failures = standing(failures, self._videos.read_with_removed(["video_id", "sequence"]))
+                failures = standing(failures, self._logs.videos.read_with_removed(["video_id", "sequence"]))
                 again = list(to_failure_records(failures).values())
                 table = to_table(again, FAILURE_COLUMNS, sequence + 1)
-                self._failures.append(table, sequence + 1, partial)
-            self._videos.append(to_table(records, VIDEO_COLUMNS, sequence), sequence, partial)
-            self._failures.merge_small_files(partial)
-            self._videos.merge_small_files(partial)
+                self._logs.failures.append(table, sequence + 1, partial)
+            self._logs.videos.append(to_table(records, VIDEO_COLUMNS, sequence), sequence, partial)
+            self._logs.failures.merge_small_files(partial)
+            self._logs.videos.merge_small_files(partial)
 
     def remove(self, video_ids: Sequence[str]) -> None:
         """Take videos out of the cache, all at once; their latents stay where they are, as holes."""
         if video_ids:
-            self._append(self._videos, lambda sequence: to_tombstones(video_ids, sequence))
+            self._append(self._logs.videos, lambda sequence: to_tombstones(video_ids, sequence))
 
     def commit_sources(self, videos: Sequence[InputVideo]) -> None:
         """Remember where the files of these cached videos are now, their time and annotation; no more."""
         if videos:
-            self._append(self._videos, lambda sequence: with_sources(self._videos.read(), videos, sequence))
+            self._append(
+                self._logs.videos, lambda sequence: with_sources(self._logs.videos.read(), videos, sequence)
+            )
 
     def record_failures(self, failures: Sequence[FailureRecord]) -> None:
         """Keep why videos could not be encoded, until a later commit supersedes it."""
         if failures:
-            self._append(self._failures, lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence))
+            self._append(self._logs.failures, lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence))
 
     def last_sequence(self) -> int:
         """The number of the last commit, 0 before the first."""
-        # One count over both logs: it tells whether a failure came before or after a success.
-        return max(self._videos.last_sequence(), self._failures.last_sequence())
+        return self._logs.last_sequence()
 
     def compact_records(self) -> None:
         """Rewrite the records to the rows that hold: what was replaced or removed leaves no trace in them."""
         with self._locked() as partial:
-            compact(self._videos, self._failures, 1 + self.last_sequence(), partial)
+            self._logs.compact(partial)
 
     def _append(self, log: RecordLog, rows: Callable[[int], pa.Table]) -> None:
         """Commit the rows made for the next sequence number."""
@@ -201,8 +196,8 @@ class CacheWriter:
         """Hold the cache; gives the name of its one temporary file, out of sight of Zarr readers."""
         try:
             for folder in (RECORDS, FAILURES):  # tools that copy a cache may drop empty folders
-                (self.path / folder).mkdir(parents=True, exist_ok=True)
-            with locked(self.path / LOCK):
+                filesystem.make_folder(self.path / folder)
+            with filesystem.locked(self.path / LOCK):
                 self.lease.require_held()
                 yield self.path / PARTIAL
         except OSError as error:
@@ -269,7 +264,7 @@ def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards:
     for index in range(first, first + num_shards):
         for name in ARRAYS:
             try:
-                is_written = (path / name / "c" / "0" / str(index) / "0" / "0").exists()
+                is_written = filesystem.exists(path / shard_file(name, index))
             except OSError as error:
                 raise StoreError(f"{path}: {name} cannot be read: {error}") from error
             if is_written:

@@ -25,7 +25,7 @@ from torch import nn
 import vidlat
 from vidlat.config import TrainConfig
 from vidlat.errors import ConfigError, StoreError, TrainError
-from vidlat.store.files import locked
+from vidlat.store.filesystem import locked
 from vidlat.store.reader import LatentCache
 from vidlat.store.schema import CacheSchema
 from vidlat.train.checkpoint import (

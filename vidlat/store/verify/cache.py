@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidlat.store.metadata import FAILURES, RECORDS
-from vidlat.store.readers import hold_for_reading
+from vidlat.store import filesystem
+from vidlat.store.layout import FAILURES, LOCK, RECORDS
+from vidlat.store.lease import hold_for_reading
 from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, latest, without_removed
-from vidlat.store.verify.files import file_problem, find_suspects
 from vidlat.store.verify.latents import LatentChecker
-from vidlat.store.verify.layout import Layout, read_layout
 from vidlat.store.verify.problem import Problem
-from vidlat.store.verify.records import ROWS_AT_ONCE, LogReading, overlaps, range_faults, read_log
+from vidlat.store.verify.record_files import ROWS_AT_ONCE, LogReading, overlaps, range_faults, read_log
+from vidlat.store.verify.stray_files import file_problem, find_suspects
+from vidlat.store.verify.zarr_metadata import ZarrMetadata, read_zarr_metadata
 
 CHECKED_COLUMNS = [
     *("video_id", "start", "stop", "num_frames", "sequence"),
@@ -40,8 +39,8 @@ def verify_cache(
     """
     reading = _Reading()
     hold_for_reading(path, reading)
-    with _drivers_held_off(path):
-        layout = read_layout(path)
+    with filesystem.locked_shared(path / LOCK):  # no driver commits or merges meanwhile
+        layout = read_zarr_metadata(path)
         records = read_log(path, RECORDS, VIDEO_COLUMNS, CHECKED_COLUMNS)
         failures = read_log(path, FAILURES, FAILURE_COLUMNS, ["video_id", "sequence"])
     yield from (Problem(where=where, kind=kind, what=what) for where, kind, what in layout.findings)
@@ -53,7 +52,7 @@ def verify_cache(
         videos = videos.filter(pc.is_in(videos["video_id"], pa.array(sorted(only), pa.string())))
     yield from _videos_problems(path, layout, videos, on_video)
     # By now a running encode has named what it was writing, and grown the arrays for it.
-    num_shards = read_layout(path).num_shards if suspects else None
+    num_shards = read_zarr_metadata(path).num_shards if suspects else None
     for suspect in suspects:
         if suspect.is_the_same and (problem := file_problem(path, suspect.where, num_shards)):
             yield problem
@@ -64,8 +63,8 @@ def count_hole_frames(path: Path) -> int:
 
     Raises StoreError if there is no cache at `path`.
     """
-    with _drivers_held_off(path):
-        num_frames = read_layout(path).num_frames or 0
+    with filesystem.locked_shared(path / LOCK):  # no driver commits or merges meanwhile
+        num_frames = read_zarr_metadata(path).num_frames or 0
         records = read_log(path, RECORDS, VIDEO_COLUMNS, CHECKED_COLUMNS)
     videos = _standing(records)
     starts, stops = (np.clip(videos[name].to_numpy(), 0, num_frames) for name in ("start", "stop"))
@@ -80,7 +79,7 @@ def _standing(records: LogReading) -> pa.Table:
 
 
 def _videos_problems(
-    path: Path, layout: Layout, videos: pa.Table, on_video: OnVideo | None
+    path: Path, layout: ZarrMetadata, videos: pa.Table, on_video: OnVideo | None
 ) -> Iterator[Problem]:
     """What is wrong with each video; latents of a range that cannot be its own are not read."""
     schema, num_frames = layout.schema, layout.num_frames
@@ -98,17 +97,3 @@ def _videos_problems(
 
 class _Reading:
     """As long as it lives, no prune deletes a shard."""
-
-
-@contextmanager
-def _drivers_held_off(path: Path) -> Iterator[None]:
-    """No driver grows, commits or merges meanwhile, where the cache has a lock that can be held."""
-    try:
-        handle = (path / RECORDS / "lock").open("rb")
-    except OSError:
-        yield
-        return
-    with handle:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_SH)
-        yield

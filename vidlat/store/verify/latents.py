@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorstore as ts
 
-from vidlat.store.metadata import ARRAYS, zarr_documents
+from vidlat.store import filesystem
+from vidlat.store.arrays import open_for_reading
+from vidlat.store.layout import ARRAYS, array_document, shard_file
+from vidlat.store.metadata import zarr_documents
 from vidlat.store.schema import CacheSchema
 
 Finding = tuple[str, str]
@@ -36,7 +38,10 @@ class LatentChecker:
         self.path = path
         self.schema = schema
         documents = zarr_documents({}, schema, num_frames)
-        self._arrays = {name: _open(path / name, documents[f"{name}/zarr.json"]) for name in ARRAYS}
+        self._arrays = {
+            name: open_for_reading(path / name, documents[array_document(name)], INDEX_CACHE_BYTES)
+            for name in ARRAYS
+        }
 
     def findings(self, row: Mapping[str, Any]) -> Iterator[Finding]:
         """What is wrong with the latents of the video that `row` of the records describes.
@@ -69,7 +74,7 @@ class LatentChecker:
 
     def _read(self, name: str, first: int, stop: int) -> tuple[npt.NDArray[np.float16] | None, list[Finding]]:
         """A part of one shard, None where it cannot be read as a whole, and what is wrong with it."""
-        file = f"{name}/c/0/{first // self.schema.shard_frames}/0/0"
+        file = shard_file(name, first // self.schema.shard_frames)
         faults: dict[tuple[str, str], list[Frames]] = {}
         try:
             block = self._arrays[name][:, first:stop].read().result()
@@ -92,7 +97,7 @@ class LatentChecker:
         except ValueError as error:
             return "damaged", f"{file} cannot be read: {_reason(error)}"
         if np.isnan(chunk).all():
-            is_there = (self.path / file).is_file()
+            is_there = filesystem.exists(self.path / file)
             return "missing", f"{file} does not hold them" if is_there else f"{file} is not there"
         return None if np.isfinite(chunk).all() else ("not-finite", f"{file} holds NaN or infinity")
 
@@ -160,15 +165,3 @@ def _ranges(frames: list[Frames]) -> str:
 def _reason(error: ValueError) -> str:
     """The end of tensorstore's message, behind the path of the file."""
     return " ".join(str(error).rsplit('": ', 1)[-1].split())
-
-
-def _open(path: Path, metadata: dict[str, Any]) -> Any:
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path.absolute())},
-        "metadata": metadata,
-        # A shard never changes, so what was read of its index stays true.
-        "context": {"cache_pool": {"total_bytes_limit": INDEX_CACHE_BYTES}},
-        "recheck_cached_data": "open",
-    }
-    return ts.open(spec, open=True, assume_metadata=True, read=True).result()

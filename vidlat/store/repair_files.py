@@ -8,27 +8,17 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vidlat.errors import StoreError
-from vidlat.store.files import locked, replace_file, sync_folder
+from vidlat.store import filesystem
+from vidlat.store.layout import ARRAYS, FAILURES, LOCK, PARTIAL, RECORDS, ROOT, stored_shards
 from vidlat.store.lease import hold_lease
-from vidlat.store.log import RecordLog, to_parquet
-from vidlat.store.metadata import (
-    FAILURES,
-    LOCK,
-    PARTIAL,
-    RECORDS,
-    read_attributes,
-    read_document,
-    read_schema,
-    zarr_documents,
-)
+from vidlat.store.log import RecordLogs, read_record_file, to_parquet
+from vidlat.store.metadata import read_attributes, read_document, read_schema, zarr_documents
 from vidlat.store.records import (
     FAILURE_COLUMNS,
     SOURCE_COLUMNS,
@@ -37,9 +27,9 @@ from vidlat.store.records import (
     to_source,
     without_removed,
 )
-from vidlat.store.verify.files import SHARD_FILE, file_problem, find_suspects
-from vidlat.store.verify.layout import Layout, read_layout
-from vidlat.store.verify.records import read_log
+from vidlat.store.verify.record_files import read_log
+from vidlat.store.verify.stray_files import file_problem, find_suspects
+from vidlat.store.verify.zarr_metadata import ZarrMetadata, read_zarr_metadata
 from vidlat.types import Source
 
 PURPOSE = "vidlat verify --repair"
@@ -83,15 +73,15 @@ def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
     """
     removed, foreign = [], []
     with _held(path):
-        num_shards = read_layout(path).num_shards
+        num_shards = read_zarr_metadata(path).num_shards
         for suspect in find_suspects(path, num_shards):
             problem = file_problem(path, suspect.where, num_shards)
             if problem and problem.kind == "leftover":
-                _remove(suspect.file)
+                filesystem.delete_tree(suspect.file)
                 removed.append(problem.where)
             elif problem:
                 foreign.append(problem.where)
-    removed += [where for where in known if where not in removed and not (path / where).exists()]
+    removed += [where for where in known if where not in removed and not filesystem.exists(path / where)]
     left = "not vidlat's own, so it is left: move it away if nobody needs it"
     return [
         *(Outcome(where=where, state="repaired", what="removed") for where in removed),
@@ -105,7 +95,7 @@ def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, Source
     Unlike `LatentCache.sources` it accepts rows that lack a value. Raises StoreError for a damaged file.
     """
     columns = ["video_id", "sequence", *SOURCE_COLUMNS]
-    table = RecordLog(path / RECORDS, VIDEO_COLUMNS).read_with_removed(columns)
+    table = RecordLogs(path).videos.read_with_removed(columns)
     rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string()))).to_pylist()
     return {
         row["video_id"]: to_source(*(row[name] for name in SOURCE_COLUMNS))
@@ -117,11 +107,11 @@ def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, Source
 @contextmanager
 def _held(path: Path) -> Iterator[Path]:
     """Hold the cache as a writer does, a damaged one too; gives the name of the one temporary file."""
-    read_layout(path)  # before anything is put into a folder that is no cache
+    read_zarr_metadata(path)  # before anything is put into a folder that is no cache
     try:
         with hold_lease(path, PURPOSE) as lease:
-            (path / FAILURES).mkdir(parents=True, exist_ok=True)
-            with locked(path / LOCK):
+            filesystem.make_folder(path / FAILURES)
+            with filesystem.locked(path / LOCK):
                 lease.require_held()
                 yield path / PARTIAL
     except OSError as error:
@@ -132,7 +122,7 @@ def _repair_metadata(path: Path, partial: Path) -> Iterator[Outcome]:
     """The zarr.json files are a function of the root's attributes and the length; the root comes last."""
     try:
         schema = read_schema(path)
-        layout = read_layout(path)
+        layout = read_zarr_metadata(path)
         if layout.is_contradicted:
             raise StoreError(f"{path}: its description and the metadata of its arrays contradict each other")
     except StoreError as error:
@@ -146,24 +136,23 @@ def _repair_metadata(path: Path, partial: Path) -> Iterator[Outcome]:
     for name, expected in zarr_documents(attributes, schema, num_frames).items():
         found = _read_if_possible(path / name)
         document = dict(expected)
-        if name != "zarr.json" and isinstance(found.get("attributes"), dict):
+        if name != ROOT and isinstance(found.get("attributes"), dict):
             document["attributes"] = found["attributes"]  # anybody's
         if any(found.get(field) != value for field, value in document.items()):
-            (path / name).parent.mkdir(exist_ok=True)
-            replace_file(path / name, json.dumps(document, indent=2).encode(), partial)
+            filesystem.make_folder((path / name).parent)
+            filesystem.replace(path / name, json.dumps(document, indent=2).encode(), partial)
             what = f"written anew from the description, for {num_frames} latent frames"
             yield Outcome(where=name, state="repaired", what=what)
 
 
-def _implied_frames(path: Path, layout: Layout, shard_frames: int) -> Iterator[int]:
+def _implied_frames(path: Path, layout: ZarrMetadata, shard_frames: int) -> Iterator[int]:
     """Where the arrays must end at least, by all that there is: nothing is ever cut off.
 
     Nor is a range handed out again that a record names, be its shards lost.
     """
     yield from layout.lengths
-    for file in path.glob("*/c/0/*/0/0"):
-        if shard := SHARD_FILE.fullmatch(file.relative_to(path).as_posix()):
-            yield (int(shard[1]) + 1) * shard_frames
+    for name in ARRAYS:
+        yield from ((shard + 1) * shard_frames for shard in stored_shards(path, name))
     records = read_log(path, RECORDS, VIDEO_COLUMNS, ["video_id", "sequence", "num_frames", "stop"]).rows
     yield from without_removed(latest(records))["stop"].to_pylist()
 
@@ -190,13 +179,13 @@ def _set_aside(path: Path, where: str, *, is_failures: bool) -> Outcome:
     """Put a damaged record file out of the readers' sight, its content for whoever can make sense of it."""
     file = path / where
     try:
-        content = file.read_bytes()
+        content = filesystem.read(file)
     except OSError as error:
         what = f"cannot be opened ({error.strerror}): make it readable and repair again"
         return Outcome(where=where, state="not repairable", what=what)
     aside = file.with_name(f"{file.name}.{zlib.crc32(content):08x}.damaged")
-    file.rename(aside)
-    sync_folder(file.parent)
+    filesystem.rename(file, aside)
+    filesystem.sync_folder(file.parent)
     what = f"set aside as {aside.relative_to(path)}; "
     if is_failures:
         return Outcome(where=where, state="repaired", what=what + "the next encode tries its videos again")
@@ -208,23 +197,15 @@ def _set_aside(path: Path, where: str, *, is_failures: bool) -> Outcome:
 
 
 def _drop_nameless_rows(file: Path, where: str, partial: Path) -> Outcome:
-    with pq.ParquetFile(file) as parquet:
-        table = parquet.read()
+    table = read_record_file(file)
     has_name = pc.and_(table["video_id"].is_valid(), table["sequence"].is_valid())
     kept = table.filter(has_name)
-    replace_file(file, to_parquet(kept), partial)
+    filesystem.replace(file, to_parquet(kept), partial)
     what = (
         f"{len(table) - len(kept)} of {len(table)} rows, of nobody knows which video or when, dropped; "
         "run `vidlat encode` with your inputs again, it adds what is missing"
     )
     return Outcome(where=where, state="lost", what=what)
-
-
-def _remove(file: Path) -> None:
-    if file.is_dir() and not file.is_symlink():
-        rmtree(file)
-    else:
-        file.unlink(missing_ok=True)
 
 
 def _read_if_possible(file: Path) -> dict[str, Any]:

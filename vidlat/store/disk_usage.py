@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vidlat.store.metadata import ARRAYS
+from vidlat.store import filesystem
+from vidlat.store.layout import ARRAYS, FAILURES, OWN_FILES, RECORDS, shard_file, shards_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +33,16 @@ def disk_usage(
     live = set(_shards_of(starts, stops, shard_frames).tolist())
     num_bytes = num_dead_shards = num_dead_bytes = 0
     for name in ARRAYS:
-        for shard, size in _shard_sizes(f"{path}/{name}/c/0"):
+        for shard, size in _shard_sizes(path, name):
             num_bytes += size
             if shard not in live:
                 num_dead_shards += 1
                 num_dead_bytes += size
     # Everything else is a few dozen files; a walk through the shards' folders would take ten times longer.
-    others = [path / "zarr.json", *(path / name / "zarr.json" for name in ARRAYS)]
-    for folder in ("videos", "failures"):
-        others += (path / folder).rglob("*")
-    num_bytes += sum(_size(os.fspath(file)) for file in others if not file.is_dir())
+    others = {path / name for name in OWN_FILES}
+    for folder in (RECORDS, FAILURES):
+        others |= {path / folder / name for name in filesystem.list_names(path / folder)}
+    num_bytes += sum(map(filesystem.size_or_zero, others))
     return DiskUsage(num_bytes=num_bytes, num_dead_shards=num_dead_shards, num_dead_bytes=num_dead_bytes)
 
 
@@ -57,19 +57,10 @@ def _shards_of(
     return np.flatnonzero(num_open)
 
 
-def _shard_sizes(folder: str) -> Iterator[tuple[int, int]]:
-    """Number and size of every shard file below `folder`."""
-    try:
-        names = os.listdir(folder)  # noqa: PTH208  (see _size)
-    except FileNotFoundError:  # no shard was ever written
-        return
-    for name in names:
-        if name.isdecimal():
-            yield int(name), _size(f"{folder}/{name}/0/0")
-
-
-def _size(file: str) -> int:
-    try:
-        return os.stat(file).st_size  # noqa: PTH116  (a Path for each of a million takes seconds)
-    except OSError:
-        return 0  # deleted meanwhile
+def _shard_sizes(path: Path, name: str) -> Iterator[tuple[int, int]]:
+    """Number and size of every shard file of an array."""
+    for number in filesystem.list_names(path / shards_folder(name)):
+        if number.isdecimal():
+            shard = int(number)
+            # Text, since a Path for each of a million shards takes seconds.
+            yield shard, filesystem.size_or_zero(f"{path}/{shard_file(name, shard)}")

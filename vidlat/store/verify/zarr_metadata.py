@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.errors import ConfigError, StoreError
-from vidlat.store.metadata import ARRAYS, RECORDS, read_attributes, read_document, zarr_documents
+from vidlat.store import filesystem
+from vidlat.store.layout import ARRAYS, RECORDS, ROOT, array_document
+from vidlat.store.metadata import read_attributes, read_document, zarr_documents
 from vidlat.store.schema import FORMAT_VERSION, CacheSchema, CacheSettings
-
-ROOT = "zarr.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class ZarrMetadata:
     """What a cache's zarr.json files say.
 
     schema: None where the description or both arrays' metadata give no layout to read latents by.
@@ -40,18 +40,18 @@ class Layout:
         return -(-self.num_frames // self.schema.shard_frames)
 
 
-def read_layout(path: Path) -> Layout:
+def read_zarr_metadata(path: Path) -> ZarrMetadata:
     """Read all zarr.json files of the cache at `path`. Raises StoreError if there is no cache."""
     try:
         attributes = read_attributes(path)
     except StoreError as error:
-        if not (path / RECORDS).is_dir():
+        if not filesystem.is_folder(path / RECORDS):
             raise  # nothing here speaks of a cache
-        return Layout(schema=None, num_frames=None, findings=[_unreadable(path, error)])
+        return ZarrMetadata(schema=None, num_frames=None, findings=[_unreadable(path, error)])
     try:
         schema, findings = _read_schema(attributes["vidlat"])
     except StoreError as error:
-        return Layout(schema=None, num_frames=None, findings=[_unreadable(path, error)])
+        return ZarrMetadata(schema=None, num_frames=None, findings=[_unreadable(path, error)])
     documents: dict[str, dict[str, Any]] = {}
     for name in zarr_documents({}, schema, 0):
         try:
@@ -62,11 +62,11 @@ def read_layout(path: Path) -> Layout:
     findings += [(name, "description", what) for name, wrong in faults.items() for what in wrong]
     lengths = {name: length for name in documents if (length := _length(name, documents[name])) is not None}
     findings += _uneven(lengths, schema)
-    if not any(faults.get(name) == [] for name in (ROOT, *(f"{array}/zarr.json" for array in ARRAYS))):
+    if not any(faults.get(name) == [] for name in (ROOT, *map(array_document, ARRAYS))):
         findings.append((ROOT, "description", "no array is as it says: no latents could be checked"))
-        return Layout(schema=None, num_frames=None, findings=findings, is_contradicted=bool(lengths))
+        return ZarrMetadata(schema=None, num_frames=None, findings=findings, is_contradicted=bool(lengths))
     own = [length for name, length in lengths.items() if name != ROOT] or list(lengths.values())
-    return Layout(
+    return ZarrMetadata(
         schema=schema,
         num_frames=min(own, default=None),
         findings=findings,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -13,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vidlat.store import filesystem
+from vidlat.store.layout import record_files
 from vidlat.store.records import latest
 from vidlat.store.schema import CacheSchema
 from vidlat.store.verify.problem import Problem
-
-RECORD_FILE = re.compile(r"\d{12,}-\d{12,}\.parquet")
 
 OPTIONAL_COLUMNS = {"pts_seconds"}
 ROWS_AT_ONCE = 1000
@@ -78,12 +77,10 @@ def read_log(path: Path, folder: str, columns: pa.Schema, wanted: list[str]) -> 
     parts: list[pa.RecordBatch] = []
     damaged: dict[str, str] = {}
     incomplete: list[IncompleteRow] = []
-    for file in sorted((path / folder).glob("*.parquet")):
-        if not RECORD_FILE.fullmatch(file.name):
-            continue
+    for file in record_files(path / folder):
         where = f"{folder}/{file.name}"
         try:
-            with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            with pq.ParquetFile(filesystem.open_input(file), page_checksum_verification=True) as parquet:
                 _require_columns(parquet.schema_arrow, columns)
                 rows, lacking = _read_rows(parquet, where, columns, wanted)
         except (pa.ArrowException, OSError, ValueError) as error:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidlat.errors import StoreError
+from vidlat.store import filesystem
+from vidlat.store.layout import (
+    FAILURES,
+    LEASE,
+    LEFTOVER,
+    OWN_FILES,
+    RECORD_FILE,
+    RECORDS,
+    SET_ASIDE,
+    SHARD_FILE,
+    build_folders,
+)
 from vidlat.store.lease import read_lease
-from vidlat.store.metadata import FAILURES, LEASE, LOCK, READERS, RECORDS
 from vidlat.store.verify.problem import Problem
-from vidlat.store.verify.records import RECORD_FILE
-
-OWN_FILES = {
-    *("zarr.json", "mean/zarr.json", "std/zarr.json", "videos/zarr.json", "failures/zarr.json"),
-    *(LOCK, READERS),
-}
-SHARD_FILE = re.compile(r"(?:mean|std)/c/0/(0|[1-9]\d*)/0/0")
-LEFTOVER = re.compile(r".*(?:\.__lock|\bpartial|#\d+)")
-SET_ASIDE = re.compile(rf"{RECORD_FILE.pattern}\.[0-9a-f]{{8}}\.damaged")
-"""A record file that a repair has put out of the readers' sight, for whoever can make sense of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +38,17 @@ class Suspect:
     @property
     def is_the_same(self) -> bool:
         """Whether it is still there, and no later namesake."""
-        return self.identity is not None and _identity(self.file) == self.identity
+        return self.identity is not None and filesystem.identity(self.file) == self.identity
 
 
 def find_suspects(path: Path, num_shards: int | None) -> Iterator[Suspect]:
     """Everything in and beside the cache that is no part of one of `num_shards` (None: any)."""
-    name = path.absolute().name
-    for build in sorted(path.absolute().parent.glob(".*.partial")):
-        if re.fullmatch(rf"\.{re.escape(name)}(?:\.[0-9a-f]{{32}})?\.partial", build.name):
-            yield Suspect(where=f"../{build.name}", file=build, identity=_identity(build))
-    for folder, _, names in os.walk(path):
-        for name in names:
-            file = Path(folder, name)
-            where = file.relative_to(path).as_posix()
-            if file_problem(path, where, num_shards):
-                yield Suspect(where=where, file=file, identity=_identity(file))
+    for build in build_folders(path):
+        yield Suspect(where=f"../{build.name}", file=build, identity=filesystem.identity(build))
+    for file in filesystem.list_files(path):
+        where = file.relative_to(path).as_posix()
+        if file_problem(path, where, num_shards):
+            yield Suspect(where=where, file=file, identity=filesystem.identity(file))
 
 
 def file_problem(path: Path, where: str, num_shards: int | None) -> Problem | None:
@@ -74,7 +69,8 @@ def file_problem(path: Path, where: str, num_shards: int | None) -> Problem | No
     elif LEFTOVER.fullmatch(where):
         kind, what = "leftover", "a kill has left it; nothing needs it"
     # A name need not be text; a problem is.
-    return Problem(where=os.fsencode(where).decode("utf-8", "backslashreplace"), kind=kind, what=what)
+    where = where.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return Problem(where=where, kind=kind, what=what)
 
 
 def _is_held(path: Path) -> bool:
@@ -82,10 +78,3 @@ def _is_held(path: Path) -> bool:
         holder = read_lease(path)
         return holder is None or holder.is_alive()  # gone by now, or at work
     return True
-
-
-def _identity(file: Path) -> object:
-    with suppress(OSError):
-        stat = file.lstat()
-        return stat.st_ino, stat.st_mtime_ns
-    return None

@@ -1,0 +1,212 @@
+"""The store's only access to storage, today a local or network file system.
+
+Another kind of storage, such as an object store, would replace this module. Nothing else in the store opens,
+lists or deletes a file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow.fs import LocalFileSystem
+
+AnyPath = Path | str
+
+
+def read(path: Path) -> bytes:
+    """The content of a file."""
+    return path.read_bytes()
+
+
+def read_with_time(path: Path) -> tuple[bytes, float]:
+    """The content of a file and its time of change, in seconds since 1970."""
+    with path.open("rb") as handle:
+        return handle.read(), os.fstat(handle.fileno()).st_mtime
+
+
+def read_end(path: Path, num_bytes: int) -> tuple[bytes, int]:
+    """The last `num_bytes` of a file, or all of a shorter one, and the size of the file."""
+    with path.open("rb") as handle:
+        size = handle.seek(0, os.SEEK_END)
+        handle.seek(max(size - num_bytes, 0))
+        return handle.read(), size
+
+
+def open_input(path: Path) -> pa.NativeFile:
+    """A file opened for pyarrow, which can still be read after its deletion."""
+    return LocalFileSystem().open_input_file(str(path))
+
+
+def kvstore(path: Path) -> dict[str, Any]:
+    """A folder as tensorstore's key-value store; a write returns once its data are on disk."""
+    return {"driver": "file", "path": str(path.absolute()), "file_io_sync": True}
+
+
+def create(path: Path, content: bytes, temporary: Path) -> None:
+    """Create a file atomically, written as `temporary` first. Raises FileExistsError if `path` exists."""
+    _write(temporary, content)
+    os.link(temporary, path)
+    sync_folder(path.parent)
+    temporary.unlink()
+
+
+def replace(path: Path, content: bytes, temporary: Path) -> None:
+    """Create or replace a file atomically, written as `temporary` first."""
+    _write(temporary, content)
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def rename(path: Path, new_path: Path) -> None:
+    """Rename a file or folder atomically; `sync_folder` makes the new name permanent."""
+    path.rename(new_path)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, if they are missing."""
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def touch(path: Path) -> float:
+    """Set the time of change of a file to now; returns it, by the clock of the file system."""
+    os.utime(path)
+    return path.stat().st_mtime
+
+
+def delete(path: Path) -> None:
+    """Delete a file; nothing happens if there is none."""
+    path.unlink(missing_ok=True)
+
+
+def delete_tree(path: Path) -> None:
+    """Delete a file, or a folder and its content; nothing happens if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        delete(path)
+
+
+def delete_empty_folder(path: Path) -> None:
+    """Delete a folder. Raises OSError if it is missing or not empty."""
+    path.rmdir()
+
+
+def sync_folder(path: Path) -> None:
+    """Make sure that names created or deleted in a folder survive a power failure."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder."""
+    return path.exists()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder."""
+    return path.is_dir()
+
+
+def list_names(folder: AnyPath) -> list[str]:
+    """The names in a folder, sorted; none if there is no such folder."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208  (a Path for each of a million names takes seconds)
+    except FileNotFoundError:
+        return []
+
+
+def list_files(path: Path) -> Iterator[Path]:
+    """All files in a folder and its subfolders, or the file that `path` is."""
+    if not is_folder(path):
+        yield path
+    for folder, _, names in os.walk(path):
+        yield from (Path(folder, name) for name in names)
+
+
+def size(path: AnyPath) -> int:
+    """Bytes of a file."""
+    return os.stat(path).st_size  # noqa: PTH116  (as above)
+
+
+def size_or_zero(path: AnyPath) -> int:
+    """Bytes of a file, 0 if it is missing or inaccessible."""
+    try:
+        return size(path)
+    except OSError:
+        return 0
+
+
+def identity(path: Path) -> object:
+    """A value that changes when the file is replaced or modified; None if it is missing."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def free_bytes(path: Path) -> int:
+    """Free space where the folder is stored."""
+    return shutil.disk_usage(path).free
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Lock the file `path` exclusively; the system releases the lock of a killed process.
+
+    Raises BlockingIOError if another process holds a lock and `wait` is False.
+    """
+    with path.open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+@contextmanager
+def locked_shared(path: Path) -> Iterator[None]:
+    """Lock the file `path` as `lock_shared` does, for the duration of a block."""
+    release = lock_shared(path)
+    try:
+        yield
+    finally:
+        release()
+
+
+def lock_shared(path: Path, *, wait: bool = True) -> Callable[[], None]:
+    """Lock the file `path` together with others; returns the function that releases it.
+
+    Works on a read-only disk. Locks nothing if the file is missing or the file system has no locks. Raises
+    BlockingIOError if another process holds an exclusive lock and `wait` is False.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return lambda: None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH if wait else fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:
+        pass
+    # Closed, not unlocked: a forked child shares the lock and must not release its parent's.
+    return partial(os.close, handle)
+
+
+def _write(temporary: Path, content: bytes) -> None:
+    # A temporary file that a killed process left may be a second name of a file in use: never write into it.
+    temporary.unlink(missing_ok=True)
+    with temporary.open("xb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())

@@ -1,0 +1,88 @@
+"""The files of a cache: their paths, and which file belongs to what. docs/format.md lists them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from uuid import uuid4
+
+from vidlat.store import filesystem
+
+ARRAYS = ("mean", "std")
+RECORDS = "videos/records"
+FAILURES = "failures/records"
+
+LOCK = f"{RECORDS}/lock"
+"""Locked by a writer for the duration of one operation."""
+LEASE = f"{RECORDS}/lease"
+"""Names the process that holds the cache for writing; exists only while one does."""
+READERS = f"{RECORDS}/readers"
+"""Locked by every reader of latents, so that prune does not remove them."""
+PARTIAL = f"{RECORDS}/partial"
+"""The only temporary file, where Zarr readers do not look."""
+
+ROOT = "zarr.json"
+OWN_FILES = {ROOT, *(f"{name}/{ROOT}" for name in (*ARRAYS, "videos", "failures")), LOCK, READERS}
+
+SHARD_NUMBER = re.compile(r"0|[1-9]\d*")
+SHARD_FILE = re.compile(rf"(?:{'|'.join(ARRAYS)})/c/0/({SHARD_NUMBER.pattern})/0/0")
+RECORD_FILE = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
+SET_ASIDE = re.compile(rf"{RECORD_FILE.pattern}\.[0-9a-f]{{8}}\.damaged")
+"""A damaged record file that a repair has renamed, so that no reader opens it."""
+LEFTOVER = re.compile(r".*(?:\.__lock|\bpartial|#\d+)")
+"""A temporary file, of vidlat or of tensorstore."""
+
+
+def array_document(name: str) -> str:
+    """The zarr.json of the array `name`, relative to the cache."""
+    return f"{name}/{ROOT}"
+
+
+def shards_folder(name: str) -> str:
+    """The folder that holds one subfolder per shard of the array `name`, relative to the cache."""
+    return f"{name}/c/0"
+
+
+def shard_file(name: str, shard: int) -> str:
+    """The file of one shard of the array `name`, relative to the cache."""
+    return f"{name}/c/0/{shard}/0/0"
+
+
+def stored_shards(path: Path, name: str) -> list[int]:
+    """The numbers of the shards of the array `name` that have a file in the cache at `path`."""
+    folder = path / shards_folder(name)
+    numbers = [int(number) for number in filesystem.list_names(folder) if SHARD_NUMBER.fullmatch(number)]
+    return [shard for shard in numbers if filesystem.exists(path / shard_file(name, shard))]
+
+
+def shard_files(path: Path, shard: int) -> list[Path]:
+    """The file of shard number `shard` in each array of the cache at `path`."""
+    return [path / shard_file(name, shard) for name in ARRAYS]
+
+
+def record_file(first: int, last: int) -> str:
+    """The name of the record file that holds the commits `first` to `last`."""
+    return f"{first:012d}-{last:012d}.parquet"
+
+
+def commits_of(file: Path) -> tuple[int, int]:
+    """The first and last commit in a record file."""
+    first, _, last = file.stem.partition("-")
+    return int(first), int(last)
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The record files in a folder, sorted by name."""
+    return [folder / name for name in filesystem.list_names(folder) if RECORD_FILE.fullmatch(name)]
+
+
+def new_build_folder(path: Path) -> Path:
+    """The folder in which a new cache at `path` is built before it is renamed."""
+    return path.with_name(f".{path.name}.{uuid4().hex}.partial")
+
+
+def build_folders(path: Path) -> list[Path]:
+    """Folders beside the cache at `path` in which processes have built it, and perhaps still do."""
+    path = path.absolute()
+    name = re.compile(rf"\.{re.escape(path.name)}(?:\.[0-9a-f]{{32}})?\.partial")
+    return [path.with_name(found) for found in filesystem.list_names(path.parent) if name.fullmatch(found)]
