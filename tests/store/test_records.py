@@ -241,10 +241,10 @@ def test_commit_of_nothing_leaves_no_file(cache_path):
 def test_single_columns_equal_the_records(cache_path):
     writer_of(cache_path).commit([record_of("b.mp4", 8, VIDEO), record_of("a.mp4", 0, VIDEO)])
     cache = open_cache(cache_path)
-    assert cache.columns("start", "sum_mean", "sequence") == {
+    assert cache.columns("start", "latents_sum_mean", "sequence") == {
         "video_id": ["a.mp4", "b.mp4"],
         "start": [0, 8],
-        "sum_mean": [list(record.latents.sum_mean) for record in cache.records().values()],
+        "latents_sum_mean": [list(record.latents.sum_mean) for record in cache.records().values()],
         "sequence": [1, 1],
     }
 

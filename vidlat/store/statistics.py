@@ -15,18 +15,18 @@ BLOCK_FRAMES = 64
 """Latent frames in memory at once; fixed, since the order of a sum decides its last bit."""
 
 
-def latent_statistics(mean: FloatArray, std: FloatArray, num_valid_latent_frames: int) -> LatentStatistics:
-    """Statistics of one video's latents, each (L, t, h, w), as stored; a memmap is read in blocks.
+def latent_statistics(
+    mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16], num_valid_latent_frames: int
+) -> LatentStatistics:
+    """Statistics of one video's latents as stored, each (L, t, h, w); a memmap is read in blocks.
 
-    The sums run over the first `num_valid_latent_frames`, those that hold no stack padding; count is the
-    number of values a channel in them. The checksum covers every frame: zlib.crc32 over the float16 bytes
-    of mean, then of std. Raises EncodeError if a value cannot be stored.
+    The sums cover the first `num_valid_latent_frames`, which hold no stack padding; the checksum covers all.
     """
     valid = num_valid_latent_frames
     if not 1 <= valid <= mean.shape[1]:
         raise ValueError(f"num_valid_latent_frames: got {valid}; expected 1 to {mean.shape[1]}")
-    sum_mean, sum_mean_squared, crc = _channel_sums("mean", mean, valid, 0)
-    _, sum_std_squared, crc = _channel_sums("std", std, valid, crc)
+    sum_mean, sum_mean_squared, crc = _channel_sums(mean, valid, 0)
+    _, sum_std_squared, crc = _channel_sums(std, valid, crc)
     return LatentStatistics(
         crc32=crc,
         count=valid * mean.shape[2] * mean.shape[3],
@@ -44,8 +44,8 @@ def latent_crc32(mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16]) ->
 def to_stored(name: str, values: FloatArray, keepbits: int = MANTISSA_BITS) -> npt.NDArray[np.float16]:
     """`values` as the cache stores them, C order: float16, rounded to `keepbits` bits of mantissa, 1 to 10.
 
-    Stored values stay as they are. Raises EncodeError for NaN, infinity, or what so many bits cannot hold
-    (beyond 65504, or less with fewer): stored, they would read back as a hole or poison the training.
+    Stored values stay as they are. Raises EncodeError for NaN, infinity, and numbers that are too large for
+    float16 or for so few bits: stored, they would read as a hole or poison a training.
     """
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(values, dtype="<f2")
@@ -71,14 +71,14 @@ def _require_finite(name: str, values: FloatArray, stored: npt.NDArray[np.float1
 
 
 def _channel_sums(
-    name: str, values: FloatArray, num_valid: int, crc: int
+    values: npt.NDArray[np.float16], num_valid: int, crc: int
 ) -> tuple[tuple[float, ...], tuple[float, ...], int]:
     """Sum and sum of squares of each channel's valid frames, and `crc` continued over all of its bytes."""
     sums, squares = np.zeros(len(values)), np.zeros(len(values))
     # Channel by channel, as the bytes of a C-ordered (L, t, h, w) array lie.
     for channel in range(len(values)):
         for first in range(0, values.shape[1], BLOCK_FRAMES):
-            block = to_stored(name, values[channel, first : first + BLOCK_FRAMES])
+            block = np.ascontiguousarray(values[channel, first : first + BLOCK_FRAMES], "<f2")
             crc = zlib.crc32(block.data, crc)
             exact = block[: max(num_valid - first, 0)].astype(np.float64)
             sums[channel] += exact.sum()

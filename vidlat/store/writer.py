@@ -239,7 +239,8 @@ def _shard_block(
         begin, end = max(start, first), min(start + video.shape[1], first + schema.shard_frames)
         if begin < end:
             values = video[:, begin - start : end - start]
-            block[:, begin - first : end - first] = to_stored(name, values, schema.settings.keepbits)
+            # Rounded before; NaN or infinity would be a hole, whoever wrote it.
+            block[:, begin - first : end - first] = to_stored(name, values)
     return block
 
 
