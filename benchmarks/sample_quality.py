@@ -21,7 +21,8 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.pipeline.decode_videos import decode_latents, load_vae_of
 from vidlat.sample.clips import ClipSampler
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.train.run import Run, load_run
+from vidlat.train.frozen_run import Run
+from vidlat.train.run_folder import load_run
 from vidlat.video.contact_sheet import contact_sheet
 
 

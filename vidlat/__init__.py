@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from vidlat.train.recorder import StepRecord as StepRecord
     from vidlat.train.split import split_videos as split_videos
     from vidlat.train.trainer import Trainer as Trainer
+    from vidlat.train.trainer import train_diffusion as train_diffusion
     from vidlat.types import FailureRecord as FailureRecord
     from vidlat.types import LatentPosterior as LatentPosterior
     from vidlat.types import VideoRecord as VideoRecord
@@ -131,6 +132,7 @@ _MODULES = {
     "repair_cache": "pipeline.repair_cache",
     "sample_videos": "sample.videos",
     "split_videos": "train.split",
+    "train_diffusion": "train.trainer",
     "verify_cache": "store.verify.cache",
 }
 

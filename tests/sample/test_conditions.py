@@ -11,7 +11,7 @@ from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.sampler import Sampler, sampling_noise
 from vidlat.sample.videos import check_trained_for
 from vidlat.train.objective import Flow
-from vidlat.train.run import load_run
+from vidlat.train.run_folder import load_run
 
 
 def sample_of(run_dir, condition, guidance=1.0):

@@ -1,4 +1,4 @@
-"""Training from a cache that was pruned: videos have moved, their latents and all that is drawn have not."""
+"""Training from a pruned cache: videos have moved, but latents and random draws stay the same."""
 
 import gc
 
@@ -19,7 +19,7 @@ from vidlat.train.windows import WindowShape, training_windows
 
 @pytest.fixture
 def path(tmp_path):
-    """A cache of three videos that share their shards with one that was removed."""
+    """A cache of three videos that share shards with a removed one."""
     path = tmp_path / "l.zarr"
     CacheMaker(path).add({"a.mp4": 16, "removed.mp4": 21, "b.mp4": 40, "c.mp4": 5})
     with open_writer(path, "test") as writer:
@@ -54,7 +54,7 @@ def test_windows_are_the_same_after_a_prune(path, memory_limit_bytes):
         np.testing.assert_array_equal(latents, latents_after)
 
 
-def test_run_goes_on_after_a_prune_as_if_there_had_been_none(path, tmp_path):
+def test_a_resumed_run_is_not_affected_by_a_prune(path, tmp_path):
     def losses(run, num_steps, *, resume=False):
         config = TrainConfig(frames=8, batch=2, steps=6, warmup_steps=2, checkpoint_every=3, device="cpu")
         trainer = Trainer(config, open_cache(path), tmp_path / run, resume=resume, build_model=build_small)

@@ -1,4 +1,4 @@
-"""A cache as batches for anybody's PyTorch code."""
+"""A cache as batches for any PyTorch code."""
 
 import re
 import subprocess
@@ -13,9 +13,9 @@ import torch.multiprocessing
 from torch.utils.data import DataLoader
 
 from tests.train.toys import CacheMaker, random_posterior
+from vidlat import LatentBatches, Whitening, split_videos
 from vidlat.errors import StoreError, TrainError
 from vidlat.store.reader import open_cache
-from vidlat.train import LatentBatches, Whitening, split_videos
 from vidlat.train.dataset import LatentDataset
 from vidlat.train.windows import training_windows
 
@@ -46,7 +46,7 @@ def test_batches_are_those_that_the_trainer_makes_of_the_same_plans(path):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize(("context", "num_workers"), [("spawn", 3), ("forkserver", 1)])
 def test_workers_give_the_same_batches_in_the_same_order(path, context, num_workers):
-    """After this process has read latents, too."""
+    """Also after this process has read latents."""
     batches = LatentBatches(path, frames=8, batch=2, steps=8)
     here = as_lists(batches)
     loader = DataLoader(batches, batch_size=None, num_workers=num_workers, multiprocessing_context=context)
@@ -54,8 +54,8 @@ def test_workers_give_the_same_batches_in_the_same_order(path, context, num_work
     assert len(here) == 8
 
 
-def test_forked_worker_of_a_process_that_has_read_says_what_to_do(path):
-    """Without the refusal it would abort, and the loader would tell of a lost worker."""
+def test_forked_worker_of_a_process_that_has_read_stops_with_advice(path):
+    """Without the refusal the worker would abort, and the loader would report a lost worker."""
     batches = LatentBatches(path, frames=8, steps=2)
     list(batches)
     loader = DataLoader(batches, batch_size=None, num_workers=1, multiprocessing_context="fork")
@@ -66,7 +66,7 @@ def test_forked_worker_of_a_process_that_has_read_says_what_to_do(path):
 FORK_FIRST = """
 import sys
 from torch.utils.data import DataLoader
-from vidlat.train import LatentBatches
+from vidlat import LatentBatches
 batches = LatentBatches(sys.argv[1], frames=8, batch=2, steps=5)
 forked = list(DataLoader(batches, batch_size=None, num_workers=2, multiprocessing_context="fork"))
 here = list(batches)
@@ -101,7 +101,7 @@ def in_group(rank, path, out, init):
 
 
 @pytest.mark.slow
-def test_processes_of_a_group_split_it_by_themselves_in_their_workers_too(path, tmp_path):
+def test_processes_of_a_group_split_batches_in_their_workers_too(path, tmp_path):
     init = f"file://{tmp_path}/group"
     torch.multiprocessing.spawn(in_group, (str(path), str(tmp_path), init), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
@@ -109,19 +109,19 @@ def test_processes_of_a_group_split_it_by_themselves_in_their_workers_too(path, 
         assert torch.equal(one.latents, torch.cat(two))
 
 
-def test_rank_is_what_torchrun_says_where_there_is_no_group(path, monkeypatch):
+def test_without_a_group_the_rank_is_that_of_torchrun(path, monkeypatch):
     expected = as_lists(LatentBatches(path, frames=8, batch=2, steps=2, rank=1, num_ranks=2))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert as_lists(LatentBatches(path, frames=8, batch=2, steps=2)) == expected
 
 
-def test_batches_go_on_where_another_iteration_ended_and_without_steps_never_end(path):
+def test_batches_continue_another_iteration_and_without_steps_never_end(path):
     endless = as_lists(islice(LatentBatches(path, frames=8), 9))
     assert as_lists(LatentBatches(path, frames=8, first_step=4, steps=5)) == endless[4:]
 
 
-def test_only_the_videos_that_are_named_are_read_and_whitened_by(path):
+def test_only_the_given_videos_are_read_and_used_for_whitening(path):
     training, _ = split_videos({video_id: video_id for video_id in LENGTHS}, 0.4)
     batches = LatentBatches(path, frames=8, batch=len(training), videos=training, latents_as="mean", steps=9)
     assert {video_id for batch in batches for video_id in batch.video_ids} == set(training)
@@ -139,13 +139,13 @@ def test_only_the_videos_that_are_named_are_read_and_whitened_by(path):
         ({"rank": 1}, "give both"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_read(path, arguments, message):
+def test_wrong_arguments_are_refused_before_anything_is_read(path, arguments, message):
     with pytest.raises(TrainError, match=message):
         LatentBatches(path, **arguments)
 
 
-def test_examples_of_the_page_run(tmp_path):
-    """As one script, which a spawned worker imports anew; two steps, latents of MAISI's four channels."""
+def test_examples_of_the_documentation_run(tmp_path):
+    """As one script, which spawned workers import again; two steps, on latents of four channels."""
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     examples = [example for example in examples if "vidlat.pipeline" not in example]
     assert len(examples) == 5

@@ -37,7 +37,7 @@ def assert_same_weights(one, other):
         torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_a_loaded_state_goes_on_as_the_saved_one_to_the_last_bit(tmp_path):
+def test_a_loaded_state_continues_like_the_saved_one_to_the_last_bit(tmp_path):
     saved, loaded = make_state(seed=0), make_state(seed=1)
     take_step(saved)
     take_step(saved)
@@ -88,7 +88,7 @@ def test_a_checkpoint_interrupted_half_way_is_ignored_and_written_again(tmp_path
     assert [step_of(path) for path in list_checkpoints(tmp_path)] == [0, 1]
 
 
-def test_a_folder_that_is_not_there_has_no_checkpoints(tmp_path):
+def test_a_missing_folder_has_no_checkpoints(tmp_path):
     assert list_checkpoints(tmp_path / "nothing") == []
 
 
@@ -108,7 +108,7 @@ def test_the_weights_of_another_network_are_refused(tmp_path):
         load_checkpoint(path, make_state(latent_dim=3))
 
 
-def test_a_disk_that_does_not_take_it_is_named(tmp_path):
+def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     with pytest.raises(TrainError, match="cannot be written"):
         save_checkpoint(tmp_path / "checkpoints", make_state())

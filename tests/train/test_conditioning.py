@@ -12,7 +12,7 @@ from tests.train.toys import random_posterior
 from vidlat.errors import ConfigError, TrainError
 from vidlat.train.conditioning import Conditions
 from vidlat.train.noising import join_first_frame
-from vidlat.train.run import read_run
+from vidlat.train.run_folder import read_run
 from vidlat.types import Annotation
 
 LABELS = [{"view": "a4c", "ef": "35"}, {"view": "plax", "ef": "65"}, {"view": "a4c"}, {"site": "x"}]
@@ -21,20 +21,20 @@ CONDITIONS = Conditions.plan(["view", "ef:float"], LABELS)
 texts = st.text(min_size=1, max_size=5)
 
 
-def test_a_class_is_one_of_as_many_features_and_a_number_its_standard_score():
+def test_a_class_is_one_hot_and_a_number_its_standard_score():
     assert CONDITIONS.num_features == 2 + 2
     assert CONDITIONS.encode({"view": "a4c", "ef": "65"}).tolist() == [1, 0, 1, 1]
     assert CONDITIONS.encode({"view": "plax", "ef": "50"}).tolist() == [0, 1, 1, 0]
 
 
-def test_nothing_known_is_all_zeros():
+def test_unknown_labels_are_zeros():
     assert not CONDITIONS.encode({}).any()
     assert CONDITIONS.encode({"ef": "35"}).tolist() == [0, 0, 1, -1]
     assert not CONDITIONS.encode_known({"view": "subcostal", "ef": "much"}).any()
 
 
 @given(st.lists(st.fixed_dictionaries({"a": texts, "b": st.integers(-9, 9).map(str)})))
-def test_every_training_video_has_the_features_of_its_labels_and_json_keeps_them(more):
+def test_different_labels_have_different_features_and_json_keeps_conditions(more):
     labels = [*more, {"a": "x", "b": "3"}, {"a": "y", "b": "4"}]
     conditions = Conditions.plan(["a", "b:float"], labels)
     again = Conditions.from_list(json.loads(json.dumps(conditions.to_list())))
@@ -52,12 +52,12 @@ def test_every_training_video_has_the_features_of_its_labels_and_json_keeps_them
         (["age"], "no training video has a label 'age'; they have ef, site, view"),
     ],
 )
-def test_conditions_that_cannot_be_are_refused_by_name(asked, message):
+def test_impossible_conditions_are_refused_by_name(asked, message):
     with pytest.raises((ConfigError, TrainError), match=message):
         Conditions.plan(asked, LABELS)
 
 
-def test_without_any_label_the_way_to_get_some_is_named():
+def test_without_any_label_the_flag_for_a_table_is_named():
     with pytest.raises(TrainError, match="give a table with --labels"):
         Conditions.plan(["view"], [{}, {}])
 
@@ -72,12 +72,12 @@ def test_without_any_label_the_way_to_get_some_is_named():
         (["ef=1", "ef=2"], "ef is given twice"),
     ],
 )
-def test_what_a_sample_cannot_show_is_refused_by_name(asked, message):
+def test_unknown_conditions_of_a_sample_are_refused_by_name(asked, message):
     with pytest.raises(ConfigError, match=message):
         CONDITIONS.parse(asked)
 
 
-def test_what_a_sample_is_to_show_is_encoded_as_a_video_of_that_kind():
+def test_conditions_of_a_sample_are_encoded_as_those_of_a_video():
     assert np.array_equal(
         CONDITIONS.parse(["ef=50", "view=plax"]), CONDITIONS.encode({"view": "plax", "ef": "50"})
     )
@@ -90,7 +90,7 @@ def test_what_a_sample_is_to_show_is_encoded_as_a_video_of_that_kind():
 
 
 def two_kinds(video_id, num_latent_frames):
-    """Videos named bright are 2 everywhere, the others -2: a rule tells them apart by the sign."""
+    """Videos named bright are 2 everywhere, the others -2: their sign is their kind."""
     mean, std = random_posterior(video_id, num_latent_frames)
     return np.full_like(mean, 2 if video_id.startswith("bright") else -2), std
 
@@ -109,8 +109,8 @@ def test_the_share_of_items_whose_condition_is_dropped_is_the_configured_one(mak
         **SETTINGS | {"condition_dropout": 0.3},
     )  # fmt: skip
     dropped = []
-    for batch in trainer._dataset.batches(trainer._windows(step) for step in range(100)):
-        features = trainer._noised(batch, trainer._noising.training_draws(batch)).features
+    for batch, draws in trainer.batches(range(100)):
+        features = trainer.noised(batch, draws).features
         is_known = features.any(1)
         assert torch.equal(is_known, features.sum(1) == 1)
         assert torch.equal(features[is_known], batch.features[is_known])
@@ -134,7 +134,7 @@ def test_all_conditions_of_an_item_are_dropped_or_each_of_them_independently(dro
         assert (masks[:, [0, 2]] == which).all(1).mean() == pytest.approx(share, abs=0.015)
 
 
-def test_labels_are_frozen_and_what_is_missing_is_told(make_cache, make_trainer, tmp_path):
+def test_labels_are_frozen_and_missing_ones_are_counted_in_a_note(make_cache, make_trainer, tmp_path):
     cache, _ = make_cache(LENGTHS, name="kinds.zarr", posterior=two_kinds)
     table = {name: told for name, told in TABLE.items() if name != "dark_3.mp4"}
     settings = SETTINGS | {"steps": 2, "checkpoint_every": 2}
@@ -149,14 +149,14 @@ def test_labels_are_frozen_and_what_is_missing_is_told(make_cache, make_trainer,
     make_trainer(cache=cache, resume=True, **more).close()
     make_trainer(cache=cache, resume=True, labels=table, **more).close()
     other = table | {"bright_0.mp4": Annotation("", {"kind": "dark"})}
-    with pytest.raises(TrainError, match=r"labels of bright_0\.mp4 are not those it began with"):
+    with pytest.raises(TrainError, match=r"labels of bright_0\.mp4 differ from those it was started with"):
         make_trainer(cache=cache, resume=True, labels=other, **more)
 
 
-def test_a_table_that_tells_of_no_video_is_refused(make_cache, make_trainer):
+def test_a_table_without_a_video_of_the_cache_is_refused(make_cache, make_trainer):
     cache, _ = make_cache(LENGTHS, name="kinds.zarr", posterior=two_kinds)
     with pytest.raises(
-        TrainError, match=r"none of the 1 rows is of a video of the cache.*such as bright_0\.mp4"
+        TrainError, match=r"none of the 1 rows names a video of the cache.*such as bright_0\.mp4"
     ):
         make_trainer(cache=cache, labels={"bright_0": Annotation("", {"kind": "bright"})}, **SETTINGS)
 
@@ -164,8 +164,8 @@ def test_a_table_that_tells_of_no_video_is_refused(make_cache, make_trainer):
 def test_first_frames_are_given_to_the_configured_share_of_items_and_carry_no_loss(make_cache, make_trainer):
     trainer = make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], first_frame=0.4, batch=8)
     given = []
-    for batch in trainer._dataset.batches(trainer._windows(step) for step in range(50)):
-        noised = trainer._noised(batch, trainer._noising.training_draws(batch))
+    for batch, draws in trainer.batches(range(50)):
+        noised = trainer.noised(batch, draws)
         latents, known, which = noised.inputs.split([2, 2, 1], dim=1)
         assert torch.equal(which[:, :, 1:], torch.zeros_like(which[:, :, 1:]))
         is_given = which[:, 0, 0, 0, 0] == 1
@@ -185,8 +185,8 @@ def test_a_clip_of_one_latent_frame_cannot_be_continued(make_cache, make_trainer
 
 
 @pytest.mark.parametrize("text", ["0.1", "0", "-30"])
-def test_numbers_that_are_all_alike_are_refused(text):
-    """How a network answers to others would be chance."""
+def test_equal_numbers_in_all_videos_are_refused(text):
+    """The network could not learn how to use other numbers."""
     with pytest.raises(TrainError, match=f"x is .*{float(text):g}.* in every training video"):
         Conditions.plan(["x:float"], [{"x": text}] * 3)
 
@@ -207,7 +207,7 @@ def test_a_given_first_frame_replaces_the_noised_one():
 def test_a_video_without_a_second_latent_frame_keeps_its_loss(make_cache, make_trainer):
     cache, _ = make_cache({f"{n}.mp4": 4 for n in range(4)}, name="short.zarr")
     trainer = make_trainer(cache=cache, first_frame=1.0, batch=4)
-    batch = next(trainer._dataset.batches([trainer._windows(0)]))
-    noised = trainer._noised(batch, trainer._noising.training_draws(batch))
+    ((batch, draws),) = trainer.batches([0])
+    noised = trainer.noised(batch, draws)
     assert torch.equal(noised.mask, batch.mask)
     assert not noised.inputs[:, 2:].any()

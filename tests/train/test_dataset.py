@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidlat.train.dataset import MEMORY_LIMIT_BYTES, NUM_AHEAD, LatentDataset
+from vidlat.train.dataset import MEMORY_LIMIT_BYTES, NUM_PREFETCHED, LatentDataset
 from vidlat.train.latents import Whitening
 from vidlat.train.seeding import Draw, normal
 from vidlat.train.windows import WindowShape, training_windows
@@ -28,7 +28,7 @@ def plans(cache, dataset, num_steps=6, batch=3):
 @IN_MEMORY_AND_NOT
 @pytest.mark.parametrize("stack", [4, 8])
 def test_a_batch_holds_the_latents_of_its_videos(make_cache, stack, memory_limit_bytes):
-    """Against each video read on its own: the window is found in it, frame by frame."""
+    """Against each video read on its own, frame by frame."""
     cache, _ = make_cache({"a.mp4": 16, "b.mp4": 23, "c.mp4": 41, "d.mp4": 5}, stack=stack)
     dataset = make_dataset(cache, 16, limit=memory_limit_bytes)
     windows = plans(cache, dataset)
@@ -75,7 +75,7 @@ def test_sample_draws_from_the_posterior_by_the_items_own_key(make_cache, memory
             np.testing.assert_allclose(latents, whitened, atol=1e-5)
 
 
-def test_a_batch_is_the_same_whichever_was_read_before_it(cache):
+def test_a_batch_does_not_depend_on_the_ones_before(cache):
     dataset = make_dataset(cache, 8, "sample")
     windows = plans(cache, dataset, 6)
     later = list(dataset.batches(windows))[4:]
@@ -84,7 +84,7 @@ def test_a_batch_is_the_same_whichever_was_read_before_it(cache):
         assert one.keys == other.keys
 
 
-def test_reads_are_under_way_before_their_batch_is_asked_for(cache, monkeypatch):
+def test_reads_start_before_their_batch_is_requested(cache, monkeypatch):
     begun = []
     read = cache.read_windows_async
     monkeypatch.setattr(
@@ -92,4 +92,4 @@ def test_reads_are_under_way_before_their_batch_is_asked_for(cache, monkeypatch)
     )
     dataset = make_dataset(cache, 8, limit=0)
     next(dataset.batches(plans(cache, dataset, 20)))
-    assert len(begun) == 1 + NUM_AHEAD
+    assert len(begun) == 1 + NUM_PREFETCHED

@@ -25,7 +25,7 @@ def test_unwhiten_undoes_whiten(mean, scale, values):
 
 
 @pytest.mark.parametrize("latents_as", ["sample", "mean"])
-def test_whitening_is_that_of_all_valid_latents_read_back(make_cache, latents_as):
+def test_whitening_equals_that_of_all_valid_latents_read_back(make_cache, latents_as):
     # Of b.mp4's second latent frame one video frame is real, of d.mp4's second none.
     cache, _ = make_cache({"a.mp4": 16, "b.mp4": 5, "d.mp4": 1}, stack=8)
     means, stds = [], []

@@ -35,7 +35,7 @@ print(json.dumps({"rank": trainer.ranks.index, "count": trainer.ranks.count, "lo
 
 
 def run_processes(cache, run_dir, num_processes, stop_in=0, **settings):
-    """Train under torchrun, the last process told to stop after a step; what each process says."""
+    """Train under torchrun, stopping in the last process after a step; returns what each process prints."""
     values = {"frames": 8, "warmup_steps": 2, "device": "cpu"} | SETTINGS | settings
     script = run_dir.parent / "train.py"
     script.write_text(TRAIN)
@@ -76,15 +76,15 @@ def test_two_processes_train_as_one_does(cache, make_trainer, tmp_path, accumula
 
 
 @pytest.mark.slow
-def test_processes_stop_after_the_same_step_when_one_is_told_to(cache, tmp_path):
+def test_processes_stop_after_the_same_step_when_one_is_stopped(cache, tmp_path):
     said = run_processes(cache, tmp_path / "two", 2, stop_in=2)
     assert [len(one["losses"]) for one in said] == [3, 3]
     assert step_of(list_checkpoints(tmp_path / "two" / "checkpoints")[-1]) == 3
 
 
 @pytest.mark.parametrize("accumulate", [2, 4, 8])
-def test_a_step_taken_in_parts_is_the_same_step(make_trainer, accumulate):
-    """Videos shorter than a clip among them: parts differ in how many of their values count."""
+def test_a_step_in_parts_equals_a_whole_one(make_trainer, accumulate):
+    """With videos shorter than a clip, so parts differ in the number of values that count."""
     whole, parts = make_trainer("whole", **SETTINGS), make_trainer("parts", accumulate=accumulate, **SETTINGS)
     for one, other in zip(whole.steps(), parts.steps(), strict=True):
         assert other.loss == pytest.approx(one.loss, rel=1e-5)
@@ -94,6 +94,6 @@ def test_a_step_taken_in_parts_is_the_same_step(make_trainer, accumulate):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(make_trainer):
-    message = "got 8, which 1 processes of 3 parts cannot share; the nearest is 9"
+    message = r"got 8; expected a multiple of 3 \(1 processes of 3 parts each\): the nearest is 9"
     with pytest.raises(TrainError, match=message):
         make_trainer(batch=8, accumulate=3)

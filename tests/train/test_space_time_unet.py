@@ -1,4 +1,4 @@
-"""Our own network: what it does with time and space, and what it must not do."""
+"""The space-time network: what it does with time and space, and what it must not do."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def network():
 
 
 def awake(network):
-    """Branches that begin at zero would hide everything."""
+    """Zero-initialised branches would hide everything."""
     generator = torch.Generator().manual_seed(0)
     for parameter in network.requires_grad_(False).parameters():
         parameter.add_(0.03 * torch.randn(parameter.shape, generator=generator))
@@ -29,7 +29,7 @@ SIZE = st.integers(1, 9)
 
 @settings(max_examples=12)
 @given(length=SIZE, height=SIZE, width=SIZE)
-def test_any_size_is_answered_as_its_edge_padded_self(network, length, height, width):
+def test_any_size_gives_the_cropped_prediction_of_its_edge_padded_latents(network, length, height, width):
     latents, timestep = torch.randn(1, 4, length, height, width), torch.tensor([0.3])
     padded = functional.pad(latents, (0, -width % 4, 0, -height % 4, 0, 0), mode="replicate")
     prediction = network(latents, timestep)
@@ -38,7 +38,7 @@ def test_any_size_is_answered_as_its_edge_padded_self(network, length, height, w
 
 
 def test_every_frame_sees_every_other(network):
-    """By gradients: the answer for the first frame depends on the last, and on all its positions."""
+    """By gradients: the prediction for the first frame depends on all positions of the last."""
     latents = torch.randn(1, 4, 6, 8, 8, requires_grad=True)
     network(latents, torch.tensor([0.5]))[:, :, 0, 3, 3].sum().backward()
     assert (latents.grad.abs().sum((0, 1)) > 0).all()
@@ -61,7 +61,7 @@ def test_the_timestep_and_the_order_of_frames_matter(network):
 
 
 def test_attention_is_what_softmax_says():
-    """Written out for one head: softmax of scaled products, of turned queries and keys along time."""
+    """Written out for one head: softmax of scaled products, of rotated queries and keys along time."""
     torch.manual_seed(0)
     for axis in ("time", "space"):
         layer = awake(_Attention(32, axis))
@@ -83,7 +83,7 @@ def test_attention_is_what_softmax_says():
         torch.testing.assert_close(layer(x), expected)
 
 
-def test_products_of_turned_channels_tell_how_far_apart_two_times_are():
+def test_products_of_rotated_channels_depend_on_the_distance_in_time():
     queries, keys = torch.randn(1, 1, 1, 16).expand(1, 1, 9, 16), torch.randn(1, 1, 1, 16).expand(1, 1, 9, 16)
     products = rotate(queries)[0, 0] @ rotate(keys)[0, 0].T
     for offset in range(-8, 9):
@@ -93,7 +93,7 @@ def test_products_of_turned_channels_tell_how_far_apart_two_times_are():
     torch.testing.assert_close(rotate(queries).norm(dim=-1), queries.norm(dim=-1))
 
 
-def test_activations_computed_again_give_the_same_gradients():
+def test_recomputed_activations_give_the_same_gradients():
     torch.manual_seed(0)
     network = build_unet("space-time", "tiny", 4)
     for parameter in network.parameters():

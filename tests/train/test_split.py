@@ -1,4 +1,4 @@
-"""Who is trained on and who is held out."""
+"""Which subjects are trained on and which are held out."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_split_does_not_depend_on_the_order_of_the_videos():
     assert split_videos(alone(MANY), 0.1) == split_videos(dict(reversed(alone(MANY).items())), 0.1)
 
 
-def test_split_puts_every_video_on_one_side_in_about_the_share_asked_for():
+def test_split_puts_every_video_on_one_side_in_about_the_given_share():
     training, validation = split_videos(alone(MANY), 0.1)
     assert sorted(training + validation) == sorted(MANY)
     assert 10 <= len(validation) <= 30
@@ -55,21 +55,21 @@ def test_fraction_zero_holds_nothing_out():
     subjects=st.dictionaries(st.text(max_size=6), st.sampled_from("abcdefgh"), min_size=1, max_size=40),
     fraction=st.floats(0, 0.99),
 )
-def test_nobody_stands_on_both_sides(subjects, fraction):
+def test_no_subject_is_on_both_sides(subjects, fraction):
     training, validation = split_videos(subjects, fraction)
     assert sorted(training + validation) == sorted(subjects)
     assert not {subjects[video] for video in training} & {subjects[video] for video in validation}
     assert training
 
 
-def test_share_that_is_held_out_is_of_subjects_not_of_videos():
-    """One subject with most of the videos weighs no more than another."""
+def test_the_held_out_share_is_of_subjects_not_of_videos():
+    """A subject with most of the videos counts as one."""
     subjects = {f"{n}.mp4": f"s{n % 100}" if n < 100 else "s0" for n in range(1000)}
     _, validation = split_videos(subjects, 0.2)
     assert 8 <= len({subjects[video] for video in validation}) <= 32
 
 
-def test_subject_is_a_label_or_what_an_expression_finds_or_what_the_cache_knows_or_the_video():
+def test_subject_is_a_label_or_a_match_or_the_recorded_one_or_the_video():
     told = {
         "a/1.mp4": Annotation("ann", {"site": "x"}),
         "a/2.mp4": Annotation("", {"site": "y"}),
@@ -89,10 +89,10 @@ def test_subject_is_a_label_or_what_an_expression_finds_or_what_the_cache_knows_
         ("site", TrainError, "1 of 2 videos have no label 'site': b.mp4"),
         ("patient_(.)", TrainError, "2 of 2 videos have no match of 'patient_"),
         ("subject", TrainError, "1 of 2 videos have no label 'subject': b.mp4"),
-        ("(", ConfigError, "no label and no regular expression"),
+        ("(", ConfigError, "expected a label or a regular expression"),
     ],
 )
-def test_split_that_leaves_a_video_without_a_subject_is_refused(split_by, error, message):
+def test_a_split_with_a_video_without_subject_is_refused(split_by, error, message):
     told = {"a.mp4": Annotation("ann", {"site": "x"}), "b.mp4": Annotation("", {})}
     with pytest.raises(error, match=message):
         subjects_of(told, told, split_by)
@@ -115,7 +115,7 @@ def test_run_is_split_by_subject_and_trains_on_no_held_out_one(make_cache, make_
 
 
 def copies(video_id, num_latent_frames):
-    """b is a as another codec would leave it, c begins like nobody."""
+    """b is a copy of a from another codec, c resembles no other."""
     mean, std = random_posterior("c" if video_id.startswith("c") else "a", num_latent_frames)
     noise = np.random.default_rng(len(video_id)).normal(size=mean.shape) * 0.1
     return (mean + noise).astype(np.float16), std
@@ -131,11 +131,11 @@ def test_copy_of_a_training_video_on_the_other_side_is_reported(make_cache, make
     assert near_duplicates(cache, [], sides[1], whitening) == []
 
 
-def test_a_run_with_copies_on_both_sides_says_so_and_writes_it_down(make_cache, make_trainer):
+def test_a_run_with_copies_on_both_sides_notes_and_records_them(make_cache, make_trainer):
     lengths = {f"{letter}.mp4": 40 for letter in "abdefg"}
     trainer = make_trainer(
         cache=make_cache(lengths, name="copies.zarr", posterior=copies)[0], validation_fraction=0.3
     )
     assert {held_out for held_out, _ in trainer.run.duplicates} == set(trainer.run.validation)
-    assert any("as good as alike" in note and "--split-by" in note for note in trainer.notes)
+    assert any("nearly the same" in note and "--split-by" in note for note in trainer.notes)
     assert trainer.run.to_dict()["duplicates"]

@@ -10,7 +10,7 @@ import torch
 from tests.train.toys import CacheMaker, build_small, random_posterior
 from vidlat.errors import TrainError
 from vidlat.store.reader import open_cache
-from vidlat.train.run import load_run, read_run
+from vidlat.train.run_folder import load_run, read_run
 
 
 def other_latents(video_id, num_latent_frames):
@@ -32,14 +32,14 @@ def test_a_loaded_run_holds_the_averaged_weights_and_what_sampling_needs(make_tr
     assert loaded.run.schema.vae_path == "vae.safetensors"
 
 
-def test_config_json_tells_everything_the_run_froze(make_trainer, cache, tmp_path):
+def test_config_json_holds_everything_the_run_froze(make_trainer, cache, tmp_path):
     trainer = make_trainer(precision="auto", validation_fraction=0.3)
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["config"]["precision"] == "float32"
     assert written["config"]["batch"] == 2
     assert written["cache"]["cache_id"] == cache.schema.cache_id
     assert sorted(written["training"] + written["validation"]) == list(cache.records())
-    assert written["latent_crc32"] == {id: r.latent_crc32 for id, r in cache.records().items()}
+    assert written["latent_crc32"] == {id: r.latents.crc32 for id, r in cache.records().items()}
     assert written["whitening"] == json.loads(json.dumps(trainer.run.whitening.to_dict()))
     assert written["median_fps"] == 30.0
 
@@ -57,7 +57,7 @@ def test_whitening_is_of_the_training_videos_alone(make_cache, make_trainer):
     assert changed.whitening == before.whitening
 
 
-def test_median_rate_ignores_videos_that_do_not_know_theirs(make_cache, make_trainer):
+def test_median_rate_ignores_videos_of_unknown_rate(make_cache, make_trainer):
     cache, maker = make_cache({"a.mp4": 16, "b.mp4": 16, "c.mp4": 16}, name="rates.zarr", fps=0.0)
     assert make_trainer("unknown", cache=cache).run.median_fps == 0.0
     cache = maker.add({"d.mp4": 16, "e.mp4": 16, "f.mp4": 16}, fps=25.0)
@@ -82,7 +82,7 @@ def test_resuming_is_refused_when_a_listed_video_changed(make_cache, make_traine
     cache, maker = make_cache({"a.mp4": 16, "b.mp4": 23, "c.mp4": 40}, name="changing.zarr")
     make_trainer(cache=cache)
     changed = maker.add({"b.mp4": 23}, posterior=other_latents)
-    with pytest.raises(TrainError, match=r"cannot go on: videos of the cache are changed: b\.mp4;"):
+    with pytest.raises(TrainError, match=r"cannot be resumed: videos of the cache are changed: b\.mp4;"):
         make_trainer(cache=changed, resume=True)
 
 
@@ -104,9 +104,9 @@ def test_resuming_on_a_cache_of_another_vae_is_refused(make_trainer, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("batch", 3, "batch: the run has 2, you asked 3"),
-        ("seed", 5, "seed: the run has 0, you asked 5"),
-        ("precision", "bfloat16", "precision: the run has float32, you asked bfloat16"),
+        ("batch", 3, "batch: got 3, the run has 2"),
+        ("seed", 5, "seed: got 5, the run has 0"),
+        ("precision", "bfloat16", "precision: got bfloat16, the run has float32"),
     ],
 )
 def test_resuming_with_other_settings_is_refused_by_name(make_trainer, setting, value, message):
@@ -121,7 +121,7 @@ def test_resuming_may_change_the_number_of_steps_and_remembers_it(make_trainer, 
     assert read_run(tmp_path / "run").config.steps == 9
 
 
-def test_resuming_a_run_that_has_its_steps_writes_nothing(make_trainer, tmp_path):
+def test_resuming_a_finished_run_writes_nothing(make_trainer, tmp_path):
     list(make_trainer(steps=6).steps())
     before = (tmp_path / "run" / "config.json").read_bytes()
     for steps in (6, 2):
@@ -135,11 +135,11 @@ def test_resuming_a_run_that_has_its_steps_writes_nothing(make_trainer, tmp_path
 def test_a_new_end_of_a_run_changes_its_learning_rate_and_says_so(make_trainer):
     list(make_trainer(steps=4).steps())
     (note,) = make_trainer(resume=True, steps=9).notes
-    assert "was to end at step 4 and now ends at 9: from step 5 its learning rate" in note
+    assert "was planned for 4 steps and now has 9: from step 5 on, its learning rate" in note
     assert make_trainer(resume=True, steps=9).notes == ()
 
 
-def test_a_start_that_got_no_checkpoint_is_replaced(make_trainer, tmp_path):
+def test_a_run_without_a_checkpoint_is_replaced(make_trainer, tmp_path):
     run = tmp_path / "run"
     failed = make_trainer(batch=1, steps=9)
     steps = failed.steps()
@@ -170,7 +170,7 @@ def test_two_trainers_in_one_folder_are_refused(make_trainer, resume):
 HOLDS = """
 import sys
 from pathlib import Path
-from vidlat.train.run import hold_run
+from vidlat.train.run_folder import hold_run
 held = hold_run(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -190,7 +190,7 @@ def test_a_trainer_of_another_process_is_refused(make_trainer, tmp_path):
 
 def test_a_refused_trainer_does_not_keep_the_folder(make_trainer):
     list(make_trainer().steps())
-    with pytest.raises(TrainError, match="holds a run already") as caught:
+    with pytest.raises(TrainError, match="already holds a run") as caught:
         make_trainer()
     make_trainer(resume=True)
     assert caught.value.__traceback__ is not None
@@ -198,12 +198,12 @@ def test_a_refused_trainer_does_not_keep_the_folder(make_trainer):
 
 def test_a_folder_that_holds_a_run_is_not_trained_into(make_trainer):
     list(make_trainer().steps())
-    with pytest.raises(TrainError, match=r"holds a run already: go on with it by --resume"):
+    with pytest.raises(TrainError, match=r"already holds a run; continue it with --resume"):
         make_trainer()
 
 
-def test_resuming_where_no_run_is_is_refused(make_trainer):
-    with pytest.raises(TrainError, match=r"is no run: it has no config\.json"):
+def test_resuming_without_a_run_is_refused(make_trainer):
+    with pytest.raises(TrainError, match=r"is not a run: it has no config\.json"):
         make_trainer(resume=True)
 
 
@@ -214,7 +214,7 @@ def test_an_empty_cache_is_refused(make_trainer, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_clip_of_broken_stacks_is_refused_and_leaves_no_run(make_trainer, tmp_path):
+def test_a_clip_that_is_not_whole_stacks_is_refused_and_leaves_no_run(make_trainer, tmp_path):
     with pytest.raises(TrainError, match=r"frames: got 10; .*nearest is 8"):
         make_trainer(frames=10)
     assert not (tmp_path / "run").exists()
@@ -226,8 +226,8 @@ def test_a_file_in_the_place_of_the_run_is_refused(make_trainer, tmp_path):
         make_trainer()
 
 
-def test_loading_refuses_what_is_no_run(tmp_path):
-    with pytest.raises(TrainError, match="is no run"):
+def test_loading_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(TrainError, match="is not a run"):
         load_run(tmp_path / "nothing")
 
 

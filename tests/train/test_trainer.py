@@ -16,12 +16,12 @@ from vidlat.train import trainer as trainer_module
 from vidlat.train.averaging import update_average
 from vidlat.train.checkpoint import best_checkpoint, list_checkpoints, step_of
 from vidlat.train.learning_rate import learning_rate
-from vidlat.train.run import load_run
-from vidlat.train.trainer import train
+from vidlat.train.run_folder import load_run
+from vidlat.train.trainer import train_diffusion
 
 
 def read_metrics(run_dir):
-    """The lines of metrics.jsonl without the numbers that are of the clock."""
+    """The lines of metrics.jsonl without timings."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [
         {name: value for name, value in line.items() if name not in ("steps_per_second", "data_wait")}
@@ -30,7 +30,7 @@ def read_metrics(run_dir):
 
 
 def take(trainer, num_steps):
-    """Train some steps, then vanish as a killed process does: nothing of its state remains."""
+    """Train some steps, then lose all state as a killed process does."""
     steps = trainer.steps()
     for _ in range(num_steps):
         next(steps)
@@ -49,8 +49,8 @@ def assert_same_state(one, other):
             torch.testing.assert_close(theirs[index][key], value, rtol=0, atol=0)
 
 
-def assert_goes_on_as_if_never_ended(whole, run, at_step, make_trainer, **settings):
-    """Resumed at that step, a run ends with the weights and the metrics of the whole one."""
+def assert_continues_as_if_never_ended(whole, run, at_step, make_trainer, **settings):
+    """Resumed at that step, the run ends with the weights and metrics of the whole one."""
     resumed = make_trainer(run, resume=True, **settings)
     assert resumed.state.step == at_step
     list(resumed.steps())
@@ -100,10 +100,10 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
         file.write('{"step": 7, "lo')
 
     killed.close()
-    assert_goes_on_as_if_never_ended(whole, "killed", 4, make_trainer, **SETTINGS)
+    assert_continues_as_if_never_ended(whole, "killed", 4, make_trainer, **SETTINGS)
 
 
-def test_a_run_told_to_stop_ends_with_a_checkpoint_and_goes_on_as_if_never_stopped(make_trainer):
+def test_a_stopped_run_ends_with_a_checkpoint_and_continues_as_if_never_stopped(make_trainer):
     whole = make_trainer("whole", **SETTINGS)
     list(whole.steps())
 
@@ -113,10 +113,10 @@ def test_a_run_told_to_stop_ends_with_a_checkpoint_and_goes_on_as_if_never_stopp
             stopped.stop()
     assert stopped.state.step == 5
     stopped.close()
-    assert_goes_on_as_if_never_ended(whole, "stopped", 5, make_trainer, **SETTINGS)
+    assert_continues_as_if_never_ended(whole, "stopped", 5, make_trainer, **SETTINGS)
 
 
-def test_a_stopped_trainer_can_go_on_itself(make_trainer):
+def test_a_stopped_trainer_can_continue(make_trainer):
     trainer = make_trainer()
     trainer.stop()
     assert [record.step for record in trainer.steps()] == [1]
@@ -139,7 +139,7 @@ def test_estimating_the_time_changes_nothing(make_trainer):
 
 
 def even_latents(video_id, num_latent_frames):
-    """The same value everywhere in a frame: a convolution can tell it from noise."""
+    """The same value everywhere in a frame, which a convolution can tell from noise."""
     mean, std = random_posterior(video_id, num_latent_frames)
     return np.broadcast_to(mean[..., :1, :1], mean.shape), std * 0
 
@@ -156,7 +156,7 @@ def test_the_loss_falls(make_trainer, make_cache, objective):
 
 
 def test_validation_repeats_windows_noise_and_timesteps(make_trainer):
-    """With weights that stand still every validation gives one number, while the training loss varies."""
+    """With constant weights every validation gives the same loss, while the training loss varies."""
     settings = {"learning_rate": 1e-30, "weight_decay": 0.0, "validate_every": 1}
     records = list(make_trainer(**settings).steps())
     assert len({record.validation_loss for record in records}) == 1
@@ -165,25 +165,25 @@ def test_validation_repeats_windows_noise_and_timesteps(make_trainer):
 
 def test_validation_is_of_the_averaged_weights(make_trainer):
     trainer = make_trainer(steps=1)
-    before = trainer._validate()
+    before = trainer.validation_loss()
     with torch.no_grad():
         trainer.state.model.mix.weight.add_(1)
-    assert trainer._validate() == before
+    assert trainer.validation_loss() == before
     with torch.no_grad():
         trainer.state.ema.mix.weight.add_(1)
-    assert trainer._validate() != before
+    assert trainer.validation_loss() != before
 
 
 def test_training_never_touches_a_validation_video(make_trainer):
     trainer = make_trainer(steps=40, validation_fraction=0.5)
-    trained = {window.video_id for step in range(40) for window in trainer._windows(step)}
+    trained = {video_id for batch, _ in trainer.batches(range(40)) for video_id in batch.video_ids}
     assert trained == set(trainer.run.training)
     assert trainer.run.validation
     assert trained.isdisjoint(trainer.run.validation)
 
 
 class FailsAtCall(SmallNetwork):
-    """Goes wrong at the fourth forward pass: in the loss itself, or only in the gradient."""
+    """Not finite from the fourth forward pass on: in the loss, or only in the gradient."""
 
     def __init__(self, latent_dim, where):
         super().__init__(latent_dim)
@@ -198,7 +198,7 @@ class FailsAtCall(SmallNetwork):
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_harms_the_weights(make_trainer, tmp_path, where):
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_changes_the_weights(make_trainer, tmp_path, where):
     trainer = make_trainer(
         build_model=lambda network, preset, latent_dim, **_: FailsAtCall(latent_dim, where),
         checkpoint_every=2,
@@ -212,26 +212,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_harms_the_weights(mak
     last_good = str(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
     assert last_good.endswith("step_00000002")
     assert last_good in str(caught.value)
-    for window in trainer._windows(3):
-        assert window.video_id in str(caught.value)
+    ((batch, _),) = trainer.batches([3])
+    assert all(video_id in str(caught.value) for video_id in batch.video_ids)
     assert all(parameter.isfinite().all() for parameter in trainer.state.model.parameters())
 
 
-def test_checkpoints_come_when_due_and_at_the_end(make_trainer, tmp_path):
+def test_checkpoints_are_written_when_due_and_at_the_end(make_trainer, tmp_path):
     list(make_trainer(steps=5, checkpoint_every=2).steps())
     kept = list_checkpoints(tmp_path / "run" / "checkpoints")
     assert [step_of(path) for path in kept] == [2, 4, 5]
 
 
-def test_the_best_checkpoint_is_kept_however_old_and_is_what_is_loaded_when_asked_for(
-    make_trainer, tmp_path, monkeypatch
-):
+def test_the_best_checkpoint_is_kept_however_old_and_can_be_loaded(make_trainer, tmp_path, monkeypatch):
     losses = iter([3.0, 1.0, 2.0, 5.0, 4.0, 6.0])
-    monkeypatch.setattr(trainer_module.Trainer, "_validate", lambda self: next(losses))
+    monkeypatch.setattr(trainer_module.Trainer, "validation_loss", lambda self: next(losses))
     trainer = make_trainer(steps=12, checkpoint_every=3, validate_every=2, keep=2)
     list(trainer.steps())
     directory = tmp_path / "run" / "checkpoints"
-    # Steps 2 and 4 were the best so far; of the others the last two are left.
+    # Steps 2 and 4 were the best so far; of the others the last two remain.
     assert [step_of(path) for path in list_checkpoints(directory)] == [4, 9, 12]
     assert step_of(best_checkpoint(directory)) == 4
     assert load_run(tmp_path / "run", best=True, build_model=build_small).step == 4
@@ -262,7 +260,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run_and_is_never_the_best
 def test_a_kill_while_an_old_checkpoint_is_removed_costs_nothing(
     make_trainer, tmp_path, monkeypatch, num_removed
 ):
-    """It loses its name before its first file."""
+    """A checkpoint is renamed before its first file is removed."""
 
     def remove_some_and_die(path):
         for file in sorted(path.iterdir())[:num_removed]:
@@ -297,7 +295,7 @@ def test_tensorboard_shows_the_same_numbers_without_those_of_lost_steps(make_tra
     assert [event.step for event in curves.Scalars("validation_loss")] == [4, 8, 12]
 
 
-def test_one_video_trains_without_validation_and_says_so(make_trainer, make_cache):
+def test_one_video_trains_without_validation_and_notes_it(make_trainer, make_cache):
     cache, _ = make_cache({"only.mp4": 16}, name="one.zarr")
     trainer = make_trainer(cache=cache)
     assert "no video is held out" in trainer.notes[0]
@@ -337,13 +335,13 @@ def test_the_average_follows_fast_at_first_and_slowly_later():
 
 
 def test_train_is_the_whole_run_as_one_call(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module.Trainer, "_validate", lambda self: 0.5)
+    monkeypatch.setattr(trainer_module.Trainer, "validation_loss", lambda self: 0.5)
     config = TrainConfig(frames=4, batch=1, steps=1, device="cpu")
-    (record,) = train(config, cache, tmp_path / "run")
+    (record,) = train_diffusion(config, cache.path, tmp_path / "run")
     assert record.step == 1
     assert record.validation_loss == 0.5
-    with pytest.raises(TrainError, match="holds a run already"):
-        train(config, cache, tmp_path / "run")
+    with pytest.raises(TrainError, match="already holds a run"):
+        train_diffusion(config, cache.path, tmp_path / "run")
 
 
 @pytest.mark.slow

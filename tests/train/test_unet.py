@@ -22,7 +22,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def monais_own(network):
-    """MONAI's network, built here from its documentation, with the same weights."""
+    """MONAI's network, built from its documentation, with the same weights."""
     own = DiffusionModelUNet(
         spatial_dims=3,
         in_channels=4,
@@ -85,7 +85,7 @@ def test_presets_grow(network):
 
 @pytest.mark.parametrize("name", ["monai", "space-time"])
 def test_a_condition_has_an_effect_only_once_a_network_has_learnt_it(name):
-    """Its last weights begin at zero: at first no condition changes the answer, to the last bit."""
+    """Its last layer is zero-initialised: at first no condition changes a bit of the prediction."""
     torch.manual_seed(0)
     network = build_unet(name, "tiny", 4, num_features=3).eval()
     for parameter_name, parameter in network.named_parameters():
@@ -101,7 +101,7 @@ def test_a_condition_has_an_effect_only_once_a_network_has_learnt_it(name):
     assert not torch.equal(network(latents, timestep, something), network(latents, timestep, nothing))
 
 
-def test_nothing_known_is_nothing_said_whatever_was_learnt():
+def test_an_unknown_condition_never_has_an_effect():
     embedding = feature_embedding(3, 8)
     for parameter in embedding.parameters():
         nn.init.normal_(parameter)

@@ -17,7 +17,7 @@ from vidlat.types import LatentPosterior
 
 
 def make_records(all_num_frames, stack):
-    """Records that lie one behind the other, each on a boundary of 4 latent frames."""
+    """Records one after the other, each on a boundary of 4 latent frames."""
     tiny = np.ones((2, 1, 1, 1), np.float16)
     first = CacheMaker._record("", 1, LatentPosterior(mean=tiny, std=tiny), 0, 1, 30.0)
     records, start = [], 0
@@ -31,13 +31,13 @@ def make_records(all_num_frames, stack):
 
 
 @pytest.mark.parametrize(("frames", "nearest"), [(6, 8), (5, 4), (1, 4), (17, 16)])
-def test_clips_that_are_no_whole_stacks_are_refused_with_the_nearest_that_works(frames, nearest):
+def test_clips_that_are_not_whole_stacks_are_refused_with_the_nearest_length(frames, nearest):
     with pytest.raises(TrainError, match=rf"got {frames};.* nearest is {nearest}$"):
         WindowShape.of_clip(frames, stack=4, time_compression=4)
 
 
 @given(num_videos=st.integers(1, 9), batch=st.integers(1, 7), seed=st.integers(0, 2**40))
-def test_every_video_comes_exactly_once_an_epoch(num_videos, batch, seed):
+def test_every_video_comes_exactly_once_per_epoch(num_videos, batch, seed):
     records = make_records([16] * num_videos, 4)
     shape = WindowShape.of_clip(8, stack=4, time_compression=4)
     num_epochs = 3
@@ -89,7 +89,7 @@ def test_windows_are_whole_stacks_of_one_video(all_num_frames, stack, num_stacks
         assert window.num_valid >= 1
 
 
-def test_every_place_of_a_video_is_drawn():
+def test_every_window_of_a_video_is_drawn():
     records = make_records([40], 4)
     shape = WindowShape.of_clip(16, stack=4, time_compression=4)
     drawn = {
@@ -100,7 +100,7 @@ def test_every_place_of_a_video_is_drawn():
     assert drawn == set(range(7))
 
 
-def test_validation_windows_are_always_the_same_and_take_videos_in_turn():
+def test_validation_windows_are_always_the_same_and_cycle_through_the_videos():
     records = make_records([40, 40, 40], 4)
     shape = WindowShape.of_clip(16, stack=4, time_compression=4)
     windows = validation_windows(records, shape, seed=0, num_windows=6)
@@ -109,8 +109,8 @@ def test_validation_windows_are_always_the_same_and_take_videos_in_turn():
     assert sorted(names[:3]) == sorted(names[3:]) == ["0.mp4", "1.mp4", "2.mp4"]
 
 
-def test_fewer_validation_windows_than_videos_are_of_all_kinds_of_them():
-    """Ids sort by site: the first ones would be of one site alone."""
+def test_fewer_validation_windows_than_videos_are_of_all_kinds():
+    """Ids sort by site, so the first ones would all be of one site."""
     records = make_records([8] * 1000, 4)
     shape = WindowShape.of_clip(8, stack=4, time_compression=4)
     windows = validation_windows(records, shape, seed=0, num_windows=64)

@@ -1,4 +1,4 @@
-"""Real caches of made-up latents, and a network of a few hundred weights."""
+"""Real caches of random latents, and a network of a few hundred weights."""
 
 import zlib
 

@@ -12,7 +12,7 @@ from vidlat.config import TrainConfig
 from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.during_training import steps_with_samples
 from vidlat.store.reader import open_cache
-from vidlat.train.run import read_run
+from vidlat.train.run_folder import read_run
 from vidlat.train.trainer import Trainer
 
 

@@ -12,7 +12,7 @@ from vidlat.config import SampleConfig
 from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.sampler import Sampler, sampling_noise
 from vidlat.train.objective import objective_named
-from vidlat.train.run import TrainedRun
+from vidlat.train.run_folder import TrainedRun
 
 
 class ClipSampler:

@@ -14,11 +14,13 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from vidlat.config import SampleConfig
-from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
+from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.sample.clips import ClipSampler
+from vidlat.sample.videos import decode_sample
 from vidlat.store.reader import LatentCache
+from vidlat.train.frozen_run import Run
 from vidlat.train.recorder import StepRecord
-from vidlat.train.run import Run, TrainedRun
+from vidlat.train.run_folder import TrainedRun
 from vidlat.train.trainer import Trainer
 from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.writer import prepare_folder, write_gif
@@ -91,8 +93,7 @@ class TrainingSamples:
         first_frames = self._first_frames[index, None] if run.config.first_frame == 1 else None
         sampler = ClipSampler(trained, config, self._vae.device)
         (latents,) = sampler.sample([index], run.config.frames, first_frames)
-        latents = run.whitening.unwhiten(latents)
-        frames = to_gray_levels(decode_latents(self._vae, latents.numpy(), run.config.frames))
+        frames = decode_sample(latents, run, self._vae, run.config.frames)
         return ", ".join((f"seed {index}", *condition)), frames
 
     def _show(self, tag: str, path: Path, step: int) -> None:

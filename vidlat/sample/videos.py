@@ -15,7 +15,8 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import ConfigError, DecodeError, InputError
 from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
 from vidlat.sample.clips import ClipSampler
-from vidlat.train.run import Run, load_run
+from vidlat.train.frozen_run import Run
+from vidlat.train.run_folder import load_run
 from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import prepare_folder, write_array, write_gif, write_video
@@ -58,9 +59,7 @@ def sample_videos(
     rows: list[tuple[str, npt.NDArray[np.uint8]]] = []
     try:
         for seed, latents in zip(seeds, samples, strict=True):
-            frames = to_gray_levels(
-                decode_latents(frozen, run.whitening.unwhiten(latents).numpy(), num_frames)
-            )
+            frames = decode_sample(latents, run, frozen, num_frames)
             path = out / f"sample-{seed:04d}.{config.format}"
             _write(path, frames, run.median_fps)
             if len(rows) < MAX_ROWS:
@@ -71,6 +70,11 @@ def sample_videos(
             contact_sheet(rows, out / CONTACT_SHEET)
         raise
     contact_sheet(rows, out / CONTACT_SHEET)
+
+
+def decode_sample(latents: torch.Tensor, run: Run, vae: FrozenVAE, num_frames: int) -> npt.NDArray[np.uint8]:
+    """Decode whitened latents (L, t, h, w) of a run to frames (T, H, W) in 0..255, T = num_frames."""
+    return to_gray_levels(decode_latents(vae, run.whitening.unwhiten(latents).numpy(), num_frames))
 
 
 def read_first_frame(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:

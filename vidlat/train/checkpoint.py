@@ -1,12 +1,12 @@
-"""Checkpoints that are whole or not there: safetensors and JSON, never pickle.
+"""Checkpoints as safetensors and JSON, never pickle; each is complete or absent.
 
     checkpoints/step_00000200/
-      model.safetensors      the weights being trained
-      ema.safetensors        their running average: what sampling needs, and all it reads
+      model.safetensors      the weights in training
+      ema.safetensors        their moving average, which is all that sampling reads
       optimiser.safetensors  AdamW's moments, "<parameter index>.<name>"
-      state.json             the step, and its validation loss where it has one; settings are the run's
+      state.json             the step, and its validation loss or null
 
-A checkpoint is written under another name, synced, and renamed: what bears its name is complete.
+A checkpoint is written under another name, synced and renamed, so whatever has its name is complete.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NAME = re.compile(r"step_(\d{8,})")
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Everything that changes while training; the step counts finished optimiser steps."""
+    """Everything that changes during training; step: number of finished optimiser steps."""
 
     model: nn.Module
     ema: nn.Module
@@ -48,25 +48,25 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def remove_partial_checkpoints(directory: Path) -> None:
-    """Remove what kills left of checkpoints that were being written."""
+    """Remove checkpoints that a killed process left unfinished."""
     for partial in directory.glob("step_*.partial"):
         shutil.rmtree(partial)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint's name states."""
+    """The step of a checkpoint, from its name."""
     return int(checkpoint.name.removeprefix("step_"))
 
 
 def best_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint with the lowest validation loss, the latest of equals; None where none was validated."""
+    """The checkpoint with the lowest validation loss, the latest of equals; None if none has one."""
     losses = {path: validation_loss_of(path) for path in list_checkpoints(directory)}
     validated = {path: loss for path, loss in losses.items() if math.isfinite(loss)}
     return min(reversed(validated), key=validated.__getitem__) if validated else None
 
 
 def validation_loss_of(checkpoint: Path) -> float:
-    """Of the averaged weights in it; infinite where it has none, or where its state.json is damaged."""
+    """The validation loss of its averaged weights; infinite if it has none or its state.json is damaged."""
     try:
         loss = json.loads((checkpoint / "state.json").read_text()).get("validation_loss")
     except (OSError, ValueError, AttributeError):
@@ -79,7 +79,7 @@ def save_checkpoint(
 ) -> Path:
     """Write `directory/step_<step>` atomically, then remove all but the last `keep` and the best.
 
-    Raises TrainError if the disk does not take it; the checkpoints before it stay.
+    Raises TrainError if it cannot be written; the earlier checkpoints stay.
     """
     path = directory / f"step_{state.step:08d}"
     partial = directory / f"{path.name}.partial"
@@ -89,15 +89,15 @@ def save_checkpoint(
         _save_tensors(partial / "model.safetensors", state.model.state_dict())
         _save_tensors(partial / "ema.safetensors", state.ema.state_dict())
         _save_tensors(partial / "optimiser.safetensors", _flatten_optimiser(state.optimiser))
-        told = {"step": state.step, "validation_loss": validation_loss}
-        write_synced(partial / "state.json", json.dumps(told))
+        values = {"step": state.step, "validation_loss": validation_loss}
+        write_synced(partial / "state.json", json.dumps(values))
         _sync(partial)
         partial.rename(path)
         _sync(directory)
         best = best_checkpoint(directory)
         for old in list_checkpoints(directory)[:-keep]:
             if old != best:
-                # What bears a checkpoint's name is complete, while it is being removed too.
+                # Renamed first: whatever has a checkpoint's name is complete.
                 shutil.rmtree(old.rename(old.with_name(f"{old.name}.partial")))
     except (OSError, SafetensorError) as error:
         raise TrainError(f"{path}: the checkpoint cannot be written: {error}") from error
@@ -105,7 +105,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
-    """Bring a freshly built state, on whatever device it is, to where the checkpoint was.
+    """Load a checkpoint into a newly built state, on any device.
 
     Raises TrainError for a damaged checkpoint or one of another network.
     """
@@ -118,12 +118,12 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
 
 
 def load_ema(checkpoint: Path, model: nn.Module) -> None:
-    """Load the averaged weights alone; raises TrainError as `load_checkpoint` does."""
+    """Load the averaged weights only; raises TrainError as `load_checkpoint` does."""
     _load_module(checkpoint / "ema.safetensors", model)
 
 
 def write_synced(path: Path, text: str) -> None:
-    """Write a text file that is on the disk when this returns."""
+    """Write a text file and sync it to disk."""
     with path.open("w") as file:
         file.write(text)
         file.flush()
@@ -153,7 +153,7 @@ def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise TrainError(
-            f"{path} is damaged ({error}); remove the folder {path.parent} to go on from the one before"
+            f"{path} is damaged ({error}); remove the folder {path.parent} to resume from the one before"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Windows of the cache as whitened batches: held in memory when they fit, else gathered ahead.
+"""Windows of the cache as whitened batches: from memory if the latents fit, else prefetched from disk.
 
 Shape letters: B items, L latent channels, t latent frames, h and w latent height and width.
 """
@@ -20,10 +20,10 @@ from vidlat.train.windows import Window, WindowShape
 from vidlat.types import VideoRecord
 
 MEMORY_LIMIT_BYTES = 2 << 30
-"""Latents up to this size are held in memory."""
+"""Latents up to this total size are held in memory."""
 
-NUM_AHEAD = 4
-"""Batches whose reads are under way while one is used."""
+NUM_PREFETCHED = 4
+"""Batches that are being read while one is used."""
 
 Posterior = tuple[np.ndarray, np.ndarray | None]
 
@@ -32,8 +32,8 @@ Posterior = tuple[np.ndarray, np.ndarray | None]
 class Batch:
     """Whitened float32 latents (B, L, t, h, w) and which of their frames count.
 
-    mask: (B, 1, t, 1, 1) float32, 1 for a real frame and 0 for padding. keys: what further draws follow from.
-    features: (B, D) float32, the condition of each video; None without one.
+    mask: (B, 1, t, 1, 1) float32, 1 for a real frame and 0 for padding. keys: the seeds of further draws.
+    features: (B, D) float32, the condition of each video; None without conditions.
     """
 
     latents: torch.Tensor
@@ -43,13 +43,13 @@ class Batch:
     keys: tuple[SeedKey, ...]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device; to a GPU the copy is under way when this returns."""
+        """The same batch on a device; a copy to a GPU is asynchronous."""
         device = torch.device(device)
         pinned = self.pin_memory() if device.type == "cuda" else self
         return pinned._each(lambda values: values.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The same batch in memory that a GPU copies from by itself; what a DataLoader asks for."""
+        """The same batch in pinned memory; a DataLoader calls this for `pin_memory=True`."""
         return self._each(torch.Tensor.pin_memory)
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
@@ -58,10 +58,10 @@ class Batch:
 
 
 class Pending(Protocol):
-    """A read that is under way."""
+    """A read in progress."""
 
     def result(self) -> Posterior:
-        """Wait for mean and std, each (num_stacks, L, stack_length, h, w) float16."""
+        """Wait for mean and std, each (num_stacks, L, stack_length, h, w) float16; std may be None."""
         ...
 
 
@@ -74,10 +74,10 @@ class _Ready:
 
 
 class LatentDataset:
-    """The latents of some videos of a cache.
+    """The latents of some videos of a cache, as batches of windows.
 
-    `latents_as="sample"` draws from the posterior, `"mean"` takes its mean and never reads std. features: the
-    condition (D,) of each video by id; None without one.
+    latents_as: "sample" draws from the posterior; "mean" takes its mean and never reads std. features: the
+    condition (D,) of each video by video_id; None without conditions.
     """
 
     def __init__(
@@ -104,18 +104,18 @@ class LatentDataset:
             self._held = cache.read_windows(starts, step, with_std=self.with_std)
 
     def batches(self, plans: Iterable[Sequence[Window]]) -> Iterator[Batch]:
-        """One batch for each list of windows, with the reads of the next ones already under way."""
+        """Yield a batch for each list of windows, while the next ones are being read."""
         waiting: deque[tuple[Sequence[Window], Pending]] = deque()
         for windows in plans:
             starts = np.array([start for window in windows for start in window.stack_starts])
             waiting.append((windows, self.gather(starts)))
-            if len(waiting) > NUM_AHEAD:
+            if len(waiting) > NUM_PREFETCHED:
                 yield self._assemble(*waiting.popleft())
         while waiting:
             yield self._assemble(*waiting.popleft())
 
     def gather(self, starts: np.ndarray) -> Pending:
-        """The stacks that begin at `starts` (N,), as they are stored: under way, or at once from memory."""
+        """Read the stacks that start at `starts` (N,), as they are stored: from memory, or asynchronously."""
         if self._held is None:
             pending: Pending = self.cache.read_windows_async(
                 starts, self.shape.stack_length, with_std=self.with_std
@@ -133,7 +133,7 @@ class LatentDataset:
             latents = draw_posterior(latents, self._join_stacks(std, len(windows)), np.stack(noise))
         mask = np.ones((len(windows), 1, latents.shape[2], 1, 1), np.float32)
         for item, window in enumerate(windows):
-            # Not zeros: even the latent of a black frame is something else.
+            # Repeated, not zeros, which would not be the latents of any frame.
             latents[item, :, window.num_valid :] = latents[item, :, window.num_valid - 1, None]
             mask[item, :, window.num_valid :] = 0
         return Batch(
@@ -151,7 +151,7 @@ class LatentDataset:
 
     @staticmethod
     def _join_stacks(stacks: np.ndarray, num_windows: int) -> np.ndarray:
-        """(B * num_stacks, L, s, h, w) to (B, L, num_stacks * s, h, w) float32: the axes move, then merge."""
+        """(B * num_stacks, L, s, h, w) to (B, L, num_stacks * s, h, w) float32."""
         _, latent_dim, _, height, width = stacks.shape
         apart = stacks.reshape(num_windows, -1, *stacks.shape[1:])
         moved = np.moveaxis(apart, 1, 2).astype(np.float32)

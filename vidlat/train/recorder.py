@@ -1,4 +1,4 @@
-"""What a run writes down of each step: a line of metrics.jsonl and TensorBoard's scalars."""
+"""The metrics of each step, in metrics.jsonl and as TensorBoard scalars."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vidlat.train.checkpoint import write_synced
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """One finished step.
+    """The metrics of one finished step.
 
-    step: counted from 1. loss: of the step's batch, before its update. validation_loss: of the averaged
-    weights, at the steps that validate. grad_norm: before clipping. steps_per_second: of this step
-    alone, without validation and checkpoint. data_wait: the share of its time in which it waited for data.
+    step: counted from 1. loss: of the step's batch, before its update. grad_norm: before clipping.
+    steps_per_second: of this step alone, without validation and checkpoint. data_wait: the share of its time
+    spent waiting for data. validation_loss: of the averaged weights, at steps that validate.
     """
 
     step: int
@@ -31,10 +31,10 @@ class StepRecord:
 
 
 class Recorder:
-    """Appends to a run's metrics, first dropping what stands there beyond the step to go on from.
+    """Appends to the metrics of a run, after dropping those beyond the step that it resumes from.
 
-    A killed run may have written lines after its last checkpoint, the last of them half: a resumed run
-    writes those steps again, so that metrics.jsonl holds every step once.
+    A killed run may have written lines after its last checkpoint, and half a line. The resumed run repeats
+    those steps, so metrics.jsonl holds every step once.
     """
 
     def __init__(self, run_dir: Path, step: int) -> None:
@@ -44,7 +44,7 @@ class Recorder:
         self._scalars = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
 
     def write(self, record: StepRecord) -> None:
-        """Append one step."""
+        """Append the metrics of one step."""
         values = {name: value for name, value in asdict(record).items() if value is not None}
         self._lines.write(json.dumps(values) + "\n")
         self._lines.flush()
@@ -53,18 +53,18 @@ class Recorder:
                 self._scalars.add_scalar(name, value, record.step)
 
     def sync(self) -> None:
-        """Bring every line to the disk: a checkpoint must not outlive the lines before it."""
+        """Sync all lines to disk, because a checkpoint must not outlive the lines before it."""
         os.fsync(self._lines.fileno())
 
     def close(self) -> None:
-        """Write out what is buffered and let go of the files."""
+        """Write out what is buffered and close the files."""
         self._lines.close()
         self._scalars.close()
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    # One line a step, in order. Only the last can be half written, and no checkpoint is as late as that.
+    # One line per step, in order. Only the last may be incomplete, and it belongs to no checkpoint.
     partial = path.with_suffix(".partial")
     write_synced(partial, "".join(lines[:step]))
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""Which videos are trained on and which are held out: by subject, so that nobody stands on both sides."""
+"""Which videos are trained on and which are held out: by subject, so that no subject is on both sides."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vidlat.train.latents import Whitening
 from vidlat.types import Annotation, VideoRecord
 
 NEAR = 0.2
-"""Root mean square difference of two videos' whitened latents below which they count as one and the same.
+"""Root mean square difference of whitened latents below which two videos count as copies of each other.
 
-Of 57 lung and heart clips, copies in ten codecs differ by 0.013 at most, one whose range of gray levels was
-misread by 0.14, and any two others by 0.33 or more.
+Among 57 lung and heart clips, copies in ten codecs differ by at most 0.013, a copy with a misread range of
+gray levels by 0.14, and any two other clips by at least 0.33.
 """
 
 SIGNATURE_FRAMES, SIGNATURE_SIDE, BLOCK = 4, 16, 512
@@ -27,9 +27,11 @@ SIGNATURE_FRAMES, SIGNATURE_SIDE, BLOCK = 4, 16, 512
 def subjects_of(
     video_ids: Iterable[str], annotations: Mapping[str, Annotation], split_by: str | None
 ) -> dict[str, str]:
-    """Whom each video shows. split_by: "subject", a label's name, or a regular expression for the ids.
+    """The subject of each video, by video_id.
 
-    Raises TrainError for videos without that label or match, ConfigError for a broken expression.
+    split_by: "subject", the name of a label, or a regular expression for video ids; None for the recorded
+    subject, or the video itself. Raises TrainError for videos without that label or match, ConfigError for an
+    invalid expression.
     """
     known = {video_id: annotations.get(video_id, Annotation("", {})) for video_id in video_ids}
     if split_by is None:
@@ -44,14 +46,14 @@ def subjects_of(
         pattern = re.compile(split_by)
     except re.error as error:
         raise ConfigError(
-            f"split_by: {split_by!r} is no label and no regular expression ({error})"
+            f"split_by: got {split_by!r}; expected a label or a regular expression ({error})"
         ) from error
     matches = {video_id: pattern.search(video_id) for video_id in known}
     found = {
         video_id: (match.group(1 if pattern.groups else 0) or "") if match else ""
         for video_id, match in matches.items()
     }
-    return _require_all(found, f"match of {split_by!r} (no video has a label of that name)")
+    return _require_all(found, f"match of {split_by!r} (and no video has a label of that name)")
 
 
 def _require_all(subjects: dict[str, str], what: str) -> dict[str, str]:
@@ -59,7 +61,7 @@ def _require_all(subjects: dict[str, str], what: str) -> dict[str, str]:
     if without:
         raise TrainError(
             f"split_by: {len(without)} of {len(subjects)} videos have no {what}: "
-            f"{', '.join(without[:5])}; name something that every video has"
+            f"{', '.join(without[:5])}; choose something that every video has"
         )
     return subjects
 
@@ -67,11 +69,11 @@ def _require_all(subjects: dict[str, str], what: str) -> dict[str, str]:
 def split_videos(
     subjects: Mapping[str, str], validation_fraction: float
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and validation videos, each sorted, from each video's subject.
+    """Split videos by subject into training and validation videos, each sorted.
 
-    A subject's side follows from the hash of its name alone, so it keeps that side when others are added. Two
-    or more subjects put at least one on each side (the one with the smallest or largest hash) unless the
-    fraction is 0.
+    subjects: by video_id. The side of a subject depends on the hash of its name alone, so it stays the same
+    when others are added. With two or more subjects each side gets at least one (the smallest or largest
+    hash), unless the fraction is 0.
     """
     ranked = sorted((_unit_hash(subject), subject) for subject in set(subjects.values()))
     num_validation = sum(hashed < validation_fraction for hashed, _ in ranked)
@@ -93,10 +95,10 @@ def near_duplicates(
     validation: Sequence[VideoRecord],
     whitening: Whitening,
 ) -> list[tuple[str, str]]:
-    """Pairs of a validation and a training video that begin as good as alike: its nearest, if that near.
+    """Pairs of a validation video and the nearest training video, if their starts are nearly the same.
 
-    Compared are the posterior means of the first 16 frames, averaged over time and to 16 x 16 positions at
-    most. Reads one window a video.
+    Compares the posterior means of the first frames, averaged over time and to at most 16 x 16 positions.
+    Reads one window per video.
     """
     if not training or not validation:
         return []
@@ -117,7 +119,7 @@ def near_duplicates(
 
 
 def _signatures(cache: LatentCache, records: Sequence[VideoRecord], whitening: Whitening) -> np.ndarray:
-    """(N, L * h * w) float32, a row a video."""
+    """(N, L * h * w) float32, one row per video."""
     starts = np.array([record.start for record in records])
     rows = []
     for first in range(0, len(starts), BLOCK):
@@ -128,7 +130,7 @@ def _signatures(cache: LatentCache, records: Sequence[VideoRecord], whitening: W
 
 
 def _pooled(still: np.ndarray) -> np.ndarray:
-    """(N, L, h, w) averaged over squares, so that at most 16 x 16 are left."""
+    """(N, L, h, w) averaged over squares to at most 16 x 16."""
     side = -(-max(still.shape[2:]) // SIGNATURE_SIDE)
     height, width = (size // side * side for size in still.shape[2:])
     cut = still[:, :, :height, :width]

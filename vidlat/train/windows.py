@@ -1,6 +1,6 @@
-"""Which windows of which videos a step trains on: integers only, nothing is read here.
+"""Which windows of which videos a step trains on; only integers, no latents are read here.
 
-A window is a whole number of stacks, because the VAE saw the frames of a stack together.
+A window is a whole number of stacks, because the VAE encodes the frames of a stack together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vidlat.types import VideoRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowShape:
-    """How many stacks a window has and how many latent frames a stack has."""
+    """The number of stacks of a window, and of latent frames of a stack."""
 
     num_stacks: int
     stack_length: int
@@ -26,12 +26,12 @@ class WindowShape:
 
     @classmethod
     def of_clip(cls, frames: int, *, stack: int, time_compression: int) -> WindowShape:
-        """The window of a clip of `frames` video frames; raises TrainError unless they are whole stacks."""
+        """The windows of clips of `frames` video frames; raises TrainError unless these are whole stacks."""
         if frames % stack:
             nearest = max(stack, round(frames / stack) * stack)
             raise TrainError(
-                f"frames: got {frames}; the cache was encoded in stacks of {stack} frames, so a clip must be "
-                f"a multiple of {stack}: the nearest is {nearest}"
+                f"frames: got {frames}; expected a multiple of {stack}, the frames of a stack in this cache: "
+                f"the nearest is {nearest}"
             )
         return cls(
             num_stacks=frames // stack,
@@ -45,16 +45,16 @@ class WindowShape:
         return self.num_stacks * self.stack_length
 
     def num_valid(self, record: VideoRecord) -> int:
-        """Latent frames of a video that hold a real frame; the rest is stack padding."""
+        """Latent frames of a video that hold a real frame; the others are padding of its last stack."""
         return -(-record.num_frames // self.time_compression)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """One training item: some stacks of one video, and the key its random draws follow from.
+    """One training item: consecutive stacks of a video, and the key of its random draws.
 
-    stack_starts: where each stack begins on the cache's time axis; a video shorter than the window
-    repeats its last stack. num_valid: latent frames from the window's begin that hold real frames.
+    stack_starts: the start of each stack on the cache's time axis; a video shorter than the window repeats
+    its last stack. num_valid: the number of leading latent frames that hold real frames.
     """
 
     video_id: str
@@ -72,10 +72,10 @@ def training_windows(
     batch: int,
     items: range | None = None,
 ) -> list[Window]:
-    """The windows of one step: every video once an epoch, in an order drawn anew for each epoch.
+    """The windows of one step, counted from 0: every video once per epoch, in a new random order each time.
 
-    step: counted from 0. Epochs follow each other without a gap, so a batch may span two. items: those of
-    the batch that are wanted, None for all.
+    Epochs follow each other without a gap, so a batch may span two. items: indices in the batch, None for
+    all.
     """
     windows = []
     for index in items or range(batch):
@@ -87,7 +87,7 @@ def training_windows(
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, num_videos: int) -> np.ndarray:
-    """The order of an epoch, drawn once: there may be a million videos, and many steps an epoch."""
+    """The order of an epoch; cached, because with a million videos it takes longer than a step."""
     order = generator((seed, Stream.TRAINING, epoch, 0), Draw.ORDER).permutation(num_videos)
     order.setflags(write=False)
     return order
@@ -96,9 +96,10 @@ def _order(seed: int, epoch: int, num_videos: int) -> np.ndarray:
 def validation_windows(
     records: Sequence[VideoRecord], shape: WindowShape, *, seed: int, num_windows: int
 ) -> list[Window]:
-    """The same windows at every validation, spread over the videos in an order of no meaning.
+    """The windows of every validation, always the same, spread over the videos in a random order.
 
-    At each timestep, and where there are more videos than windows, some of every kind are then among them.
+    The order keeps videos of one kind from sharing a timestep or, if there are more videos than windows, from
+    being the only ones.
     """
     order = generator((seed, Stream.VALIDATION, 0, 0), Draw.ORDER).permutation(len(records))
     return [

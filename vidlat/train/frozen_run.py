@@ -1,0 +1,167 @@
+"""What a run freezes when it starts: settings, cache, split, whitening, and the checksums of its videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+from torch import nn
+
+import vidlat
+from vidlat.config import TrainConfig
+from vidlat.errors import TrainError
+from vidlat.store.reader import LatentCache
+from vidlat.store.schema import CacheSchema
+from vidlat.train.conditioning import Conditions
+from vidlat.train.latents import Whitening
+from vidlat.train.split import near_duplicates, split_videos, subjects_of
+from vidlat.train.windows import WindowShape
+from vidlat.types import Annotation, VideoRecord
+
+BuildModel = Callable[..., nn.Module]
+"""A function with the parameters of `unet.build_unet`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The frozen facts of a run. The cache may grow afterwards; the videos listed here may not change.
+
+    config: its precision is never `auto`. checksums: CRC-32 of the latents by video_id. labels: by video_id,
+    those that the network is conditioned on. duplicates: pairs of a validation and a training video that are
+    nearly the same. median_fps: of the training videos with a known rate, else 0.0.
+    """
+
+    config: TrainConfig
+    schema: CacheSchema
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    checksums: dict[str, int]
+    whitening: Whitening
+    median_fps: float
+    conditions: Conditions
+    labels: dict[str, dict[str, str]]
+    duplicates: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def plan(
+        cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation] = MappingProxyType({})
+    ) -> Self:
+        """Decide everything that a new run freezes.
+
+        labels: by video_id; they override those in the cache, label by label. Raises TrainError for an empty
+        cache, a clip that is not whole stacks, labels of no video in the cache, and ConfigError or TrainError
+        for conditions or a split that the labels do not allow.
+        """
+        records = cache.records()
+        if not records:
+            raise TrainError("the cache holds no video to train on; fill it with `vidlat encode`")
+        _require_known_videos(labels, records)
+        known = cache.annotations()
+        annotations = {
+            video_id: known.get(video_id, Annotation()).updated(labels.get(video_id, Annotation()))
+            for video_id in records
+        }
+        training, validation = split_videos(
+            subjects_of(records, annotations, config.split_by), config.validation_fraction
+        )
+        conditions = Conditions.plan(
+            config.condition, [annotations[video_id].labels for video_id in training]
+        )
+        rates = [records[video_id].fps for video_id in training if records[video_id].fps > 0]
+        run = cls(
+            config=config,
+            schema=cache.schema,
+            training=training,
+            validation=validation,
+            checksums={video_id: record.latents.crc32 for video_id, record in records.items()},
+            whitening=Whitening.from_records((records[id] for id in training), config.latents_as),
+            median_fps=statistics.median(rates) if rates else 0.0,
+            conditions=conditions,
+            labels={video_id: conditions.pick(annotations[video_id].labels) for video_id in records},
+        )
+        run._require_trainable_clips()
+        trained, held_out = ([records[id] for id in ids] for ids in (training, validation))
+        duplicates = near_duplicates(cache, trained, held_out, run.whitening)
+        return dataclasses.replace(run, duplicates=tuple(duplicates))
+
+    def _require_trainable_clips(self) -> None:
+        num_latent_frames = self.window_shape().num_latent_frames
+        if self.config.first_frame and num_latent_frames < 2:
+            raise TrainError(
+                f"first_frame: clips of {self.config.frames} frames have one latent frame, so nothing is "
+                "left to predict when it is given; raise --frames"
+            )
+
+    def features(self) -> dict[str, np.ndarray] | None:
+        """The features (D,) of each listed video's condition; None without conditions."""
+        if not self.conditions.num_features:
+            return None
+        return {video_id: self.conditions.encode_known(labels) for video_id, labels in self.labels.items()}
+
+    def build_network(self, build_model: BuildModel) -> nn.Module:
+        """Build the run's network, newly initialised."""
+        return build_model(
+            self.config.network,
+            self.config.preset,
+            self.schema.latent_dim,
+            num_features=self.conditions.num_features,
+            takes_first_frame=self.config.first_frame > 0,
+        )
+
+    def window_shape(self) -> WindowShape:
+        """The windows of a training clip; raises TrainError if the clip is not whole stacks."""
+        return WindowShape.of_clip(
+            self.config.frames,
+            stack=self.schema.settings.stack,
+            time_compression=self.schema.time_compression,
+        )
+
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """The shape (L, t, h, w) of one window."""
+        schema, length = self.schema, self.window_shape().num_latent_frames
+        return schema.latent_dim, length, schema.latent_height, schema.latent_width
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json."""
+        return {
+            "vidlat_version": vidlat.__version__,
+            "config": self.config.to_dict(),
+            "cache": self.schema.to_attributes(),
+            "whitening": self.whitening.to_dict(),
+            "median_fps": self.median_fps,
+            "training": list(self.training),
+            "validation": list(self.validation),
+            "latent_crc32": self.checksums,
+            "conditions": self.conditions.to_list(),
+            "labels": self.labels,
+            "duplicates": [list(pair) for pair in self.duplicates],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(
+            config=TrainConfig.from_mapping(values["config"]),
+            schema=CacheSchema.from_attributes(values["cache"]),
+            whitening=Whitening.from_dict(values["whitening"]),
+            median_fps=values["median_fps"],
+            training=tuple(values["training"]),
+            validation=tuple(values["validation"]),
+            checksums=values["latent_crc32"],
+            conditions=Conditions.from_list(values["conditions"]),
+            labels=values["labels"],
+            duplicates=tuple((held_out, trained) for held_out, trained in values["duplicates"]),
+        )
+
+
+def _require_known_videos(labels: Mapping[str, Annotation], records: Mapping[str, VideoRecord]) -> None:
+    if labels and not labels.keys() & records.keys():
+        raise TrainError(
+            f"labels: none of the {len(labels)} rows names a video of the cache; expected video_id as "
+            f"`vidlat ls` shows it, such as {next(iter(records))}"
+        )

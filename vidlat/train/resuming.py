@@ -1,0 +1,84 @@
+"""What must still hold when a run is resumed: its settings, its videos and their labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from vidlat.config import TrainConfig
+from vidlat.errors import TrainError
+from vidlat.store.reader import LatentCache
+from vidlat.train.frozen_run import Run
+from vidlat.train.run_folder import read_run
+from vidlat.types import Annotation
+
+MAY_CHANGE = (
+    "steps", "device", "accumulate", "compile", "checkpoint_activations",
+    "checkpoint_every", "keep", "sample_every",
+)  # fmt: skip
+"""Settings that a resumed run may change: how long, where and how it trains, and what it keeps and shows."""
+
+
+def resume_run(
+    config: TrainConfig,
+    cache: LatentCache,
+    run_dir: Path,
+    labels: Mapping[str, Annotation] = MappingProxyType({}),
+) -> Run:
+    """The run in a folder with the settings to continue with; `auto` precision means the run's own.
+
+    labels: none, or the ones the run was started with. Writes nothing. Raises TrainError naming what differs:
+    settings other than `MAY_CHANGE`, the cache, a listed video, or a label of one.
+    """
+    run = read_run(run_dir)
+    if config.precision == "auto":
+        config = dataclasses.replace(config, precision=run.config.precision)
+    before, now = run.config.to_dict(), config.to_dict()
+    changed = [name for name in now if now[name] != before[name] and name not in MAY_CHANGE]
+    if changed:
+        pairs = "; ".join(f"{name}: got {now[name]}, the run has {before[name]}" for name in changed)
+        raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
+    _require_same_videos(run, cache, run_dir)
+    _require_same_labels(run, labels, run_dir)
+    return dataclasses.replace(run, config=config)
+
+
+def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
+    if cache.schema.cache_id != run.schema.cache_id:
+        differences = run.schema.settings.differences(cache.schema.settings)
+        raise TrainError(
+            f"{run_dir} was trained on a cache with other settings ({', '.join(differences)} differ); "
+            "give the cache it was started with"
+        )
+    records = cache.records()
+    gone = [video_id for video_id in run.checksums if video_id not in records]
+    changed = [
+        video_id
+        for video_id, checksum in run.checksums.items()
+        if video_id in records and records[video_id].latents.crc32 != checksum
+    ]
+    if gone or changed:
+        what = [f"{verb} {_shorten(ids)}" for verb, ids in (("gone:", gone), ("changed:", changed)) if ids]
+        raise TrainError(
+            f"{run_dir} cannot be resumed: videos of the cache are {'; '.join(what)}; "
+            "restore them, or start a new run with another --out"
+        )
+
+
+def _require_same_labels(run: Run, labels: Mapping[str, Annotation], run_dir: Path) -> None:
+    given = {
+        video_id: run.conditions.pick(labels[video_id].labels) for video_id in labels.keys() & run.labels
+    }
+    changed = [video_id for video_id, new in given.items() if not new.items() <= run.labels[video_id].items()]
+    if changed:
+        raise TrainError(
+            f"{run_dir} cannot be resumed: labels of {_shorten(sorted(changed))} differ from those it was "
+            "started with; leave --labels out, or start a new run with another --out"
+        )
+
+
+def _shorten(ids: list[str], most: int = 5) -> str:
+    shown = ", ".join(ids[:most])
+    return f"{shown} and {len(ids) - most} more" if len(ids) > most else shown

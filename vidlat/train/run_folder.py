@@ -1,0 +1,124 @@
+"""The folder of a run.
+
+config.json     what the run froze (see frozen_run.py)
+metrics.jsonl   one line per step       tensorboard/   the same as curves
+checkpoints/    see checkpoint.py       samples/       drawn during training
+lock            held while a trainer lives
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from vidlat.errors import ConfigError, StoreError, TrainError
+from vidlat.store.filesystem import locked
+from vidlat.train.checkpoint import (
+    best_checkpoint,
+    list_checkpoints,
+    load_ema,
+    remove_partial_checkpoints,
+    step_of,
+    write_synced,
+)
+from vidlat.train.frozen_run import BuildModel, Run
+from vidlat.train.unet import build_unet
+
+
+def checkpoint_folder(run_dir: Path) -> Path:
+    """Where a run keeps its checkpoints."""
+    return run_dir / "checkpoints"
+
+
+def hold_run(run_dir: Path) -> ExitStack:
+    """Lock a run's folder against other trainers until the result is closed or dropped; makes the folder.
+
+    Raises TrainError if another trainer holds it or it cannot be made.
+    """
+    held = ExitStack()
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(run_dir / "lock", wait=False))
+    except BlockingIOError as error:
+        raise TrainError(
+            f"another process trains in {run_dir}; wait for it, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise _unusable(run_dir, error) from error
+    return held
+
+
+def start_run(run_dir: Path, run: Run) -> None:
+    """Write a new run into its folder, over the remains of a start that got no checkpoint.
+
+    Raises TrainError if the folder holds a run with a checkpoint.
+    """
+    checkpoints = checkpoint_folder(run_dir)
+    if list_checkpoints(checkpoints):
+        raise TrainError(f"{run_dir} already holds a run; continue it with --resume, or choose another --out")
+    try:
+        if (run_dir / "config.json").exists():
+            (run_dir / "metrics.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+            remove_partial_checkpoints(checkpoints)
+    except OSError as error:
+        raise _unusable(run_dir, error) from error
+    write_run(run_dir, run)
+
+
+def write_run(run_dir: Path, run: Run) -> None:
+    """Write config.json atomically; raises TrainError if it cannot be written."""
+    partial = run_dir / "config.json.partial"
+    try:
+        write_synced(partial, json.dumps(run.to_dict(), indent=2) + "\n")
+        partial.replace(run_dir / "config.json")
+    except OSError as error:
+        raise _unusable(run_dir, error) from error
+
+
+def read_run(run_dir: Path) -> Run:
+    """What the run in a folder has frozen; raises TrainError if the folder holds no run."""
+    path = run_dir / "config.json"
+    try:
+        return Run.from_dict(json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise TrainError(
+            f"{run_dir} is not a run: it has no config.json; start one with `vidlat train`"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, ConfigError, StoreError) as error:
+        raise TrainError(f"{path} cannot be read as a run's settings: {error}") from error
+
+
+def _unusable(run_dir: Path, error: OSError) -> TrainError:
+    return TrainError(f"{run_dir}: cannot hold a run ({error}); choose another --out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRun:
+    """A run and its averaged weights after `step` steps, in evaluation mode on the CPU."""
+
+    run: Run
+    model: nn.Module
+    step: int
+
+
+def load_run(run_dir: Path, *, best: bool = False, build_model: BuildModel = build_unet) -> TrainedRun:
+    """Load the newest checkpoint of a run, or the one with the lowest validation loss.
+
+    Raises TrainError for a folder without a run or without such a checkpoint.
+    """
+    run, directory = read_run(run_dir), checkpoint_folder(run_dir)
+    checkpoints = list_checkpoints(directory)
+    if not checkpoints:
+        raise TrainError(f"{run_dir} has no checkpoint yet; continue training with --resume")
+    chosen = best_checkpoint(directory) if best else checkpoints[-1]
+    if chosen is None:
+        raise TrainError(f"{run_dir} has no checkpoint with a validation loss; use the last one")
+    model = run.build_network(build_model)
+    load_ema(chosen, model)
+    return TrainedRun(run=run, model=model.requires_grad_(False).eval(), step=step_of(chosen))
