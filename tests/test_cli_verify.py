@@ -70,7 +70,7 @@ def test_json_is_printed_and_nothing_else(path):
     (path / "notes.txt").write_text("?")
     code, out, _ = vidlat_verify("--json", path)
     assert code == 1
-    foreign = {"where": "notes.txt", "kind": "foreign", "what": "is no part of a cache", "is_video": False}
+    foreign = {"where": "notes.txt", "kind": "foreign", "what": "does not belong in a cache", "is_video": False}
     assert json.loads(out)["problems"] == [foreign]
 
 
@@ -92,7 +92,7 @@ def test_repair_of_files_starts_no_processes_and_prints_what_it_did(path, monkey
     (path / "zarr.json.partial").write_text("")
     code, out, err = vidlat_verify(path, "--repair")
     assert (code, err) == (0, "")
-    for text in ("2 problems", "std/zarr.json", "written anew", "zarr.json.partial", "removed"):
+    for text in ("2 problems", "std/zarr.json", "rewritten", "zarr.json.partial", "removed"):
         assert text in out
     assert out.strip().endswith("no problem left")
 

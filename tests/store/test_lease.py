@@ -88,7 +88,7 @@ def test_second_holder_is_refused_and_told_of_the_first(cache_path):
                 refused()
             assert str(error.value) == (
                 f"{cache_path}: in use by `vidlat encode` on {os.uname().nodename}, process {os.getpid()}, "
-                f"since {since} (last sign of life 0 s ago): wait for it, or end it"
+                f"since {since} (last sign of life 0 s ago): wait until it has finished, or stop it"
             )
         assert list(verify_cache(cache_path)) == []
     refuse_if_held(cache_path)

@@ -214,7 +214,7 @@ def test_copy_that_reads_back_otherwise_is_not_committed(used_cache, monkeypatch
         return write_shards(path, start, [random_posterior(p.mean.shape[1], seed=99) for p in posteriors])
 
     monkeypatch.setattr(prune_module, "write_shards", writes_something_else)
-    with pytest.raises(StoreError, match="its copy is not what was written"):
+    with pytest.raises(StoreError, match="its copy differs from what was written"):
         pruned(path, SECRET)
     del content[SECRET]
     assert content_of(path) == content
@@ -226,7 +226,7 @@ def test_source_that_is_damaged_while_it_is_copied_is_one_clear_error(used_cache
         raise error
 
     monkeypatch.setattr(prune_module, "write_shards", fails)
-    with pytest.raises(StoreError, match="cannot be read any more"):
+    with pytest.raises(StoreError, match="can no longer be read"):
         pruned(used_cache[0], SECRET)
 
 
@@ -331,7 +331,7 @@ def test_records_that_cannot_be_true_are_refused(used_cache, changes):
     path, _ = used_cache
     wrong = dataclasses.replace(record_of("x.mp4", 0, random_posterior(2)), **changes)
     writer_of(path).commit([wrong])
-    with pytest.raises(StoreError, match="ranges that cannot be"):
+    with pytest.raises(StoreError, match="impossible ranges"):
         plan_prune(path)
 
 

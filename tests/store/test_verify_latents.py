@@ -57,7 +57,7 @@ def test_any_bit_of_any_shard_is_missed_by_its_video_alone(pristine, shard, posi
 @pytest.mark.parametrize(
     ("damage", "kind", "what"),
     [
-        (lambda shard: shard.unlink(), "missing", "latent frames 16-24: mean/c/0/2/0/0 is not there"),
+        (lambda shard: shard.unlink(), "missing", "latent frames 16-24: mean/c/0/2/0/0 does not exist"),
         (
             lambda shard: shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2]),
             "damaged",
@@ -81,7 +81,7 @@ def test_chunk_of_nan_is_missing(path):
     assert problem == Problem(
         where="b.mp4",
         kind="missing",
-        what="mean, latent frames 8-12: mean/c/0/1/0/0 does not hold them",
+        what="mean, latent frames 8-12: mean/c/0/1/0/0 lacks them",
         is_video=True,
     )
 

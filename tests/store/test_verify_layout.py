@@ -94,7 +94,7 @@ def test_edited_layout_of_an_array_is_told(path):
     edit_json(path / "std/zarr.json", lambda document: document.update(fill_value=0.0))
     (problem,) = verify_cache(path)
     assert (problem.where, problem.kind) == ("std/zarr.json", "description")
-    assert "fill_value is not as the description says: 0.0" in problem.what
+    assert "fill_value contradicts the description: 0.0" in problem.what
 
 
 def test_array_that_was_shortened_is_told_with_the_videos_it_cuts(path):

@@ -1,4 +1,4 @@
-"""What a cache takes on disk, by its shards' names and sizes: nothing is read."""
+"""Disk usage of a cache, from the names and sizes of its files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vidlat.store.layout import ARRAYS, FAILURES, OWN_FILES, RECORDS, shard_file
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskUsage:
-    """What a cache takes on disk.
+    """Disk usage of a cache.
 
-    num_bytes: of all files. num_dead_shards, num_dead_bytes: shard files in which no video stands, which
-    prune can delete; while an encode runs, those that it is writing are among them.
+    num_bytes: of all files. num_dead_shards, num_dead_bytes: shard files without a video, which prune can
+    delete; while an encode runs, they include those that it is writing.
     """
 
     num_bytes: int
@@ -29,7 +29,7 @@ class DiskUsage:
 def disk_usage(
     path: Path, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], shard_frames: int
 ) -> DiskUsage:
-    """Measure the cache at `path`, whose videos are at starts, stops (N,) on its time axis."""
+    """Measure the cache at `path`, whose videos have the ranges starts, stops (N,) on its time axis."""
     live = set(_shards_of(starts, stops, shard_frames).tolist())
     num_bytes = num_dead_shards = num_dead_bytes = 0
     for name in ARRAYS:
@@ -38,7 +38,7 @@ def disk_usage(
             if shard not in live:
                 num_dead_shards += 1
                 num_dead_bytes += size
-    # Everything else is a few dozen files; a walk through the shards' folders would take ten times longer.
+    # A few dozen other files; to walk through the folders of the shards would take ten times longer.
     others = {path / name for name in OWN_FILES}
     for folder in (RECORDS, FAILURES):
         others |= {path / folder / name for name in filesystem.list_names(path / folder)}
@@ -49,10 +49,10 @@ def disk_usage(
 def _shards_of(
     starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], shard_frames: int
 ) -> npt.NDArray[np.int64]:
-    """Numbers of the shards in which a video stands."""
+    """Numbers of the shards that hold a video."""
     first, last = starts // shard_frames, (stops - 1) // shard_frames
     size = int(last.max(initial=-1)) + 2
-    # A video opens its first shard and closes behind its last: the sum tells how many are open.
+    # +1 at the first shard of a video and -1 after its last: the sum counts videos per shard.
     num_open = np.cumsum(np.bincount(first, minlength=size) - np.bincount(last + 1, minlength=size))
     return np.flatnonzero(num_open)
 

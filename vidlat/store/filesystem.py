@@ -9,9 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -172,35 +171,24 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def locked_shared(path: Path) -> Iterator[None]:
-    """Lock the file `path` as `lock_shared` does, for the duration of a block."""
-    release = lock_shared(path)
-    try:
-        yield
-    finally:
-        release()
-
-
-def lock_shared(path: Path, *, wait: bool = True) -> Callable[[], None]:
-    """Lock the file `path` together with others; returns the function that releases it.
+def lock_shared(path: Path, *, wait: bool = True) -> ExitStack:
+    """Lock the file `path` together with others, until the returned context is closed.
 
     Works on a read-only disk. Locks nothing if the file is missing or the file system has no locks. Raises
     BlockingIOError if another process holds an exclusive lock and `wait` is False.
     """
+    lock = ExitStack()
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return lambda: None
-    try:
+        # Closed, not unlocked: a forked child shares the lock and must not release its parent's.
+        lock.callback(os.close, handle)
         fcntl.flock(handle, fcntl.LOCK_SH if wait else fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(handle)
+        lock.close()
         raise
     except OSError:
         pass
-    # Closed, not unlocked: a forked child shares the lock and must not release its parent's.
-    return partial(os.close, handle)
+    return lock
 
 
 def _write(temporary: Path, content: bytes) -> None:

@@ -1,7 +1,8 @@
-"""Who may write to a cache: one process at a time, known by name, and known to be alive.
+"""Access to a cache: one process writes at a time, and prune waits until no process reads.
 
-The lease is a file that names its holder and shows its heartbeat, on every host that sees the cache. A lock
-would do neither, and on some file systems ends at the host; it only keeps two that start at once apart.
+The lease is a file that names the writer. Its time of change is the writer's heartbeat, visible on every
+host. A file lock shows neither, and some file systems keep it local to a host. It only separates processes
+that take the lease at the same time.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from vidlat.store.process import Process, this_process
 HEARTBEAT_SECONDS = 5.0
 
 STALE_SECONDS = 60.0
-"""A holder that the system cannot be asked for, on another host, is dead when silent for longer."""
+"""A holder on another host, which cannot be checked, counts as dead after this time without a heartbeat."""
 
 _tokens_held: set[str] = set()
-"""Of this process: a lease of its own that it could not give back must not lock it out."""
+"""Leases that this process holds: one that it could not delete must not lock it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseHolder:
-    """Who holds a cache, alive or not.
+    """The process that holds a cache for writing, dead or alive.
 
-    process: None where the lease is damaged: nobody knows. purpose: its command. since: when it took the
-    cache, ISO 8601 in UTC. token: of this lease alone. silent_seconds: time since its last heartbeat.
+    process: None if the lease is damaged. purpose: the command it runs. since: when it took the lease, ISO
+    8601 in UTC. token: unique to the lease. silent_seconds: time since the last heartbeat.
     """
 
     process: Process | None
@@ -51,7 +52,7 @@ class LeaseHolder:
         return f"`{self.purpose}` on {self.process.host}, process {self.process.pid}, since {self.since}"
 
     def is_alive(self) -> bool:
-        """Whether the process runs or is stopped; its heartbeat tells where the system cannot."""
+        """Whether the process runs or is stopped, judged by its heartbeat if it cannot be checked."""
         if self.process == this_process():
             return self.token in _tokens_held
         is_running = self.process.is_running() if self.process else None
@@ -61,7 +62,7 @@ class LeaseHolder:
 class Lease:
     """A cache held for writing by this process.
 
-    taken_from: the holder that died without giving the cache back, None if there was none.
+    taken_from: the dead holder whose lease was taken over, if any.
     """
 
     def __init__(self, path: Path, token: str) -> None:
@@ -70,27 +71,27 @@ class Lease:
         self.taken_from: LeaseHolder | None = None
 
     def require_held(self) -> None:
-        """Raises StoreError if another process has taken the cache over since; ask under the cache's lock."""
+        """Raises StoreError if another process has taken over the cache. The caller has locked the cache."""
         holder = read_lease(self.path)
         if holder is None:
             raise StoreError(
-                f"{self.path}: its lease is gone, perhaps taken over by another process that has ended: what "
+                f"{self.path}: its lease is gone, perhaps taken over by another process that has ended; what "
                 "was committed is safe, run the same command again"
             )
         if holder.token != self.token:
             raise StoreError(
-                f"{self.path}: another process has taken it over ({holder}): this one was taken for dead; "
+                f"{self.path}: another process has taken it over ({holder}), because this one seemed dead; "
                 "what was committed is safe, run the same command again"
             )
 
     def beat(self) -> None:
-        """Show that this process is alive, while the lease is its own; a beat that fails is left out."""
+        """Show that this process is alive, if it still holds the lease; errors are ignored."""
         with suppress(OSError):
             if self._is_own():
                 filesystem.touch(self.path / LEASE)
 
     def release(self) -> None:
-        """Give the cache back, if it is still held; where that cannot be written, the process's end does."""
+        """Delete the lease if this process still holds it; otherwise it ends with the process."""
         with suppress(OSError), filesystem.locked(self.path / LOCK):
             if self._is_own():
                 filesystem.delete(self.path / LEASE)
@@ -100,7 +101,7 @@ class Lease:
 
 
 def read_lease(path: Path) -> LeaseHolder | None:
-    """Who holds the cache at `path` for writing, or died with it; None if nobody does.
+    """The process that holds the cache at `path` for writing, dead or alive; None if there is no lease.
 
     Raises StoreError if the lease cannot be read.
     """
@@ -114,15 +115,15 @@ def read_lease(path: Path) -> LeaseHolder | None:
 
 
 def refuse_if_held(path: Path) -> LeaseHolder | None:
-    """Raises StoreError naming the holder if a living process holds the cache at `path` for writing.
+    """Raises StoreError if a running process holds the cache at `path` for writing, and names it.
 
-    Returns the dead one whose lease is still there, if any.
+    Returns the dead holder whose lease is still there, if any.
     """
     holder = read_lease(path)
     if holder and holder.is_alive():
         raise StoreError(
             f"{path}: in use by {holder} (last sign of life {holder.silent_seconds:.0f} s ago): "
-            "wait for it, or end it"
+            "wait until it has finished, or stop it"
         )
     return holder
 
@@ -133,18 +134,18 @@ def hold_for_reading(path: Path, reader: object) -> None:
     Writes nothing, so that it works on a read-only disk. Raises StoreError while prune runs.
     """
     try:
-        release = filesystem.lock_shared(path / READERS, wait=False)
+        lock = filesystem.lock_shared(path / READERS, wait=False)
     except BlockingIOError as error:
         raise StoreError(f"{path}: is being pruned by `vidlat prune`; try again when it has ended") from error
-    weakref.finalize(reader, release)
+    weakref.finalize(reader, lock.close)
 
 
 @contextmanager
 def hold_lease(path: Path, purpose: str) -> Iterator[Lease]:
-    """Hold the cache at `path` for writing; purpose: the command, for whoever is refused meanwhile.
+    """Hold the cache at `path` for writing; purpose: the command, named to processes that are refused.
 
-    What a dead process held is taken over. Raises StoreError naming the holder if a living one holds it, or
-    if the cache cannot be written.
+    Takes over the lease of a dead process. Raises StoreError if a running process holds the cache, or if the
+    cache cannot be written.
     """
     lease = Lease(path.absolute(), uuid4().hex)
     _tokens_held.add(lease.token)
@@ -154,13 +155,13 @@ def hold_lease(path: Path, purpose: str) -> Iterator[Lease]:
             yield lease
     finally:
         try:
-            lease.release()  # also where Ctrl-C came while it was being taken
+            lease.release()  # also if Ctrl-C came while it was taken
         finally:
             _tokens_held.discard(lease.token)
 
 
 def _take(lease: Lease, purpose: str) -> LeaseHolder | None:
-    """Make the lease's file; returns the dead holder it was taken from, if any."""
+    """Create the lease; returns the dead holder of the previous one, if any."""
     path, file = lease.path, lease.path / LEASE
     since = datetime.now(UTC).isoformat(timespec="seconds")
     content = asdict(this_process()) | {"purpose": purpose, "since": since, "token": lease.token}
@@ -170,7 +171,7 @@ def _take(lease: Lease, purpose: str) -> LeaseHolder | None:
             dead = refuse_if_held(path)
             filesystem.delete(file)
             try:
-                # Create-only: of two hosts that no lock keeps apart, one fails here.
+                # Create-only, so that one of two hosts without a common lock fails here.
                 filesystem.create(file, json.dumps(content, indent=2).encode(), path / PARTIAL)
             except FileExistsError:
                 refuse_if_held(path)
@@ -198,7 +199,7 @@ def _beat_until(is_over: Event, lease: Lease) -> None:
 
 
 def _parse(content: bytes, silent_seconds: float) -> LeaseHolder:
-    """The holder that a lease's content names; one of no known process if it is damaged."""
+    """The holder that the content of a lease names; of an unknown process if it is damaged."""
     try:
         values = json.loads(content)
         process = Process(
@@ -217,15 +218,15 @@ def _parse(content: bytes, silent_seconds: float) -> LeaseHolder:
 
 
 def _natural(value: object, limit: int) -> int:
-    """A number below `limit`, as systems count processes and ticks; a negative one is a whole group."""
+    """A number from 0 to below `limit`; a negative number would mean a group of processes."""
     if not isinstance(value, int) or not 0 <= value < limit:
         raise ValueError(value)
     return value
 
 
 def _file_system_time(path: Path) -> float:
-    """Now, by the clock that stamps heartbeats: hosts that share a file system differ in time."""
+    """Now, by the clock that stamps heartbeats, since the clocks of hosts differ."""
     try:
         return filesystem.touch(path / LOCK)
     except OSError:
-        return time.time()  # what cannot be touched cannot be taken either: this is for people
+        return time.time()  # only shown: a cache that is not writable cannot be taken over either

@@ -1,4 +1,4 @@
-"""Commit records on disk: a folder of Parquet files that only grows until it is compacted."""
+"""Commit records on disk: a folder of Parquet files to which commits only add, until prune compacts it."""
 
 from __future__ import annotations
 
@@ -17,57 +17,53 @@ from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, latest, standin
 
 MAX_SMALL_FILES = 64
 SMALL_BYTES = 8 * 1024**2
-"""Files from this size on are left alone, so that a row is rewritten a few times, not at every merge."""
-
+"""Larger files are not merged again, so that a row is rewritten only a few times."""
 READ_ATTEMPTS = 100
 
 
 class RecordLog:
-    """The records of one kind. A file is named `FIRST-LAST.parquet` after the commits in it."""
+    """The records of one kind. A file is named `FIRST-LAST.parquet` after its first and last commit."""
 
     def __init__(self, folder: Path, columns: pa.Schema) -> None:
         self.folder = folder
         self.columns = columns
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """What `RecordSnapshot.read` gives of the files as they are now."""
+        """`RecordSnapshot.read` on a new snapshot."""
         return self.snapshot().read(columns)
 
     def read_with_removed(self, names: Sequence[str]) -> pa.Table:
-        """What `RecordSnapshot.read_with_removed` gives of the files as they are now."""
+        """`RecordSnapshot.read_with_removed` on a new snapshot."""
         return self.snapshot().read_with_removed(names)
 
     def snapshot(self) -> RecordSnapshot:
-        """The records as they are now, whatever is appended, merged or pruned later.
-
-        Raises StoreError if a file cannot be opened.
-        """
+        """The records as they are now. Raises StoreError if a file cannot be opened."""
         for _ in range(READ_ATTEMPTS):
             files = record_files(self.folder)
             try:
                 opened = {file: filesystem.open_input(file) for file in files}
             except FileNotFoundError:
-                continue  # merged away since it was listed: its rows stand in a file that came later
+                continue  # merged since the listing: its rows are in a newer file
             except OSError as error:
                 raise StoreError(f"{self.folder}: cannot be read: {error}") from error
-            # A merge between two steps of the listing can hide a file and its replacement alike.
+            # A merge during the listing can hide both a file and its replacement.
             new = set(record_files(self.folder)) - set(files)
             if not any(first < last for first, last in map(commits_of, new)):
                 return RecordSnapshot(opened, self.columns)
-        raise StoreError(f"{self.folder}: its files vanish as fast as they are listed; try again")
+        raise StoreError(f"{self.folder}: its files vanish while they are listed; try again")
 
     def last_sequence(self) -> int:
         """The number of the last commit, 0 before the first."""
         return max((commits_of(file)[1] for file in record_files(self.folder)), default=0)
 
     def append(self, table: pa.Table, sequence: int, partial: Path) -> None:
-        """Add one commit: a file that appears whole or not at all. The caller holds the cache's lock."""
+        """Add one commit, as one new file. The caller holds the cache's lock."""
         self._create(table, sequence, sequence, partial)
 
     def merge_small_files(self, partial: Path) -> None:
-        """Join the small files into one where they are many; a kill leaves rows twice, never none.
+        """Merge the small files into one if there are many. The caller holds the cache's lock.
 
-        The caller holds the cache's lock.
+        A kill may leave rows in two files, but never loses one.
         """
         small = [file for file in record_files(self.folder) if filesystem.size(file) < SMALL_BYTES]
         if len(small) <= MAX_SMALL_FILES:
@@ -79,14 +75,14 @@ class RecordLog:
             filesystem.delete(file)
 
     def num_rows(self) -> int:
-        """Rows of all files, history included. Raises StoreError if a file is damaged."""
+        """Rows in all files, old ones included. Raises StoreError if a file is damaged."""
         return sum(read_record_file(file, ["sequence"]).num_rows for file in record_files(self.folder))
 
     def rewrite(self, choose: Callable[[pa.Table], pa.Table], last: int, partial: Path) -> None:
-        """Join all files into one that ends with commit `last`, with those latest rows that `choose` keeps.
+        """Merge all files into one whose last commit is `last`, with the latest rows that `choose` keeps.
 
-        choose: filters a table of video_id, sequence and, of videos, num_frames. All rows that are kept are
-        in memory, 1 to 2 kB each. The caller holds the cache's lock.
+        choose: filters a table of video_id, sequence and, for videos, num_frames. Holds all kept rows in
+        memory, 1 to 2 kB each. The caller holds the cache's lock.
         """
         files = record_files(self.folder)
         if not files:
@@ -104,7 +100,7 @@ class RecordLog:
         self._create(pa.concat_tables(tables), min(map(commits_of, files))[0], last, partial)
         for file in files:
             filesystem.delete(file)
-        # These are gone before the next step may drop what they were hidden by, after a power cut too.
+        # The old files must be gone, even after a power failure, before the next step drops tombstones.
         filesystem.sync_folder(self.folder)
 
     def _create(self, table: pa.Table, first: int, last: int, partial: Path) -> None:
@@ -112,9 +108,9 @@ class RecordLog:
 
 
 class RecordSnapshot:
-    """The records of one moment: their files are held open, so that they read the same when they are deleted.
+    """The records of one moment, whose files stay open and so stay readable after their deletion.
 
-    One file descriptor a file: some 64, and one for every 50,000 videos.
+    Takes one file descriptor per file: about 64, and one per 50,000 videos.
     """
 
     def __init__(self, files: Mapping[Path, pa.NativeFile], columns: pa.Schema) -> None:
@@ -122,15 +118,15 @@ class RecordSnapshot:
         self._columns = columns
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The latest row of every video, sorted by video_id; `columns` besides video_id and sequence, or all.
+        """The latest row of every video that was not removed, sorted by video_id.
 
-        Videos that were removed are left out. Raises StoreError if a file is damaged.
+        columns: besides video_id and sequence; by default all. Raises StoreError if a file is damaged.
         """
         names = self._columns.names if columns is None else ["video_id", "sequence", *columns]
         return self._concatenated(names).take(self._rows[1])
 
     def read_with_removed(self, names: Sequence[str]) -> pa.Table:
-        """The columns `names` of every video's latest row, of removed videos too, sorted by video_id.
+        """The columns `names` of the latest row of every video, removed ones included, sorted by video_id.
 
         Raises StoreError if a file is damaged.
         """
@@ -138,11 +134,11 @@ class RecordSnapshot:
 
     @cached_property
     def _rows(self) -> tuple[pa.Array, pa.Array]:
-        """Numbers of the latest rows, sorted by video_id: of all videos, of those that were not removed."""
+        """Indices of the latest rows, sorted by video_id: of all videos, and of those not removed."""
         names = [name for name in ("video_id", "sequence", "num_frames") if name in self._columns.names]
         keys = self._concatenated(names)
         keys = latest(keys.append_column("row", pa.array(np.arange(len(keys)))))
-        # Found once, eight bytes a video: of a snapshot they stay the same.
+        # Computed once and kept, at eight bytes per video.
         rows = keys["row"].combine_chunks()
         return rows, without_removed(keys)["row"].combine_chunks() if "num_frames" in names else rows
 
@@ -191,7 +187,7 @@ def read_record_file(
 ) -> pa.Table:
     """The `columns` of a record file, by default all; opened: the file, if it is open. Raises StoreError."""
     try:
-        # ParquetFile, not read_table: that one imports pyarrow.dataset, which `vidlat info` would wait for.
+        # Not read_table, which imports pyarrow.dataset and would slow down `vidlat info`.
         source = opened or filesystem.open_input(file)
         with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
             table = parquet.read(columns=columns and list(columns))

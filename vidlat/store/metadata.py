@@ -1,8 +1,8 @@
-"""The zarr.json files of a cache, written as the Zarr v3 specification says and read as plain JSON.
+"""The zarr.json files of a cache, written to the Zarr v3 specification and read as plain JSON.
 
-No library handle stands between: a handle opened before a growth silently writes nothing past its old
-shape, and saving attributes through one drops the consolidated metadata. A cache's metadata is a function
-of its attributes and its length, so it is written from those, whole and atomically, every time.
+Library handles are not used: a handle opened before the arrays grow silently writes nothing past their old
+shape, and saving attributes through one drops the consolidated metadata. The metadata of a cache are a
+function of its attributes and its length, and every write replaces a whole file atomically.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from vidlat.store.schema import CacheSchema
 
 
 def zarr_documents(attributes: dict[str, Any], schema: CacheSchema, num_frames: int) -> dict[str, Any]:
-    """Every zarr.json of a cache of `num_frames` latent frames, by its path.
+    """Every zarr.json of a cache of `num_frames` latent frames, by path relative to the cache.
 
-    The root comes last: its consolidated metadata shows both arrays' shapes at once, and keeps readers
-    from taking the folders of Parquet files for damaged Zarr nodes.
+    The root comes last: its consolidated metadata publish the shapes of both arrays at once, and keep readers
+    from mistaking the folders of Parquet files for damaged Zarr nodes.
     """
     members = {name: _array(schema, num_frames) for name in ARRAYS}
     members |= {name: _group({}, {}) for name in ("videos", "failures")}
@@ -36,7 +36,7 @@ def read_document(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read as Zarr metadata: {error}") from error
     if not isinstance(document, dict):
-        raise StoreError(f"{path}: cannot be read as Zarr metadata: it holds no object")
+        raise StoreError(f"{path}: cannot be read as Zarr metadata: expected a JSON object")
     return document
 
 
@@ -55,12 +55,12 @@ def read_attributes(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: cannot be read: {error}") from error
     attributes = read_document(path / ROOT).get("attributes")
     if not isinstance(attributes, dict) or not isinstance(attributes.get("vidlat"), dict):
-        raise StoreError(f"{path}: is not a vidlat cache: a Zarr store that something else has made")
+        raise StoreError(f"{path}: is not a vidlat cache: a Zarr store made by another program")
     return attributes
 
 
 def read_schema(path: Path) -> CacheSchema:
-    """The schema of the cache at `path`. Raises StoreError if it is none, or of a format not known here."""
+    """The schema of the cache at `path`. Raises StoreError if there is none or its format is unknown."""
     attributes = read_attributes(path)
     try:
         return CacheSchema.from_attributes(attributes["vidlat"])
@@ -69,7 +69,7 @@ def read_schema(path: Path) -> CacheSchema:
 
 
 def array_frames(path: Path) -> dict[str, int]:
-    """Latent frames of each array by its own zarr.json; after a kill in a growth they may differ."""
+    """Latent frames of each array by its own zarr.json; they may differ after a kill while arrays grow."""
     return {name: _num_frames(path / array_document(name)) for name in ARRAYS}
 
 
@@ -96,7 +96,7 @@ def _array(schema: CacheSchema, num_frames: int) -> dict[str, Any]:
     blosc = {"typesize": 2, "cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}
     sharding = {
         "chunk_shape": [depth, schema.chunk_frames, height, width],
-        # crc32c stands inside the shard: without it a flipped bit reads back as another number.
+        # Without crc32c inside the shard a flipped bit would read back as another number.
         "codecs": [little, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}],
         "index_codecs": [little, {"name": "crc32c"}],
         "index_location": "end",

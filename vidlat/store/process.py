@@ -1,4 +1,4 @@
-"""Which process a number means: numbers are used again, and every container counts its own."""
+"""Identity of a process: process numbers are reused, and every container has its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """One process of one boot of one machine, for good.
+    """A process, identified across reboots and containers.
 
-    pid_start: when it began, in clock ticks since the boot. Where there is no /proc it is 0, and boot_id and
-    pid_namespace are empty.
+    pid_start: its start, in clock ticks since boot. Without /proc it is 0, and boot_id and pid_namespace are
+    empty.
     """
 
     host: str
@@ -23,7 +23,7 @@ class Process:
     pid_start: int
 
     def is_running(self) -> bool | None:
-        """Whether it runs or is stopped, as the system says; None where this process cannot be told."""
+        """Whether it runs or is stopped; None if this process cannot find out."""
         here = this_process()
         if (self.boot_id, self.pid_namespace) != (here.boot_id, here.pid_namespace):
             return None
@@ -34,9 +34,9 @@ class Process:
         except ProcessLookupError:
             return False
         except OSError:
-            pass  # it is another user's
+            pass  # another user's process
         start = _start_of(self.pid)
-        # Without /proc, or where it hides other users' processes, the number may have gone to another.
+        # Without /proc, or if it hides other users' processes, the number may belong to a later process.
         return start == self.pid_start if start and self.pid_start else None
 
 
@@ -57,8 +57,8 @@ def this_process() -> Process:
 
 
 def _start_of(pid: int) -> int:
-    """When a process began; 0 if that cannot be seen, -1 if it is dead and its parent has not noticed."""
-    # The name stands in brackets and may hold anything.
+    """Start of a process in clock ticks; 0 if unknown, -1 for a zombie."""
+    # The name of the process is in parentheses and may contain any character.
     fields = _read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     if not fields:
         return 0

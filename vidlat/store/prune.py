@@ -1,7 +1,7 @@
-"""Carrying out a `PrunePlan`: after it, nothing that is stored belongs to no video.
+"""Execution of a `PrunePlan`, after which all stored chunks belong to videos.
 
-A video moves by a copy that is written, read back and committed before any shard that it stood in goes.
-So a kill anywhere leaves it in its old place or in its new one, and a second run ends as the first would.
+To move a video, its copy is written, read back and committed before an old shard is deleted. A kill at any
+point leaves the video in its old or its new place, and a second run completes the first.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from vidlat.types import LatentPosterior, VideoRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneResult:
-    """What a prune has done.
+    """The result of a prune.
 
-    num_freed_bytes: sizes of all files before, less those after. damaged: by video_id, why a video could
-    not be moved; it stands where it stood, and its shards with all that is in them.
+    num_freed_bytes: difference in size of all files. damaged: by video_id, why a video could not be moved;
+    its shards were not changed.
     """
 
     num_freed_bytes: int
@@ -43,23 +43,23 @@ class PruneResult:
 
 
 def prune(writer: CacheWriter, plan: PrunePlan, on_step: Callable[[], None] = lambda: None) -> PruneResult:
-    """Carry out `plan`, made of the writer's cache as it is; latents that stay are equal bit for bit.
+    """Carry out `plan` on the writer's cache; the remaining latents are unchanged bit for bit.
 
-    on_step: called for each shard that is deleted and each video that is moved. One shard is in memory at a
-    time, and the records. Raises StoreError, before anything is changed, if somebody reads the cache, if it
-    has changed since it was planned for, or if there is no disk to move videos; later if a file operation
-    fails, and then nothing is lost and the rest is done by another prune.
+    on_step: called for each deleted shard and each moved video. One shard and the records are in memory at a
+    time. Raises StoreError, before anything is changed, if a process reads the cache, if the cache has
+    changed since it was planned, or if there is not enough disk to move videos; later if a file operation
+    fails, in which case nothing is lost and another prune does the rest.
     """
     path = writer.path.absolute()
     if plan.sequence != writer.last_sequence():
-        raise StoreError(f"{path}: has changed since it was looked at; try again")
+        raise StoreError(f"{path}: has changed since the prune was planned; try again")
     num_free = filesystem.free_bytes(path)
     if plan.num_needed_bytes > num_free:
         raise StoreError(
-            f"{path}: moving videos takes {plan.num_needed_bytes} bytes of disk for a while, and {num_free} "
-            "are free; make room first"
+            f"{path}: moving videos takes {plan.num_needed_bytes} bytes of disk temporarily, and {num_free} "
+            "are free; free some space first"
         )
-    with _readers_kept_out(path), _told_as_store_error(path):
+    with _readers_kept_out(path), _os_errors_as_store_errors(path):
         num_bytes = _num_bytes([path, *plan.leftovers])
         if plan.drop:
             writer.remove(plan.drop)
@@ -78,7 +78,7 @@ def prune(writer: CacheWriter, plan: PrunePlan, on_step: Callable[[], None] = la
 
 
 class _Mover:
-    """Copies videos into fresh shards and deletes those that they alone stood in."""
+    """Copies videos into new shards and deletes the shards that they leave empty."""
 
     def __init__(self, writer: CacheWriter) -> None:
         self.path = writer.path
@@ -87,7 +87,7 @@ class _Mover:
         self._num_videos: Counter[int] = Counter()
 
     def move(self, groups: Sequence[Sequence[str]], on_step: Callable[[], None]) -> dict[str, str]:
-        """Move every group whose videos are all sound; returns what is wrong with the videos of others."""
+        """Move every group whose videos are all sound; returns the faults of the videos in other groups."""
         damaged: dict[str, str] = {}
         for batch in self._batches(self._sound_videos(groups, damaged)):
             self._copy(batch)
@@ -99,7 +99,7 @@ class _Mover:
     def _sound_videos(
         self, groups: Sequence[Sequence[str]], damaged: dict[str, str]
     ) -> Iterator[VideoRecord]:
-        """The records of groups without damage, read and checked; of one that has some, no video is moved."""
+        """The records of groups whose latents were read and found sound; a damaged group is not moved."""
         if not groups:
             return
         videos = RecordLogs(self.path).videos.read()
@@ -115,7 +115,7 @@ class _Mover:
                 yield from rows.values()
 
     def _batches(self, records: Iterator[VideoRecord]) -> Iterator[list[VideoRecord]]:
-        """Videos together as long as they fit into one shard."""
+        """Group records into batches that fit into one shard."""
         batch: list[VideoRecord] = []
         for record in records:
             if batch and self.schema.num_shards([_length(video) for video in [*batch, record]]) > 1:
@@ -134,24 +134,24 @@ class _Mover:
         try:
             ranges = write_shards(self.path, start, latents)
         except (ValueError, EncodeError) as error:
-            raise StoreError(f"{self.path}: cannot be read any more: {error}; check the disk") from error
+            raise StoreError(f"{self.path}: can no longer be read: {error}; check the disk") from error
         copies = [
             dataclasses.replace(video, start=first, stop=stop)
             for video, (first, stop) in zip(batch, ranges, strict=True)
         ]
         for video_id, fault in self._faults(copies).items():
-            raise StoreError(f"{video_id}: its copy is not what was written ({fault}); check the disk")
+            raise StoreError(f"{video_id}: its copy differs from what was written ({fault}); check the disk")
         self._writer.recommit(copies)
 
     def _leave(self, record: VideoRecord) -> None:
-        """Delete the shards in which the video was the last."""
+        """Delete the shards in which the video was the last one."""
         for shard in self._shards(record):
             self._num_videos[shard] -= 1
             if not self._num_videos[shard]:
                 _delete_shard(self.path, shard)
 
     def _faults(self, records: Iterable[VideoRecord]) -> dict[str, str]:
-        """What is wrong with the latents of each video, nothing of those that are sound."""
+        """The first fault of the latents of each video that has any, by video_id."""
         checker = LatentChecker(self.path, self.schema, min(array_frames(self.path).values()))
         first = {video.video_id: next(checker.findings(to_row(video)), None) for video in records}
         return {video_id: finding[1] for video_id, finding in first.items() if finding}
@@ -166,7 +166,7 @@ def _length(record: VideoRecord) -> int:
 
 
 def _view(array: Any, record: VideoRecord) -> Any:
-    """A video's latents (L, t, h, w), read when they are sliced: a long video is never in memory."""
+    """A video's latents (L, t, h, w), read when sliced, so that memory does not depend on its length."""
     return array[:, record.start : record.stop].translate_to[0, 0, 0, 0]
 
 
@@ -177,17 +177,17 @@ def _readers_kept_out(path: Path) -> Iterator[None]:
             yield
     except BlockingIOError as error:
         raise StoreError(
-            f"{path}: is being read, by a training perhaps, which would lose latents; prune when it has ended"
+            f"{path}: is being read, perhaps by a training, which would lose latents; prune when it has ended"
         ) from error
 
 
 @contextmanager
-def _told_as_store_error(path: Path) -> Iterator[None]:
+def _os_errors_as_store_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StoreError(
-            f"{path}: cannot be pruned to the end: {error}; nothing is lost, and another prune does the rest"
+            f"{path}: prune stopped early: {error}; nothing is lost, and another prune does the rest"
         ) from error
 
 
@@ -195,7 +195,7 @@ def _delete_shard(path: Path, shard: int) -> None:
     for file in shard_files(path, shard):
         filesystem.delete(file)
         for folder in (file.parent, file.parent.parent):
-            with suppress(OSError):  # of an array without this shard, or with a file of somebody else's
+            with suppress(OSError):  # missing, or not empty because of a foreign file
                 filesystem.delete_empty_folder(folder)
 
 

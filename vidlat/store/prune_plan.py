@@ -1,4 +1,4 @@
-"""What in a cache is of no use: videos without a source, shards without a video, chunks, rows, leftovers."""
+"""What prune can remove: videos without a source, dead shards and chunks, old rows, leftovers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
-from vidlat.store import filesystem
-from vidlat.store.layout import (
-    ARRAYS,
-    FAILURES,
-    LEASE,
-    LEFTOVER,
-    RECORDS,
-    SET_ASIDE,
-    SHARD_NUMBER,
-    shard_files,
-    shards_folder,
-)
+from vidlat.store import filesystem, layout
 from vidlat.store.log import RecordLogs
 from vidlat.store.metadata import array_frames, read_schema
 from vidlat.store.records import SOURCE_COLUMNS, standing, to_source
@@ -37,14 +26,14 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunePlan:
-    """What a prune would do to a cache as it is now.
+    """What a prune would do to a cache in its present state.
 
-    drop: videos and failures to remove, by id. dead_shards: numbers of shards in which no video stands.
-    groups: videos to move, by id; those of a group share shards with each other and with dead chunks,
-    which belong to no video. num_moved_bytes, num_dead_bytes: what live chunks to move and dead chunks take
-    in the shards, leftovers among the dead. num_needed_bytes: of free disk, to move them. leftovers: files of
-    kills, and record files that a repair has set aside. num_old_rows: rows of the records that hold no
-    longer, those of `drop` among them. sequence: the last commit that is known here.
+    drop: ids of videos and failures to remove. dead_shards: numbers of shards without a video. groups: ids of
+    videos to move; the videos of a group share shards with each other and with dead chunks, which belong to
+    no video. num_moved_bytes: size of the live chunks to move. num_dead_bytes: size of dead chunks and
+    leftovers. num_needed_bytes: free disk space needed to move videos. leftovers: files of killed processes,
+    and record files that a repair has set aside. num_old_rows: rows of the records that can go, including
+    those of `drop`. sequence: the last commit that the plan knows.
     """
 
     drop: tuple[str, ...]
@@ -69,9 +58,9 @@ class PrunePlan:
 
 
 def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
-    """What a prune that removes the videos `drop` would do; reads no more than records and shard indexes.
+    """Plan a prune that removes the videos `drop`; reads only records and shard indexes.
 
-    Raises StoreError if there is no cache, if its records are damaged, or for an id it does not know.
+    Raises StoreError if there is no cache, if its records are damaged, or for an unknown id.
     """
     schema = read_schema(path)
     logs = RecordLogs(path)
@@ -79,7 +68,7 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
     rows, committed = videos.read(["start", "stop"]), videos.read_with_removed(["video_id", "sequence"])
     failed = standing(failures.read([]), committed)
     known = set(rows["video_id"].to_pylist()) | set(failed["video_id"].to_pylist())
-    # What a prune that was killed has removed already is no mistake.
+    # A prune that was killed may have removed some videos already.
     unknown = sorted(set(drop) - known - set(committed["video_id"].to_pylist()))
     if unknown:
         raise StoreError(f"{path}: holds no video {unknown[0]!r}; nothing was changed")
@@ -90,7 +79,7 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
     groups = [group for group in chunks.groups() if chunks.num_dead_bytes(group.shards)]
     shards = chunks.dead_shards()
     leftovers = tuple(_leftovers(path))
-    dead_files = [file for shard in shards for file in shard_files(path, shard)]
+    dead_files = [file for shard in shards for file in layout.shard_files(path, shard)]
     dead_files += [file for leftover in leftovers for file in filesystem.list_files(leftover)]
     num_dead_bytes = sum(map(filesystem.size_or_zero, dead_files))
     num_needed_bytes = max((chunks.num_needed_bytes(group.videos) for group in groups), default=0)
@@ -109,14 +98,14 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
 
 
 def vanished_videos(path: Path) -> tuple[list[str], int]:
-    """Ids of videos, failed ones too, whose source file does not exist, and the number of all there are.
+    """Ids of videos and failures whose source file does not exist, and the number of all videos and failures.
 
-    A file that cannot be looked at (no right to, a network that is down) counts as there.
+    A file that is inaccessible, because of its permissions or the network, counts as existing.
     """
     logs = RecordLogs(path)
     videos, failures = logs.videos, logs.failures
     committed = videos.read_with_removed(["video_id", "sequence"])
-    # A video's record knows better than an attempt to replace it.
+    # The record of a video takes precedence over a failed attempt to replace it.
     tables = standing(failures.read(SOURCE_COLUMNS), committed), videos.read(SOURCE_COLUMNS)
     sources = {
         video_id: to_source(*cells)
@@ -131,14 +120,14 @@ def vanished_videos(path: Path) -> tuple[list[str], int]:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Videos, by their place in the order of the time axis, and the shards that they alone stand in."""
+    """Videos, as indices in the order of the time axis, and the shards that only they use."""
 
     videos: range
     shards: range
 
 
 class _Chunks:
-    """Which chunks of the arrays belong to videos, given as ranges in the order of the time axis."""
+    """The chunks of the arrays, live or dead; starts and stops of the videos are sorted."""
 
     def __init__(self, path: Path, schema: CacheSchema, starts: Integers, stops: Integers) -> None:
         self.path = path
@@ -153,7 +142,7 @@ class _Chunks:
             or (self._stops > num_frames).any()
             or num_frames % schema.shard_frames
         ):
-            raise StoreError(f"{path}: its records name ranges that cannot be; `vidlat verify` tells which")
+            raise StoreError(f"{path}: its records name impossible ranges; `vidlat verify` lists them")
         self._num_chunks = schema.shard_frames // schema.chunk_frames
         edges = np.zeros(num_frames // schema.chunk_frames + 1, np.int64)
         edges[first] += 1
@@ -161,7 +150,7 @@ class _Chunks:
         self._is_live = edges.cumsum()[:-1].astype(bool).reshape(-1, self._num_chunks)
 
     def groups(self) -> Iterator[_Group]:
-        """All videos, those that share shards together."""
+        """All videos, grouped by shared shards."""
         first_shards = self._starts // self.schema.shard_frames
         stop_shards = -(-self._stops // self.schema.shard_frames)
         (apart,) = np.nonzero(first_shards[1:] >= stop_shards[:-1])
@@ -171,14 +160,14 @@ class _Chunks:
                 yield _Group(range(begin, end), range(int(first_shards[begin]), int(stop_shards[end - 1])))
 
     def dead_shards(self) -> list[int]:
-        """Shards, in either array, that hold no chunk of a video."""
+        """Stored shards, of either array, that hold no chunk of a video."""
         live = set(map(str, np.flatnonzero(self._is_live.any(axis=1)).tolist()))
-        grids = [self.path / shards_folder(name) for name in ARRAYS]
+        grids = [self.path / layout.shards_folder(name) for name in layout.ARRAYS]
         folders = (grid / name for grid in grids for name in filesystem.list_names(grid) if name not in live)
         return sorted({int(folder.name) for folder in folders if _is_shard(folder)})
 
     def num_dead_bytes(self, shards: range) -> int:
-        """Bytes of the chunks that are stored and belong to no video."""
+        """Bytes of the stored chunks that belong to no video."""
         partly = [shard for shard in shards if not self._is_live[shard].all()]
         return sum(int(self._stored_bytes(shard)[~self._is_live[shard]].sum()) for shard in partly)
 
@@ -187,30 +176,30 @@ class _Chunks:
         return sum(int(self._stored_bytes(shard)[self._is_live[shard]].sum()) for shard in shards)
 
     def num_needed_bytes(self, videos: range) -> int:
-        """Disk that the copies of some videos take at most, one shard to spare."""
+        """An upper bound of the disk space for copies of videos, with one shard to spare."""
         step = self.schema.chunk_frames
         lengths = self._stops[videos.start : videos.stop] - self._starts[videos.start : videos.stop]
         num_frames = int((-(-lengths // step) * step).sum()) + self.schema.shard_frames
         values = self.schema.latent_dim * self.schema.latent_height * self.schema.latent_width
-        return num_frames * values * 2 * len(ARRAYS)
+        return num_frames * values * 2 * len(layout.ARRAYS)
 
     def _stored_bytes(self, shard: int) -> Integers:
-        """Bytes of each chunk of a shard, over both arrays; 0 for what is not stored or cannot be told."""
-        sizes = [_index_sizes(file, self._num_chunks) for file in shard_files(self.path, shard)]
+        """Bytes of each chunk of a shard in both arrays; 0 if it is not stored or unknown."""
+        sizes = [_index_sizes(file, self._num_chunks) for file in layout.shard_files(self.path, shard)]
         total: Integers = np.sum(sizes, axis=0)
         return total
 
 
 def _is_shard(folder: Path) -> bool:
-    """Whether a folder is that of a shard, which may be gone from it, and holds no other files alone."""
-    if not SHARD_NUMBER.fullmatch(folder.name) or not filesystem.is_folder(folder):
+    """Whether a folder holds a shard, or nothing but leftovers of one."""
+    if not layout.SHARD_NUMBER.fullmatch(folder.name) or not filesystem.is_folder(folder):
         return False
     files = list(filesystem.list_files(folder))
-    return folder / "0" / "0" in files or all(LEFTOVER.fullmatch(file.name) for file in files)
+    return folder / "0" / "0" in files or all(layout.LEFTOVER.fullmatch(file.name) for file in files)
 
 
 def _index_sizes(file: Path, num_chunks: int) -> Integers:
-    """The sizes in a shard's index. One that is damaged tells nothing, and so its shard is left alone."""
+    """The sizes in the index of a shard, 0 if the index is damaged, so that the shard is not changed."""
     num_bytes = 16 * num_chunks + 4
     try:
         index, end = filesystem.read_end(file, num_bytes)
@@ -224,12 +213,12 @@ def _index_sizes(file: Path, num_chunks: int) -> Integers:
 
 
 def _leftovers(path: Path) -> Iterator[Path]:
-    """Files that kills and repairs have left in a cache, and unfinished caches beside it."""
-    for folder in (path / RECORDS, path / FAILURES):
-        names = filter(SET_ASIDE.fullmatch, filesystem.list_names(folder))
+    """Files left in a cache by killed processes and repairs, and unfinished caches beside it."""
+    for folder in (path / layout.RECORDS, path / layout.FAILURES):
+        names = filter(layout.SET_ASIDE.fullmatch, filesystem.list_names(folder))
         yield from ((folder / name).absolute() for name in names)
     for suspect in find_suspects(path, None):
         problem = file_problem(path, suspect.where, None)
-        # The lease of a dead process is taken over, not deleted: by whoever prunes, to begin with.
-        if problem and problem.kind == "leftover" and suspect.where != LEASE:
+        # Prune itself takes over the lease of a dead process.
+        if problem and problem.kind == "leftover" and suspect.where != layout.LEASE:
             yield suspect.file.absolute()

@@ -1,4 +1,4 @@
-"""Reading a cache: schema and records at once, latents by video or by windows of many videos."""
+"""Reading a cache: its records, and latents by video or in windows of many videos."""
 
 from __future__ import annotations
 
@@ -35,17 +35,16 @@ from vidlat.types import Annotation, FailureRecord, LatentPosterior, Source, Vid
 
 Latents = npt.NDArray[np.float16]
 
-ROWS_A_BLOCK = 10_000
+ROWS_PER_BLOCK = 10_000
 
-MEND = "`vidlat verify --repair` encodes it again"
-"""What to do about damaged latents."""
+REPAIR = "`vidlat verify --repair` encodes it again"
 
 
 def open_cache(path: Path, *, hold: bool = True) -> LatentCache:
     """Open the cache at `path` for reading.
 
-    hold: keep prune away as long as the object lives; whoever reads no latents can do without.
-    Raises StoreError if there is none, if it is damaged, if a newer vidlat made it, or if it is being pruned.
+    hold: keep prune away as long as the object lives; not needed if no latents are read. Raises StoreError if
+    there is no cache, if it is damaged or of another format version, or while it is being pruned.
     """
     return LatentCache(path, read_schema(path), hold)
 
@@ -56,10 +55,10 @@ def last_sequence(path: Path) -> int:
 
 
 class LatentCache:
-    """The videos of a cache as they were when it was opened; open it again to see what came later.
+    """The videos and failures of a cache as they were when it was opened; open it again to see later ones.
 
-    Pickles as its path and schema: the copy is opened anew. In a forked child of a process that has read
-    latents it refuses to read (tensorstore's threads do not survive a fork): spawn instead.
+    A pickled copy opens the cache again. A forked child of a process that has read latents cannot read any
+    (tensorstore's threads do not survive a fork): use spawn instead.
     """
 
     def __init__(self, path: Path, schema: CacheSchema, hold: bool = True) -> None:
@@ -70,7 +69,7 @@ class LatentCache:
             hold_for_reading(path, self)
         logs = RecordLogs(path)
         self._videos, self._failures = logs.videos.snapshot(), logs.failures.snapshot()
-        # Read after the records, whose ranges it must cover: arrays grow before a commit.
+        # After the records, whose ranges it must cover: arrays grow before a commit.
         self._num_latent_frames = min(array_frames(path).values())
 
     def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, CacheSchema, bool]]:
@@ -92,7 +91,7 @@ class LatentCache:
         return self.num_latent_frames - int((stops - starts).sum())
 
     def disk_usage(self) -> DiskUsage:
-        """What the cache takes on disk, and how much of it holds no video; microseconds a shard."""
+        """What the cache takes on disk now, and how much of it holds no video; microseconds per shard."""
         return disk_usage(self.path, *self._ranges, self.schema.shard_frames)
 
     def records(self) -> dict[str, VideoRecord]:
@@ -112,24 +111,24 @@ class LatentCache:
         return dict(zip(table["video_id"].to_pylist(), to_annotations(table), strict=True))
 
     def failures(self) -> dict[str, FailureRecord]:
-        """The latest failure of every video not encoded or removed since, sorted by video_id."""
+        """The latest failure of every video that was not encoded or removed later, sorted by video_id."""
         committed = self._videos.read_with_removed(["video_id", "sequence"])
         return to_failure_records(standing(self._failures.read(), committed))
 
     def warnings(self) -> dict[str, list[str]]:
-        """What was noticed while videos were decoded, of those alone where something was, by video_id."""
+        """Warnings from decoding, by video_id, of the videos that have any."""
         table = self._videos.read(["warnings"])
         table = table.filter(pc.greater(pc.list_value_length(table["warnings"]), 0))
         return dict(zip(table["video_id"].to_pylist(), table["warnings"].to_pylist(), strict=True))
 
     def columns(self, *names: str) -> dict[str, list[Any]]:
-        """Some fields of all records, as lists sorted by video_id (always among them): fast for millions."""
+        """Some columns of all records, as lists sorted by video_id, which is always included."""
         table = self._table(names)
         return {name: table[name].to_pylist() for name in dict.fromkeys(("video_id", *names))}
 
     def rows(self, *names: str) -> Iterator[tuple[Any, ...]]:
-        """The same fields as tuples, one a video, a block of them in memory at a time."""
-        for block in self._table(names).select(list(names)).to_batches(max_chunksize=ROWS_A_BLOCK):
+        """The same columns as one tuple per video; a block of rows is in memory at a time."""
+        for block in self._table(names).select(list(names)).to_batches(max_chunksize=ROWS_PER_BLOCK):
             yield from zip(*(column.to_pylist() for column in block.columns), strict=True)
 
     def _table(self, names: Sequence[str]) -> pa.Table:
@@ -142,16 +141,16 @@ class LatentCache:
         """
         record = self._records.get(video_id)
         if record is None:
-            raise StoreError(f"{self.path}: holds no video {video_id!r}; `vidlat info` tells what is there")
+            raise StoreError(f"{self.path}: holds no video {video_id!r}; `vidlat ls` lists its videos")
         frames = slice(record.start, record.stop)
         pending = {name: self._array(name, record.stop)[:, frames].read() for name in ARRAYS}
         try:
             posterior = LatentPosterior(**{name: future.result() for name, future in pending.items()})
         except ValueError as error:
-            raise StoreError(f"{video_id}: its latents are damaged ({error}); {MEND}") from error
+            raise StoreError(f"{video_id}: its latents are damaged ({error}); {REPAIR}") from error
         if latent_crc32(posterior.mean, posterior.std) != record.latents.crc32:
-            # Without this a shard that is gone reads as NaN in silence.
-            raise StoreError(f"{video_id}: its latents are not those recorded; {MEND}")
+            # Without this a missing shard would read as NaN.
+            raise StoreError(f"{video_id}: its latents are not those recorded; {REPAIR}")
         return posterior
 
     def read_windows(
@@ -168,33 +167,33 @@ class LatentCache:
     def read_windows_async(
         self, starts: npt.NDArray[np.integer], num_latent_frames: int, with_std: bool = True
     ) -> PendingWindows:
-        """Like `read_windows`, in the background: `result()` of what returns waits for it."""
+        """Start `read_windows` in the background; `result()` of the returned object waits for it."""
         starts = np.asarray(starts, dtype=np.int64)
         stops = self._stops_of(starts)
         frames = np.minimum(starts[:, None] + np.arange(num_latent_frames), stops[:, None] - 1)
         names = ARRAYS if with_std else ARRAYS[:1]
         last = int(stops.max(initial=0))
-        # One gather an array: several times faster than a read a window.
+        # One gather per array is several times faster than one read per window.
         futures = [self._array(name, last)[:, frames].transpose([1, 0, 2, 3, 4]).read() for name in names]
         return PendingWindows(self.path, futures)
 
     def _stops_of(self, starts: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-        """Where the videos that `starts` lie in end."""
+        """The stop of the video that each of `starts` lies in."""
         video_starts, video_stops = self._ranges
         index = np.searchsorted(video_starts, starts, side="right") - 1
-        # Before the first video, and in a cache without any, a start is its own stop: refused below.
+        # Before the first video a start is its own stop, which is refused below.
         stops = starts.copy()
         stops[index >= 0] = video_stops[index[index >= 0]]
         if (starts >= stops).any():
             lost = starts[starts >= stops][0]
             raise StoreError(
-                f"{self.path}: no video is recorded at latent frame {lost}; it may have been replaced since"
+                f"{self.path}: no video is recorded at latent frame {lost}; open the cache again"
             )
         return stops
 
     def _array(self, name: str, stop: int) -> Any:
-        """The array, which must reach to `stop`."""
-        # Opened later than the records, and so as long as they need: growth comes before a commit.
+        """The array, which must be at least `stop` long."""
+        # Opened after the records, and so long enough: arrays grow before a commit.
         require_unforked()
         if name not in self._arrays:
             self._arrays[name] = open_for_reading(self.path / name)
@@ -216,7 +215,7 @@ class LatentCache:
 
     @cached_property
     def _ranges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Every video's start and stop, in the order of the time axis."""
+        """Start and stop of every video, in the order of the time axis."""
         table = self._videos.read(["start", "stop"])
         starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
         order = np.argsort(starts)
@@ -225,18 +224,18 @@ class LatentCache:
 
 @dataclass(frozen=True)
 class PendingWindows:
-    """A gather under way, from `LatentCache.read_windows_async`."""
+    """Windows that are being read, from `LatentCache.read_windows_async`."""
 
     path: Path
     futures: list[Any]
 
     def result(self) -> tuple[Latents, Latents | None]:
-        """Wait for mean and std, as `LatentCache.read_windows` returns them."""
+        """Wait for mean and std; see `LatentCache.read_windows`."""
         try:
             windows = [future.result() for future in self.futures]
         except ValueError as error:
-            raise StoreError(f"{self.path}: latents are damaged ({error}); {MEND}") from error
-        # A chunk that is gone reads as NaN: one number a latent frame tells.
+            raise StoreError(f"{self.path}: latents are damaged ({error}); {REPAIR}") from error
+        # A missing chunk reads as NaN, so that one value per latent frame shows it.
         if any(np.isnan(window[:, 0, :, 0, 0]).any() for window in windows):
-            raise StoreError(f"{self.path}: latents of a recorded video are missing; {MEND}")
+            raise StoreError(f"{self.path}: latents of a recorded video are missing; {REPAIR}")
         return windows[0], windows[1] if len(windows) > 1 else None

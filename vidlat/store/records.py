@@ -166,9 +166,9 @@ def without_removed(table: pa.Table) -> pa.Table:
 
 
 def standing(failures: pa.Table, committed: pa.Table) -> pa.Table:
-    """The failures that are later than what was last `committed` of their video, a record or a tombstone.
+    """The failures that are later than the last `committed` row of their video, be it a tombstone.
 
-    Both tables hold one row a video, with video_id and sequence.
+    Both tables hold one row per video, with video_id and sequence.
     """
     rows = pc.index_in(failures["video_id"], value_set=committed["video_id"].combine_chunks())
     sequence = pc.fill_null(committed["sequence"].combine_chunks().take(rows.combine_chunks()), 0)
@@ -176,12 +176,12 @@ def standing(failures: pa.Table, committed: pa.Table) -> pa.Table:
 
 
 def latest(table: pa.Table) -> pa.Table:
-    """One row a video, that of the highest sequence number, sorted by video_id."""
+    """The row with the highest sequence number of every video, sorted by video_id."""
     ids = table["video_id"].combine_chunks()
-    # As one file has them, or one after another: nothing to sort, half a second a million rows.
+    # Often sorted already, which saves half a second per million rows.
     if pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
         return table
-    # The order alone is sorted, eight bytes a row: a sorted copy of the table would be twice the memory.
+    # Indices are sorted, at eight bytes per row, since a sorted copy of the table would double the memory.
     order = pc.sort_indices(table, sort_keys=[("video_id", "ascending"), ("sequence", "ascending")])
     ids = ids.take(order)
     is_followed_by_another = pc.not_equal(ids[1:], ids[:-1])

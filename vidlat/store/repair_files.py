@@ -1,4 +1,4 @@
-"""Putting right what needs no video: metadata, record files, leftovers of kills."""
+"""Repairs that need no video: of metadata and record files, and the removal of leftovers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
-from vidlat.store import filesystem
-from vidlat.store.layout import ARRAYS, FAILURES, LOCK, PARTIAL, RECORDS, ROOT, stored_shards
+from vidlat.store import filesystem, layout
 from vidlat.store.lease import hold_lease
 from vidlat.store.log import RecordLogs, read_record_file, to_parquet
 from vidlat.store.metadata import read_attributes, read_document, read_schema, zarr_documents
@@ -35,15 +34,15 @@ from vidlat.types import Source
 PURPOSE = "vidlat verify --repair"
 
 MOST_FRAMES = 2**40
-"""A length beyond this comes from damage: no disk holds so many latent frames."""
+"""A greater length is damage: no disk holds as many latent frames."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of a problem.
 
-    where: a video_id, or a file's path inside the cache. state: `lost` where the cache is sound again without
-    something that it held. what: what was done, or why nothing could be, and what to do.
+    where: a video_id, or a file's path relative to the cache. state: `lost` if the cache is sound again but
+    has lost content. what: what was done, or why not, and what to do.
     """
 
     where: str
@@ -52,24 +51,23 @@ class Outcome:
 
 
 def repair_description(path: Path) -> list[Outcome]:
-    """Write the zarr.json files anew where they differ from the description, and take damaged records away.
+    """Rewrite zarr.json files that differ from the description, and set damaged record files aside.
 
-    What is listed may change what verify reads. Raises StoreError if the cache cannot be written, or if
-    another process writes to it.
+    Raises StoreError if the cache cannot be written, or if another process writes to it.
     """
     with _held(path) as partial:
         return [
-            *_repair_log(path, RECORDS, VIDEO_COLUMNS, partial),
-            *_repair_log(path, FAILURES, FAILURE_COLUMNS, partial),
+            *_repair_log(path, layout.RECORDS, VIDEO_COLUMNS, partial),
+            *_repair_log(path, layout.FAILURES, FAILURE_COLUMNS, partial),
             *_repair_metadata(path, partial),
         ]
 
 
 def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
-    """Delete what kills have left; name what is foreign and leave it.
+    """Delete leftovers, and report foreign files without touching them.
 
-    known: leftovers that were told of before; one that is gone by now (a writer takes the lease of a dead
-    one, say) is told as removed. Raises StoreError as `repair_description` does.
+    known: leftovers that were found before; those that are gone by now, such as the lease of a dead process,
+    are reported as removed. Raises StoreError like `repair_description`.
     """
     removed, foreign = [], []
     with _held(path):
@@ -82,7 +80,7 @@ def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
             elif problem:
                 foreign.append(problem.where)
     removed += [where for where in known if where not in removed and not filesystem.exists(path / where)]
-    left = "not vidlat's own, so it is left: move it away if nobody needs it"
+    left = "not a file of vidlat, so it is kept; move it away if nobody needs it"
     return [
         *(Outcome(where=where, state="repaired", what="removed") for where in removed),
         *(Outcome(where=where, state="not repairable", what=left) for where in foreign),
@@ -106,54 +104,56 @@ def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, Source
 
 @contextmanager
 def _held(path: Path) -> Iterator[Path]:
-    """Hold the cache as a writer does, a damaged one too; gives the name of the one temporary file."""
-    read_zarr_metadata(path)  # before anything is put into a folder that is no cache
+    """Hold and lock the cache, which may be damaged; gives the path of its temporary file."""
+    read_zarr_metadata(path)  # before a file is created in a folder that is not a cache
     try:
         with hold_lease(path, PURPOSE) as lease:
-            filesystem.make_folder(path / FAILURES)
-            with filesystem.locked(path / LOCK):
+            filesystem.make_folder(path / layout.FAILURES)
+            with filesystem.locked(path / layout.LOCK):
                 lease.require_held()
-                yield path / PARTIAL
+                yield path / layout.PARTIAL
     except OSError as error:
         raise StoreError(f"{path}: cannot be repaired: {error}") from error
 
 
 def _repair_metadata(path: Path, partial: Path) -> Iterator[Outcome]:
-    """The zarr.json files are a function of the root's attributes and the length; the root comes last."""
+    """Rewrite the zarr.json files from the attributes of the root and the length of the arrays."""
     try:
         schema = read_schema(path)
-        layout = read_zarr_metadata(path)
-        if layout.is_contradicted:
+        metadata = read_zarr_metadata(path)
+        if metadata.is_contradicted:
             raise StoreError(f"{path}: its description and the metadata of its arrays contradict each other")
     except StoreError as error:
         yield _lost_description(path, error)
         return
     frames = max(
-        (n for n in _implied_frames(path, layout, schema.shard_frames) if n <= MOST_FRAMES), default=0
+        (n for n in _implied_frames(path, metadata, schema.shard_frames) if n <= MOST_FRAMES), default=0
     )
     num_frames = -(-frames // schema.shard_frames) * schema.shard_frames
     attributes = read_attributes(path) | {"vidlat": schema.to_attributes()}
     for name, expected in zarr_documents(attributes, schema, num_frames).items():
         found = _read_if_possible(path / name)
         document = dict(expected)
-        if name != ROOT and isinstance(found.get("attributes"), dict):
-            document["attributes"] = found["attributes"]  # anybody's
+        if name != layout.ROOT and isinstance(found.get("attributes"), dict):
+            document["attributes"] = found["attributes"]  # set by other programs
         if any(found.get(field) != value for field, value in document.items()):
             filesystem.make_folder((path / name).parent)
             filesystem.replace(path / name, json.dumps(document, indent=2).encode(), partial)
-            what = f"written anew from the description, for {num_frames} latent frames"
+            what = f"rewritten from the description, for {num_frames} latent frames"
             yield Outcome(where=name, state="repaired", what=what)
 
 
-def _implied_frames(path: Path, layout: ZarrMetadata, shard_frames: int) -> Iterator[int]:
-    """Where the arrays must end at least, by all that there is: nothing is ever cut off.
+def _implied_frames(path: Path, metadata: ZarrMetadata, shard_frames: int) -> Iterator[int]:
+    """Lengths that the arrays must at least have by their metadata, shards and records.
 
-    Nor is a range handed out again that a record names, be its shards lost.
+    No shard is cut off, and no range that a record names is reserved again, even if its shards are lost.
     """
-    yield from layout.lengths
-    for name in ARRAYS:
-        yield from ((shard + 1) * shard_frames for shard in stored_shards(path, name))
-    records = read_log(path, RECORDS, VIDEO_COLUMNS, ["video_id", "sequence", "num_frames", "stop"]).rows
+    yield from metadata.lengths
+    for name in layout.ARRAYS:
+        yield from ((shard + 1) * shard_frames for shard in layout.stored_shards(path, name))
+    records = read_log(
+        path, layout.RECORDS, VIDEO_COLUMNS, ["video_id", "sequence", "num_frames", "stop"]
+    ).rows
     yield from without_removed(latest(records))["stop"].to_pylist()
 
 
@@ -170,13 +170,13 @@ def _lost_description(path: Path, error: StoreError) -> Outcome:
 def _repair_log(path: Path, folder: str, columns: pa.Schema, partial: Path) -> Iterator[Outcome]:
     reading = read_log(path, folder, columns, ["video_id", "sequence"])
     for where in reading.damaged:
-        yield _set_aside(path, where, is_failures=folder == FAILURES)
+        yield _set_aside(path, where, is_failures=folder == layout.FAILURES)
     for where in sorted({row.file for row in reading.incomplete if row.is_nameless}):
         yield _drop_nameless_rows(path / where, where, partial)
 
 
 def _set_aside(path: Path, where: str, *, is_failures: bool) -> Outcome:
-    """Put a damaged record file out of the readers' sight, its content for whoever can make sense of it."""
+    """Rename a damaged record file, so that no reader opens it and its content is kept."""
     file = path / where
     try:
         content = filesystem.read(file)
@@ -190,8 +190,8 @@ def _set_aside(path: Path, where: str, *, is_failures: bool) -> Outcome:
     if is_failures:
         return Outcome(where=where, state="repaired", what=what + "the next encode tries its videos again")
     what += (
-        "its videos are lost to the cache, and those that it removed may be back: run `vidlat encode` with "
-        "your inputs again, it adds what is missing"
+        "its videos are lost, and videos that it removed may be back: run `vidlat encode` with your inputs "
+        "again, which adds what is missing"
     )
     return Outcome(where=where, state="lost", what=what)
 
@@ -202,8 +202,8 @@ def _drop_nameless_rows(file: Path, where: str, partial: Path) -> Outcome:
     kept = table.filter(has_name)
     filesystem.replace(file, to_parquet(kept), partial)
     what = (
-        f"{len(table) - len(kept)} of {len(table)} rows, of nobody knows which video or when, dropped; "
-        "run `vidlat encode` with your inputs again, it adds what is missing"
+        f"{len(table) - len(kept)} of {len(table)} rows dropped, whose video or commit is unknown; "
+        "run `vidlat encode` with your inputs again, which adds what is missing"
     )
     return Outcome(where=where, state="lost", what=what)
 

@@ -1,4 +1,4 @@
-"""What a cache is: the settings that decide its numbers, and the layout that holds them."""
+"""The description of a cache: settings that determine its latents, and the layout of its arrays."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vidlat.config import Ids, LatentSettings
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
 
 FORMAT_VERSION = 4
-"""Raised whenever an older vidlat could no longer read the layout."""
+"""Increased whenever an older vidlat could no longer read the layout."""
 
 SHARD_BYTES = 2 * 1024**2
-"""A shard is the fewest chunks that hold this much: work stays parallel and a kill loses little."""
+"""A shard holds the fewest chunks of this size: work stays parallel and a kill loses little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +81,10 @@ def default_shard_frames(
 class CacheSchema:
     """Settings and layout of one cache: the content of the root's attributes["vidlat"].
 
-    vae_name, vae_licence, vae_path: facts recorded for whoever decodes; no part of the identity.
-    ids: whether videos are known by their path or by a hash of it.
-    time_compression, space_compression: pixels a latent element along time, and along height and width.
-    chunk_frames: latent frames of a chunk (one training clip); shard_frames: of a shard, whole chunks.
+    vae_name, vae_licence, vae_path: recorded for decoding, and not part of the identity. ids: whether videos
+    are identified by their path or by a hash of it. time_compression: video frames per latent frame.
+    space_compression: pixels per latent position, in height and in width. chunk_frames: latent frames of a
+    chunk (one training clip); shard_frames: of a shard, whole chunks.
     """
 
     settings: CacheSettings
@@ -113,7 +113,7 @@ class CacheSchema:
             )
 
     def to_attributes(self) -> dict[str, Any]:
-        """The schema as JSON, its cache_id beside it for whoever reads the file by eye."""
+        """The schema as values for JSON, with its cache_id for human readers."""
         return {"cache_id": self.settings.cache_id, **dataclasses.asdict(self)}
 
     @classmethod
@@ -150,15 +150,15 @@ class CacheSchema:
 
     @property
     def cache_id(self) -> str:
-        """The identity of the numbers inside."""
+        """The identity of the settings; see `CacheSettings`."""
         return self.settings.cache_id
 
     def pack(self, num_latent_frames: Sequence[int]) -> list[int]:
-        """Where each video of a batch starts, counted from the batch's start: on chunk boundaries."""
+        """Start of each video of a batch, on a chunk boundary, relative to the start of the batch."""
         return self._boundaries(num_latent_frames)[:-1]
 
     def num_shards(self, num_latent_frames: Sequence[int]) -> int:
-        """Shards that a batch of videos with these latent frames fills, the last one perhaps in part."""
+        """Shards that a batch of videos with these latent frames takes, the last one perhaps in part."""
         return -(-self._boundaries(num_latent_frames)[-1] // self.shard_frames)
 
     def _boundaries(self, num_latent_frames: Sequence[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the cache stores of a posterior, float16, and the exact statistics of it that a record keeps."""
+"""Conversion of latents to the stored float16, and the statistics that a record keeps of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidlat.errors import EncodeError
 from vidlat.types import FloatArray, LatentStatistics
 
 BLOCK_FRAMES = 64
-"""Latent frames in memory at once; fixed, since the order of a sum decides its last bit."""
+"""Latent frames in memory at once; fixed, since the order of additions changes the last bit of a sum."""
 
 
 def latent_statistics(
@@ -42,10 +42,10 @@ def latent_crc32(mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16]) ->
 
 
 def to_stored(name: str, values: FloatArray, keepbits: int = MANTISSA_BITS) -> npt.NDArray[np.float16]:
-    """`values` as the cache stores them, C order: float16, rounded to `keepbits` bits of mantissa, 1 to 10.
+    """`values` as stored: float16 in C order, rounded to `keepbits` (1 to 10) bits of mantissa.
 
-    Stored values stay as they are. Raises EncodeError for NaN, infinity, and numbers that are too large for
-    float16 or for so few bits: stored, they would read as a hole or poison a training.
+    Idempotent. Raises EncodeError for NaN, infinity and values out of range (above 65504, or less with fewer
+    bits), which would read back as a hole or spoil a training.
     """
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(values, dtype="<f2")
@@ -73,9 +73,9 @@ def _require_finite(name: str, values: FloatArray, stored: npt.NDArray[np.float1
 def _channel_sums(
     values: npt.NDArray[np.float16], num_valid: int, crc: int
 ) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Sum and sum of squares of each channel's valid frames, and `crc` continued over all of its bytes."""
+    """Sum and sum of squares per channel over the valid frames, and `crc` continued over all bytes."""
     sums, squares = np.zeros(len(values)), np.zeros(len(values))
-    # Channel by channel, as the bytes of a C-ordered (L, t, h, w) array lie.
+    # Channel by channel, the byte order of a C-ordered (L, t, h, w) array.
     for channel in range(len(values)):
         for first in range(0, values.shape[1], BLOCK_FRAMES):
             block = np.ascontiguousarray(values[channel, first : first + BLOCK_FRAMES], "<f2")

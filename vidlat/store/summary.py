@@ -1,4 +1,4 @@
-"""A cache in figures: what `vidlat info` tells, in plain units."""
+"""Summary of a cache, as `vidlat info` shows it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vidlat.store.sources import source_state
 from vidlat.types import FailureRecord
 
 MOST_NAMES = 5
-"""Videos that a summary names of each kind."""
+"""Videos that a summary names per kind."""
 
 MOST_SOURCES_CHECKED = 20_000
-"""Source files that a summary looks at: 50 ms on a disk of one's own, seconds over a network."""
+"""Source files that a summary checks, in 50 ms on a local disk and seconds over a network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class VideoGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """The process that holds a cache for writing, or died holding it. host, pid: None where unknown."""
+    """The process that holds a cache for writing, dead or alive. host, pid: None if unknown."""
 
     purpose: str
     host: str | None
@@ -48,13 +48,13 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSummary:
-    """What a cache holds and in what state it is; docs/info.md tells of every field.
+    """Content and state of a cache; docs/info.md describes every field.
 
-    num_frames, seconds: of the videos, the latter where their rate is known. num_latent_frames: length of
-    the time axis; of it num_used_latent_frames belong to videos, their stack padding included.
-    num_dead_shards, num_dead_bytes: see DiskUsage. failures: by kind. stale, vanished, unknown: states of
-    the num_sources_checked sources that were looked at, spread evenly over the cache.
-    unfinished: signs of a command that was interrupted, a line each.
+    num_frames: of the videos. seconds: of the videos whose frame rate is known. num_latent_frames: length of
+    the time axis, of which num_used_latent_frames belong to videos, stack padding included. num_dead_shards,
+    num_dead_bytes: see DiskUsage. failures: by kind. stale, vanished, unknown: states of the
+    num_sources_checked sources, which are spread evenly over the cache. unfinished: signs of an interrupted
+    command, one line each.
     """
 
     path: str
@@ -78,13 +78,13 @@ class CacheSummary:
     unfinished: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary as JSON has it: values, lists and objects."""
+        """The summary as values for JSON."""
         values = dataclasses.asdict(self)
         return {"path": values.pop("path")} | {"cache_id": self.schema.cache_id} | values
 
 
 def summarise(path: Path) -> CacheSummary:
-    """Read what a cache is, from its records and the sizes of its files. Raises StoreError if it is none."""
+    """Summarise a cache from its records and the sizes of its files. Raises StoreError if there is none."""
     cache = open_cache(path, hold=False)
     totals, usage, failures = cache.columns("num_frames", "fps"), cache.disk_usage(), cache.failures()
     frames_and_rates = zip(totals["num_frames"], totals["fps"], strict=True)
@@ -145,7 +145,7 @@ def _to_holder(holder: LeaseHolder) -> Holder:
 
 
 def _unfinished(path: Path, holder: LeaseHolder | None) -> Iterable[str]:
-    """What a command that was killed has left; while another is at work, the same may be its own."""
+    """Traces of a killed command; while a process holds the cache, they may be its own."""
     if holder and holder.is_alive():
         return
     if holder:

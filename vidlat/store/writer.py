@@ -1,6 +1,6 @@
-"""Making a cache, growing it, filling it: the only code that writes to one.
+"""Creating a cache, growing it, and adding videos to it.
 
-The order that survives a kill anywhere: `CacheWriter.reserve` (driver), `write_shards` (worker),
+The order that survives a kill at any point: `CacheWriter.reserve` (driver), `write_shards` (worker),
 `CacheWriter.commit` (driver). What no commit names is a hole.
 """
 
@@ -18,21 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import ShardExistsError, StoreError
-from vidlat.store import filesystem
+from vidlat.store import filesystem, layout
 from vidlat.store.arrays import open_for_writing
-from vidlat.store.layout import (
-    ARRAYS,
-    FAILURES,
-    LOCK,
-    PARTIAL,
-    READERS,
-    RECORDS,
-    ROOT,
-    array_document,
-    build_folders,
-    new_build_folder,
-    shard_file,
-)
 from vidlat.store.lease import Lease, hold_lease
 from vidlat.store.log import RecordLog, RecordLogs
 from vidlat.store.metadata import array_frames, read_attributes, read_schema, zarr_documents
@@ -51,11 +38,10 @@ from vidlat.types import FailureRecord, FloatArray, InputVideo, LatentPosterior,
 
 
 def create_cache(path: Path, schema: CacheSchema) -> None:
-    """Make an empty cache at `path`, which must not exist or be an empty folder.
+    """Create an empty cache at `path`, unless there is a cache of equal settings.
 
-    It is built beside `path` under a name of its own and renamed, so that a kill leaves no cache or a whole
-    one, and of several drivers at once one wins: a cache of these settings that stands there already is
-    left as it is. Raises StoreError if something else stands there.
+    The cache is built beside `path` and renamed, so that a kill leaves all of it or nothing, and only one of
+    several drivers creates it. Raises StoreError if anything else but an empty folder is there.
     """
     path = path.absolute()
     try:
@@ -63,7 +49,7 @@ def create_cache(path: Path, schema: CacheSchema) -> None:
         _build(path, schema)
         filesystem.sync_folder(path.parent)
         # Builds that killed processes left. A process that still builds finds the cache in place.
-        for other in build_folders(path):
+        for other in layout.build_folders(path):
             with suppress(OSError):
                 filesystem.delete_tree(other)
     except OSError as error:
@@ -71,14 +57,14 @@ def create_cache(path: Path, schema: CacheSchema) -> None:
 
 
 def _build(path: Path, schema: CacheSchema) -> None:
-    building = new_build_folder(path)
+    building = layout.new_build_folder(path)
     try:
-        for folder in (RECORDS, FAILURES, *ARRAYS):
+        for folder in (layout.RECORDS, layout.FAILURES, *layout.ARRAYS):
             filesystem.make_folder(building / folder)
-        filesystem.replace(building / READERS, b"", building / PARTIAL)
+        filesystem.replace(building / layout.READERS, b"", building / layout.PARTIAL)
         documents = zarr_documents({"vidlat": schema.to_attributes()}, schema, 0)
         for name, document in documents.items():
-            filesystem.replace(building / name, _to_json(document), building / PARTIAL)
+            filesystem.replace(building / name, _to_json(document), building / layout.PARTIAL)
         filesystem.rename(building, path)
     except OSError:
         with suppress(OSError):
@@ -96,22 +82,22 @@ def _is_cache_of(path: Path, schema: CacheSchema) -> bool:
 
 @contextmanager
 def open_writer(path: Path, purpose: str) -> Iterator[CacheWriter]:
-    """Hold the cache at `path` for writing, as long as the block lasts; purpose: the command that does.
+    """Hold the cache at `path` for writing during a block; purpose: the command that writes.
 
-    What a dead process held is taken over. Raises StoreError if `path` is no cache, naming the holder if a
-    living process writes to it, or if it cannot be written.
+    Takes over the lease of a dead process. Raises StoreError if `path` is not a cache, if a running process
+    holds it, or if it cannot be written.
     """
-    read_schema(path)  # before anything is put into a folder that is none
+    read_schema(path)  # before a file is created in a folder that is not a cache
     with hold_lease(path, purpose) as lease:
         yield CacheWriter(path, lease)
 
 
 class CacheWriter:
-    """The driver's hand on a cache: it hands out ranges and makes videos appear; see `open_writer`.
+    """Reserves ranges of a cache and commits to it; see `open_writer`.
 
-    Every method locks the cache for as long as it runs and makes sure that the lease is still its own, so
-    that a driver that was taken for dead does no harm. Each raises StoreError if the cache cannot be written
-    or another process has taken it over; what it was to do may be done then, and can be done again.
+    Every method locks the cache while it runs and checks that the lease is still held, so that a driver that
+    lost it changes nothing. Each raises StoreError if the cache cannot be written or another process has
+    taken it over; the change may have been made then, and may be made again.
     """
 
     def __init__(self, path: Path, lease: Lease) -> None:
@@ -123,8 +109,8 @@ class CacheWriter:
     def reserve(self, num_shards: int) -> int:
         """Grow both arrays by whole shards and return the first latent frame of the new range.
 
-        The range follows from the arrays' length, never from the records: nothing is handed out twice,
-        not even to a second attempt. After a kill half-way the longer array counts.
+        The range follows from the length of the longer array, not from the records, so that no range is
+        reserved twice, not even for a second attempt.
         """
         if num_shards < 1:
             raise ValueError(f"num_shards: got {num_shards}; expected 1 or more")
@@ -132,24 +118,24 @@ class CacheWriter:
             start = max(array_frames(self.path).values())
             stop = start + num_shards * self.schema.shard_frames
             documents = zarr_documents(read_attributes(self.path), self.schema, stop)
-            # The root last: until then readers see the old shape of both arrays.
-            for name in (*map(array_document, ARRAYS), ROOT):
+            # The root last: until then, readers see the old shape of both arrays.
+            for name in (*map(layout.array_document, layout.ARRAYS), layout.ROOT):
                 filesystem.replace(self.path / name, _to_json(documents[name]), partial)
         return start
 
     def commit(self, records: Sequence[VideoRecord]) -> None:
-        """Make videos whose shards are written part of the cache, all at once; their sequence is set here."""
+        """Add videos whose shards are written, all at once. Sets the sequence number of their records."""
         if records:
             self._append(self._logs.videos, lambda sequence: to_table(records, VIDEO_COLUMNS, sequence))
 
     def recommit(self, records: Sequence[VideoRecord]) -> None:
-        """Make videos appear at another place, all at once; of those that failed since, that stays told."""
+        """Record the new ranges of moved videos, all at once; their later failures keep standing."""
         ids = pa.array([record.video_id for record in records])
         with self._locked() as partial:
             sequence = 1 + self.last_sequence()
             failures = self._logs.failures.read()
             failures = failures.filter(pc.is_in(failures["video_id"], value_set=ids))
-            if len(failures):  # before the records, under a later number: a kill in between changes nothing
+            if len(failures):  # before the records but with a later number: a kill in between changes nothing
                 failures = standing(failures, self._logs.videos.read_with_removed(["video_id", "sequence"]))
                 again = list(to_failure_records(failures).values())
                 table = to_table(again, FAILURE_COLUMNS, sequence + 1)
@@ -159,19 +145,19 @@ class CacheWriter:
             self._logs.videos.merge_small_files(partial)
 
     def remove(self, video_ids: Sequence[str]) -> None:
-        """Take videos out of the cache, all at once; their latents stay where they are, as holes."""
+        """Remove videos, all at once; their latents remain on disk as holes."""
         if video_ids:
             self._append(self._logs.videos, lambda sequence: to_tombstones(video_ids, sequence))
 
     def commit_sources(self, videos: Sequence[InputVideo]) -> None:
-        """Remember where the files of these cached videos are now, their time and annotation; no more."""
+        """Update the path, time and annotation of cached videos, and nothing else."""
         if videos:
             self._append(
                 self._logs.videos, lambda sequence: with_sources(self._logs.videos.read(), videos, sequence)
             )
 
     def record_failures(self, failures: Sequence[FailureRecord]) -> None:
-        """Keep why videos could not be encoded, until a later commit supersedes it."""
+        """Record why videos could not be encoded, until a later commit supersedes it."""
         if failures:
             self._append(self._logs.failures, lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence))
 
@@ -180,7 +166,7 @@ class CacheWriter:
         return self._logs.last_sequence()
 
     def compact_records(self) -> None:
-        """Rewrite the records to the rows that hold: what was replaced or removed leaves no trace in them."""
+        """Rewrite the records without old rows, so that no trace of replaced or removed videos is left."""
         with self._locked() as partial:
             self._logs.compact(partial)
 
@@ -193,23 +179,23 @@ class CacheWriter:
 
     @contextmanager
     def _locked(self) -> Iterator[Path]:
-        """Hold the cache; gives the name of its one temporary file, out of sight of Zarr readers."""
+        """Lock the cache; gives the path of its temporary file."""
         try:
-            for folder in (RECORDS, FAILURES):  # tools that copy a cache may drop empty folders
+            for folder in (layout.RECORDS, layout.FAILURES):  # tools that copy a cache may drop empty folders
                 filesystem.make_folder(self.path / folder)
-            with filesystem.locked(self.path / LOCK):
+            with filesystem.locked(self.path / layout.LOCK):
                 self.lease.require_held()
-                yield self.path / PARTIAL
+                yield self.path / layout.PARTIAL
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error}") from error
 
 
 def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) -> list[tuple[int, int]]:
-    """Write a batch of whole videos into the range reserved at `start`; returns each video's (start, stop).
+    """Write a batch of videos into the range reserved at `start`; returns the (start, stop) of each.
 
-    Each video begins on a chunk boundary; gaps and the rest of the last shard stay NaN. One shard is in
-    memory at a time, so the arrays may be memmaps of any length. Shards are synced when this returns.
-    Raises StoreError for a range that is not whole, unwritten, reserved shards, or if one cannot be written,
+    Each video starts on a chunk boundary. Gaps and the rest of the last shard stay NaN. One shard is in
+    memory at a time, so that the arrays may be memmaps of any length. Shards are on disk when this returns.
+    Raises StoreError if the range is not made of whole, reserved and unwritten shards, or cannot be written;
     EncodeError for a value that cannot be stored.
     """
     schema = read_schema(path)
@@ -220,10 +206,10 @@ def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) 
     _require_own_shards(path, schema, start, num_shards)
     values = {"mean": [p.mean for p in posteriors], "std": [p.std for p in posteriors]}
     num_frames = num_shards * schema.shard_frames
-    arrays = {name: _open_up_to(path, name, start + num_frames) for name in ARRAYS}
+    arrays = {name: _open_up_to(path, name, start + num_frames) for name in layout.ARRAYS}
     for first in range(0, num_frames, schema.shard_frames):
         shard = slice(start + first, start + first + schema.shard_frames)
-        for name in ARRAYS:
+        for name in layout.ARRAYS:
             block = _shard_block(name, schema, values[name], starts, first)
             _result_of(arrays[name][:, shard].write(block), path, name)
     return [(start + first, start + first + length) for first, length in zip(starts, lengths, strict=True)]
@@ -232,7 +218,7 @@ def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) 
 def _shard_block(
     name: str, schema: CacheSchema, videos: Sequence[FloatArray], starts: Sequence[int], first: int
 ) -> npt.NDArray[np.float16]:
-    """One shard, `first` latent frames into the batch: (L, shard_frames, h, w), NaN where no video is."""
+    """The shard `first` latent frames into the batch: (L, shard_frames, h, w), NaN outside videos."""
     shape = (schema.latent_dim, schema.shard_frames, schema.latent_height, schema.latent_width)
     block = np.full(shape, np.nan, dtype="<f2")
     for video, start in zip(videos, starts, strict=True):
@@ -251,7 +237,7 @@ def _require_fitting(schema: CacheSchema, posteriors: Sequence[LatentPosterior])
         if (depth, height, width) != expected or num_frames < 1:
             raise StoreError(
                 f"latents of shape {posterior.mean.shape} do not fit a cache of (latent_dim, height, width) "
-                f"{expected}; they must come from the VAE and --size the cache was made with"
+                f"{expected}; encode with the VAE and --size of the cache"
             )
 
 
@@ -259,13 +245,13 @@ def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards:
     if start < 0 or start % schema.shard_frames:
         raise StoreError(
             f"{path}: a write at latent frame {start} begins inside a shard of {schema.shard_frames} "
-            "and would destroy what stands before it; write where CacheWriter.reserve says"
+            "and would destroy the latents before it; write at the start that CacheWriter.reserve returned"
         )
     first = start // schema.shard_frames
     for index in range(first, first + num_shards):
-        for name in ARRAYS:
+        for name in layout.ARRAYS:
             try:
-                is_written = filesystem.exists(path / shard_file(name, index))
+                is_written = filesystem.exists(path / layout.shard_file(name, index))
             except OSError as error:
                 raise StoreError(f"{path}: {name} cannot be read: {error}") from error
             if is_written:
@@ -276,12 +262,11 @@ def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards:
 
 
 def _open_up_to(path: Path, name: str, stop: int) -> Any:
-    # Every shard is on disk before its record can be.
     array = open_for_writing(path / name)
     if array.shape[1] < stop:
         raise StoreError(
-            f"{path}: {name} ends at latent frame {array.shape[1]}, before {stop}: what is written past "
-            "its end is lost; reserve the range first"
+            f"{path}: {name} ends at latent frame {array.shape[1]}, before {stop}: data written past "
+            "its end would be lost; reserve the range first"
         )
     return array
 
@@ -289,7 +274,7 @@ def _open_up_to(path: Path, name: str, stop: int) -> Any:
 def _result_of(future: Any, path: Path, name: str) -> Any:
     try:
         return future.result()
-    except ValueError as error:  # tensorstore's for whatever the system refuses
+    except ValueError as error:  # raised by tensorstore for any error of the system
         raise StoreError(f"{path}: {name} cannot be written: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a cache, found by reading all of it."""
+"""Verification of a cache by reading all of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHECKED_COLUMNS = [
 ]
 
 OnVideo = Callable[[str, int], None]
-"""Called with a video's id and the number of videos to read, once its latents are read."""
+"""Called after each video, with its id and the number of videos to read."""
 
 
 def verify_cache(
@@ -33,13 +33,13 @@ def verify_cache(
 ) -> Iterator[Problem]:
     """Read the whole cache at `path` and yield every problem; one shard is in memory at a time.
 
-    only: the videos whose latents are read, by id; None for all. Frames that belong to no video are holes
-    and no problem, but shards of holes are not read. Changes nothing, and may run while an encode adds to
-    the cache, but not a prune. Raises StoreError if there is no cache at `path`, or if it is being pruned.
+    only: ids of the videos whose latents are read; None for all. Frames that belong to no video are holes, no
+    problem, and not read. Changes nothing. May run while an encode adds to the cache, but not during a prune.
+    Raises StoreError if there is no cache at `path`, or if it is being pruned.
     """
     reading = _Reading()
     hold_for_reading(path, reading)
-    with filesystem.locked_shared(path / LOCK):  # no driver commits or merges meanwhile
+    with filesystem.lock_shared(path / LOCK):  # no driver commits or merges meanwhile
         layout = read_zarr_metadata(path)
         records = read_log(path, RECORDS, VIDEO_COLUMNS, CHECKED_COLUMNS)
         failures = read_log(path, FAILURES, FAILURE_COLUMNS, ["video_id", "sequence"])
@@ -51,7 +51,7 @@ def verify_cache(
     if only is not None:
         videos = videos.filter(pc.is_in(videos["video_id"], pa.array(sorted(only), pa.string())))
     yield from _videos_problems(path, layout, videos, on_video)
-    # By now a running encode has named what it was writing, and grown the arrays for it.
+    # By now a running encode has committed what it was writing.
     num_shards = read_zarr_metadata(path).num_shards if suspects else None
     for suspect in suspects:
         if suspect.is_the_same and (problem := file_problem(path, suspect.where, num_shards)):
@@ -59,29 +59,26 @@ def verify_cache(
 
 
 def count_hole_frames(path: Path) -> int:
-    """Latent frames that belong to no video, as far as arrays and records can be read.
-
-    Raises StoreError if there is no cache at `path`.
-    """
-    with filesystem.locked_shared(path / LOCK):  # no driver commits or merges meanwhile
+    """Latent frames that belong to no video, as far as arrays and records can be read. Raises StoreError."""
+    with filesystem.lock_shared(path / LOCK):  # no driver commits or merges meanwhile
         num_frames = read_zarr_metadata(path).num_frames or 0
         records = read_log(path, RECORDS, VIDEO_COLUMNS, CHECKED_COLUMNS)
     videos = _standing(records)
     starts, stops = (np.clip(videos[name].to_numpy(), 0, num_frames) for name in ("start", "stop"))
-    # A frame counts once, however many records name it.
+    # A frame that several records name counts once.
     covered_before = np.maximum.accumulate(np.concatenate([[0], stops]))[:-1]
     return num_frames - int(np.maximum(stops - np.maximum(starts, covered_before), 0).sum())
 
 
 def _standing(records: LogReading) -> pa.Table:
-    """The rows that hold, in the order of the time axis."""
+    """The latest row of every video that was not removed, in the order of the time axis."""
     return without_removed(latest(records.rows)).sort_by("start")
 
 
 def _videos_problems(
     path: Path, layout: ZarrMetadata, videos: pa.Table, on_video: OnVideo | None
 ) -> Iterator[Problem]:
-    """What is wrong with each video; latents of a range that cannot be its own are not read."""
+    """The problems of each video; latents in a range that cannot be its own are not read."""
     schema, num_frames = layout.schema, layout.num_frames
     if schema is None or num_frames is None:
         return
@@ -96,4 +93,4 @@ def _videos_problems(
 
 
 class _Reading:
-    """As long as it lives, no prune deletes a shard."""
+    """Keeps prune away as long as it lives."""

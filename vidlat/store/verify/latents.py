@@ -1,4 +1,4 @@
-"""Reading every latent of a video to see that it is what the record says, a shard at a time."""
+"""Comparison of the latents of a video with its record, one shard at a time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Frames = tuple[int, int]
 """A half-open range of latent frames."""
 
 TOLERANCE = 1e-9
-"""Of sums, relative to their terms: another numpy may add float64 in another order."""
+"""Tolerance of sums, relative to their terms: the order of additions may differ between numpy versions."""
 
 INDEX_CACHE_BYTES = 2**20
-"""Memory an array for shard indexes; no chunk is read twice."""
+"""Memory per array for shard indexes; no chunk is read twice."""
 
 _ZEROS = bytes(2**20)
 
 
 class LatentChecker:
-    """Both arrays of a cache, opened as its description says, whatever has become of their own zarr.json."""
+    """Both arrays of a cache, opened by its description, even if their own zarr.json is damaged."""
 
     def __init__(self, path: Path, schema: CacheSchema, num_frames: int) -> None:
         self.path = path
@@ -44,10 +44,10 @@ class LatentChecker:
         }
 
     def findings(self, row: Mapping[str, Any]) -> Iterator[Finding]:
-        """What is wrong with the latents of the video that `row` of the records describes.
+        """The problems of the latents of the video that `row` of the records describes.
 
-        row: start, stop (within the arrays), num_frames and the statistics of a record. The checksum and
-        the statistics are compared where every latent could be read; else the cause is told already.
+        row: start, stop (within the arrays), num_frames and the statistics of a record. Checksum and
+        statistics are compared only if every latent could be read.
         """
         num_valid = -(-row["num_frames"] // self.schema.time_compression)
         digests = {name: _Digest(self.schema.latent_dim) for name in ARRAYS}
@@ -67,13 +67,13 @@ class LatentChecker:
         return self.schema.latent_height * self.schema.latent_width
 
     def _shard_parts(self, start: int, stop: int) -> Iterator[Frames]:
-        """The range cut at the borders of shards: what is in memory at once."""
+        """The range cut at shard boundaries into the parts that are in memory at once."""
         length = self.schema.shard_frames
         for shard in range(start - start % length, stop, length):
             yield max(start, shard), min(stop, shard + length)
 
     def _read(self, name: str, first: int, stop: int) -> tuple[npt.NDArray[np.float16] | None, list[Finding]]:
-        """A part of one shard, None where it cannot be read as a whole, and what is wrong with it."""
+        """A part of one shard, None if it cannot be read as a whole, and its problems."""
         file = shard_file(name, first // self.schema.shard_frames)
         faults: dict[tuple[str, str], list[Frames]] = {}
         try:
@@ -98,12 +98,12 @@ class LatentChecker:
             return "damaged", f"{file} cannot be read: {_reason(error)}"
         if np.isnan(chunk).all():
             is_there = filesystem.exists(self.path / file)
-            return "missing", f"{file} does not hold them" if is_there else f"{file} is not there"
+            return "missing", f"{file} lacks them" if is_there else f"{file} does not exist"
         return None if np.isfinite(chunk).all() else ("not-finite", f"{file} holds NaN or infinity")
 
 
 class _Digest:
-    """Checksum and sums of one array of one video, channel by channel, as its blocks come along."""
+    """Checksum and sums per channel of one array of one video, accumulated over blocks."""
 
     def __init__(self, latent_dim: int) -> None:
         self.crcs = [0] * latent_dim
@@ -112,7 +112,7 @@ class _Digest:
         self.squares = np.zeros(latent_dim)
 
     def add(self, block: npt.NDArray[np.float16], num_valid: int) -> None:
-        """The next latent frames (L, t, h, w), the first `num_valid` of them without padding."""
+        """Add the next latent frames (L, t, h, w), of which the first `num_valid` are no padding."""
         for channel, frames in enumerate(block):
             stored = np.ascontiguousarray(frames, dtype="<f2")
             self.crcs[channel] = zlib.crc32(stored.data, self.crcs[channel])
@@ -122,9 +122,9 @@ class _Digest:
         self.num_bytes += block[0].nbytes
 
     def crc32(self, crc: int) -> int:
-        """`crc` continued over all channels, one after another as their bytes lie in (L, t, h, w)."""
+        """`crc` continued over all channels in the byte order of a C-ordered (L, t, h, w) array."""
         for channel_crc in self.crcs:
-            # CRCs are linear: what went before counts as if zeros followed it.
+            # A CRC is linear: extend the earlier one by zeros, and combine it with that of the channel.
             crc = _after_zeros(crc, self.num_bytes) ^ _after_zeros(0, self.num_bytes) ^ channel_crc
         return crc
 
@@ -153,7 +153,7 @@ def _compare(row: Mapping[str, Any], mean: _Digest, std: _Digest, count: int) ->
 
 
 def _ranges(frames: list[Frames]) -> str:
-    """Ranges in order as text, those that touch joined: 0-8, 12-16."""
+    """Sorted ranges as text, with adjacent ones joined: 0-8, 12-16."""
     joined: list[Frames] = []
     for first, stop in frames:
         if joined and joined[-1][1] == first:
@@ -163,5 +163,5 @@ def _ranges(frames: list[Frames]) -> str:
 
 
 def _reason(error: ValueError) -> str:
-    """The end of tensorstore's message, behind the path of the file."""
+    """The end of tensorstore's message, after the path of the file."""
     return " ".join(str(error).rsplit('": ', 1)[-1].split())

@@ -1,4 +1,4 @@
-"""Record files read for what is wrong with them: with the files, the rows, and the ranges they name."""
+"""Problems of record files: of the files, their rows, and the ranges that the rows name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncompleteRow:
-    """A row that lacks values. file: its file's path inside the cache. missing: the columns without one."""
+    """A row that lacks values. file: relative to the cache. missing: the columns without a value."""
 
     file: str
     video_id: str | None
@@ -33,12 +33,12 @@ class IncompleteRow:
 
     @property
     def is_nameless(self) -> bool:
-        """Whether it is lost: no later row can supersede it."""
+        """Whether its video or commit is unknown, so that no later row can supersede it."""
         return self.video_id is None or self.sequence is None
 
     @property
     def problem(self) -> Problem:
-        """What to tell of it."""
+        """The row as a problem."""
         what = f"its record in {self.file} has no {', '.join(self.missing)}"
         is_video = self.video_id is not None and not self.is_nameless
         return Problem(where=self.video_id or self.file, kind="record", what=what, is_video=is_video)
@@ -48,8 +48,8 @@ class IncompleteRow:
 class LogReading:
     """What can be read of a log.
 
-    rows: the wanted columns of all complete rows. damaged: why a file cannot be read, by its path inside
-    the cache. incomplete: the other rows, but for those that a later one supersedes.
+    rows: the wanted columns of all complete rows. damaged: why a file cannot be read, by its path relative to
+    the cache. incomplete: the other rows, except those that a later row supersedes.
     """
 
     rows: pa.Table
@@ -58,8 +58,8 @@ class LogReading:
 
     @property
     def problems(self) -> list[Problem]:
-        """Everything that is wrong with the files and their rows."""
-        lost = "cannot be read, nor are its videos known"
+        """The problems of the files and their rows."""
+        lost = "cannot be read, so its videos are unknown"
         return [
             *(
                 Problem(where=file, kind="record", what=f"{lost}: {why}")
@@ -96,7 +96,7 @@ def read_log(path: Path, folder: str, columns: pa.Schema, wanted: list[str]) -> 
 
 
 def range_faults(row: Mapping[str, Any], schema: CacheSchema, num_frames: int) -> Iterator[str]:
-    """Why the range of a record cannot be its video's in arrays of `num_frames` latent frames."""
+    """Why the range of a record is impossible in arrays of `num_frames` latent frames."""
     start, stop = row["start"], row["stop"]
     named = f"its record names latent frames {start}-{stop}"
     if not 0 <= start < stop:
@@ -112,12 +112,12 @@ def range_faults(row: Mapping[str, Any], schema: CacheSchema, num_frames: int) -
 
 
 def overlaps(videos: pa.Table) -> Iterator[Problem]:
-    """Both videos of every record that begins before an earlier one ends; `videos` are sorted by start."""
+    """A problem for both videos of every overlap; `videos` are sorted by start."""
     farthest: tuple[int, str] = (0, "")
     for batch in videos.select(["start", "stop", "video_id"]).to_batches(max_chunksize=ROWS_AT_ONCE):
         for row in batch.to_pylist():
             if not 0 <= row["start"] < row["stop"]:
-                continue  # no range: told elsewhere
+                continue  # reported by `range_faults`
             stop, other = farthest
             if row["start"] < stop:
                 shared = f"latent frames {row['start']}-{min(stop, row['stop'])} are named by"
@@ -140,7 +140,7 @@ def _read_rows(
     """The complete rows of a file, and the others."""
     rows, incomplete = [], []
     required = [name for name in columns.names if name not in OPTIONAL_COLUMNS]
-    # All columns, though few are needed: damage is found in any of them.
+    # All columns are read, to find damage in any of them.
     for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE):
         batch.validate(full=True)
         has_all = _has_all(batch, required)
@@ -164,7 +164,7 @@ def _has_all(batch: pa.RecordBatch, required: list[str]) -> pa.Array:
 
 
 def _not_superseded(incomplete: list[IncompleteRow], rows: pa.Table) -> list[IncompleteRow]:
-    """The rows that somebody may still read: those without a later, complete one of the same video."""
+    """The rows without a later, complete row of the same video."""
     if not incomplete:
         return []
     newest = latest(rows)

@@ -1,4 +1,4 @@
-"""Files in a cache that do not belong there: what kills have left, and what others have put in."""
+"""Files that do not belong in a cache: leftovers of killed processes, and foreign files."""
 
 from __future__ import annotations
 
@@ -8,27 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidlat.errors import StoreError
-from vidlat.store import filesystem
-from vidlat.store.layout import (
-    FAILURES,
-    LEASE,
-    LEFTOVER,
-    OWN_FILES,
-    RECORD_FILE,
-    RECORDS,
-    SET_ASIDE,
-    SHARD_FILE,
-    build_folders,
-)
+from vidlat.store import filesystem, layout
 from vidlat.store.lease import read_lease
 from vidlat.store.verify.problem import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """A file, or a folder beside the cache, that seems not to belong: a running encode may yet name it.
+    """A file in the cache, or a folder beside it, that seems not to belong, unless a running encode uses it.
 
-    where: its path inside the cache.
+    where: its path relative to the cache.
     """
 
     where: str
@@ -37,13 +26,13 @@ class Suspect:
 
     @property
     def is_the_same(self) -> bool:
-        """Whether it is still there, and no later namesake."""
+        """Whether the same file is still there."""
         return self.identity is not None and filesystem.identity(self.file) == self.identity
 
 
 def find_suspects(path: Path, num_shards: int | None) -> Iterator[Suspect]:
-    """Everything in and beside the cache that is no part of one of `num_shards` (None: any)."""
-    for build in build_folders(path):
+    """All files in and beside a cache that do not belong to one with `num_shards` (None: any number)."""
+    for build in layout.build_folders(path):
         yield Suspect(where=f"../{build.name}", file=build, identity=filesystem.identity(build))
     for file in filesystem.list_files(path):
         where = file.relative_to(path).as_posix()
@@ -52,23 +41,23 @@ def find_suspects(path: Path, num_shards: int | None) -> Iterator[Suspect]:
 
 
 def file_problem(path: Path, where: str, num_shards: int | None) -> Problem | None:
-    """What is wrong with a file being there: None if it is part of a cache of `num_shards` (None: any)."""
+    """The problem of a stray file; None if it belongs to a cache with `num_shards` (None: any number)."""
     folder, _, name = where.rpartition("/")
-    is_log = folder in (RECORDS, FAILURES)
-    if where in OWN_FILES or (is_log and (RECORD_FILE.fullmatch(name) or SET_ASIDE.fullmatch(name))):
+    is_record = layout.RECORD_FILE.fullmatch(name) or layout.SET_ASIDE.fullmatch(name)
+    if where in layout.OWN_FILES or (folder in (layout.RECORDS, layout.FAILURES) and is_record):
         return None
-    kind, what = "foreign", "is no part of a cache"
-    if where == LEASE:
+    kind, what = "foreign", "does not belong in a cache"
+    if where == layout.LEASE:
         if _is_held(path):
             return None
-        kind, what = "leftover", "whoever wrote to the cache has died; the next one takes it over"
-    elif shard := SHARD_FILE.fullmatch(where):
+        kind, what = "leftover", "the process that held the cache has died; the next writer takes it over"
+    elif shard := layout.SHARD_FILE.fullmatch(where):
         if num_shards is None or int(shard[1]) < num_shards:
             return None
         what = f"lies past the end of the array, which has {num_shards} shards"
-    elif LEFTOVER.fullmatch(where):
-        kind, what = "leftover", "a kill has left it; nothing needs it"
-    # A name need not be text; a problem is.
+    elif layout.LEFTOVER.fullmatch(where):
+        kind, what = "leftover", "left by a killed process and not needed"
+    # A file name may hold bytes that are not text.
     where = where.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return Problem(where=where, kind=kind, what=what)
 

@@ -1,4 +1,4 @@
-"""The zarr.json files of a cache held against each other: what may be trusted of a damaged one."""
+"""Comparison of the zarr.json files of a cache, to find what can be trusted in a damaged one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from vidlat.store.schema import FORMAT_VERSION, CacheSchema, CacheSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZarrMetadata:
-    """What a cache's zarr.json files say.
+    """The content of the zarr.json files of a cache.
 
-    schema: None where the description or both arrays' metadata give no layout to read latents by.
-    num_frames: latent frames that both arrays have; None where no file tells. lengths: what each file
-    tells of the arrays' length.
-    is_contradicted: the arrays' metadata can be read and none of it is as the description says.
-    findings: where (a file), kind and text of everything that is wrong with them.
+    schema: None if neither the description nor the metadata of an array tell how to read latents. num_frames:
+    latent frames that both arrays have; None if unknown. lengths: the length of the arrays by each file.
+    is_contradicted: the metadata of the arrays are readable and all contradict the description. findings:
+    file, kind and text of every problem.
     """
 
     schema: CacheSchema | None
@@ -34,7 +33,7 @@ class ZarrMetadata:
 
     @property
     def num_shards(self) -> int | None:
-        """Shards of each array, None where unknown."""
+        """Shards of each array; None if unknown."""
         if self.schema is None or self.num_frames is None:
             return None
         return -(-self.num_frames // self.schema.shard_frames)
@@ -46,7 +45,7 @@ def read_zarr_metadata(path: Path) -> ZarrMetadata:
         attributes = read_attributes(path)
     except StoreError as error:
         if not filesystem.is_folder(path / RECORDS):
-            raise  # nothing here speaks of a cache
+            raise  # there is no sign of a cache
         return ZarrMetadata(schema=None, num_frames=None, findings=[_unreadable(path, error)])
     try:
         schema, findings = _read_schema(attributes["vidlat"])
@@ -63,7 +62,7 @@ def read_zarr_metadata(path: Path) -> ZarrMetadata:
     lengths = {name: length for name in documents if (length := _length(name, documents[name])) is not None}
     findings += _uneven(lengths, schema)
     if not any(faults.get(name) == [] for name in (ROOT, *map(array_document, ARRAYS))):
-        findings.append((ROOT, "description", "no array is as it says: no latents could be checked"))
+        findings.append((ROOT, "description", "all arrays contradict it, so no latents could be checked"))
         return ZarrMetadata(schema=None, num_frames=None, findings=findings, is_contradicted=bool(lengths))
     own = [length for name, length in lengths.items() if name != ROOT] or list(lengths.values())
     return ZarrMetadata(
@@ -75,7 +74,7 @@ def read_zarr_metadata(path: Path) -> ZarrMetadata:
 
 
 def _read_schema(attributes: dict[str, Any]) -> tuple[CacheSchema, list[tuple[str, str, str]]]:
-    """The schema and what is wrong with it; raises StoreError if latents cannot be read by it."""
+    """The schema and its problems. Raises StoreError if latents cannot be read by it."""
     try:
         schema = CacheSchema.from_attributes(attributes)
         lost = schema.to_attributes().keys() - attributes.keys()
@@ -94,20 +93,20 @@ def _read_schema(attributes: dict[str, Any]) -> tuple[CacheSchema, list[tuple[st
 
 
 def _faults(name: str, document: dict[str, Any], schema: CacheSchema) -> Iterator[str]:
-    """How a zarr.json differs from what the description asks for, the length of the arrays aside."""
+    """How a zarr.json differs from the description, except in the length of the arrays."""
     length = _length(name, document)
     expected = zarr_documents({}, schema, length or 0)[name]
     if name == ROOT and document.get("consolidated_metadata") is None:
         yield "has lost its consolidated metadata, which other readers need; restore it"
         return
     for field, value in expected.items():
-        # Attributes are anybody's; the videos' and failures' groups hold no members Zarr knows.
+        # Attributes may be set by other programs.
         if field != "attributes" and document.get(field) != value:
-            yield f"{field} is not as the description says: {_brief(document.get(field))}; restore it"
+            yield f"{field} contradicts the description: {_brief(document.get(field))}; restore it"
 
 
 def _uneven(lengths: dict[str, int], schema: CacheSchema) -> Iterator[tuple[str, str, str]]:
-    """Arrays that end elsewhere than the root says, or inside a shard."""
+    """Arrays whose length differs from that in the root, or is not a multiple of a shard."""
     root = lengths.get(ROOT)
     for name, length in lengths.items():
         if length % schema.shard_frames:
@@ -121,7 +120,7 @@ def _uneven(lengths: dict[str, int], schema: CacheSchema) -> Iterator[tuple[str,
 
 
 def _length(name: str, document: dict[str, Any]) -> int | None:
-    """Latent frames of an array by its zarr.json, or of `mean` by the root's; None for other files."""
+    """Latent frames of an array by its zarr.json, or of `mean` by that of the root; None for other files."""
     try:
         if name == ROOT:
             document = document["consolidated_metadata"]["metadata"]["mean"]
