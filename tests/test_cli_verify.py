@@ -70,7 +70,12 @@ def test_json_is_printed_and_nothing_else(path):
     (path / "notes.txt").write_text("?")
     code, out, _ = vidlat_verify("--json", path)
     assert code == 1
-    foreign = {"where": "notes.txt", "kind": "foreign", "what": "does not belong in a cache", "is_video": False}
+    foreign = {
+        "where": "notes.txt",
+        "kind": "foreign",
+        "what": "does not belong in a cache",
+        "is_video": False,
+    }
     assert json.loads(out)["problems"] == [foreign]
 
 

@@ -1,4 +1,4 @@
-"""Small caches with known content, for every test of the store."""
+"""Small caches with known content for the tests of the store."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def failure_of(
 
 
 class NoLease(Lease):
-    """Of tests that are alone with their cache."""
+    """A lease for tests in which no other process uses the cache."""
 
     def __init__(self) -> None:
         pass
@@ -89,12 +89,12 @@ class NoLease(Lease):
 
 
 def writer_of(path: Path) -> CacheWriter:
-    """A writer for a few lines; `open_writer` needs a block."""
+    """A writer without a `with` block."""
     return CacheWriter(path, NoLease())
 
 
 def add_videos(path: Path, videos: dict[str, LatentPosterior]) -> list[VideoRecord]:
-    """One batch, from reservation to commit."""
+    """Add one batch: reserve, write and commit."""
     writer = writer_of(path)
     posteriors = list(videos.values())
     start = writer.reserve(writer.schema.num_shards(frames_of(posteriors)))

@@ -17,7 +17,7 @@ def cache_path(tmp_path):
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory):
-    """The cache of `damage`; never to be written to."""
+    """The cache of `damage`, which tests must not change."""
     return make_three_videos(tmp_path_factory.mktemp("verify") / "l.zarr")
 
 

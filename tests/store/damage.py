@@ -1,4 +1,4 @@
-"""Damage to plant in a small cache, and what verify finds of it."""
+"""Damage to a small cache, and the problems that verify finds."""
 
 import json
 
@@ -29,7 +29,7 @@ def make_three_videos(path):
 
 
 def found(path):
-    """(where, kind) of every problem; each must be one line and of a kind that is explained."""
+    """(where, kind) of every problem; each must be one line and of a documented kind."""
     problems = list(verify_cache(path))
     assert all(problem.kind in KINDS and "\n" not in problem.what for problem in problems)
     return [(problem.where, problem.kind) for problem in problems]
@@ -61,6 +61,6 @@ def edit_json(file, change):
 
 
 def write_latents(path, frames, value):
-    """As a program would that knows nothing of vidlat: with zarr, its checksums right."""
+    """Write with zarr, like a program that does not know vidlat, so that the checksums of Zarr are right."""
     array = zarr.open_array(path / "mean", mode="r+")
     array[:, frames] = value

@@ -1,4 +1,4 @@
-"""Scripted faults: before any file operation of some code comes a kill, or an error of the system."""
+"""Scripted faults: a kill or a system error before any file operation of some code."""
 
 import errno
 import fcntl
@@ -14,18 +14,18 @@ OPERATIONS = [
     (fcntl, "flock"),
     (io, "open"),
 ]
-"""All under pathlib and shutil. What tensorstore and pyarrow do in C++ meets real faults, elsewhere."""
+"""What pathlib and shutil call. tensorstore and pyarrow, in C++, are tested with real faults elsewhere."""
 
 READS = {"stat", "lstat", "fstat", "scandir", "listdir", "flock", "open to read"}
-"""These change nothing: a kill before one is a kill before the next, and a full disk can be read."""
+"""These change nothing, so a kill before one equals a kill before the next, and a full disk allows them."""
 
 
 class Killed(BaseException):
-    """No error that code could handle: the process is gone, and does nothing any more."""
+    """Simulates a kill: no code handles it, and the process does nothing more."""
 
 
 class Fault:
-    """Raises `error` before the file operation number `step`; if it `stays`, before all later writes too.
+    """Raises `error` before file operation number `step`; if it `stays`, also before all later writes.
 
     hit: the operation that met it and the name of its file; None if there were not so many.
     """
@@ -45,7 +45,7 @@ class Fault:
 
 
 class TornFile(io.FileIO):
-    """A file whose writes, where a fault comes, end half-way."""
+    """A file whose writes stop halfway at a fault."""
 
     fault: Fault
 
@@ -91,7 +91,7 @@ def meet(operation, step, monkeypatch, error=Killed, stays=True):
 
 
 def every_kill(operation, monkeypatch):
-    """Kill `operation` at each of its steps in turn, then let it end; yields the step after each."""
+    """Kill `operation` at each of its steps in turn, until it completes; yields each step."""
     for step in count():
         hit, raised = meet(operation, step, monkeypatch)
         if not isinstance(raised, Killed | None):
@@ -103,9 +103,9 @@ def every_kill(operation, monkeypatch):
 
 
 def every_error(operation, monkeypatch, stays=False):
-    """Let each step of `operation` fail in turn; yields what met the error and how the operation ended.
+    """Let each step of `operation` fail in turn; yields the failed step and the exception raised, if any.
 
-    stays: the disk can not be written from there on; else the error passes by.
+    stays: no later write succeeds either.
     """
     numbers = (errno.ENOSPC, errno.EROFS, errno.EIO)
     for step in count():

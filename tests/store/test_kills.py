@@ -1,4 +1,4 @@
-"""A kill between any two file operations leaves a cache that opens, with what was committed and no more."""
+"""A kill between any two file operations leaves a cache that opens and holds exactly what was committed."""
 
 import shutil
 import signal

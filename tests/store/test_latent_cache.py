@@ -154,7 +154,7 @@ def test_video_added_after_a_cache_was_opened_is_in_the_next(filled):
 
 
 def test_cache_opened_at_any_step_of_an_append_holds_all_of_a_commit_or_nothing(filled, monkeypatch):
-    """Another process opens the cache, and reads all of it, before every file that an encode writes."""
+    """The whole cache is read before and after every file that an encode writes."""
     seen = []
 
     def look(*_):
@@ -351,7 +351,7 @@ def test_file_system_without_locks_is_read_from(filled, monkeypatch):
 
 
 def test_file_for_readers_is_opened_to_read_alone(filled, monkeypatch):
-    """So that a cache on a read-only disk opens; root may write anywhere, so modes would prove nothing."""
+    """A cache on a read-only disk opens. File modes would prove nothing, since root may write anywhere."""
     opened, open_file = [], os.open
 
     def spied(path, flags, *more, **options):
@@ -410,7 +410,7 @@ def test_cache_of_the_same_settings_is_left_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("step", range(6))
 def test_caches_made_at_once_are_one_whole_cache(tmp_path, monkeypatch, step):
-    """A second driver makes the whole cache between any two files of the first."""
+    """A second driver creates the whole cache between any two files of the first."""
     path, written, replace = tmp_path / "latents.zarr", itertools.count(), filesystem.replace
 
     def overtaken(*arguments):

@@ -85,7 +85,7 @@ FINITE = EVERY_FLOAT16[np.isfinite(EVERY_FLOAT16)]
 
 @pytest.mark.parametrize("keepbits", range(1, 11))
 def test_fewer_bits_are_the_nearest_of_those_that_have_so_many(keepbits):
-    """Brute force: among all numbers of so few bits, for every float16 there is."""
+    """Brute force over every float16, among all numbers of `keepbits` bits."""
     coarse = np.unique(FINITE[FINITE.view("<u2") % 2 ** (10 - keepbits) == 0].astype(np.float64))
     values = FINITE[np.abs(FINITE) <= coarse[-1]]
     stored = to_stored("std", values, keepbits)

@@ -1,4 +1,4 @@
-"""One process writes to a cache at a time, and whoever is refused learns who does."""
+"""One process writes to a cache at a time, and a refused process is told which."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def write_lease(path, silent_seconds=0.0, **changes):
 
 
 def age(file, seconds):
-    """Date a file back, by the clock of its file system."""
+    """Move the modification time of a file into the past, by the clock of its file system."""
     file.touch()
     now = file.stat().st_mtime_ns
     os.utime(file, ns=(now, now - int(seconds * 1e9)))
@@ -80,7 +80,7 @@ def test_lease_names_its_holder_while_the_block_lasts(cache_path):
     assert list(verify_cache(cache_path)) == []
 
 
-def test_second_holder_is_refused_and_told_of_the_first(cache_path):
+def test_second_holder_is_refused_and_reported_of_the_first(cache_path):
     with hold_lease(cache_path, "vidlat encode"):
         since = read_lease(cache_path).since
         for refused in (lambda: refuse_if_held(cache_path), lambda: hold_lease(cache_path, "p").__enter__()):
@@ -138,7 +138,7 @@ def without_proc(monkeypatch):
 
 
 def number_of_the_dead():
-    """The number of a process that has ended, and been noticed."""
+    """The number of a process that has ended and was reaped."""
     with subprocess.Popen(["true"]) as process:
         process.wait()
     return process.pid
@@ -226,7 +226,7 @@ def test_damaged_lease_is_of_an_unknown_process_and_ages(cache_path, content):
 
 
 class Ticks:
-    """The event that ends a heartbeat, and comes after so many beats; nobody waits."""
+    """An event that ends a heartbeat after `num_beats`, without waiting."""
 
     def __init__(self, num_beats, before_each=lambda: None):
         self.num_left, self.before_each, self.waited = num_beats, before_each, []

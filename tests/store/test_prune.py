@@ -1,4 +1,4 @@
-"""What prune leaves: the videos that should be there, bit for bit, and not a byte of anything else."""
+"""What prune leaves: the remaining videos, bit for bit, and not a byte of anything else."""
 
 import dataclasses
 import errno
@@ -28,7 +28,7 @@ from vidlat.store.writer import create_cache, open_writer, write_shards
 
 SECRET = "ward-7/mueller.mp4"
 FAILED = {"broken.mp4", "a.mp4"}
-"""One was never encoded, of the other an attempt to replace it failed."""
+"""One video was never encoded; for the other, an attempt to replace it failed."""
 
 
 def pruned(path, *drop):
@@ -59,14 +59,14 @@ def frames_stored_outside_videos(path):
 
 
 def write_orphan(path, num_latent_frames, seed):
-    """What a driver leaves that dies between writing and commit."""
+    """What a driver leaves if it dies between write and commit."""
     video = random_posterior(num_latent_frames, seed)
     write_shards(path, writer_of(path).reserve(SCHEMA.num_shards([num_latent_frames])), [video])
 
 
 @pytest.fixture
 def used_cache(cache_path):
-    """Videos old, replaced and removed, failures, orphans whole and half, leftovers; and what it holds."""
+    """A cache with replaced and removed videos, failures, orphaned shards and leftovers; and its content."""
     first = {"a.mp4": random_posterior(3, 1), SECRET: random_posterior(6, 2), "b.mp4": random_posterior(9, 3)}
     add_videos(cache_path, first)
     alone, replaced = {"alone.mp4": random_posterior(8, 4)}, {"b.mp4": random_posterior(5, 5)}
@@ -230,7 +230,7 @@ def test_source_that_is_damaged_while_it_is_copied_is_one_clear_error(used_cache
         pruned(used_cache[0], SECRET)
 
 
-def test_damaged_video_is_told_and_left_with_its_shards(used_cache):
+def test_damaged_video_is_reported_and_left_with_its_shards(used_cache):
     path, content = used_cache
     shard = path / "mean/c/0/0/0/0"  # of a.mp4 and of SECRET
     damaged = bytearray(shard.read_bytes())
@@ -426,7 +426,7 @@ def assert_only_shards_of_videos_are_stored(path):
 
 
 def test_record_file_that_a_repair_has_set_aside_goes_too(cache_path):
-    """It may name videos that were removed since."""
+    """It may name videos that were removed later."""
     add_videos(cache_path, {"a.mp4": random_posterior(3)})
     aside = cache_path / "videos" / "records" / "000000000009-000000000009.parquet.0123abcd.damaged"
     aside.write_bytes(b"a.mp4, b.mp4")

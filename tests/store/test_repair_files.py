@@ -1,4 +1,4 @@
-"""Repairs that need no video: killed anywhere they lose nothing, and the next one ends them."""
+"""Repairs that need no video: a kill at any point loses nothing, and the next repair completes them."""
 
 import json
 import shutil
@@ -82,7 +82,7 @@ def test_growth_that_was_killed_is_completed(path):
 
 
 def test_shard_past_the_end_is_taken_in_as_a_hole(path):
-    """Of a growth that the metadata have forgotten: handed out again, it would stop an encode."""
+    """The arrays grew but the metadata were restored: a range reserved again would stop an encode."""
     (path / "mean/c/0/6/0").mkdir(parents=True)
     shutil.copy(path / MEAN_B, path / "mean/c/0/6/0/0")
     assert found(path) == [("mean/c/0/6/0/0", "foreign")]

@@ -1,4 +1,4 @@
-"""Verify as a whole: what it reads, what it leaves alone, and that it tells everything at once."""
+"""Verify as a whole: what it reads, what it does not touch, and that it reports all problems at once."""
 
 import fcntl
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_records_are_read_while_no_driver_writes(path, monkeypatch):
         pass  # released
 
 
-def test_all_problems_are_told_at_once(path):
+def test_all_problems_are_reported_at_once(path):
     flip(path / "mean/c/0/0/0/0", 0)
     (path / STD_B).unlink()
     rewrite(path / "videos/records/000000000003-000000000003.parquet", latents_crc32=[1])

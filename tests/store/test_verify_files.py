@@ -1,4 +1,4 @@
-"""Files in a cache that do not belong there are told; those of a running encode are not."""
+"""Files that do not belong in a cache are reported; those of a running encode are not."""
 
 import os
 import shutil
@@ -24,18 +24,18 @@ from vidlat.store.verify.cache import verify_cache
         "failures/records/lock",
     ],
 )
-def test_foreign_file_is_told(path, name):
+def test_foreign_file_is_reported(path, name):
     (path / name).parent.mkdir(parents=True, exist_ok=True)
     (path / name).write_text("?")
     assert found(path) == [(name, "foreign")]
 
 
-def test_foreign_file_whose_name_is_no_text_is_told(path):
+def test_foreign_file_whose_name_is_no_text_is_reported(path):
     (path / "caf\udce9").write_text("?")
     assert found(path) == [(r"caf\xe9", "foreign")]
 
 
-def test_shard_past_the_end_of_the_array_is_told(path):
+def test_shard_past_the_end_of_the_array_is_reported(path):
     (path / "mean/c/0/5/0").mkdir(parents=True)
     shutil.copy(path / MEAN_B, path / "mean/c/0/5/0/0")
     assert found(path) == [("mean/c/0/5/0/0", "foreign")]
@@ -44,12 +44,12 @@ def test_shard_past_the_end_of_the_array_is_told(path):
 @pytest.mark.parametrize(
     "name", ["videos/records/partial", "mean/c/0/1/0/0.__lock", "zarr.json.partial", "std/c/0/1/0/0#1"]
 )
-def test_leftover_of_a_kill_is_told(path, name):
+def test_leftover_of_a_kill_is_reported(path, name):
     (path / name).write_text("")
     assert found(path) == [(name, "leftover")]
 
 
-def test_cache_that_was_never_finished_is_told_beside_the_one_that_was(path):
+def test_cache_that_was_never_finished_is_reported_beside_the_one_that_was(path):
     for name in (f".l.zarr.{'0af' * 10}0a.partial", ".l.zarr.partial", ".other.zarr.partial"):
         path.with_name(name).mkdir()
     expected = {f"../.l.zarr.{'0af' * 10}0a.partial", "../.l.zarr.partial"}

@@ -1,4 +1,4 @@
-"""Damage to shards: verify names the video that it hits and the frames, and blames nobody else."""
+"""Damage to shards: verify names the damaged video and frames, and no other video."""
 
 import dataclasses
 import shutil
@@ -29,7 +29,7 @@ def test_flipped_bit_in_a_shard_is_damage(path, shard, position):
     assert problem.what.startswith(shard.partition("/")[0])
 
 
-def test_damage_is_told_by_the_frames_it_hits(path):
+def test_damage_is_reported_by_the_frames_it_hits(path):
     flip(path / MEAN_B, 100)  # the first of the two chunks
     flip(path / STD_B, -1)  # the index: both are lost
     problems = list(verify_cache(path))
@@ -68,7 +68,7 @@ def test_any_bit_of_any_shard_is_missed_by_its_video_alone(pristine, shard, posi
     ],
     ids=["deleted", "half", "empty", "rubbish"],
 )
-def test_shard_that_is_not_whole_is_told(path, damage, kind, what):
+def test_shard_that_is_not_whole_is_reported(path, damage, kind, what):
     damage(path / MEAN_B)
     (problem,) = verify_cache(path)
     assert (problem.where, problem.kind) == ("b.mp4", kind)
@@ -87,7 +87,7 @@ def test_chunk_of_nan_is_missing(path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_told_with_their_chunks(path, value):
+def test_values_that_are_not_finite_are_reported_with_their_chunks(path, value):
     for frame in (9, 20, 27):
         write_latents(path, frame, value)
     problems = list(verify_cache(path))

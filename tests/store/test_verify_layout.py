@@ -1,4 +1,4 @@
-"""Damage to the zarr.json files, and what can still be verified in spite of it."""
+"""Damage to the zarr.json files, and what can still be verified despite it."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def of_vidlat(change):
     return lambda document: change(document["attributes"]["vidlat"])
 
 
-def test_cache_of_a_newer_version_is_told_by_name_and_its_latents_are_left(path):
+def test_cache_of_a_newer_version_is_reported_by_name_and_its_latents_are_left(path):
     edit_json(
         path / ROOT, of_vidlat(lambda fields: fields.update(format_version=FORMAT_VERSION + 1, novelty=1))
     )
@@ -24,7 +24,7 @@ def test_cache_of_a_newer_version_is_told_by_name_and_its_latents_are_left(path)
     assert read == []
 
 
-def test_edited_settings_are_told_and_the_latents_are_still_read(path):
+def test_edited_settings_are_reported_and_the_latents_are_still_read(path):
     edit_json(path / ROOT, of_vidlat(lambda fields: fields["settings"].update(vae_hash="other")))
     flip(path / MEAN_B, 5)
     problems = list(verify_cache(path))
@@ -49,7 +49,7 @@ def test_edited_settings_are_told_and_the_latents_are_still_read(path):
         lambda fields: fields.pop("cache_id"),
     ],
 )
-def test_damaged_description_is_told(path, change):
+def test_damaged_description_is_reported(path, change):
     edit_json(path / ROOT, of_vidlat(change))
     problems = found(path)
     assert (ROOT, "description") in problems
@@ -58,14 +58,14 @@ def test_damaged_description_is_told(path, change):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"attributes": {"vidlat": 1}}'])
-def test_damaged_root_is_told_with_what_else_is_wrong(path, content):
+def test_damaged_root_is_reported_with_what_else_is_wrong(path, content):
     (path / ROOT).write_bytes(content)
     (path / "notes.txt").write_text("?")
     (path / RECORD_B).write_bytes(b"")
     assert found(path) == [(ROOT, "description"), (RECORD_B, "record"), ("notes.txt", "foreign")]
 
 
-def test_lost_root_is_told(path):
+def test_lost_root_is_reported(path):
     (path / ROOT).unlink()
     assert found(path) == [(ROOT, "description")]
 
@@ -81,7 +81,7 @@ def test_latents_of_an_array_whose_metadata_is_damaged_are_still_read(path, cont
     assert set(problems) == {("mean/zarr.json", "description"), ("b.mp4", "damaged")}
 
 
-def test_cache_without_any_metadata_of_arrays_is_told(path):
+def test_cache_without_any_metadata_of_arrays_is_reported(path):
     edit_json(path / ROOT, lambda document: document.pop("consolidated_metadata"))
     for name in ("mean", "std"):
         (path / name / "zarr.json").unlink()
@@ -90,14 +90,14 @@ def test_cache_without_any_metadata_of_arrays_is_told(path):
     assert any("no latents could be checked" in problem.what for problem in problems)
 
 
-def test_edited_layout_of_an_array_is_told(path):
+def test_edited_layout_of_an_array_is_reported(path):
     edit_json(path / "std/zarr.json", lambda document: document.update(fill_value=0.0))
     (problem,) = verify_cache(path)
     assert (problem.where, problem.kind) == ("std/zarr.json", "description")
     assert "fill_value contradicts the description: 0.0" in problem.what
 
 
-def test_array_that_was_shortened_is_told_with_the_videos_it_cuts(path):
+def test_array_that_was_shortened_is_reported_with_the_videos_it_cuts(path):
     edit_json(path / "std/zarr.json", lambda document: document["shape"].__setitem__(1, 16))
     problems = found(path)
     assert ("std/zarr.json", "description") in problems
@@ -105,7 +105,7 @@ def test_array_that_was_shortened_is_told_with_the_videos_it_cuts(path):
     assert "a.mp4" not in {where for where, _ in problems}
 
 
-def test_array_that_ends_inside_a_shard_is_told(path):
+def test_array_that_ends_inside_a_shard_is_reported(path):
     edit_json(path / "std/zarr.json", lambda document: document["shape"].__setitem__(1, 37))
     assert ("std/zarr.json", "description") in found(path)
 
@@ -121,7 +121,7 @@ def test_growth_that_was_killed_is_a_leftover(path):
     assert found(path) == []
 
 
-def test_metadata_that_other_readers_need_is_told_when_lost(path):
+def test_metadata_that_other_readers_need_is_reported_when_lost(path):
     edit_json(path / ROOT, lambda document: document.pop("consolidated_metadata"))
     (path / "videos/zarr.json").unlink()
     assert set(found(path)) == {(ROOT, "description"), ("videos/zarr.json", "description")}

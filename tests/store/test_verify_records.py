@@ -16,7 +16,7 @@ from vidlat.store.verify.cache import count_hole_frames, verify_cache
 from vidlat.store.verify.problem import Problem
 
 
-def test_changed_checksum_of_a_record_is_told(path):
+def test_changed_checksum_of_a_record_is_reported(path):
     rewrite(path / RECORD_B, latents_crc32=[12345])
     assert found(path) == [("b.mp4", "checksum")]
 
@@ -31,7 +31,7 @@ def test_changed_checksum_of_a_record_is_told(path):
         ("latents_sum_std_squared", [float("nan"), float("inf")]),
     ],
 )
-def test_changed_statistics_of_a_record_are_told(path, column, value):
+def test_changed_statistics_of_a_record_are_reported(path, column, value):
     rewrite(path / RECORD_B, **{column: [value]})
     (problem,) = verify_cache(path)
     assert (problem.where, problem.kind) == ("b.mp4", "statistics")
@@ -60,14 +60,14 @@ def test_sums_may_differ_in_their_last_bits(path):
         (8, 28, -5, "give"),
     ],
 )
-def test_range_that_cannot_be_the_videos_is_told(path, start, stop, num_frames, what):
+def test_range_that_cannot_be_the_videos_is_reported(path, start, stop, num_frames, what):
     rewrite(path / RECORD_B, start=[start], stop=[stop], num_frames=[num_frames])
     problems = [problem for problem in verify_cache(path) if problem.kind == "range"]
     assert {problem.where for problem in problems} == {"b.mp4"}
     assert any(what in problem.what for problem in problems)
 
 
-def test_overlapping_videos_are_both_told(path):
+def test_overlapping_videos_are_both_reported(path):
     writer = writer_of(path)
     writer.commit([record_of("copy.mp4", 8, random_posterior(20, 1))])
     problems = list(verify_cache(path))
@@ -87,7 +87,7 @@ def test_every_video_under_a_long_one_overlaps_it(path):
 
 @pytest.mark.parametrize("log", ["videos", "failures"])
 @pytest.mark.parametrize("keep", [0, 3, 100, -8, -1])
-def test_truncated_record_file_is_told_and_the_other_videos_are_still_read(path, log, keep):
+def test_truncated_record_file_is_reported_and_the_other_videos_are_still_read(path, log, keep):
     file = max((path / log / "records").glob("*.parquet"))
     file.write_bytes(file.read_bytes()[:keep])
     read = []
@@ -109,7 +109,7 @@ def test_flipped_bit_in_a_record_file_stops_nothing(pristine, position, bit):
 
 
 @pytest.mark.parametrize("column", ["start", "latents_crc32", "warnings"])
-def test_record_without_a_value_is_told(path, column):
+def test_record_without_a_value_is_reported(path, column):
     rewrite(path / RECORD_B, **{column: [None]})
     (problem,) = verify_cache(path)
     what = f"its record in {RECORD_B} has no {column}"
@@ -132,19 +132,19 @@ def test_removed_video_is_no_problem_and_not_read(path):
 
 
 @pytest.mark.parametrize("column", ["video_id", "sequence"])
-def test_record_without_a_name_or_number_is_told(path, column):
+def test_record_without_a_name_or_number_is_reported(path, column):
     rewrite(path / RECORD_B, **{column: [None]})
     assert [kind for _, kind in found(path)] == ["record"]
 
 
-def test_record_file_without_a_column_is_told(path):
+def test_record_file_without_a_column_is_reported(path):
     rewrite(path / RECORD_B, fps=None)
     (problem,) = verify_cache(path)
     assert (problem.where, problem.kind) == (RECORD_B, "record")
     assert "fps" in problem.what
 
 
-def test_record_file_with_a_column_of_another_type_is_told(path):
+def test_record_file_with_a_column_of_another_type_is_reported(path):
     table = pq.ParquetFile(path / RECORD_B).read()
     index = table.schema.get_field_index("start")
     pq.write_table(table.set_column(index, "start", pa.array(["8"])), path / RECORD_B)

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or broken ends in one clear line, and what was committed stays as it was."""
+"""A full, read-only or failing disk gives one clear error, and what was committed is unchanged."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ START_OF_NEW = 24
 
 
 def content(path):
-    """Every latent and every failure, as a reader sees them."""
+    """Every latent and every failure that a reader sees."""
     cache = open_cache(path)
     latents = {video_id: cache.read_latents(video_id) for video_id in cache.records()}
     return {video_id: (video.mean.tobytes(), video.std.tobytes()) for video_id, video in latents.items()} | {
@@ -37,7 +37,7 @@ def problems(path):
 
 
 def require_one_line(error, path):
-    """What users see of a failure: a StoreError that names the cache, in one line."""
+    """A user must see a StoreError of one line that names the cache."""
     assert isinstance(error, StoreError), repr(error)
     assert str(path) in str(error)
     assert "\n" not in str(error)
@@ -80,13 +80,13 @@ def old(cache_path):
 
 
 STAYS = [False, pytest.param(True, marks=pytest.mark.slow)]
-"""An error that passes by, and one that comes to stay."""
+"""Whether the error persists."""
 
 TOLERATED = {"mkdir"}
-"""The folder is there."""
+"""The folder exists."""
 
 TOLERATED_OF_A_LEASE = {"mkdir", "utime", "stat", "unlink", "flock", "open to read", "open to write"}
-"""A missed heartbeat, an unknown age, a lease that stays behind: the next holder judges by the process."""
+"""A missed heartbeat, an unknown age, a lease that is not deleted: the next holder checks the process."""
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ TOLERATED_OF_A_LEASE = {"mkdir", "utime", "stat", "unlink", "flock", "open to re
     [reserve, commit, record_failures, remove, hold, pytest.param(add, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("stays", STAYS)
-def test_error_at_any_step_is_told_and_harms_nothing(old, tmp_path, monkeypatch, operation, stays):
+def test_error_at_any_step_is_reported_and_harms_nothing(old, tmp_path, monkeypatch, operation, stays):
     monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 1)
     before = content(old)
     whole = shutil.copytree(old, tmp_path / "whole.zarr")
@@ -161,7 +161,7 @@ except StoreError as error:
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1, 400])
-def test_shard_that_outgrows_the_largest_file_is_told_and_seen_by_nobody(old, tmp_path, num_bytes):
+def test_shard_that_outgrows_the_largest_file_is_reported_and_seen_by_nobody(old, tmp_path, num_bytes):
     before = content(old)
     command = [sys.executable, "-c", WRITE_WITH_A_LIMIT, str(old), str(num_bytes)]
     (message,) = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -176,7 +176,7 @@ def test_shard_that_outgrows_the_largest_file_is_told_and_seen_by_nobody(old, tm
 
 @contextmanager
 def mounted(folder, num_bytes):
-    """A small file system of its own, for as long as the block lasts."""
+    """A small file system, mounted for the duration of a block."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)]
     try:
@@ -190,7 +190,7 @@ def mounted(folder, num_bytes):
 
 
 def fill(folder, num_left):
-    """Fill a file system up to so many bytes; returns the file that does."""
+    """Fill a file system except for `num_left` bytes; returns the filling file."""
     file = folder / "fill"
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     file.write_bytes(bytes(max(0, free - num_left)))
@@ -198,7 +198,7 @@ def fill(folder, num_left):
 
 
 def message_of(operation, path):
-    """The one line that an operation ends in, empty if it succeeds."""
+    """The one-line error of an operation, empty if it succeeds."""
     try:
         operation(path)
     except StoreError as error:
@@ -208,7 +208,7 @@ def message_of(operation, path):
 
 
 @pytest.mark.slow
-def test_full_disk_is_told_and_harms_nothing(tmp_path):
+def test_full_disk_is_reported_and_harms_nothing(tmp_path):
     with mounted(tmp_path / "disk", 2**20) as disk:
         path = disk / "l.zarr"
         create_cache(path, SCHEMA)

@@ -1,4 +1,4 @@
-"""The cache as other libraries see it. Warnings are errors here, by pytest's settings."""
+"""The cache opened by other libraries. Pytest is configured to make warnings errors."""
 
 import json
 import subprocess
