@@ -30,7 +30,7 @@ def vidlat(*arguments):
     return answer.exit_code, answer.stdout, answer.stderr
 
 
-def is_one_clear_line(stderr):
+def is_one_line(stderr):
     return stderr.startswith("Error: ") and stderr.count("\n") == 1
 
 
@@ -53,7 +53,7 @@ def videos(make_videos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cache(encode, videos, tmp_path_factory):
-    """A cache of the videos; never written to again."""
+    """A cache of the videos; no test writes to it."""
     path = tmp_path_factory.mktemp("cache") / "l.zarr"
     code, out, err = encode(videos, path)
     assert (code, err) == (0, "")
@@ -63,7 +63,7 @@ def cache(encode, videos, tmp_path_factory):
 
 @pytest.fixture
 def no_cluster(monkeypatch):
-    """Starting a cluster is an error: what is refused is refused before any work."""
+    """Makes starting a cluster an error: a refusal comes before any work."""
 
     def connect(*_):
         raise AssertionError("work was started")
@@ -77,7 +77,7 @@ def test_second_encode_says_that_there_is_nothing_to_do(cache, encode, videos, n
     assert "Nothing to do: 3 videos are already in" in out
 
 
-def test_videos_that_fail_are_named_with_their_reason_and_the_rest_goes_on(encode, make_videos, tmp_path):
+def test_failed_videos_are_named_with_their_reason_and_the_others_encoded(encode, make_videos, tmp_path):
     folder = make_videos(tmp_path / "v", {"good.mp4": 4})
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "broken.avi").write_text("no video")
@@ -102,18 +102,18 @@ def test_videos_that_fail_are_named_with_their_reason_and_the_rest_goes_on(encod
     assert list(open_cache(tmp_path / "l.zarr").failures()) == ["broken.avi"]
 
 
-def test_input_of_which_nothing_can_be_read_is_refused_with_the_reasons(encode, tmp_path):
+def test_input_without_a_readable_video_is_refused_with_the_reasons(encode, tmp_path):
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "empty.mp4").write_bytes(b"")
     for _ in range(2):
         code, out, err = encode(tmp_path / "v", tmp_path / "l.zarr")
         assert code == 1
         assert "is an empty file" in out
-        assert is_one_clear_line(err)
+        assert is_one_line(err)
         assert "no readable video" in err
 
 
-def test_info_tells_what_a_cache_holds(cache):
+def test_info_shows_the_contents_and_settings(cache):
     code, out, _ = vidlat("info", cache)
     assert code == 0
     assert f"3 ({sum(LENGTHS.values())} frames" in out
@@ -154,7 +154,7 @@ def test_info_tells_what_a_cache_holds(cache):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_refused_with_exit_code_1_and_one_line(
+def test_impossible_requests_are_refused_with_exit_code_1_and_one_line(
     arguments, message, cache, videos, small_vae, prepare_empty, tmp_path, monkeypatch, no_cluster
 ):
     monkeypatch.chdir(tmp_path)
@@ -165,7 +165,7 @@ def test_what_cannot_be_done_is_refused_with_exit_code_1_and_one_line(
         arguments = [argument.replace(name, str(path)) for argument in arguments]
     code, _, err = vidlat(*arguments)
     assert code == 1
-    assert is_one_clear_line(err), err
+    assert is_one_line(err), err
     assert message in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["texts"]
 
@@ -217,15 +217,15 @@ def test_wrong_flags_are_refused_with_exit_code_2(arguments, message, tmp_path, 
         ("\x00", "cannot be read as YAML"),
     ],
 )
-def test_yaml_that_means_nothing_is_refused_with_exit_code_2(text, message, tmp_path):
+def test_invalid_yaml_is_refused_with_exit_code_2(text, message, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     code, _, err = vidlat("encode", "--config", tmp_path / "c.yaml", "--input", "v", "--out", tmp_path / "l")
     assert code == 2
-    assert is_one_clear_line(err)
+    assert is_one_line(err)
     assert message in err
 
 
-def test_flags_win_over_yaml(tmp_path, videos, small_vae, no_cluster, monkeypatch):
+def test_flags_take_precedence_over_yaml(tmp_path, videos, small_vae, no_cluster, monkeypatch):
     from vidlat.pipeline.encode_videos import _describe_cache as real
 
     (tmp_path / "c.yaml").write_text(f"encode: {{vae: {small_vae}, size: 15, fit: stretch}}")
@@ -243,6 +243,24 @@ def test_flags_win_over_yaml(tmp_path, videos, small_vae, no_cluster, monkeypatc
     assert not (tmp_path / "l.zarr").exists()  # where no cluster can be had, no cache is left behind
 
 
+@pytest.mark.parametrize(
+    ("command", "flag", "shown"),
+    [
+        ("encode", "--stack", "[default: 4; at least 1]"),
+        ("encode", "--vae", "[default: maisi]"),
+        ("train", "--ema-decay", "[default: 0.999; at least 0 and less than 1]"),
+        ("sample", "--seed", "[default: 0; at least 0 and less than 2**63]"),
+        ("fit-vae", "--learning-rate", "[default: 0.001; more than 0]"),
+        ("train", "--compile", "[default: no]"),
+    ],
+)
+def test_help_shows_the_default_and_the_limits_of_a_setting(command, flag, shown):
+    code, out, _ = vidlat(command, "--help")
+    assert code == 0
+    (text,) = re.findall(rf"^  {flag}\b.*?(?=^  -|\Z)", out, re.MULTILINE | re.DOTALL)
+    assert " ".join(text.split()).endswith(shown)
+
+
 def test_every_shipped_configuration_parses():
     files = list(CONFIGS.glob("*.yaml"))
     assert files
@@ -252,14 +270,14 @@ def test_every_shipped_configuration_parses():
         assert encode.vae == "maisi"
 
 
-def test_disk_that_is_full_ends_in_one_line(cache, monkeypatch):
+def test_full_disk_ends_in_one_line(cache, monkeypatch):
     def full(path):
         raise OSError(28, os.strerror(28), str(path))
 
     monkeypatch.setattr("vidlat.commands.info.summarise", full)
     code, _, err = vidlat("info", cache)
     assert code == 1
-    assert is_one_clear_line(err)
+    assert is_one_line(err)
     assert "No space left" in err
 
 
@@ -289,7 +307,7 @@ def test_evaluate_prints_and_writes_the_same_figures(cache, videos, tmp_path):
     assert "does not hold" in out  # a random VAE meets no criterion
 
 
-def test_evaluate_names_the_source_that_is_not_what_was_encoded(cache, videos, make_videos, tmp_path):
+def test_evaluate_names_a_source_that_has_changed(cache, videos, make_videos, tmp_path):
     make_videos(tmp_path, LENGTHS | {"b.mp4": 6})
     code, out, _ = vidlat("evaluate", "--latents", cache, "--input", tmp_path, "--json", tmp_path / "q.json")
     assert code == 3
@@ -356,7 +374,7 @@ def test_interrupted_encode_leaves_a_cache_that_opens_and_resumes(way, make_vide
 
 
 def fresh_checksums(folder, vae):
-    """Of the same videos encoded in one go, in this process."""
+    """Checksums of the same videos, encoded without interruption in this process."""
     from vidlat.pipeline.encode_videos import prepare_encode
 
     settings = {"vae": str(vae), "size": 64, "batch": 1, "workers": 2, "device": "cpu"}
@@ -385,7 +403,7 @@ def test_names_are_shown_as_they_are(name, encode, make_videos, tmp_path):
     assert "1 video -> " in out
 
 
-def test_texts_of_a_table_stand_left_and_numbers_right(capsys, monkeypatch):
+def test_tables_align_text_left_and_numbers_right(capsys, monkeypatch):
     from vidlat.commands import display
 
     monkeypatch.setattr(display.console, "width", 80)
@@ -414,7 +432,7 @@ def test_fit_vae_refuses_a_size_before_a_video_is_read(size, videos, tmp_path, m
     ],
     ids=" ".join,
 )
-def test_results_that_cannot_be_written_are_refused_before_the_work(
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(
     command, cache, videos, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -424,7 +442,7 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(
     names = {"VIDEOS": str(videos), "CACHE": str(cache)}
     code, out, err = vidlat(*(names.get(argument, argument) for argument in command))
     assert (code, out) == (1, "")
-    assert is_one_clear_line(err)
+    assert is_one_line(err)
     assert re.search(r"give another --(out|json)", err)
 
 
@@ -437,17 +455,17 @@ def test_fit_vae_counts_only_videos_that_gave_stacks(make_videos, tmp_path):
     assert "2 stacks of 4 frames from 1 video\n" in out
 
 
-def test_what_is_refused_opens_no_progress_bar(cache, videos, tmp_path):
+def test_refused_commands_show_no_progress_bar(cache, videos, tmp_path):
     for command in (
         ["sample", "--run", tmp_path, "--out", tmp_path / "s"],
         ["evaluate", "--latents", cache, "--input", videos / "deep"],
     ):
         code, out, err = vidlat(*command)
         assert (code, out) == (1, "")
-        assert is_one_clear_line(err)
+        assert is_one_line(err)
 
 
-def test_video_that_cannot_be_written_is_reported_and_the_rest_goes_on(encode, make_videos, tmp_path):
+def test_video_that_cannot_be_written_is_reported_and_the_others_are_decoded(encode, make_videos, tmp_path):
     longest, too_long = "a" * 247 + ".mp4", "b" * 248 + ".mp4"
     folder = make_videos(tmp_path / "v", {longest: 4, too_long: 4, "c.mp4": 4})
     assert encode(folder, tmp_path / "l.zarr")[0] == 0

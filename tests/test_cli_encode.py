@@ -34,13 +34,13 @@ def encode(small_vae, client, videos, tmp_path):
 
 
 def forbid_work(monkeypatch):
-    """From here on nothing is written and no cluster is asked."""
+    """Makes writing and starting workers an error from here on."""
     for name in ("open_dask_executor", "open_writer", "create_cache"):
         monkeypatch.setattr(f"vidlat.pipeline.encode_videos.{name}", None)
 
 
 def cell(out, name):
-    """What a table says in the row of that name."""
+    """The text of a table in the row of that name."""
     return re.search(rf"│ {re.escape(name)} +│ (.*?) +│", out)[1]
 
 
@@ -48,7 +48,7 @@ def names_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_dry_run_of_a_new_cache_writes_nothing_and_says_what_it_would_take(
+def test_dry_run_of_a_new_cache_writes_nothing_and_estimates_time_and_space(
     encode, videos, tmp_path, monkeypatch
 ):
     forbid_work(monkeypatch)
@@ -72,7 +72,7 @@ def test_dry_run_of_a_new_cache_writes_nothing_and_says_what_it_would_take(
     assert "Warning" not in out
 
 
-def test_dry_run_counts_what_is_done_failed_moved_and_lost(encode, videos, tmp_path, monkeypatch):
+def test_dry_run_counts_done_failed_moved_and_vanished_videos(encode, videos, tmp_path, monkeypatch):
     (videos / "empty.mp4").write_bytes(b"")
     assert encode()[0] == 3
     forbid_work(monkeypatch)
@@ -91,7 +91,7 @@ def test_dry_run_counts_what_is_done_failed_moved_and_lost(encode, videos, tmp_p
     assert names_below(tmp_path / "l.zarr") == before
 
 
-def test_disk_that_will_not_do_is_warned_of_before_and_in_a_dry_run(encode, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_warned_of_before_an_encode_and_in_a_dry_run(encode, tmp_path, monkeypatch):
     for command in ("encode", "dry_run"):
         monkeypatch.setattr(f"vidlat.commands.{command}.free_bytes", lambda _: 1500)
     _, out, _ = encode("--dry-run")
@@ -102,7 +102,7 @@ def test_disk_that_will_not_do_is_warned_of_before_and_in_a_dry_run(encode, tmp_
     assert "Warning" not in encode()[1]  # nothing to do
 
 
-def test_local_scratch_is_held_against_the_disk_it_is_on(encode, tmp_path, monkeypatch):
+def test_local_scratch_is_compared_with_its_own_disk(encode, tmp_path, monkeypatch):
     monkeypatch.setattr("vidlat.commands.dry_run.scratch_folder", lambda: tmp_path / "scratch")
     monkeypatch.setattr(
         "vidlat.commands.dry_run.free_bytes", lambda path: 1 if path.name == "scratch" else 10**9
@@ -117,7 +117,7 @@ def test_local_scratch_is_held_against_the_disk_it_is_on(encode, tmp_path, monke
     assert "machine" not in cell(out, "time")
 
 
-def test_dry_run_may_look_at_a_cache_in_use_and_an_encode_is_refused(encode, tmp_path, monkeypatch):
+def test_cache_in_use_allows_a_dry_run_and_refuses_an_encode(encode, tmp_path, monkeypatch):
     assert encode()[0] == 0
     with open_writer(tmp_path / "l.zarr", "another command"):
         assert encode("--dry-run")[0] == 0
@@ -129,7 +129,7 @@ def test_dry_run_may_look_at_a_cache_in_use_and_an_encode_is_refused(encode, tmp
     assert "another command" in err
 
 
-def test_change_that_size_and_time_hide_is_found_with_checksum(encode, videos, tmp_path):
+def test_checksum_finds_a_change_that_size_and_time_hide(encode, videos, tmp_path):
     assert encode()[0] == 0
     path = videos / "b.mp4"
     status, content = path.stat(), bytearray(path.read_bytes())
@@ -159,9 +159,7 @@ def test_touched_files_are_recorded_once(encode, videos):
     assert "comparing" not in out
 
 
-def test_videos_that_lost_their_source_are_named_whether_there_is_work_or_not(
-    encode, videos, make_videos, tmp_path
-):
+def test_videos_without_source_are_named_whether_there_is_work_or_not(encode, videos, make_videos, tmp_path):
     assert encode()[0] == 0
     assert "prune" not in encode()[1]
     (videos / "b.mp4").unlink()
@@ -177,7 +175,7 @@ def test_videos_that_lost_their_source_are_named_whether_there_is_work_or_not(
     assert line in out
 
 
-def test_of_many_videos_that_lost_their_source_the_first_are_named(encode, videos, make_videos):
+def test_only_the_first_of_many_videos_without_source_are_named(encode, videos, make_videos):
     make_videos(videos, {f"x{number}\n.mp4": 1 for number in range(5)})
     assert encode()[0] == 0
     for path in videos.glob("x*"):
@@ -193,7 +191,7 @@ def test_failures_say_where_their_tracebacks_are(encode, videos, tmp_path):
 
 
 def unfolded(out):
-    """What tables say, wherever they had to break a line."""
+    """The text of tables, with line breaks inside cells undone."""
     return re.sub(r"[\s│]", "", out)
 
 
@@ -202,12 +200,14 @@ def write_labels(path, *rows):
     return path
 
 
-def test_labels_are_kept_with_the_videos_and_what_does_not_match_is_told(encode, tmp_path):
+def test_labels_are_stored_with_the_videos_and_unmatched_ones_are_listed(encode, tmp_path):
     labels = write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55", "deep/c.mp4,S2,", "lost.mp4,S3,0.4")
     code, out, _ = encode("--labels", labels)
     assert code == 0
     records = open_cache(tmp_path / "l.zarr").records()
-    assert {name: (record.subject, record.labels) for name, record in records.items()} == {
+    assert {
+        name: (record.annotation.subject, record.annotation.labels) for name, record in records.items()
+    } == {
         "a.mp4": ("S1", {"EF": "0.55"}),
         "b.mp4": ("", {}),
         "deep/c.mp4": ("S2", {}),
@@ -225,30 +225,35 @@ def test_new_labels_are_recorded_without_encoding_anything(encode, tmp_path, mon
     assert code == 0
     assert "New labels of 2 videos recorded." in out
     after = open_cache(tmp_path / "l.zarr").records()
-    assert (after["a.mp4"].labels, after["b.mp4"].subject) == ({"EF": "0.6"}, "S2")
+    assert after["a.mp4"].annotation.labels == {"EF": "0.6"}
+    assert after["b.mp4"].annotation.subject == "S2"
     assert [record.start for record in after.values()] == [record.start for record in before.values()]
-    assert "New labels" not in encode()[1]  # nobody tells: the cache keeps what it has
-    assert open_cache(tmp_path / "l.zarr").records()["a.mp4"].labels == {"EF": "0.6"}
+    assert "New labels" not in encode()[1]  # not given: the cache keeps what it has
+    assert open_cache(tmp_path / "l.zarr").records()["a.mp4"].annotation.labels == {"EF": "0.6"}
 
 
-def test_changed_video_keeps_the_labels_that_nobody_tells_again(encode, videos, tmp_path, make_videos):
+def test_changed_video_keeps_labels_that_are_not_given_again(encode, videos, tmp_path, make_videos):
     encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55"))
     make_videos(videos, {"a.mp4": 8})
     assert encode()[0] == 0
     record = open_cache(tmp_path / "l.zarr").records()["a.mp4"]
-    assert (record.num_frames, record.subject, record.labels) == (8, "S1", {"EF": "0.55"})
+    assert (record.num_frames, record.annotation.subject, record.annotation.labels) == (
+        8,
+        "S1",
+        {"EF": "0.55"},
+    )
 
 
-def test_manifest_encodes_stretches_with_their_labels(encode, videos, tmp_path):
+def test_manifest_encodes_time_ranges_with_their_labels(encode, videos, tmp_path):
     (videos / "m.csv").write_text("path,id,start_seconds,stop_seconds,EF\ndeep/c.mp4,c,0.2,0.4,0.5\n")
     code, _, _ = encode(inputs=videos / "m.csv")
     assert code == 0
     (record,) = open_cache(tmp_path / "l.zarr").records().values()
-    assert (record.video_id, record.num_frames, record.labels) == ("c", 5, {"EF": "0.5"})
+    assert (record.video_id, record.num_frames, record.annotation.labels) == ("c", 5, {"EF": "0.5"})
     assert "Nothing to do" in encode(inputs=videos / "m.csv")[1]
 
 
-def test_hashed_ids_are_shown_with_their_path_and_kept_without(encode, videos, tmp_path):
+def test_hashed_ids_are_shown_with_their_path_and_stored_without(encode, videos, tmp_path):
     (videos / "broken.mp4").write_bytes(b"no video")
     code, out, _ = encode("--ids", "hash")
     assert code == 3
@@ -270,14 +275,14 @@ def test_hashed_ids_are_shown_with_their_path_and_kept_without(encode, videos, t
         ("--fps", "-1", "fps: got -1.0; expected at least 0"),
     ],
 )
-def test_setting_of_the_frames_that_makes_no_sense_is_refused(encode, flag, value, message):
+def test_invalid_preprocessing_settings_are_refused(encode, flag, value, message):
     code, _, err = encode(flag, value)
     assert code == 2
     assert message in err
 
 
 @pytest.mark.parametrize("flags", [("--crop", "0,0,8,8"), ("--fps", "5"), ("--intensity", "0,200")])
-def test_setting_of_the_frames_is_part_of_the_cache(encode, flags):
+def test_preprocessing_settings_are_part_of_the_cache(encode, flags):
     assert encode(*flags)[0] == 0
     assert "Nothing to do" in encode(*flags)[1]
     code, _, err = encode()

@@ -16,7 +16,7 @@ LENGTHS = {"a.mp4": 9, "b.mp4": 20, "c/[b].mp4": 3}
 
 @pytest.fixture(scope="module")
 def pristine(make_videos, encode_here, tmp_path_factory):
-    """Three videos, each in a shard of its own; never to be written to."""
+    """Three videos, each in a shard of its own; no test writes to it."""
     folder = make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
     return encode_here(folder, tmp_path_factory.mktemp("verify") / "l.zarr", workers=1)
 
@@ -47,13 +47,13 @@ def num_hole_frames(path):
     return open_cache(path, hold=False).num_hole_frames
 
 
-def test_nothing_wrong_is_said_so(path):
+def test_sound_cache_is_reported_as_sound(path):
     code, out, err = vidlat_verify(path)
     assert (code, err) == (0, "")
     assert f"3 videos read: no problem ({num_hole_frames(path)} latent frames belong to no video)" in out
 
 
-def test_every_problem_is_printed_and_fails(path):
+def test_every_problem_is_printed_and_gives_exit_code_1(path):
     flip(shard_of(path, "b.mp4"))
     shard_of(path, "c/[b].mp4").unlink()
     code, out, _ = vidlat_verify(path)
@@ -63,7 +63,7 @@ def test_every_problem_is_printed_and_fails(path):
         assert text in out
 
 
-def test_json_is_printed_and_nothing_else(path):
+def test_json_is_the_whole_output(path):
     code, out, _ = vidlat_verify(path, "--json")
     counts = {"num_videos": 3, "num_hole_frames": num_hole_frames(path)}
     assert (code, json.loads(out)) == (0, counts | {"problems": []})
@@ -80,7 +80,7 @@ def test_json_is_printed_and_nothing_else(path):
 
 
 @pytest.mark.parametrize("flags", [[], ["--repair"]])
-def test_path_without_a_cache_is_one_clear_line_and_stays_as_it_is(tmp_path, flags):
+def test_path_without_a_cache_is_refused_in_one_line_and_left_as_it_is(tmp_path, flags):
     for name in ("no.zarr", "empty.zarr"):
         if name == "empty.zarr":
             (tmp_path / name).mkdir()
@@ -91,7 +91,7 @@ def test_path_without_a_cache_is_one_clear_line_and_stays_as_it_is(tmp_path, fla
     assert [file.name for file in tmp_path.rglob("*")] == ["empty.zarr"]
 
 
-def test_repair_of_files_starts_no_processes_and_prints_what_it_did(path, monkeypatch):
+def test_repair_of_files_starts_no_processes_and_prints_the_outcomes(path, monkeypatch):
     monkeypatch.setattr(repair_cache, "open_dask_executor", None)
     (path / "std/zarr.json").unlink()
     (path / "zarr.json.partial").write_text("")
@@ -103,7 +103,7 @@ def test_repair_of_files_starts_no_processes_and_prints_what_it_did(path, monkey
 
 
 @pytest.mark.slow
-def test_repair_by_real_processes_is_printed_and_leaves_no_problem(path):
+def test_repair_by_worker_processes_leaves_no_problem(path):
     flip(shard_of(path, "b.mp4"))
     shard_of(path, "a.mp4").unlink()
     code, out, err = vidlat_verify(path, "--repair", "--device", "cpu")

@@ -1,4 +1,4 @@
-"""Signals that ask a command to finish what is under way."""
+"""Signals that ask a command to finish its current step."""
 
 import signal
 
@@ -19,7 +19,7 @@ def test_second_ctrl_c_interrupts_at_once():
     assert asked == [1]
 
 
-def test_sigterm_that_comes_twice_asks_twice():
+def test_second_sigterm_asks_again():
     asked = []
     with stopping(lambda: asked.append(1)):
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The house's order: imports point down, and each heavy library has its rooms."""
+"""Imports point down, and each heavy library has its rooms."""
 
 import ast
 import dataclasses
@@ -86,8 +86,8 @@ def test_libraries_stay_in_their_rooms(path):
             assert {relative.as_posix(), relative.parts[0]} & allowed, f"{relative} must not import {name}"
 
 
-def test_every_library_the_package_imports_is_one_it_asks_for():
-    """What only the tests ask for is not there on a user's machine."""
+def test_every_imported_library_is_a_dependency():
+    """A user's machine lacks what only the tests depend on."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     asked = {re.match(r"[\w-]+", text).group().lower().replace("_", "-") for text in project["dependencies"]}
     homes = packages_distributions()
@@ -96,7 +96,7 @@ def test_every_library_the_package_imports_is_one_it_asks_for():
         assert {home.lower().replace("_", "-") for home in homes[module]} & asked, module
 
 
-def test_an_import_that_points_up_is_caught(tmp_path):
+def test_import_that_points_up_is_caught(tmp_path):
     upward = tmp_path / "upward.py"
     upward.write_text("def f():\n    from vidlat.pipeline.driver import run_encode\n")
     assert list(imports(upward)) == ["vidlat.pipeline.driver"]

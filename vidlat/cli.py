@@ -74,8 +74,8 @@ def commands() -> None:
 def encode() -> None:
     """Encode videos into a cache of latents. Run again, it adds only what is new.
 
-    A file is new if its path, size or modification time differs from the recorded one and its content
-    does too.
+    A file is new if its path, size or modification time differs from the recorded one and its content does
+    too.
 
     \b
     Examples:
@@ -94,7 +94,7 @@ def encode() -> None:
 @latents_argument
 @json_option
 def info() -> None:
-    """Summarise a cache: videos, disk space, VAE, settings, failures, changed sources.
+    """Summarise a cache: contents, settings, failures, sources.
 
     Reads only records and file sizes. Checks at most 20000 source files, spread evenly over the cache;
     `vidlat ls` checks all. docs/info.md describes the JSON.
@@ -114,7 +114,9 @@ def info() -> None:
 @click.option("--traceback", is_flag=True, help="With --failed: print the tracebacks too.")
 @json_option
 def ls() -> None:
-    """List the videos of a cache: state, frames, frame rate, duration, size of the source frames in pixels.
+    """List the videos of a cache with frames, rate and state.
+
+    Prints the state, number of frames, frame rate, duration, and size of the source frames in pixels.
 
     \b
     States: ok
@@ -141,11 +143,11 @@ def ls() -> None:
 @device_option
 @json_option
 def verify() -> None:
-    """Read every latent of a cache and print each problem: where it is, its kind, what is wrong.
+    """Read every latent of a cache and print each problem.
 
-    Finds wrong checksums, missing chunks, NaN and infinity, records that do not match the arrays,
-    statistics that do not match the latents, overlapping videos, damaged metadata and record files,
-    foreign files, and files left behind by killed processes.
+    Prints where a problem is, its kind, and what is wrong. Finds wrong checksums, missing chunks, NaN and
+    infinity, records that do not match the arrays, statistics that do not match the latents, overlapping
+    videos, damaged metadata and record files, foreign files, and files left behind by killed processes.
 
     --repair encodes damaged videos again, from the same source files, with the settings and the VAE of the
     cache (--vae and --device are for this). It also rewrites damaged metadata, sets damaged record files
@@ -170,11 +172,12 @@ def verify() -> None:
 @click.option("--drop", multiple=True, metavar="VIDEO_ID", help="Remove this video. May be repeated.")
 @click.option("--keep-vanished", is_flag=True, help="Keep videos whose source file no longer exists.")
 def prune() -> None:
-    """Remove videos whose source file is gone, and everything in a cache that belongs to no video.
+    """Remove videos whose source is gone, and unused data.
 
-    Removal is complete: latents, records and failure records are erased, as is what killed encodes left
-    behind. Where needed, remaining videos are moved, bit for bit. A source file that was moved counts as
-    gone until an encode has found it again. Prune refuses to run while a training reads the cache.
+    Unused is everything in a cache that belongs to no video. Removal is complete: latents, records and
+    failure records are erased, as is what killed encodes left behind. Where needed, remaining videos are
+    moved, bit for bit. A source file that was moved counts as gone until an encode has found it again. Prune
+    refuses to run while a training reads the cache.
 
     \b
     Example:
@@ -196,10 +199,11 @@ def prune() -> None:
 @vae_option
 @device_option
 def preview() -> None:
-    """Draw some videos of a cache: source frames as the VAE saw them, and below them the decoded frames.
+    """Draw source and decoded frames of some videos of a cache.
 
-    The videos are spread evenly over the sorted ids, the frames over each video. PSNR is computed over the
-    frames shown. A source that is gone or has changed is left out.
+    Source frames are shown as the VAE saw them, with the decoded frames below. The videos are spread evenly
+    over the sorted ids, the frames over each video. PSNR is computed over the frames shown. A source that is
+    gone or has changed is left out.
 
     \b
     Example:
@@ -219,8 +223,8 @@ def preview() -> None:
 def train() -> None:
     """Train a diffusion U-Net on the latents of a cache.
 
-    The folder of the run gets config.json, metrics.jsonl, TensorBoard curves, checkpoints and samples.
-    Only the samples of --sample-every need the VAE.
+    The folder of the run gets config.json, metrics.jsonl, TensorBoard curves, checkpoints and samples. Only
+    the samples of --sample-every need the VAE.
 
     \b
     Examples:
@@ -241,7 +245,9 @@ def train() -> None:
 @out_option("Folder for the videos.")
 @vae_option
 def sample() -> None:
-    """Sample new videos from a trained run, and draw a contact sheet of them.
+    """Sample new videos from a trained run.
+
+    A contact sheet of the samples is written too.
 
     \b
     Examples:
@@ -258,7 +264,9 @@ def sample() -> None:
 @vae_option
 @device_option
 def decode() -> None:
-    """Decode a cache to video: one mp4 per video, with its original frame count and median frame rate.
+    """Decode a cache to video, one mp4 per video.
+
+    Each has its original number of frames and median frame rate.
 
     \b
     Example:
@@ -276,12 +284,13 @@ def decode() -> None:
 @vae_option
 @device_option
 def evaluate() -> None:
-    """Compare decoded latents with their sources: MSE, PSNR and SSIM per video and overall.
+    """Compare decoded latents with their sources.
 
-    Two baselines without a network stand beside them: block averages (1 number per block that a latent
-    position covers) and a PCA of blocks fitted on the other videos (as many numbers per block as a latent
-    has channels). Overall PSNR is the mean of the videos' PSNRs. The criteria at the end (MSE < 0.05,
-    PSNR > 38 dB, SSIM > 0.88) are targets for a good VAE; on easy clips the baselines come close to them.
+    Prints MSE, PSNR and SSIM per video and overall, beside two baselines without a network: block averages (1
+    number per block that a latent position covers) and a PCA of blocks fitted on the other videos (as many
+    numbers per block as a latent has channels). Overall PSNR is the mean of the videos' PSNRs. The criteria
+    at the end (MSE < 0.05, PSNR > 38 dB, SSIM > 0.88) are targets for a good VAE; on easy clips the baselines
+    come close to them.
 
     \b
     Example:
@@ -305,7 +314,7 @@ def weights() -> None:
 
 @weights.command("list")
 def list_weights() -> None:
-    """List the published VAEs: source, licence, and whether they are downloaded.
+    """List the published VAEs with source, licence and state.
 
     \b
     Example:
@@ -327,7 +336,7 @@ def fetch_weights() -> None:
 @weights.command("check")
 @click.argument("name_or_path")
 def check_weights() -> None:
-    """Check weights completely: the hash of the file, and every tensor of the network.
+    """Check the hash and every tensor of weights.
 
     \b
     Examples:
@@ -340,10 +349,11 @@ def check_weights() -> None:
 @input_option("File, folder or glob.")
 @out_option("The .safetensors file to write.")
 def fit_vae() -> None:
-    """Train a small VAE of MAISI's class on your videos, or fine-tune the weights given by --init.
+    """Train a small VAE of MAISI's class on your videos.
 
-    From scratch, training starts at the best linear code (PCA) and improves on it. The file is written
-    every --save-every steps; after an interruption, `--init FILE` continues from it.
+    --init fine-tunes given weights instead. From scratch, training starts at the best linear code (PCA) and
+    improves on it. The file is written every --save-every steps; after an interruption, `--init FILE`
+    continues from it.
 
     \b
     Example:

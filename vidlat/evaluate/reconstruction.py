@@ -97,7 +97,7 @@ class Evaluation:
 
 
 def evaluate_videos(
-    latents: Path, inputs: Sequence[str | Path], *, vae: str | None = None, device: str = "auto"
+    latents: str | Path, inputs: Sequence[str | Path], *, vae: str | None = None, device: str = "auto"
 ) -> Iterator[EvaluationProgress]:
     """Compare every video of the cache at `latents` with its source after preprocessing, in bounded memory.
 

@@ -58,13 +58,16 @@ class FitStep:
     learning_rate: float
 
 
-def fit_vae(inputs: Sequence[str | Path], out: Path, config: FitVAEConfig) -> Iterator[VideoRead | FitStep]:
+def fit_vae(
+    inputs: Sequence[str | Path], out: str | Path, config: FitVAEConfig
+) -> Iterator[VideoRead | FitStep]:
     """Train a VAE on videos and write it to `out`, yielding each video read and then each step.
 
     inputs: files, folders, glob patterns or manifests. The averaged weights are written every `save_every`
     steps and at the end. Raises, when called, ConfigError, DeviceError, WeightsError, ShapeError or
     InputError; and, when iterated, TrainError if no video is long enough or the loss is not finite.
     """
+    out = Path(out)
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: weights are written as .safetensors; give such a name")
     init = resolve_weights(config.init) if config.init else None

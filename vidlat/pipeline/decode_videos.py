@@ -81,7 +81,7 @@ def to_gray_levels(frames: FloatArray) -> npt.NDArray[np.uint8]:
 
 
 def decode_videos(
-    latents: Path, out: Path, *, vae: str | None = None, device: str = "auto"
+    latents: str | Path, out: str | Path, *, vae: str | None = None, device: str = "auto"
 ) -> Iterator[tuple[str, Path | VidlatError]]:
     """Decode the cache at `latents` to one mp4 per video in the folder `out`; see `decode_cache`.
 
@@ -89,7 +89,7 @@ def decode_videos(
     Raises StoreError for a path that is no cache, WeightsError for another VAE.
     """
     cache = open_cache(latents)
-    return decode_cache(cache, load_vae_of(cache.schema, vae=vae, device=device), out)
+    return decode_cache(cache, load_vae_of(cache.schema, vae=vae, device=device), Path(out))
 
 
 def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path | VidlatError]]:

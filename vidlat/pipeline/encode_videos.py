@@ -89,10 +89,10 @@ class PreparedEncode:
 
 def encode_videos(
     inputs: Sequence[str | Path],
-    out: Path,
+    out: str | Path,
     settings: EncodeConfig,
     *,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     retry_failed: bool = False,
     checksum: bool = False,
     executor: Executor | None = None,
@@ -107,8 +107,8 @@ def encode_videos(
     prepared = prepare_encode(
         [str(text) for text in inputs],
         settings,
-        out,
-        labels=labels,
+        Path(out),
+        labels=Path(labels) if labels else None,
         retry_failed=retry_failed,
         checksum=checksum,
     )

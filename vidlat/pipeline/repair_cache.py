@@ -47,7 +47,7 @@ class RepairProgress:
 
 
 def repair_cache(
-    path: Path,
+    path: str | Path,
     *,
     vae: str | None = None,
     device: str = "auto",
@@ -64,6 +64,7 @@ def repair_cache(
     Raises StoreError if the cache cannot be written or was made by another version of the preprocessing, and
     WeightsError for another VAE.
     """
+    path = Path(path)
     if problems is None:
         refuse_if_held(path)  # before the long reading
         problems = list(verify_cache(path, on_video))

@@ -29,8 +29,8 @@ MAX_ROWS = 32
 
 
 def sample_videos(
-    run_dir: Path,
-    out: Path,
+    run_dir: str | Path,
+    out: str | Path,
     config: SampleConfig,
     *,
     vae: str | None = None,
@@ -46,7 +46,8 @@ def sample_videos(
     for, WeightsError if its VAE cannot be found, InputError if the first frame cannot be read or `out` cannot
     be written.
     """
-    trained = load_run(run_dir, best=config.checkpoint == "best")
+    out = Path(out)
+    trained = load_run(Path(run_dir), best=config.checkpoint == "best")
     run = trained.run
     check_trained_for(run, config)
     frozen = load_vae_of(run.schema, vae=vae, device=config.device)

@@ -40,12 +40,13 @@ ROWS_PER_BLOCK = 10_000
 REPAIR = "`vidlat verify --repair` encodes it again"
 
 
-def open_cache(path: Path, *, hold: bool = True) -> LatentCache:
+def open_cache(path: str | Path, *, hold: bool = True) -> LatentCache:
     """Open the cache at `path` for reading.
 
     hold: keep prune away as long as the object lives; not needed if no latents are read. Raises StoreError if
     there is no cache, if it is damaged or of another format version, or while it is being pruned.
     """
+    path = Path(path)
     return LatentCache(path, read_schema(path), hold)
 
 

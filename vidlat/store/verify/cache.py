@@ -29,7 +29,7 @@ OnVideo = Callable[[str, int], None]
 
 
 def verify_cache(
-    path: Path, on_video: OnVideo | None = None, *, only: Collection[str] | None = None
+    path: str | Path, on_video: OnVideo | None = None, *, only: Collection[str] | None = None
 ) -> Iterator[Problem]:
     """Read the whole cache at `path` and yield every problem; one shard is in memory at a time.
 
@@ -37,7 +37,7 @@ def verify_cache(
     problem, and not read. Changes nothing. May run while an encode adds to the cache, but not during a prune.
     Raises StoreError if there is no cache at `path`, or if it is being pruned.
     """
-    reading = _Reading()
+    path, reading = Path(path), _Reading()
     hold_for_reading(path, reading)
     with filesystem.lock_shared(path / LOCK):  # no driver commits or merges meanwhile
         layout = read_zarr_metadata(path)
