@@ -1,10 +1,7 @@
 """Everything is checked before any work starts."""
 
 import os
-import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +15,6 @@ from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache, open_writer
 from vidlat.types import FailureRecord, Source
-
-PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 
 @pytest.fixture(scope="module")
@@ -233,17 +228,6 @@ def test_one_call_encodes_and_the_next_one_records_what_moved_without_encoding(
     assert [Path(r.source.path).parent.name for r in records.values()] == ["moved", "moved"]
     assert records["a.mp4"].annotation.subject == "S1"
     assert read_all(path) == latents
-
-
-def test_example_of_the_page_runs(make_videos, tmp_path):
-    make_videos(tmp_path / "videos", {"a.mp4": 3, "b.mp4": 2})
-    (tmp_path / "labels.csv").write_text("video_id,subject\na.mp4,S1\n")
-    (example,) = [text for text in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-                  if "encode_videos" in text]  # fmt: skip
-    body = "".join(f"    {line}\n" for line in example.splitlines())
-    (tmp_path / "example.py").write_text(f"if __name__ == '__main__':\n{body}")
-    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=200)
-    assert sorted(path.name for path in (tmp_path / "recon").iterdir()) == ["a.mp4.mp4", "b.mp4.mp4"]
 
 
 def test_what_cannot_work_is_refused_by_the_call_and_not_by_its_first_event(tmp_path):

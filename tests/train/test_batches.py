@@ -1,25 +1,20 @@
 """A cache as batches for any PyTorch code."""
 
-import re
 import subprocess
 import sys
 from itertools import islice
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader
 
-from tests.train.toys import CacheMaker, random_posterior
 from vidlat import LatentBatches, Whitening, split_videos
 from vidlat.errors import StoreError, TrainError
 from vidlat.store.reader import open_cache
 from vidlat.train.dataset import LatentDataset
 from vidlat.train.windows import training_windows
 
-PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 LENGTHS = {f"{number}.mp4": 5 + 9 * number for number in range(7)}
 
 
@@ -142,22 +137,3 @@ def test_only_the_given_videos_are_read_and_used_for_whitening(path):
 def test_wrong_arguments_are_refused_before_anything_is_read(path, arguments, message):
     with pytest.raises(TrainError, match=message):
         LatentBatches(path, **arguments)
-
-
-def test_examples_of_the_documentation_run(tmp_path):
-    """As one script, which spawned workers import again; two steps, on latents of four channels."""
-    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    examples = [example for example in examples if "vidlat.pipeline" not in example]
-    assert len(examples) == 5
-    assert max(len(example.splitlines()) for example in examples) < 25
-    body = "".join(f"    {line}\n" for line in "\n".join(examples).splitlines())
-    script = f"if __name__ == '__main__':\n{body}".replace("steps=100", "steps=2")
-    (tmp_path / "example.py").write_text(script)
-    CacheMaker(tmp_path / "latents.zarr", latent_dim=4).add({"a.mp4": 21, "b.mp4": 33}, four_channels)
-    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=120)
-    assert (tmp_path / "runs/first/checkpoints/step_00000002").is_dir()
-
-
-def four_channels(video_id, num_latent_frames):
-    halves = [random_posterior(f"{video_id}{half}", num_latent_frames) for half in range(2)]
-    return [np.concatenate(parts) for parts in zip(*halves, strict=True)]
