@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from vidlat.pipeline.executor import InProcessExecutor as InProcessExecutor
     from vidlat.pipeline.repair_cache import RepairProgress as RepairProgress
     from vidlat.pipeline.repair_cache import repair_cache as repair_cache
+    from vidlat.sample.during_training import train_unet as train_unet
     from vidlat.sample.sampler import Denoiser as Denoiser
     from vidlat.sample.sampler import Sampler as Sampler
     from vidlat.sample.videos import sample_videos as sample_videos
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
     from vidlat.train.recorder import StepRecord as StepRecord
     from vidlat.train.split import split_videos as split_videos
     from vidlat.train.trainer import Trainer as Trainer
-    from vidlat.train.trainer import train_diffusion as train_diffusion
     from vidlat.types import FailureRecord as FailureRecord
     from vidlat.types import LatentPosterior as LatentPosterior
     from vidlat.types import VideoRecord as VideoRecord
@@ -132,7 +132,7 @@ _MODULES = {
     "repair_cache": "pipeline.repair_cache",
     "sample_videos": "sample.videos",
     "split_videos": "train.split",
-    "train_diffusion": "train.trainer",
+    "train_unet": "sample.during_training",
     "verify_cache": "store.verify.cache",
 }
 

@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.train.toys import SmallNetwork, build_small, random_posterior
+from vidlat import train_unet
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError
 from vidlat.train import trainer as trainer_module
@@ -17,7 +18,6 @@ from vidlat.train.averaging import update_average
 from vidlat.train.checkpoint import best_checkpoint, list_checkpoints, step_of
 from vidlat.train.learning_rate import learning_rate
 from vidlat.train.run_folder import load_run
-from vidlat.train.trainer import train_diffusion
 
 
 def read_metrics(run_dir):
@@ -337,11 +337,11 @@ def test_the_average_follows_fast_at_first_and_slowly_later():
 def test_train_is_the_whole_run_as_one_call(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer_module.Trainer, "validation_loss", lambda self: 0.5)
     config = TrainConfig(frames=4, batch=1, steps=1, device="cpu")
-    (record,) = train_diffusion(config, cache.path, tmp_path / "run")
+    (record,) = train_unet(cache.path, tmp_path / "run", config)
     assert record.step == 1
     assert record.validation_loss == 0.5
     with pytest.raises(TrainError, match="already holds a run"):
-        train_diffusion(config, cache.path, tmp_path / "run")
+        train_unet(cache.path, tmp_path / "run", config)
 
 
 @pytest.mark.slow

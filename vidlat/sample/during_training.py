@@ -1,4 +1,4 @@
-"""Samples while a run trains: in TensorBoard, and as files in the run's folder."""
+"""Training with samples on the way: in TensorBoard, and as files in the run's folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from vidlat.config import SampleConfig
+from vidlat.config import SampleConfig, TrainConfig
 from vidlat.pipeline.decode_videos import load_vae_of
+from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.clips import ClipSampler
 from vidlat.sample.videos import decode_sample
-from vidlat.store.reader import LatentCache
+from vidlat.store.reader import LatentCache, open_cache
 from vidlat.train.frozen_run import Run
 from vidlat.train.recorder import StepRecord
 from vidlat.train.run_folder import TrainedRun
@@ -26,6 +27,26 @@ from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.writer import prepare_folder, write_gif
 
 NUM_SAMPLES, NUM_STEPS = 4, 25
+
+
+def train_unet(
+    latents: str | Path,
+    out: str | Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    labels: str | Path | None = None,
+    vae: str | None = None,
+) -> Iterator[StepRecord]:
+    """Train a diffusion U-Net on the cache `latents` into the run folder `out`, yielding a record per step.
+
+    resume: continue the run in `out`, with the settings it was started with. labels: a table by video id,
+    whose labels take precedence over those in the cache. vae: as for `steps_with_samples`.
+    Raises StoreError if `latents` is not a cache, InputError for a wrong table, and TrainError as `Trainer`.
+    """
+    annotations = read_labels(Path(labels)) if labels else {}
+    trainer = Trainer(config, open_cache(latents), Path(out), resume=resume, labels=annotations)
+    return steps_with_samples(trainer, vae=vae)
 
 
 def steps_with_samples(trainer: Trainer, *, vae: str | None = None) -> Iterator[StepRecord]:

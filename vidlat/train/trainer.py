@@ -21,7 +21,7 @@ from vidlat.encode.device import resolve_precision
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
 from vidlat.prefetch import prefetch
-from vidlat.store.reader import LatentCache, open_cache
+from vidlat.store.reader import LatentCache
 from vidlat.train.checkpoint import (
     TrainState,
     best_checkpoint,
@@ -49,21 +49,6 @@ NUM_PREFETCHED = 2
 
 NUM_VALIDATION_WINDOWS = 64
 """Windows per validation, each at a fixed timestep; costs as much as about three training steps of 8."""
-
-
-def train_diffusion(
-    config: TrainConfig,
-    latents: Path | str,
-    out: Path | str,
-    *,
-    resume: bool = False,
-    labels: Mapping[str, Annotation] = MappingProxyType({}),
-) -> Iterator[StepRecord]:
-    """Train from the cache `latents` into the run folder `out`; yields a record per step.
-
-    Raises StoreError if `latents` is not a cache, TrainError as `Trainer` does.
-    """
-    return Trainer(config, open_cache(Path(latents)), Path(out), resume=resume, labels=labels).steps()
 
 
 class Trainer:
