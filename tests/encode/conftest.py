@@ -1,4 +1,4 @@
-"""A hub on loopback and an empty local cache, for the tests of fetching weights."""
+"""A hub on loopback and an empty local cache, for the tests of downloading weights."""
 
 import time
 
@@ -15,7 +15,7 @@ def hub():
 
 @pytest.fixture
 def use_hub(hub, tmp_path, monkeypatch):
-    """Point huggingface_hub, in this process, at the loopback hub and an empty cache: returns the cache."""
+    """Point huggingface_hub, in this process, at the loopback hub and an empty cache; returns the cache."""
     from huggingface_hub import constants, file_download
     from huggingface_hub.utils._http import close_session
 
@@ -31,18 +31,18 @@ def use_hub(hub, tmp_path, monkeypatch):
         "HF_TOKEN_PATH": str(tmp_path / "no-token"),
         "AGENT_HARNESSES_PATH": str(tmp_path / "harnesses.json"),
         "HF_HUB_DISABLE_PROGRESS_BARS": True,
-        # Small, so that a small file too is written in several pieces.
+        # So small that the test file is written in several pieces.
         "DOWNLOAD_CHUNK_SIZE": 1000,
     }.items():
         monkeypatch.setattr(constants, name, value)
-    monkeypatch.setattr(file_download, "time", _Unhurried)
+    monkeypatch.setattr(file_download, "time", _TimeWithoutSleep)
     close_session()
     yield cache
     close_session()
 
 
-class _Unhurried:
-    """Stands for the time module where retries wait: the waiting is not what is tested."""
+class _TimeWithoutSleep:
+    """Replaces the time module where retries wait."""
 
     time = time.time
 

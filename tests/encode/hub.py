@@ -1,4 +1,4 @@
-"""A hub on 127.0.0.1 that speaks as much of the Hugging Face protocol as fetching one file takes."""
+"""A hub on 127.0.0.1 with the part of the Hugging Face protocol that downloading one file needs."""
 
 import hashlib
 import socket
@@ -19,11 +19,11 @@ class Request:
 
 @dataclass
 class Hub:
-    """What the hub serves, how it misbehaves, and what it was asked.
+    """What the hub serves, how it misbehaves, and which requests it received.
 
-    files: content by (repository, file name), at any revision. stated_sha256: what it says of every file
-    where that is not the truth. cuts: how many bytes of the body the next GETs send before the connection
-    closes. refusal: status and X-Error-Code of every answer. headless: answers without the hub's headers.
+    files: content by (repository, file name), at any revision. stated_sha256: a false hash to state for every
+    file. cuts: how many bytes of the body each of the next GETs sends before the connection closes. refusal:
+    status and X-Error-Code of every response. headless: responds without the hub's headers.
     """
 
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def _handler_of(hub):
             self.answer()
 
         def answer(self):
-            # Only files count: huggingface_hub also asks, now and then, for things of its own.
+            # Only requests for files count: huggingface_hub makes some of its own.
             if "/resolve/" in self.path:
                 hub.requests.append(Request(self.command, self.path, self.headers.get("Range")))
             if hub.never_answers:

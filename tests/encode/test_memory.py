@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, so the kernel need not clear it again."""
+"""Freed memory stays in the process, so the kernel need not clear it again."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ print(faults())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a promise about the GNU C library")
-def test_a_block_that_was_freed_costs_no_page_faults_again():
+def test_a_freed_block_causes_no_new_page_faults():
     def faults(keep):
         code = SCRIPT.format(keep=keep)
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

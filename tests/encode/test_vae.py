@@ -182,7 +182,7 @@ def test_written_weights_load_again_rounded_to_float16(tmp_path):
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5, 9])
 @pytest.mark.parametrize("stack", [4, 8])
-def test_any_number_of_frames_goes_in_and_comes_back(num_frames, stack):
+def test_any_number_of_frames_is_encoded_and_decoded(num_frames, stack):
     vae = small_vae(stack=stack, batch=2)
     video = torch.rand(2, 1, num_frames, 8, 12)
     mean, std = vae.encode(video)
@@ -204,7 +204,7 @@ def test_each_stack_is_encoded_as_monai_encodes_it_alone():
             torch.testing.assert_close(std[owner, :, index], alone_std[0, :, 0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_stacks_latents_do_not_depend_on_its_companions():
+def test_the_latents_of_a_stack_do_not_depend_on_the_others_in_its_call():
     vae = small_vae(batch=4)
     stacks = torch.rand(4, 1, 4, 16, 16)
     together = vae.encode_stacks(stacks)[0]
@@ -215,18 +215,18 @@ def test_a_stacks_latents_do_not_depend_on_its_companions():
     assert torch.equal(vae.encode_stacks(stacks[:1])[0], together[:1])
 
 
-def test_stack_lengths_the_network_cannot_take_are_refused_before_it_runs():
+def test_stack_lengths_the_network_cannot_process_are_refused_before_it_runs():
     assert [check_stack(stack, 4) for stack in (4, 8, 16)] == [4, 8, 16]
     with pytest.raises(ShapeError, match=r"nearest that works: 4$"):
         check_stack(2, 4)
     with pytest.raises(ShapeError, match=r"nearest that works: 4 and 8$"):
         check_stack(6, 4)
-    with pytest.raises(ShapeError, match="stack 5"):
+    with pytest.raises(ShapeError, match="stack: got 5; expected a multiple of 4"):
         small_vae(stack=5)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 4, 8, 8), (1, 4, 8, 8), (1, 1, 4, 10, 8), (1, 1, 4, 8, 9)])
-def test_shapes_the_network_would_mangle_are_refused(shape):
+def test_shapes_the_network_would_crop_are_refused(shape):
     with pytest.raises(ShapeError):
         small_vae().encode(torch.rand(shape))
 
@@ -271,7 +271,7 @@ def test_only_cpu_and_cuda_are_devices(device):
         resolve_device(device)
 
 
-def test_stacks_of_a_call_follow_the_device_where_nobody_says():
+def test_stacks_per_call_follow_the_device_by_default():
     assert [resolve_batch(0, device) for device in ("cpu", "cuda", "cuda:1")] == [2, 8, 8]
     assert [resolve_batch(5, device) for device in ("cpu", "cuda")] == [5, 5]
 
@@ -300,7 +300,7 @@ def test_a_call_runs_without_tf32_and_leaves_the_setting_as_it_was(monkeypatch):
 
 @pytest.mark.parametrize("allocate", [lambda _: torch.empty(10**15), lambda _: out_of_gpu_memory()])
 @pytest.mark.parametrize("direction", ["encode", "decode"])
-def test_memory_that_does_not_suffice_ends_in_one_line(allocate, direction, monkeypatch):
+def test_insufficient_memory_ends_in_one_line(allocate, direction, monkeypatch):
     vae = small_vae()
     monkeypatch.setattr(vae._network, direction, allocate)
     shape = (1, 1, 4, 8, 8) if direction == "encode" else (1, 4, 1, 2, 2)
@@ -319,7 +319,7 @@ def test_memory_that_does_not_suffice_ends_in_one_line(allocate, direction, monk
         "could not create a primitive",
     ],
 )
-def test_lack_of_memory_is_recognised_whichever_library_tells_of_it(monkeypatch, message):
+def test_lack_of_memory_is_recognised_whichever_library_reports_it(monkeypatch, message):
     def fails(_):
         raise RuntimeError(message)
 
@@ -327,7 +327,7 @@ def test_lack_of_memory_is_recognised_whichever_library_tells_of_it(monkeypatch,
     monkeypatch.setattr(vae._network, "encode", fails)
     with pytest.raises(NotEnoughMemoryError) as refusal:
         vae.encode_stacks(torch.rand(1, 1, 4, 8, 8))
-    # The traceback of what was raised first would keep the memory of the call.
+    # The traceback of the first error would keep the memory of the call alive.
     assert refusal.value.__cause__ is refusal.value.__context__ is None
 
 
@@ -337,7 +337,7 @@ def test_network_that_does_not_fit_on_its_device_is_refused(monkeypatch):
         small_vae()
 
 
-def test_the_same_vae_takes_another_number_of_stacks_a_call(monkeypatch):
+def test_the_same_vae_with_another_number_of_stacks_per_call(monkeypatch):
     vae, shapes = small_vae(batch=8), []
     fewer = vae.with_batch(3)
     assert (vae.batch, fewer.batch) == (8, 3)
@@ -354,7 +354,7 @@ def out_of_gpu_memory():
     raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
 
 
-def test_other_errors_of_the_network_are_not_taken_for_lack_of_memory(monkeypatch):
+def test_other_errors_of_the_network_are_not_mistaken_for_lack_of_memory(monkeypatch):
     vae = small_vae()
     monkeypatch.setattr(vae._network, "encode", lambda _: torch.zeros(2) + torch.zeros(3))
     with pytest.raises(RuntimeError, match="size of tensor"):

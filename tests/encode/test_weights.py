@@ -1,4 +1,4 @@
-"""Published weights: fetched whole and proven, or refused in one line that names the ways out."""
+"""Published weights: downloaded and verified, or refused in one line that names the ways out."""
 
 import hashlib
 import os
@@ -60,7 +60,7 @@ def refusal(call, *args):
 
 @pytest.fixture
 def served(hub, use_hub):
-    """The hub with the weights no hash is published of, and the local cache."""
+    """A hub with weights without a published hash; returns the local cache."""
     hub.files[key(FILE)] = CONTENT
     return use_hub
 
@@ -100,7 +100,7 @@ def test_licence_is_shown_before_the_first_request(hub, served):
     assert "https://huggingface.co/nvidia/NV-Generate-CT" in line
 
 
-def test_licence_goes_to_stderr_unless_told_otherwise(served, capsys):
+def test_licence_goes_to_stderr_by_default(served, capsys):
     fetch_weights(NAME)
     captured = capsys.readouterr()
     assert PUBLISHED_WEIGHTS[NAME].notice in captured.err
@@ -164,7 +164,7 @@ def test_another_file_than_the_pinned_one_is_refused_before_it_is_downloaded(hub
     assert hub.downloads() == []
 
 
-def test_hash_of_the_first_use_is_kept_and_another_one_refused_by_name(hub, served):
+def test_hash_of_the_first_download_is_recorded_and_another_one_refused(hub, served):
     fetch_weights(NAME, ignore).unlink()
     hub.files[key(FILE)] = OTHER
     message = refusal(fetch_weights, NAME, ignore)
@@ -177,7 +177,7 @@ def test_hash_of_the_first_use_is_kept_and_another_one_refused_by_name(hub, serv
     assert fetch_weights(NAME, ignore).read_bytes() == OTHER
 
 
-def test_file_another_program_downloaded_is_proven_by_the_hash_the_hub_stated(hub, served):
+def test_file_another_program_downloaded_is_verified_by_the_hash_the_hub_stated(hub, served):
     from huggingface_hub import hf_hub_download
 
     path = hf_hub_download(FILE.repo, FILE.filename)
@@ -216,7 +216,7 @@ def test_unchanged_file_is_not_hashed_again_but_a_touched_one_is(served, monkeyp
     assert hashed == [path, path]
 
 
-def test_cache_that_takes_no_record_is_used_all_the_same(served):
+def test_read_only_cache_is_used_without_a_record(served):
     path = fetch_weights(NAME, ignore)
     FILE.record_path.unlink()
     FILE.record_path.with_suffix(".draft").mkdir()
@@ -224,7 +224,7 @@ def test_cache_that_takes_no_record_is_used_all_the_same(served):
     assert not FILE.record_path.exists()
 
 
-def test_unreadable_record_is_named_not_silently_trusted_anew(served):
+def test_unreadable_record_is_named_and_not_replaced(served):
     fetch_weights(NAME, ignore)
     FILE.record_path.write_text("{")
     assert str(FILE.record_path) in refusal(resolve_weights, NAME)
@@ -253,12 +253,12 @@ def test_refusal_of_the_hub_is_one_line_with_the_ways_out(hub, served, answer, w
         assert way_out in message
 
 
-def test_server_that_is_no_hub_is_named(hub, served):
+def test_server_that_is_not_a_hub_is_named(hub, served):
     hub.headless = True
     assert "is it a hub?" in refusal(fetch_weights, NAME, ignore)
 
 
-def test_hub_that_never_answers_is_given_up(hub, served, monkeypatch):
+def test_hub_that_never_answers_times_out(hub, served, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.1)
@@ -266,7 +266,7 @@ def test_hub_that_never_answers_is_given_up(hub, served, monkeypatch):
     assert "did not answer in 0.1 seconds" in refusal(fetch_weights, NAME, ignore)
 
 
-def test_endpoint_that_is_no_address_is_named(served, monkeypatch):
+def test_endpoint_that_is_not_an_address_is_named(served, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "nowhere/{repo_id}{revision}{filename}")
@@ -332,7 +332,7 @@ def test_missing_network_is_one_line_with_the_ways_out(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_path_means_that_file(tmp_path):
+def test_path_stands_for_that_file(tmp_path):
     path = tmp_path / "my.safetensors"
     path.write_bytes(b"")
     assert resolve_weights(str(path)) == path

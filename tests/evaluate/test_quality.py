@@ -1,4 +1,4 @@
-"""Figures of merit: scikit-image and brute force are the oracles."""
+"""Quality figures: scikit-image and brute force are the oracles."""
 
 import json
 import math
@@ -86,7 +86,7 @@ def test_stacks_of_any_length_give_the_figures_of_the_whole_video(sizes):
     assert (pieces.mse, pieces.psnr, pieces.ssim) == pytest.approx((whole.mse, whole.psnr, whole.ssim))
 
 
-def test_reconstruction_is_cut_to_the_unit_range_and_not_rounded():
+def test_reconstruction_is_clipped_to_the_unit_range_and_not_rounded():
     reference = np.ones((1, 12, 12), np.float32)
     assert measure(reference, reference + 0.5).mse == 0
     assert measure(reference, reference - 1e-3).psnr == pytest.approx(60, abs=1e-3)  # under one level of 255
@@ -148,7 +148,7 @@ def test_values_that_are_not_finite_are_refused_by_frame(value):
         measure(reference, reconstruction)
 
 
-def test_nothing_compared_is_an_error_and_no_figure():
+def test_comparing_nothing_is_an_error():
     with pytest.raises(VidlatError, match="no frames"):
         QualityMeter("a.mp4").result()
     with pytest.raises(VidlatError, match="no videos"):

@@ -1,4 +1,4 @@
-"""Where a network runs and in which arithmetic, when the user leaves it open."""
+"""Choosing device, batch and precision where the user does not."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vidlat.errors import DeviceError
 
 
 def resolve_device(device: str) -> str:
-    """cpu, cuda or cuda:N; `auto` is a GPU where there is one.
+    """Return cpu, cuda or cuda:N; `auto` is a GPU if there is one.
 
-    Raises DeviceError for any other name and for a GPU that is not there.
+    Raises DeviceError for any other name and for a GPU that does not exist.
     """
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
@@ -30,15 +30,15 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_batch(batch: int, device: str) -> int:
-    """Stacks of one call; 0 chooses.
+    """Stacks per call; 0 chooses.
 
-    Every call is filled up, so on a CPU, which is as fast with few, more would be wasted on short videos.
+    Every call is padded to this number, which wastes work on short videos; a CPU is as fast with few.
     """
     return batch or (8 if device.startswith("cuda") else 2)
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """`auto` is bfloat16 on a GPU that has it, float32 elsewhere."""
+    """`auto` is bfloat16 on a GPU that supports it, else float32."""
     if precision != "auto":
         return precision
     return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"

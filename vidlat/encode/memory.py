@@ -1,4 +1,4 @@
-"""How a CPU process keeps its memory between two layers of a network."""
+"""Keeping freed memory in the process between the layers of a network on a CPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
 
 @cache
 def keep_freed_memory() -> None:
-    """Tell the C library to keep freed blocks for the next allocation; where it cannot, nothing changes.
+    """Make the GNU C library keep freed blocks for the next allocation; other libraries are left as they are.
 
-    By default it gives every large activation back to the system and takes it again for the next layer, and
-    the kernel clears each page anew: that was half the time of a VAE call on a CPU. Peak memory stays.
+    By default it returns each large activation to the system and requests memory again for the next layer,
+    and the kernel clears every page: half the time of a VAE call on a CPU. Peak memory does not change.
     """
     try:
         library = ctypes.CDLL(None)
@@ -24,7 +24,7 @@ def keep_freed_memory() -> None:
         return  # not the GNU C library
 
 
-def give_back_freed_memory() -> None:
-    """Let the C library return what it keeps: a refused allocation leaves the process at its limit."""
+def release_freed_memory() -> None:
+    """Return kept blocks to the system, after an allocation has failed."""
     with suppress(OSError, AttributeError):  # not the GNU C library
         ctypes.CDLL(None).malloc_trim(0)

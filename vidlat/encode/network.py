@@ -1,4 +1,4 @@
-"""AutoencoderKlMaisi as published, and the same network without the detours that save GPU memory."""
+"""AutoencoderKlMaisi as published, and the same network without its memory-saving wrappers."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ TINY_NETWORK: dict[str, Any] = {
     "norm_num_groups": 4,
     "use_convtranspose": True,
 }
-"""A small network of the same class: what `vidlat fit-vae` trains from scratch, and the embedded `tiny`."""
+"""A small network of the same class: that of `vidlat fit-vae` from scratch and of the embedded `tiny`."""
 
 
 def build_network(network: dict[str, Any]) -> nn.Module:
-    """MONAI's AutoencoderKlMaisi, with the settings that only save memory switched off.
+    """MONAI's AutoencoderKlMaisi with the settings that only save memory switched off.
 
-    Splitting a convolution loses rows of sizes that do not divide, and float16 norms break a float32
-    pass; neither changes the mathematics nor a tensor's name.
+    Split convolutions lose rows of sizes that do not divide evenly, and float16 norms fail in a float32 pass.
+    Neither setting changes the mathematics or the names of the tensors.
     """
     autoencoder: nn.Module = maisi.AutoencoderKlMaisi(
         **network, num_splits=1, dim_split=0, norm_float16=False, save_mem=False
@@ -48,14 +48,13 @@ def build_network(network: dict[str, Any]) -> nn.Module:
 
 
 def bypass_wrappers(network: nn.Module) -> nn.Module:
-    """Replace MAISI's group norm and convolution wrappers by the plain layers they hold, in place.
+    """Replace MAISI's group norm and convolution wrappers by plain layers with the same tensors, in place.
 
-    The wrappers loop over groups and splits in Python. The plain layers hold the same tensors under the same
-    names, so neither the mathematics nor the state dict changes.
+    The wrappers loop over groups and splits in Python. Mathematics and state dict stay the same.
     """
     for name, child in list(network.named_children()):
         if isinstance(child, maisi.MaisiGroupNorm3D):
-            # Made on "meta": no memory, no draw from the random generator, the tensors are replaced at once.
+            # On "meta": takes no memory and no random numbers, and its tensors are replaced at once.
             plain = nn.GroupNorm(child.num_groups, child.num_channels, child.eps, child.affine, device="meta")
             plain.weight, plain.bias = child.weight, child.bias
             setattr(network, name, plain)
@@ -67,9 +66,9 @@ def bypass_wrappers(network: nn.Module) -> nn.Module:
 
 
 class _PlainConvolution(nn.Module):
-    """MONAI's convolution under its own name, run by oneDNN on a CPU.
+    """MONAI's convolution without its wrapper, run by oneDNN on a CPU.
 
-    For a single small float32 input PyTorch would choose a slow kernel of its own: half the time of a call.
+    For one small float32 input PyTorch would choose a slow kernel of its own, which took half of a call.
     """
 
     def __init__(self, conv: nn.Module) -> None:
@@ -84,8 +83,8 @@ class _PlainConvolution(nn.Module):
             return torch.mkldnn_convolution(
                 x, layer.weight, layer.bias, padding, layer.stride, layer.dilation, layer.groups
             )
-        answer: torch.Tensor = layer(x)
-        return answer
+        output: torch.Tensor = layer(x)
+        return output
 
 
 @cache
@@ -94,6 +93,6 @@ def _has_onednn() -> bool:
 
 
 def compression_of(network: nn.Module) -> int:
-    """How many pixels one latent position covers along each axis: each down-sampling halves all three."""
+    """Pixels per latent position along each axis; every down-sampling halves all three axes."""
     num_halvings = sum(isinstance(module, maisi.MaisiDownsample) for module in network.modules())
     return int(2**num_halvings)

@@ -1,7 +1,7 @@
-"""The frozen MAISI VAE: built exactly as published, loaded all or nothing, run without detours.
+"""The frozen MAISI VAE: built exactly as published, loaded completely or refused.
 
 Shape letters: B videos, T frames, H height, W width; L latent channels, t latent frames, h, w latent
-height and width; N stacks, S frames of a stack.
+height and width; N stacks, S frames per stack.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from vidlat.encode.device import resolve_device, resolve_precision
-from vidlat.encode.memory import give_back_freed_memory, keep_freed_memory
+from vidlat.encode.memory import keep_freed_memory, release_freed_memory
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers, compression_of
 from vidlat.encode.stacking import stack_frames, unstack_frames
 from vidlat.encode.weights_file import hash_weights, load_strictly, read_weights
@@ -24,10 +24,10 @@ from vidlat.errors import NotEnoughMemoryError, ShapeError
 
 
 class FrozenVAE:
-    """A VAE that never trains: `(B, 1, T, H, W)` in [0, 1] to latent mean and std, and back.
+    """A VAE that is not trained: `(B, 1, T, H, W)` in [0, 1] to latent mean and std, and back.
 
-    batch: stacks of one call. Every call has exactly this shape, the last one padded, so that a
-    video's latents depend neither on its neighbours nor on how often a run was resumed.
+    batch: stacks per call. Every call has exactly this many, the last one padded, so that a video's latents
+    depend neither on other videos nor on how often an encode was resumed.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class FrozenVAE:
         return len(tensors), sum(tensor.numel() for tensor in tensors)
 
     def with_batch(self, batch: int) -> FrozenVAE:
-        """The same VAE, with the same network in memory, that takes another number of stacks a call."""
+        """The same VAE, sharing the network in memory, with another number of stacks per call."""
         other = copy(self)
         other.batch = batch
         return other
@@ -74,7 +74,7 @@ class FrozenVAE:
         """Latent mean and standard deviation, each (B, L, t, h, w) float32 on the VAE's device.
 
         video: (B, 1, T, H, W) float in [0, 1], any T >= 1; t = ceil(T / stack) * stack / compression.
-        Raises ShapeError where H or W is no multiple of the compression.
+        Raises ShapeError if H or W is not a multiple of the compression.
         """
         if video.ndim != 5 or video.shape[1] != 1:
             raise ShapeError(f"a video is (B, 1, T, H, W): got {tuple(video.shape)}")
@@ -82,9 +82,9 @@ class FrozenVAE:
         return unstack_frames(mean, len(video)), unstack_frames(std, len(video))
 
     def decode(self, latent: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """Frames (B, 1, T, H, W) float32, T = num_frames: the padding of the last stack is cut off.
+        """Frames (B, 1, T, H, W) float32, T = num_frames, without the padding of the last stack.
 
-        latent: (B, L, t, h, w), t a multiple of stack / compression. Values may leave [0, 1] a little.
+        latent: (B, L, t, h, w), t a multiple of stack / compression. Frames may leave [0, 1] a little.
         """
         depth = self.stack // self.compression
         if latent.ndim != 5 or latent.shape[1] != self.latent_dim or latent.shape[2] % depth:
@@ -97,7 +97,7 @@ class FrozenVAE:
     def encode_stacks(self, stacks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 1, S, H, W) to mean and std (N, L, S / compression, h, w), any N >= 1.
 
-        Raises NotEnoughMemoryError where the memory does not suffice.
+        Raises NotEnoughMemoryError if the memory of the device does not suffice.
         """
         height, width = stacks.shape[-2:]
         if height % self.compression or width % self.compression:
@@ -105,44 +105,46 @@ class FrozenVAE:
                 f"frames of {height}x{width}: the VAE compresses {self.compression} times, "
                 f"so both must be multiples of {self.compression}"
             )
-        answers = [
-            self._network_call(self._network.encode, part, "lower --batch or --size")
-            for part in self._calls(stacks)
+        outputs = [
+            self._call_network(self._network.encode, part, "lower --batch or --size")
+            for part in self._split_into_calls(stacks)
         ]
-        mean = torch.cat([mean for mean, _ in answers])[: len(stacks)]
-        return mean, torch.cat([std for _, std in answers])[: len(stacks)]
+        mean, std = (torch.cat(parts)[: len(stacks)] for parts in zip(*outputs, strict=True))
+        return mean, std
 
     def decode_stacks(self, latents: torch.Tensor) -> torch.Tensor:
         """(N, L, S / compression, h, w) to frames (N, 1, S, H, W), any N >= 1.
 
-        Raises NotEnoughMemoryError where the memory does not suffice.
+        Raises NotEnoughMemoryError if the memory of the device does not suffice.
         """
         advice = "free some, or use another --device"
-        answers = [self._network_call(self._network.decode, part, advice) for part in self._calls(latents)]
-        return torch.cat(answers)[: len(latents)]
+        outputs = [
+            self._call_network(self._network.decode, part, advice) for part in self._split_into_calls(latents)
+        ]
+        return torch.cat(outputs)[: len(latents)]
 
-    def _calls(self, stacks: torch.Tensor) -> list[torch.Tensor]:
-        """Cut into parts of exactly `batch` stacks, the last stack repeated to fill the last part."""
+    def _split_into_calls(self, stacks: torch.Tensor) -> list[torch.Tensor]:
+        """Split into parts of exactly `batch` stacks; the last stack is repeated to fill the last part."""
         missing = -len(stacks) % self.batch
         if missing:
             stacks = torch.cat([stacks, stacks[-1:].expand(missing, -1, -1, -1, -1)])
         return list(torch.split(stacks, self.batch))
 
-    def _network_call(self, function: Any, part: torch.Tensor, advice: str) -> Any:
+    def _call_network(self, function: Any, part: torch.Tensor, advice: str) -> Any:
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         try:
             with torch.inference_mode(), _without_tf32(), half:
                 if self.device.type == "cuda" and part.device.type == "cpu":
                     part = part.pin_memory()
-                answer = function(part.to(self.device, torch.float32, non_blocking=True))
-            return tuple(a.float() for a in answer) if isinstance(answer, tuple) else answer.float()
+                output = function(part.to(self.device, torch.float32, non_blocking=True))
+            return tuple(o.float() for o in output) if isinstance(output, tuple) else output.float()
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-        # Behind the handler, not in it: an error's traceback keeps every activation of the call alive.
+        # Outside the handler: inside it, the error's traceback keeps every activation of the call alive.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        give_back_freed_memory()
+        release_freed_memory()
         num_stacks, *shape = part.shape
         raise NotEnoughMemoryError(
             f"not enough memory on {self.device} for {num_stacks} stacks of "
@@ -150,20 +152,20 @@ class FrozenVAE:
         )
 
 
-_SIGNS_OF_LITTLE_MEMORY = (
+_OUT_OF_MEMORY_TEXTS = (
     "can't allocate memory",  # a CPU
     "out of memory",  # CUDA
     "ALLOC_FAILED",  # cuDNN and cuBLAS
-    "could not create a primitive",  # oneDNN, which keeps the reason to itself
+    "could not create a primitive",  # oneDNN, which does not state the reason
     "could not create a memory",
 )
 
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """float32 that is float32: by default cuDNN rounds to the 10 bits of TF32 on a GPU.
+    """Full float32: by default cuDNN rounds to the 10 bits of TF32 on a GPU.
 
-    A cache's identity covers the precision and not the device, so latents must agree across devices.
+    A cache's settings include the precision but not the device, so latents must agree across devices.
     """
     convolution, product = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -174,32 +176,32 @@ def _without_tf32() -> Iterator[None]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch has a class for its own allocator on a GPU: not for a CPU, nor for the libraries it calls."""
+    """PyTorch has an error class for its GPU allocator, but none for a CPU or for the libraries it calls."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        sign in str(error) for sign in _SIGNS_OF_LITTLE_MEMORY
+        text in str(error) for text in _OUT_OF_MEMORY_TEXTS
     )
 
 
 def check_stack(stack: int, compression: int) -> int:
-    """The stack length itself; raises ShapeError where the network would fail or silently drop frames."""
+    """Return the stack length; raises ShapeError if the network would fail on it or lose frames."""
     if stack >= compression and stack % compression == 0:
         return stack
     below, above = stack // compression * compression, (stack // compression + 1) * compression
     nearest = f"{below} and {above}" if below else str(above)
     raise ShapeError(
-        f"stack {stack}: this VAE compresses time {compression} times, so a stack is a multiple of "
-        f"{compression} frames; nearest that works: {nearest}"
+        f"stack: got {stack}; expected a multiple of {compression}, by which this VAE compresses time; "
+        f"nearest that works: {nearest}"
     )
 
 
 def load_vae(
     path: Path, *, stack: int = 4, batch: int = 8, device: str = "auto", precision: str = "auto"
 ) -> FrozenVAE:
-    """Build the network a weights file holds and load every tensor of it.
+    """Build the network of a weights file and load all its tensors.
 
     path: `.safetensors`, or `.pt` with a state dict, flat or under "unet_state_dict".
-    Raises WeightsError for a file that cannot be read or does not fit, with the tensors by name, and
-    ShapeError for a stack length the network cannot take.
+    Raises WeightsError for a file that cannot be read or does not fit, naming the tensors, and ShapeError for
+    a stack length that the network cannot process.
     """
     keep_freed_memory()
     tensors, changes = read_weights(path)

@@ -1,4 +1,4 @@
-"""Files of VAE weights: read whole or refused, loaded all or nothing, known by a hash of their numbers."""
+"""Files of VAE weights: reading, writing, loading completely or not at all, and a hash of the values."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from vidlat.encode.network import MAISI_NETWORK
 from vidlat.errors import WeightsError
 
 NETWORK_METADATA_KEY = "vidlat_network"
-"""Where a safetensors file says, as JSON, what differs from MAISI_NETWORK."""
+"""The metadata of a safetensors file that states, as JSON, what differs from MAISI_NETWORK."""
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors of a weights file in float32, and what its network changes in MAISI_NETWORK."""
+    """The tensors of a weights file in float32, and the settings that its network changes in MAISI_NETWORK.
+
+    Raises WeightsError if the file cannot be read or is no state dict.
+    """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -33,7 +36,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise WeightsError(
             f"{path}: cannot be read as weights ({_first_line(error)}); "
-            "expected a .safetensors file, or a .pt file that torch.load(weights_only=True) takes"
+            "expected a .safetensors file, or a .pt file that torch.load(weights_only=True) reads"
         ) from error
     if isinstance(tensors, dict) and "unet_state_dict" in tensors:
         tensors = tensors["unet_state_dict"]
@@ -43,17 +46,17 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def write_weights(path: Path, tensors: dict[str, torch.Tensor], network_settings: dict[str, Any]) -> None:
-    """Write float16 safetensors that `load_vae` takes, the network's settings inside; whole or not at all."""
+    """Write float16 safetensors for `load_vae`, with the network's settings; atomically."""
     changes = {k: v for k, v in network_settings.items() if v != MAISI_NETWORK.get(k)}
     half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    # As bytes: safetensors' own files can be read by nobody but their owner.
+    # As bytes: safetensors itself makes files that only their owner can read.
     partial.write_bytes(save(half, metadata={NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)}))
     partial.replace(path)
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Load all tensors or none; raises WeightsError naming those missing, unexpected and misshapen."""
+    """Load all tensors or none; raises WeightsError with the missing, unexpected and misshapen ones."""
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
@@ -71,7 +74,7 @@ def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Pa
 
 
 def hash_weights(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 over names, shapes and float32 bytes in order of name: the same for `.pt` and safetensors."""
+    """SHA-256 of names, shapes and float32 bytes in order of name, whatever the file format."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         array = tensors[name].detach().float().cpu().contiguous()
@@ -87,6 +90,6 @@ def _shorten(names: list[str], most: int = 8) -> str:
 
 def _first_line(error: BaseException) -> str:
     if isinstance(error, pickle.UnpicklingError):
-        # PyTorch's own text advises to load it unsafely.
-        return "it is no PyTorch weights file, or holds more than tensors"
+        # PyTorch's message advises loading it unsafely.
+        return "not a PyTorch weights file, or one that holds more than tensors"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
