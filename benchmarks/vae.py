@@ -1,10 +1,10 @@
-"""The project's VAE against MONAI's stock network as NVIDIA configures it, on the same weights, both ways.
+"""The project's VAE against MONAI's stock network as NVIDIA configures it, same weights, encode and decode.
 
     python benchmarks/vae.py [--network maisi|tiny] [--size 128] [--rounds 5] [--json FILE]
 
-Stock: num_splits=4, dim_split=1, float32 norms (float16 ones fail on a CPU). All take turns, so that a
-machine that slows down slows each; a ratio is the median of the rounds' ratios. For MAISI itself the work of
-the stock convolutions a second stands beside it, and what a large matrix product reaches here.
+Stock: num_splits=4, dim_split=1, float32 norms (float16 ones fail on a CPU). The networks alternate, so that
+a machine that slows down slows all of them; a ratio is the median of the rounds' ratios. For MAISI it also
+prints the stock convolutions' operations per second, and those of a large matrix product on this machine.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from vidlat.encode.vae import FrozenVAE
 
 NETWORKS = {"maisi": MAISI_NETWORK, "tiny": TINY_NETWORK}
 GFLOP = {"encode": 99.2, "decode": 212.0}
-"""Of MAISI for one stack of 4 frames of 128 x 128 pixels: operations of its convolutions, padding counted."""
+"""Operations of MAISI's convolutions on one stack of 4 frames of 128 x 128 pixels, padding included."""
 
 PRECISIONS = ("float32", "bfloat16")
 Run = Callable[[torch.Tensor], torch.Tensor]
 
 
 def build(network: dict) -> tuple[dict[str, Run], dict[str, Run]]:
-    """Encoders and decoders by name, all of the same weights."""
+    """Encoders and decoders by name, all with the same weights."""
     stock = AutoencoderKlMaisi(**network, num_splits=4, dim_split=1, norm_float16=False).eval()
     encoders: dict[str, Run] = {"stock": lambda stack: stock.encode(stack)[0]}
     decoders: dict[str, Run] = {"stock": stock.decode}
@@ -45,12 +45,12 @@ def build(network: dict) -> tuple[dict[str, Run], dict[str, Run]]:
 
 def compare(runs: dict[str, Run], given: torch.Tensor, num_rounds: int) -> list[dict]:
     times: dict[str, list[float]] = {name: [] for name in runs}
-    answers = {}
+    outputs = {}
     for number in range(num_rounds + 1):
         for name, run in runs.items():
             began = time.perf_counter()
             with torch.inference_mode():
-                answers[name] = run(given)
+                outputs[name] = run(given)
             if number:  # the first round warms up
                 times[name].append(time.perf_counter() - began)
     return [
@@ -60,14 +60,14 @@ def compare(runs: dict[str, Run], given: torch.Tensor, num_rounds: int) -> list[
             "fastest": min(measured),
             "slowest": max(measured),
             "ratio": statistics.median(a / b for a, b in zip(times["stock"], measured, strict=True)),
-            "difference": float((answers[name] - answers["stock"]).abs().max() / answers["stock"].std()),
+            "difference": float((outputs[name] - outputs["stock"]).abs().max() / outputs["stock"].std()),
         }
         for name, measured in times.items()
     ]
 
 
 def matrix_product(dtype: torch.dtype, side: int = 4096) -> float:
-    """GFLOP/s, the best of a few."""
+    """GFLOP/s of a matrix product, the best of four."""
     matrix, times = torch.rand(side, side).to(dtype), []
     for _ in range(4):
         began = time.perf_counter()
@@ -83,13 +83,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    keep_freed_memory()  # helps all: the ratio is the networks' own
+    keep_freed_memory()  # helps all of them: the ratio does not include it
     torch.manual_seed(0)
     encoders, decoders = build(NETWORKS[options.network])
     side = options.size
     given = {"encode": torch.rand(1, 1, 4, side, side), "decode": torch.randn(1, 4, 1, side // 4, side // 4)}
     print(f"{options.network}, 4 frames of {side} x {side}, {torch.get_num_threads()} threads")
-    print("way     network    median s   min s   max s  stock / it  difference / std  stock GFLOP/s")
+    print("way     network    median s   min s   max s  stock/this  difference / std  stock GFLOP/s")
     report: dict = {"network": options.network, "size": side, "threads": torch.get_num_threads()}
     for way, runs in (("encode", encoders), ("decode", decoders)):
         report[way] = compare(runs, given[way], options.rounds)

@@ -1,4 +1,4 @@
-"""Fitting a VAE: it starts from what it says, improves, and leaves a file that loads."""
+"""Fitting a VAE: the start is as documented, training improves on it, and the file written loads."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ import torch
 from vidlat.config import FitVAEConfig
 from vidlat.encode.vae import load_vae
 from vidlat.encode.weights_file import read_weights
-from vidlat.errors import ShapeError, TrainError
-from vidlat.fit.fitting import fit_to_stacks
+from vidlat.errors import ConfigError, ShapeError, TrainError
+from vidlat.fit.fitting import FitStep, VideoRead, fit_to_stacks, fit_vae
 from vidlat.fit.stacks import TrainingStacks
 
 
@@ -30,7 +30,7 @@ def collection(settings, num_videos=2):
     return stacks
 
 
-def test_fitting_yields_a_record_a_step_and_writes_a_vae_that_loads(tmp_path):
+def test_fitting_yields_a_record_per_step_and_writes_a_vae_that_loads(tmp_path):
     settings, out = config(learning_rate=1e-5), tmp_path / "vae.safetensors"
     records = list(fit_to_stacks(collection(settings), out, settings))
     assert [record.step for record in records] == [1, 2, 3]
@@ -40,7 +40,7 @@ def test_fitting_yields_a_record_a_step_and_writes_a_vae_that_loads(tmp_path):
     assert (vae.decode(mean, 8) - video).square().mean() < 0.01
 
 
-def test_fine_tuning_goes_on_from_the_given_weights(tmp_path):
+def test_fine_tuning_starts_from_the_given_weights(tmp_path):
     settings = config(steps=1, learning_rate=1e-8)
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     list(fit_to_stacks(collection(settings), first, settings))
@@ -60,7 +60,7 @@ def test_a_step_depends_on_seed_and_step_alone():
     assert 0 <= later.min() <= later.max() <= 1
 
 
-def test_the_collection_stays_within_its_bound_and_keeps_every_stack_alike():
+def test_the_stacks_held_are_bounded_and_every_stack_is_kept_with_the_same_probability():
     settings = config(max_stacks=10)
     kept = np.zeros(40)
     for seed in range(200):
@@ -80,13 +80,39 @@ def test_nothing_to_train_on_is_refused(tmp_path):
         next(fit_to_stacks(stacks, tmp_path / "vae.safetensors", config()))
 
 
-def test_a_stack_the_network_cannot_take_is_refused(tmp_path):
+def test_a_stack_the_network_cannot_process_is_refused(tmp_path):
     settings = config(stack=6)
     with pytest.raises(ShapeError, match="nearest that works: 4 and 8"):
         next(fit_to_stacks(collection(settings), tmp_path / "vae.safetensors", settings))
 
 
-def test_a_loss_that_is_no_number_stops_the_fit(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_fit(tmp_path):
     settings = config(learning_rate=1e12, steps=50, warmup_steps=0)
     with pytest.raises(TrainError, match="try a lower --learning-rate"):
         list(fit_to_stacks(collection(settings), tmp_path / "vae.safetensors", settings))
+
+
+def test_videos_are_read_then_trained_on_and_unreadable_ones_left_out(make_videos, tmp_path):
+    make_videos(tmp_path / "v", {"a.mp4": 9, "short.mp4": 3})
+    (tmp_path / "v" / "empty.mp4").write_bytes(b"")
+    out = tmp_path / "new" / "vae.safetensors"
+    events = list(fit_vae([tmp_path / "v"], out, config()))
+    read = [event for event in events if isinstance(event, VideoRead)]
+    assert [(event.video_id, event.number, event.num_stacks, event.num_videos) for event in read] == [
+        ("a.mp4", 1, 2, 1),
+        ("empty.mp4", 2, 2, 1),
+        ("short.mp4", 3, 2, 1),
+    ]
+    assert [event.failure is None for event in read] == [True, False, True]
+    steps = events[len(read) :]
+    assert all(isinstance(event, FitStep) and 0 < event.mse < 1 for event in steps)
+    assert [event.step for event in steps] == [1, 2, 3]
+    assert load_vae(out, device="cpu").latent_dim == 4
+
+
+def test_wrong_settings_are_refused_when_called(make_videos, tmp_path):
+    make_videos(tmp_path / "v", {"a.mp4": 9})
+    with pytest.raises(ConfigError, match=r"vae\.pt: weights are written as \.safetensors"):
+        fit_vae([tmp_path / "v"], tmp_path / "vae.pt", config())
+    with pytest.raises(ConfigError, match="expected a multiple of 4"):
+        fit_vae([tmp_path / "v"], tmp_path / "vae.safetensors", config(size=18))
