@@ -1,4 +1,4 @@
-"""What a test puts between the files and the encode."""
+"""Replacing what the encode reads from files."""
 
 from vidlat.types import WHOLE, Video, VideoHeader
 from vidlat.video.reader import open_video

@@ -157,7 +157,7 @@ def videos_in(events, kind):
 
 
 @pytest.fixture(scope="module")
-def in_process(videos, prepare, tmp_path_factory, read_all):
+def undisturbed(videos, prepare, tmp_path_factory, read_all):
     """What a cache holds after an encode on a cluster where nothing goes wrong."""
     path = tmp_path_factory.mktemp("quiet") / "l.zarr"
     events = encode_on(ScriptedCluster(), prepare(videos, path, workers=1), path)
@@ -167,7 +167,7 @@ def in_process(videos, prepare, tmp_path_factory, read_all):
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
-def test_no_more_batches_wait_for_a_worker_than_stated(videos, prepare, tmp_path, num_threads):
+def test_each_worker_holds_one_batch_in_reserve(videos, prepare, tmp_path, num_threads):
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     assert len(prepared.plan.batches) >= 4
     cluster = ScriptedCluster(num_threads=num_threads)
@@ -177,7 +177,7 @@ def test_no_more_batches_wait_for_a_worker_than_stated(videos, prepare, tmp_path
 
 @pytest.mark.parametrize("poison", ["00.mp4", "04.mp4", "09.mp4"])
 def test_video_that_kills_its_worker_fails_alone_and_every_other_video_is_encoded(
-    videos, prepare, tmp_path, read_all, in_process, poison
+    videos, prepare, tmp_path, read_all, undisturbed, poison
 ):
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     cluster = ScriptedCluster(kills=encodes(poison))
@@ -189,10 +189,10 @@ def test_video_that_kills_its_worker_fails_alone_and_every_other_video_is_encode
     assert failures[poison].kind == "worker-died"
     assert "died 2 times" in failures[poison].reason
     assert "out of memory?" in failures[poison].reason
-    assert {**read_all(tmp_path / "l.zarr"), poison: in_process[poison]} == in_process
+    assert {**read_all(tmp_path / "l.zarr"), poison: undisturbed[poison]} == undisturbed
 
 
-def test_write_for_a_worker_that_is_gone_is_not_waited_for(videos, prepare, tmp_path, read_all, in_process):
+def test_write_is_retried_when_its_worker_is_gone(videos, prepare, tmp_path, read_all, undisturbed):
     """The worker dies between its encode and the driver's answer: Dask keeps such a write for ever."""
 
     class DiesWhenDone(ScriptedCluster):
@@ -205,10 +205,10 @@ def test_write_for_a_worker_that_is_gone_is_not_waited_for(videos, prepare, tmp_
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     encode_on(cluster, prepared, tmp_path / "l.zarr")
     assert len(cluster.stuck) == 1
-    assert read_all(tmp_path / "l.zarr") == in_process
+    assert read_all(tmp_path / "l.zarr") == undisturbed
 
 
-def test_result_that_never_arrives_is_another_attempt(videos, prepare, tmp_path, read_all, in_process):
+def test_result_that_never_arrives_is_another_attempt(videos, prepare, tmp_path, read_all, undisturbed):
     lost = []
 
     class Forgetful(ScriptedCluster):
@@ -223,7 +223,7 @@ def test_result_that_never_arrives_is_another_attempt(videos, prepare, tmp_path,
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     encode_on(Forgetful(), prepared, tmp_path / "l.zarr")
     assert lost
-    assert read_all(tmp_path / "l.zarr") == in_process
+    assert read_all(tmp_path / "l.zarr") == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_error_that_concerns_everything_ends_the_encode_with_it(videos, prepare,
 
 @pytest.mark.parametrize("where", ["before the shards", "after the shards", "after the scratch"])
 def test_write_that_dask_runs_twice_is_another_attempt_into_another_range(
-    videos, prepare, tmp_path, read_all, in_process, where
+    videos, prepare, tmp_path, read_all, undisturbed, where
 ):
     again = []
 
@@ -265,13 +265,13 @@ def test_write_that_dask_runs_twice_is_another_attempt_into_another_range(
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     encode_on(Rerunning(), prepared, tmp_path / "l.zarr")
     assert again
-    assert read_all(tmp_path / "l.zarr") == in_process
+    assert read_all(tmp_path / "l.zarr") == undisturbed
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
 @pytest.mark.parametrize("hanging", ["00.mp4", "04.mp4"])
 def test_video_that_hangs_is_recorded_at_once_and_the_others_go_on_as_before(
-    videos, prepare, tmp_path, read_all, in_process, hanging, num_threads
+    videos, prepare, tmp_path, read_all, undisturbed, hanging, num_threads
 ):
     attempts = []
 
@@ -291,12 +291,10 @@ def test_video_that_hangs_is_recorded_at_once_and_the_others_go_on_as_before(
     assert "within the 60 seconds" in failure.reason
     assert "after 4 frames" in failure.reason
     assert cluster.num_workers == 2
-    assert {**read_all(tmp_path / "l.zarr"), hanging: in_process[hanging]} == in_process
+    assert {**read_all(tmp_path / "l.zarr"), hanging: undisturbed[hanging]} == undisturbed
 
 
-def test_answer_of_a_process_that_said_it_would_end_is_not_used(
-    videos, prepare, tmp_path, read_all, in_process
-):
+def test_result_of_a_process_that_ends_itself_is_discarded(videos, prepare, tmp_path, read_all, undisturbed):
     """Its decoder came back within the last second: the video is a failure all the same, and only that."""
 
     class Late(ScriptedCluster):
@@ -309,7 +307,7 @@ def test_answer_of_a_process_that_said_it_would_end_is_not_used(
     events = encode_on(Late(), prepared, tmp_path / "l.zarr")
     assert videos_in(events, "failures") == ["04.mp4", "broken.mp4"]
     assert videos_in(events, "records") == sorted(set(LENGTHS) - {"04.mp4"})
-    assert {**read_all(tmp_path / "l.zarr"), "04.mp4": in_process["04.mp4"]} == in_process
+    assert {**read_all(tmp_path / "l.zarr"), "04.mp4": undisturbed["04.mp4"]} == undisturbed
 
 
 def test_encode_ends_when_no_worker_is_left_and_none_comes(videos, prepare, tmp_path):
@@ -329,7 +327,7 @@ def test_encode_ends_when_no_worker_is_left_and_none_comes(videos, prepare, tmp_
     assert cluster.num_looks * dask_executor.PATIENCE_SECONDS == dask_executor.ALL_WORKERS_LOST_SECONDS
 
 
-def test_encode_ends_when_the_client_has_lost_its_scheduler_without_a_word(videos, prepare, tmp_path):
+def test_encode_ends_when_the_connection_to_the_scheduler_closes(videos, prepare, tmp_path):
     class Closed(ScriptedCluster):
         def get(self, timeout):
             self.status = "closed"
@@ -357,7 +355,7 @@ def test_address_where_no_scheduler_answers_is_refused_with_one_line(address, mo
 
 
 def test_real_cluster_encodes_all_videos_and_records_the_failed_ones(
-    client, videos, prepare, tmp_path, expected_latents, read_all, in_process
+    client, videos, prepare, tmp_path, expected_latents, read_all, undisturbed
 ):
     prepared = prepare(videos, tmp_path / "l.zarr")
     events = encode_for_real(prepared, client)
@@ -370,7 +368,7 @@ def test_real_cluster_encodes_all_videos_and_records_the_failed_ones(
         posterior = cache.read_latents(name)
         np.testing.assert_array_equal(posterior.mean, mean)
         np.testing.assert_array_equal(posterior.std, std)
-    assert read_all(tmp_path / "l.zarr") == in_process
+    assert read_all(tmp_path / "l.zarr") == undisturbed
     folders = [Path(worker["local_directory"]) for worker in client.scheduler_info()["workers"].values()]
     assert len(folders) == 2
     assert [path for folder in folders for path in folder.glob("vidlat-*")] == []
@@ -403,7 +401,7 @@ class Poison(WorkerPlugin):
 
 
 @pytest.mark.slow
-def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, in_process, read_all):
+def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, undisturbed, read_all):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     with connect(None, 1) as client:
@@ -411,18 +409,18 @@ def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, in
         events = encode_for_real(prepared, client)
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert videos_in(events, "failures") == ["04.mp4", "broken.mp4"]
-    assert {**read_all(tmp_path / "l.zarr"), "04.mp4": in_process["04.mp4"]} == in_process
+    assert {**read_all(tmp_path / "l.zarr"), "04.mp4": undisturbed["04.mp4"]} == undisturbed
 
 
 @pytest.mark.parametrize("address", ["foo", "host:8786", "tcp://host", "nonsense://x", "no address"])
-def test_what_is_no_address_is_refused_at_once(address):
+def test_invalid_scheduler_address_is_refused(address):
     with pytest.raises(InputError, match="looks like tcp://host:8786"), connect(address, 1):
         pass
 
 
 @pytest.mark.slow
-def test_scheduler_that_goes_away_ends_the_encode_and_what_was_finished_stays(
-    videos, prepare, tmp_path, read_all, in_process
+def test_scheduler_that_goes_away_ends_the_encode_and_finished_videos_stay(
+    videos, prepare, tmp_path, read_all, undisturbed
 ):
     prepared, committed = prepare(videos, tmp_path / "l.zarr", workers=1), []
     elsewhere = LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
@@ -436,7 +434,7 @@ def test_scheduler_that_goes_away_ends_the_encode_and_what_was_finished_stays(
 
     with pytest.raises(InputError, match="scheduler went away"):
         encode()
-    assert read_all(tmp_path / "l.zarr") == {name: in_process[name] for name in committed}
+    assert read_all(tmp_path / "l.zarr") == {name: undisturbed[name] for name in committed}
 
 
 def test_scheduler_without_workers_is_refused(monkeypatch):

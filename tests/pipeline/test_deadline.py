@@ -1,4 +1,4 @@
-"""How long one video may take: by a clock of the test's own, and on real processes that never come back."""
+"""The time limit of a video, with a fake clock and on real processes that hang."""
 
 import sys
 import threading
@@ -36,7 +36,7 @@ def job(prepare, videos, tmp_path):
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """A clock that the test moves."""
 
     now = 1000.0
 
@@ -49,7 +49,7 @@ def encode(folder, job, scratch, **options):
     return {video.record.video_id: video for video in encoded.videos}, encoded.failures
 
 
-def test_setting_reaches_the_job_and_must_be_a_time(job):
+def test_setting_reaches_the_job_and_must_not_be_negative(job):
     assert job.time_limit_seconds == 10
     with pytest.raises(ConfigError, match="time_limit_seconds: got -1; expected at least 0"):
         EncodeConfig(time_limit_seconds=-1)
@@ -111,7 +111,7 @@ def test_without_a_limit_a_video_may_take_for_ever(videos, prepare, tmp_path, mo
     assert encode(videos, job, tmp_path, clock=clock)[1] == []
 
 
-def test_decoder_that_hangs_is_told_of_from_another_thread(videos, job, tmp_path, monkeypatch):
+def test_hanging_decoder_is_reported_from_another_thread(videos, job, tmp_path, monkeypatch):
     hung, told, clock = Event(), [], Clock()
 
     def read_frames(path, warn):
@@ -131,7 +131,7 @@ def test_decoder_that_hangs_is_told_of_from_another_thread(videos, job, tmp_path
     assert told == [("b.mp4", 6)]
 
 
-def test_vae_that_works_long_does_not_count_as_a_decoder_that_hangs(monkeypatch):
+def test_slow_vae_does_not_count_as_a_hanging_decoder(monkeypatch):
     monkeypatch.setattr(deadline, "GRACE_SECONDS", 10.0)
     told, clock = [], Clock()
     limit = Deadline(10, clock)
@@ -170,7 +170,7 @@ def test_thread_that_watches_ends_with_the_video():
 
 
 class Hanging(WorkerPlugin):
-    """On a real worker: the decoder of b.mp4 never comes back from its seventh frame."""
+    """On a real worker, the decoder of b.mp4 hangs at its seventh frame."""
 
     def setup(self, worker):
         from vidlat.pipeline import deadline, read_video

@@ -1,4 +1,4 @@
-"""Latents back to video, by the very VAE that made them."""
+"""Decoding latents to video with the VAE that made them."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -48,7 +48,7 @@ def test_decoding_in_pieces_equals_decoding_at_once(cache, batch, video_id):
     np.testing.assert_array_equal(decode_latents(vae, mean, LENGTHS[video_id]), whole)
 
 
-def test_long_video_is_read_and_decoded_as_it_is_asked_for(cache, monkeypatch):
+def test_long_video_is_decoded_as_it_is_consumed(cache, monkeypatch):
     vae = load_vae_of(cache.schema, device="cpu", batch=2)
     decoded, real = [], vae.decode
     monkeypatch.setattr(vae, "decode", lambda part, n: decoded.append(part.shape[2]) or real(part, n))
@@ -78,7 +78,7 @@ def test_folder_that_cannot_be_made_is_refused(cache, tmp_path):
 
 
 @pytest.mark.parametrize("video_id", ["../../x", "/x", "deep/../../x", ".."])
-def test_id_that_leads_out_of_the_folder_is_not_written(cache, video_id, tmp_path):
+def test_id_that_leads_outside_the_folder_is_not_written(cache, video_id, tmp_path):
     records = {video_id: cache.records()["a.mp4"], "deep/../a": cache.records()["a.mp4"]}
     other = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows)
     before = set(tmp_path.rglob("*"))
@@ -102,7 +102,7 @@ def test_other_weights_than_the_caches_are_refused(cache, small_vae):
         load_vae_of(other, device="cpu")
 
 
-def test_weights_that_moved_are_asked_for_and_taken_from_where_they_are(cache, small_vae):
+def test_moved_weights_are_requested_and_accepted_from_their_new_path(cache, small_vae):
     moved = replace(cache.schema, vae_path="/gone.safetensors", vae_name="gone.safetensors")
     with pytest.raises(WeightsError, match=r"no longer at /gone\.safetensors; give it by --vae"):
         load_vae_of(moved, device="cpu")

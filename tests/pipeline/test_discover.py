@@ -1,4 +1,4 @@
-"""Which videos there are, and under which ids."""
+"""Which videos are found, and with which ids."""
 
 import hashlib
 import os
@@ -54,7 +54,7 @@ def test_a_file_that_two_inputs_reach_counts_once_under_its_first_id(place):
     assert ids("v/sub", "v") == ["a.mp4", "b.mp4"]
 
 
-def test_sources_carry_what_tells_a_changed_file(place):
+def test_sources_carry_size_and_time(place):
     root = place("v/a.mp4")
     (source,) = discover_videos(["v"]).videos
     status = (root / "v" / "a.mp4").stat()
@@ -62,7 +62,7 @@ def test_sources_carry_what_tells_a_changed_file(place):
     assert (source.source.num_bytes, source.source.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
-def test_file_is_known_by_its_name(place):
+def test_single_file_has_its_name_as_id(place):
     place("v/a.mp4", "v/b.mp4")
     assert ids("v/a.mp4") == ["a.mp4"]
 
@@ -116,7 +116,7 @@ def test_file_named_like_a_video_stays_so_that_its_failure_is_seen(place):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes only there")
-def test_bytes_that_are_no_text_are_escaped_and_the_file_still_opens(place):
+def test_undecodable_bytes_are_escaped_and_the_file_still_opens(place):
     root = place("v/a.mp4")
     path = root / "v" / os.fsdecode(b"100%\xff.mp4")
     try:
@@ -199,7 +199,7 @@ def test_file_that_cannot_be_read_stays_so_that_its_failure_is_seen(place, monke
     assert ids("v") == ["a.mp4", "secret", "secret.mp4"]
 
 
-def test_folder_behind_a_link_is_entered_and_once_alone(place):
+def test_folder_behind_a_link_is_entered_only_once(place):
     root = place("elsewhere/deep/b.mp4", "v/a.mp4")
     (root / "v" / "link").symlink_to(root / "elsewhere", target_is_directory=True)
     (root / "v" / "twin").symlink_to(root / "elsewhere", target_is_directory=True)
@@ -264,7 +264,7 @@ def test_source_of_many_files_that_lost_one_is_stale_and_without_its_folder_vani
     assert source_state(source.source) == "vanished"
 
 
-def test_volume_of_many_times_is_a_video_a_slice(place):
+def test_volume_over_time_is_one_video_per_slice(place):
     root = place("v/a.mp4")
     shutil.copy(files("nibabel.tests") / "data" / "example4d.nii.gz", root / "v")
     found = selections("v")
@@ -338,7 +338,7 @@ def test_table_inside_a_folder_is_no_manifest(place):
     assert ids("v") == ["a.mp4"]
 
 
-def test_labels_are_joined_by_id_and_both_sides_are_told_of_what_is_left(place):
+def test_labels_are_joined_by_id_and_unmatched_ids_are_reported(place):
     root = place("v/a.mp4", "v/b.mp4")
     labels = Path(write(root / "l.csv", "video_id,subject,EF\na.mp4,S1,0.5\nlost.mp4,S2,0.6\n"))
     found = discover_videos(["v"], labels=labels)

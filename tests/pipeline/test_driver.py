@@ -225,9 +225,7 @@ def test_video_that_hangs_is_recorded_at_once_and_the_others_go_on_as_before(
     assert {**read_all(tmp_path / "l.zarr"), hanging: undisturbed[hanging]} == undisturbed
 
 
-def test_result_of_a_process_that_said_it_would_end_is_not_used(
-    videos, prepare, tmp_path, read_all, undisturbed
-):
+def test_result_of_a_process_that_ends_itself_is_discarded(videos, prepare, tmp_path, read_all, undisturbed):
     """Its decoder came back within the last second: the video is a failure all the same, and only that."""
     late = "04.mp4"
 

@@ -1,4 +1,4 @@
-"""Everything is checked before any work starts."""
+"""Everything is checked before any work starts, and one call does it all."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def test_other_settings_than_the_caches_are_refused_by_name(videos, prepare, tmp
         prepare(videos, tmp_path / "l.zarr", **settings)
 
 
-def test_settings_that_change_no_number_may_differ(videos, prepare, tmp_path):
+def test_settings_that_do_not_affect_latents_may_differ(videos, prepare, tmp_path):
     prepare(videos, tmp_path / "l.zarr")
     prepare(videos, tmp_path / "l.zarr", batch=1, workers=1)
 

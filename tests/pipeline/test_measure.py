@@ -1,4 +1,4 @@
-"""What is measured, by a clock that the test moves; and that measuring ends."""
+"""What is measured, with a clock that the test moves, and that measuring ends in time."""
 
 from dataclasses import replace
 from itertools import count

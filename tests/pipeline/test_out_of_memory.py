@@ -1,4 +1,4 @@
-"""Memory that does not suffice: smaller VAE calls, in the same task or a new process, and a word about it."""
+"""Out of memory: smaller VAE calls, in the same task or in a new process, and a warning."""
 
 import os
 import pickle

@@ -63,7 +63,7 @@ def test_other_stretch_of_the_same_file_is_encoded_again():
     assert planned(plan([asked], cached=[seen(A, selection=stretch)])) == []
 
 
-def test_video_that_hides_its_names_is_known_by_what_is_recorded_of_it():
+def test_video_with_hidden_names_is_recognised_by_its_record():
     files = Selection(files=("DOE_1.png", "DOE_2.png"))
     hidden = dataclasses.replace(A, source=A.source._replace(selection=files), hides_names=True)
     recorded = hidden.recorded_source
@@ -75,7 +75,7 @@ def test_video_that_hides_its_names_is_known_by_what_is_recorded_of_it():
     assert planned(plan([other], cached=[("a", recorded)])) == ["a"]
 
 
-def test_new_labels_of_a_video_that_is_done_are_told_without_encoding_it():
+def test_new_labels_of_a_done_video_do_not_encode_it_again():
     told, silent = Annotation("S1", {"EF": "0.5"}), None
     cached, known = [seen(A), seen(B), seen(C)], {"a": Annotation(), "b": told, "c": told}
     sources = [
@@ -86,7 +86,7 @@ def test_new_labels_of_a_video_that_is_done_are_told_without_encoding_it():
     assert (result.num_videos, result.annotated, result.restated) == (0, sources[:1], sources[:1])
 
 
-def test_video_that_is_encoded_again_keeps_the_labels_that_nobody_tells_anew():
+def test_video_that_is_encoded_again_keeps_its_labels():
     known = {"a": Annotation("S1", {"EF": "0.5"}), "b": Annotation("S2", {})}
     new = Annotation("S3", {})
     sources = [A, dataclasses.replace(B, annotation=new)]
@@ -114,7 +114,7 @@ def hashed(monkeypatch):
     return paths
 
 
-def test_only_a_file_that_looks_other_than_recorded_is_read(hashed):
+def test_only_a_file_with_another_path_size_or_time_is_read(hashed):
     same = {"sha256": "same"}
     cached = [seen(A, **same), seen(B, mtime_ns=2, **same), seen(C, path="/elsewhere/c", **same)]
     result = plan([A, B, C], cached)
@@ -122,7 +122,7 @@ def test_only_a_file_that_looks_other_than_recorded_is_read(hashed):
     assert (result.num_done, result.moved) == (3, [B, C])
 
 
-def test_with_checksum_every_cached_file_is_read_and_a_change_that_nothing_shows_is_found(hashed):
+def test_with_checksum_every_cached_file_is_read_and_a_hidden_change_is_found(hashed):
     told = []
     cached = [seen(A, sha256="same"), seen(B, sha256="other")]
     result = plan(
@@ -142,7 +142,7 @@ def test_video_of_the_cache_whose_file_is_gone_is_reported(tmp_path):
     assert result.num_done == 1
 
 
-def test_file_that_cannot_be_looked_at_is_not_reported_as_gone(monkeypatch):
+def test_inaccessible_file_is_not_reported_as_gone(monkeypatch):
     def refuse(path):
         raise PermissionError(path)
 
@@ -157,7 +157,7 @@ def test_no_source_is_looked_for_on_disk(monkeypatch):
         assert plan([A, B], [seen(A), seen(B)]).num_done == 2
 
 
-def test_name_that_is_no_text_is_recognised_as_it_was_recorded(tmp_path, hashed):
+def test_undecodable_name_is_recognised_as_it_was_recorded(tmp_path, hashed):
     path = tmp_path / os.fsdecode(b"\xff.mp4")
     path.touch()
     odd = InputVideo(video_id="%FF.mp4", source=Source(str(path), 100, 1))

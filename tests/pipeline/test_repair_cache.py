@@ -99,7 +99,7 @@ def flip(file, position):
 
 
 def write(path, video_id, value):
-    """As a program would that knows nothing of vidlat, its checksums right."""
+    """Write latents as another program would, with correct chunk checksums."""
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "mean")}}
     array = ts.open(spec, open=True, read=True, write=True).result()
     start = open_cache(path, hold=False).records()[video_id].start
@@ -115,7 +115,7 @@ def write_latents_of_another(path):
 
 
 def edit_record(path, of=VICTIM, **values):
-    """Change values of a video's row where it stands."""
+    """Change values of a video's record in place."""
     for file in path.glob("videos/records/*.parquet"):
         table = pq.ParquetFile(file).read()
         ids = table["video_id"].to_pylist()
@@ -147,7 +147,7 @@ def edit_json(file, change):
 
 
 def roll_back(path):
-    """All metadata as it was before the last growth, as from a backup."""
+    """Restore the metadata from before the cache last grew, as from a backup."""
     shards = open_cache(path, hold=False).schema.shard_frames
     last = open_cache(path, hold=False).num_latent_frames - shards
     for name in ("mean", "std"):
@@ -339,7 +339,7 @@ def test_damaged_failures_are_forgotten(path, repaired, read_all, latents):
 
 
 @pytest.mark.parametrize("column", ["video_id", "sequence"])
-def test_row_of_nobody_knows_what_is_dropped_and_the_others_stay(
+def test_row_without_id_or_sequence_is_dropped_and_the_others_stay(
     path, repaired, encode_here, videos, read_all, latents, column
 ):
     edit_record(path, **{column: None})
@@ -350,7 +350,7 @@ def test_row_of_nobody_knows_what_is_dropped_and_the_others_stay(
     assert read_all(path) == latents
 
 
-def test_damaged_description_is_told_with_the_way_out_and_that_way_works(
+def test_damaged_description_is_reported_with_a_remedy_that_works(
     path, repaired, encode_here, videos, tmp_path, read_all, latents
 ):
     (path / "zarr.json").write_bytes(b"{")
@@ -381,7 +381,7 @@ def test_description_that_all_arrays_contradict_is_not_written_over_them(path, r
 
 @pytest.fixture
 def own_videos(make_videos, encode_here, tmp_path):
-    """Videos and a cache of theirs that a test may spoil."""
+    """Videos and their cache, which a test may damage."""
     folder = make_videos(tmp_path / "own", LENGTHS)
     return folder, encode_here(folder, tmp_path / "own.zarr")
 
@@ -396,7 +396,7 @@ def own_videos(make_videos, encode_here, tmp_path):
     ],
     ids=["gone", "other bytes", "other size", "folder"],
 )
-def test_video_without_its_source_is_told_and_the_others_are_repaired(
+def test_video_without_its_source_is_reported_and_the_others_are_repaired(
     own_videos, repaired, read_all, spoil, reason
 ):
     folder, path = own_videos
@@ -421,7 +421,7 @@ def test_video_without_its_source_is_told_and_the_others_are_repaired(
     assert read_all(path) == whole
 
 
-def test_removed_video_is_the_other_way_out(own_videos, repaired):
+def test_removing_the_video_is_the_other_remedy(own_videos, repaired):
     folder, path = own_videos
     shard_of(path, VICTIM).unlink()
     (folder / VICTIM).unlink()
@@ -431,7 +431,7 @@ def test_removed_video_is_the_other_way_out(own_videos, repaired):
     assert repaired(path)[0] == 0
 
 
-def test_source_that_does_not_encode_any_more_is_told(path, repaired, monkeypatch):
+def test_source_that_no_longer_encodes_is_reported(path, repaired, monkeypatch):
     from vidlat.errors import DecodeError
 
     def read_frames(*_):
@@ -445,7 +445,7 @@ def test_source_that_does_not_encode_any_more_is_told(path, repaired, monkeypatc
     assert "codec is gone" in outcome["what"]
 
 
-def test_repair_that_dies_before_a_commit_loses_nothing_and_the_next_one_ends_it(
+def test_repair_that_dies_before_a_commit_loses_nothing_and_the_next_one_completes_it(
     path, repaired, read_all, latents, monkeypatch
 ):
     class Death(BaseException):

@@ -1,4 +1,4 @@
-"""What a worker does, in this process: no Dask takes part."""
+"""What a worker does with a batch, without an executor."""
 
 import os
 import weakref
@@ -270,7 +270,7 @@ def test_scratch_is_gone_when_the_whole_batch_ends(videos, job, scratch, monkeyp
 
 
 class FullDisk(BytesIO):
-    """Takes some bytes, and then no more: not when it is closed either."""
+    """A file on a disk with room for some bytes: beyond that, writing and closing fail."""
 
     def __init__(self, room):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The moments of an encode, as far as they can be told from outside: by its files and its processes."""
+"""The phases of an encode as seen from outside, by its files and its processes."""
 
 import time
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from pathlib import Path
 from tests.survival.encode_process import POLL_SECONDS, EncodeProcess
 
 Look = Callable[[EncodeProcess], object]
-"""Gives what is seen now; a phase has come when it is another than before."""
+"""Returns what is seen now; a phase has come when this changes."""
 
 
 def identity(name: str) -> Look:
-    """Of a file of the cache that is replaced, made or removed."""
+    """The identity of a file of the cache, which changes when the file is replaced, created or removed."""
 
     def look(encode):
         try:
@@ -31,7 +31,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def shards(name: str, file: str = "") -> Look:
-    """Folders of shards; with `file`, whether the newest of them holds it."""
+    """The number of shard folders; with `file`, whether the newest of them contains it."""
 
     def look(encode):
         folder = encode.cache / name / "c" / "0"
@@ -73,7 +73,7 @@ def has_torch(encode):
 
 
 def lease(encode):
-    """Whether this encode holds it; a dead one's may be there before."""
+    """Whether this encode holds the lease; a dead process may have left one."""
     try:
         holder = (encode.cache / "videos/records/lease").read_text()
     except OSError:
@@ -104,11 +104,11 @@ WHILE_HELD: dict[str, Look] = {
 }
 PHASES = BEFORE_THE_LEASE | WHILE_HELD
 ONCE = {*BEFORE_THE_LEASE, "merge", "lease given back"}
-"""Comes but once in an encode."""
+"""Phases that come only once in an encode."""
 
 
 def wait_for_phase(encode: EncodeProcess, name: str, times: int = 1) -> bool:
-    """Wait until what the phase looks at has changed so many times; False if the encode ends before."""
+    """Wait until the phase has come `times` times; False if the encode ends before."""
     if name in WHILE_HELD and not _wait_for_changes(encode, lease, 1):
         return False
     return _wait_for_changes(encode, PHASES[name], times)

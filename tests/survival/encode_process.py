@@ -1,4 +1,4 @@
-"""`vidlat encode` as a process of its own, with its workers, to be watched and killed; Linux only."""
+"""`vidlat encode` as a separate process with workers, to be watched and killed; Linux only."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 200
 
 
 def make_videos(folder: Path, num_videos: int, seed: int = 0) -> Path:
-    """Noise, 1 to 39 frames of 32 x 32 pixels a video."""
+    """Videos of noise with 1 to 39 frames of 32 x 32 pixels."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     for number in range(num_videos):
@@ -37,7 +37,7 @@ def make_videos(folder: Path, num_videos: int, seed: int = 0) -> Path:
 
 
 class EncodeProcess:
-    """An encode that runs in a session of its own: its number tells all of its processes, orphans too."""
+    """An encode in a session of its own, whose number identifies all of its processes, orphans too."""
 
     def __init__(self, videos: Path, cache: Path, scratch: Path) -> None:
         self.videos, self.cache, self.scratch = videos, cache, scratch
@@ -72,7 +72,7 @@ class EncodeProcess:
         return self.driver.poll() is None
 
     def processes(self) -> list[int]:
-        """All that live: the driver, its workers, their helpers."""
+        """All living processes: the driver, its workers, their helpers."""
         pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
         return [pid for pid in pids if self._is_own(pid)]
 
@@ -96,15 +96,15 @@ class EncodeProcess:
         wait_until(lambda: not self.processes())
 
     def freeze(self) -> None:
-        """Stop the workers in the middle of what they do."""
+        """Suspend the workers, wherever they are."""
         _signal(self.workers(), signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let them go on."""
+        """Resume the workers."""
         _signal(self.processes(), signal.SIGCONT)
 
     def end(self) -> None:
-        """Kill whatever is left."""
+        """Kill all processes that are left."""
         while processes := self.processes():
             _signal(processes, signal.SIGKILL)
             self.driver.poll()
@@ -113,7 +113,7 @@ class EncodeProcess:
 
 @contextmanager
 def encoding(videos: Path, cache: Path, scratch: Path):
-    """An encode that runs while the block lasts, and not longer."""
+    """An encode that is killed, if it still runs, when the block ends."""
     encode = EncodeProcess(videos, cache, scratch)
     try:
         yield encode
@@ -122,7 +122,7 @@ def encoding(videos: Path, cache: Path, scratch: Path):
 
 
 def wait_until(condition) -> None:
-    """Raises TimeoutError where a machine, however slow, would have got there."""
+    """Wait for a condition; raises TimeoutError after a time that suffices on any machine."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A cache whose content follows from video_id and version alone: to be appended to for ever, and looked at.
+"""A cache whose content is a function of video_id and version, to be appended to and checked continually.
 
 python -m tests.survival.known_content append CACHE SEED         until it is killed
 python -m tests.survival.known_content look CACHE SEED STOP      until the file STOP is there
@@ -21,7 +21,7 @@ from vidlat.store.writer import CacheWriter, create_cache, open_writer, write_sh
 from vidlat.types import LatentPosterior, VideoRecord
 
 MAX_SMALL_FILES = 8
-"""So that the records are merged again and again."""
+"""Low, so that records are merged often."""
 
 NUM_COMPARED = 20
 
@@ -33,7 +33,7 @@ def posterior_of(video_id: str, version: int) -> LatentPosterior:
 
 
 def known_record(video_id: str, version: int, start: int) -> VideoRecord:
-    """Its number of bytes is its version."""
+    """The record of a version; source_num_bytes holds the version."""
     return record_of(video_id, start, posterior_of(video_id, version), source_num_bytes=version)
 
 
@@ -43,7 +43,7 @@ def make_empty_cache(path: Path) -> Path:
 
 
 def append_for_ever(path: Path, seed: int) -> None:
-    """Commit new videos and new versions of old ones; now and then a failure, or a write without a commit."""
+    """Commit new videos and new versions of old ones; sometimes a failure, or a write without a commit."""
     log_module.MAX_SMALL_FILES = MAX_SMALL_FILES
     rng = random.Random(seed)
     with open_writer(path, "test") as writer:
@@ -75,7 +75,7 @@ def _write(writer: CacheWriter, batch: dict[str, int]) -> list[VideoRecord]:
 
 
 class Reader:
-    """Opens a cache again and again; what it has once seen must stay, or come in a newer version."""
+    """Opens a cache repeatedly; what it has seen must stay, or appear in a newer version."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.path, self.rng = path, random.Random(seed)

@@ -1,4 +1,4 @@
-"""Wherever a kill falls, the cache opens, holds what it held, and the same command completes it.
+"""After a kill at any moment the cache opens, holds what it held, and the same command completes it.
 
     python tests/survival/test_random_kills.py --kills 100 --seed 3
 
@@ -30,14 +30,14 @@ from vidlat.store.writer import open_writer
 
 NUM_VIDEOS = 40
 VICTIMS = {"driver": 5, "group": 3, "one worker": 1, "all workers": 1}
-"""How often each is chosen: after a kill of workers the encode must go on to its end, which takes long."""
+"""Relative frequencies; rare for workers, since the encode then has to continue to its end."""
 
 NUM_YIELDS = (0, 0, 3, 30, 300, 3000)
-"""How long after the moment the kill comes, in turns left to other processes."""
+"""Delay of the kill after its phase has come, in calls of sched_yield."""
 
 
 def content_of(path: Path) -> dict[str, object]:
-    """All latents, bit for bit, and all that records say of a video and not of its place in the cache."""
+    """All latents, bit for bit, and every field of the records except the place in the cache."""
     cache = open_cache(path)
     content = {}
     for video_id, record in cache.records().items():
@@ -50,7 +50,7 @@ def content_of(path: Path) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a kill is to fall, on whom, and what becomes of workers that it orphans.
+    """When a kill happens, what it kills, and what becomes of orphaned workers.
 
     orphans: "ended" before the next encode starts, "left" to what they do, or "frozen" at the moment of the
     kill and let go on while the next encode is at work.
@@ -68,7 +68,7 @@ class Plan:
 
 
 class Campaign:
-    """Encodes the same videos again and again, and kills until enough kills have hit."""
+    """Encodes the same videos repeatedly and kills the encode until enough kills have hit."""
 
     def __init__(self, folder: Path, num_kills: int, seed: int, processes: ExitStack) -> None:
         self.num_kills, self.random = num_kills, random.Random(seed)
@@ -109,7 +109,7 @@ class Campaign:
         assert encode.wait() == 0, encode.err
 
     def _make_many_commits(self) -> None:
-        """Half of the videos, in so many commits that a few more make the records merge."""
+        """Half of the videos in so many commits that a few more trigger a merge of the records."""
         shutil.copytree(self.undisturbed, self.many_commits)
         records = list(open_cache(self.many_commits).records().values())[: NUM_VIDEOS // 2]
         for file in self.many_commits.glob("videos/records/*.parquet"):
@@ -184,7 +184,7 @@ class Campaign:
         assert self.is_complete or not has_started or (has_hit and plan.kills_driver)
 
     def _has_started(self, encode: EncodeProcess, phase: str) -> bool:
-        """Whether an encode whose driver lives ends well; where its workers died too early, it says so."""
+        """Whether an encode whose driver lives succeeds; False if it reports that no worker could start."""
         if encode.wait() == 0:
             return True
         assert phase in BEFORE_THE_LEASE, encode.out + encode.err
@@ -192,7 +192,7 @@ class Campaign:
         return False
 
     def _kill(self, encode: EncodeProcess, plan: Plan) -> bool:
-        """Returns whether there was somebody to kill."""
+        """Kill the victim of the plan; returns whether there was one."""
         for _ in range(plan.num_yields):
             os.sched_yield()
         if not plan.kills_driver:

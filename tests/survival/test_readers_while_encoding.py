@@ -1,4 +1,4 @@
-"""Whoever reads while videos are appended sees whole videos, all that were there before, and no error."""
+"""Readers of a cache that grows see only whole videos, all earlier ones, and no error."""
 
 import os
 import random
@@ -25,7 +25,7 @@ def cache_path(tmp_path):
 
 @contextmanager
 def process(*arguments):
-    """`known_content` as a process that lives as long as the block, at most."""
+    """`known_content` as a process that is killed when the block ends."""
     command = [sys.executable, "-W", "error", "-m", known_content.__name__, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
@@ -36,7 +36,7 @@ def process(*arguments):
 
 
 def append_and_kill(path, rng):
-    """Let a process append some times, and kill it at any moment of what it does then."""
+    """Let a process append for a while, and kill it at a random moment."""
     with process("append", path, rng.randrange(1 << 30)) as writer:
         enough = last_sequence(path) + rng.randrange(5, 50)
         wait_until(lambda: last_sequence(path) >= enough or writer.poll() is not None)

@@ -1,4 +1,4 @@
-"""Two encodes at once: one writes, the other says who does. Ctrl-C: nothing is left behind."""
+"""Two encodes at once: one writes, the other names it. Ctrl-C: no process is left behind."""
 
 import os
 import random
@@ -25,7 +25,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture
 def start(videos, tmp_path):
-    """start(): one more encode of the same videos into the same cache; none outlives the test."""
+    """start(): another encode of the same videos into the same cache, killed when the test ends."""
     with ExitStack() as processes:
         scratch = (tmp_path / "scratch" / str(number) for number in count())
         yield lambda: processes.enter_context(encoding(videos, tmp_path / "l.zarr", next(scratch)))
@@ -33,7 +33,7 @@ def start(videos, tmp_path):
 
 @pytest.fixture(scope="module")
 def checksums(videos, tmp_path_factory):
-    """Of an encode that nothing disturbs."""
+    """The checksums after an undisturbed encode."""
     folder = tmp_path_factory.mktemp("survival")
     with encoding(videos, folder / "l.zarr", folder / "scratch") as encode:
         assert encode.wait() == 0, encode.err
@@ -51,7 +51,7 @@ def is_one_line_naming(error, encode):
     return re.fullmatch(pattern, error) is not None
 
 
-def test_second_encode_is_refused_and_told_of_the_first_which_goes_on(start, checksums):
+def test_second_encode_is_refused_naming_the_first_which_continues(start, checksums):
     first = start()
     assert wait_for_phase(first, "lease taken")
     second = start()
@@ -62,7 +62,7 @@ def test_second_encode_is_refused_and_told_of_the_first_which_goes_on(start, che
     assert list(verify_cache(first.cache)) == []
 
 
-def test_of_two_encodes_that_start_at_once_one_makes_the_cache(start, checksums):
+def test_one_of_two_encodes_that_start_at_once_creates_the_cache(start, checksums):
     encodes = [start(), start()]
     codes = [encode.wait() for encode in encodes]
     assert sorted(codes) == [0, 1], [encode.err for encode in encodes]
@@ -74,7 +74,7 @@ def test_of_two_encodes_that_start_at_once_one_makes_the_cache(start, checksums)
     assert list(verify_cache(winner.cache)) == []
 
 
-def test_encode_goes_on_at_once_where_another_was_killed(start, checksums):
+def test_encode_continues_at_once_after_another_was_killed(start, checksums):
     first = start()
     assert wait_for_phase(first, "record")
     os.kill(first.pid, signal.SIGKILL)
@@ -92,7 +92,7 @@ PHASES = ("torch loading", "workers started", "lease taken", "scratch", "root gr
 
 @pytest.mark.parametrize("whom", ["driver", "group"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_ctrl_c_ends_an_encode_in_one_line_and_leaves_nobody_behind(phase, whom, start, checksums):
+def test_ctrl_c_ends_an_encode_in_one_line_and_leaves_no_process_behind(phase, whom, start, checksums):
     encode = start()
     assert wait_for_phase(encode, phase)
     for _ in range(random.Random(f"{phase} {whom}").randrange(1000)):

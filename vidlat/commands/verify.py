@@ -64,7 +64,7 @@ def _repair(
         progress_bar("{task.fields[frames]} frames", show=show) as progress,
         closing(repair_cache(latents, vae=vae, device=device, problems=problems)) as events,
     ):
-        task = progress.add_task("encoding", total=None, frames=0)
+        task = progress.add_task("repairing", total=None, frames=0)
         try:
             for event in events:
                 outcomes += event.outcomes
