@@ -4,8 +4,7 @@ import threading
 from itertools import count
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vidlat.prefetch import prefetch
 

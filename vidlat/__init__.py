@@ -10,131 +10,111 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidlat.config import EncodeConfig as EncodeConfig
-    from vidlat.config import FitVAEConfig as FitVAEConfig
-    from vidlat.config import SampleConfig as SampleConfig
-    from vidlat.config import TrainConfig as TrainConfig
-    from vidlat.encode.vae import FrozenVAE as FrozenVAE
-    from vidlat.encode.vae import load_vae as load_vae
-    from vidlat.errors import CacheMismatchError as CacheMismatchError
-    from vidlat.errors import ConfigError as ConfigError
-    from vidlat.errors import DecodeError as DecodeError
-    from vidlat.errors import DeviceError as DeviceError
-    from vidlat.errors import EncodeError as EncodeError
-    from vidlat.errors import InputError as InputError
-    from vidlat.errors import NotEnoughMemoryError as NotEnoughMemoryError
-    from vidlat.errors import ScratchError as ScratchError
-    from vidlat.errors import ShapeError as ShapeError
-    from vidlat.errors import ShardExistsError as ShardExistsError
-    from vidlat.errors import StoreError as StoreError
-    from vidlat.errors import TrainError as TrainError
-    from vidlat.errors import VidlatError as VidlatError
-    from vidlat.errors import WeightsError as WeightsError
-    from vidlat.evaluate.reconstruction import Evaluation as Evaluation
-    from vidlat.evaluate.reconstruction import EvaluationProgress as EvaluationProgress
-    from vidlat.evaluate.reconstruction import evaluate_videos as evaluate_videos
-    from vidlat.fit.fitting import FitStep as FitStep
-    from vidlat.fit.fitting import VideoRead as VideoRead
-    from vidlat.fit.fitting import fit_vae as fit_vae
-    from vidlat.pipeline.dask_executor import DaskExecutor as DaskExecutor
-    from vidlat.pipeline.dask_executor import open_dask_executor as open_dask_executor
+    from vidlat.config import (
+        EncodeConfig as EncodeConfig,
+        FitVAEConfig as FitVAEConfig,
+        SampleConfig as SampleConfig,
+        TrainConfig as TrainConfig,
+    )
+    from vidlat.encode.vae import FrozenVAE as FrozenVAE, load_vae as load_vae
+    from vidlat.errors import (
+        CacheMismatchError as CacheMismatchError,
+        ConfigError as ConfigError,
+        DecodeError as DecodeError,
+        DeviceError as DeviceError,
+        EncodeError as EncodeError,
+        InputError as InputError,
+        NotEnoughMemoryError as NotEnoughMemoryError,
+        ScratchError as ScratchError,
+        ShapeError as ShapeError,
+        ShardExistsError as ShardExistsError,
+        StoreError as StoreError,
+        TrainError as TrainError,
+        VidlatError as VidlatError,
+        WeightsError as WeightsError,
+    )
+    from vidlat.evaluate.reconstruction import (
+        Evaluation as Evaluation,
+        EvaluationProgress as EvaluationProgress,
+        evaluate_videos as evaluate_videos,
+    )
+    from vidlat.fit.fitting import FitStep as FitStep, VideoRead as VideoRead, fit_vae as fit_vae
+    from vidlat.pipeline.dask_executor import (
+        DaskExecutor as DaskExecutor,
+        open_dask_executor as open_dask_executor,
+    )
     from vidlat.pipeline.decode_videos import decode_videos as decode_videos
     from vidlat.pipeline.driver import EncodeProgress as EncodeProgress
-    from vidlat.pipeline.encode_videos import PreparedEncode as PreparedEncode
-    from vidlat.pipeline.encode_videos import encode_videos as encode_videos
-    from vidlat.pipeline.encode_videos import prepare_encode as prepare_encode
-    from vidlat.pipeline.executor import Executor as Executor
-    from vidlat.pipeline.executor import InProcessExecutor as InProcessExecutor
-    from vidlat.pipeline.repair_cache import RepairProgress as RepairProgress
-    from vidlat.pipeline.repair_cache import repair_cache as repair_cache
+    from vidlat.pipeline.encode_videos import (
+        PreparedEncode as PreparedEncode,
+        encode_videos as encode_videos,
+        prepare_encode as prepare_encode,
+    )
+    from vidlat.pipeline.executor import Executor as Executor, InProcessExecutor as InProcessExecutor
+    from vidlat.pipeline.repair_cache import RepairProgress as RepairProgress, repair_cache as repair_cache
     from vidlat.sample.during_training import train_unet as train_unet
-    from vidlat.sample.sampler import Denoiser as Denoiser
-    from vidlat.sample.sampler import Sampler as Sampler
+    from vidlat.sample.sampler import Denoiser as Denoiser, Sampler as Sampler
     from vidlat.sample.videos import sample_videos as sample_videos
-    from vidlat.store.reader import LatentCache as LatentCache
-    from vidlat.store.reader import open_cache as open_cache
+    from vidlat.store.reader import LatentCache as LatentCache, open_cache as open_cache
     from vidlat.store.repair_files import Outcome as Outcome
     from vidlat.store.verify.cache import verify_cache as verify_cache
     from vidlat.store.verify.problem import Problem as Problem
     from vidlat.train.batches import LatentBatches as LatentBatches
     from vidlat.train.dataset import Batch as Batch
     from vidlat.train.latents import Whitening as Whitening
-    from vidlat.train.objective import Epsilon as Epsilon
-    from vidlat.train.objective import Flow as Flow
-    from vidlat.train.objective import Objective as Objective
-    from vidlat.train.objective import VPrediction as VPrediction
-    from vidlat.train.objective import masked_squared_error as masked_squared_error
+    from vidlat.train.objective import (
+        Epsilon as Epsilon,
+        Flow as Flow,
+        Objective as Objective,
+        VPrediction as VPrediction,
+        masked_squared_error as masked_squared_error,
+    )
     from vidlat.train.recorder import StepRecord as StepRecord
     from vidlat.train.split import split_videos as split_videos
     from vidlat.train.trainer import Trainer as Trainer
-    from vidlat.types import FailureRecord as FailureRecord
-    from vidlat.types import LatentPosterior as LatentPosterior
-    from vidlat.types import VideoRecord as VideoRecord
+    from vidlat.types import (
+        FailureRecord as FailureRecord,
+        LatentPosterior as LatentPosterior,
+        VideoRecord as VideoRecord,
+    )
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "Batch": "train.dataset",
-    "CacheMismatchError": "errors",
-    "ConfigError": "errors",
-    "DaskExecutor": "pipeline.dask_executor",
-    "DecodeError": "errors",
-    "Denoiser": "sample.sampler",
-    "DeviceError": "errors",
-    "EncodeConfig": "config",
-    "EncodeError": "errors",
-    "EncodeProgress": "pipeline.driver",
-    "Epsilon": "train.objective",
-    "Evaluation": "evaluate.reconstruction",
-    "EvaluationProgress": "evaluate.reconstruction",
-    "Executor": "pipeline.executor",
-    "FailureRecord": "types",
-    "FitStep": "fit.fitting",
-    "FitVAEConfig": "config",
-    "Flow": "train.objective",
-    "FrozenVAE": "encode.vae",
-    "InProcessExecutor": "pipeline.executor",
-    "InputError": "errors",
-    "LatentBatches": "train.batches",
-    "LatentCache": "store.reader",
-    "LatentPosterior": "types",
-    "NotEnoughMemoryError": "errors",
-    "Objective": "train.objective",
-    "Outcome": "store.repair_files",
-    "PreparedEncode": "pipeline.encode_videos",
-    "Problem": "store.verify.problem",
-    "RepairProgress": "pipeline.repair_cache",
-    "SampleConfig": "config",
-    "Sampler": "sample.sampler",
-    "ScratchError": "errors",
-    "ShapeError": "errors",
-    "ShardExistsError": "errors",
-    "StepRecord": "train.recorder",
-    "StoreError": "errors",
-    "TrainConfig": "config",
-    "TrainError": "errors",
-    "Trainer": "train.trainer",
-    "VPrediction": "train.objective",
-    "VideoRead": "fit.fitting",
-    "VideoRecord": "types",
-    "VidlatError": "errors",
-    "WeightsError": "errors",
-    "Whitening": "train.latents",
-    "decode_videos": "pipeline.decode_videos",
-    "encode_videos": "pipeline.encode_videos",
-    "evaluate_videos": "evaluate.reconstruction",
-    "fit_vae": "fit.fitting",
-    "load_vae": "encode.vae",
-    "masked_squared_error": "train.objective",
-    "open_cache": "store.reader",
-    "open_dask_executor": "pipeline.dask_executor",
-    "prepare_encode": "pipeline.encode_videos",
-    "repair_cache": "pipeline.repair_cache",
-    "sample_videos": "sample.videos",
-    "split_videos": "train.split",
-    "train_unet": "sample.during_training",
-    "verify_cache": "store.verify.cache",
+_PUBLIC = {
+    "config": "EncodeConfig FitVAEConfig SampleConfig TrainConfig",
+    "encode.vae": "FrozenVAE load_vae",
+    "errors": (
+        "CacheMismatchError ConfigError DecodeError DeviceError EncodeError InputError "
+        "NotEnoughMemoryError ScratchError ShapeError ShardExistsError StoreError TrainError VidlatError "
+        "WeightsError"
+    ),
+    "evaluate.reconstruction": "Evaluation EvaluationProgress evaluate_videos",
+    "fit.fitting": "FitStep VideoRead fit_vae",
+    "pipeline.dask_executor": "DaskExecutor open_dask_executor",
+    "pipeline.decode_videos": "decode_videos",
+    "pipeline.driver": "EncodeProgress",
+    "pipeline.encode_videos": "PreparedEncode encode_videos prepare_encode",
+    "pipeline.executor": "Executor InProcessExecutor",
+    "pipeline.repair_cache": "RepairProgress repair_cache",
+    "sample.during_training": "train_unet",
+    "sample.sampler": "Denoiser Sampler",
+    "sample.videos": "sample_videos",
+    "store.reader": "LatentCache open_cache",
+    "store.repair_files": "Outcome",
+    "store.verify.cache": "verify_cache",
+    "store.verify.problem": "Problem",
+    "train.batches": "LatentBatches",
+    "train.dataset": "Batch",
+    "train.latents": "Whitening",
+    "train.objective": "Epsilon Flow Objective VPrediction masked_squared_error",
+    "train.recorder": "StepRecord",
+    "train.split": "split_videos",
+    "train.trainer": "Trainer",
+    "types": "FailureRecord LatentPosterior VideoRecord",
 }
+"""The public names of each module."""
+
+_MODULES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = sorted(_MODULES)
 

@@ -1,8 +1,7 @@
 """PCA of blocks: cutting out every block in a loop and a plain SVD are the oracles."""
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.encode.blocks import blocks_of, smooth_frames
 from vidlat.encode.block_pca import BlockMoments, from_blocks, to_blocks

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from tests.encode.hub import COMMIT, closed_port
-from vidlat.encode import hub as hub_module
-from vidlat.encode import weights
+from vidlat.encode import hub as hub_module, weights
 from vidlat.encode.hub import read_record, sha256_of
 from vidlat.encode.weights import (
     PUBLISHED_WEIGHTS,

@@ -5,10 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
-from skimage.metrics import structural_similarity as skimage_ssim
+from hypothesis import given, strategies as st
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity as skimage_ssim
 
 from vidlat.errors import ShapeError, VidlatError
 from vidlat.evaluate.quality import (

@@ -1,8 +1,7 @@
 """Figures by hand, and a real encode."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vidlat.pipeline.estimate import (
     COMPRESSED_SHARE,

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vidlat.errors import InputError
 from vidlat.pipeline.manifest import is_manifest, read_labels, read_manifest

@@ -17,8 +17,7 @@ import torch
 import vidlat.encode
 from tests.pipeline.opened import frames_of, opening
 from vidlat.config import EncodeConfig
-from vidlat.pipeline import job as job_module
-from vidlat.pipeline import read_video
+from vidlat.pipeline import job as job_module, read_video
 from vidlat.pipeline.attempts import Attempt, Suspects
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor

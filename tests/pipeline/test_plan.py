@@ -6,8 +6,7 @@ import os
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vidlat.errors import InputError
 from vidlat.pipeline import plan as plan_module

@@ -17,8 +17,7 @@ from tests.pipeline.one_thread import OneThread
 from tests.pipeline.opened import opening
 from vidlat.cli import commands
 from vidlat.config import PREPROCESS_VERSION, Preprocessing
-from vidlat.pipeline import read_video
-from vidlat.pipeline import repair_cache as repair_module
+from vidlat.pipeline import read_video, repair_cache as repair_module
 from vidlat.pipeline.repair_cache import repair_cache
 from vidlat.store import filesystem
 from vidlat.store.filesystem import locked

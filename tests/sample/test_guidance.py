@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vidlat.sample.guidance import GuidedDenoiser, window_starts
 from vidlat.sample.sampler import Sampler, sampling_noise

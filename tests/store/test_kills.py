@@ -12,8 +12,7 @@ import zarr
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import every_kill, meet
-from vidlat.store import filesystem
-from vidlat.store import log as log_module
+from vidlat.store import filesystem, log as log_module
 from vidlat.store.lease import hold_lease, read_lease
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache

@@ -2,8 +2,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.store.caches import random_posterior
 from vidlat.errors import EncodeError

@@ -16,14 +16,11 @@ from queue import SimpleQueue
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.store.caches import add_videos, failure_of, random_posterior, record_of, writer_of
 from vidlat.errors import StoreError
-from vidlat.store import filesystem
-from vidlat.store import lease as lease_module
-from vidlat.store import process as process_module
+from vidlat.store import filesystem, lease as lease_module, process as process_module
 from vidlat.store.lease import STALE_SECONDS, hold_lease, read_lease, refuse_if_held
 from vidlat.store.process import this_process
 from vidlat.store.reader import open_cache

@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import Killed, meet

@@ -6,14 +6,12 @@ from itertools import count
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import meet
 from vidlat.errors import StoreError
-from vidlat.store import filesystem
-from vidlat.store import log as log_module
+from vidlat.store import filesystem, log as log_module
 from vidlat.store.log import MAX_SMALL_FILES
 from vidlat.store.reader import open_cache
 from vidlat.store.records import (

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.store.caches import SCHEMA, add_videos, frames_of, random_posterior, writer_of
 from vidlat.errors import EncodeError, StoreError

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.store.caches import SCHEMA, add_videos, random_posterior, record_of, writer_of
 from tests.store.damage import MEAN_B, STD_B, flip, found, write_latents

@@ -7,8 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.store.caches import add_videos, random_posterior, record_of, writer_of
 from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, flip, found, rewrite

@@ -3,8 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vidlat.errors import TrainError
 from vidlat.train.latents import Whitening, draw_posterior

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vidlat.errors import ConfigError
 from vidlat.train.objective import Epsilon, Flow, VPrediction, masked_squared_error, objective_named

@@ -1,7 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 from torch.nn import functional

@@ -1,8 +1,7 @@
 """No file, however it was changed, ends in anything but frames or a refusal; fuzz_readers has long runs."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.video.fuzz_readers import SEEDS, mutate, reading
 

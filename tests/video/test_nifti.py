@@ -11,9 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 from hypothesis.extra import numpy as npst
 from nibabel.orientations import axcodes2ornt
 

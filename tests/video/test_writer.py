@@ -8,8 +8,7 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vidlat.errors import DecodeError, InputError, ShapeError

@@ -10,8 +10,7 @@ from vidlat.commands.display import console, format_bytes, format_count, print_t
 from vidlat.errors import ExitCode, InputError
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.metadata import read_schema
-from vidlat.store.prune import PruneResult
-from vidlat.store.prune import prune as carry_out
+from vidlat.store.prune import PruneResult, prune as carry_out
 from vidlat.store.prune_plan import PrunePlan, plan_prune, vanished_videos
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer
