@@ -20,10 +20,10 @@ FloatArray = npt.NDArray[np.floating]
 
 
 Warn = Callable[[str], None]
-"""Receives what the user should know of a video that was read all the same, in a few words."""
+"""Receives a short warning about a video that was read nevertheless."""
 
 Range = tuple[float, float]
-"""Two values of pixels, the lower one first: what becomes 0 and what becomes 1."""
+"""Two pixel values, the lower one first: they become 0 and 1."""
 
 Box = tuple[int, int, int, int]
 """A rectangle of a frame in pixels: left, top, width, height."""
@@ -131,9 +131,8 @@ class Frame(NamedTuple):
     """One gray frame as stored, before any resizing.
 
     pixels: (H, W) uint8, uint16, int16 or float32, finite, in the file's own unit.
-    pts_seconds: presentation time since the first frame; None where the file states no time.
-    sample_aspect_ratio: width over height of one pixel on the screen.
-    is_damaged: the decoder had to guess parts of it.
+    pts_seconds: presentation time since the first frame; None if the file states no times.
+    sample_aspect_ratio: displayed width of a pixel over its height. is_damaged: the decoder concealed errors.
     """
 
     pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.int16] | npt.NDArray[np.float32]
@@ -144,9 +143,9 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoHeader:
-    """What a video file states about itself, true or not; None where it states nothing.
+    """What a video file claims about itself, true or not; None where it claims nothing.
 
-    num_frames: whole frames, where none are counted the duration times the rate. seconds: its duration.
+    num_frames: as counted in the header, else duration times frame rate. seconds: duration.
     """
 
     num_frames: int | None
@@ -155,15 +154,13 @@ class VideoHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Video:
-    """A video that can be read, again and again: of its file no more was read yet than tells what it is.
+    """An opened video, which can be read repeatedly; so far only its type has been determined.
 
+    frames: yields all frames in order, in bounded memory. auto_range: the pixel values that become 0 and 1
+    by default (the full range of 8-bit video, the Hounsfield range, a DICOM window), or None if the file does
+    not define them and percentiles of all frames are to be used; may read all frames. header: what the file
+    claims about its length; decodes nothing. is_inverted: the lowest value is white.
     Each call may raise DecodeError.
-    frames: yields the frames from the first on, in bounded memory.
-    auto_range: the values that become 0 and 1 unless the user says otherwise (the whole range of 8 bit
-    video, Hounsfield's, a DICOM window); None: the file does not say, percentiles of all frames do. May read
-    all frames.
-    header: what the file states of its length; decodes nothing.
-    is_inverted: the lowest value is white.
     """
 
     frames: Callable[[], Iterator[Frame]]
@@ -174,7 +171,7 @@ class Video:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentPosterior:
-    """The VAE's answer for one video: mean and standard deviation, each (L, t, h, w)."""
+    """The VAE's posterior for one video: mean and standard deviation, each (L, t, h, w)."""
 
     mean: FloatArray
     std: FloatArray

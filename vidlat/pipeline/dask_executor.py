@@ -157,9 +157,9 @@ class DaskExecutor:
         return BatchEncoded(step.task, batch)
 
     def _check_workers(self) -> None:
-        """Give up writes whose worker is gone: Dask would wait for it for ever.
+        """Give up writes whose worker is gone: Dask would wait for it forever.
 
-        Raises InputError where it would wait for ever for any worker, or for the scheduler.
+        Raises InputError where it would wait forever for any worker, or for the scheduler.
         """
         if self.client.status != "running":
             raise InputError(f"{_SCHEDULER_GONE}; {_RESUME}")
