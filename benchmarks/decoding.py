@@ -22,8 +22,8 @@ from PIL import Image
 from pydicom import examples
 from pydicom.pixels import iter_pixels
 
+from vidlat.demo import make_phantom
 from vidlat.types import WHOLE, Selection
-from vidlat.video.phantom import make_phantom
 from vidlat.video.reader import open_video
 
 NUM_FRAMES = 100

@@ -26,6 +26,7 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 
 from vidlat.config import EncodeConfig
+from vidlat.demo import write_demo_videos
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import load_strictly, read_weights, write_weights
@@ -38,7 +39,6 @@ from vidlat.pipeline.job import EncodeJob, vae_of_this_process
 from vidlat.pipeline.measure import time_vae
 from vidlat.store.reader import open_cache
 from vidlat.types import InputVideo
-from vidlat.video.phantom import write_demo_videos
 from vidlat.video.reader import read_prepared
 
 STACK = 4

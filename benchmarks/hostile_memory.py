@@ -24,8 +24,8 @@ from PIL import Image
 from pydicom import examples
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from vidlat.demo import make_phantom
 from vidlat.store.reader import open_cache
-from vidlat.video.phantom import make_phantom
 from vidlat.video.writer import write_video
 
 

@@ -23,6 +23,7 @@ import torch
 from distributed import Client, WorkerPlugin
 
 from vidlat.config import EncodeConfig
+from vidlat.demo import make_phantom
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.driver import run_encode
@@ -30,7 +31,6 @@ from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
 from vidlat.pipeline.job import EncodeJob
 from vidlat.store.reader import open_cache
 from vidlat.types import InputVideo
-from vidlat.video.phantom import make_phantom
 from vidlat.video.reader import read_prepared
 from vidlat.video.writer import write_video
 

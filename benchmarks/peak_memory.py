@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidlat.video.phantom import make_phantom
+from vidlat.demo import make_phantom
 from vidlat.video.writer import write_video
 
 FRAMES_A_SHORT_VIDEO = 100

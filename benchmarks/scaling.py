@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vidlat.config import EncodeConfig
+from vidlat.demo import make_phantom
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.encode_videos import prepare_encode
 from vidlat.pipeline.job import vae_of_this_process
 from vidlat.store.reader import open_cache
-from vidlat.video.phantom import make_phantom
 from vidlat.video.writer import write_video
 
 SIDE, NUM_FRAMES = 32, 8

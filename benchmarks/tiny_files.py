@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from vidlat.config import EncodeConfig
+from vidlat.demo import make_phantom
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.driver import run_encode
@@ -27,7 +28,6 @@ from vidlat.pipeline.encode_videos import prepare_encode
 from vidlat.pipeline.job import vae_of_this_process
 from vidlat.pipeline.measure import time_vae
 from vidlat.store.reader import open_cache
-from vidlat.video.phantom import make_phantom
 from vidlat.video.reader import read_prepared
 from vidlat.video.writer import write_video
 

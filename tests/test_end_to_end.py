@@ -11,10 +11,10 @@ from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.test_cli import vidlat
+from vidlat.demo import make_phantom
 from vidlat.pipeline.decode_videos import decode_latents
 from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer
-from vidlat.video.phantom import make_phantom
 from vidlat.video.writer import write_video
 
 

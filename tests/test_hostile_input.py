@@ -45,8 +45,8 @@ from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.encode_videos import encode_videos
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.video import dicom_elements, inflate
-from vidlat.video.preparation import prepare_video
+from vidlat.video import dicom_elements, untrusted
+from vidlat.video.preprocessing import prepare_video
 from vidlat.video.reader import open_video
 
 ALL = 20
@@ -405,7 +405,7 @@ class Case:
     num_videos: int = 1
 
 
-CUT_OFF, BREAKS_OFF = "cut off?", "breaks off"
+CUT_OFF, BREAKS_OFF = "truncated?", "truncated"
 NO_FORMAT, GIANT = "cannot be decoded as video: Invalid data", "at most 64,000,000 pixels are decoded"
 SINGLE, PAGE = "is a single picture", "is a web page"
 AXES, NUMBERS = "expected (T,H,W), (H,W)", "expected integers, floats or bool"
@@ -708,7 +708,7 @@ def test_reading_them_otherwise_ends_in_frames_or_a_reason_too(quick):
 
 
 def test_bombs_are_refused_by_the_budgets(encode, tmp_path, monkeypatch):
-    for module in (inflate, dicom_elements):
+    for module in (untrusted, dicom_elements):
         monkeypatch.setattr(module, "MAX_INFLATED_BYTES", 5_000_000)
     folder = fill(tmp_path / "v", [])
     nifti_bomb(folder / "a.nii.gz", 10_000_000, 1000, 1000, 10)

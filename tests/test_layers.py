@@ -21,7 +21,7 @@ LEVELS = [
     {"types", "errors", "prefetch"},
     {"config"},
     {"encode", "store", "video"},
-    {"pipeline", "train"},
+    {"demo", "pipeline", "train"},
     {"evaluate", "fit", "sample"},
     {"commands"},
     {"cli"},

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import yaml
 
-from vidlat.errors import ConfigError
+from vidlat.errors import ConfigError, one_line
 from vidlat.types import Box, Range
 
 Fit = Literal["crop", "letterbox", "stretch"]
@@ -390,7 +390,7 @@ def load_yaml(path: Path, section: str) -> dict[str, Any]:
     try:
         document = yaml.load(path.read_text(), _UniqueKeyLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: cannot be read as YAML: {one_line(error)}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
     unknown = [str(name) for name in document if name not in SECTIONS]

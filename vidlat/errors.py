@@ -17,6 +17,12 @@ class ExitCode(enum.IntEnum):
     """Ended by Ctrl-C: 128 and the number of SIGINT, as shells have it."""
 
 
+def one_line(error: BaseException) -> str:
+    """The message of any exception on one line; without a message, the name of its class."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return " ".join(reason.split()) or type(error).__name__
+
+
 class VidlatError(Exception):
     """A failure explained in one line: what was got, what was expected, what to do."""
 

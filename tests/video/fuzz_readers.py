@@ -30,10 +30,10 @@ from pydicom import examples
 from pydicom.data import get_testdata_file
 
 from vidlat.config import Preprocessing
+from vidlat.demo import make_phantom
 from vidlat.errors import DecodeError
 from vidlat.pipeline.folder import videos_in_folder
-from vidlat.video.phantom import make_phantom
-from vidlat.video.preparation import prepare_video
+from vidlat.video.preprocessing import prepare_video
 from vidlat.video.reader import open_video
 
 MOST_SECONDS = 60

@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
 
-from vidlat.video.codestream import codestream_size
+from vidlat.video.dicom_pixels import codestream_size
 
 
 def picture(kind, width, height, mode="L", **options):

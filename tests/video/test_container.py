@@ -587,7 +587,7 @@ def test_header_that_miscounts_frames_a_little_or_down_changes_nothing(tmp_path,
 def test_header_that_counts_many_more_frames_is_told_of(tmp_path):
     frames, warnings = read(miscounting_avi(tmp_path / "a.avi", 9999))
     assert len(frames) == 20
-    assert warnings == ["only 20 of the 9999 frames that its header states: cut off?"]
+    assert warnings == ["only 20 of the 9999 frames that its header states: truncated?"]
 
 
 def miscounting_avi(path, counted):
@@ -735,7 +735,7 @@ def test_truncated_file_gives_whole_frames_from_its_start_or_a_reason(tmp_path, 
     warnings = []
     got, kind = frames_and_kind(path, warnings.append)
     assert kind in (None, "unreadable")
-    assert kind or len(got) >= len(frames) - MAX_MISSING_FRAMES or "cut off?" in warnings[-1]
+    assert kind or len(got) >= len(frames) - MAX_MISSING_FRAMES or "truncated?" in warnings[-1]
     assert len(got) < len(frames)
     assert all((pixels == true).all() for pixels, true in zip(got, frames, strict=False))
 
@@ -767,7 +767,9 @@ def test_matroska_that_is_cut_off_is_told_of_although_sound_is_to_go_on(tmp_path
     path.write_bytes(path.read_bytes()[:40_000])
     frames, (warning,) = read(path)
     assert 5 < len(frames) < 15
-    assert warning == f"ends after {len(frames) / 25:.1f} of the 0.8 seconds that its header states: cut off?"
+    assert (
+        warning == f"ends after {len(frames) / 25:.1f} of the 0.8 seconds that its header states: truncated?"
+    )
 
 
 def test_sound_that_goes_on_beyond_the_frames_is_no_loss(tmp_path):

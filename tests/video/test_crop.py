@@ -6,9 +6,9 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageDraw
 
 from tests.video.made import video_of
+from vidlat.demo import make_phantom
 from vidlat.errors import ConfigError, DecodeError
 from vidlat.video.crop import MOST_FRAMES, cut, find_box
-from vidlat.video.phantom import make_phantom
 
 HEIGHT, WIDTH = 240, 320
 LEFT, TOP, SIDE = 90, 40, 160

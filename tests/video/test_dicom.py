@@ -623,12 +623,12 @@ def test_uncompressed_frames_that_a_file_lost_are_told(tmp_path, num_there, stat
     if stated == num_there:
         assert not told
     else:
-        assert told == [f"only {num_there} of the {stated} frames that its header states: cut off?"]
+        assert told == [f"only {num_there} of the {stated} frames that its header states: truncated?"]
 
 
 def test_a_frame_that_breaks_off_is_no_frame(tmp_path):
     assert failure(wheel("MR_truncated.dcm")).kind == "truncated"
-    assert "breaks off" in str(failure(wheel("MR_truncated.dcm")))
+    assert "truncated" in str(failure(wheel("MR_truncated.dcm")))
 
 
 def test_elements_after_the_pixels_are_no_pixels(tmp_path):
@@ -643,7 +643,7 @@ def test_uncompressed_frames_beyond_those_stated_are_not_read(tmp_path):
     told = []
     path = write(tmp_path / "a.dcm", pixels, NumberOfFrames=2)
     np.testing.assert_array_equal(read(path, told.append), pixels[:2])
-    assert told == ["holds more than its header states: the rest is not read"]
+    assert told == ["holds more data than its header declares: the rest is ignored"]
 
 
 def write_with_number(path, raw_number, dataset):
@@ -700,7 +700,7 @@ def test_compressed_file_that_breaks_off_has_its_whole_frames(tmp_path, num_lost
         assert not told
     else:
         assert len(frames) == 29
-        assert told == ["only 29 of the 30 frames that its header states: cut off?"]
+        assert told == ["only 29 of the 30 frames that its header states: truncated?"]
 
 
 def test_a_frame_whose_later_fragments_are_lost_is_none(tmp_path):
@@ -713,7 +713,7 @@ def test_a_frame_whose_later_fragments_are_lost_is_none(tmp_path):
     (tmp_path / "a.dcm").write_bytes(content[:third_last])
     told = []
     assert len(read(tmp_path / "a.dcm", told.append)) == 29
-    assert told == ["only 29 of the 30 frames that its header states: cut off?"]
+    assert told == ["only 29 of the 30 frames that its header states: truncated?"]
 
 
 def test_compressed_file_that_breaks_off_within_its_first_frame_fails(tmp_path):

@@ -450,7 +450,7 @@ def test_what_is_odd_in_all_files_is_told_once(tmp_path):
     told = []
     video = open_dicom_series(paths, told.append)
     assert len(list(video.frames())) == len(list(video.frames())) == 3
-    assert told == ["holds more than its header states: the rest is not read"]
+    assert told == ["holds more data than its header declares: the rest is ignored"]
 
 
 # Nothing of a patient

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as npst
 from nibabel.orientations import axcodes2ornt
 
 from vidlat.errors import DecodeError
-from vidlat.video import inflate
+from vidlat.video import untrusted
 from vidlat.video.nifti import is_nifti, nifti_videos, open_nifti
 
 AS_SHOWN = np.diag([-1.0, -1, 1, 1])  # x to the left, y to the back, z to the head: nothing to turn
@@ -306,7 +306,7 @@ def test_nothing_but_nan_is_refused(tmp_path):
 def test_a_file_that_breaks_off_is_refused_at_once(tmp_path):
     path = write(tmp_path / "a.nii", noise(3, 4, 5))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DecodeError, match="breaks off: 471 of 472 bytes"):
+    with pytest.raises(DecodeError, match="truncated: 471 of 472 bytes"):
         open_nifti(path, print)
 
 
@@ -351,14 +351,14 @@ def test_a_stream_is_read_no_further_than_its_header_states(tmp_path, direction)
     np.testing.assert_array_equal(pixels(bomb), voxels.T[::direction])
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
-    assert warnings_of(bomb) == ["holds more than its header states: the rest is not read"]
+    assert warnings_of(bomb) == ["holds more data than its header declares: the rest is ignored"]
 
 
 def test_a_header_that_promises_more_than_the_budget_is_refused(tmp_path, plain, monkeypatch):
     path = gzipped(tmp_path, plain)
-    monkeypatch.setattr(inflate, "MAX_INFLATED_BYTES", len(plain))
+    monkeypatch.setattr(untrusted, "MAX_INFLATED_BYTES", len(plain))
     read(path)
-    monkeypatch.setattr(inflate, "MAX_INFLATED_BYTES", len(plain) - 1)
+    monkeypatch.setattr(untrusted, "MAX_INFLATED_BYTES", len(plain) - 1)
     error = failure(path)
     assert error.kind == "too-large"
     assert f"{len(plain):,} bytes" in str(error)

@@ -9,10 +9,10 @@ from hypothesis import given, strategies as st
 from PIL import Image
 from pydicom import examples
 
+from vidlat.demo import make_phantom
 from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, Selection
 from vidlat.video import reader
-from vidlat.video.phantom import make_phantom
 from vidlat.video.reader import is_named_like_video, kind_of, open_video, probe_video
 from vidlat.video.writer import write_video
 

@@ -11,8 +11,8 @@ from av.video.reformatter import ColorRange
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
+from vidlat.demo import make_phantom
 from vidlat.errors import DecodeError, InputError, ShapeError
-from vidlat.video.phantom import make_phantom
 from vidlat.video.writer import (
     DEFAULT_FPS,
     prepare_file,
@@ -128,12 +128,12 @@ def test_equal_frames_make_equal_files(tmp_path):
 
 def fails_after_three():
     yield from np.zeros((3, 16, 16), np.uint8)
-    raise DecodeError("breaks off", "truncated")
+    raise DecodeError("truncated", "truncated")
 
 
 def test_a_source_that_fails_leaves_the_file_as_it_was(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"before")
-    with pytest.raises(DecodeError, match="breaks off"):
+    with pytest.raises(DecodeError, match="truncated"):
         write_video(tmp_path / "a.mp4", fails_after_three(), 25)
     assert (tmp_path / "a.mp4").read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidlat.errors import WeightsError
+from vidlat.errors import WeightsError, one_line
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 """What the hub states for a file in LFS or Xet; for one in plain git it states a shorter hash."""
@@ -171,7 +171,7 @@ def _explain(error: Exception) -> str:
     hub = constants.ENDPOINT
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return f"not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids downloading it"
     if isinstance(error, errors.HfHubHTTPError):

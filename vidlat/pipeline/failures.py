@@ -6,7 +6,7 @@ import re
 import traceback
 from dataclasses import replace
 
-from vidlat.errors import VidlatError
+from vidlat.errors import VidlatError, one_line
 from vidlat.types import FailureRecord, InputVideo
 
 
@@ -22,7 +22,7 @@ def failure_of(video: InputVideo, kind: str, reason: str) -> FailureRecord:
 
 def failure_from(video: InputVideo, kind: str, error: BaseException) -> FailureRecord:
     """The record of a video that an error stopped, with a traceback unless vidlat itself raised it."""
-    failure = failure_of(video, kind, " ".join(str(error).split()) or type(error).__name__)
+    failure = failure_of(video, kind, one_line(error))
     if isinstance(error, VidlatError) or video.hides_names:
         return failure
     return replace(failure, traceback="".join(traceback.format_exception(error)))

@@ -17,7 +17,7 @@ from vidlat.pipeline.failures import failure_from
 from vidlat.pipeline.job import EncodeJob
 from vidlat.store.sources import content_hash
 from vidlat.types import Box, FailureRecord, InputVideo, Range
-from vidlat.video.preparation import PreparedVideo, prepare_video
+from vidlat.video.preprocessing import PreparedVideo, prepare_video
 from vidlat.video.reader import open_video
 
 Stack = npt.NDArray[np.float32]

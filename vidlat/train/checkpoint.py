@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vidlat.errors import TrainError
+from vidlat.errors import TrainError, one_line
 
 _NAME = re.compile(r"step_(\d{8,})")
 
@@ -161,9 +161,7 @@ def _load_module(path: Path, module: nn.Module) -> None:
     try:
         module.load_state_dict(_load_tensors(path))
     except RuntimeError as error:
-        raise TrainError(
-            f"{path} holds the weights of another network: {' '.join(str(error).split())}"
-        ) from error
+        raise TrainError(f"{path} holds the weights of another network: {one_line(error)}") from error
 
 
 def _sync(path: Path) -> None:

@@ -21,17 +21,8 @@ from numpy.lib import format as npy
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
-from vidlat.video.inflate import inflated, refuse_bombs
-from vidlat.video.pixels import (
-    Pixels,
-    ReadPixels,
-    finite_pixels,
-    lie_in_unit_range,
-    one_kind_of_error,
-    refuse_giants,
-    to_luma,
-    to_pixel_type,
-)
+from vidlat.video.pixels import Pixels, ReadPixels, finite_pixels, lie_in_unit_range, to_luma, to_pixel_type
+from vidlat.video.untrusted import check_frame_size, check_inflated_size, decode_errors, inflated
 
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _PREFERRED = ("video", "frames", "arr_0")
@@ -74,7 +65,7 @@ def open_array(path: Path, warn: Warn) -> Video:
     """
     with path.open("rb") as file:
         is_zip = file.read(4) == _ZIP
-    with one_kind_of_error(_WHAT):
+    with decode_errors(_WHAT):
         header, load = _open_npz(path, warn) if is_zip else _open_npy(path, warn)
         index = _frames_index(header.shape, warn)
 
@@ -83,7 +74,7 @@ def open_array(path: Path, warn: Warn) -> Video:
                 yield to_pixel_type(to_luma(frame) if frame.ndim == 3 else frame)
 
     def frames() -> Iterator[Frame]:
-        with one_kind_of_error(_WHAT):
+        with decode_errors(_WHAT):
             for pixels in finite_pixels(read, warn):
                 yield Frame(pixels=pixels, pts_seconds=None)
 
@@ -100,9 +91,9 @@ def _open_npy(path: Path, warn: Warn) -> tuple[_Header, Load]:
         header = _read_header(file)
     num_bytes = path.stat().st_size
     if num_bytes < header.end:
-        raise DecodeError(f"breaks off: {num_bytes} of {header.end} bytes", "truncated")
+        raise DecodeError(f"truncated: {num_bytes} of {header.end} bytes", "truncated")
     if num_bytes > header.end:
-        warn("holds more than its header states: the rest is not read")
+        warn("holds more data than its header declares: the rest is ignored")
     return header, lambda: _map(path, header)
 
 
@@ -114,7 +105,7 @@ def _open_npz(path: Path, warn: Warn) -> tuple[_Header, Load]:
     if member.file_size != header.end:
         reason = f"its array states {header.end} bytes, the archive {member.file_size}"
         raise DecodeError(f"{_WHAT}: {reason}", "truncated")
-    refuse_bombs(header.end)
+    check_inflated_size(header.end)
 
     @cache
     def load() -> Pixels:
@@ -190,14 +181,14 @@ def _frames_index(shape: tuple[int, ...], warn: Warn) -> Any:
             index = (slice(None), 0)
         case _:
             raise DecodeError(f"has axes {shape}: {_AXES}", "wrong-axes")
-    refuse_giants(width, height)
+    check_frame_size(width, height)
     return index
 
 
 def _auto_range(dtype: np.dtype[Any], read: ReadPixels) -> Range | None:
     if dtype == np.uint8:
         return (0.0, 255.0)
-    with one_kind_of_error(_WHAT):
+    with decode_errors(_WHAT):
         is_unit = dtype == np.bool or (dtype.kind == "f" and lie_in_unit_range(read))
     return (0.0, 1.0) if is_unit else None
 

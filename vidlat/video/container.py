@@ -24,10 +24,10 @@ from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from vidlat.errors import DecodeError
+from vidlat.errors import DecodeError, one_line
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.av_frame import FrameConverter
-from vidlat.video.pixels import MAX_FRAME_PIXELS, refuse_giants
+from vidlat.video.untrusted import MAX_FRAME_PIXELS, check_frame_size
 
 MAX_MISSING_FRAMES = 2
 """A header that counts a frame or two more than there are is common and means nothing."""
@@ -142,7 +142,7 @@ class _Container:
             for oddity in decoding.oddities():
                 self._warn(oddity)
             if container.format.name == "gif" and not _gif_ends(self._path):
-                self._warn("does not end as a GIF does: cut off?")
+                self._warn("does not end as a GIF does: truncated?")
 
     def auto_range(self) -> Range:
         if self._is_deep is None:
@@ -214,8 +214,8 @@ class _Decoding:
 
     def oddities(self) -> Iterator[str]:
         """What to warn of, in a few words each."""
-        if self._num_lost:
-            yield f"{self._num_lost} of its packets could not be decoded: {_reason(self._error)}"
+        if self._error:
+            yield f"{self._num_lost} of its packets could not be decoded: {one_line(self._error)}"
         if self._clock.num_untimed:
             yield f"{self._clock.num_untimed} of its frames have no time later than that of the frame before"
         if self._clock.has_gap:
@@ -251,7 +251,7 @@ class _Decoding:
         """Headers lie in both directions, so it is no failure; but a cut-off download looks just so."""
         num_stated = _stated_num_frames(self._container, self._stream) - self._num_hidden
         if num_stated > self._num_frames + MAX_MISSING_FRAMES:
-            yield f"only {self._num_frames} of the {num_stated} frames that its header states: cut off?"
+            yield f"only {self._num_frames} of the {num_stated} frames that its header states: truncated?"
             return
         stated = _stated_seconds(self._container, self._stream)
         if stated is None or self._num_frames < 2:
@@ -259,7 +259,7 @@ class _Decoding:
         step = self._clock.passed / (self._num_frames - 1)
         found = self._clock.passed + step
         if stated - found > max((MAX_MISSING_FRAMES + 0.5) * step, 0.05 * stated):
-            yield f"ends after {found:.1f} of the {stated:.1f} seconds that its header states: cut off?"
+            yield f"ends after {found:.1f} of the {stated:.1f} seconds that its header states: truncated?"
 
 
 class _Clock:
@@ -333,7 +333,7 @@ def _one_kind_of_error() -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, ValueError) as error:
-        raise DecodeError(f"cannot be decoded as video: {_reason(error)}") from error
+        raise DecodeError(f"cannot be decoded as video: {one_line(error)}") from error
 
 
 def _refuse_stated_giant(path: Path, index: int) -> None:
@@ -341,7 +341,7 @@ def _refuse_stated_giant(path: Path, index: int) -> None:
     with _open(path, _OPTIONS | {"codec_whitelist": "none"}) as container:
         context = container.streams[index].codec_context
         if isinstance(context, VideoCodecContext):
-            refuse_giants(context.width, context.height)
+            check_frame_size(context.width, context.height)
 
 
 def _gif_ends(path: Path) -> bool:
@@ -371,8 +371,3 @@ def _stated_seconds(container: InputContainer, stream: VideoStream) -> float | N
     if container.duration is not None and len(container.streams) == 1:
         return float(container.duration / av.time_base)
     return None
-
-
-def _reason(error: BaseException | None) -> str:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(reason.split())

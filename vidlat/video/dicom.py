@@ -23,15 +23,8 @@ from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.dicom_elements import items, numbers, opened_dicom, parsing, read_elements, text
 from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, PixelFormat, read_pixel_format, stored_frames
-from vidlat.video.pixels import (
-    HOUNSFIELD_RANGE,
-    Pixels,
-    finite_pixels,
-    once,
-    one_kind_of_error,
-    to_luma,
-    to_pixel_type,
-)
+from vidlat.video.pixels import HOUNSFIELD_RANGE, Pixels, finite_pixels, to_luma, to_pixel_type
+from vidlat.video.untrusted import decode_errors, warn_once
 
 _PALETTES = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
 # The functional groups (geometry, timing, windows) come whole.
@@ -131,7 +124,7 @@ def open_dicom(path: Path, warn: Warn) -> Video:
     FrameTime, FrameTimeVector, CineRate or RecommendedDisplayFrameRate, the first that makes sense.
     Frames that a file lost are a warning. Raises DecodeError, OSError.
     """
-    header, tell = read_dicom_header(path), once(warn)
+    header, tell = read_dicom_header(path), warn_once(warn)
     num_frames, steps = header.pixel_format.num_frames, header.steps
     # The first entry of a vector is the time before the first frame.
     seconds = sum(steps) if len(steps) > 1 else num_frames * steps[0] if steps and num_frames else None
@@ -166,7 +159,7 @@ def dicom_frames(header: DicomHeader, warn: Warn) -> Iterator[Frame]:
     """Yield the frames of a file; see `open_dicom`. Raises DecodeError."""
     frames = zip(finite_pixels(lambda: _pixels(header, warn), warn), _frame_times(header.steps), strict=False)
     while True:
-        with one_kind_of_error(_WHAT), warnings.catch_warnings():
+        with decode_errors(_WHAT), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom tells of every oddity that it copes with
             item = next(frames, None)
         if item is None:

@@ -18,9 +18,9 @@ from pydicom.uid import UID, RLELossless
 
 from vidlat.errors import DecodeError
 from vidlat.types import Warn
-from vidlat.video.codestream import codestream_size
 from vidlat.video.dicom_elements import PixelElement, numbers, opened_dicom, text
-from vidlat.video.pixels import Pixels, refuse_giants
+from vidlat.video.pixels import Pixels
+from vidlat.video.untrusted import check_frame_size
 
 FORMAT_KEYWORDS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
@@ -30,6 +30,10 @@ FORMAT_KEYWORDS = (
 
 _SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3}
 _SAMPLES |= {f"YBR_{kind}": 3 for kind in ("FULL", "FULL_422", "ICT", "RCT")}
+_JP2, _JP2_CODESTREAM = b"\0\0\0\x0cjP  ", b"jp2c"
+_SOC_SIZ = b"\xff\x4f\xff\x51"  # start of a JPEG 2000 codestream
+_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF markers; F7 is that of JPEG-LS
+_LONE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # that no length follows
 _ITEM, _END_OF_ITEMS, _END_OF_PICTURE = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0", b"\xff\xd9"
 
 
@@ -92,7 +96,7 @@ def read_pixel_format(dataset: Dataset, element: PixelElement | None, syntax: UI
     if min(pixel_format.rows, pixel_format.columns) < 1:
         size = f"{pixel_format.columns}x{pixel_format.rows}"
         raise DecodeError(f"states frames of {size} pixels", "unreadable")
-    refuse_giants(pixel_format.columns, pixel_format.rows)
+    check_frame_size(pixel_format.columns, pixel_format.rows)
     return pixel_format
 
 
@@ -116,11 +120,11 @@ def stored_frames(path: Path, pixel_format: PixelFormat, warn: Warn) -> Iterator
             num_frames += 1
     stated = pixel_format.num_frames
     if not num_frames:
-        raise DecodeError("breaks off within its first frame", "truncated")
+        raise DecodeError("truncated within its first frame", "truncated")
     if stated is None and num_frames > 1:
         warn(f"states no number of frames that makes sense: {num_frames} are there")
     elif stated is not None and num_frames < stated:
-        warn(f"only {num_frames} of the {stated} frames that its header states: cut off?")
+        warn(f"only {num_frames} of the {stated} frames that its header states: truncated?")
     elif stated is not None and num_frames > stated:
         warn(f"holds {num_frames} frames, {stated} by its header: all are read")
 
@@ -178,7 +182,7 @@ def _decoder(pixel_format: PixelFormat) -> Callable[[Any, int, int], Pixels]:
             if "does not support" in str(error):
                 raise missing_plugin from error
             if "truncated" in str(error):
-                raise DecodeError("breaks off within a frame", "truncated") from error
+                raise DecodeError("truncated within a frame", "truncated") from error
             raise
         return pixels
 
@@ -190,11 +194,11 @@ def _num_whole_frames(pixel_format: PixelFormat, warn: Warn) -> int:
     num_bytes = pixel_format.element.num_bytes
     num_whole = 8 * num_bytes // pixel_format.frame_bits
     if not num_whole:
-        reason = f"breaks off: {num_bytes} of {-(-pixel_format.frame_bits // 8)} bytes of its first frame"
+        reason = f"truncated: {num_bytes} of {-(-pixel_format.frame_bits // 8)} bytes of its first frame"
         raise DecodeError(reason, "truncated")
     num_frames = pixel_format.num_frames or num_whole
     if num_bytes - num_frames * pixel_format.frame_bits / 8 >= 2:  # one byte makes an odd number even
-        warn("holds more than its header states: the rest is not read")
+        warn("holds more data than its header declares: the rest is ignored")
     return min(num_whole, num_frames)
 
 
@@ -268,3 +272,46 @@ def _check_size(data: bytes, pixel_format: PixelFormat, index: int) -> None:
         stated = f"{pixel_format.columns}x{pixel_format.rows}"
         reason = f"frame {index} is a picture of {size[0]}x{size[1]} pixels, its header states {stated}"
         raise DecodeError(reason, "wrong-size")
+
+
+def codestream_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels; None where the bytes are no such picture or break off before they say."""
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg_size(data)
+    start = _jp2_codestream(data) if data.startswith(_JP2) else 0
+    if data[start : start + 4] != _SOC_SIZ or len(data) < start + 24:
+        return None
+    right, bottom, left, top = (_number(data, start + place, 4) for place in (8, 12, 16, 20))
+    return right - left, bottom - top
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    place = 2
+    while place + 9 <= len(data):
+        marker = data[place + 1]
+        if data[place] != 0xFF or marker in (0x00, 0xFF):  # what decoders skip on their way to a marker
+            place += 1
+        elif marker in _FRAME_HEADERS:
+            return _number(data, place + 7, 2), _number(data, place + 5, 2)
+        else:
+            place += 2 + (0 if marker in _LONE_MARKERS else _number(data, place + 2, 2))
+    return None
+
+
+def _jp2_codestream(data: bytes) -> int:
+    """Where the codestream starts among the boxes of a JP2 file; the end of the data where there is none."""
+    place = 0
+    while place + 16 <= len(data):
+        num_bytes, content = _number(data, place, 4), place + 8
+        if num_bytes == 1:
+            num_bytes, content = _number(data, place + 8, 8), place + 16
+        if data[place + 4 : place + 8] == _JP2_CODESTREAM:
+            return content
+        if num_bytes < 8:
+            break
+        place += num_bytes
+    return len(data)
+
+
+def _number(data: bytes, place: int, num_bytes: int) -> int:
+    return int.from_bytes(data[place : place + num_bytes], "big")

@@ -22,7 +22,7 @@ from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.dicom import DicomHeader, dicom_frames, dicom_range, read_dicom_header
 from vidlat.video.dicom_elements import numbers, opened_dicom, parsing, read_elements, text
-from vidlat.video.pixels import once
+from vidlat.video.untrusted import warn_once
 
 # Pictures for themselves, however many of them a series has.
 _STILLS = ("US", "IVUS", "CR", "DX", "MG", "IO", "PX", "RG", "XC", "OP", "ES", "GM", "SM")
@@ -93,7 +93,7 @@ def open_dicom_series(files: Sequence[Path], warn: Warn) -> Video:
     come from TriggerTime where all files have one position and it always rises. Raises DecodeError, which
     names the file, and OSError.
     """
-    tell = once(warn)
+    tell = warn_once(warn)
     headers = [_read_header(path) for path in files]
     _refuse_changes(headers)
     types = {np.dtype(header.pixel_type) for header in headers}

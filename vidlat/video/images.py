@@ -20,15 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
-from vidlat.video.pixels import (
-    Pixels,
-    finite_pixels,
-    lie_in_unit_range,
-    one_kind_of_error,
-    refuse_giants,
-    to_luma,
-    to_pixel_type,
-)
+from vidlat.video.pixels import Pixels, finite_pixels, lie_in_unit_range, to_luma, to_pixel_type
+from vidlat.video.untrusted import check_frame_size, decode_errors
 
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -178,7 +171,7 @@ def _opened(path: Path) -> Iterator[Any]:
     with ExitStack() as stack:
         with _decoding(path):
             image = Image.open(stack.enter_context(path.open("rb")), formats=_FORMATS)
-            refuse_giants(*image.size)
+            check_frame_size(*image.size)
         yield image
 
 
@@ -188,7 +181,7 @@ def _turn_to(image: Image.Image, page: int, path: Path) -> bool:
             image.seek(page)
         except EOFError:  # the end, by Pillow's convention
             return False
-        refuse_giants(*image.size)
+        check_frame_size(*image.size)
         return True
 
 
@@ -216,7 +209,7 @@ def _has_more_pages(image: Image.Image) -> bool:
 def _decoding(path: Path) -> Iterator[None]:
     """Every error names the file, without its folders."""
     try:
-        with one_kind_of_error("cannot be decoded"), warnings.catch_warnings():
+        with decode_errors("cannot be decoded"), warnings.catch_warnings():
             # Pillow warns of what it copes with, and of sizes that are refused here.
             warnings.simplefilter("ignore")
             yield

@@ -27,15 +27,8 @@ from nibabel.spatialimages import HeaderDataError
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Video, VideoHeader, Warn
-from vidlat.video.inflate import check_end, inflated, refuse_bombs
-from vidlat.video.pixels import (
-    Pixels,
-    finite_pixels,
-    one_kind_of_error,
-    refuse_giants,
-    to_luma,
-    to_pixel_type,
-)
+from vidlat.video.pixels import Pixels, finite_pixels, to_luma, to_pixel_type
+from vidlat.video.untrusted import check_end, check_frame_size, check_inflated_size, decode_errors, inflated
 
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _SINGLE, _PAIR = (b"n+1\0", b"n+2\0\r\n\x1a\n"), (b"ni1\0", b"ni2\0\r\n\x1a\n")
@@ -107,7 +100,7 @@ def open_nifti(path: Path, warn: Warn, part: str | None = None) -> Video:
     aspect = _sample_aspect_ratio(volume)
 
     def frames() -> Iterator[Frame]:
-        with one_kind_of_error(_WHAT):
+        with decode_errors(_WHAT):
             for index, pixels in enumerate(finite_pixels(lambda: _read_planes(volume, indices, warn), warn)):
                 seconds = None if step_seconds is None else index * step_seconds
                 yield Frame(pixels=pixels, pts_seconds=seconds, sample_aspect_ratio=aspect)
@@ -124,7 +117,7 @@ def open_nifti(path: Path, warn: Warn, part: str | None = None) -> Video:
 def _read_volume(path: Path, warn: Warn) -> _Volume:
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
-    with one_kind_of_error(_WHAT), warnings.catch_warnings():
+    with decode_errors(_WHAT), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numbers that make no sense: they are tested below
         with gzip.open(path) if is_gzip else path.open("rb") as file:
             header = _parse(file.read(_HEADER_BYTES))
@@ -191,15 +184,15 @@ def _directions(header: Nifti1Header, warn: Warn) -> str:
 
 
 def _check_size(volume: _Volume) -> None:
-    refuse_giants(volume.sides[0], volume.sides[1])
+    check_frame_size(volume.sides[0], volume.sides[1])
     if volume.offset < 0:
         raise DecodeError(f"states that its voxels start at byte {volume.offset}", "unreadable")
     if volume.is_gzip:
-        refuse_bombs(volume.end)
+        check_inflated_size(volume.end)
         return
     num_bytes = volume.path.stat().st_size
     if num_bytes < volume.end:
-        raise DecodeError(f"breaks off: {num_bytes} of {volume.end} bytes", "truncated")
+        raise DecodeError(f"truncated: {num_bytes} of {volume.end} bytes", "truncated")
 
 
 def _parts(volume: _Volume) -> list[str]:
@@ -239,7 +232,7 @@ def _read_planes(volume: _Volume, indices: range, warn: Warn) -> Iterator[Pixels
         for num_read, index in enumerate(indices):
             file.seek(volume.offset + index * volume.plane_bytes)
             if _read_into(file, plane) < volume.plane_bytes:
-                raise DecodeError(f"breaks off after {num_read} of {len(indices)} frames", "truncated")
+                raise DecodeError(f"truncated after {num_read} of {len(indices)} frames", "truncated")
             yield _to_pixels(plane, volume)
         if is_stream:
             file.seek(volume.end)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -13,9 +12,6 @@ import numpy.typing as npt
 from vidlat.errors import DecodeError
 from vidlat.types import Warn
 
-MAX_FRAME_PIXELS = 64_000_000
-"""A file of a kilobyte can announce a frame of gigabytes: larger ones are refused before decoding."""
-
 HOUNSFIELD_RANGE = (-1000.0, 1000.0)
 """CT values are cut to this range, the one MAISI was trained on."""
 
@@ -24,41 +20,6 @@ ReadPixels = Callable[[], Iterator[Pixels]]
 """Starts a pass over the frames of a file, each (H, W) uint8, uint16, int16 or float32."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-
-
-def once(warn: Warn) -> Warn:
-    """Tells nothing twice, however often a video is read."""
-    told: set[str] = set()
-
-    def tell(text: str) -> None:
-        if text not in told:
-            told.add(text)
-            warn(text)
-
-    return tell
-
-
-@contextmanager
-def one_kind_of_error(what: str) -> Iterator[None]:
-    """Turn whatever a library raises over the bytes of a file into a DecodeError that starts with `what`."""
-    try:
-        yield
-    except DecodeError:
-        raise
-    except EOFError as error:
-        raise DecodeError(f"{what}: it breaks off", "truncated") from error
-    # Libraries let through whatever the bytes provoke, from KeyError to struct.error.
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise DecodeError(f"{what}: {reason}", "unreadable") from error
-
-
-def refuse_giants(width: int, height: int) -> None:
-    """Raise DecodeError for a frame of more than MAX_FRAME_PIXELS, before its pixels are touched."""
-    if width * height > MAX_FRAME_PIXELS:
-        size = f"{width}x{height}"
-        reason = f"frames of {size} pixels; at most {MAX_FRAME_PIXELS:,} pixels are decoded"
-        raise DecodeError(reason, "too-large")
 
 
 def to_luma(colour: Pixels) -> Pixels:

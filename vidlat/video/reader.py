@@ -18,8 +18,8 @@ from vidlat.video.dicom import is_dicom, open_dicom
 from vidlat.video.dicom_series import open_dicom_series
 from vidlat.video.images import is_image, is_single_picture, open_images, open_tiff
 from vidlat.video.nifti import is_nifti, open_nifti
-from vidlat.video.pixels import once
-from vidlat.video.preparation import PreparedFrame, prepare_video
+from vidlat.video.preprocessing import PreparedFrame, prepare_video
+from vidlat.video.untrusted import warn_once
 
 Kind = Literal["container", "dicom", "nifti", "array", "image"]
 
@@ -63,7 +63,7 @@ def open_video(path: Path, selection: Selection, warn: Warn) -> Video:
     warn: told, in a few words, and once, what is odd about a video that can be read.
     Raises DecodeError, with a reason that needs no file name, where there are no frames to be had.
     """
-    warn = once(warn)
+    warn = warn_once(warn)
     try:
         video = _open_files(path, selection, warn) if selection.files else _open_file(path, selection, warn)
     except OSError as error:

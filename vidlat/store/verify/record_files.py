@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vidlat.errors import one_line
 from vidlat.store import filesystem
 from vidlat.store.layout import record_files
 from vidlat.store.records import latest
@@ -84,7 +85,7 @@ def read_log(path: Path, folder: str, columns: pa.Schema, wanted: list[str]) -> 
                 _require_columns(parquet.schema_arrow, columns)
                 rows, lacking = _read_rows(parquet, where, columns, wanted)
         except (pa.ArrowException, OSError, ValueError) as error:
-            damaged[where] = " ".join(str(error).split())[:300]
+            damaged[where] = one_line(error)[:300]
             continue
         parts += rows
         incomplete += lacking

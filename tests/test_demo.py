@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydicom import examples
 
+from vidlat.demo import make_phantom, write_demo_videos
 from vidlat.types import WHOLE
-from vidlat.video.phantom import make_phantom, write_demo_videos
 from vidlat.video.reader import open_video
 
 KINDS = ["heart", "lung"]
@@ -81,6 +81,6 @@ def test_demo_videos_are_of_varied_length_and_hold_a_real_cine(tmp_path):
 
 def test_command_without_a_folder_says_how_to_use_it(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["phantom"])
-    monkeypatch.delitem(sys.modules, "vidlat.video.phantom")
+    monkeypatch.delitem(sys.modules, "vidlat.demo")
     with pytest.raises(SystemExit, match="usage: python -m"):
-        runpy.run_module("vidlat.video.phantom", run_name="__main__")
+        runpy.run_module("vidlat.demo", run_name="__main__")

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vidlat.video.intensity import to_unit
-from vidlat.video.preprocess import to_square
+from vidlat.video.preprocessing import to_square
 
 FITS = ["crop", "letterbox", "stretch"]
 

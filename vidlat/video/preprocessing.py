@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from vidlat.config import Preprocessing
+from vidlat.config import Fit, Preprocessing
 from vidlat.types import Box, Frame, Range, Video, Warn
 from vidlat.video.crop import cut, find_box
 from vidlat.video.intensity import OnFrame, find_range, to_unit
-from vidlat.video.pixels import once
-from vidlat.video.preprocess import to_square
 from vidlat.video.resample import resample
+from vidlat.video.untrusted import warn_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def prepare_video(
     warn: told what is odd, once. on_frame: called for each frame that is read for that; may raise, to end it.
     Raises DecodeError.
     """
-    warn = once(warn)
+    warn = warn_once(warn)
     box = find_box(video, how.crop, warn, on_frame)
     kept = video if box is None else replace(video, frames=lambda: _cut_frames(video, box))
     value_range = find_range(kept, how.intensity, on_frame)
@@ -76,3 +76,34 @@ def prepare_video(
 def _cut_frames(video: Video, box: Box) -> Iterator[Frame]:
     for frame in video.frames():
         yield frame._replace(pixels=cut(frame.pixels, box))
+
+
+def to_square(
+    pixels: npt.NDArray[np.float32], sample_aspect_ratio: float, size: int, fit: Fit
+) -> npt.NDArray[np.float32]:
+    """(H, W) to (size, size), both in [0, 1], resized with antialiasing, pixels that are not square made so.
+
+    `crop` cuts the longer side equally on both ends, `letterbox` adds black bars, `stretch` distorts.
+    """
+    height, width = pixels.shape
+    shown_width = width * sample_aspect_ratio
+    if fit == "letterbox":
+        scale = size / max(height, shown_width)
+        inner = (max(1, round(height * scale)), max(1, round(shown_width * scale)))
+        square = np.zeros((size, size), np.float32)
+        top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
+        square[top : top + inner[0], left : left + inner[1]] = _resize(pixels, inner, (0, 0, width, height))
+        return square
+    box = (0.0, 0.0, float(width), float(height))
+    if fit == "crop":
+        side = min(height, shown_width)
+        cut_x, cut_y = (width - side / sample_aspect_ratio) / 2, (height - side) / 2
+        box = (cut_x, cut_y, width - cut_x, height - cut_y)
+    return _resize(pixels, (size, size), box)
+
+
+def _resize(
+    pixels: npt.NDArray[np.float32], size: tuple[int, int], box: tuple[float, float, float, float]
+) -> npt.NDArray[np.float32]:
+    image = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image)

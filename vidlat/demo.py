@@ -3,7 +3,7 @@
 A frame is made as a scanner makes it: scatterers fixed to moving tissue, weighted by how strongly the
 tissue echoes, blurred by the beam, log-compressed, and scan-converted from (depth, beam) to pixels.
 Lengths are in units of the depth shown; x points right, z down. Shape letters: D depths, B beams.
-`python -m vidlat.video.phantom FOLDER` writes the demo's videos.
+`python -m vidlat.demo FOLDER` writes the demo's videos.
 """
 
 from __future__ import annotations
@@ -252,6 +252,6 @@ def _rotate(x: Array, z: Array, centre_x: float, centre_z: float, angle: float) 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m vidlat.video.phantom FOLDER")
+        sys.exit("usage: python -m vidlat.demo FOLDER")
     for video in write_demo_videos(Path(sys.argv[1])):
         print(video)

@@ -5,13 +5,12 @@ import pytest
 
 from tests.video.made import video_of
 from vidlat.config import Preprocessing
+from vidlat.demo import make_phantom
 from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, Frame
 from vidlat.video import container
 from vidlat.video.intensity import to_unit
-from vidlat.video.phantom import make_phantom
-from vidlat.video.preparation import prepare_video
-from vidlat.video.preprocess import to_square
+from vidlat.video.preprocessing import prepare_video, to_square
 from vidlat.video.reader import open_video
 from vidlat.video.writer import write_video
 
