@@ -42,7 +42,7 @@ FENCES = {
     "accelerate": {"train/ranks.py"},
     "tensorboard": {"train/recorder.py", "sample/during_training.py"},
     "av": {"video"},
-    "pydicom": {"video"},
+    "pydicom": {"video", "demo.py"},
     "nibabel": {"video"},
     "PIL": {"video"},
     "huggingface_hub": {"encode"},

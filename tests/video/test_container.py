@@ -1,4 +1,4 @@
-"""Real containers: lossless ones give their exact pixels, damaged ones a reason or a warning."""
+"""Video containers: exact pixels of lossless files, errors and warnings of damaged ones, real clips."""
 
 import csv
 import errno
@@ -37,7 +37,7 @@ def random_frames(num_frames=7, height=20, width=30, bits=8, channels=()):
 
 
 def moving_ramps(num_frames=20, height=32, width=64):
-    """Frames that differ, and that lossy codecs hardly change."""
+    """Different frames that survive lossy codecs nearly unchanged."""
     ramp = np.arange(width) + np.arange(height)[:, None]
     return np.stack([(ramp + 3 * index).astype(np.uint8) for index in range(num_frames)])
 
@@ -45,9 +45,9 @@ def moving_ramps(num_frames=20, height=32, width=64):
 def write_lossless(
     path, frames, codec="ffv1", pix_fmt="gray", fps=25, aspect=None, options=None, title="", **tags
 ):
-    """Frames as they are, by PyAV alone: nothing of the project takes part.
+    """Write frames unchanged with PyAV alone, without code of the project.
 
-    frames: as PyAV takes them for the pixel format. tags: attributes of stream and frames.
+    frames: arrays as PyAV expects them for the pixel format. tags: attributes of stream and frames.
     """
     frame = av.VideoFrame.from_ndarray(frames[0], format=pix_fmt)
     with av.open(str(path), "w") as file:
@@ -77,7 +77,7 @@ def write_lossy(path, grays, codec="libx264", pix_fmt="yuv420p", fps=25, options
 
 
 def read(path):
-    """The frames of a file, and what it warned of."""
+    """The frames of a file and its warnings."""
     warnings = []
     frames = list(open_container(path, warnings.append).frames())
     return frames, warnings
@@ -92,7 +92,7 @@ def times_of(path):
 
 
 def frames_and_kind(path, warn=lambda _: None):
-    """The pixels that come, and the kind of error that ends them, if one does."""
+    """The pixels and, where an error ends them, its kind."""
     got = []
     try:
         for frame in open_container(path, warn).frames():
@@ -125,7 +125,7 @@ def test_sixteen_bits_come_back_exactly(tmp_path):
 @pytest.mark.parametrize("color_range", [0, 1, 2])
 @pytest.mark.parametrize("bits", [8, 10, 12])
 def test_gray_fills_the_range_of_its_type_whatever_its_tag_says(tmp_path, bits, color_range):
-    """FFmpeg writes full gray with the tag of the limited video that it was made from."""
+    """FFmpeg leaves the limited-range tag of the source on full-range gray."""
     values = np.linspace(0, 2**bits - 1, 30 * 20).astype(np.uint8 if bits == 8 else np.uint16)
     pix_fmt = "gray" if bits == 8 else f"gray{bits}le"
     path = write_lossless(
@@ -142,9 +142,7 @@ def test_gray_fills_the_range_of_its_type_whatever_its_tag_says(tmp_path, bits, 
     ("pix_fmt", "bits", "color_range"),
     [("yuv444p", 8, 0), ("yuv444p", 8, 1), ("yuv444p", 8, 2), ("yuv444p16le", 16, 1), ("yuv444p16le", 16, 2)],
 )
-def test_luma_is_the_y_of_the_codec_widened_where_it_is_limited(
-    tmp_path, pix_fmt, bits, color_range, colorspace
-):
+def test_luma_is_the_codecs_y_expanded_from_limited_range(tmp_path, pix_fmt, bits, color_range, colorspace):
     yuv = random_frames(2, bits=bits, channels=(3,))
     planes = np.moveaxis(yuv, -1, 1) if bits == 8 else yuv
     path = write_lossless(
@@ -174,7 +172,7 @@ def test_ten_bits_of_limited_range_fill_sixteen(tmp_path):
      ("a.mkv", "libx264rgb", "rgb24", 8), ("a.mkv", "ffv1", "gbrp10le", 10),
      ("a.mkv", "ffv1", "gbrp16le", 16), ("a.mov", "png", "rgb48be", 16)],
 )  # fmt: skip
-def test_what_is_coded_as_rgb_becomes_luma_of_bt601_within_one_level(tmp_path, name, codec, pix_fmt, bits):
+def test_rgb_codecs_become_bt601_luma_within_one_level(tmp_path, name, codec, pix_fmt, bits):
     rgb = random_frames(2, 16, 32, bits, channels=(3,))
     frames = rgb[..., ::-1] if pix_fmt.startswith("bgr") else rgb
     path = write_lossless(
@@ -225,8 +223,8 @@ def test_alpha_is_ignored(tmp_path):
     assert np.abs(got - rgba[..., :3] @ BT601).max() <= 1
 
 
-def test_what_a_gif_never_draws_is_black(tmp_path):
-    """FFmpeg makes it white, and a scan in the middle of a transparent picture would lie on white."""
+def test_undrawn_areas_of_a_gif_are_black(tmp_path):
+    """FFmpeg's default is white, which would surround a scan with white."""
     picture = Image.fromarray(np.full((20, 30), 1, np.uint8), "P")
     picture.putpalette([255, 255, 255, 90, 90, 90])
     picture.paste(0, (0, 0, 10, 20))
@@ -236,8 +234,8 @@ def test_what_a_gif_never_draws_is_black(tmp_path):
     assert np.unique(got[:, 10:]) == 90
 
 
-def test_numbers_of_more_than_sixteen_bits_are_refused(tmp_path):
-    """FFmpeg's converter ends the whole process over some of them."""
+def test_more_than_sixteen_bits_are_refused(tmp_path):
+    """FFmpeg's converter aborts the process on some of them."""
     frames = np.zeros((2, 16, 16, 3), np.float32)
     path = write_lossless(tmp_path / "a.mkv", frames, pix_fmt="gbrpf32le", options={"strict": "-2"})
     with pytest.raises(DecodeError, match="32 bits") as error:
@@ -246,18 +244,18 @@ def test_numbers_of_more_than_sixteen_bits_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("pix_fmt", "most"), [("gray", 255), ("gray10le", 65535), ("gray16le", 65535)])
-def test_range_is_that_of_the_pixels_whether_asked_before_or_after_them(tmp_path, pix_fmt, most):
+def test_range_matches_the_pixels_before_and_after_reading(tmp_path, pix_fmt, most):
     bits = {"gray": 8, "gray10le": 10, "gray16le": 16}[pix_fmt]
     path = write_lossless(tmp_path / "a.mkv", random_frames(bits=bits), pix_fmt=pix_fmt)
     video = open_container(path, print)
     assert video.auto_range() == (0, most)
     video = open_container(path, print)
     frame = next(video.frames())
-    path.unlink()  # the frame has told it: nothing is opened once more
+    path.unlink()  # the range is known from the frame: the file is not opened again
     assert video.auto_range() == (0, np.iinfo(frame.pixels.dtype).max) == (0, most)
 
 
-def test_frames_are_read_again_and_again_and_not_before_they_are_asked_for(tmp_path):
+def test_frames_can_be_read_repeatedly_and_are_read_lazily(tmp_path):
     video = open_container(tmp_path / "a.mkv", print)
     write_lossless(tmp_path / "a.mkv", random_frames())
     first, second = ([frame.pixels for frame in video.frames()] for _ in range(2))
@@ -296,7 +294,7 @@ def test_real_sixteen_bit_video_gives_the_known_pixels():
 
 @needs_shared
 @pytest.mark.slow
-def test_every_real_clip_has_the_frames_that_its_manifest_counts_and_nothing_odd():
+def test_every_real_clip_has_the_frames_of_its_manifest_and_no_warning():
     with (SHARED / "manifest.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["path"].startswith("videos/")]
     counted = {row["path"]: int(row["n_frames"]) for row in rows if not row["path"].endswith(".npy")}
@@ -318,12 +316,12 @@ def test_avi_that_is_an_mp4_is_read():
 
 
 @needs_shared
-def test_real_clips_with_pixels_that_are_not_square_say_so():
+def test_real_clips_report_non_square_pixels():
     paths = (SHARED / "videos" / "stemlyns").glob("*.mp4")
     assert [next(open_container(path, print).frames()).sample_aspect_ratio for path in paths] == [9 / 8] * 2
 
 
-# The way up
+# Orientation
 
 # a, b, c, d of the 3 x 3 matrix of an MP4's track header, which shows the point (x, y) at (ax + cy, bx + dy).
 # The oracle is Pillow's reading of the EXIF orientations, which are the same eight.
@@ -367,8 +365,8 @@ def test_display_matrix_is_applied(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_jpegs_that_carry_exif_are_turned(tmp_path, orientation):
-    """PyAV fails over side data of any kind that it has no name for, and EXIF is one."""
+def test_jpegs_with_exif_orientation_are_rotated(tmp_path, orientation):
+    """PyAV fails on side data of types that it does not name, such as EXIF."""
     ramp = moving_ramps(1)[0]
     with av.open(str(tmp_path / "a.avi"), "w") as file:
         stream = file.add_stream("mjpeg", rate=25)
@@ -384,7 +382,7 @@ def test_jpegs_that_carry_exif_are_turned(tmp_path, orientation):
 
 
 @pytest.mark.parametrize(("orientation", "expected"), [(1, 9 / 8), (6, 8 / 9), (3, 9 / 8), (5, 8 / 9)])
-def test_aspect_ratio_of_a_pixel_is_told_and_turns_with_the_picture(tmp_path, orientation, expected):
+def test_sample_aspect_ratio_is_reported_and_rotates_with_the_frame(tmp_path, orientation, expected):
     path = write_lossless(tmp_path / "a.mp4", random_frames(2, 32, 48), "png", aspect=Fraction(9, 8))
     write_matrix(path, orientation)
     assert read(path)[0][0].sample_aspect_ratio == pytest.approx(expected)
@@ -414,8 +412,8 @@ def test_times_count_from_the_first_frame_and_are_exact(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mp4", "a.ts", "a.flv"])
-def test_frames_that_are_coded_in_another_order_have_times_that_increase(tmp_path, name):
-    """AVI has no times of showing: what FFmpeg makes of that runs to and fro."""
+def test_reordered_frames_have_increasing_times(tmp_path, name):
+    """AVI has no presentation times, and those that FFmpeg derives jump back and forth."""
     path = write_lossy(tmp_path / name, moving_ramps(30), options={"bf": "3", "b_strategy": "0"})
     frames, warnings = read(path)
     assert warnings == []
@@ -427,7 +425,7 @@ def test_frames_that_are_coded_in_another_order_have_times_that_increase(tmp_pat
 
 
 @pytest.mark.parametrize("milliseconds", [80, 30])
-def test_times_that_do_not_increase_are_none_and_told(tmp_path, milliseconds):
+def test_non_increasing_times_are_none_with_a_warning(tmp_path, milliseconds):
     path = write_lossy(tmp_path / "a.flv", moving_ramps(6), "flv")
     data = bytearray(path.read_bytes())
     at = 13
@@ -440,27 +438,27 @@ def test_times_that_do_not_increase_are_none_and_told(tmp_path, milliseconds):
     path.write_bytes(data)
     frames, warnings = read(path)
     assert [frame.pts_seconds for frame in frames] == [0, 0.04, 0.08, None, 0.16, 0.2]
-    assert warnings == ["1 of its frames have no time later than that of the frame before"]
+    assert warnings == ["1 frames have no time, or none after the previous frame's"]
 
 
-def test_frame_that_an_avi_repeats_by_an_uncoded_one_leaves_the_times_of_the_others(tmp_path):
+def test_a_skipped_frame_of_an_avi_leaves_the_other_times_unchanged(tmp_path):
     path = write_lossy(tmp_path / "a.avi", moving_ramps(12), "mpeg4")
     at, size = packets_of(path)[4]
     data = bytearray(path.read_bytes())
-    # A P-VOP at 4/25 seconds that says of itself that it is not coded: it decodes to nothing.
+    # A P-VOP at 4/25 seconds marked as not coded: it decodes to nothing.
     data[at : at + size] = b"\0\0\1\xb6\x52\x4f" + bytes(size - 6)
     path.write_bytes(data)
     assert [round(seconds * 25) for seconds in times_of(path)] == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
 
 
 def packets_of(path):
-    """Where each packet lies in a file, and its size."""
+    """Position and size of each packet in a file."""
     with av.open(str(path)) as file:
         return [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
-def test_gap_in_the_times_is_told_where_it_is_long(tmp_path, name):
+def test_a_long_gap_between_frames_is_warned_of(tmp_path, name):
     def warnings_of(gap):
         times = np.arange(0, 800, 40)
         times[10:] += gap - 40
@@ -468,14 +466,14 @@ def test_gap_in_the_times_is_told_where_it_is_long(tmp_path, name):
         return read(write_timed(tmp_path / name, times.tolist(), codec))[1]
 
     assert warnings_of(40 * GAP_STEPS - 10) == []
-    assert warnings_of(40 * GAP_STEPS + 10) == ["frames are missing in it, as it seems: none for 0.4 seconds"]
+    assert warnings_of(40 * GAP_STEPS + 10) == ["frames are probably missing: a gap of 0.4 seconds"]
 
 
 # Streams
 
 
 def write_streams(path, grays, dispositions=(0,), codec="png"):
-    """A stream of two frames for every gray and disposition, in this order."""
+    """One stream of two frames per gray and disposition, in this order."""
     with av.open(str(path), "w") as file:
         streams = []
         for disposition in dispositions:
@@ -502,10 +500,10 @@ def write_sound(path, codec="aac"):
     return path
 
 
-def test_of_several_video_streams_the_first_is_read_and_that_is_told(tmp_path):
+def test_first_of_several_video_streams_is_read_with_a_warning(tmp_path):
     frames, warnings = read(write_streams(tmp_path / "a.mov", [10, 20], [0, 0]))
     assert [frame.pixels[0, 0] for frame in frames] == [10, 10]
-    assert warnings == ["holds 2 video streams: the first is read"]
+    assert warnings == ["holds 2 video streams: only the first is read"]
 
 
 COVER = Disposition.attached_pic
@@ -535,7 +533,7 @@ def test_song_with_a_cover_picture_is_no_video(tmp_path):
     assert error.value.kind == "no-video"
 
 
-def test_frames_that_change_their_size_come_as_they_are_and_are_told_of_once(tmp_path):
+def test_frames_of_changing_size_are_yielded_unchanged_with_one_warning(tmp_path):
     parts = []
     for height, width in [(32, 64), (48, 96), (32, 64)]:
         path = write_lossy(tmp_path / f"{len(parts)}.ts", moving_ramps(8, height, width))
@@ -543,10 +541,10 @@ def test_frames_that_change_their_size_come_as_they_are_and_are_told_of_once(tmp
     (tmp_path / "a.ts").write_bytes(b"".join(parts))
     frames, warnings = read(tmp_path / "a.ts")
     assert [frame.pixels.shape for frame in frames] == [(32, 64)] * 8 + [(48, 96)] * 8 + [(32, 64)] * 8
-    assert [text for text in warnings if "change" in text] == ["its frames change from 64x32 to 96x48"]
+    assert [text for text in warnings if "change" in text] == ["the frame size changes from 64x32 to 96x48"]
 
 
-def test_frames_that_change_their_bits_keep_the_number_type_of_the_first(tmp_path):
+def test_frames_of_changing_bit_depth_keep_the_dtype_of_the_first(tmp_path):
     ramps = moving_ramps(4)
     deep = [np.vstack([ramp.astype(np.uint16) * 4, np.full((16, 64), 512, np.uint16)]) for ramp in ramps]
     eight = write_lossy(tmp_path / "8.ts", ramps).read_bytes()
@@ -557,7 +555,7 @@ def test_frames_that_change_their_bits_keep_the_number_type_of_the_first(tmp_pat
     assert video.auto_range() == (0, 255)
 
 
-def test_frames_that_an_edit_list_hides_do_not_come_and_are_not_missed(tmp_path):
+def test_frames_hidden_by_an_edit_list_are_neither_yielded_nor_missed(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as file:
         stream = file.add_stream("libx264", rate=25, options={"bf": "0", "g": "5"})
         stream.pix_fmt, stream.height, stream.width = "yuv420p", 32, 64
@@ -578,16 +576,16 @@ def test_frames_that_an_edit_list_hides_do_not_come_and_are_not_missed(tmp_path)
 
 
 @pytest.mark.parametrize("counted", [0, 5, 20, 22])
-def test_header_that_miscounts_frames_a_little_or_down_changes_nothing(tmp_path, counted):
+def test_a_header_with_slightly_too_many_or_too_few_frames_is_harmless(tmp_path, counted):
     frames, warnings = read(miscounting_avi(tmp_path / "a.avi", counted))
     assert len(frames) == 20
     assert warnings == []
 
 
-def test_header_that_counts_many_more_frames_is_told_of(tmp_path):
+def test_a_header_with_far_too_many_frames_is_warned_of(tmp_path):
     frames, warnings = read(miscounting_avi(tmp_path / "a.avi", 9999))
     assert len(frames) == 20
-    assert warnings == ["only 20 of the 9999 frames that its header states: truncated?"]
+    assert warnings == ["only 20 of the 9999 frames that its header declares: truncated?"]
 
 
 def miscounting_avi(path, counted):
@@ -599,7 +597,7 @@ def miscounting_avi(path, counted):
     return path
 
 
-def test_empty_packets_of_an_avi_are_a_pause_and_not_the_end(tmp_path):
+def test_empty_packets_of_an_avi_do_not_end_the_video(tmp_path):
     frames = random_frames(3, 20, 32)
     chunks = [frames[0, ::-1].tobytes(), b"", b"", frames[1, ::-1].tobytes(), frames[2, ::-1].tobytes()]
     (tmp_path / "a.avi").write_bytes(raw_avi(frames, [(level,) * 3 for level in range(256)], chunks))
@@ -607,7 +605,7 @@ def test_empty_packets_of_an_avi_are_a_pause_and_not_the_end(tmp_path):
     assert times_of(tmp_path / "a.avi") == [0, 0.12, 0.16]
 
 
-def test_file_without_any_decodable_frame_says_why(tmp_path):
+def test_a_file_without_decodable_frames_fails_with_the_reason(tmp_path):
     path = write_lossless(tmp_path / "a.mkv", random_frames())
     data = path.read_bytes()
     blocks = data.index(b"\x1f\x43\xb6\x75")  # the first cluster
@@ -617,8 +615,8 @@ def test_file_without_any_decodable_frame_says_why(tmp_path):
     assert error.value.kind == "unreadable"
 
 
-def test_packets_that_do_not_decode_are_left_out_and_counted(tmp_path):
-    """The others are exact, and have their own times."""
+def test_undecodable_packets_are_skipped_and_counted(tmp_path):
+    """The other frames are exact and keep their times."""
     frames = random_frames(20, 64, 64)
     path = write_lossless(tmp_path / "a.mov", frames, "png")
     data = bytearray(path.read_bytes())
@@ -630,11 +628,11 @@ def test_packets_that_do_not_decode_are_left_out_and_counted(tmp_path):
     left = [index for index in range(20) if index not in (5, 12)]
     np.testing.assert_array_equal([frame.pixels for frame in got], frames[left])
     assert [frame.pts_seconds for frame in got] == [index / 25 for index in left]
-    assert warnings == ["2 of its packets could not be decoded: Invalid data found when processing input"]
+    assert warnings == ["2 packets could not be decoded: Invalid data found when processing input"]
 
 
 def lose(path, index):
-    """Overwrite a packet of H.264, but for the length before it."""
+    """Overwrite a packet of H.264 except for its length prefix."""
     data = bytearray(path.read_bytes())
     at, size = packets_of(path)[index]
     data[at + 4 : at + size] = bytes(size - 4)
@@ -646,19 +644,19 @@ def test_frames_after_a_lost_packet_are_damaged_until_a_key_frame(tmp_path):
     path = write_lossy(tmp_path / "a.mp4", moving_ramps(30), options=options)
     lose(path, 14)
     frames, warnings = read(path)
-    assert warnings == ["1 of its packets could not be decoded: Invalid data found when processing input"]
+    assert warnings == ["1 packets could not be decoded: Invalid data found when processing input"]
     assert [round(frame.pts_seconds * 25) for frame in frames if frame.is_damaged] == [15, 16, 17, 18, 19]
     assert len(frames) == 29
 
 
-def test_frames_that_the_decoder_holds_back_come_although_the_last_packet_is_lost(tmp_path):
+def test_delayed_frames_are_yielded_although_the_last_packet_is_lost(tmp_path):
     options = {"bf": "3", "b_strategy": "0"}
     path = write_lossy(tmp_path / "a.mp4", moving_ramps(30), options=options)
     lose(path, -1)
     assert len(read(path)[0]) == 29
 
 
-def test_frame_in_which_the_decoder_conceals_errors_is_damaged(tmp_path):
+def test_a_frame_with_concealed_errors_is_damaged(tmp_path):
     path = write_lossy(tmp_path / "a.mp4", random_frames(10, 64, 64), options={"bf": "0", "g": "100"})
     data = bytearray(path.read_bytes())
     at, size = packets_of(path)[4]
@@ -672,7 +670,7 @@ def test_frame_in_which_the_decoder_conceals_errors_is_damaged(tmp_path):
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.ivf", "libvpx"), ("a.avi", "mpeg4"), ("a.avi", "mpeg2video"), ("a.flv", "flv")]
 )
-def test_frame_of_a_packet_that_breaks_off_is_damaged(tmp_path, name, codec):
+def test_the_frame_of_a_truncated_packet_is_damaged(tmp_path, name, codec):
     path = write_lossy(tmp_path / name, random_frames(10, 64, 64), codec)
     at, size = packets_of(path)[-1]
     path.write_bytes(path.read_bytes()[: (at or 0) + size * 2 // 3])
@@ -680,8 +678,8 @@ def test_frame_of_a_packet_that_breaks_off_is_damaged(tmp_path, name, codec):
     assert [index for index, frame in enumerate(frames) if frame.is_damaged] == [9]
 
 
-def test_packet_of_an_absurd_size_is_no_loss_but_a_failure(tmp_path):
-    """It looks just as if the memory did not suffice, and then a shorter video would be kept for good."""
+def test_a_packet_of_absurd_size_is_a_failure(tmp_path):
+    """It looks like a lack of memory; skipping the packet would keep a shorter video for good."""
     path = write_lossy(tmp_path / "a.mp4", random_frames(10, 64, 64))
     sizes = b"".join(struct.pack(">I", size) for _, size in packets_of(path))
     data = path.read_bytes()
@@ -691,21 +689,21 @@ def test_packet_of_an_absurd_size_is_no_loss_but_a_failure(tmp_path):
         read(path)
 
 
-def test_file_that_cannot_be_read_to_its_end_gives_what_came_before(tmp_path):
-    """Frames that the decoder holds back, too; and PyAV itself fails where streams appear on the way."""
+def test_frames_before_a_read_error_are_yielded(tmp_path):
+    """Delayed frames too; PyAV itself fails where streams appear during a file."""
     path = write_lossy(tmp_path / "a.mp4", moving_ramps(30), options={"bf": "3", "b_strategy": "0"})
     for error, num_lost in ((IndexError(), 0), (av.InvalidDataError(1, "broken"), 1)):
         with av.open(str(path)) as file:
             stream = file.streams.video[0]
             decoding = container._Decoding(Failing(file, error), stream)
             assert sum(1 for _ in decoding.frames()) == 30
-            assert [text for text in decoding.oddities() if "broken" in text] == [
-                "1 of its packets could not be decoded: broken"
+            assert [text for text in decoding.warnings() if "broken" in text] == [
+                "1 packets could not be decoded: broken"
             ][:num_lost]
 
 
 class Failing:
-    """A container that fails where it would end."""
+    """A container that fails where it should end."""
 
     def __init__(self, real, error):
         self._real, self._error = real, error
@@ -718,7 +716,7 @@ class Failing:
         raise self._error
 
 
-def test_metadata_that_is_no_text_does_not_matter(tmp_path):
+def test_invalid_text_in_metadata_is_ignored(tmp_path):
     path = write_lossless(tmp_path / "a.mkv", random_frames(), title="a title of no use")
     path.write_bytes(path.read_bytes().replace(b"a title", b"\xff\xfe\xfdtle"))
     np.testing.assert_array_equal(pixels_of(path), random_frames())
@@ -727,7 +725,7 @@ def test_metadata_that_is_no_text_does_not_matter(tmp_path):
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mp4"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_truncated_file_gives_whole_frames_from_its_start_or_a_reason(tmp_path, name, share):
-    """libav hides the cut in some containers: what it gives must be true, and the cut must be told."""
+    """libav hides the truncation of some containers: frames must be exact, and a warning must follow."""
     frames = random_frames(20, 64, 64)
     codec = {"a.mkv": "ffv1", "a.avi": "rawvideo", "a.mp4": "png"}[name]
     path = write_lossless(tmp_path / name, frames, codec)
@@ -741,7 +739,7 @@ def test_truncated_file_gives_whole_frames_from_its_start_or_a_reason(tmp_path, 
 
 
 def write_with_sound(path, codec, pix_fmt, sound_seconds):
-    """Twenty frames at 25 a second, and silence."""
+    """Twenty frames at 25 per second, with a silent sound track."""
     with av.open(str(path), "w") as file:
         stream, sound = file.add_stream(codec, rate=25), file.add_stream("aac", rate=44100)
         stream.pix_fmt, stream.height, stream.width = pix_fmt, 64, 64
@@ -760,25 +758,26 @@ def write_with_sound(path, codec, pix_fmt, sound_seconds):
     return path
 
 
-def test_matroska_that_is_cut_off_is_told_of_although_sound_is_to_go_on(tmp_path):
-    """Its header counts no frames, and states the length of each stream in a tag."""
+def test_a_truncated_matroska_with_sound_is_warned_of(tmp_path):
+    """The header has no frame count; a tag declares the duration of each stream."""
     path = write_with_sound(tmp_path / "a.mkv", "ffv1", "gray", 8)
     assert read(path)[1] == []
     path.write_bytes(path.read_bytes()[:40_000])
     frames, (warning,) = read(path)
     assert 5 < len(frames) < 15
     assert (
-        warning == f"ends after {len(frames) / 25:.1f} of the 0.8 seconds that its header states: truncated?"
+        warning
+        == f"ends after {len(frames) / 25:.1f} of the 0.8 seconds that its header declares: truncated?"
     )
 
 
-def test_sound_that_goes_on_beyond_the_frames_is_no_loss(tmp_path):
+def test_sound_longer_than_the_frames_is_harmless(tmp_path):
     frames, warnings = read(write_with_sound(tmp_path / "a.flv", "flv", "yuv420p", 8))
     assert len(frames) == 20
     assert warnings == []
 
 
-def test_whole_files_come_without_a_warning(tmp_path):
+def test_complete_files_give_no_warning(tmp_path):
     for name, codec in (("a.mkv", "ffv1"), ("a.avi", "rawvideo"), ("a.mp4", "png")):
         path = write_lossless(tmp_path / name, random_frames(20, 64, 64), codec)
         frames, warnings = read(path)
@@ -786,7 +785,7 @@ def test_whole_files_come_without_a_warning(tmp_path):
         assert warnings == []
 
 
-def test_flipped_bytes_end_in_frames_or_a_reason_but_never_in_another_error(tmp_path):
+def test_flipped_bytes_give_frames_or_a_decode_error(tmp_path):
     write_video(tmp_path / "a.mp4", random_frames(12, 64, 64), 25)
     whole = (tmp_path / "a.mp4").read_bytes()
     rng = np.random.default_rng(1)
@@ -811,7 +810,7 @@ def test_flipped_bytes_end_in_frames_or_a_reason_but_never_in_another_error(tmp_
     ],
     ids=["garbage", "text", "subtitles", "sound", "one frame"],
 )
-def test_what_holds_no_frame_is_refused_with_its_reason(tmp_path, make, kind, reason):
+def test_files_without_frames_are_refused_with_the_reason(tmp_path, make, kind, reason):
     path = tmp_path / "a.mp4"
     make(path)
     if kind is None:
@@ -823,7 +822,7 @@ def test_what_holds_no_frame_is_refused_with_its_reason(tmp_path, make, kind, re
     assert "\n" not in str(error.value)
 
 
-def test_codec_that_nobody_knows_is_named_as_the_reason(tmp_path):
+def test_an_unknown_codec_is_given_as_the_reason(tmp_path):
     path = write_lossless(tmp_path / "a.mp4", random_frames(2, 32, 48), "png")
     # The name of the codec, and its number in the descriptor (0x6D is PNG).
     path.write_bytes(path.read_bytes().replace(b"mp4v", b"zzzz").replace(b"\x6d\x11", b"\xfe\x11"))
@@ -833,7 +832,7 @@ def test_codec_that_nobody_knows_is_named_as_the_reason(tmp_path):
 
 
 class DyingDisk(type(Path())):
-    """A path to a file of which the disk gives no more than the first half."""
+    """A path to a file whose second half the disk fails to read."""
 
     def open(self, *arguments, **options):
         with super().open(*arguments, **options) as whole:
@@ -852,8 +851,8 @@ class DyingDisk(type(Path())):
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "rawvideo"), ("a.mkv", "ffv1"), ("a.mov", "png")])
-def test_disk_that_fails_is_no_end_of_a_file(tmp_path, name, codec):
-    """FFmpeg takes it for one, and a shorter video would be kept for good."""
+def test_a_disk_error_is_not_taken_for_the_end_of_the_file(tmp_path, name, codec):
+    """FFmpeg does so, which would keep a shorter video for good."""
     path = DyingDisk(write_lossless(tmp_path / name, random_frames(60, 64, 64), codec))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         read(path)
@@ -863,21 +862,21 @@ def test_frames_come_one_at_a_time(tmp_path):
     path = write_lossless(tmp_path / "a.mkv", random_frames(40))
     frames = open_container(path, print).frames()
     next(frames)
-    path.write_bytes(b"")  # libav has read some of it; that must not matter to who stops here
+    path.write_bytes(b"")  # libav has read ahead; that must not matter to a caller that stops here
     frames.close()
 
 
-# What is refused, and what is never opened
+# Refused files, and files that are never opened
 
 
 def gif(width, height):
-    """A GIF of one frame that takes a few bytes, whatever its size."""
+    """A GIF of one frame in a few bytes, whatever the frame size."""
     screen = struct.pack("<HH", width, height)
     return b"GIF89a" + screen + b"\x80\0\0\0\0\0\xff\xff\xff\x2c\0\0\0\0" + screen + b"\0\2\2\x4c\1\0\x3b"
 
 
 def giant_png(width, height):
-    """A PNG of zeros, whole and small."""
+    """A small, complete PNG of zeros."""
     packer = zlib.compressobj(1)
     rows = b"".join(packer.compress(bytes(1 + width)) for _ in range(height)) + packer.flush()
     parts = [(b"IHDR", struct.pack(">II5B", width, height, 8, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
@@ -888,7 +887,7 @@ def giant_png(width, height):
 
 
 def mov_of(path, pictures, width, height):
-    """A MOV of PNGs whose header tells one size, whatever that of its pictures."""
+    """A MOV of PNGs whose header declares one size, whatever that of its pictures."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("png", rate=25)
         stream.pix_fmt, stream.width, stream.height = "gray", width, height
@@ -900,11 +899,11 @@ def mov_of(path, pictures, width, height):
     return path
 
 
-def test_frame_that_outgrows_what_the_file_announced_is_not_decoded(tmp_path):
+def test_a_frame_larger_than_declared_is_not_decoded(tmp_path):
     pictures = [giant_png(32, 32), giant_png(9_000, 7_200), giant_png(32, 32)]
     frames, warnings = read(mov_of(tmp_path / "a.mov", pictures, 32, 32))
     assert [frame.pixels.shape for frame in frames] == [(32, 32), (32, 32)]
-    assert warnings[0].startswith("1 of its packets could not be decoded")
+    assert warnings[0].startswith("1 packets could not be decoded")
 
 
 def giant_mov(path, width, height):
@@ -916,7 +915,7 @@ import gc, re, sys
 from pathlib import Path
 from vidlat.errors import DecodeError
 from vidlat.video.container import open_container
-def peak():  # the other way to ask tells that of the parent, too
+def peak():  # getrusage would include the parent
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 gc.disable()
 before = peak()
@@ -930,7 +929,7 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the peak of me
 
 
 def read_and_measure(path):
-    """How many megabytes reading a file takes on top, and the number of frames, or what was said."""
+    """Additional megabytes that reading a file takes, and the number of frames or the error."""
     command = [sys.executable, "-c", PEAK_MEMORY, str(path)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     megabytes, said = answer.strip().split(" ", 1)
@@ -943,20 +942,20 @@ def read_and_measure(path):
     [("a.gif", lambda path, *size: path.write_bytes(gif(*size))), ("a.mov", giant_mov)],
     ids=["gif", "mov"],
 )
-def test_giant_frames_are_refused_before_memory_is_taken_for_them(tmp_path, name, make):
+def test_giant_frames_are_refused_before_memory_is_allocated(tmp_path, name, make):
     make(tmp_path / name, 12_000, 12_000)
     megabytes, said = read_and_measure(tmp_path / name)
     assert said.startswith("too-large frames of 12000x12000 pixels")
-    assert megabytes < 50  # a frame has 144 of gray, 576 of colour
+    assert megabytes < 50  # one frame takes 144 in gray, 576 in colour
 
 
 @needs_linux
 def test_memory_does_not_grow_with_the_frames(tmp_path):
-    """PyAV ties a frame whose side data is looked at into a cycle, which waits for the garbage collector."""
+    """Access to a frame's side data puts it into a reference cycle, freed only by the garbage collector."""
     path = write_lossless(tmp_path / "a.gif", moving_ramps(60, 800, 800), "gif")
     megabytes, said = read_and_measure(path)
     assert said == "60"
-    assert megabytes < 60  # a frame has 2.5, decoded to colour
+    assert megabytes < 60  # one frame takes 2.5, decoded to colour
 
 
 NAMES = [
@@ -967,7 +966,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_name_is_never_an_address_nor_a_pattern(tmp_path, monkeypatch, name):
+def test_a_file_name_is_never_taken_for_a_url_or_pattern(tmp_path, monkeypatch, name):
     write_lossless(tmp_path / "other.mkv", random_frames(2))
     write_lossless(tmp_path / "img001.gif", random_frames(2), "gif")
     (tmp_path / name).write_bytes(write_lossless(tmp_path / "a.mkv", random_frames(5)).read_bytes())
@@ -991,18 +990,18 @@ def test_playlist_opens_no_other_file(tmp_path, monkeypatch, name, text):
     write_lossy(tmp_path / "other.ts", moving_ramps(5))
     (tmp_path / name).write_text(text)
     if name in PLAYLISTS:
-        with av.open(str(tmp_path / name)) as file:  # which it does with FFmpeg left alone
+        with av.open(str(tmp_path / name)) as file:  # FFmpeg's default opens it
             assert sum(1 for _ in file.decode(video=0)) == 5
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DecodeError):
         read(tmp_path / name)
-    # The second fence holds where the first has a hole.
+    # The second barrier holds where the first has a gap.
     monkeypatch.delitem(container._OPTIONS, "format_whitelist")
     with pytest.raises(DecodeError):
         read(tmp_path / name)
 
 
-# What a container is
+# Recognition
 
 
 @pytest.mark.parametrize(
@@ -1013,7 +1012,7 @@ def test_playlist_opens_no_other_file(tmp_path, monkeypatch, name, text):
      ("a.wmv", "wmv2"), ("a.flv", "flv"), ("a.webm", "libvpx"), ("a.ivf", "libvpx"), ("a.ogv", "libvpx"),
      ("a.nut", "mpeg4"), ("a.mxf", "mpeg2video"), ("a.y4m", "wrapped_avframe"), ("a.3gp", "mpeg4")],
 )  # fmt: skip
-def test_containers_are_known_by_their_first_bytes_and_read(tmp_path, name, codec):
+def test_containers_are_recognised_by_their_first_bytes(tmp_path, name, codec):
     grays = moving_ramps(4, 96, 128)
     if codec in ("ffv1", "rawvideo", "png", "gif"):
         write_lossless(tmp_path / name, grays, codec)
@@ -1069,12 +1068,12 @@ OTHER_FILES = [
 
 
 @pytest.mark.parametrize("head", OTHER_FILES)
-def test_other_files_are_no_container(head):
+def test_other_files_are_not_recognised_as_containers(head):
     assert not is_container(head)
 
 
 @needs_shared
-def test_of_all_real_files_the_videos_are_containers_and_no_others():
+def test_exactly_the_real_videos_are_recognised_as_containers():
     paths = {path for path in SHARED.rglob("*") if path.is_file()}
     videos = {path for path in paths if SHARED / "videos" in path.parents and path.suffix != ".npy"}
     assert {path for path in paths if is_container(head_of(path))} == videos

@@ -1,7 +1,7 @@
-"""Video containers and codecs of every kind FFmpeg knows, through PyAV.
+"""Video containers, with every codec that FFmpeg knows, through PyAV.
 
-FFmpeg gets an open file and never a name: neither a file called `concat:a|b` or `frame%03d.gif` nor a
-playlist makes it open another file or an address.
+FFmpeg gets an open file and never a name: no file named `concat:a|b` or `frame%03d.gif`, and no playlist, can
+make it open another file or a URL.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from av.video.stream import VideoStream
 
 from vidlat.errors import DecodeError, one_line
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
-from vidlat.video.av_frame import FrameConverter
+from vidlat.video.container_pixels import FrameConverter
 from vidlat.video.untrusted import MAX_FRAME_PIXELS, check_frame_size
 
 MAX_MISSING_FRAMES = 2
-"""A header that counts a frame or two more than there are is common and means nothing."""
+"""Headers that count one or two frames too many are common and harmless."""
 
 GAP_STEPS = 10
-"""A step between two frames that is as long as so many others is where frames are missing, most likely."""
+"""Frames are probably missing where a step between two frames is as long as this many average steps."""
 
 _FORMATS = (
     "mov,avi,matroska,mpeg,mpegts,mpegvideo,gif,asf,flv,ogg,mxf,nut,ivf,rm,dv,wtv,gxf,h264,hevc,m4v,mjpeg,vc1,obu,"
     "av1,yuv4mpegpipe,cine"
 )
-"""FFmpeg's formats of one file with video in it: no playlists, no pictures, no text."""
+"""FFmpeg's names of the single-file video formats: no playlists, pictures or text."""
 
 _OPTIONS = {
     "format_whitelist": _FORMATS,
@@ -48,11 +48,11 @@ _OPTIONS = {
 }
 _DECODER_OPTIONS = {
     "max_pixels": str(MAX_FRAME_PIXELS),
-    "trans_color": "0",  # what a GIF leaves transparent is black, as what it never draws; else it is white
+    "trans_color": "0",  # transparent areas of a GIF are black, as undrawn ones are; default: white
 }
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
-_STILL_OR_SOUND = (b"heic", b"heix", b"mif1", b"avif", b"crx ", b"M4A ", b"M4B ")  # brands of MP4's relatives
+_STILL_OR_SOUND = (b"heic", b"heix", b"mif1", b"avif", b"crx ", b"M4A ", b"M4B ")  # brands of MP4-like files
 _SIGNATURES = (
     *(b"\x1aE\xdf\xa3", b"GIF87a", b"GIF89a", b"FLV\x01", b"DKIF\0\0", b".RMF\0\0\0", b"YUV4MPEG2 "),
     b"nut/multimedia container\0",
@@ -67,7 +67,7 @@ _OGG_VIDEO = (b"\x80theora", b"OVP80", b"BBCD\0")
 
 
 def is_container(head: bytes) -> bool:
-    """Whether a file that starts with these bytes (1024 are enough) is a container, most likely of video."""
+    """Whether a file is probably a video container; head: its first bytes, 1024 suffice."""
     return (
         head.startswith(_SIGNATURES)
         or (head[:4] == b"RIFF" and head[8:11] == b"AVI")
@@ -79,51 +79,51 @@ def is_container(head: bytes) -> bool:
 
 
 def _is_quicktime(head: bytes) -> bool:
-    """Whether it starts with an atom of MP4 or QuickTime: four bytes of its size, four of its name."""
+    """Whether it starts with an MP4 or QuickTime atom: four bytes of size, four of name."""
     if head[4:8] == b"ftyp":
         return head[8:12] not in _STILL_OR_SOUND
-    # These are words, too: a text has no size below 16 MB before them.
+    # These names are English words too, but text does not start with a size below 16 MB.
     is_short = head[:1] == b"\0"
     return head[4:8] in (b"moov", b"mdat") or (is_short and head[4:8] in _SHORT_ATOMS)
 
 
 def _is_transport_stream(head: bytes, num_packet_bytes: int) -> bool:
-    """Whether packets follow each other: a sync byte, and in the fourth no scrambling and some content."""
+    """Whether every packet has a sync byte and a fourth byte of unscrambled content."""
     starts = range(0, min(len(head), 1024) - 3, num_packet_bytes)
     return len(starts) > 2 and all(head[at] == 0x47 and 0x10 <= head[at + 3] < 0x40 for at in starts)
 
 
 def open_container(path: Path, warn: Warn) -> Video:
-    """Open a video file; of its streams, the first that is video and no cover picture.
+    """Open a video file: its first video stream that is no cover picture.
 
-    Frames come as a player shows them, rotated and mirrored, uint8, or uint16 where they have more than 8
-    bits, over the whole range of that type: limited range is widened, but gray is never limited, whatever
-    its tag says, which is FFmpeg's convention. Luma is the Y of the codec, and BT.601's of what is coded as
-    RGB. Alpha is ignored. Packets that do not decode are left out, and told of in the end, as is what the
-    header announced and did not come. Raises DecodeError, OSError.
+    Frames are rotated and mirrored as a player displays them, uint8, or uint16 above 8 bits, over the full
+    range of that type. Limited range is expanded, except for gray pixel formats, which FFmpeg defines as
+    full range. Luma is the codec's Y, or BT.601 luma of RGB. Alpha is ignored. Packets that cannot be decoded
+    are skipped; they, and frames missing against the header, become a warning at the end.
+    Raises DecodeError, OSError.
     """
     container = _Container(path, warn)
     return Video(frames=container.frames, auto_range=container.auto_range, header=container.header)
 
 
 class _Container:
-    """A file that every call opens anew, and once it is known, whether its pixels take 16 bits."""
+    """A video file, opened anew by every call. Remembers whether its pixels need 16 bits."""
 
     def __init__(self, path: Path, warn: Warn) -> None:
         self._path = path
         self._warn = warn
         self._is_deep: bool | None = None
-        self._begun: Iterator[Frame] | None = None
+        self._started: Iterator[Frame] | None = None
 
     def frames(self) -> Iterator[Frame]:
-        begun, self._begun = self._begun, None
-        return begun or self._read()
+        started, self._started = self._started, None
+        return started or self._read()
 
     def _read(self) -> Iterator[Frame]:
         with _opened(self._path) as (container, stream):
             num_streams = len(_video_streams(container))
             if num_streams > 1:
-                self._warn(f"holds {num_streams} video streams: the first is read")
+                self._warn(f"holds {num_streams} video streams: only the first is read")
             decoding = _Decoding(container, stream)
             converter = FrameConverter()
 
@@ -137,37 +137,37 @@ class _Container:
                     is_damaged=decoding.is_damaged,
                 )
 
-            # A map keeps hold of no frame, see there.
+            # Unlike a loop variable, `map` keeps no reference to the frame: see _Decoding.frames.
             yield from map(converted, decoding.frames())
-            for oddity in decoding.oddities():
-                self._warn(oddity)
+            for text in decoding.warnings():
+                self._warn(text)
             if container.format.name == "gif" and not _gif_ends(self._path):
-                self._warn("does not end as a GIF does: truncated?")
+                self._warn("lacks the end mark of a GIF: truncated?")
 
     def auto_range(self) -> Range:
         if self._is_deep is None:
-            # The first frame tells. What it took to get there is not done again: `frames` goes on from it.
+            # Only the first frame tells. `frames` continues this pass instead of decoding it again.
             frames = self._read()
             first = next(frames, None)
-            self._begun = chain([] if first is None else [first], frames)
+            self._started = chain([] if first is None else [first], frames)
         return (0.0, 65535.0) if self._is_deep else (0.0, 255.0)
 
     def header(self) -> VideoHeader:
         with _opened(self._path) as (container, stream):
-            seconds = _stated_seconds(container, stream)
+            seconds = _declared_seconds(container, stream)
             if seconds is None and container.duration is not None:
                 seconds = container.duration / av.time_base
-            num_frames = _stated_num_frames(container, stream)
+            num_frames = _declared_num_frames(container, stream)
             if not num_frames and seconds and stream.average_rate:
                 num_frames = round(seconds * stream.average_rate)
             return VideoHeader(num_frames=num_frames or None, seconds=seconds)
 
 
 class _Decoding:
-    """One pass over a stream, and what was odd about it once it is over.
+    """One pass over a stream; afterwards, its warnings.
 
-    seconds, is_damaged: of the frame that came last; it is damaged where the decoder says so, or where it may
-    lean on a packet that was lost.
+    seconds, is_damaged: of the latest frame. A frame is damaged where the decoder says so, or where it may
+    depend on a lost packet.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -182,10 +182,10 @@ class _Decoding:
         self._error: av.FFmpegError | None = None
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """Every frame that decodes. Raises FFmpegError where none does and a packet says why."""
+        """Yield every decodable frame. Raises the first FFmpegError where there is none."""
         is_in_doubt = False
-        # AVI times packets in the order of decoding, and what FFmpeg makes of that jumps to and fro: its n-th
-        # frame has the n-th time. The decoder holds back no more frames than that it needs to reorder them.
+        # AVI times packets in decoding order, from which FFmpeg derives times that jump back and forth: take
+        # the n-th time for the n-th frame. The decoder delays at most `reorder_depth` frames.
         times: deque[int | None] = deque(maxlen=self._stream.codec_context.reorder_depth + 1)
         is_avi = self._container.format.name == "avi"
         for packet in self._packets():
@@ -208,36 +208,36 @@ class _Decoding:
                 self._num_frames += 1
                 self._note_size(frame)
                 yield frame
-                del frame  # while one is held, a decoder of GIF copies what it would write over
+                del frame  # while a reference exists, the GIF decoder copies the frame before it draws on it
         if self._error and not self._num_frames:
             raise self._error
 
-    def oddities(self) -> Iterator[str]:
-        """What to warn of, in a few words each."""
+    def warnings(self) -> Iterator[str]:
+        """Yield the warnings about this pass, after its end."""
         if self._error:
-            yield f"{self._num_lost} of its packets could not be decoded: {one_line(self._error)}"
+            yield f"{self._num_lost} packets could not be decoded: {one_line(self._error)}"
         if self._clock.num_untimed:
-            yield f"{self._clock.num_untimed} of its frames have no time later than that of the frame before"
+            yield f"{self._clock.num_untimed} frames have no time, or none after the previous frame's"
         if self._clock.has_gap:
-            yield f"frames are missing in it, as it seems: none for {self._clock.longest:.1f} seconds"
+            yield f"frames are probably missing: a gap of {self._clock.longest:.1f} seconds"
         if len(self._sizes) > 1:
-            yield f"its frames change from {self._sizes[0]} to {self._sizes[1]}"
+            yield f"the frame size changes from {self._sizes[0]} to {self._sizes[1]}"
         yield from self._shortfall()
 
     def _packets(self) -> Iterator[Packet[Any]]:
-        """The last one is empty and makes the decoder give what it holds back."""
+        """Yield the stream's packets and an empty one, on which the decoder releases delayed frames."""
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:
                     yield packet
         except av.FFmpegError as error:
             self._lose(error)
-        except IndexError:  # PyAV trips, at the end, over streams that appeared on the way
+        except IndexError:  # PyAV fails at the end of a file if streams appeared during it
             pass
         yield Packet()
 
     def _lose(self, error: av.FFmpegError) -> None:
-        if isinstance(error, MemoryError):  # no fault of the packet, as a rule
+        if isinstance(error, MemoryError):  # rarely the packet's fault
             raise error
         self._num_lost += 1
         self._error = self._error or error
@@ -248,28 +248,28 @@ class _Decoding:
             self._sizes.append(size)
 
     def _shortfall(self) -> Iterator[str]:
-        """Headers lie in both directions, so it is no failure; but a cut-off download looks just so."""
-        num_stated = _stated_num_frames(self._container, self._stream) - self._num_hidden
-        if num_stated > self._num_frames + MAX_MISSING_FRAMES:
-            yield f"only {self._num_frames} of the {num_stated} frames that its header states: truncated?"
+        """Compare with the header. A warning only: it may be wrong, though truncated files look the same."""
+        num_declared = _declared_num_frames(self._container, self._stream) - self._num_hidden
+        if num_declared > self._num_frames + MAX_MISSING_FRAMES:
+            yield f"only {self._num_frames} of the {num_declared} frames that its header declares: truncated?"
             return
-        stated = _stated_seconds(self._container, self._stream)
-        if stated is None or self._num_frames < 2:
+        declared = _declared_seconds(self._container, self._stream)
+        if declared is None or self._num_frames < 2:
             return
-        step = self._clock.passed / (self._num_frames - 1)
-        found = self._clock.passed + step
-        if stated - found > max((MAX_MISSING_FRAMES + 0.5) * step, 0.05 * stated):
-            yield f"ends after {found:.1f} of the {stated:.1f} seconds that its header states: truncated?"
+        step = self._clock.latest / (self._num_frames - 1)
+        found = self._clock.latest + step
+        if declared - found > max((MAX_MISSING_FRAMES + 0.5) * step, 0.05 * declared):
+            yield f"ends after {found:.1f} of the {declared:.1f} seconds that its header declares: truncated?"
 
 
 class _Clock:
-    """Times since the first frame, in seconds, exact. Those that are missing or do not increase are none.
+    """Converts timestamps to seconds since the first frame; missing and non-increasing ones to None.
 
-    passed: the last one. longest: the longest step between two. num_untimed: how many are none.
+    latest: the latest time. longest: the longest step between frames. num_untimed: the number of Nones.
     """
 
     def __init__(self, unit: Fraction) -> None:
-        self.passed = self.longest = 0.0
+        self.latest = self.longest = 0.0
         self.num_untimed = 0
         self._num_steps = 0
         self._unit = unit
@@ -278,8 +278,8 @@ class _Clock:
 
     @property
     def has_gap(self) -> bool:
-        """Whether one step is longer by far than the others are on average."""
-        return self.longest * (self._num_steps - 1) > GAP_STEPS * (self.passed - self.longest) > 0
+        """Whether one step is much longer than the average of the others."""
+        return self.longest * (self._num_steps - 1) > GAP_STEPS * (self.latest - self.longest) > 0
 
     def seconds(self, pts: int | None) -> float | None:
         if pts is None or (self._last is not None and pts <= self._last):
@@ -290,9 +290,9 @@ class _Clock:
         else:
             self._num_steps += 1
         self.longest = max(self.longest, float((pts - self._last) * self._unit))
-        self.passed = float((pts - self._first) * self._unit)
+        self.latest = float((pts - self._first) * self._unit)
         self._last = pts
-        return self.passed
+        return self.latest
 
 
 @contextmanager
@@ -300,15 +300,17 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     with _open(path, _OPTIONS) as container:
         streams = _video_streams(container)
         if not streams:
-            raise DecodeError("holds no video stream", "no-video")
+            raise DecodeError("holds no video stream, only sound, text or cover pictures", "no-video")
         stream = streams[0]
-        # Typed as never None, which it is.
+        # PyAV declares this as never None, which is wrong.
         context: VideoCodecContext | None = stream.codec_context
         if context is None:
-            raise DecodeError("is coded in a way that FFmpeg does not know", "unknown-codec")
-        if not context.width:  # FFmpeg forgets a size beyond max_pixels
-            _refuse_stated_giant(path, stream.index)
-        # Frame threads would end a truncated file in silence; a worker has no more than a core anyway.
+            raise DecodeError(
+                "FFmpeg does not know its codec: convert it, to H.264 for example", "unknown-codec"
+            )
+        if not context.width:  # FFmpeg drops sizes beyond max_pixels
+            _refuse_declared_giant(path, stream.index)
+        # Frame threads hide the truncation of a file; a worker has one core anyway.
         context.thread_type = ThreadType.SLICE
         context.options = _DECODER_OPTIONS
         yield container, stream
@@ -316,28 +318,29 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 @contextmanager
 def _open(path: Path, options: dict[str, str]) -> Iterator[InputContainer]:
-    with path.open("rb", buffering=0) as file, _one_kind_of_error():
+    with path.open("rb", buffering=0) as file, _av_errors():
         nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
         try:
-            # Metadata is never used, and real files carry bytes that are no text in it.
+            # Metadata is not used, and is not always valid text.
             container = av.open(nameless, "r", options=options, metadata_errors="replace")
-        except av.error.ArgumentError as error:  # what FFmpeg raises for a format beyond the whitelist
-            raise DecodeError("is in none of the video formats that are read", "unsupported") from error
+        except av.error.ArgumentError as error:  # FFmpeg's error for a format that is not in the whitelist
+            reason = "not a supported video format: convert it, to MP4 for example"
+            raise DecodeError(reason, "unsupported") from error
         with container:
             yield container
 
 
 @contextmanager
-def _one_kind_of_error() -> Iterator[None]:
-    """An error of the disk is none of the file's and stays an OSError."""
+def _av_errors() -> Iterator[None]:
+    """Turn PyAV's errors into DecodeError; errors of the disk stay OSError."""
     try:
         yield
     except (av.FFmpegError, ValueError) as error:
         raise DecodeError(f"cannot be decoded as video: {one_line(error)}") from error
 
 
-def _refuse_stated_giant(path: Path, index: int) -> None:
-    """Look at the size again, with no decoder that could allocate a frame of it."""
+def _refuse_declared_giant(path: Path, index: int) -> None:
+    """Check the frame size again, without a decoder that could allocate a frame."""
     with _open(path, _OPTIONS | {"codec_whitelist": "none"}) as container:
         context = container.streams[index].codec_context
         if isinstance(context, VideoCodecContext):
@@ -345,7 +348,7 @@ def _refuse_stated_giant(path: Path, index: int) -> None:
 
 
 def _gif_ends(path: Path) -> bool:
-    """Whether a GIF, which states no length, has the byte that ends it. Zeros after it are common."""
+    """Whether a GIF, which declares no length, has its end mark; zeros after it are common."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _GIF_TAIL_BYTES))
         return file.read().rstrip(b"\0").endswith(b";")
@@ -355,13 +358,13 @@ def _video_streams(container: InputContainer) -> list[VideoStream]:
     return [stream for stream in container.streams.video if not stream.disposition & _PICTURES]
 
 
-def _stated_num_frames(container: InputContainer, stream: VideoStream) -> int:
-    """0 where the header counts none. Of MP4 only the frames that its edit list leaves in the index count."""
+def _declared_num_frames(container: InputContainer, stream: VideoStream) -> int:
+    """Frames by the header, 0 where it says nothing; of MP4 only those that its edit list leaves indexed."""
     num_indexed = len(stream.index_entries) if "mp4" in container.format.name else 0
     return min(stream.frames, num_indexed or stream.frames)
 
 
-def _stated_seconds(container: InputContainer, stream: VideoStream) -> float | None:
+def _declared_seconds(container: InputContainer, stream: VideoStream) -> float | None:
     if stream.duration is not None and stream.time_base is not None:
         return float(Fraction(stream.duration) * stream.time_base)
     tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # Matroska's
