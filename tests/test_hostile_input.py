@@ -407,9 +407,9 @@ class Case:
 
 CUT_OFF, BREAKS_OFF = "truncated?", "truncated"
 NO_FORMAT, GIANT = "cannot be decoded as video: Invalid data", "at most 64,000,000 pixels are decoded"
-SINGLE, PAGE = "is a single picture", "is a web page"
+SINGLE, PAGE = "single image", "web page"
 AXES, NUMBERS = "expected (T,H,W), (H,W)", "expected integers, floats or bool"
-NONE_SUCH = "no number of frames that makes sense"
+NONE_SUCH = "its number of frames is invalid"
 IGNORED = "(1 other files)"
 
 CASES = {
@@ -439,7 +439,7 @@ CASES = {
         at("", sequence, lambda png: png[:60] + b"\x55" + png[61:]), "unreadable", "'f03.png'"
     ),
     # Empty
-    **{f"empty {name}": Case(holds(f"a.{name}", b""), "empty", "is an empty file") for name in [*WHOLE][:-1]},
+    **{f"empty {name}": Case(holds(f"a.{name}", b""), "empty", "empty file") for name in [*WHOLE][:-1]},
     "empty picture of a sequence": Case(at("", sequence, lambda _: b""), "not-image", "'f03.png'"),
     "web page in a sequence": Case(at("", sequence, lambda _: b"<html>"), "not-image", "'f03.png'"),
     # Something else than the name promises
@@ -462,7 +462,7 @@ CASES = {
     "web page": Case(holds("a.mp4", b"\n<!DOCTYPE html><html><body>404</body></html>"), "no-media", PAGE),
     "web page called dcm": Case(holds("a.dcm", b"<html><body>log in</body></html>"), "no-media", PAGE),
     "xml error": Case(
-        holds("a.mp4", b'<?xml version="1.0"?><Error>AccessDenied</Error>'), "no-media", "is an XML text"
+        holds("a.mp4", b'<?xml version="1.0"?><Error>AccessDenied</Error>'), "no-media", "XML text"
     ),
     "pointer of git lfs": Case(
         holds("a.mp4", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
@@ -473,9 +473,9 @@ CASES = {
     "avi of 0 frames": Case(counting_avi(0), num_frames=ALL),
     "avi of 5 frames": Case(counting_avi(5), num_frames=ALL),
     "avi of 9999 frames": Case(counting_avi(9999), words=CUT_OFF, num_frames=ALL),
-    "mp4 of 0 frames": Case(counting_mp4(0), "no-frames", "holds no frame"),
+    "mp4 of 0 frames": Case(counting_mp4(0), "no-frames", "no decodable frame"),
     "mp4 of 5 frames": Case(counting_mp4(5), words=CUT_OFF, num_frames=5),
-    "mp4 of 9999 frames": Case(counting_mp4(9999), "no-frames", "holds no frame"),
+    "mp4 of 9999 frames": Case(counting_mp4(9999), "no-frames", "no decodable frame"),
     "mp4 of 9999 seconds": Case(lasting_mp4(9_999_000), num_frames=ALL),
     "dcm of 0 frames": Case(at("a.dcm", dicom, NumberOfFrames=0), words=NONE_SUCH, num_frames=ALL),
     "dcm of 5 frames": Case(at("a.dcm", dicom, NumberOfFrames=5), words="the rest is ignored", num_frames=5),
@@ -488,7 +488,7 @@ CASES = {
         at("a.dcm", jpeg_dicom, NumberOfFrames=9999), words=CUT_OFF, num_frames=ALL
     ),
     "dcm of more rows": Case(at("a.dcm", dicom, Rows=17), words=CUT_OFF, num_frames=18),
-    "jpeg dcm of more rows": Case(at("a.dcm", jpeg_dicom, Rows=17), "wrong-size", "states 24x17"),
+    "jpeg dcm of more rows": Case(at("a.dcm", jpeg_dicom, Rows=17), "wrong-size", "expected 24x17"),
     "nii of 0 slices": Case(counting_nifti(0), "wrong-axes", "24x16x0"),
     "nii of -5 slices": Case(counting_nifti(-5), "wrong-axes", "24x16x-5"),
     "nii of 9999 slices": Case(counting_nifti(9999), "truncated", BREAKS_OFF),
@@ -543,10 +543,10 @@ CASES = {
     "1-D": Case(array(grays()[0, 0]), "wrong-axes", AXES),
     "5-D": Case(array(grays()[None, None]), "wrong-axes", AXES),
     "2x2x2x2": Case(array(np.zeros((2, 2, 2, 2))), "wrong-axes", AXES),
-    "no frame": Case(array(grays()[:0]), "no-frames", "which holds no frame"),
+    "no frame": Case(array(grays()[:0]), "no-frames", "holds no frame"),
     "5-D nii": Case(at("a.nii", nifti, np.zeros((4, 4, 1, 2, 3), np.uint8)), "wrong-axes", "4x4x1x2x3"),
     "NaN": Case(array(np.where(grays() == 0, np.nan, grays())), words="values are NaN", num_frames=ALL),
-    "nothing but NaN": Case(array(np.full((5, 8, 8), np.nan)), "not-finite", "nothing but NaN"),
+    "nothing but NaN": Case(array(np.full((5, 8, 8), np.nan)), "not-finite", "all values are NaN"),
     "infinity": Case(array(np.where(grays() == 0, np.inf, grays())), "not-finite", "are infinite"),
     "beyond float32": Case(array(grays() * 1e300), "not-finite", "too large for 32 bits"),
     "objects": Case(array(np.array([grays(), None], object)), "unsupported", "never loaded"),

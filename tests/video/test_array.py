@@ -195,7 +195,7 @@ def test_nan_counts_as_the_lowest_value_of_all_frames(tmp_path):
     array[2, 2, 2] = -9
     path = save(tmp_path / "a.npy", array)
     np.testing.assert_array_equal(read(path), np.where(np.isnan(array), -9, array))
-    assert warnings_of(path) == ["2 values are NaN: they count as the lowest value, -9"]
+    assert warnings_of(path) == ["2 values are NaN: replaced by the lowest value, -9"]
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
@@ -328,7 +328,7 @@ def test_one_of_several_arrays_is_read_by_its_name(tmp_path, name):
     array, path = noise(2, 5, 6), tmp_path / "a.npz"
     np.savez(path, other=np.zeros(3), **{name: array}, mask=np.zeros(4))
     np.testing.assert_array_equal(read(path), array)
-    assert warnings_of(path) == [f"its array {name} is read, 2 other arrays are not"]
+    assert warnings_of(path) == [f"only its array {name} is read, not the 2 others"]
 
 
 def test_the_only_array_may_have_any_name(tmp_path):

@@ -410,7 +410,7 @@ def test_another_size_names_the_file(tmp_path):
     paths = [write(tmp_path / "a", gray(0)), write(tmp_path / "b", np.zeros((3, 6), np.uint16))]
     error = failure(paths)
     assert error.kind == "size-change"
-    assert "'b' has 6x3 pixels, those before 6x4" in str(error)
+    assert "'b' has 6x3 pixels; expected 6x4" in str(error)
 
 
 def test_another_kind_of_gray_names_the_file(tmp_path):

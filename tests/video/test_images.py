@@ -226,7 +226,7 @@ def test_a_size_that_changes_is_refused_by_the_name_of_the_file(tmp_path, change
     error = failure(*files)
     assert error.kind == "size-change"
     assert "f7.png" in str(error)
-    assert f"{change[1]}x{change[0]} pixels, those before 6x5" in str(error)
+    assert f"{change[1]}x{change[0]} pixels; expected 6x5" in str(error)
 
 
 def test_a_number_type_that_changes_is_refused(tmp_path):

@@ -287,7 +287,7 @@ def test_nan_counts_as_the_lowest_value_of_all_frames(tmp_path, suffix):
     voxels[2, 2, 4] = -7
     path = write(tmp_path / f"a{suffix}", voxels)
     np.testing.assert_array_equal(pixels(path), np.where(np.isnan(voxels), -7, voxels).T)
-    assert warnings_of(path) == ["2 values are NaN: they count as the lowest value, -7"]
+    assert warnings_of(path) == ["2 values are NaN: replaced by the lowest value, -7"]
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(np.inf, "f4"), (-np.inf, "f4"), (1e300, "f8"), (-1e300, "f8")])

@@ -97,7 +97,7 @@ def test_what_is_odd_is_told_once_however_often_the_frames_are_read(noise):
     told = []
     prepared = prepare(video_of(noise, times=[None] * 6), told, fps=12.5)
     assert len(list(prepared.frames())) == len(list(prepared.frames())) == 6
-    assert told == ["states no times: its frames are taken as they are"]
+    assert told == ["has no times: all of its frames are used, at no set rate"]
 
 
 def test_crop_that_does_not_fit_a_later_frame_is_a_failure(noise):

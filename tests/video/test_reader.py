@@ -84,9 +84,9 @@ def test_content_nobody_recognises_goes_to_ffmpeg(tmp_path, monkeypatch):
     [
         (b"", "is an empty file", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run `git lfs pull`", "no-media"),
-        (b"\n<!DOCTYPE html><html><body>404</body></html>", "is a web page", "no-media"),
-        (b"\xef\xbb\xbf<HTML>", "is a web page", "no-media"),
-        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is an XML text", "no-media"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "web page", "no-media"),
+        (b"\xef\xbb\xbf<HTML>", "web page", "no-media"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML text", "no-media"),
     ],
 )
 def test_what_stands_in_place_of_a_video_is_called_by_its_name(tmp_path, content, reason, kind):
@@ -104,7 +104,7 @@ def test_missing_file_is_a_video_that_cannot_be_opened(tmp_path):
 
 def test_single_picture_is_no_video(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "a.mp4", format="PNG")
-    with pytest.raises(DecodeError, match="is a single picture") as caught:
+    with pytest.raises(DecodeError, match="single image") as caught:
         read(tmp_path / "a.mp4")
     assert caught.value.kind == "no-video"
 
@@ -143,14 +143,14 @@ def test_length_of_a_stretch_is_known_before_it_is_decoded(mp4):
 
 
 def test_stretch_without_a_frame_is_a_failure(mp4):
-    with pytest.raises(DecodeError, match="none in the stretch") as caught:
+    with pytest.raises(DecodeError, match="none between start_seconds and stop_seconds") as caught:
         read(mp4, Selection(start_seconds=5.0))
     assert caught.value.kind == "no-frames"
 
 
 def test_stretch_of_a_file_without_times_is_a_failure(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((4, 8, 8), np.uint8))
-    with pytest.raises(DecodeError, match="states no times") as caught:
+    with pytest.raises(DecodeError, match="has no times") as caught:
         read(tmp_path / "a.npy", Selection(stop_seconds=1.0))
     assert caught.value.kind == "no-times"
 

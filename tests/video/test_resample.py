@@ -55,14 +55,14 @@ def test_without_a_rate_or_times_frames_stay_as_they_are():
     assert run([0, 0.1, 0.5], 0, told.append) == [(0, 0), (1, 0.1), (2, 0.5)]
     assert told == []
     assert run([None, None], 25, told.append) == [(0, None), (1, None)]
-    assert told == ["states no times: its frames are taken as they are"]
+    assert told == ["has no times: all of its frames are used, at no set rate"]
     assert run([], 25) == []
 
 
 def test_frames_that_fall_back_in_time_are_left_out_and_told_of():
     told = []
     assert [n for n, _ in run([0, 0.04, 0.02, 0.04, None, 0.08], 25, told.append)] == [0, 1, 5]
-    assert told == ["3 frames do not come after the one before them: left out"]
+    assert told == ["3 frames are skipped: not later than the frame before"]
 
 
 @pytest.mark.parametrize("time", [1e9, 1e300])

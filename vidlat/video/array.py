@@ -1,7 +1,7 @@
 """NumPy files, .npy and .npz, frame by frame. Nothing is ever unpickled.
 
-Axes are (T, H, W), (H, W) for one frame, (T, 1, H, W), or (T, H, W, C) with C 1, 3 or 4: RGB becomes luma,
-alpha is ignored. NumPy files hold no times.
+Axes are (T, H, W), (H, W) for one frame, (T, 1, H, W), or (T, H, W, C) with C 1, 3 or 4. RGB becomes luma,
+alpha is ignored. NumPy files have no times.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from vidlat.video.untrusted import check_frame_size, check_inflated_size, decode
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _PREFERRED = ("video", "frames", "arr_0")
 _CHANNELS = (1, 3, 4)
-_AXES = "expected (T,H,W), (H,W), (T,1,H,W) or (T,H,W,C) with C 1, 3 or 4 and sides beyond these"
+_AXES = "expected (T,H,W), (H,W), (T,1,H,W) or (T,H,W,C) with C 1, 3 or 4, and H and W of other lengths"
 _MAX_HEADER_BYTES = 1 << 14
 _WHAT = "cannot be read as NumPy array"
 
 
 Load = Callable[[], Pixels]
-"""Gives the whole array, mapped from a file: only what is touched is read."""
+"""Memory-maps the array: only what is accessed is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Header:
-    """What an NPY header states, and where the first number lies. order: of the axes, C or F(ortran)."""
+    """An NPY header. order: of the axes, C or F(ortran). offset: of the first number."""
 
     shape: tuple[int, ...]
     order: Literal["C", "F"]
@@ -51,16 +51,16 @@ class _Header:
 
 
 def is_array(head: bytes) -> bool:
-    """Whether a file that starts with these bytes (512 are enough) is .npy, or a zip whose first file is."""
+    """Whether a file is .npy, or a zip whose first member is; head: its first bytes, 512 suffice."""
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     return head.startswith(_NPY) or (head.startswith(_ZIP) and name.endswith(b".npy"))
 
 
 def open_array(path: Path, warn: Warn) -> Video:
-    """Open the array of an .npy file, or of an .npz file the only one or that named video, frames or arr_0.
+    """Open an .npy file, or of an .npz file its only array or the one named video, frames or arr_0.
 
-    bool ranges from 0 to 1, uint8 over its type, and so do floats that all lie in [0, 1], which takes a pass
-    over them; other numbers state no range. An .npz member is inflated once, to a scratch file.
+    The range is (0, 255) for uint8, (0, 1) for bool and for floats that all lie in [0, 1], which takes a pass
+    over them, and None otherwise. An .npz member is inflated once, to a temporary file.
     Raises DecodeError, OSError.
     """
     with path.open("rb") as file:
@@ -91,7 +91,7 @@ def _open_npy(path: Path, warn: Warn) -> tuple[_Header, Load]:
         header = _read_header(file)
     num_bytes = path.stat().st_size
     if num_bytes < header.end:
-        raise DecodeError(f"truncated: {num_bytes} of {header.end} bytes", "truncated")
+        raise DecodeError(f"truncated: {num_bytes} of {header.end} bytes; copy the file again", "truncated")
     if num_bytes > header.end:
         warn("holds more data than its header declares: the rest is ignored")
     return header, lambda: _map(path, header)
@@ -103,7 +103,7 @@ def _open_npz(path: Path, warn: Warn) -> tuple[_Header, Load]:
         with archive.open(member) as start:
             header = _read_header(start)
     if member.file_size != header.end:
-        reason = f"its array states {header.end} bytes, the archive {member.file_size}"
+        reason = f"the array declares {header.end} bytes, the archive {member.file_size}: it is damaged"
         raise DecodeError(f"{_WHAT}: {reason}", "truncated")
     check_inflated_size(header.end)
 
@@ -114,7 +114,7 @@ def _open_npz(path: Path, warn: Warn) -> tuple[_Header, Load]:
             archive.open(member) as file,
             inflated(file, header.end, warn) as scratch,
         ):
-            return _map(scratch, header)  # which outlives the closed file
+            return _map(scratch, header)  # the mapping outlives the closed file
 
     return header, load
 
@@ -129,37 +129,40 @@ def _choose(archive: zipfile.ZipFile, warn: Warn) -> zipfile.ZipInfo:
     name = next(iter(candidates), None)
     if name is None:
         found = f"{len(members)} arrays ({', '.join(map(repr, [*members][:5]))})"
-        raise DecodeError(f"holds {found}: expected one, or one named {' or '.join(_PREFERRED)}", "no-video")
+        raise DecodeError(f"{found}; expected one, or one named {' or '.join(_PREFERRED)}", "no-video")
     if len(members) > 1:
-        warn(f"its array {name} is read, {len(members) - 1} other arrays are not")
+        warn(f"only its array {name} is read, not the {len(members) - 1} others")
     member = members[name]
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DecodeError("is a zip that NumPy does not write: save it with savez_compressed", "unsupported")
+        raise DecodeError(
+            "compressed by a method that NumPy does not use: save it with numpy.savez_compressed",
+            "unsupported",
+        )
     return member
 
 
 def _read_header(file: IO[bytes]) -> _Header:
-    # A header may state that it is 4 GiB long: no more is read than NumPy takes.
+    # A header may declare a length of 4 GiB: read no more than NumPy accepts.
     start = io.BytesIO(file.read(_MAX_HEADER_BYTES))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what Python 2 wrote
+            warnings.simplefilter("ignore")  # of headers written by Python 2
             version = npy.read_magic(start)
-            # 3.0 differs from 2.0 in the names of fields alone, and fields are refused.
+            # Version 3.0 differs from 2.0 only in the names of fields, which are refused.
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, is_fortran, dtype = read(start)
-    except Exception as error:  # the header is Python source, which fails in many ways
-        raise DecodeError("its NPY header cannot be read", "unreadable") from error
+    except Exception as error:  # the header is a Python literal, which fails in many ways
+        raise DecodeError("its NPY header cannot be read: the file is damaged", "unreadable") from error
     if dtype.kind not in "biuf":
         raise _not_numbers(dtype)
     if not shape or min(shape) < 1:
-        raise DecodeError(f"has shape {shape}, which holds no frame: {_AXES}", "no-frames")
+        raise DecodeError(f"shape {shape} holds no frame: {_AXES}", "no-frames")
     return _Header(shape=shape, order="F" if is_fortran else "C", dtype=dtype, offset=start.tell())
 
 
 def _not_numbers(dtype: np.dtype[Any]) -> DecodeError:
     if dtype.hasobject:
-        reason = "holds Python objects, which can run code and are never loaded: save it as numbers"
+        reason = "holds Python objects, which can run code and are never loaded: save numbers"
         return DecodeError(reason, "unsupported")
     kinds = {"c": "complex numbers", "V": "records", "U": "text", "S": "text", "M": "dates", "m": "durations"}
     reason = f"holds {kinds.get(dtype.kind, 'no numbers')}: expected integers, floats or bool"
@@ -167,20 +170,20 @@ def _not_numbers(dtype: np.dtype[Any]) -> DecodeError:
 
 
 def _frames_index(shape: tuple[int, ...], warn: Warn) -> Any:
-    """What to index the array with to get (T, H, W) or (T, H, W, C)."""
+    """The index that turns the array into (T, H, W) or (T, H, W, C)."""
     match shape:
         case (height, width):
             index: Any = None
         case (_, height, width) if width not in _CHANNELS:
             index = ...
             if shape[0] == height != width:
-                warn(f"its shape {shape} is read as (T,H,W); was it saved as (H,W,T)?")
+                warn(f"shape {shape} is read as (T,H,W): check that it is not (H,W,T)")
         case (_, height, width, channels) if channels in _CHANNELS and height != 1:
             index = (..., 0) if channels == 1 else ...
         case (_, 1, height, width) if width not in _CHANNELS:
             index = (slice(None), 0)
         case _:
-            raise DecodeError(f"has axes {shape}: {_AXES}", "wrong-axes")
+            raise DecodeError(f"shape {shape}: {_AXES}", "wrong-axes")
     check_frame_size(width, height)
     return index
 
@@ -195,4 +198,4 @@ def _auto_range(dtype: np.dtype[Any], read: ReadPixels) -> Range | None:
 
 def _map(file: Any, header: _Header) -> Pixels:
     mapped = np.memmap(file, header.dtype, "r", header.offset, header.shape, header.order)
-    return np.asarray(mapped)  # of the plain class, whose frames are made faster
+    return np.asarray(mapped)  # frames of the plain class are created faster

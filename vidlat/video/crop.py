@@ -1,6 +1,6 @@
-"""Which part of a frame is kept: a rectangle that the user names, or the one in which something moves.
+"""Cropping: a rectangle given by the user, or the one that contains motion.
 
-Ultrasound and other recordings stand in a picture of borders, logos, scales and names that do not move.
+Ultrasound and other recordings are surrounded by borders, logos, scales and names that do not move.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from vidlat.video.intensity import OnFrame
 from vidlat.video.pixels import Pixels
 
 MOST_FRAMES = 300
-"""Frames that are looked at, from the first on: a dozen seconds show what moves."""
+"""Motion is searched in this many first frames, some ten seconds."""
 
 LEAST_SHARE = 0.05
-"""A part of the frame smaller than this is no recording: then all is kept."""
+"""A smaller moving share of the frame is not taken for the recording: the whole frame is kept."""
 
 # Of the range of values, from frame to frame on average. A border changes by a hundredth of a level or so.
 _CLEAR_CHANGE, _FAINT_CHANGE = 0.003, 0.0008
@@ -40,9 +40,9 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Motion:
-    """What a video shows where, (H, W), as a share of the range of all values.
+    """Motion and brightness per pixel, (H, W), as shares of the range of all values.
 
-    change: from frame to frame, on average. brightness: the highest of all frames.
+    change: mean difference between consecutive frames. brightness: maximum of all frames.
     """
 
     change: npt.NDArray[np.float32]
@@ -50,12 +50,12 @@ class _Motion:
 
 
 def find_box(video: Video, crop: str, warn: Warn, on_frame: OnFrame = lambda: None) -> Box | None:
-    """The part of all frames that is kept, None for all of them; crop: see `config.parse_crop`.
+    """Find the part of every frame that is kept, None for all of it; crop: see `config.parse_crop`.
 
-    auto: the rectangle round the largest part that changes from frame to frame, and round others nearly as
-    large; text, scales and traces are too thin to count. A thin black edge of the frame is kept, since dark
-    tissue may reach into it. All is kept, with a warning, where nothing moves or too little, or where frames
-    differ in size. Looks at MOST_FRAMES, in bounded memory. Raises DecodeError.
+    auto: the rectangle around the largest moving area and others nearly as large; text, scales and traces are
+    too thin to count. A thin black edge of the frame is kept, because dark tissue may reach into it. The
+    whole frame is kept, with a warning, where nothing or too little moves, or where frames differ in size.
+    Reads MOST_FRAMES frames in bounded memory. Raises DecodeError.
     """
     meaning = parse_crop(crop)
     if meaning == "none":
@@ -64,28 +64,28 @@ def find_box(video: Video, crop: str, warn: Warn, on_frame: OnFrame = lambda: No
         return meaning
     box = _box_of_motion(video, on_frame)
     if isinstance(box, str):
-        warn(f"{box}: all of the frame is kept")
+        warn(f"{box}: the whole frame is kept")
         return None
     return box
 
 
 def cut(pixels: Pixels, box: Box | None) -> Pixels:
-    """That part of a frame (H, W); raises DecodeError where the box reaches beyond it."""
+    """Cut the box out of a frame (H, W). Raises DecodeError where it reaches beyond the frame."""
     if box is None:
         return pixels
     left, top, width, height = box
     rows, columns = pixels.shape
     if left + width > columns or top + height > rows:
         raise DecodeError(
-            f"has frames of {columns}x{rows} pixels, and the part to keep, {left},{top},{width},{height} "
-            "(left, top, width, height), is not in them",
+            f"frames of {columns}x{rows} pixels do not contain the crop {left},{top},{width},{height} "
+            "(left, top, width, height): give a smaller --crop",
             "crop-outside",
         )
     return pixels[top : top + height, left : left + width]
 
 
 def _box_of_motion(video: Video, on_frame: OnFrame) -> Box | str:
-    """The part of the frame that is a recording, or why there is none to be found."""
+    """The part of the frame that is the recording, or the reason why none was found."""
     motion = _motion(video, on_frame)
     if isinstance(motion, str):
         return motion
@@ -98,7 +98,7 @@ def _box_of_motion(video: Video, on_frame: OnFrame) -> Box | str:
 
 
 def _motion(video: Video, on_frame: OnFrame) -> _Motion | str:
-    """What moves, or why nothing does, as in a single frame."""
+    """The motion of a video, or the reason why there is none."""
     total: npt.NDArray[np.float32] | None = None
     lowest, num_frames = np.inf, 0
     for frame in islice(video.frames(), MOST_FRAMES):
@@ -122,11 +122,11 @@ def _motion(video: Video, on_frame: OnFrame) -> _Motion | str:
 
 
 def _moving(change: npt.NDArray[np.float32]) -> Mask:
-    """The parts in which most changes clearly, and all around them that changes at all."""
+    """The large areas of clear motion, with all adjoining faint motion."""
     smooth = ndimage.uniform_filter(change, 3)
     grain = max(1, round(_GRAIN * min(change.shape)))
     clear = _large_parts(smooth > max(_CLEAR_CHANGE, _SHARE_OF_TYPICAL_CHANGE * _typical(smooth)), grain)
-    # Deep in the body, where a sector is dark, there is but its noise.
+    # Where a sector is dark, deep in the body, only noise changes.
     faint = _large_parts(smooth > _FAINT_CHANGE, grain)
     labels, _ = ndimage.label(clear | faint)
     sizes = np.bincount(labels.ravel(), weights=clear.ravel())
@@ -136,9 +136,9 @@ def _moving(change: npt.NDArray[np.float32]) -> Mask:
 
 
 def _large_parts(mask: Mask, grain: int) -> Mask:
-    """Without what is thinner than the grain, and with gaps as thin as that filled."""
+    """Remove areas thinner than the grain, and fill gaps as thin."""
     square = np.ones((2 * grain + 1, 2 * grain + 1), np.bool_)
-    # Beyond the edge lies what is at the edge: nothing that touches it is eaten.
+    # Padding with the edge keeps areas that touch it.
     padded = np.pad(mask, 2 * grain, mode="edge")
     opened = ndimage.binary_opening(ndimage.binary_closing(padded, square), square)
     inner = slice(2 * grain, -2 * grain)
@@ -147,7 +147,7 @@ def _large_parts(mask: Mask, grain: int) -> Mask:
 
 
 def _typical(change: npt.NDArray[np.float32]) -> float:
-    """The median of what changes clearly."""
+    """The median of clear motion."""
     changing = change[change > _CLEAR_CHANGE]
     return float(np.median(changing)) if changing.size else 0.0
 
@@ -163,7 +163,7 @@ def _box_round(mask: Mask) -> Box:
 
 
 def _with_thin_edges(box: Box, printed: Mask) -> Box:
-    """The box as far as the edges of the frame that are near, where nothing is printed on the way."""
+    """Extend the box to edges of the frame that are near, where nothing is printed in between."""
     left, top, width, height = box
     right, bottom = left + width, top + height
     rows, columns = printed.shape

@@ -1,6 +1,6 @@
-"""One-frame and multi-frame DICOM through pydicom, frame by frame, in the unit of its modality.
+"""Single-frame and multi-frame DICOM files through pydicom, frame by frame, in the modality's unit.
 
-Only pixels, timing and size are kept: see `dicom_elements`. One range serves all frames of a file, so that
+Only pixels, timing and size are read: see `dicom_elements`. All frames of a file share one range, so that
 brightness does not flicker.
 """
 
@@ -27,7 +27,7 @@ from vidlat.video.pixels import HOUNSFIELD_RANGE, Pixels, finite_pixels, to_luma
 from vidlat.video.untrusted import decode_errors, warn_once
 
 _PALETTES = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-# The functional groups (geometry, timing, windows) come whole.
+# The functional groups (geometry, timing, windows) are read as a whole.
 _KEYWORDS = [
     *FORMAT_KEYWORDS,
     *("Modality", "PixelAspectRatio", "PixelSpacing"),
@@ -45,7 +45,7 @@ _IDENTITY = (1.0, 0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Palette:
-    """The luma of every index from `first` on; those beyond either end have that of the end."""
+    """The luma of every index from `first` on; indices beyond either end take the value at that end."""
 
     first: int
     luma: Pixels
@@ -53,10 +53,10 @@ class _Palette:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DicomHeader:
-    """What counts of a header; no element of it is a patient's.
+    """The parts of a header that pixels and timing need; no patient data.
 
-    rescales: slope and intercept frame by frame, those of the last for all that follow. windows: what becomes
-    0 and 1, the first choice first. steps: see `_frame_steps`.
+    rescales: slope and intercept per frame; the last pair serves all further frames. windows: candidate
+    ranges, the preferred one first. steps: see `_frame_steps`.
     """
 
     path: Path
@@ -83,7 +83,7 @@ class DicomHeader:
 
     @property
     def pixel_type(self) -> npt.DTypeLike:
-        """Of the pixels that `dicom_frames` yields."""
+        """The dtype of the pixels that `dicom_frames` yields."""
         if self.palette is not None:
             return self.palette.luma.dtype
         if self.is_rescaled:
@@ -93,14 +93,14 @@ class DicomHeader:
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that starts with these bytes (132 are enough) is a DICOM file."""
+    """Whether a file is DICOM; head: its first bytes, 132 suffice."""
     return head[128:132] == b"DICM"
 
 
 def holds_pixels(path: Path) -> bool:
-    """Whether a DICOM file holds a picture, true or cut off, and not a report, a plan or a directory.
+    """Whether a DICOM file holds an image, even a truncated one, rather than a report, plan or directory.
 
-    True too where it cannot be read, or does not say what it is: whoever opens it will be told why.
+    Also True where it cannot be read or does not declare its class: opening it gives the reason.
     """
     try:
         with opened_dicom(path) as (file, syntax):
@@ -115,14 +115,14 @@ def holds_pixels(path: Path) -> bool:
 
 
 def open_dicom(path: Path, warn: Warn) -> Video:
-    """Open a DICOM file: stored values, float32 where a rescale (of a frame, all or the file) changes them.
+    """Open a DICOM file: stored values, or float32 where a rescale (per frame, shared or global) applies.
 
-    MONOCHROME1 is told as inverted, colour becomes luma of as many bits. The range is Hounsfield's for CT of
-    more than 8 bits; for other gray of more the window of the first frame (the union of all windows where
-    every frame states its own), else the shared one, else the file's: the first that overlaps the values,
-    which takes a pass over them; else none. Colour and fewer bits range over all stored bits. Times come from
-    FrameTime, FrameTimeVector, CineRate or RecommendedDisplayFrameRate, the first that makes sense.
-    Frames that a file lost are a warning. Raises DecodeError, OSError.
+    MONOCHROME1 is reported as inverted; colour becomes luma of the same depth. The range of CT above 8 bits
+    is HOUNSFIELD_RANGE. For other gray above 8 bits it is the first window that overlaps the values, which
+    takes a pass over them, of: the first frame's (the union where every frame has its own), the shared one,
+    the file's; else None. Colour and gray of up to 8 bits range over all stored bits. Times follow from the
+    first usable of FrameTime, FrameTimeVector, CineRate and RecommendedDisplayFrameRate. Missing frames are a
+    warning. Raises DecodeError, OSError.
     """
     header, tell = read_dicom_header(path), warn_once(warn)
     num_frames, steps = header.pixel_format.num_frames, header.steps
@@ -137,7 +137,7 @@ def open_dicom(path: Path, warn: Warn) -> Video:
 
 
 def read_dicom_header(path: Path) -> DicomHeader:
-    """What is needed to read the pixels; decodes none. Raises DecodeError, OSError."""
+    """Read what the pixels need, without decoding any. Raises DecodeError, OSError."""
     with opened_dicom(path) as (file, syntax):
         dataset, element = read_elements(file, syntax, _KEYWORDS)
     with parsing():
@@ -160,7 +160,7 @@ def dicom_frames(header: DicomHeader, warn: Warn) -> Iterator[Frame]:
     frames = zip(finite_pixels(lambda: _pixels(header, warn), warn), _frame_times(header.steps), strict=False)
     while True:
         with decode_errors(_WHAT), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom tells of every oddity that it copes with
+            warnings.simplefilter("ignore")  # pydicom warns of every irregularity that it handles
             item = next(frames, None)
         if item is None:
             return
@@ -169,7 +169,7 @@ def dicom_frames(header: DicomHeader, warn: Warn) -> Iterator[Frame]:
 
 
 def dicom_range(header: DicomHeader) -> Range | None:
-    """What becomes 0 and 1 of a file; see `open_dicom`. Raises DecodeError."""
+    """The range of a file, see `open_dicom`. Raises DecodeError."""
     if header.palette is not None:
         return 0.0, float(np.iinfo(header.palette.luma.dtype).max)
     bits, is_signed = header.pixel_format.bits_stored, header.pixel_format.is_signed
@@ -209,17 +209,18 @@ def _pixels(header: DicomHeader, warn: Warn) -> Iterator[Pixels]:
 def _palette(dataset: Dataset) -> _Palette:
     descriptor = [int(number) for number in numbers(dataset, f"{_PALETTES[0]}Descriptor")]
     if len(descriptor) != 3 or not 0 <= descriptor[0] <= 1 << 16:
-        raise DecodeError("states a palette that makes no sense", "unreadable")
+        reason = "its colour palette has an invalid descriptor: expected 3 numbers, at most 65536 colours"
+        raise DecodeError(reason, "unreadable")
     num_colours, first, _ = descriptor
-    # Zero stands for what 16 bits cannot hold.
+    # 0 means 65536, which 16 bits cannot hold.
     indices = np.arange(first, first + (num_colours or 1 << 16))
     luma = to_luma(apply_color_lut(indices, dataset))
-    # Many tables hold 8 bits in 16.
+    # Many tables store 8-bit values in 16 bits.
     return _Palette(first=first, luma=luma.astype(np.uint8) if luma.max() <= 255 else luma)
 
 
 def _rescales(dataset: Dataset, num_frames: int | None) -> Iterator[tuple[float, float]]:
-    """Slope and intercept of each frame: its own, else those of all frames, else the file's, else none."""
+    """Slope and intercept per frame: its own, else the shared, else the file's, else the identity."""
     shared = [
         pair for group in items(dataset, "SharedFunctionalGroupsSequence") for pair in _group_rescales(group)
     ]
@@ -242,7 +243,7 @@ def _rescale(dataset: Dataset) -> list[tuple[float, float]]:
 
 
 def _all_windows(dataset: Dataset) -> Iterator[Range]:
-    """The frames' own window, the shared ones, the file's."""
+    """Candidate windows in order of preference: the frames' own, the shared ones, the file's."""
     frames = items(dataset, "PerFrameFunctionalGroupsSequence")
     own = [next(_group_windows(frame), None) for frame in frames]
     stated = [window for window in own if window is not None]
@@ -261,15 +262,15 @@ def _group_windows(group: Dataset) -> Iterator[Range]:
 
 
 def _windows(dataset: Dataset) -> list[Range]:
-    """What becomes black and white by each usable window: LINEAR and LINEAR_EXACT of DICOM PS3.3 C.11.2.1."""
+    """The values that each window shows as black and white; LINEAR, LINEAR_EXACT of DICOM PS3.3 C.11.2.1."""
     function = text(dataset, "VOILUTFunction") or "LINEAR"
     pairs = zip(numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth"), strict=False)
     if function == "LINEAR":
-        # A width of 1 is a threshold, which leaves no gray.
+        # A width of 1 is a threshold without any gray.
         return [(center - width / 2, center + width / 2 - 1) for center, width in pairs if width > 1]
     if function == "LINEAR_EXACT":
         return [(center - width / 2, center + width / 2) for center, width in pairs if width > 0]
-    return []  # SIGMOID has no black and white
+    return []  # SIGMOID reaches neither black nor white
 
 
 def _frame_times(steps: tuple[float, ...]) -> Iterator[float | None]:
@@ -282,11 +283,11 @@ def _frame_times(steps: tuple[float, ...]) -> Iterator[float | None]:
 
 
 def _frame_steps(dataset: Dataset, num_frames: int | None) -> list[float]:
-    """Seconds from the frame before, for every frame or one value for all; empty where nothing is known."""
+    """Seconds since the previous frame, per frame or one value for all; empty where unknown."""
     vector = numbers(dataset, "FrameTimeVector")
     candidates = [
         [value / 1000 for value in numbers(dataset, "FrameTime")],
-        # The first entry belongs to no step: some files say 0 there, some do not.
+        # The first entry has no previous frame: only some files have 0 there.
         [0.0, *(value / 1000 for value in vector[1:])] if len(vector) == num_frames else [],
         [1 / rate for rate in numbers(dataset, "CineRate") if rate],
         [1 / rate for rate in numbers(dataset, "RecommendedDisplayFrameRate") if rate],
@@ -295,7 +296,7 @@ def _frame_steps(dataset: Dataset, num_frames: int | None) -> list[float]:
 
 
 def _sample_aspect_ratio(dataset: Dataset) -> float:
-    """Width over height of a pixel: as stated, else by the spacing of all frames, of one, of the file."""
+    """Width over height of a pixel: PixelAspectRatio, else the shared, first frame's or file's spacing."""
     groups = [
         group
         for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -306,7 +307,7 @@ def _sample_aspect_ratio(dataset: Dataset) -> float:
         numbers(dataset, "PixelAspectRatio"),
         *(numbers(part, "PixelSpacing") for part in (*measures, dataset)),
     ]
-    # DICOM states height before width.
+    # DICOM gives height before width.
     ratios = (pair[1] / pair[0] for pair in stated if len(pair) == 2 and min(pair) > 0)
-    # Beyond this it is no shape of a pixel.
+    # A ratio beyond these limits is an error of the header.
     return next((ratio for ratio in ratios if 0.01 < ratio < 100), 1.0)

@@ -1,4 +1,4 @@
-"""The elements of a DICOM file that are asked for, and no others: none of a patient is ever parsed."""
+"""Reading selected DICOM elements only: elements about the patient are never parsed."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from pydicom.uid import (
 from vidlat.errors import DecodeError
 
 MAX_INFLATED_BYTES = 1 << 30
-"""A deflated file states no size, and zeros shrink a thousandfold: beyond this it is not inflated."""
+"""Deflated files declare no size, and zeros compress by a thousand: inflating stops at this size."""
 
 _PIXELS = 0x7FE00010
-_ALL_PIXELS = frozenset({_PIXELS, 0x7FE00008, 0x7FE00009})  # the others are floating point
+_ALL_PIXELS = frozenset({_PIXELS, 0x7FE00008, 0x7FE00009})  # the other two hold floating point
 _UNDEFINED = 0xFFFFFFFF
 _PIECE_BYTES = 1 << 20
 
 
 class PixelElement(NamedTuple):
-    """Where the pixels of a file lie: byte of its data set, number of bytes that are there, and their VR."""
+    """Where the pixels lie: offset in the data set, number of bytes present, and VR."""
 
     offset: int
     num_bytes: int
@@ -46,29 +46,29 @@ class PixelElement(NamedTuple):
 
 @contextmanager
 def parsing() -> Iterator[None]:
-    """Turn whatever pydicom raises over the bytes of a file into a DecodeError without its text.
+    """Turn every exception that pydicom raises over a file's bytes into a DecodeError without its message.
 
-    Such a text quotes the values that cannot be read, and they may be of a patient.
+    The message would quote unreadable values, which may be patient data.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of every oddity that pydicom copes with
+        warnings.simplefilter("ignore")  # pydicom warns of every irregularity that it handles
         try:
             yield
         except (DecodeError, OSError):
             raise
         except InvalidDicomError:
-            raise DecodeError("is not a DICOM file", "not-dicom") from None
-        # pydicom lets through whatever the bytes provoke, from KeyError to struct.error.
+            raise DecodeError("not a DICOM file: expected DICM at byte 128", "not-dicom") from None
+        # Damaged bytes make pydicom raise anything, from KeyError to struct.error.
         except Exception as error:
-            reason = f"cannot be parsed as DICOM ({type(error).__name__}): is it damaged?"
+            reason = f"cannot be parsed as DICOM ({type(error).__name__}): the file is damaged"
             raise DecodeError(reason, "unreadable") from None
 
 
 @contextmanager
 def opened_dicom(path: Path) -> Iterator[tuple[IO[bytes], UID]]:
-    """A file at the start of its data set, and the transfer syntax that it is in.
+    """Open a file at the start of its data set; yields it with its transfer syntax.
 
-    A deflated one is inflated to a nameless scratch file. Raises DecodeError, OSError.
+    Deflated files are inflated to an unnamed temporary file. Raises DecodeError, OSError.
     """
     with ExitStack() as stack:
         file: IO[bytes] = stack.enter_context(path.open("rb"))
@@ -82,7 +82,7 @@ def opened_dicom(path: Path) -> Iterator[tuple[IO[bytes], UID]]:
 def read_elements(
     file: IO[bytes], syntax: UID, keywords: Sequence[str]
 ) -> tuple[Dataset, PixelElement | None]:
-    """These elements of an opened file, and where its pixels are; None where there are none.
+    """Read the named elements of an opened file; also returns where its pixels are, None without pixels.
 
     Raises DecodeError.
     """
@@ -104,17 +104,17 @@ def read_elements(
         )
         if not found:
             return dataset, None
-        # pydicom asks once more to guess whether the file tells VRs: the last answer counts.
+        # pydicom calls this once more to guess whether VRs are explicit: the last call counts.
         tag, offset, length, vr = found[-1]
         if tag != _PIXELS:
-            raise DecodeError("holds pixels as floating point, which cannot be read", "unsupported")
+            raise DecodeError("holds floating point pixels; expected integer PixelData", "unsupported")
         num_bytes_left = file.seek(0, 2) - offset
         num_bytes = num_bytes_left if length == _UNDEFINED else min(length, num_bytes_left)
         return dataset, PixelElement(offset=offset, num_bytes=num_bytes, vr=vr)
 
 
 def numbers(dataset: Dataset, keyword: str) -> list[float]:
-    """The finite values of an element; empty where it is absent, empty or no number."""
+    """The values of a numeric element; empty where absent, empty, not numeric or not finite."""
     value = _value(dataset, keyword)
     try:
         values = [float(item) for item in (value if isinstance(value, MultiValue | list) else [value])]
@@ -124,13 +124,13 @@ def numbers(dataset: Dataset, keyword: str) -> list[float]:
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """The one text of an element; empty where it is absent, or anything else."""
+    """The value of a text element; empty where absent, or not a single text."""
     value = _value(dataset, keyword)
     return str(value) if isinstance(value, str) else ""
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence; empty where it is absent, or none."""
+    """The items of a sequence; empty where absent or not a sequence."""
     value = _value(dataset, keyword)
     return list(value) if isinstance(value, DicomSequence) else []
 
@@ -138,7 +138,7 @@ def items(dataset: Dataset, keyword: str) -> list[Dataset]:
 def _value(dataset: Dataset, keyword: str) -> Any:
     try:
         return dataset.get(keyword)
-    # pydicom converts the bytes only now, and whatever they provoke comes through.
+    # pydicom converts the bytes only now, and damaged ones make it raise anything.
     except Exception:
         return None
 
@@ -154,9 +154,7 @@ def _read_syntax(file: IO[bytes]) -> UID:
     )
     syntax = text(meta, "TransferSyntaxUID")
     if not syntax:
-        raise DecodeError(
-            "states no transfer syntax: it cannot be known how its bytes are meant", "no-syntax"
-        )
+        raise DecodeError("declares no transfer syntax (0002,0010), so its data cannot be read", "no-syntax")
     return UID(syntax)
 
 
@@ -167,7 +165,7 @@ def _inflated(file: IO[bytes]) -> Iterator[IO[bytes]]:
         while piece := inflator.unconsumed_tail or file.read(_PIECE_BYTES):
             scratch.write(inflator.decompress(piece, _PIECE_BYTES))
             if scratch.tell() > MAX_INFLATED_BYTES:
-                reason = f"inflates to more than {MAX_INFLATED_BYTES:,} bytes, the most that is inflated"
+                reason = f"inflates to more than {MAX_INFLATED_BYTES:,} bytes, the limit"
                 raise DecodeError(reason, "too-large")
             if inflator.eof:
                 break

@@ -1,6 +1,6 @@
-"""The stored pixels of a DICOM file, frame by frame: found here, decoded by pydicom and its plugins.
+"""The stored pixels of a DICOM file, frame by frame: located here, decoded by pydicom and its plugins.
 
-No more is decoded of a frame than its file's header states, and frames that the file lost count as a warning.
+Frames larger than the header declares are refused before decoding; missing frames are a warning.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _SAMPLES |= {f"YBR_{kind}": 3 for kind in ("FULL", "FULL_422", "ICT", "RCT")}
 _JP2, _JP2_CODESTREAM = b"\0\0\0\x0cjP  ", b"jp2c"
 _SOC_SIZ = b"\xff\x4f\xff\x51"  # start of a JPEG 2000 codestream
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF markers; F7 is that of JPEG-LS
-_LONE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # that no length follows
+_LONE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _ITEM, _END_OF_ITEMS, _END_OF_PICTURE = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0", b"\xff\xd9"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelFormat:
-    """How the pixels of a file are stored, and where.
+    """How and where a file stores its pixels.
 
-    samples: a pixel, 1 or 3. num_frames: as stated, 1 where nothing is; None where it makes no sense.
+    samples: per pixel, 1 or 3. num_frames: as declared, 1 where absent, None where invalid.
     """
 
     syntax: UID
@@ -58,20 +58,20 @@ class PixelFormat:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of a sample."""
+        """The dtype of a sample."""
         return np.dtype(f"{'i' if self.is_signed else 'u'}{max(1, self.bits_allocated // 8)}")
 
     @property
     def frame_bits(self) -> int:
-        """Of a frame that is not compressed."""
+        """The size of an uncompressed frame."""
         samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
         return self.rows * self.columns * samples * self.bits_allocated
 
 
 def read_pixel_format(dataset: Dataset, element: PixelElement | None, syntax: UID) -> PixelFormat:
-    """What the header says of the pixels; raises DecodeError where it makes no sense or they are too many."""
+    """Read the pixel format from a header. Raises DecodeError where it is invalid or frames are too large."""
     if element is None or "Rows" not in dataset:
-        raise DecodeError("is a DICOM file without pixel data, or cut off before them", "no-pixels")
+        raise DecodeError("DICOM file without pixel data, or truncated before it", "no-pixels")
     photometric = text(dataset, "PhotometricInterpretation")
     pixel_format = PixelFormat(
         syntax=syntax,
@@ -88,23 +88,23 @@ def read_pixel_format(dataset: Dataset, element: PixelElement | None, syntax: UI
     )
     if _SAMPLES.get(photometric) != pixel_format.samples:
         known = ", ".join(f"{name} ({samples})" for name, samples in _SAMPLES.items())
-        reason = "states a photometric interpretation, or samples a pixel, that cannot be read"
+        reason = f"unsupported photometric interpretation with {pixel_format.samples} samples per pixel"
         raise DecodeError(f"{reason}: expected {known}", "unsupported")
     if pixel_format.bits_allocated not in (1, 8, 16, 32, 64):
-        reason = f"states {pixel_format.bits_allocated} bits a sample; expected 1, 8, 16, 32 or 64"
+        reason = f"{pixel_format.bits_allocated} bits per sample; expected 1, 8, 16, 32 or 64"
         raise DecodeError(reason, "unsupported")
     if min(pixel_format.rows, pixel_format.columns) < 1:
         size = f"{pixel_format.columns}x{pixel_format.rows}"
-        raise DecodeError(f"states frames of {size} pixels", "unreadable")
+        raise DecodeError(f"its header declares frames of {size} pixels; expected at least 1x1", "unreadable")
     check_frame_size(pixel_format.columns, pixel_format.rows)
     return pixel_format
 
 
 def stored_frames(path: Path, pixel_format: PixelFormat, warn: Warn) -> Iterator[Pixels]:
-    """Yield every whole frame as stored, (H, W) or, RGB of any colour, (H, W, 3).
+    """Yield every complete frame as stored: gray (H, W), colour as RGB (H, W, 3).
 
-    warn: told, in the end, where there are not as many as stated. Raises DecodeError where there is none, and
-    whatever pydicom raises over one.
+    At the end, warns where the number of frames differs from the header's. Raises DecodeError where there is
+    no frame, and whatever pydicom raises over one.
     """
     decode = _decoder(pixel_format)
     num_frames = 0
@@ -120,19 +120,19 @@ def stored_frames(path: Path, pixel_format: PixelFormat, warn: Warn) -> Iterator
             num_frames += 1
     stated = pixel_format.num_frames
     if not num_frames:
-        raise DecodeError("truncated within its first frame", "truncated")
+        raise DecodeError("truncated within its first frame: copy the file again", "truncated")
     if stated is None and num_frames > 1:
-        warn(f"states no number of frames that makes sense: {num_frames} are there")
+        warn(f"its number of frames is invalid: {num_frames} are read")
     elif stated is not None and num_frames < stated:
-        warn(f"only {num_frames} of the {stated} frames that its header states: truncated?")
+        warn(f"only {num_frames} of the {stated} frames that its header declares: truncated?")
     elif stated is not None and num_frames > stated:
-        warn(f"holds {num_frames} frames, {stated} by its header: all are read")
+        warn(f"holds {num_frames} frames, its header declares {stated}: all are read")
 
 
 def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
     values = [int(value) for value in numbers(dataset, keyword) if value == int(value)]
     if not values and default is None:
-        raise DecodeError(f"states no {keyword}, or none that makes sense", "unreadable")
+        raise DecodeError(f"{keyword} is missing or not a whole number: the file is damaged", "unreadable")
     return values[0] if values else cast(int, default)
 
 
@@ -144,18 +144,18 @@ def _num_frames(dataset: Dataset) -> int | None:
 
 
 def _decoder(pixel_format: PixelFormat) -> Callable[[Any, int, int], Pixels]:
-    """What decodes one of so many frames of a file at its pixels, or of encapsulated bytes."""
+    """A function (source, index, num_frames) that decodes one frame of a file or of encapsulated bytes."""
     syntax = pixel_format.syntax
     name = syntax.name if syntax.is_transfer_syntax else "no registered transfer syntax"
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        raise DecodeError(f"is compressed as {name}, which cannot be read", "unsupported") from error
+        raise DecodeError(f"compressed as {name}, which is not supported", "unsupported") from error
     plugins = (line.partition(" - requires ")[2] for line in decoder.missing_dependencies)
-    # As the package index calls them; numpy is there.
+    # By their names in the package index; numpy is installed anyway.
     packages = [name.removeprefix("numpy and ").replace("gdcm>", "python-gdcm>") for name in plugins]
     choices = " or ".join(reversed(packages))
-    missing_plugin = DecodeError(f"is compressed as {name}: to read it, install {choices}", "missing-plugin")
+    missing_plugin = DecodeError(f"compressed as {name}: to read it, install {choices}", "missing-plugin")
     if not decoder.is_available:
         raise missing_plugin
     options = {
@@ -173,16 +173,16 @@ def _decoder(pixel_format: PixelFormat) -> Callable[[Any, int, int], Pixels]:
 
     def decode(source: Any, index: int, num_frames: int) -> Pixels:
         try:
-            # Never several frames by one call: pydicom 3.0 corrects signs in memory it may not write to, and
-            # takes the second frame of an uncompressed YBR_FULL_422 from a wrong place.
+            # One frame per call: with several, pydicom 3.0 writes to read-only memory to correct signs, and
+            # reads the second frame of an uncompressed YBR_FULL_422 at a wrong offset.
             pixels: Pixels
             pixels, _ = decoder.as_array(source, index=index, number_of_frames=num_frames, **options)
         except RuntimeError as error:
-            # Pillow reads JPEG of 8 bits, not of 12: present and yet not enough.
+            # Pillow reads 8-bit JPEG but not 12-bit: a plugin can be installed and still insufficient.
             if "does not support" in str(error):
                 raise missing_plugin from error
             if "truncated" in str(error):
-                raise DecodeError("truncated within a frame", "truncated") from error
+                raise DecodeError("truncated within a frame: copy the file again", "truncated") from error
             raise
         return pixels
 
@@ -190,26 +190,26 @@ def _decoder(pixel_format: PixelFormat) -> Callable[[Any, int, int], Pixels]:
 
 
 def _num_whole_frames(pixel_format: PixelFormat, warn: Warn) -> int:
-    """How many frames to read where they are not compressed."""
+    """The number of uncompressed frames to read."""
     num_bytes = pixel_format.element.num_bytes
     num_whole = 8 * num_bytes // pixel_format.frame_bits
     if not num_whole:
         reason = f"truncated: {num_bytes} of {-(-pixel_format.frame_bits // 8)} bytes of its first frame"
         raise DecodeError(reason, "truncated")
     num_frames = pixel_format.num_frames or num_whole
-    if num_bytes - num_frames * pixel_format.frame_bits / 8 >= 2:  # one byte makes an odd number even
+    if num_bytes - num_frames * pixel_format.frame_bits / 8 >= 2:  # one byte may pad to an even length
         warn("holds more data than its header declares: the rest is ignored")
     return min(num_whole, num_frames)
 
 
 def _compressed_frames(file: IO[bytes], pixel_format: PixelFormat) -> Iterator[bytes]:
-    """The bytes of every frame that is there as a whole, joined from its fragments."""
+    """Yield the bytes of every complete frame, joined from its fragments."""
     offsets = parse_basic_offsets(file)
     starts = {file.tell() + offset for offset in offsets}
     fragments, is_cut = _fragments(file, pixel_format.element)
     ends = _frame_ends(file, fragments, starts, pixel_format)
     if fragments:
-        # What a file that breaks off has lost may have belonged to its last frame.
+        # The lost part of a truncated file may have belonged to its last frame.
         ends[-1] |= not is_cut or _ends_picture(file, *fragments[-1])
     pending, num_frames = bytearray(), 0
     for (place, num_bytes), is_end in zip(fragments, ends, strict=True):
@@ -223,7 +223,7 @@ def _compressed_frames(file: IO[bytes], pixel_format: PixelFormat) -> Iterator[b
 
 
 def _fragments(file: IO[bytes], element: PixelElement) -> tuple[list[tuple[int, int]], bool]:
-    """Place and length of every fragment that is there as a whole, and whether the file breaks off after."""
+    """Offset and length of every complete fragment, and whether the file is truncated after them."""
     fragments: list[tuple[int, int]] = []
     while True:
         head = file.read(8)
@@ -239,12 +239,12 @@ def _fragments(file: IO[bytes], element: PixelElement) -> tuple[list[tuple[int, 
 def _frame_ends(
     file: IO[bytes], fragments: list[tuple[int, int]], starts: set[int], pixel_format: PixelFormat
 ) -> list[bool]:
-    """Whether a frame ends with each fragment. starts: of frames, as the offset table has them."""
+    """Whether each fragment ends a frame; starts: the frames' offsets by the offset table."""
     all_end = [True for _ in fragments]
     if pixel_format.syntax == RLELossless or len(fragments) == pixel_format.num_frames:
         return all_end
     there = {place - 8 for place, _ in fragments}
-    # Tables of nothing but a zero are common, and so are wrong ones.
+    # Offset tables with a single zero are common, and so are wrong ones.
     if len(starts) > 1 and {start for start in starts if start <= max(there, default=0)} <= there:
         return [place + num_bytes in starts for place, num_bytes in fragments]
     ends = [_ends_picture(file, *fragment) for fragment in fragments]
@@ -252,30 +252,33 @@ def _frame_ends(
 
 
 def _ends_picture(file: IO[bytes], place: int, num_bytes: int) -> bool:
-    num_last = min(num_bytes, 10)  # padding may follow the mark
+    num_last = min(num_bytes, 10)  # padding may follow the end mark
     file.seek(place + num_bytes - num_last)
     return _END_OF_PICTURE in file.read(num_last)
 
 
 def _check_size(data: bytes, pixel_format: PixelFormat, index: int) -> None:
-    """Raise DecodeError for a frame that would become, or is, far more than its header states."""
+    """Raise DecodeError for a frame that is, or decodes to, far more data than its header declares."""
     if pixel_format.syntax == RLELossless:
-        # A byte that does not repeat needs no more than two.
+        # RLE takes at most two bytes per byte.
         if len(data) > 128 + 2 * pixel_format.frame_bits // 8:
-            reason = f"frame {index} takes {len(data)} bytes, uncompressed {pixel_format.frame_bits // 8}"
-            raise DecodeError(f"{reason}: is it damaged?", "wrong-size")
+            num_bytes = pixel_format.frame_bits // 8
+            reason = (
+                f"frame {index} has {len(data)} compressed bytes for {num_bytes} of pixels: it is damaged"
+            )
+            raise DecodeError(reason, "wrong-size")
         return
     size = codestream_size(data)
     if size is None:
-        raise DecodeError(f"frame {index} is no JPEG or JPEG 2000 picture: is it damaged?", "unreadable")
+        raise DecodeError(f"frame {index} is not a JPEG or JPEG 2000 image: it is damaged", "unreadable")
     if size != (pixel_format.columns, pixel_format.rows):
         stated = f"{pixel_format.columns}x{pixel_format.rows}"
-        reason = f"frame {index} is a picture of {size[0]}x{size[1]} pixels, its header states {stated}"
+        reason = f"frame {index} has {size[0]}x{size[1]} pixels; expected {stated} by the file's header"
         raise DecodeError(reason, "wrong-size")
 
 
 def codestream_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels; None where the bytes are no such picture or break off before they say."""
+    """Width and height that a JPEG, JPEG-LS or JPEG 2000 image declares; None if it is none or truncated."""
     if data.startswith(b"\xff\xd8"):
         return _jpeg_size(data)
     start = _jp2_codestream(data) if data.startswith(_JP2) else 0
@@ -289,7 +292,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     place = 2
     while place + 9 <= len(data):
         marker = data[place + 1]
-        if data[place] != 0xFF or marker in (0x00, 0xFF):  # what decoders skip on their way to a marker
+        if data[place] != 0xFF or marker in (0x00, 0xFF):  # decoders skip these before a marker
             place += 1
         elif marker in _FRAME_HEADERS:
             return _number(data, place + 7, 2), _number(data, place + 5, 2)
@@ -299,7 +302,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jp2_codestream(data: bytes) -> int:
-    """Where the codestream starts among the boxes of a JP2 file; the end of the data where there is none."""
+    """Offset of the codestream in a JP2 file; the length of the data where there is none."""
     place = 0
     while place + 16 <= len(data):
         num_bytes, content = _number(data, place, 4), place + 8

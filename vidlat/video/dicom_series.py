@@ -1,7 +1,6 @@
-"""Files of one DICOM series, a frame each, that make a video: slices through a body, or times of one slice.
+"""DICOM series of single-frame files as videos: the slices of a volume, or the times of one slice.
 
-Slices run as in `nifti`, by the closest of the patient's axes: from feet to head, from back to front, from
-left to right.
+Slices are ordered as in `nifti`, along the closest patient axis: feet to head, back to front, left to right.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from vidlat.video.dicom import DicomHeader, dicom_frames, dicom_range, read_dico
 from vidlat.video.dicom_elements import numbers, opened_dicom, parsing, read_elements, text
 from vidlat.video.untrusted import warn_once
 
-# Pictures for themselves, however many of them a series has.
+# Modalities of independent images, however many a series has.
 _STILLS = ("US", "IVUS", "CR", "DX", "MG", "IO", "PX", "RG", "XC", "OP", "ES", "GM", "SM")
-# What tells the order of files of one place, the first that tells them all apart.
+# Elements that order files of one position; the first with distinct values counts.
 _TIMES = ("TemporalPositionIdentifier", "TriggerTime", "AcquisitionTime", "ContentTime")
 _NUMBER = "InstanceNumber"
 _SAME = ("Modality", "PhotometricInterpretation", "Rows", "Columns", "EchoNumbers")
@@ -35,15 +34,15 @@ _KEYWORDS = [
     *(*_SAME, *_TIMES, _NUMBER),
 ]
 _SAME_PLACE_MM = 0.01
-_TOWARDS = np.array([-1.0, -1.0, 1.0])  # the patient's right, front and head in DICOM's axes
+_TOWARDS = np.array([-1.0, -1.0, 1.0])  # towards the patient's right, front and head, in DICOM's axes
 _Group = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Files that make a video, in the order of its frames.
+    """The files of a video, in the order of its frames.
 
-    part: the name of the video where the series gives several: one a slice, of its times; `z0` is the first.
+    part: the video's name where a series gives one video per slice, of its times; `z0` is the first slice.
     """
 
     files: tuple[Path, ...]
@@ -51,10 +50,10 @@ class Series:
 
 
 class _Slice(NamedTuple):
-    """One file. place: along the slices' normal in mm, None where the file does not say.
+    """One file; None where it declares nothing.
 
-    group: equal for files that may make a video together. times: values of _TIMES, milliseconds of
-    TriggerTime among them; number: that of the instance. None where not stated.
+    group: equal for files that may form one video. place: position along the slice normal in mm. times: the
+    values of _TIMES, with TriggerTime in milliseconds. number: InstanceNumber.
     """
 
     path: Path
@@ -69,29 +68,29 @@ class _Slice(NamedTuple):
 
 
 def dicom_series(files: Sequence[Path]) -> list[Series]:
-    """The series among DICOM files of one folder; what is in none is a video by itself, or unreadable.
+    """Find the series among the DICOM files of one folder; other files are videos of their own or unreadable.
 
-    Files of one frame belong together by series, size, kind of pixels, echo and orientation. Where they
-    state positions these order them, several at one position go by time; where they state none, their
-    numbers order them, unless they are of a modality that takes single pictures, as ultrasound and X-ray do.
+    Single-frame files are grouped by series, size, pixel format, echo and orientation. They are ordered by
+    position, and by time at one position. Without positions, InstanceNumber orders them, except for
+    modalities of independent images, such as ultrasound and X-ray.
     """
     groups = defaultdict(list)
     for path in files:
         try:
             piece = _read_slice(path)
         except (DecodeError, OSError):
-            continue  # a video by itself, whose encode will say why
+            continue  # a video of its own; encoding it gives the reason
         if piece is not None:
             groups[piece.group].append(piece)
     return [series for group in groups.values() for series in _to_series(group)]
 
 
 def open_dicom_series(files: Sequence[Path], warn: Warn) -> Video:
-    """Open files of one frame each as a video, its frames in the order given; see `open_dicom`.
+    """Open single-frame files as one video, in the given order; see `open_dicom`.
 
-    Pixels become float32 where the files differ in type. The range is the union of the files' own. Times
-    come from TriggerTime where all files have one position and it always rises. Raises DecodeError, which
-    names the file, and OSError.
+    Pixels become float32 where the files' dtypes differ. The range is the union of the files' ranges. Times
+    come from TriggerTime where all files have one position and it always increases. Raises DecodeError with
+    the file's name, OSError.
     """
     tell = warn_once(warn)
     headers = [_read_header(path) for path in files]
@@ -114,7 +113,7 @@ def open_dicom_series(files: Sequence[Path], warn: Warn) -> Video:
 
 
 def _read_slice(path: Path) -> _Slice | None:
-    """What tells where a file belongs; None for one that holds several frames, no pixels or no series."""
+    """Where a file belongs; None for one with several frames, without pixels or without a series."""
     with opened_dicom(path) as (file, syntax):
         dataset, element = read_elements(file, syntax, _KEYWORDS)
     with parsing():
@@ -139,7 +138,7 @@ def _number(dataset: Dataset, keyword: str) -> float | None:
 
 
 def _orientation_and_place(dataset: Dataset) -> tuple[tuple[float, ...], float | None]:
-    # Rounded, as the last digits differ from slice to slice.
+    # Rounded, because the last digits vary between slices.
     orientation = tuple(round(number, 2) for number in numbers(dataset, "ImageOrientationPatient"))
     position = numbers(dataset, "ImagePositionPatient")
     if len(orientation) != 6 or len(position) != 3:
@@ -166,7 +165,7 @@ def _to_series(group: Sequence[_Slice]) -> Iterator[Series]:
         width = len(str(len(slices) - 1))
         parts = [f"z{index:0{width}}" for index in range(len(slices))]
     else:
-        # One that is there twice makes no videos of times.
+        # A few duplicate positions do not make a series over time.
         named = (sorted(piece.path for piece in pieces) for pieces in slices)
         stack = [files or names for files, names in zip(videos, named, strict=True)]
         videos, parts = [tuple(path for files in stack for path in files)], [None]
@@ -176,7 +175,7 @@ def _to_series(group: Sequence[_Slice]) -> Iterator[Series]:
 
 
 def _by_place(group: Sequence[_Slice]) -> Iterator[list[_Slice]]:
-    """The files of every position, in the order of the positions."""
+    """The files per position, in the order of the positions."""
     in_order = sorted((piece.place or 0.0, index) for index, piece in enumerate(group))
     pieces = [group[in_order[0][1]]]
     for (before, _), (place, index) in pairwise(in_order):
@@ -188,7 +187,7 @@ def _by_place(group: Sequence[_Slice]) -> Iterator[list[_Slice]]:
 
 
 def _in_order(pieces: Sequence[_Slice], keys: Sequence[tuple[float | None, ...]]) -> tuple[Path, ...] | None:
-    """The files by the first of their keys that tells all apart; None where none does."""
+    """The files sorted by the first key that is distinct for all; None where there is none."""
     for values in zip(*keys, strict=True):
         stated = {value for value in values if value is not None}
         if len(stated) == len(pieces):
@@ -198,7 +197,7 @@ def _in_order(pieces: Sequence[_Slice], keys: Sequence[tuple[float | None, ...]]
 
 
 def _times(files: Sequence[Path], warn: Warn) -> list[float | None]:
-    """Seconds since the first file, where all are of one position; warns where positions are uneven."""
+    """Seconds since the first file, where all have one position; warns of uneven spacing."""
     nothing: list[float | None] = [None for _ in files]
     pieces = [_read_slice(path) for path in files]
     places = [piece.place for piece in pieces if piece is not None and piece.place is not None]
@@ -226,20 +225,19 @@ def _refuse_changes(headers: Sequence[DicomHeader]) -> None:
         sizes = [f"{one.pixel_format.columns}x{one.pixel_format.rows}" for one in (header, first)]
         name = repr(header.path.name)
         if sizes[0] != sizes[1]:
-            reason = f"{name} has {sizes[0]} pixels, those before {sizes[1]}: expected one size"
+            reason = f"{name} has {sizes[0]} pixels; expected {sizes[1]} as in the files before it"
             raise DecodeError(reason, "size-change")
         if header.is_inverted != first.is_inverted:
-            reason = (
-                f"{name} is {header.pixel_format.photometric}, those before {first.pixel_format.photometric}"
-            )
-            raise DecodeError(f"{reason}: expected one kind of pixels", "type-change")
+            found, expected = header.pixel_format.photometric, first.pixel_format.photometric
+            reason = f"{name} is {found}; expected {expected} as in the files before it"
+            raise DecodeError(reason, "type-change")
 
 
 def _one_frame(header: DicomHeader, warn: Warn) -> Frame:
     with _naming(header.path):
         frames = list(islice(dicom_frames(header, warn), 2))
         if len(frames) > 1:
-            raise DecodeError("has several frames: a series has one a file", "several-frames")
+            raise DecodeError("several frames; expected one per file of a series", "several-frames")
         return frames[0]
 
 
@@ -254,7 +252,7 @@ def _range(headers: Sequence[DicomHeader]) -> Range | None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Every error names the file, without its folders."""
+    """Prefix errors with the file's name, without its folders."""
     try:
         yield
     except DecodeError as error:

@@ -1,7 +1,6 @@
-"""PNG, JPEG and TIFF pictures through Pillow: a numbered sequence of files, or the pages of one TIFF file.
+"""PNG, JPEG and TIFF images through Pillow: a numbered sequence of files, or the pages of one TIFF file.
 
-Rotation by EXIF is applied, as that of videos is. Colour and palettes become luma, alpha is ignored. Pictures
-state no times.
+EXIF rotation is applied. Colour and palettes become luma, alpha is ignored. Images have no times.
 """
 
 from __future__ import annotations
@@ -29,20 +28,17 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF tag and a value of it
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file that starts with these bytes (8 are enough) is a PNG, JPEG or TIFF picture."""
+    """Whether a file is a PNG, JPEG or TIFF image; head: its first bytes, 8 suffice."""
     return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *_TIFF))
 
 
 def is_named_like_picture(path: Path) -> bool:
-    """Whether a file's name promises a picture that is read here."""
+    """Whether a file has the suffix of a supported image format."""
     return path.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def is_tiff_video(path: Path) -> bool:
-    """Whether a file is a TIFF of more than one page, which is a video by itself.
-
-    False where it cannot be read.
-    """
+    """Whether a file is a TIFF of several pages, which is a video of its own. False where unreadable."""
     try:
         with path.open("rb") as file:
             if file.read(4) not in _TIFF:
@@ -54,7 +50,7 @@ def is_tiff_video(path: Path) -> bool:
 
 
 def is_single_picture(path: Path) -> bool:
-    """Whether a picture is no video by itself. A TIFF that cannot be read may be one: False."""
+    """Whether an image file is not a video of its own; False for an unreadable TIFF, which may be one."""
     with path.open("rb") as file:
         if file.read(4) not in _TIFF:
             return True
@@ -66,11 +62,10 @@ def is_single_picture(path: Path) -> bool:
 
 
 def image_sequences(files: Sequence[Path]) -> list[list[Path]]:
-    """Groups of pictures that are the frames of a video each, in order; single pictures are in none.
+    """Group images into videos, their frames in order. Single images and multi-page TIFFs are in no group.
 
-    The names of a group lie in one folder and differ in one number: where several differ among all files,
-    the last of them counts frames, so that `p1_f01.png` and `p2_f01.png` are in two videos. A TIFF of
-    several pages is in no group.
+    The files of a group lie in one folder and their names differ in one number. Where several numbers vary
+    among the files, the last of them counts frames: `p1_f01.png` and `p2_f01.png` belong to two videos.
     """
     alike = defaultdict(list)
     for path in files:
@@ -89,10 +84,10 @@ def image_sequences(files: Sequence[Path]) -> list[list[Path]]:
 
 
 def open_images(files: Sequence[Path], warn: Warn) -> Video:
-    """Open pictures of one size and number type as a video: `frame2` comes before `frame10`.
+    """Open images of one size and dtype as a video; `frame2` comes before `frame10`.
 
-    Eight bits have the range of their type, floats that all lie in [0, 1] that one; 16 bits state none.
-    Raises DecodeError, which names the file.
+    The range is (0, 255) for 8 bits, (0, 1) for floats that all lie in [0, 1], None otherwise.
+    Raises DecodeError with the file's name.
     """
     in_order = _in_order(files)
 
@@ -100,7 +95,7 @@ def open_images(files: Sequence[Path], warn: Warn) -> Video:
         for path in in_order:
             with _opened(path) as image:
                 if _has_more_pages(image):
-                    reason = f"{path.name!r} has several pages: a sequence has one picture a file"
+                    reason = f"{path.name!r} has several pages; expected one image per file of a sequence"
                     raise DecodeError(reason, "several-pages")
                 yield repr(path.name), _to_gray(image, path)
 
@@ -108,7 +103,7 @@ def open_images(files: Sequence[Path], warn: Warn) -> Video:
 
 
 def open_tiff(path: Path, warn: Warn) -> Video:
-    """Open a TIFF file as a video, its pages the frames; see `open_images`. Raises DecodeError."""
+    """Open the pages of a TIFF file as a video; see `open_images`. Raises DecodeError."""
 
     def read() -> Iterator[tuple[str, Pixels]]:
         with _opened(path) as image:
@@ -123,13 +118,13 @@ def open_tiff(path: Path, warn: Warn) -> Video:
 def _to_video(
     first: Path, read: Callable[[], Iterator[tuple[str, Pixels]]], num_frames: int | None, warn: Warn
 ) -> Video:
-    """`read` gives every frame with the name that errors call it by."""
+    """read: yields every frame with its name for error messages."""
     with _opened(first) as image:
         is_deep, is_float = _is_deep(image), image.mode == "F"
         is_inverted = is_deep and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-        # Pillow keeps the upper 8 bits alone, which shows in the mode of the raw data only.
+        # Pillow keeps only the upper 8 bits; just the mode of the raw data shows it.
         if not is_deep and image.tile and ";16" in str(image.tile[0]):
-            warn("colour of 16 bits is read with 8")
+            warn("16-bit colour is read with 8 bits")
 
     def same_kind() -> Iterator[Pixels]:
         return _refuse_changes(read())
@@ -157,17 +152,17 @@ def _refuse_changes(pictures: Iterator[tuple[str, Pixels]]) -> Iterator[Pixels]:
         first = pixels if first is None else first
         if pixels.shape != first.shape:
             sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in (pixels, first)]
-            reason = f"{name} has {sizes[0]} pixels, those before {sizes[1]}: expected one size"
+            reason = f"{name} has {sizes[0]} pixels; expected {sizes[1]} as in the images before it"
             raise DecodeError(reason, "size-change")
         if pixels.dtype != first.dtype:
-            reason = f"{name} holds {pixels.dtype}, those before {first.dtype}: expected one number type"
+            reason = f"{name} holds {pixels.dtype}; expected {first.dtype} as in the images before it"
             raise DecodeError(reason, "type-change")
         yield pixels
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A picture of which only the header is read, that of its first page; giants are refused."""
+    """Open an image, reading only the header of its first page; too large frames are refused."""
     with ExitStack() as stack:
         with _decoding(path):
             image = Image.open(stack.enter_context(path.open("rb")), formats=_FORMATS)
@@ -179,7 +174,7 @@ def _turn_to(image: Image.Image, page: int, path: Path) -> bool:
     with _decoding(path):
         try:
             image.seek(page)
-        except EOFError:  # the end, by Pillow's convention
+        except EOFError:  # Pillow's sign of the last page
             return False
         check_frame_size(*image.size)
         return True
@@ -196,27 +191,27 @@ def _to_gray(image: Image.Image, path: Path) -> Pixels:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether the picture is gray of more than 8 bits."""
+    """Whether the image is gray of more than 8 bits."""
     return image.mode.startswith(("I", "F"))
 
 
 def _has_more_pages(image: Image.Image) -> bool:
-    # A JPEG may carry a preview or a depth map, which is no page.
+    # Further images in a JPEG are previews or depth maps, not pages.
     return image.format in ("PNG", "TIFF") and bool(getattr(image, "is_animated", False))
 
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
-    """Every error names the file, without its folders."""
+    """Prefix errors with the file's name, without its folders."""
     try:
         with decode_errors("cannot be decoded"), warnings.catch_warnings():
-            # Pillow warns of what it copes with, and of sizes that are refused here.
+            # Pillow warns of irregularities that it handles, and of sizes that are refused here.
             warnings.simplefilter("ignore")
             yield
     except DecodeError as error:
         reason, kind = str(error), error.kind
-        if isinstance(error.__cause__, UnidentifiedImageError):  # whose text is the whole path
-            reason, kind = "is no PNG, JPEG or TIFF picture", "not-image"
+        if isinstance(error.__cause__, UnidentifiedImageError):  # its message is the whole path
+            reason, kind = "not a PNG, JPEG or TIFF image", "not-image"
         elif isinstance(error.__cause__, Image.DecompressionBombError):
             kind = "too-large"
         raise DecodeError(f"{path.name!r}: {reason}", kind) from error
@@ -227,5 +222,5 @@ def _in_order(files: Iterable[Path]) -> list[Path]:
 
 
 def _words(name: str) -> list[str | int]:
-    """Text and numbers in turn, text first."""
+    """Split a name into alternating text and numbers, text first."""
     return [int(word) if index % 2 else word for index, word in enumerate(re.split("([0-9]+)", name))]

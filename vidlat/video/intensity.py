@@ -1,4 +1,4 @@
-"""Pixel values to gray in [0, 1]: which value is black and which is white, found once for all frames."""
+"""Pixel values to gray in [0, 1], with one range of values for all frames."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vidlat.types import Range, Video
 from vidlat.video.pixels import HOUNSFIELD_RANGE, Pixels
 
 TOP_PERCENTILE = 99.5
-"""What is brighter is white: MAISI scales MR from the lowest value to this percentile."""
+"""Brighter values are white: MAISI scales MR from the lowest value to this percentile."""
 
 _NUM_HALVES = 1 << 16  # of a sort key of 32 bits
 _SIGN = np.uint32(1 << 31)
 
 Counts = npt.NDArray[np.int64]
 OnFrame = Callable[[], None]
-"""Called for every frame that is read to find something out; may raise to end it."""
+"""Called for every frame that is read during an analysis; may raise to stop it."""
 
 
 def find_range(video: Video, intensity: str, on_frame: OnFrame = lambda: None) -> Range:
-    """The values that become 0 and 1; intensity: see `config.parse_intensity`.
+    """Find the values that become 0 and 1; intensity: see `config.parse_intensity`.
 
-    `auto` is what the file proposes, else `percentile`: from the lowest value to the 99.5th percentile of all
-    values of all frames, or to the highest one where nearly all is background. It is exact, in bounded
-    memory, in one pass over whole numbers and two over floats. Raises DecodeError.
+    `auto` is the file's own range, else `percentile`: from the lowest value to the 99.5th percentile of all
+    values of all frames, or to the highest value where nearly all is background. The result is exact, in
+    bounded memory, after one pass over integers or two over floats. Raises DecodeError.
     """
     meaning = parse_intensity(intensity)
     if isinstance(meaning, tuple):
@@ -48,7 +48,7 @@ def find_range(video: Video, intensity: str, on_frame: OnFrame = lambda: None) -
 
 
 def to_unit(pixels: Pixels, value_range: Range, is_inverted: bool = False) -> npt.NDArray[np.float32]:
-    """(H, W) numbers as float32 in [0, 1], cut where they lie beyond the range; 0 where that is a point."""
+    """Scale (H, W) numbers to float32 in [0, 1], clipped to the range; 0 where the range is empty."""
     low, high = value_range
     if high <= low:
         unit = np.zeros(pixels.shape, np.float32)
@@ -63,7 +63,7 @@ def to_unit(pixels: Pixels, value_range: Range, is_inverted: bool = False) -> np
 
 
 def _holds_type(value_range: Range, dtype: np.dtype[Any]) -> bool:
-    """Whether no number of that type lies beyond the range, as in nearly every video."""
+    """Whether the range covers all numbers of the dtype, as in nearly every video."""
     if not np.issubdtype(dtype, np.integer):
         return False
     return value_range[0] <= np.iinfo(dtype).min and np.iinfo(dtype).max <= value_range[1]
@@ -77,10 +77,10 @@ def _extent(video: Video, on_frame: OnFrame) -> Range:
 
 
 def _percentile(video: Video, on_frame: OnFrame) -> tuple[float, float, float]:
-    """The lowest value, the TOP_PERCENTILE as `numpy.percentile` has it, and the highest value.
+    """The lowest value, the TOP_PERCENTILE as defined by `numpy.percentile`, and the highest value.
 
-    By their place in order, which no outlier makes less exact: the upper halves of all sort keys are counted,
-    then the lower halves of those keys that begin like the ones in question.
+    A radix selection, exact whatever the outliers: counts the upper halves of all sort keys, then the lower
+    halves of the keys whose upper half contains a wanted rank.
     """
     counts, dtype = np.zeros(_NUM_HALVES, np.int64), np.dtype(np.float32)
     for pixels in _pixels(video, on_frame):
@@ -99,7 +99,7 @@ def _percentile(video: Video, on_frame: OnFrame) -> tuple[float, float, float]:
 
 
 def _count_lower_halves(video: Video, on_frame: OnFrame, uppers: set[int]) -> dict[int, Counts]:
-    """For each upper half of a sort key how often each lower half follows it."""
+    """For each of these upper halves of sort keys, the count of each lower half."""
     counts = {upper: np.zeros(_NUM_HALVES, np.int64) for upper in uppers}
     for pixels in _pixels(video, on_frame):
         keys = _sort_keys(pixels)
@@ -109,24 +109,24 @@ def _count_lower_halves(video: Video, on_frame: OnFrame, uppers: set[int]) -> di
 
 
 def _find(counts: Counts, rank: int) -> tuple[int, int]:
-    """The bin in which the value of that rank lies, and its rank among those in there."""
+    """The bin that contains the value of that rank, and its rank within the bin."""
     ends = counts.cumsum()
     index = int(np.searchsorted(ends, rank, side="right"))
     return index, rank - int(ends[index] - counts[index])
 
 
 def _sort_keys(pixels: Pixels) -> npt.NDArray[np.uint32]:
-    """Unsigned numbers in the order of the values; that of a whole number ends with 16 zeros."""
+    """Unsigned keys that sort like the values; keys of integers end in 16 zero bits."""
     if pixels.dtype != np.float32:
         from_zero = pixels.ravel().astype(np.int32) - np.iinfo(pixels.dtype).min
         return from_zero.astype(np.uint32) << np.uint32(16)
     bits = pixels.ravel().view(np.uint32)
-    # Floats sort like their bits, but for the sign: set it where it is not, and turn negative ones round.
+    # Floats sort like their bits except for the sign: set a clear sign bit, invert negative numbers.
     return np.where(bits >= _SIGN, ~bits, bits | _SIGN)
 
 
 def _value(key: int, dtype: np.dtype[Any]) -> float:
-    """The inverse of `_sort_keys`, for one key."""
+    """The inverse of `_sort_keys` for one key."""
     if dtype != np.float32:
         return float((key >> 16) + np.iinfo(dtype).min)
     bits = key ^ _SIGN if key >= _SIGN else ~key & 0xFFFFFFFF

@@ -1,8 +1,8 @@
-"""NIfTI-1 and NIfTI-2 in one file, plain or gzipped: headers by nibabel, voxels plane by plane.
+"""Single-file NIfTI-1 and NIfTI-2, plain or gzipped: headers by nibabel, voxels plane by plane.
 
-A frame is a plane of the file's first two axes, never a reformatted one. It is turned as radiologists look at
-it, by the closest of the patient's axes: front or head on top, the patient's right (in a sagittal plane the
-front) on the left. Slices run from feet to head, from back to front, from left to right.
+A frame is a plane of the file's first two axes, never resampled. It is oriented in radiological convention,
+along the closest patient axes: front or head at the top, the patient's right (the front, in a sagittal plane)
+on the left. Slices are ordered feet to head, back to front, left to right.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _WHAT = "cannot be decoded as NIfTI"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Volume:
-    """What counts of a header.
+    """The parts of a header that frames need.
 
-    sides: voxels along x, y, z and t. channels: 0, or the bytes of a colour. scaling: slope and intercept.
-    directions: where x, y and z lead, as in "RAS". spacing: of x and y. step_seconds: between two times.
+    sides: voxels along x, y, z and t. channels: bytes per colour voxel, 0 for gray. scaling: slope and
+    intercept. directions: of x, y and z, such as "RAS". spacing: of x and y. step_seconds: between two times.
     """
 
     path: Path
@@ -65,12 +65,12 @@ class _Volume:
 
     @property
     def is_transposed(self) -> bool:
-        """Whether x, not y, is the vertical: the one nearer to head and feet, else to front and back."""
+        """Whether x is the vertical axis: the one along head and feet, else along front and back."""
         return _uprightness(self.directions[0]) > _uprightness(self.directions[1])
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether a file that starts with these bytes (1,024 are enough) is NIfTI, gzipped or not."""
+    """Whether a file is NIfTI, gzipped or not; head: its first bytes, 1024 suffice."""
     if head[:2] == b"\x1f\x8b":
         try:
             head = zlib.decompressobj(wbits=31).decompress(head, _HEADER_BYTES)
@@ -80,7 +80,7 @@ def is_nifti(head: bytes) -> bool:
 
 
 def nifti_videos(path: Path) -> list[str]:
-    """The names of the videos in a file of several slices at several times, one a slice; else none.
+    """Names of the videos in a file of several slices and several times, one per slice; empty otherwise.
 
     `z0` is the first slice as stored. Raises DecodeError, OSError.
     """
@@ -88,11 +88,11 @@ def nifti_videos(path: Path) -> list[str]:
 
 
 def open_nifti(path: Path, warn: Warn, part: str | None = None) -> Video:
-    """Open a NIfTI file: its times are the frames, or where it has but one time, its slices.
+    """Open a NIfTI file. The frames are its times; its slices where it has one time.
 
-    part: the video to open, where `nifti_videos` names some. A slope makes float32 of all values, and RGB
-    becomes luma. Unscaled uint8 has the range of its type. Times come from the fourth spacing where its unit
-    is one of time; slices have none. Raises DecodeError, OSError.
+    part: the video to open, where `nifti_videos` names several. Scaled values become float32, RGB becomes
+    luma. Unscaled uint8 has the range of its type. Times follow from the fourth spacing where its unit is a
+    unit of time; slices have no times. Raises DecodeError, OSError.
     """
     volume = _read_volume(path, warn)
     indices = _plane_indices(volume, part)
@@ -118,7 +118,7 @@ def _read_volume(path: Path, warn: Warn) -> _Volume:
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
     with decode_errors(_WHAT), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numbers that make no sense: they are tested below
+        warnings.simplefilter("ignore")  # of invalid numbers, which are checked below
         with gzip.open(path) if is_gzip else path.open("rb") as file:
             header = _parse(file.read(_HEADER_BYTES))
         dtype, channels = _number_type(header)
@@ -145,19 +145,22 @@ def _read_volume(path: Path, warn: Warn) -> _Volume:
 def _parse(head: bytes) -> Nifti1Header:
     kind = Nifti1Header if head[344:348] in (_SINGLE[0], _PAIR[0]) else Nifti2Header
     if head[344:348] == _PAIR[0] or head[4:12] == _PAIR[1]:
-        # The voxels lie in a second file, whose changes nobody would notice.
-        raise DecodeError("is the header of a pair of files: save both as one .nii", "unsupported")
+        # The voxels lie in a second file, whose changes would go unnoticed.
+        raise DecodeError(
+            "header of a NIfTI pair (.hdr and .img); expected a single file: save both as one .nii",
+            "unsupported",
+        )
     return kind(head[: kind.template_dtype.itemsize], check=False)
 
 
 def _number_type(header: Nifti1Header) -> tuple[np.dtype[Any], int]:
-    """Of a voxel, or of a channel and how many of them; in the byte order of the file."""
+    """The dtype of a voxel or channel, in the file's byte order, and the number of channels, 0 for gray."""
     dtype = header.get_data_dtype()
     if dtype.names is not None and set(dtype.names) <= set("RGBA"):
         return np.dtype(np.uint8), len(dtype.names)
     if dtype.kind not in "iuf":
-        kind = "complex numbers" if dtype.kind == "c" else "voxels of no number"
-        raise DecodeError(f"holds {kind}, which are no gray levels: save their magnitude", "unsupported")
+        kind = "complex numbers" if dtype.kind == "c" else "voxels that are not numbers"
+        raise DecodeError(f"{kind}; expected integers, floats or RGB: save the magnitude", "unsupported")
     return dtype, 0
 
 
@@ -166,7 +169,7 @@ def _sides(header: Nifti1Header) -> tuple[int, int, int, int]:
     sides = [*shape, 1, 1, 1, 1]
     if len(shape) < 2 or min(sides) < 1 or max(sides[4:]) > 1:
         found = "x".join(map(str, shape)) or "no"
-        raise DecodeError(f"has axes of {found} voxels; expected x, y, slices, times", "wrong-axes")
+        raise DecodeError(f"axes of {found} voxels; expected x, y, slices, times", "wrong-axes")
     return sides[0], sides[1], sides[2], sides[3]
 
 
@@ -174,11 +177,11 @@ def _directions(header: Nifti1Header, warn: Warn) -> str:
     is_stated = header["sform_code"] > 0 or header["qform_code"] > 0
     try:
         codes = aff2axcodes(header.get_best_affine()) if is_stated else ()
-    except (ArithmeticError, ValueError, HeaderDataError):  # numbers that are no rotation
+    except (ArithmeticError, ValueError, HeaderDataError):  # not a rotation
         codes = ()
     directions = "".join(code for code in codes if code)
     if len(directions) < 3:
-        warn("states no orientation: taken as stored from right to left, back to front, feet to head")
+        warn("declares no orientation: assumed right to left, back to front, feet to head (LAS)")
         return "LAS"
     return directions
 
@@ -186,13 +189,14 @@ def _directions(header: Nifti1Header, warn: Warn) -> str:
 def _check_size(volume: _Volume) -> None:
     check_frame_size(volume.sides[0], volume.sides[1])
     if volume.offset < 0:
-        raise DecodeError(f"states that its voxels start at byte {volume.offset}", "unreadable")
+        reason = f"its header puts the voxels at byte {volume.offset}: the file is damaged"
+        raise DecodeError(reason, "unreadable")
     if volume.is_gzip:
         check_inflated_size(volume.end)
         return
     num_bytes = volume.path.stat().st_size
     if num_bytes < volume.end:
-        raise DecodeError(f"truncated: {num_bytes} of {volume.end} bytes", "truncated")
+        raise DecodeError(f"truncated: {num_bytes} of {volume.end} bytes; copy the file again", "truncated")
 
 
 def _parts(volume: _Volume) -> list[str]:
@@ -204,16 +208,16 @@ def _parts(volume: _Volume) -> list[str]:
 
 
 def _plane_indices(volume: _Volume, part: str | None) -> range:
-    """The places of the frames among the planes of the file."""
+    """Indices of the frames among the planes of the file."""
     num_slices, num_times = volume.sides[2:]
     parts = _parts(volume)
     if part is not None:
         if part not in parts:
             there = f"{parts[0]} to {parts[-1]}" if parts else "a single video"
-            raise DecodeError(f"holds no video {part!r}: got {there}", "no-part")
+            raise DecodeError(f"no video {part!r} in the file; it holds {there}", "no-part")
         return range(parts.index(part), num_slices * num_times, num_slices)
     if parts:
-        reason = f"has {num_slices} slices at {num_times} times, which is a video a slice"
+        reason = f"{num_slices} slices at {num_times} times are one video per slice"
         raise DecodeError(f"{reason}: name one, {parts[0]} to {parts[-1]}", "ambiguous-axes")
     indices = range(num_slices * num_times)
     return indices[::-1] if num_slices > 1 and volume.directions[2] in "LPI" else indices
@@ -226,7 +230,7 @@ def _read_planes(volume: _Volume, indices: range, warn: Warn) -> Iterator[Pixels
         if is_stream:
             file = cast(IO[bytes], stack.enter_context(gzip.open(file)))
         if is_stream and indices.step < 0:
-            # To go back in a stream is to inflate it again from its start.
+            # Seeking backwards in a gzip stream inflates it again from the start.
             file, is_stream = stack.enter_context(inflated(file, volume.end, warn)), False
         plane = bytearray(volume.plane_bytes)
         for num_read, index in enumerate(indices):
@@ -240,7 +244,7 @@ def _read_planes(volume: _Volume, indices: range, warn: Warn) -> Iterator[Pixels
 
 
 def _read_into(file: IO[bytes], plane: bytearray) -> int:
-    """Fill the plane, as far as the file reaches; returns how many bytes it gave."""
+    """Fill the plane as far as the file reaches; returns the number of bytes read."""
     view, num_bytes = memoryview(plane), 0
     while num_bytes < len(plane) and (piece := cast(io.BufferedIOBase, file).readinto(view[num_bytes:])):
         num_bytes += piece
@@ -248,7 +252,7 @@ def _read_into(file: IO[bytes], plane: bytearray) -> int:
 
 
 def _to_pixels(data: bytearray, volume: _Volume) -> Pixels:
-    """A copy of the plane as a picture."""
+    """Copy a plane to a frame in display orientation."""
     num_columns, num_rows = volume.sides[:2]
     values: npt.NDArray[Any] = np.frombuffer(data, volume.dtype)
     if volume.channels:
@@ -259,7 +263,7 @@ def _to_pixels(data: bytearray, volume: _Volume) -> Pixels:
         slope, intercept = volume.scaling
         with np.errstate(over="ignore", invalid="ignore"):
             plane = plane.astype(np.float64) * slope + intercept
-    # A picture runs to the patient's left, back and feet: an axis that leads the other way is turned round.
+    # A frame runs towards the patient's left, back and feet: axes in other directions are reversed.
     x_step, y_step = (-1 if direction in "RAS" else 1 for direction in volume.directions[:2])
     plane = plane[::y_step, ::x_step]
     return to_pixel_type(plane.T if volume.is_transposed else plane)
@@ -272,5 +276,5 @@ def _uprightness(direction: str) -> int:
 def _sample_aspect_ratio(volume: _Volume) -> float:
     width, height = volume.spacing[::-1] if volume.is_transposed else volume.spacing
     ratio = width / height if height > 0 and width > 0 else math.nan
-    # Beyond this it is no spacing.
+    # A ratio beyond these limits is an error of the header.
     return ratio if 0.01 < ratio < 100 else 1.0

@@ -1,4 +1,4 @@
-"""Numbers as files hold them to the pixels of frames: gray, finite, of one of four types."""
+"""Conversion of stored numbers to the pixels of frames: gray, finite, one of four dtypes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vidlat.errors import DecodeError
 from vidlat.types import Warn
 
 HOUNSFIELD_RANGE = (-1000.0, 1000.0)
-"""CT values are cut to this range, the one MAISI was trained on."""
+"""CT values are clipped to this range, the one MAISI was trained on."""
 
 Pixels = npt.NDArray[Any]
 ReadPixels = Callable[[], Iterator[Pixels]]
-"""Starts a pass over the frames of a file, each (H, W) uint8, uint16, int16 or float32."""
+"""Starts a pass over the frames of a file: (H, W) uint8, uint16, int16 or float32."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -35,9 +35,9 @@ def to_luma(colour: Pixels) -> Pixels:
 
 
 def to_pixel_type(values: Pixels) -> Pixels:
-    """A copy of the numbers as native uint8, uint16 or int16 where one holds them all, else as float32.
+    """Copy the numbers as native uint8, uint16 or int16 where one of these fits their dtype, else as float32.
 
-    Whole numbers beyond 2^24 are rounded; a number beyond float32 becomes infinite.
+    Integers above 2^24 are rounded; numbers beyond float32 become infinite.
     """
     number = _pixel_type(values.dtype)
     if number != np.float32:
@@ -53,10 +53,10 @@ def _pixel_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def finite_pixels(read: ReadPixels, warn: Warn) -> Iterator[Pixels]:
-    """Yield the frames with every NaN replaced by the lowest number of all frames.
+    """Yield the frames with every NaN replaced by the lowest value of all frames.
 
-    It is found in a pass of its own. NaN marks what a mask left out, and viewers show it black. Infinity is
-    an error of computation that would ruin every range: it raises DecodeError, as does nothing but NaN.
+    The lowest value takes a pass of its own. NaN marks masked areas, which viewers show black. Infinity is a
+    computation error that would spoil every range: it raises DecodeError, as do frames of only NaN.
     """
     lowest: np.float32 | None = None
     num_values = 0
@@ -69,12 +69,12 @@ def finite_pixels(read: ReadPixels, warn: Warn) -> Iterator[Pixels]:
         num_values += int(np.isnan(pixels).sum())
         yield np.where(np.isnan(pixels), lowest, pixels)
     if lowest is not None:
-        warn(f"{num_values} values are NaN: they count as the lowest value, {lowest:g}")
+        warn(f"{num_values} values are NaN: replaced by the lowest value, {lowest:g}")
 
 
 def lie_in_unit_range(read: ReadPixels) -> bool:
-    """Whether all numbers but NaN lie in [0, 1]; reads no further than the first frame where not."""
-    # A comparison with NaN alone is false: turned round, it lets NaN pass.
+    """Whether all values except NaN lie in [0, 1]; stops at the first frame where they do not."""
+    # Comparisons with NaN are false, so this negated form lets NaN pass.
     return not any(
         np.fmin.reduce(pixels, axis=None) < 0 or np.fmax.reduce(pixels, axis=None) > 1 for pixels in read()
     )
@@ -83,7 +83,7 @@ def lie_in_unit_range(read: ReadPixels) -> bool:
 def _refuse_infinity(pixels: Pixels, index: int) -> None:
     num_infinite = np.isinf(pixels).sum()
     if num_infinite:
-        reason = f"{num_infinite} values of frame {index} are infinite, or too large for 32 bits"
+        reason = f"{num_infinite} values of frame {index} are infinite or too large for 32 bits"
         raise DecodeError(reason, "not-finite")
 
 
@@ -93,5 +93,5 @@ def _lowest(read: ReadPixels) -> np.float32:
         _refuse_infinity(pixels, index)
         lowest = np.fmin(lowest, np.fmin.reduce(pixels, axis=None))
     if np.isinf(lowest):
-        raise DecodeError("holds nothing but NaN", "not-finite")
+        raise DecodeError("all values are NaN; expected numbers", "not-finite")
     return lowest

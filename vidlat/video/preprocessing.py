@@ -1,4 +1,4 @@
-"""A video to the frames that the VAE sees: rate, then box, then gray levels, then square."""
+"""Preprocessing of a video for the VAE: frame rate, crop box, gray levels, square size."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from vidlat.video.untrusted import warn_once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedFrame:
-    """A frame as the VAE sees it.
+    """A frame ready for the VAE.
 
-    pixels: (size, size) float32 in [0, 1]. pts_seconds, is_damaged: of the frame it was made from, the time
-    after resampling. height, width: of that frame, in pixels.
+    pixels: (size, size) float32 in [0, 1]. pts_seconds: its time after resampling. is_damaged, height, width:
+    of the source frame, in pixels.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -34,10 +34,10 @@ class PreparedFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedVideo:
-    """A video of which all is known that its frames have in common.
+    """A video whose range and box are known.
 
-    value_range: the values that become 0 and 1. box: the part of a frame that is kept, None for all.
-    frames: yields the prepared frames in bounded memory; may be called again. Raises DecodeError.
+    value_range: the values that become 0 and 1. box: the part of a frame that is kept, None for all of it.
+    frames: yields the prepared frames in bounded memory; may be called repeatedly. Raises DecodeError.
     """
 
     value_range: Range
@@ -48,9 +48,9 @@ class PreparedVideo:
 def prepare_video(
     video: Video, how: Preprocessing, warn: Warn, on_frame: OnFrame = lambda: None
 ) -> PreparedVideo:
-    """Find out what the frames have in common, reading all of them only where that takes it.
+    """Find the range and box of a video, reading its frames only where that needs them.
 
-    warn: told what is odd, once. on_frame: called for each frame that is read for that; may raise, to end it.
+    warn: receives each problem once. on_frame: called for each frame read here; may raise to stop.
     Raises DecodeError.
     """
     warn = warn_once(warn)
@@ -81,9 +81,9 @@ def _cut_frames(video: Video, box: Box) -> Iterator[Frame]:
 def to_square(
     pixels: npt.NDArray[np.float32], sample_aspect_ratio: float, size: int, fit: Fit
 ) -> npt.NDArray[np.float32]:
-    """(H, W) to (size, size), both in [0, 1], resized with antialiasing, pixels that are not square made so.
+    """Resize (H, W) to (size, size), both in [0, 1], with antialiasing and square pixels.
 
-    `crop` cuts the longer side equally on both ends, `letterbox` adds black bars, `stretch` distorts.
+    `crop` cuts the longer side equally at both ends, `letterbox` adds black bars, `stretch` distorts.
     """
     height, width = pixels.shape
     shown_width = width * sample_aspect_ratio

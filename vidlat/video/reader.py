@@ -1,4 +1,4 @@
-"""One way in for every format: content decides which library reads a file, never its name."""
+"""Opening a video of any format. The content of a file decides which library reads it, never its name."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpeg", ".mpg", ".ts", ".wmv", ".flv", ".gif"),
     *(".dcm", ".dicom", ".nii", ".nii.gz", ".npy", ".npz"),
 )
-"""Names that promise a video: such a file is tried, and reported where its content is none."""
+"""Files with these suffixes are expected to be videos: they are tried, and reported if they are none."""
 
 _HEAD_BYTES = 1024
 _NO_MEDIA = {
-    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: run `git lfs pull`",
-    b"<!doctype html": "is a web page: was it saved in place of a download?",
-    b"<html": "is a web page: was it saved in place of a download?",
-    b"<?xml": "is an XML text, often an error message in place of a download",
+    b"version https://git-lfs": "Git LFS pointer instead of the file itself: run `git lfs pull`",
+    b"<!doctype html": "web page instead of a video: download the file again",
+    b"<html": "web page instead of a video: download the file again",
+    b"<?xml": "XML text instead of a video, often a server's error message: download the file again",
 }
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Which library reads a file, by its content; None where no format is recognised. Raises OSError."""
+    """The library that reads a file, by its content; None for an unknown format. Raises OSError."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     kinds: dict[Kind, bool] = {
@@ -53,15 +53,15 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def is_named_like_video(path: Path) -> bool:
-    """Whether a file's name promises a video."""
+    """Whether a file has the suffix of a video format."""
     return path.name.lower().endswith(VIDEO_SUFFIXES)
 
 
 def open_video(path: Path, selection: Selection, warn: Warn) -> Video:
-    """Open a file, or what the selection names of it, or of the files in a folder.
+    """Open the video that the selection names: a file, a part or time range of it, or files of a folder.
 
-    warn: told, in a few words, and once, what is odd about a video that can be read.
-    Raises DecodeError, with a reason that needs no file name, where there are no frames to be had.
+    warn: receives each problem of a readable video once. Raises DecodeError, whose message does not repeat
+    the video's path, where it cannot be read.
     """
     warn = warn_once(warn)
     try:
@@ -73,20 +73,20 @@ def open_video(path: Path, selection: Selection, warn: Warn) -> Video:
 
 
 def lone_file(path: Path) -> tuple[Path, Selection]:
-    """How a file that was named by itself is opened: a single picture is a series of one."""
+    """Path and selection to open one named file with; a single image becomes a sequence of one."""
     if path.is_file() and kind_of(path) == "image" and is_single_picture(path):
         return path.parent, Selection(files=(path.name,))
     return path, Selection()
 
 
 def read_prepared(path: Path, selection: Selection, how: Preprocessing) -> Iterator[PreparedFrame]:
-    """The frames of a video as the VAE sees them, whatever is odd about it. Raises DecodeError."""
-    yield from prepare_video(open_video(path, selection, _never_mind), how, _never_mind).frames()
+    """Yield the preprocessed frames of a video, without its warnings. Raises DecodeError."""
+    yield from prepare_video(open_video(path, selection, _ignore), how, _ignore).frames()
 
 
 def probe_video(path: Path, selection: Selection) -> VideoHeader:
-    """What a header states about the length of a video, without decoding. Raises DecodeError."""
-    return open_video(path, selection, _never_mind).header()
+    """The length of a video by its header, without decoding. Raises DecodeError."""
+    return open_video(path, selection, _ignore).header()
 
 
 def _open_files(folder: Path, selection: Selection, warn: Warn) -> Video:
@@ -96,7 +96,7 @@ def _open_files(folder: Path, selection: Selection, warn: Warn) -> Video:
 
 def _open_file(path: Path, selection: Selection, warn: Warn) -> Video:
     if not path.stat().st_size:
-        raise DecodeError("is an empty file", "empty")
+        raise DecodeError("is an empty file: copy it again", "empty")
     match kind_of(path):
         case "dicom":
             return open_dicom(path, warn)
@@ -106,13 +106,13 @@ def _open_file(path: Path, selection: Selection, warn: Warn) -> Video:
             return open_array(path, warn)
         case "image":
             if is_single_picture(path):
-                reason = "is a single picture: pictures are a video as numbered files of a folder"
+                reason = "single image; expected a video, or numbered images in a folder"
                 raise DecodeError(reason, "no-video")
             return open_tiff(path, warn)
         case "container":
             return open_container(path, warn)
     _refuse_no_media(path)
-    # A content nobody recognises goes to FFmpeg all the same: it knows more formats than these lines do.
+    # Unknown content still goes to FFmpeg, which knows more formats than are recognised here.
     return open_container(path, warn)
 
 
@@ -130,18 +130,20 @@ def _frames(video: Video, start_seconds: float | None, stop_seconds: float | Non
         frames = _stretch(frames, start_seconds or 0.0, math.inf if stop_seconds is None else stop_seconds)
     first = next(frames, None)
     if first is None:
-        raise DecodeError("holds no frame that decodes, or none in the stretch asked for", "no-frames")
+        raise DecodeError("no decodable frame, or none between start_seconds and stop_seconds", "no-frames")
     yield first
     yield from frames
 
 
 def _stretch(frames: Iterator[Frame], start_seconds: float, stop_seconds: float) -> Iterator[Frame]:
-    """The frames from start to stop, timed from the first of them on."""
+    """The frames in [start, stop), with times since the first of them."""
     first_seconds: float | None = None
     for frame in frames:
         seconds = frame.pts_seconds
         if seconds is None:
-            raise DecodeError("states no times: start_seconds and stop_seconds mean nothing", "no-times")
+            raise DecodeError(
+                "has no times, so start_seconds and stop_seconds cannot be applied: remove them", "no-times"
+            )
         if seconds >= stop_seconds:
             return
         if seconds >= start_seconds:
@@ -169,7 +171,7 @@ def _header(video: Video, start_seconds: float | None, stop_seconds: float | Non
     return VideoHeader(num_frames=num_frames, seconds=seconds)
 
 
-def _never_mind(_: str) -> None:
+def _ignore(_: str) -> None:
     pass
 
 

@@ -1,4 +1,4 @@
-"""Frames at even times, chosen from those of a video by their true ones."""
+"""Resampling to a constant frame rate, by the true times of the frames."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from vidlat.errors import DecodeError
 from vidlat.types import Frame, Warn
 
 MAX_REPEATS = 100_000
-"""Frames that one may stand for: a time that is off by years would else be filled up for ever."""
+"""The most repeats of one frame: without a limit, a time in error by years would be filled forever."""
 
 _ROUNDING_SECONDS = 1e-6
-"""Of sums of times: the end of a video that lasts a second must not begin another frame."""
+"""Rounding error of summed times: the end of a video must not start another frame."""
 
 
 def resample(frames: Iterator[Frame], fps: float, warn: Warn) -> Iterator[Frame]:
-    """Yield for each k / fps the frame nearest in time, of two as near the earlier, and k / fps as its time.
+    """Yield for each time k / fps the nearest frame, the earlier of two equally near, with time k / fps.
 
-    From 0 to the end of the last frame, which lasts as long as the one before. fps 0, or a video without
-    times: its frames stay as they are. Raises DecodeError for a gap that takes MAX_REPEATS frames to fill.
+    Covers 0 to the end of the last frame, which lasts as long as the one before. With fps 0, or without
+    times, frames are yielded unchanged. Raises DecodeError for a gap of more than MAX_REPEATS frames.
     """
     first = next(frames, None)
     if first is None:
         return
     if not fps or first.pts_seconds is None:
         if fps:
-            warn("states no times: its frames are taken as they are")
+            warn("has no times: all of its frames are used, at no set rate")
         yield first
         yield from frames
         return
@@ -36,7 +36,9 @@ def resample(frames: Iterator[Frame], fps: float, warn: Warn) -> Iterator[Frame]
     for frame, seconds in _rising(frames, start, warn):
         step = seconds - start
         if step * fps > MAX_REPEATS:
-            raise DecodeError(f"leaves a gap of {step:.0f} seconds between two frames", "bad-times")
+            raise DecodeError(
+                f"a gap of {step:.0f} seconds between two frames: its times are wrong", "bad-times"
+            )
         while abs(time - start) <= abs(seconds - time):
             yield before._replace(pts_seconds=time)
             time = next(times)
@@ -47,7 +49,7 @@ def resample(frames: Iterator[Frame], fps: float, warn: Warn) -> Iterator[Frame]
 
 
 def _rising(frames: Iterator[Frame], start: float, warn: Warn) -> Iterator[tuple[Frame, float]]:
-    """The frames that come after the one before them in time, with their time."""
+    """The frames whose time is after that of the previous one, with their time."""
     num_left_out = 0
     for frame in frames:
         if frame.pts_seconds is None or frame.pts_seconds <= start:
@@ -56,4 +58,4 @@ def _rising(frames: Iterator[Frame], start: float, warn: Warn) -> Iterator[tuple
         start = frame.pts_seconds
         yield frame, start
     if num_left_out:
-        warn(f"{num_left_out} frames do not come after the one before them: left out")
+        warn(f"{num_left_out} frames are skipped: not later than the frame before")
