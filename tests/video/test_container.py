@@ -804,7 +804,11 @@ def test_flipped_bytes_give_frames_or_a_decode_error(tmp_path):
     [
         (lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), "unreadable", "Invalid data"),
         (lambda path: path.write_text("no video\n" * 100), "unreadable", "Invalid data"),
-        (lambda path: path.write_text("1\n00:00:01,000 --> 00:00:02,000\nhi\n\n"), "unsupported", "formats"),
+        (
+            lambda path: path.write_text("1\n00:00:01,000 --> 00:00:02,000\nhi\n\n"),
+            "unsupported",
+            "not a supported video format",
+        ),
         (write_sound, "no-video", "holds no video stream"),
         (lambda path: write_lossless(path, random_frames()[:1], "png"), None, ""),
     ],

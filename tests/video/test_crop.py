@@ -48,7 +48,7 @@ def moving_box(recording):
 
 
 @pytest.mark.parametrize("changes", [{}, {"is_ticking": True}, {"is_tracing": True}])
-def test_box_holds_all_that_moves_in_the_recording_and_nothing_of_the_screen(phantom, changes):
+def test_box_contains_all_motion_of_the_recording_and_nothing_of_the_screen(phantom, changes):
     told = []
     left, top, width, height = find_box(video_of(screen(phantom, **changes)), "auto", told.append)
     inner = moving_box(phantom)
@@ -95,7 +95,7 @@ def test_two_recordings_side_by_side_are_both_kept(phantom):
         ([np.pad(np.full((3, 3), 90 * k, np.uint8), 60) for k in range(3)], "too small"),
     ],
 )
-def test_where_there_is_no_recording_to_be_seen_all_is_kept_and_told(frames, reason):
+def test_without_a_visible_recording_the_whole_frame_is_kept_with_a_warning(frames, reason):
     told = []
     assert find_box(video_of(frames), "auto", told.append) is None
     assert [reason in text for text in told] == [True]
@@ -115,7 +115,7 @@ def test_box_lies_inside_the_frame_and_is_never_empty(seed, height, width, num_f
         assert top + box_height <= height
 
 
-def test_frames_that_change_in_size_are_kept_whole_and_told_of(phantom):
+def test_frames_of_changing_size_are_kept_whole_with_a_warning(phantom):
     told = []
     assert find_box(video_of([*phantom, *np.zeros((3, 20, 30), np.uint8)]), "auto", told.append) is None
     assert told == ["its frames change in size: the whole frame is kept"]
@@ -156,7 +156,7 @@ def test_inverted_video_has_the_box_of_the_upright_one(phantom):
         assert find_box(inverted, "auto", print) == find_box(video_of(frames), "auto", print)
 
 
-def test_no_more_frames_are_looked_at_than_it_takes():
+def test_no_more_frames_than_needed_are_read():
     told = []
     frames = np.random.default_rng(0).integers(0, 256, (MOST_FRAMES + 9, 8, 8), np.uint8)
     find_box(video_of(frames), "auto", print, lambda: told.append(1))
@@ -185,6 +185,6 @@ def test_box_that_reaches_beyond_the_frame_is_refused(box):
     assert caught.value.kind == "crop-outside"
 
 
-def test_crop_that_means_nothing_is_refused():
+def test_an_invalid_crop_is_refused():
     with pytest.raises(ConfigError, match="crop"):
         find_box(None, "middle", print)

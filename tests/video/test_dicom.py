@@ -154,7 +154,7 @@ def test_a_file_is_dicom_by_its_content():
     ],
 )
 @pytest.mark.parametrize("elements", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}, {"RescaleSlope": 2}])
-def test_what_no_rescale_changes_is_as_stored(tmp_path, pixels, expected, elements):
+def test_values_without_rescale_are_as_stored(tmp_path, pixels, expected, elements):
     frames = read(write(tmp_path / "a.dcm", pixels, **elements))
     assert frames.dtype == expected
     np.testing.assert_array_equal(frames, pixels)
@@ -204,7 +204,7 @@ def test_ct_is_in_hounsfield_units():
     assert read_range(wheel("CT_small.dcm")) == (-1000, 1000)
 
 
-def test_monochrome1_is_told_and_not_turned(tmp_path):
+def test_monochrome1_is_reported_and_not_inverted(tmp_path):
     pixels = noise(np.uint8, 0, 256)
     for name, is_inverted in (("MONOCHROME1", True), ("MONOCHROME2", False)):
         path = write(tmp_path / "a.dcm", pixels, PhotometricInterpretation=name)
@@ -213,7 +213,7 @@ def test_monochrome1_is_told_and_not_turned(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_rgb_becomes_bt601_luma_of_as_many_bits(tmp_path, dtype):
+def test_rgb_becomes_bt601_luma_of_the_same_depth(tmp_path, dtype):
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (2, 5, 6, 3), dtype)
     red, green, blue = np.moveaxis(pixels.astype(float), -1, 0)
     path = write(tmp_path / "a.dcm", pixels, RescaleSlope=2, RescaleIntercept=1, Modality="CT")
@@ -262,7 +262,7 @@ def palette(num_colours, first, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_indices_beyond_a_palette_have_its_last_colour_and_8_bits_in_16_are_8(tmp_path, dtype):
+def test_indices_beyond_a_palette_take_its_last_colour_and_8_bits_stored_in_16_stay_8(tmp_path, dtype):
     pixels = np.array([[[0, 5, 6, 7, 8, 9, 255]]], np.uint8)
     path = write(tmp_path / "a.dcm", pixels, **palette(4, 5, dtype))
     assert read(path).dtype == np.uint8
@@ -272,7 +272,7 @@ def test_indices_beyond_a_palette_have_its_last_colour_and_8_bits_in_16_are_8(tm
 
 @pytest.mark.filterwarnings("ignore:.*VR US")  # of pydicom, as it makes the file
 @pytest.mark.parametrize("descriptor", ["4\\5", "-4\\5\\8", "99999999\\0\\16", "4\\5\\Doe"])
-def test_palette_without_sense_is_refused(tmp_path, descriptor):
+def test_an_invalid_palette_is_refused(tmp_path, descriptor):
     dataset = make(np.zeros((1, 2, 2), np.uint8), **palette(4, 5, np.uint8))
     dataset.add_new(tag_for_keyword("RedPaletteColorLookupTableDescriptor"), "LO", descriptor)
     dataset.save_as(tmp_path / "a.dcm")
@@ -283,7 +283,7 @@ def test_palette_without_sense_is_refused(tmp_path, descriptor):
     "elements",
     [{"PhotometricInterpretation": "RGB"}, {"PhotometricInterpretation": "CMYK"}, {"SamplesPerPixel": 3}],
 )
-def test_pixels_of_another_kind_are_refused(tmp_path, elements):
+def test_unsupported_pixel_formats_are_refused(tmp_path, elements):
     path = write(tmp_path / "a.dcm", np.zeros((1, 2, 2), np.uint8), **elements)
     assert failure(path).kind == "unsupported"
 
@@ -318,7 +318,7 @@ def voi(center, width, **elements):
     ("center", "width"),
     [(600, 1600), (2048, 4096), (0, 100), (300.5, 2), (["100", "9"], ["50", "9"])],
 )
-def test_window_goes_by_the_formula_of_the_standard(tmp_path, center, width):
+def test_window_follows_the_formula_of_the_standard(tmp_path, center, width):
     pixels = noise(np.int16, -100, 1000)
     elements = {"RescaleSlope": 0.5, "RescaleIntercept": 10, "WindowCenter": center, "WindowWidth": width}
     first = [float(np.atleast_1d(value)[0]) for value in (center, width)]
@@ -349,7 +349,7 @@ def test_exact_window_spans_its_whole_width(tmp_path):
         {"VOILUTFunction": "SIGMOID"},
     ],
 )
-def test_without_a_window_of_sense_there_is_no_range(tmp_path, elements):
+def test_without_a_valid_window_there_is_no_range(tmp_path, elements):
     path = write(
         tmp_path / "a.dcm", noise(np.uint16, 0, 500), **{"WindowCenter": 100, "WindowWidth": 50} | elements
     )
@@ -363,7 +363,7 @@ def test_window_that_is_not_finite_is_none(number):
     assert dicom._windows(dataset) == []
 
 
-def test_window_of_the_first_frame_then_of_all_frames_then_of_the_file_holds_for_all(tmp_path):
+def test_window_is_the_first_frames_else_the_shared_else_the_files(tmp_path):
     pixels = noise(np.uint16, 0, 1000)
     elements = {"WindowCenter": 100, "WindowWidth": 50}
     shared = {"SharedFunctionalGroupsSequence": [voi(200, 70)]}
@@ -384,7 +384,7 @@ def test_windows_of_all_frames_are_united(tmp_path):
     assert read_range(path) == (250, 600)
 
 
-def test_only_a_window_costs_a_pass(tmp_path, monkeypatch):
+def test_only_a_window_needs_a_pass(tmp_path, monkeypatch):
     paths = [
         write(tmp_path / "a.dcm", noise(np.uint16, 0, 1000)),
         write(tmp_path / "b.dcm", noise(np.uint16, 0, 1000), WindowCenter=100, WindowWidth=50),
@@ -410,7 +410,7 @@ def test_only_a_window_costs_a_pass(tmp_path, monkeypatch):
         (np.uint16, {"BitsStored": 9}, None),
     ],
 )
-def test_at_most_8_bits_range_over_all_they_can_hold(tmp_path, dtype, elements, expected):
+def test_up_to_8_bits_range_over_all_stored_bits(tmp_path, dtype, elements, expected):
     assert read_range(write(tmp_path / "a.dcm", np.zeros((3, 2, 2), dtype), **elements)) == expected
 
 
@@ -442,7 +442,7 @@ def test_one_video_in_two_syntaxes_reads_the_same(one, other):
     np.testing.assert_array_equal(read(SHARED / one), read(SHARED / other))
 
 
-def test_jpeg2000_that_denies_its_sign_reads():
+def test_jpeg2000_with_a_wrong_sign_flag_is_read():
     dataset = pydicom.dcmread(wheel("J2K_pixelrep_mismatch.dcm"))
     expected = apply_rescale(dataset.pixel_array, dataset)
     np.testing.assert_array_equal(read(wheel("J2K_pixelrep_mismatch.dcm"))[0], expected)
@@ -480,7 +480,7 @@ def test_missing_plugin_names_the_syntax_and_the_packages(name, syntax):
     assert "numpy" not in str(error)
 
 
-def test_syntax_that_nothing_reads_is_named(tmp_path):
+def test_an_unsupported_syntax_is_named(tmp_path):
     error = failure(write_compressed(tmp_path / "a.dcm", MPEG2MPML, encapsulate([b"\0" * 16])))
     assert error.kind == "unsupported"
     assert MPEG2MPML.name in str(error)
@@ -557,7 +557,7 @@ def no_decoder(monkeypatch):
 @pytest.mark.parametrize(("kind", "syntax"), [("JPEG", JPEGBaseline8Bit), ("JPEG2000", JPEG2000Lossless)])
 @pytest.mark.parametrize("size", [(2000, 1000), (11, 10), (10, 9)])
 @pytest.mark.usefixtures("no_decoder")
-def test_picture_of_another_size_than_stated_is_never_decoded(tmp_path, kind, syntax, size):
+def test_a_frame_of_another_size_than_declared_is_never_decoded(tmp_path, kind, syntax, size):
     path = write_compressed(tmp_path / "a.dcm", syntax, encapsulate([picture(kind, *size)]))
     error = failure(path)
     assert error.kind == "wrong-size"
@@ -566,7 +566,7 @@ def test_picture_of_another_size_than_stated_is_never_decoded(tmp_path, kind, sy
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "JPEG2000"])
-def test_picture_of_the_stated_size_is_decoded(tmp_path, kind):
+def test_a_frame_of_the_declared_size_is_decoded(tmp_path, kind):
     data = picture(kind, 10, 10)
     syntax = {"JPEG": JPEGBaseline8Bit, "JPEG2000": JPEG2000Lossless}[kind]
     frame = read(write_compressed(tmp_path / "a.dcm", syntax, encapsulate([data])))[0]
@@ -575,12 +575,12 @@ def test_picture_of_the_stated_size_is_decoded(tmp_path, kind):
 
 @pytest.mark.parametrize("data", [b"\xff\xd8\xff\xd9", b"no picture at all", b"\0" * 50])
 @pytest.mark.usefixtures("no_decoder")
-def test_what_is_no_picture_is_never_decoded(tmp_path, data):
+def test_data_that_is_no_image_is_never_decoded(tmp_path, data):
     path = write_compressed(tmp_path / "a.dcm", JPEGBaseline8Bit, encapsulate([data]))
     assert failure(path).kind == "unreadable"
 
 
-def test_run_lengths_of_far_more_than_a_frame_are_never_expanded(tmp_path):
+def test_run_lengths_far_beyond_a_frame_are_never_expanded(tmp_path):
     header = np.array([1, 64, *[0] * 14], "<u4").tobytes()
     bomb = header + b"\x81\x07" * 1_000_000  # of 128 bytes each
     path = write_compressed(tmp_path / "a.dcm", RLELossless, encapsulate([bomb]))
@@ -599,7 +599,7 @@ def test_giant_frames_are_refused_before_they_are_decoded(tmp_path):
     "elements",
     [{"Rows": 0}, {"BitsAllocated": 24}, {"BitsStored": None}, {"BitsStored": 17}, {"SamplesPerPixel": 2}],
 )
-def test_header_without_sense_is_one_line(tmp_path, elements):
+def test_an_invalid_header_is_an_error_of_one_line(tmp_path, elements):
     dataset = make(np.zeros((1, 4, 4), np.uint8))
     for keyword, value in elements.items():
         setattr(dataset, keyword, value)
@@ -612,7 +612,7 @@ def test_header_without_sense_is_one_line(tmp_path, elements):
 
 @pytest.mark.parametrize("num_there", [2, 3])
 @pytest.mark.parametrize("stated", [3, 9999])
-def test_uncompressed_frames_that_a_file_lost_are_told(tmp_path, num_there, stated):
+def test_missing_uncompressed_frames_are_warned_of(tmp_path, num_there, stated):
     pixels = noise(np.uint16, 0, 999)
     path = write(tmp_path / "a.dcm", pixels, NumberOfFrames=stated)
     num_lost_bytes = (3 - num_there) * 1200 - 100  # the last one is there in part
@@ -626,7 +626,7 @@ def test_uncompressed_frames_that_a_file_lost_are_told(tmp_path, num_there, stat
         assert told == [f"only {num_there} of the {stated} frames that its header declares: truncated?"]
 
 
-def test_a_frame_that_breaks_off_is_no_frame(tmp_path):
+def test_a_truncated_frame_is_not_read(tmp_path):
     assert failure(wheel("MR_truncated.dcm")).kind == "truncated"
     assert "truncated" in str(failure(wheel("MR_truncated.dcm")))
 
@@ -638,7 +638,7 @@ def test_elements_after_the_pixels_are_no_pixels(tmp_path):
     assert read(tmp_path / "a.dcm", lambda _: None).tolist() == np.ones((2, 4, 4)).tolist()
 
 
-def test_uncompressed_frames_beyond_those_stated_are_not_read(tmp_path):
+def test_uncompressed_frames_beyond_the_declared_number_are_not_read(tmp_path):
     pixels = noise(np.uint8, 0, 255)
     told = []
     path = write(tmp_path / "a.dcm", pixels, NumberOfFrames=2)
@@ -658,9 +658,7 @@ def write_with_number(path, raw_number, dataset):
 
 @pytest.mark.parametrize("raw_number", [b"0       ", b"        ", b"-3      ", b"Doe^Jane", b"2\\2     "])
 @pytest.mark.parametrize("is_compressed", [False, True])
-def test_a_number_of_frames_without_sense_gives_way_to_those_that_are_there(
-    tmp_path, raw_number, is_compressed
-):
+def test_an_invalid_number_of_frames_is_replaced_by_those_present(tmp_path, raw_number, is_compressed):
     cine = pydicom.dcmread(wheel("examples_ybr_color.dcm"))
     dataset = cine if is_compressed else make(noise(np.uint8, 0, 255))
     path = write_with_number(tmp_path / "a.dcm", raw_number, dataset)
@@ -687,7 +685,7 @@ def test_compressed_frames_are_counted_by_their_ends(tmp_path, stated, num_fragm
 
 
 @pytest.mark.parametrize("num_lost_bytes", [0, 8, 200, 2000])
-def test_compressed_file_that_breaks_off_has_its_whole_frames(tmp_path, num_lost_bytes):
+def test_a_truncated_compressed_file_yields_its_complete_frames(tmp_path, num_lost_bytes):
     cine = wheel("examples_ybr_color.dcm")
     content = cine.read_bytes()
     end = content.rindex(b"\xfe\xff\xdd\xe0")  # of the frames: then come elements
@@ -703,7 +701,7 @@ def test_compressed_file_that_breaks_off_has_its_whole_frames(tmp_path, num_lost
         assert told == ["only 29 of the 30 frames that its header declares: truncated?"]
 
 
-def test_a_frame_whose_later_fragments_are_lost_is_none(tmp_path):
+def test_a_frame_with_missing_fragments_is_not_read(tmp_path):
     dataset = pydicom.dcmread(wheel("examples_ybr_color.dcm"))
     frames = list(generate_frames(dataset.PixelData, number_of_frames=30))
     dataset.PixelData = encapsulate(frames, fragments_per_frame=3)
@@ -716,13 +714,13 @@ def test_a_frame_whose_later_fragments_are_lost_is_none(tmp_path):
     assert told == ["only 29 of the 30 frames that its header declares: truncated?"]
 
 
-def test_compressed_file_that_breaks_off_within_its_first_frame_fails(tmp_path):
+def test_a_compressed_file_truncated_within_its_first_frame_fails(tmp_path):
     content = wheel("examples_ybr_color.dcm").read_bytes()
     (tmp_path / "a.dcm").write_bytes(content[: content.index(b"\xff\xd8\xff") + 500])
     assert failure(tmp_path / "a.dcm").kind == "truncated"
 
 
-def test_what_is_odd_is_told_once(tmp_path):
+def test_each_warning_is_given_once(tmp_path):
     told = []
     video = open_dicom(write(tmp_path / "a.dcm", noise(np.uint8, 0, 9), NumberOfFrames=4), told.append)
     assert len(list(video.frames())) == len(list(video.frames())) == 3
@@ -748,12 +746,12 @@ def test_what_is_odd_is_told_once(tmp_path):
         ({}, [None, None, None]),
     ],
 )
-def test_times_come_from_the_first_element_that_makes_sense(tmp_path, elements, expected):
+def test_times_come_from_the_first_usable_element(tmp_path, elements, expected):
     path = write(tmp_path / "a.dcm", np.zeros((3, 2, 2), np.uint8), **elements)
     assert times(path) == pytest.approx(expected)
 
 
-def test_an_element_of_bytes_that_are_no_number_costs_that_element_alone(tmp_path):
+def test_an_unreadable_number_affects_only_its_own_element(tmp_path):
     path = write(tmp_path / "a.dcm", np.zeros((2, 2, 2), np.uint8), FrameTime="123456", CineRate="20")
     content = path.read_bytes()
     assert content.count(b"DS\x06\x00123456") == 1
@@ -787,7 +785,7 @@ def measures(height, width):
         ({}, 1),
     ],
 )
-def test_pixels_that_are_not_square_are_reported(tmp_path, elements, expected):
+def test_non_square_pixels_are_reported(tmp_path, elements, expected):
     path = write(tmp_path / "a.dcm", np.zeros((1, 2, 2), np.uint8), **elements)
     assert next(open_dicom(path, refuse).frames()).sample_aspect_ratio == pytest.approx(expected)
 
@@ -796,26 +794,26 @@ def test_pixels_that_are_not_square_are_reported(tmp_path, elements, expected):
 
 
 @pytest.mark.parametrize("name", ["rtplan.dcm", "waveform_ecg.dcm", "reportsi.dcm"])
-def test_dicom_without_pixels_says_so(name):
+def test_dicom_without_pixels_is_refused_as_such(name):
     assert failure(wheel(name)).kind == "no-pixels"
     assert not holds_pixels(wheel(name))
 
 
-def test_header_that_ends_before_its_pixels_says_so(tmp_path):
+def test_a_header_truncated_before_its_pixels_is_refused_as_such(tmp_path):
     path = write(tmp_path / "a.dcm", np.zeros((1, 4, 4), np.uint8))
     path.write_bytes(path.read_bytes()[:-28])  # 16 bytes of pixels and the element's 12
     assert failure(path).kind == "no-pixels"
     assert holds_pixels(path)  # once: a picture that was cut off is not passed over in silence
 
 
-def test_a_picture_and_what_cannot_be_read_may_hold_pixels(tmp_path):
+def test_images_and_unreadable_files_may_hold_pixels(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 99)
     assert holds_pixels(tmp_path / "a.dcm")
     assert holds_pixels(tmp_path / "absent.dcm")
     assert holds_pixels(wheel("CT_small.dcm"))
 
 
-def test_picture_that_was_cut_off_before_its_size_is_not_passed_over(tmp_path):
+def test_an_image_truncated_before_its_size_is_not_ignored(tmp_path):
     content = wheel("CT_small.dcm").read_bytes()
     size = content.index(b"\x28\x00\x10\x00")  # the element of its rows
     (tmp_path / "a.dcm").write_bytes(content[:size])
@@ -867,7 +865,7 @@ def test_damage_anywhere_is_an_error_of_one_line_or_a_video(tmp_path, name):
         assert "\n" not in first_error(tmp_path / "a.dcm")
 
 
-def test_missing_file_is_an_error_of_the_system(tmp_path):
+def test_a_missing_file_is_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_dicom(tmp_path / "absent.dcm", refuse)
 
@@ -913,7 +911,7 @@ PLACES = [keyword for keyword in dicom._KEYWORDS if not keyword.endswith("Sequen
 
 @pytest.mark.parametrize("keyword", [*PLACES, "TransferSyntaxUID"])
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "PALETTE COLOR"])
-def test_a_name_in_the_wrong_element_is_never_told(tmp_path, keyword, photometric):
+def test_a_name_in_the_wrong_element_is_never_shown(tmp_path, keyword, photometric):
     dataset = make(noise(np.uint16, 0, 9), **palette(4, 5, np.uint8))
     dataset.PhotometricInterpretation = photometric
     if keyword == "TransferSyntaxUID":
@@ -933,7 +931,7 @@ def test_a_name_in_the_wrong_element_is_never_told(tmp_path, keyword, photometri
     ["NumberOfFrames", "FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate",
      "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "PixelSpacing", "PixelAspectRatio"],
 )  # fmt: skip
-def test_a_name_in_the_place_of_a_number_is_never_told(tmp_path, keyword):
+def test_a_name_in_place_of_a_number_is_never_shown(tmp_path, keyword):
     dataset = make(noise(np.uint16, 0, 9), WindowCenter=5, WindowWidth=5, RescaleSlope=2, RescaleIntercept=1)
     setattr(dataset, keyword, 12345678)
     dataset.save_as(tmp_path / "a.dcm")
@@ -943,7 +941,7 @@ def test_a_name_in_the_place_of_a_number_is_never_told(tmp_path, keyword):
     assert "Doe" not in texts(tmp_path / "a.dcm")
 
 
-def test_what_pydicom_says_of_bytes_it_cannot_parse_is_kept_back():
+def test_messages_of_pydicom_about_unparsable_bytes_are_not_shown():
     with pytest.raises(DecodeError, match="ValueError") as caught, dicom_elements.parsing():
         int(NAME)
     assert "Doe" not in "".join(traceback.format_exception(caught.value))
@@ -965,7 +963,7 @@ def test_no_warning_escapes_and_the_callers_filters_stay(tmp_path):
     assert not caught
 
 
-def test_frames_can_be_read_again_and_are_read_when_asked_for(tmp_path):
+def test_frames_can_be_read_repeatedly_and_are_read_lazily(tmp_path):
     pixels = noise(np.uint16, 0, 999)
     video = open_dicom(write(tmp_path / "a.dcm", pixels), refuse)
     for _ in range(2):
@@ -978,7 +976,7 @@ def test_frames_can_be_read_again_and_are_read_when_asked_for(tmp_path):
     ["MR_small", "MR_small_bigendian", "CT_small", "examples_palette", "examples_ybr_color", "JPEG2000",
      "SC_rgb_rle_16bit", "SC_rgb_rle_32bit", "rtdose", "liver_1frame"],
 )  # fmt: skip
-def test_header_tells_the_type_of_the_pixels(name):
+def test_header_gives_the_dtype_of_the_pixels(name):
     path = wheel(f"{name}.dcm")
     assert read(path).dtype == read_dicom_header(path).pixel_type
 

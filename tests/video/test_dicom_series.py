@@ -105,7 +105,7 @@ def test_files_taken_from_a_video_are_its_frames(tmp_path):
     np.testing.assert_array_equal(read(found.files), whole)
 
 
-def test_real_ct_without_extension_runs_from_feet_to_head_and_tells_of_its_gap():
+def test_real_ct_without_suffix_runs_from_feet_to_head_and_warns_of_its_gap():
     paths = list((REAL / "77654033" / "CT2").iterdir())
     (found,) = series(paths)
     told = []
@@ -152,7 +152,7 @@ def test_no_file_of_pydicom_breaks_the_search():
         {"Modality": "OT"},
     ],
 )
-def test_files_of_another_kind_are_another_series(tmp_path, other):
+def test_files_of_another_format_form_another_series(tmp_path, other):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     here = write_all(tmp_path / "a", at(0, 1, 2))
@@ -171,7 +171,7 @@ def test_orientations_that_differ_in_their_last_digits_are_one(tmp_path):
     "elements",
     [{"SeriesInstanceUID": None}, {"SeriesInstanceUID": ""}, {"PixelData": None}, {"NumberOfFrames": 2}],
 )
-def test_files_that_are_videos_by_themselves_or_none_are_in_no_series(tmp_path, elements):
+def test_multi_frame_files_and_files_without_pixels_are_in_no_series(tmp_path, elements):
     assert_none(write_all(tmp_path, at(0, 1, 2, **elements)))
 
 
@@ -180,7 +180,7 @@ def test_a_file_alone_is_in_no_series(tmp_path):
     assert_none([])
 
 
-def test_one_frame_may_be_stated(tmp_path):
+def test_a_declared_number_of_one_frame_is_accepted(tmp_path):
     assert_in_order(write_all(tmp_path, at(0, 1, 2, NumberOfFrames=1)))
 
 
@@ -231,7 +231,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("place", range(5))
-def test_files_of_one_position_go_by_the_first_that_tells_them_apart(tmp_path, place):
+def test_files_of_one_position_are_ordered_by_the_first_distinct_element(tmp_path, place):
     keywords = [*ORDERS]
     rows = at(5, 5, 5)
     for index, row in enumerate(rows):
@@ -249,7 +249,7 @@ def test_positions_that_differ_by_rounding_alone_are_one(tmp_path):
     assert [frame.pts_seconds for frame in frames] == pytest.approx([0, 0.04, 0.08])
 
 
-def test_files_of_one_position_that_nothing_tells_apart_are_no_series(tmp_path):
+def test_indistinguishable_files_of_one_position_are_no_series(tmp_path):
     assert_none(write_all(tmp_path, at(5, 5, 5, InstanceNumber=1)))
     assert_none(write_all(tmp_path, at(5, 5, 5, InstanceNumber=None, TriggerTime=0)))
 
@@ -268,11 +268,11 @@ def test_slices_at_several_times_are_a_video_each(tmp_path, num_slices):
     assert [one.files for one in found] == [tuple(paths[3 * z : 3 * z + 3]) for z in range(num_slices)]
 
 
-def test_slices_whose_times_nothing_tells_apart_are_in_no_series(tmp_path):
+def test_slices_with_indistinguishable_times_are_in_no_series(tmp_path):
     assert_none(write_all(tmp_path, at(0, 0, 1, 1, InstanceNumber=1)))
 
 
-def test_a_slice_that_is_there_twice_makes_no_videos_of_times(tmp_path):
+def test_a_duplicate_slice_does_not_make_a_series_over_time(tmp_path):
     paths = write_all(tmp_path, at(0, 1, 1, 2, 3, InstanceNumber=1))
     (found,) = series(paths)
     assert [*found.files[:1], *found.files[3:]] == [paths[0], *paths[3:]]
@@ -302,7 +302,7 @@ def test_single_pictures_of_one_series_are_no_video_unless_they_have_positions(t
 
 
 @pytest.mark.parametrize("orientation", [[0, 0, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0], [1, 0, 0]])
-def test_orientation_without_sense_is_none(tmp_path, orientation):
+def test_an_invalid_orientation_is_none(tmp_path, orientation):
     rows = [{**row, "ImageOrientationPatient": orientation} for row in at(3, 1, 2)]
     assert_in_order(write_all(tmp_path, [{**row, "InstanceNumber": i} for i, row in enumerate(rows)]))
 
@@ -343,7 +343,7 @@ def test_frames_are_of_one_type(tmp_path, rows, expected):
     assert frames[:, 0, 0].tolist() == [7, 8]
 
 
-def test_monochrome1_is_told(tmp_path):
+def test_monochrome1_is_reported(tmp_path):
     paths = write_all(tmp_path, at(0, 1, PhotometricInterpretation="MONOCHROME1"))
     assert open_dicom_series(paths, refuse).is_inverted
 
@@ -380,7 +380,7 @@ def test_one_range_serves_all_files(tmp_path, rows, expected):
         ((0, 0, 0, 0), []),
     ],
 )
-def test_a_gap_is_told(tmp_path, positions, expected):
+def test_uneven_spacing_is_warned_of(tmp_path, positions, expected):
     told = []
     assert len(read(write_all(tmp_path, at(*positions)), told.append)) == len(positions)
     assert told == expected
@@ -436,12 +436,12 @@ def test_a_broken_file_is_named(tmp_path, end):
     assert str(failure(paths)).startswith("'b': ")
 
 
-def test_a_file_that_vanished_is_an_error_of_the_system(tmp_path):
+def test_a_vanished_file_is_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_dicom_series([write(tmp_path / "a"), tmp_path / "b"], refuse)
 
 
-def test_what_is_odd_in_all_files_is_told_once(tmp_path):
+def test_a_warning_of_all_files_is_given_once(tmp_path):
     paths = write_all(tmp_path, at(0, 1, 2))
     for path in paths:
         dataset = pydicom.dcmread(path)
@@ -456,13 +456,13 @@ def test_what_is_odd_in_all_files_is_told_once(tmp_path):
 # Nothing of a patient
 
 
-def test_the_series_is_not_told(tmp_path):
+def test_the_series_uid_is_not_shown(tmp_path):
     paths = write_all(tmp_path, at(0, 1, 2, SeriesInstanceUID="1.2.840.777"))
     video = open_dicom_series(paths, refuse)
     assert "777" not in f"{series(paths)} {video} {video.header()}"
 
 
-def test_a_name_in_the_place_of_a_number_is_never_told(tmp_path):
+def test_a_name_in_place_of_a_number_is_never_shown(tmp_path):
     paths = write_all(tmp_path, at(12345678, 2, 5, InstanceNumber=12345678, TriggerTime=12345678))
     for path in paths:
         path.write_bytes(path.read_bytes().replace(b"12345678", b"Doe^Jane"))

@@ -68,7 +68,7 @@ def test_other_content_is_no_picture_read_here(head):
     ),
     st.sampled_from([".png", ".tif"]),
 )
-def test_what_is_saved_comes_back(tmp_path_factory, array, suffix):
+def test_saved_values_are_read_back(tmp_path_factory, array, suffix):
     files = save_all(tmp_path_factory.mktemp("images"), array, suffix)
     frames = read(*files)
     assert frames.dtype == array.dtype
@@ -131,23 +131,23 @@ def test_one_bit_becomes_black_and_white(tmp_path):
     np.testing.assert_array_equal(read(save(tmp_path / "a.png", pixels))[0], 255 * pixels.astype(np.uint8))
 
 
-def test_jpeg_comes_back_about_as_it_was(tmp_path):
+def test_jpeg_is_read_back_approximately(tmp_path):
     smooth = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)
     frame = read(save(tmp_path / "a.jpg", smooth, quality=95))[0]
     assert np.abs(frame.astype(int) - smooth).max() <= 3
 
 
-def test_colour_of_16_bits_is_told_of(tmp_path):
+def test_16_bit_colour_is_warned_of(tmp_path):
     array = noise(5, 6, 3, dtype=np.uint16) * 257
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb")
     said = []
     frame = read(tmp_path / "a.tif", warn=said.append)[0]
-    assert said == ["colour of 16 bits is read with 8"]
+    assert said == ["16-bit colour is read with 8 bits"]
     np.testing.assert_allclose(frame, array / 257 @ [0.299, 0.587, 0.114], atol=1.5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_where_zero_is_white_black_is_low_all_the_same_or_said_to_be_inverted(tmp_path, dtype):
+def test_white_is_zero_is_converted_or_reported_as_inverted(tmp_path, dtype):
     array = noise(5, 6, dtype=dtype)
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="miniswhite")
     video = open_images([tmp_path / "a.tif"], print)
@@ -208,7 +208,7 @@ def test_a_picture_of_one_page_is_no_tiff_video(tmp_path):
     assert not is_tiff_video(tmp_path / "b.tif")
 
 
-def test_pages_that_lead_back_to_the_first_end_there(tmp_path):
+def test_cyclic_pages_end_at_the_first(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(2, 5, 6), photometric="minisblack", metadata=None)
     data = bytearray(path.read_bytes())
@@ -229,7 +229,7 @@ def test_a_size_that_changes_is_refused_by_the_name_of_the_file(tmp_path, change
     assert f"{change[1]}x{change[0]} pixels; expected 6x5" in str(error)
 
 
-def test_a_number_type_that_changes_is_refused(tmp_path):
+def test_a_changing_dtype_is_refused(tmp_path):
     files = [*save_all(tmp_path, noise(3, 5, 6)), save(tmp_path / "f7.png", noise(5, 6, dtype=np.uint16))]
     assert failure(*files).kind == "type-change"
 
@@ -262,12 +262,12 @@ def test_a_truncated_picture_is_refused_by_its_name(tmp_path, suffix, share):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x89PNG\r\n\x1a\n", b"version https://git-lfs"])
-def test_what_is_no_picture_is_refused_by_its_name_alone(tmp_path, content):
+def test_a_file_that_is_no_image_is_refused_by_name_only(tmp_path, content):
     (tmp_path / "f1.png").write_bytes(content)
-    assert str(failure(tmp_path / "f1.png")) == "'f1.png': is no PNG, JPEG or TIFF picture"
+    assert str(failure(tmp_path / "f1.png")) == "'f1.png': not a PNG, JPEG or TIFF image"
 
 
-def test_a_picture_that_vanished_is_refused_by_its_name(tmp_path):
+def test_a_vanished_image_is_refused_by_name(tmp_path):
     assert str(failure(tmp_path / "f1.png")) == "'f1.png': cannot be decoded: No such file or directory"
 
 
@@ -399,7 +399,7 @@ def test_a_strange_name_is_one_line_of_text(tmp_path, name):
     st.sampled_from(["PNG", "JPEG", "TIFF"]),
 )
 @hypothesis_settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_mutated_picture_ends_in_a_frame_or_in_one_kind_of_error(tmp_path, changes, kind):
+def test_a_mutated_image_gives_a_frame_or_a_decode_error(tmp_path, changes, kind):
     file = io.BytesIO()
     Image.fromarray(noise(20, 30)).save(file, kind)
     data = bytearray(file.getvalue())

@@ -28,7 +28,7 @@ def test_percentile_is_that_of_numpy_over_all_frames(values):
 
 
 @pytest.mark.parametrize("outlier", [1e6, 1e30, -1e30])
-def test_one_value_far_off_does_not_make_white_less_exact(outlier):
+def test_an_outlier_does_not_make_white_less_exact(outlier):
     rng = np.random.default_rng(0)
     values = rng.gamma(2, 300, (20, 32, 32)).astype(np.float32)
     values[3, 4, 5] = outlier
@@ -59,7 +59,7 @@ def test_minmax_is_the_lowest_and_the_highest_of_all_frames(values):
         ("percentile", (0.0, pytest.approx(58.705)), 1),
     ],
 )
-def test_no_frame_is_read_more_often_than_it_takes(intensity, expected, num_reads):
+def test_no_frame_is_read_more_often_than_needed(intensity, expected, num_reads):
     video = video_of(np.arange(60, dtype=np.uint8).reshape(SHAPE), auto_range=(5.0, 9.0))
     told = []
     assert find_range(video, intensity, lambda: told.append(1)) == expected
@@ -73,13 +73,13 @@ def test_percentile_of_floats_takes_two_passes():
     assert video.frames.num_reads == 2
 
 
-def test_auto_is_the_percentile_where_the_file_proposes_nothing():
+def test_auto_is_the_percentile_where_the_file_has_no_range():
     values = np.arange(60, dtype=np.uint16).reshape(SHAPE)
     video = video_of(values, auto_range=None)
     assert find_range(video, "auto") == find_range(video, "percentile")
 
 
-def test_intensity_that_means_nothing_is_refused():
+def test_an_invalid_intensity_is_refused():
     with pytest.raises(ConfigError, match="intensity"):
         find_range(video_of(np.zeros(SHAPE, np.uint8)), "bright")
 

@@ -114,7 +114,7 @@ def test_slices_at_several_times_are_no_single_video():
 
 
 @pytest.mark.parametrize("part", ["z3", "", "z00", "y"])
-def test_a_part_that_is_not_there_is_refused(part):
+def test_a_missing_part_is_refused(part):
     assert failure(wheel("functional.nii"), part).kind == "no-part"
     assert failure(wheel("anatomical.nii"), part).kind == "no-part"
 
@@ -122,7 +122,7 @@ def test_a_part_that_is_not_there_is_refused(part):
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("signs", [*itertools.product(range(2), repeat=3)])
 @pytest.mark.parametrize("axes", [*itertools.permutations(range(3))])
-def test_planes_are_shown_as_radiologists_look_at_them_however_they_are_stored(tmp_path, axes, signs, suffix):
+def test_planes_are_in_radiological_convention_however_they_are_stored(tmp_path, axes, signs, suffix):
     canonical = noise(3, 4, 5)  # to the right, the front, the head
     codes = ["LR"[signs[0]], "PA"[signs[1]], "IS"[signs[2]]]
     directions = [codes[axis] for axis in axes]
@@ -143,7 +143,7 @@ def test_planes_are_shown_as_radiologists_look_at_them_however_they_are_stored(t
 @pytest.mark.parametrize(
     "affine", [None, np.zeros((4, 4)), np.diag([np.nan, 1, 1, 1]), np.diag([1, 1, np.inf, 1])]
 )
-def test_a_file_without_orientation_says_so_and_is_read_as_las(tmp_path, affine):
+def test_a_file_without_orientation_is_read_as_las_with_a_warning(tmp_path, affine):
     voxels = noise(3, 4, 5)
     path = patched(write(tmp_path / "a.nii", voxels), 252, "<2h", 0, 0)
     if affine is not None:
@@ -162,7 +162,7 @@ def test_pixels_are_as_wide_as_the_spacing_of_the_axis_shown_across(tmp_path):
 
 
 @pytest.mark.parametrize("spacing", [0.0, -1, np.nan, np.inf, 1e-20])
-def test_spacing_without_sense_is_none(tmp_path, spacing):
+def test_an_invalid_spacing_is_ignored(tmp_path, spacing):
     path = patched(write(tmp_path / "a.nii", noise(3, 4, 5)), 80, "<f", spacing)
     assert read(path)[0].sample_aspect_ratio == 1
 
@@ -207,7 +207,7 @@ NUMBERS = ["u1", "i1", "<u2", ">u2", "<i2", ">i2", "<u4", ">i4", "<i8", "<u8", "
     st.sampled_from([nibabel.Nifti1Image, nibabel.Nifti2Image]),
     st.booleans(),
 )
-def test_what_is_written_comes_back(tmp_path_factory, voxels, kind, is_gzip):
+def test_written_values_are_read_back(tmp_path_factory, voxels, kind, is_gzip):
     path = tmp_path_factory.mktemp("nifti") / ("a.nii.gz" if is_gzip else "a.nii")
     header = kind.header_class(endianness="<" if voxels.dtype.isnative else ">")
     kind(voxels, AS_SHOWN, header, dtype=voxels.dtype).to_filename(path)
@@ -219,7 +219,7 @@ def test_what_is_written_comes_back(tmp_path_factory, voxels, kind, is_gzip):
     np.testing.assert_array_equal(video, voxels[:, :, 0].T.astype(expected))
 
 
-def test_a_slope_and_an_intercept_make_the_values_of_the_unit(tmp_path):
+def test_slope_and_intercept_are_applied(tmp_path):
     voxels = noise(3, 4, 5)
     path = write(tmp_path / "a.nii", voxels)
     patched(path, 112, "<2f", 0.25, -1024)
@@ -265,7 +265,7 @@ def test_the_header_of_a_pair_is_refused(name):
     ("shape", "num_frames"),
     [((3, 4), 1), ((3, 4, 1), 1), ((3, 4, 5), 5), ((3, 4, 1, 6), 6), ((3, 4, 5, 1), 5), ((3, 4, 1, 6, 1), 6)],
 )
-def test_the_axes_that_a_video_may_have(tmp_path, shape, num_frames):
+def test_supported_axes_are_read(tmp_path, shape, num_frames):
     voxels = noise(*shape)
     path = write(tmp_path / "a.nii", voxels)
     assert open_nifti(path, print).header().num_frames == num_frames
@@ -281,7 +281,7 @@ def test_other_axes_are_refused(tmp_path, dims):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_nan_counts_as_the_lowest_value_of_all_frames(tmp_path, suffix):
+def test_nan_becomes_the_lowest_value_of_all_frames(tmp_path, suffix):
     voxels = noise(3, 4, 5, dtype=np.float32)
     voxels[1, 1, 1] = voxels[0, 0, 0] = np.nan
     voxels[2, 2, 4] = -7
@@ -291,7 +291,7 @@ def test_nan_counts_as_the_lowest_value_of_all_frames(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(np.inf, "f4"), (-np.inf, "f4"), (1e300, "f8"), (-1e300, "f8")])
-def test_what_is_infinite_in_32_bits_is_refused(tmp_path, value, dtype):
+def test_values_infinite_in_32_bits_are_refused(tmp_path, value, dtype):
     voxels = noise(3, 4, 5, dtype=dtype)
     voxels[1, 2, 3] = value
     error = failure(write(tmp_path / "a.nii", voxels))
@@ -299,11 +299,11 @@ def test_what_is_infinite_in_32_bits_is_refused(tmp_path, value, dtype):
     assert "1 values of frame 3" in str(error)
 
 
-def test_nothing_but_nan_is_refused(tmp_path):
+def test_only_nan_is_refused(tmp_path):
     assert failure(write(tmp_path / "a.nii", np.full((3, 4, 5), np.nan, "f4"))).kind == "not-finite"
 
 
-def test_a_file_that_breaks_off_is_refused_at_once(tmp_path):
+def test_a_truncated_file_is_refused_at_once(tmp_path):
     path = write(tmp_path / "a.nii", noise(3, 4, 5))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DecodeError, match="truncated: 471 of 472 bytes"):
@@ -322,7 +322,7 @@ def plain(tmp_path):
 
 
 @pytest.mark.parametrize("direction", [1, -1])
-def test_a_stream_that_ends_too_soon_is_refused(tmp_path, direction):
+def test_a_truncated_stream_is_refused(tmp_path, direction):
     affine = np.diag([-1.0, -1, direction, 1])
     data = write(tmp_path / "plain.nii", noise(30, 40, 5), affine).read_bytes()
     whole = gzip.compress(data)
@@ -342,7 +342,7 @@ def test_frames_before_the_damage_are_yielded(tmp_path, plain):
 
 
 @pytest.mark.parametrize("direction", [1, -1])
-def test_a_stream_is_read_no_further_than_its_header_states(tmp_path, direction):
+def test_a_stream_is_read_no_further_than_its_header_declares(tmp_path, direction):
     affine = np.diag([-1.0, -1, direction, 1])
     voxels = noise(30, 40, 5)
     data = write(tmp_path / "plain.nii", voxels, affine).read_bytes()
@@ -354,7 +354,7 @@ def test_a_stream_is_read_no_further_than_its_header_states(tmp_path, direction)
     assert warnings_of(bomb) == ["holds more data than its header declares: the rest is ignored"]
 
 
-def test_a_header_that_promises_more_than_the_budget_is_refused(tmp_path, plain, monkeypatch):
+def test_a_header_that_declares_more_than_the_limit_is_refused(tmp_path, plain, monkeypatch):
     path = gzipped(tmp_path, plain)
     monkeypatch.setattr(untrusted, "MAX_INFLATED_BYTES", len(plain))
     read(path)
@@ -394,7 +394,7 @@ def test_frames_can_be_read_twice_and_their_pixels_be_written_to(tmp_path):
     assert np.stack([frame.pixels for frame in video.frames()]).max() > 1
 
 
-def test_no_text_of_the_header_is_said(tmp_path):
+def test_no_text_of_the_header_is_shown(tmp_path):
     image = nibabel.Nifti1Image(noise(3, 4, 5, dtype=np.float32) * np.nan, None)
     for field in ("descrip", "aux_file", "intent_name", "db_name"):
         image.header[field] = b"DOE^JANE"
@@ -411,7 +411,7 @@ def test_no_text_of_the_header_is_said(tmp_path):
 
 @given(st.lists(st.tuples(st.integers(0, 347), st.integers(0, 255)), max_size=6), st.booleans())
 @hypothesis_settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_mutated_header_ends_in_frames_or_in_one_kind_of_error(tmp_path, changes, is_gzip):
+def test_a_mutated_header_gives_frames_or_a_decode_error(tmp_path, changes, is_gzip):
     data = bytearray(nibabel.Nifti1Image(noise(3, 4, 5), AS_SHOWN).to_bytes())
     for place, value in changes:
         data[place] = value

@@ -38,7 +38,7 @@ def test_plain_video_is_read_once_and_only_resized(noise):
     assert [frame.pts_seconds for frame in frames] == [k / 25 for k in range(6)]
 
 
-def test_range_is_that_of_the_part_that_is_kept(noise):
+def test_range_is_that_of_the_kept_part(noise):
     noise[:, 10:] = 0
     noise[:, :10] = noise[:, :10] // 4 + 100
     noise[0, 0, 0] = 255
@@ -50,7 +50,7 @@ def test_range_is_that_of_the_part_that_is_kept(noise):
     np.testing.assert_array_equal(frames, expected)
 
 
-def test_size_that_is_told_is_that_of_the_source(noise):
+def test_reported_size_is_that_of_the_source(noise):
     frame = next(prepare(video_of(noise), crop="2,3,4,5").frames())
     assert (frame.height, frame.width) == (20, 30)
 
@@ -61,7 +61,7 @@ def test_rate_is_changed_by_time(noise):
     np.testing.assert_array_equal(frames[1].pixels, list(prepare(video_of(noise)).frames())[2].pixels)
 
 
-def test_inverted_video_is_turned_round(noise):
+def test_inverted_video_is_inverted_back(noise):
     upright = [frame.pixels for frame in prepare(video_of(noise)).frames()]
     turned = [frame.pixels for frame in prepare(video_of(noise, is_inverted=True)).frames()]
     np.testing.assert_allclose(np.add(upright, turned), 1, atol=1e-6)
@@ -84,7 +84,7 @@ def test_wide_pixels_are_made_square(noise):
 
 
 @pytest.mark.parametrize("settings", [{"intensity": "percentile"}, {"intensity": "minmax"}, {"crop": "auto"}])
-def test_each_frame_that_is_read_beforehand_is_told_and_may_be_the_last(noise, settings):
+def test_on_frame_is_called_for_each_frame_of_the_analysis_and_may_stop_it(noise, settings):
     def end():
         raise DecodeError("took too long", "time-limit")
 
@@ -93,7 +93,7 @@ def test_each_frame_that_is_read_beforehand_is_told_and_may_be_the_last(noise, s
     prepare_video(video_of(noise), Preprocessing(size=8, fit="crop"), print, end)  # nothing is read
 
 
-def test_what_is_odd_is_told_once_however_often_the_frames_are_read(noise):
+def test_each_warning_is_given_once_however_often_the_frames_are_read(noise):
     told = []
     prepared = prepare(video_of(noise, times=[None] * 6), told, fps=12.5)
     assert len(list(prepared.frames())) == len(list(prepared.frames())) == 6

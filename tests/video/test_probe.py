@@ -59,7 +59,7 @@ def write_dicom(path, **elements):
     [("a.mp4", "libx264", "yuv420p"), ("a.avi", "mjpeg", "yuvj420p"), ("a.mkv", "ffv1", "gray"),
      ("a.gif", "gif", "gray")],
 )  # fmt: skip
-def test_header_of_a_container_tells_frames_and_seconds_without_decoding(
+def test_header_of_a_container_gives_frames_and_seconds_without_decoding(
     tmp_path, monkeypatch, name, codec, pix_fmt
 ):
     path = write(tmp_path / name, codec, pix_fmt)
@@ -69,7 +69,7 @@ def test_header_of_a_container_tells_frames_and_seconds_without_decoding(
     assert header.seconds == pytest.approx(1.3, abs=0.02)
 
 
-def test_header_of_dicom_tells_frames_and_seconds_without_decoding(tmp_path, monkeypatch):
+def test_header_of_dicom_gives_frames_and_seconds_without_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "stored_frames", None)
     stated = pydicom.dcmread(CINE, stop_before_pixels=True)
     header = probe_video(CINE, WHOLE)

@@ -58,7 +58,7 @@ def test_file_is_read_whatever_its_name(tmp_path, kind, name):
 
 
 @pytest.mark.parametrize("name", ["broken.MP4", "a.dcm", "a.NII.GZ", "a.npy", "deep.name.gif"])
-def test_name_that_promises_a_video(tmp_path, name):
+def test_suffixes_of_video_formats(tmp_path, name):
     assert is_named_like_video(tmp_path / name)
 
 
@@ -69,7 +69,7 @@ def test_other_files_are_no_video(tmp_path, name):
     assert kind_of(tmp_path / name) is None
 
 
-def test_content_nobody_recognises_goes_to_ffmpeg(tmp_path, monkeypatch):
+def test_unknown_content_goes_to_ffmpeg(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_text("some new format")
     asked = []
     real = reader.open_container
@@ -89,14 +89,14 @@ def test_content_nobody_recognises_goes_to_ffmpeg(tmp_path, monkeypatch):
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML text", "no-media"),
     ],
 )
-def test_what_stands_in_place_of_a_video_is_called_by_its_name(tmp_path, content, reason, kind):
+def test_a_non_media_file_in_place_of_a_video_is_named(tmp_path, content, reason, kind):
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(DecodeError, match=reason) as caught:
         read(tmp_path / "a.mp4")
     assert caught.value.kind == kind
 
 
-def test_missing_file_is_a_video_that_cannot_be_opened(tmp_path):
+def test_a_missing_file_cannot_be_opened(tmp_path):
     with pytest.raises(DecodeError, match="cannot be opened: No such file") as caught:
         read(tmp_path / "a.mp4")
     assert caught.value.kind == "unreadable"
@@ -109,7 +109,7 @@ def test_single_picture_is_no_video(tmp_path):
     assert caught.value.kind == "no-video"
 
 
-def test_pictures_of_a_folder_are_frames_in_the_order_that_is_told(tmp_path):
+def test_images_of_a_folder_are_frames_in_the_given_order(tmp_path):
     for level in (1, 2, 3):
         Image.new("L", (8, 8), level).save(tmp_path / f"{level}.png")
     frames = read(tmp_path, Selection(files=("1.png", "2.png", "3.png")))
@@ -128,7 +128,7 @@ def test_part_of_a_file_is_read_alone(tmp_path):
     ("start", "stop", "expected"),
     [(None, None, range(25)), (0.2, None, range(5, 25)), (None, 0.2, range(5)), (0.2, 0.4, range(5, 10))],
 )
-def test_stretch_holds_the_frames_whose_time_lies_in_it_timed_from_the_first(mp4, start, stop, expected):
+def test_a_stretch_yields_its_frames_with_times_since_the_first(mp4, start, stop, expected):
     whole = read(mp4)
     frames = read(mp4, Selection(start_seconds=start, stop_seconds=stop))
     np.testing.assert_array_equal([f.pixels for f in frames], [whole[index].pixels for index in expected])
@@ -155,7 +155,7 @@ def test_stretch_of_a_file_without_times_is_a_failure(tmp_path):
     assert caught.value.kind == "no-times"
 
 
-def test_end_of_a_stretch_is_no_sign_of_a_file_that_was_cut_off(mp4):
+def test_the_end_of_a_stretch_is_not_warned_of_as_truncation(mp4):
     told = []
     list(open_video(mp4, Selection(stop_seconds=0.2), told.append).frames())
     assert told == []
@@ -174,7 +174,7 @@ seconds = st.none() | st.floats(0, allow_infinity=False)
         stop_seconds=seconds,
     )
 )
-def test_text_of_a_selection_says_all_of_it(selection):
+def test_text_of_a_selection_is_complete(selection):
     text = selection.to_text()
     assert Selection.from_text(text) == selection
     assert text.isascii()

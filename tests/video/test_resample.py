@@ -39,7 +39,7 @@ def test_rate_that_is_the_videos_own_changes_nothing(fps, num_frames):
 
 
 @pytest.mark.parametrize(("fps", "expected"), [(50, 500), (12.5, 125), (24, 240), (1, 10)])
-def test_length_stays(fps, expected):
+def test_duration_is_kept(fps, expected):
     found = run([k / 25 for k in range(250)], fps)
     assert len(found) == expected
     assert found[-1][1] == pytest.approx((expected - 1) / fps)
@@ -59,20 +59,20 @@ def test_without_a_rate_or_times_frames_stay_as_they_are():
     assert run([], 25) == []
 
 
-def test_frames_that_fall_back_in_time_are_left_out_and_told_of():
+def test_frames_that_go_back_in_time_are_skipped_with_a_warning():
     told = []
     assert [n for n, _ in run([0, 0.04, 0.02, 0.04, None, 0.08], 25, told.append)] == [0, 1, 5]
     assert told == ["3 frames are skipped: not later than the frame before"]
 
 
 @pytest.mark.parametrize("time", [1e9, 1e300])
-def test_gap_that_nobody_could_fill_is_refused(time):
+def test_a_gap_too_long_to_fill_is_refused(time):
     with pytest.raises(DecodeError, match="gap") as caught:
         run([0, 0.04, time], 25)
     assert caught.value.kind == "bad-times"
 
 
-def test_frames_are_asked_for_one_by_one():
+def test_frames_are_read_one_at_a_time():
     asked = []
 
     def frames():
