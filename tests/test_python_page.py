@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.train.toys import CacheMaker, random_posterior
-from vidlat.video.phantom import make_phantom
+from vidlat.demo import make_phantom
 from vidlat.video.writer import write_video
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidlat.errors import one_line
 from vidlat.store import filesystem
 from vidlat.store.arrays import open_for_reading
 from vidlat.store.layout import ARRAYS, array_document, shard_file
@@ -164,4 +165,4 @@ def _ranges(frames: list[Frames]) -> str:
 
 def _reason(error: ValueError) -> str:
     """The end of tensorstore's message, after the path of the file."""
-    return " ".join(str(error).rsplit('": ', 1)[-1].split())
+    return one_line(error).rsplit('": ', 1)[-1]
