@@ -126,7 +126,6 @@ def make(folder: Path, num_videos: int, num_commits: int, with_files: bool) -> d
         table = records(folder, numbers, sequence)
         began = time.perf_counter()
         log.append(table, log.last_sequence() + 1, partial)
-        log.merge_small_files(partial)
         if len(numbers) <= VIDEOS_A_COMMIT:
             seconds.append(time.perf_counter() - began)
         most_files = max(most_files, len(list(log.folder.glob("*.parquet"))))

@@ -215,7 +215,7 @@ def test_leftovers_of_a_killed_writer_are_reported(cache):
     answer = json_of("info", cache)
     assert not answer["holder"]["is_alive"]
     dead, growth, partial = answer["unfinished"]
-    assert "ended without giving the cache back" in dead
+    assert "ended without releasing the cache" in dead
     assert "mean has 24, std has 16" in growth
     assert PARTIAL in partial
     assert vidlat("info", cache)[1].count("unfinished  ") == 3

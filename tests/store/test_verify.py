@@ -1,6 +1,7 @@
 """Verify as a whole: what it reads, what it does not touch, and that it reports all problems at once."""
 
 import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.store.caches import add_videos, random_posterior, writer_of
 from tests.store.damage import LENGTHS, MEAN_B, STD_B, flip, found, rewrite
 from vidlat.errors import StoreError
 from vidlat.store.filesystem import locked
+from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import count_hole_frames, verify_cache
 from vidlat.store.writer import write_shards
 
@@ -122,3 +124,17 @@ def test_no_shard_is_deleted_while_it_is_verified(path):
         fcntl.flock(prune, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with pytest.raises(StoreError, match="is being pruned"):
             list(verify_cache(path))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_forked_child_of_a_process_that_has_read_is_refused_and_not_aborted(path):
+    open_cache(path).read_latents("a.mp4")
+    child = os.fork()
+    if child == 0:
+        try:
+            list(verify_cache(path))
+        except StoreError as error:
+            os._exit(0 if "forked" in str(error) else 2)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -57,14 +57,11 @@ class RecordLog:
         return max((commits_of(file)[1] for file in record_files(self.folder)), default=0)
 
     def append(self, table: pa.Table, sequence: int, partial: Path) -> None:
-        """Add one commit, as one new file. The caller holds the cache's lock."""
-        self._create(table, sequence, sequence, partial)
+        """Add one commit, as one new file, and merge the small files into one if there are many.
 
-    def merge_small_files(self, partial: Path) -> None:
-        """Merge the small files into one if there are many. The caller holds the cache's lock.
-
-        A kill may leave rows in two files, but never loses one.
+        A kill may leave rows in two files, but never loses one. The caller holds the cache's lock.
         """
+        self._create(table, sequence, sequence, partial)
         small = [file for file in record_files(self.folder) if filesystem.size(file) < SMALL_BYTES]
         if len(small) <= MAX_SMALL_FILES:
             return

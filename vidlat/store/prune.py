@@ -59,7 +59,7 @@ def prune(writer: CacheWriter, plan: PrunePlan, on_step: Callable[[], None] = la
             f"{path}: moving videos takes {plan.num_needed_bytes} bytes of disk temporarily, and {num_free} "
             "are free; free some space first"
         )
-    with _readers_kept_out(path), _os_errors_as_store_errors(path):
+    with _readers_kept_out(path):
         num_bytes = _num_bytes([path, *plan.leftovers])
         if plan.drop:
             writer.remove(plan.drop)
@@ -172,6 +172,7 @@ def _view(array: Any, record: VideoRecord) -> Any:
 
 @contextmanager
 def _readers_kept_out(path: Path) -> Iterator[None]:
+    """Lock readers out during a block, whose errors of the system become StoreErrors."""
     try:
         with filesystem.locked(path / READERS, wait=False):
             yield
@@ -179,16 +180,9 @@ def _readers_kept_out(path: Path) -> Iterator[None]:
         raise StoreError(
             f"{path}: is being read, perhaps by a training, which would lose latents; prune when it has ended"
         ) from error
-
-
-@contextmanager
-def _os_errors_as_store_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
     except OSError as error:
-        raise StoreError(
-            f"{path}: prune stopped early: {error}; nothing is lost, and another prune does the rest"
-        ) from error
+        what = f"prune stopped early: {error}; nothing is lost, and another prune does the rest"
+        raise StoreError(f"{path}: {what}") from error
 
 
 def _delete_shard(path: Path, shard: int) -> None:

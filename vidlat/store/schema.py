@@ -137,7 +137,7 @@ class CacheSchema:
             cache_id = values.pop("cache_id")
             settings = values.pop("settings")
             for field in dataclasses.fields(CacheSettings):
-                settings[field.name]  # a default must not stand in for what was lost
+                settings[field.name]  # a default must not replace a lost value
             schema = cls(settings=CacheSettings.from_mapping(settings), **values)
         except (AttributeError, ConfigError, KeyError, TypeError) as error:
             raise StoreError(f"its description is damaged ({error}); restore its zarr.json") from error

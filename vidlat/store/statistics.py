@@ -14,6 +14,8 @@ from vidlat.types import FloatArray, LatentStatistics
 BLOCK_FRAMES = 64
 """Latent frames in memory at once; fixed, since the order of additions changes the last bit of a sum."""
 
+_ZEROS = bytes(2**20)
+
 
 def latent_statistics(
     mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16], num_valid_latent_frames: int
@@ -25,15 +27,51 @@ def latent_statistics(
     valid = num_valid_latent_frames
     if not 1 <= valid <= mean.shape[1]:
         raise ValueError(f"num_valid_latent_frames: got {valid}; expected 1 to {mean.shape[1]}")
-    sum_mean, sum_mean_squared, crc = _channel_sums(mean, valid, 0)
-    _, sum_std_squared, crc = _channel_sums(std, valid, crc)
+    of_mean, of_std = LatentDigest(len(mean)), LatentDigest(len(std))
+    for first in range(0, mean.shape[1], BLOCK_FRAMES):
+        of_mean.add(mean[:, first : first + BLOCK_FRAMES], valid - first)
+        of_std.add(std[:, first : first + BLOCK_FRAMES], valid - first)
     return LatentStatistics(
-        crc32=crc,
+        crc32=of_std.crc32(of_mean.crc32(0)),
         count=valid * mean.shape[2] * mean.shape[3],
-        sum_mean=sum_mean,
-        sum_mean_squared=sum_mean_squared,
-        sum_std_squared=sum_std_squared,
+        sum_mean=tuple(of_mean.sums.tolist()),
+        sum_mean_squared=tuple(of_mean.squares.tolist()),
+        sum_std_squared=tuple(of_std.squares.tolist()),
     )
+
+
+class LatentDigest:
+    """Checksum and sums per channel of one array of one video, accumulated over blocks."""
+
+    def __init__(self, latent_dim: int) -> None:
+        self.crcs = [0] * latent_dim
+        self.num_bytes = 0
+        self.sums = np.zeros(latent_dim)
+        self.squares = np.zeros(latent_dim)
+
+    def add(self, block: npt.NDArray[np.float16], num_valid: int) -> None:
+        """Add the next latent frames (L, t, h, w), of which the first `num_valid` are no padding."""
+        for channel, frames in enumerate(block):
+            stored = np.ascontiguousarray(frames, dtype="<f2")
+            self.crcs[channel] = zlib.crc32(stored.data, self.crcs[channel])
+            exact = stored[: max(num_valid, 0)].astype(np.float64)
+            self.sums[channel] += exact.sum()
+            self.squares[channel] += np.square(exact).sum()
+        self.num_bytes += 2 * block[0].size
+
+    def crc32(self, crc: int) -> int:
+        """`crc` continued over all channels in the byte order of a C-ordered (L, t, h, w) array."""
+        zeros_crc = _after_zeros(0, self.num_bytes)
+        for channel_crc in self.crcs:
+            # A CRC is linear: extend the earlier one by zeros, and combine it with that of the channel.
+            crc = _after_zeros(crc, self.num_bytes) ^ zeros_crc ^ channel_crc
+        return crc
+
+
+def _after_zeros(crc: int, num_bytes: int) -> int:
+    for done in range(0, num_bytes, len(_ZEROS)):
+        crc = zlib.crc32(memoryview(_ZEROS)[: num_bytes - done], crc)
+    return crc
 
 
 def latent_crc32(mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16]) -> int:
@@ -68,19 +106,3 @@ def _require_finite(name: str, values: FloatArray, stored: npt.NDArray[np.float1
         raise EncodeError(
             f"latent {name}: {worst} {why}; check the video, or encode with --precision float32"
         )
-
-
-def _channel_sums(
-    values: npt.NDArray[np.float16], num_valid: int, crc: int
-) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Sum and sum of squares per channel over the valid frames, and `crc` continued over all bytes."""
-    sums, squares = np.zeros(len(values)), np.zeros(len(values))
-    # Channel by channel, the byte order of a C-ordered (L, t, h, w) array.
-    for channel in range(len(values)):
-        for first in range(0, values.shape[1], BLOCK_FRAMES):
-            block = np.ascontiguousarray(values[channel, first : first + BLOCK_FRAMES], "<f2")
-            crc = zlib.crc32(block.data, crc)
-            exact = block[: max(num_valid - first, 0)].astype(np.float64)
-            sums[channel] += exact.sum()
-            squares[channel] += np.square(exact).sum()
-    return tuple(sums.tolist()), tuple(squares.tolist()), crc

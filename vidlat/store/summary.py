@@ -149,10 +149,10 @@ def _unfinished(path: Path, holder: LeaseHolder | None) -> Iterable[str]:
     if holder and holder.is_alive():
         return
     if holder:
-        yield f"{holder} ended without giving the cache back; the next command takes it over"
+        yield f"{holder} ended without releasing the cache; the next command takes it over"
     lengths = array_frames(path)
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        yield f"the arrays differ in latent frames ({told}): the next encode completes the growth"
+        by_array = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        yield f"the arrays differ in latent frames ({by_array}): the next encode completes the growth"
     if filesystem.exists(path / PARTIAL):
-        yield f"{PARTIAL} is a file that was not finished: `vidlat prune` deletes it"
+        yield f"{PARTIAL} was left unfinished: `vidlat prune` deletes it"

@@ -141,8 +141,6 @@ class CacheWriter:
                 table = to_table(again, FAILURE_COLUMNS, sequence + 1)
                 self._logs.failures.append(table, sequence + 1, partial)
             self._logs.videos.append(to_table(records, VIDEO_COLUMNS, sequence), sequence, partial)
-            self._logs.failures.merge_small_files(partial)
-            self._logs.videos.merge_small_files(partial)
 
     def remove(self, video_ids: Sequence[str]) -> None:
         """Remove videos, all at once; their latents remain on disk as holes."""
@@ -175,7 +173,6 @@ class CacheWriter:
         with self._locked() as partial:
             sequence = 1 + self.last_sequence()
             log.append(rows(sequence), sequence, partial)
-            log.merge_small_files(partial)
 
     @contextmanager
     def _locked(self) -> Iterator[Path]:
@@ -225,7 +222,7 @@ def _shard_block(
         begin, end = max(start, first), min(start + video.shape[1], first + schema.shard_frames)
         if begin < end:
             values = video[:, begin - start : end - start]
-            # Rounded before; NaN or infinity would be a hole, whoever wrote it.
+            # Rounded before. NaN or infinity would read back as a hole.
             block[:, begin - first : end - first] = to_stored(name, values)
     return block
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from vidlat.store.arrays import open_for_reading
 from vidlat.store.layout import ARRAYS, array_document, shard_file
 from vidlat.store.metadata import zarr_documents
 from vidlat.store.schema import CacheSchema
+from vidlat.store.statistics import LatentDigest
 
 Finding = tuple[str, str]
 """A kind of problem, and what was found."""
@@ -28,8 +28,6 @@ TOLERANCE = 1e-9
 
 INDEX_CACHE_BYTES = 2**20
 """Memory per array for shard indexes; no chunk is read twice."""
-
-_ZEROS = bytes(2**20)
 
 
 class LatentChecker:
@@ -51,7 +49,7 @@ class LatentChecker:
         statistics are compared only if every latent could be read.
         """
         num_valid = -(-row["num_frames"] // self.schema.time_compression)
-        digests = {name: _Digest(self.schema.latent_dim) for name in ARRAYS}
+        digests = {name: LatentDigest(self.schema.latent_dim) for name in ARRAYS}
         is_whole = True
         for name in ARRAYS:
             for first, stop in self._shard_parts(row["start"], row["stop"]):
@@ -61,11 +59,8 @@ class LatentChecker:
                     digests[name].add(block, row["start"] + num_valid - first)
                 yield from faults
         if is_whole:
-            yield from _compare(row, digests["mean"], digests["std"], num_valid * self._values_a_frame)
-
-    @property
-    def _values_a_frame(self) -> int:
-        return self.schema.latent_height * self.schema.latent_width
+            count = num_valid * self.schema.latent_height * self.schema.latent_width
+            yield from _compare(row, digests["mean"], digests["std"], count)
 
     def _shard_parts(self, start: int, stop: int) -> Iterator[Frames]:
         """The range cut at shard boundaries into the parts that are in memory at once."""
@@ -103,40 +98,7 @@ class LatentChecker:
         return None if np.isfinite(chunk).all() else ("not-finite", f"{file} holds NaN or infinity")
 
 
-class _Digest:
-    """Checksum and sums per channel of one array of one video, accumulated over blocks."""
-
-    def __init__(self, latent_dim: int) -> None:
-        self.crcs = [0] * latent_dim
-        self.num_bytes = 0
-        self.sums = np.zeros(latent_dim)
-        self.squares = np.zeros(latent_dim)
-
-    def add(self, block: npt.NDArray[np.float16], num_valid: int) -> None:
-        """Add the next latent frames (L, t, h, w), of which the first `num_valid` are no padding."""
-        for channel, frames in enumerate(block):
-            stored = np.ascontiguousarray(frames, dtype="<f2")
-            self.crcs[channel] = zlib.crc32(stored.data, self.crcs[channel])
-            exact = stored[: max(num_valid, 0)].astype(np.float64)
-            self.sums[channel] += exact.sum()
-            self.squares[channel] += np.square(exact).sum()
-        self.num_bytes += block[0].nbytes
-
-    def crc32(self, crc: int) -> int:
-        """`crc` continued over all channels in the byte order of a C-ordered (L, t, h, w) array."""
-        for channel_crc in self.crcs:
-            # A CRC is linear: extend the earlier one by zeros, and combine it with that of the channel.
-            crc = _after_zeros(crc, self.num_bytes) ^ _after_zeros(0, self.num_bytes) ^ channel_crc
-        return crc
-
-
-def _after_zeros(crc: int, num_bytes: int) -> int:
-    for done in range(0, num_bytes, len(_ZEROS)):
-        crc = zlib.crc32(memoryview(_ZEROS)[: num_bytes - done], crc)
-    return crc
-
-
-def _compare(row: Mapping[str, Any], mean: _Digest, std: _Digest, count: int) -> Iterator[Finding]:
+def _compare(row: Mapping[str, Any], mean: LatentDigest, std: LatentDigest, count: int) -> Iterator[Finding]:
     crc = std.crc32(mean.crc32(0))
     if crc != row["latents_crc32"]:
         yield "checksum", f"recorded latents_crc32 {row['latents_crc32']}, the latents give {crc}"

@@ -65,5 +65,5 @@ def file_problem(path: Path, where: str, num_shards: int | None) -> Problem | No
 def _is_held(path: Path) -> bool:
     with suppress(StoreError):
         holder = read_lease(path)
-        return holder is None or holder.is_alive()  # gone by now, or at work
+        return holder is None or holder.is_alive()  # None: deleted by now
     return True
