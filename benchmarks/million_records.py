@@ -187,7 +187,7 @@ SOURCES = """
 from vidlat.pipeline.plan import plan_encode
 from vidlat.types import InputVideo, Source
 names = [f"study{{n // 1000:05d}}/clip_{{n % 1000:06d}}.mp4" for n in range(1000, {num_videos} + 1000)]
-sources = [InputVideo(video_id=i, source=Source(f"{folder}/videos/{i}", 0, 0)) for i in names]
+sources = [InputVideo(video_id=i, source=Source(f"{{folder}}/videos/{{i}}", 0, 0)) for i in names]
 """
 
 COMMAND = """
