@@ -86,7 +86,7 @@ def encode() -> None:
       vidlat encode --input clips.csv --out latents.zarr --ids hash
 
     \b
-    Exit codes: 0 done, 1 refused, 2 wrong settings, 3 some videos failed, 130 interrupted.
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.
     """
 
 

@@ -13,7 +13,7 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn as TimeLeftColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -23,8 +23,11 @@ console = Console(markup=False, highlight=False, emoji=False)
 if not console.is_terminal:
     console.width = 160  # a log file has no edge to wrap lines at
 
-
 SECONDS_BETWEEN_LINES = 30
+"""Time between two lines of progress in a log file."""
+
+MAX_NAMES = 3
+"""Most names that a message lists."""
 
 
 class _Progress(Progress):
@@ -69,7 +72,7 @@ def progress_bar(*columns: str, show: bool = True) -> Progress:
         *(TextColumn(column, markup=False) for column in columns),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeLeftColumn(),
+        TimeRemainingColumn(),
         console=console,
         disable=not show,
     )
@@ -95,6 +98,11 @@ def printable(text: str) -> str:
 def format_count(number: int, noun: str) -> str:
     """`1 video`, `2 videos`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def format_names(names: Sequence[str]) -> str:
+    """The first few names of many."""
+    return printable(", ".join(names[:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES))
 
 
 def format_bytes(num_bytes: float) -> str:

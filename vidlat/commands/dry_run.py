@@ -8,9 +8,9 @@ from vidlat.commands.display import (
     console,
     format_bytes,
     format_count,
+    format_names,
     format_seconds,
     print_table,
-    printable,
 )
 from vidlat.config import EncodeConfig
 from vidlat.pipeline.dask_cluster import scratch_folder
@@ -27,8 +27,6 @@ from vidlat.pipeline.plan import EncodePlan
 
 Rows = list[tuple[str, str]]
 
-MAX_NAMES = 3
-
 
 def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
     """Print the plan and, if there is something to encode, estimates of size and time."""
@@ -41,11 +39,6 @@ def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
     print_table(f"Dry run: nothing is written to {prepared.out}", ("what", "how much"), rows)
     if prepared.plan.num_videos:
         _warn_of_full_disks(prepared, config, size)
-
-
-def shorten(names: tuple[str, ...]) -> str:
-    """The first few names of many."""
-    return printable(", ".join(names[:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES))
 
 
 def _rows_of_plan(plan: EncodePlan) -> Rows:
@@ -66,10 +59,12 @@ def _rows_of_size(size: EncodeEstimate, num_videos: int) -> Rows:
     rows = [("frames to encode", f"about {size.num_frames}{source}"), ("their duration", length)]
     if size.unknown:
         count = format_count(len(size.unknown), "video")
-        rows.append(("unknown", f"{count} without a frame count, not included here: {shorten(size.unknown)}"))
+        rows.append(
+            ("unknown", f"{count} without a frame count, not included here: {format_names(size.unknown)}")
+        )
     if size.broken:
         count = format_count(len(size.broken), "video")
-        rows.append(("will fail", f"{count} without a readable frame: {shorten(size.broken)}"))
+        rows.append(("will fail", f"{count} without a readable frame: {format_names(size.broken)}"))
     return rows
 
 

@@ -15,12 +15,13 @@ from vidlat.commands.display import (
     console,
     format_bytes,
     format_count,
+    format_names,
     format_seconds,
     print_table,
     printable,
     progress_bar,
 )
-from vidlat.commands.dry_run import print_dry_run, shorten
+from vidlat.commands.dry_run import print_dry_run
 from vidlat.config import EncodeConfig
 from vidlat.errors import ExitCode, InputError
 from vidlat.pipeline.driver import EncodeProgress
@@ -100,7 +101,7 @@ def _report_vanished(prepared: PreparedEncode) -> None:
     if vanished:
         have, them = ("has lost its", "it") if len(vanished) == 1 else ("have lost their", "them")
         console.print(
-            f"{format_count(len(vanished), 'video')} of the cache {have} source ({shorten(vanished)}); "
+            f"{format_count(len(vanished), 'video')} of the cache {have} source ({format_names(vanished)}); "
             f"`vidlat prune {prepared.out}` drops {them}",
             soft_wrap=True,
         )
