@@ -18,11 +18,11 @@ from pathlib import Path
 import av
 import nibabel
 import numpy as np
+from phantom import make_phantom
 from PIL import Image
 from pydicom import examples
 from pydicom.pixels import iter_pixels
 
-from vidlat.demo import make_phantom
 from vidlat.types import WHOLE, Selection
 from vidlat.video.reader import open_video
 

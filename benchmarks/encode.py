@@ -24,9 +24,9 @@ import nibabel
 import numpy as np
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
+from phantom import write_demo_videos
 
 from vidlat.config import EncodeConfig
-from vidlat.demo import write_demo_videos
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import load_strictly, read_weights, write_weights

@@ -20,11 +20,11 @@ import nibabel
 import numpy as np
 import pydicom
 from peak_memory import VIDLAT, measure
+from phantom import make_phantom
 from PIL import Image
 from pydicom import examples
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from vidlat.demo import make_phantom
 from vidlat.store.reader import open_cache
 from vidlat.video.writer import write_video
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch
 from distributed import Client, WorkerPlugin
+from phantom import make_phantom
 
 from vidlat.config import EncodeConfig
-from vidlat.demo import make_phantom
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.driver import run_encode

@@ -21,8 +21,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
+from phantom import make_phantom
 
-from vidlat.demo import make_phantom
 from vidlat.video.writer import write_video
 
 FRAMES_A_SHORT_VIDEO = 100

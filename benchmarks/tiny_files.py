@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from phantom import make_phantom
 
 from vidlat.config import EncodeConfig
-from vidlat.demo import make_phantom
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.driver import run_encode

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.phantom import make_phantom
 from tests.test_cli import vidlat
-from vidlat.demo import make_phantom
 from vidlat.pipeline.decode_videos import decode_latents
 from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.phantom import make_phantom
 from tests.train.toys import CacheMaker, random_posterior
-from vidlat.demo import make_phantom
 from vidlat.video.writer import write_video
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"

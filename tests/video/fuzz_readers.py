@@ -29,8 +29,8 @@ from PIL import Image
 from pydicom import examples
 from pydicom.data import get_testdata_file
 
+from benchmarks.phantom import make_phantom
 from vidlat.config import Preprocessing
-from vidlat.demo import make_phantom
 from vidlat.errors import DecodeError
 from vidlat.pipeline.folder import videos_in_folder
 from vidlat.video.preprocessing import prepare_video

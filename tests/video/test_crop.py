@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageDraw
 
+from benchmarks.phantom import make_phantom
 from tests.video.made import video_of
-from vidlat.demo import make_phantom
 from vidlat.errors import ConfigError, DecodeError
 from vidlat.video.crop import MOST_FRAMES, cut, find_box
 

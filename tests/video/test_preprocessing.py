@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks.phantom import make_phantom
 from tests.video.made import video_of
 from vidlat.config import Preprocessing
-from vidlat.demo import make_phantom
 from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, Frame
 from vidlat.video import container

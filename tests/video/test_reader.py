@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from PIL import Image
 from pydicom import examples
 
-from vidlat.demo import make_phantom
+from benchmarks.phantom import make_phantom
 from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, Selection
 from vidlat.video import reader

@@ -11,7 +11,7 @@ from av.video.reformatter import ColorRange
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vidlat.demo import make_phantom
+from benchmarks.phantom import make_phantom
 from vidlat.errors import DecodeError, InputError, ShapeError
 from vidlat.video.writer import (
     DEFAULT_FPS,

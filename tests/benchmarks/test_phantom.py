@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pydicom import examples
 
-from vidlat.demo import make_phantom, write_demo_videos
+from benchmarks import phantom
+from benchmarks.phantom import make_phantom, write_demo_videos
 from vidlat.types import WHOLE
 from vidlat.video.reader import open_video
 
@@ -81,6 +82,5 @@ def test_demo_videos_are_of_varied_length_and_hold_a_real_cine(tmp_path):
 
 def test_command_without_a_folder_says_how_to_use_it(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["phantom"])
-    monkeypatch.delitem(sys.modules, "vidlat.demo")
-    with pytest.raises(SystemExit, match="usage: python -m"):
-        runpy.run_module("vidlat.demo", run_name="__main__")
+    with pytest.raises(SystemExit, match=r"usage: python benchmarks/phantom\.py FOLDER"):
+        runpy.run_path(phantom.__file__, run_name="__main__")

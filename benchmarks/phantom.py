@@ -1,9 +1,10 @@
-"""Ultrasound-like clips made from nothing: a beating heart, a sliding lung. Free of licences and patients.
+"""Synthetic ultrasound clips of a beating heart or a sliding lung, for the demo, benchmarks and tests.
+
+    python benchmarks/phantom.py FOLDER       write the demo's videos
 
 A frame is made as a scanner makes it: scatterers fixed to moving tissue, weighted by how strongly the
 tissue echoes, blurred by the beam, log-compressed, and scan-converted from (depth, beam) to pixels.
 Lengths are in units of the depth shown; x points right, z down. Shape letters: D depths, B beams.
-`python -m vidlat.demo FOLDER` writes the demo's videos.
 """
 
 from __future__ import annotations
@@ -252,6 +253,6 @@ def _rotate(x: Array, z: Array, centre_x: float, centre_z: float, angle: float) 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m vidlat.demo FOLDER")
+        sys.exit("usage: python benchmarks/phantom.py FOLDER")
     for video in write_demo_videos(Path(sys.argv[1])):
         print(video)
