@@ -14,9 +14,8 @@ from vidlat import train_unet
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError
 from vidlat.train import trainer as trainer_module
-from vidlat.train.averaging import update_average
 from vidlat.train.checkpoint import best_checkpoint, list_checkpoints, step_of
-from vidlat.train.learning_rate import learning_rate
+from vidlat.train.optimisation import learning_rate, update_average
 from vidlat.train.run_folder import load_run
 
 

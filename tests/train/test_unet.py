@@ -6,8 +6,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidlat.train.feature_embedding import feature_embedding
-from vidlat.train.unet import build_unet
+from vidlat.train.unet import build_unet, feature_embedding
 
 
 @pytest.fixture(scope="module")

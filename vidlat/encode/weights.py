@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -36,15 +37,11 @@ class PublishedWeights:
     licence_url: str
 
     @property
-    def page_url(self) -> str:
-        """The model's page, with its card and its terms."""
-        return f"https://huggingface.co/{self.file.repo}"
-
-    @property
     def notice(self) -> str:
         """The line to show before the file is downloaded."""
         return (
-            f"{self.name} is {self.file.filename} of {self.page_url}, revision {self.file.revision}. "
+            f"{self.name} is {self.file.filename} of https://huggingface.co/{self.file.repo}, "
+            f"revision {self.file.revision}. "
             f"Licence: {self.licence} ({self.licence_url}); using the weights means accepting it."
         )
 
@@ -96,7 +93,7 @@ def fetch_weights(name: str, show_notice: ShowNotice | None = None) -> Path:
     weights = _published(name)
     with _naming_ways_out(weights):
         if _state(weights) != "cached":
-            (show_notice or _print_to_stderr)(weights.notice)
+            (show_notice or partial(print, file=sys.stderr))(weights.notice)
             return download(weights.file)
         return _verified(weights)[0]
 
@@ -108,7 +105,10 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
     is refused, not replaced. show_notice: see fetch_weights. Raises WeightsError.
     """
     if spec == EMBEDDED_NAME:
-        return _embedded()
+        path = Path(str(resources.files("vidlat.encode").joinpath(f"{EMBEDDED_NAME}.safetensors")))
+        if not path.is_file():
+            raise WeightsError(f"the package holds no {path.name}; install it anew, or use --vae PATH")
+        return path
     if spec not in PUBLISHED_WEIGHTS:
         path = Path(spec).expanduser()
         if path.is_file():
@@ -162,13 +162,6 @@ def _verified(weights: PublishedWeights, *, reread: bool = False) -> tuple[Path,
     return path, verify(weights.file, path, reread=reread)
 
 
-def _embedded() -> Path:
-    path = Path(str(resources.files("vidlat.encode").joinpath(f"{EMBEDDED_NAME}.safetensors")))
-    if not path.is_file():
-        raise WeightsError(f"the package holds no {path.name}; install it anew, or use --vae PATH")
-    return path
-
-
 @contextmanager
 def _naming_ways_out(weights: PublishedWeights) -> Iterator[None]:
     try:
@@ -178,7 +171,3 @@ def _naming_ways_out(weights: PublishedWeights) -> Iterator[None]:
             f"{weights.name}: {error}. Ways out: `vidlat weights fetch {weights.name}` once with a network, "
             f"`--vae PATH` with a local file, or `--vae {EMBEDDED_NAME}`"
         ) from error
-
-
-def _print_to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -96,10 +96,7 @@ def _decoded(
 
 def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[int]) -> Frames:
     """Source frames (T, H, W) by number, as the VAE saw them; raises InputError if the source has changed."""
-    source = find_cached_source(
-        record.video_id,
-        record.source,
-    )
+    source = find_cached_source(record.video_id, record.source)
     wanted = set(numbers)
     prepared = read_prepared(source.path, source.selection, cache.schema.settings)
     try:

@@ -22,8 +22,7 @@ from vidlat.errors import ConfigError, DecodeError, TrainError
 from vidlat.fit.linear_start import start_from_pca
 from vidlat.fit.stacks import TrainingStacks
 from vidlat.pipeline.discover import discover_videos
-from vidlat.train.averaging import start_average, update_average
-from vidlat.train.learning_rate import learning_rate, set_learning_rate
+from vidlat.train.optimisation import learning_rate, set_learning_rate, start_average, update_average
 from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared
 from vidlat.video.writer import prepare_file

@@ -1,6 +1,6 @@
 """Conditions: the labels of a video, classes or numbers, encoded as the features a network takes.
 
-Features of an unknown label are zeros, which have no effect on a network (see feature_embedding.py), so a
+Features of an unknown label are zeros, which have no effect on a network (see `unet.feature_embedding`), so a
 condition is dropped by multiplying its features by 0.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -90,7 +91,10 @@ class Conditions:
                     f"condition: no training video has a label {name!r}; "
                     f"they have {', '.join(known) or 'none: give a table with --labels'}"
                 )
-            conditions.append(_number(name, texts) if kind == "float" else _classes(name, texts))
+            if kind == "float":
+                conditions.append(_number(name, texts))
+            else:
+                conditions.append(ClassCondition(name=name, classes=tuple(sorted(set(texts)))))
         return cls(tuple(conditions))
 
     @property
@@ -111,11 +115,11 @@ class Conditions:
 
     def encode_known(self, labels: Labels) -> np.ndarray:
         """Encode the labels of a video in the cache; zeros also for a label that `encode` would refuse."""
-        known = {
-            condition.name: labels[condition.name]
-            for condition in self.conditions
-            if condition.name in labels and _can_encode(condition, labels[condition.name])
-        }
+        known: dict[str, str] = {}
+        for condition in self.conditions:
+            with suppress(ConfigError):
+                condition.encode(labels.get(condition.name, ""))
+                known[condition.name] = labels[condition.name]
         return self.encode(known)
 
     def draw_mask(self, random: np.random.Generator, dropout: float) -> np.ndarray:
@@ -169,10 +173,6 @@ def _from_dict(values: dict[str, Any]) -> Condition:
     return NumberCondition(**values)
 
 
-def _classes(name: str, texts: Iterable[str]) -> ClassCondition:
-    return ClassCondition(name=name, classes=tuple(sorted(set(texts))))
-
-
 def _number(name: str, texts: Iterable[str]) -> NumberCondition:
     numbers = np.array([parse_number(name, text) for text in texts])
     mean, std = float(numbers.mean()), float(numbers.std())
@@ -190,11 +190,3 @@ def parse_number(name: str, text: str) -> float:
     if not math.isfinite(number):
         raise ConfigError(f"{name}: got {text!r}; expected a number, or --condition {name} for classes")
     return number
-
-
-def _can_encode(condition: Condition, text: str) -> bool:
-    try:
-        condition.encode(text)
-    except ConfigError:
-        return False
-    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ NUM_PREFETCHED = 4
 """Batches that are being read while one is used."""
 
 Posterior = tuple[np.ndarray, np.ndarray | None]
+"""Mean and std, each (num_stacks, L, stack_length, h, w) float16; std may be None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +56,6 @@ class Batch:
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         features = None if self.features is None else change(self.features)
         return replace(self, latents=change(self.latents), mask=change(self.mask), features=features)
-
-
-class Pending(Protocol):
-    """A read in progress."""
-
-    def result(self) -> Posterior:
-        """Wait for mean and std, each (num_stacks, L, stack_length, h, w) float16; std may be None."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Ready:
-    value: Posterior
-
-    def result(self) -> Posterior:
-        return self.value
 
 
 class LatentDataset:
@@ -105,7 +90,7 @@ class LatentDataset:
 
     def batches(self, plans: Iterable[Sequence[Window]]) -> Iterator[Batch]:
         """Yield a batch for each list of windows, while the next ones are being read."""
-        waiting: deque[tuple[Sequence[Window], Pending]] = deque()
+        waiting: deque[tuple[Sequence[Window], Callable[[], Posterior]]] = deque()
         for windows in plans:
             starts = np.array([start for window in windows for start in window.stack_starts])
             waiting.append((windows, self.gather(starts)))
@@ -114,19 +99,18 @@ class LatentDataset:
         while waiting:
             yield self._assemble(*waiting.popleft())
 
-    def gather(self, starts: np.ndarray) -> Pending:
-        """Read the stacks that start at `starts` (N,), as they are stored: from memory, or asynchronously."""
+    def gather(self, starts: np.ndarray) -> Callable[[], Posterior]:
+        """Start to read the stacks at `starts` (N,), as they are stored; the result waits for them."""
         if self._held is None:
-            pending: Pending = self.cache.read_windows_async(
-                starts, self.shape.stack_length, with_std=self.with_std
-            )
-            return pending
+            length = self.shape.stack_length
+            return self.cache.read_windows_async(starts, length, with_std=self.with_std).result
         rows = np.searchsorted(self._held_starts, starts)
         mean, std = self._held
-        return _Ready((mean[rows], None if std is None else std[rows]))
+        gathered = mean[rows], None if std is None else std[rows]
+        return lambda: gathered
 
-    def _assemble(self, windows: Sequence[Window], pending: Pending) -> Batch:
-        mean, std = pending.result()
+    def _assemble(self, windows: Sequence[Window], wait: Callable[[], Posterior]) -> Batch:
+        mean, std = wait()
         latents = self._join_stacks(mean, len(windows))
         if std is not None:
             noise = [normal(window.key, Draw.POSTERIOR, latents.shape[1:]) for window in windows]
@@ -136,18 +120,16 @@ class LatentDataset:
             # Repeated, not zeros, which would not be the latents of any frame.
             latents[item, :, window.num_valid :] = latents[item, :, window.num_valid - 1, None]
             mask[item, :, window.num_valid :] = 0
+        features = None
+        if self.features is not None:
+            features = torch.from_numpy(np.stack([self.features[window.video_id] for window in windows]))
         return Batch(
             latents=torch.from_numpy(self.whitening.whiten(latents)),
             mask=torch.from_numpy(mask),
-            features=self._features(windows),
+            features=features,
             video_ids=tuple(window.video_id for window in windows),
             keys=tuple(window.key for window in windows),
         )
-
-    def _features(self, windows: Sequence[Window]) -> torch.Tensor | None:
-        if self.features is None:
-            return None
-        return torch.from_numpy(np.stack([self.features[window.video_id] for window in windows]))
 
     @staticmethod
     def _join_stacks(stacks: np.ndarray, num_windows: int) -> np.ndarray:

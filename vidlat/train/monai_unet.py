@@ -9,7 +9,7 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 from torch.nn import functional
 
-from vidlat.train.feature_embedding import feature_embedding
+from vidlat.train.unet import feature_embedding
 
 
 class MonaiUNet(nn.Module):

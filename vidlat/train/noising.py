@@ -90,19 +90,17 @@ class Noising:
             config.first_frame > 0 and generator(key, Draw.FIRST_FRAME).random() < config.first_frame
             for key in batch.keys
         ]
-        return _draws(batch, timesteps, first_frame_mask, self._condition_mask(batch))
+        condition_mask = None
+        if batch.features is not None:
+            dropout = config.condition_dropout
+            condition_mask = np.stack(
+                [self._conditions.draw_mask(generator(key, Draw.CONDITION), dropout) for key in batch.keys]
+            )
+        return _draws(batch, timesteps, first_frame_mask, condition_mask)
 
     def validation_draws(self, batch: Batch, timesteps: Sequence[float]) -> Draws:
         """Use these timesteps and all conditions; give the first frame only if training always does."""
         return _draws(batch, timesteps, [self._config.first_frame == 1] * len(batch.keys), None)
-
-    def _condition_mask(self, batch: Batch) -> np.ndarray | None:
-        if batch.features is None:
-            return None
-        dropout = self._config.condition_dropout
-        return np.stack(
-            [self._conditions.draw_mask(generator(key, Draw.CONDITION), dropout) for key in batch.keys]
-        )
 
     def noised(self, batch: Batch, draws: Draws, *, min_snr: float = 0.0) -> NoisedBatch:
         """Noise a batch that is on its device; min_snr: gamma of the loss weights, 0 for weights of 1."""

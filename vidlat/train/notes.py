@@ -8,9 +8,30 @@ from vidlat.train.frozen_run import Run
 from vidlat.types import VideoRecord
 
 
-def run_notes(run: Run, training: Sequence[VideoRecord]) -> tuple[str, ...]:
+def run_notes(run: Run, training: Sequence[VideoRecord]) -> Iterator[str]:
     """What is unusual about a run; training: the records of its training videos."""
-    return (*_validation_notes(run), *_short_video_notes(run, training), *_label_notes(run))
+    if not run.validation:
+        yield "no video is held out, so there is no validation loss"
+    if run.duplicates:
+        pairs = [" resembles ".join(pair) for pair in run.duplicates[:5]]
+        yield (
+            f"{len(run.duplicates)} validation videos are nearly the same as a training video, so the "
+            f"validation loss is too low ({'; '.join(pairs)}); put them on one side with --split-by"
+        )
+    shape = run.window_shape()
+    short = sum(shape.num_valid(record) < shape.num_latent_frames for record in training)
+    if short:
+        yield (
+            f"{short} of {len(training)} training videos are shorter than {run.config.frames} frames: their "
+            "last frame is repeated, and the repetitions carry no loss"
+        )
+    for condition in run.conditions.conditions:
+        missing = sum(condition.name not in labels for labels in run.labels.values())
+        if missing:
+            yield (
+                f"{missing} of {len(run.labels)} videos have no label {condition.name!r}; they are trained "
+                "on without it"
+            )
 
 
 def changed_end_note(planned: int, now: int, step: int) -> tuple[str, ...]:
@@ -21,34 +42,3 @@ def changed_end_note(planned: int, now: int, step: int) -> tuple[str, ...]:
         f"the run was planned for {planned} steps and now has {now}: from step {step + 1} on, its learning "
         f"rate follows the cosine that falls to 0 at step {now}, not the one it started with",
     )
-
-
-def _validation_notes(run: Run) -> Iterator[str]:
-    if not run.validation:
-        yield "no video is held out, so there is no validation loss"
-    if run.duplicates:
-        pairs = [" resembles ".join(pair) for pair in run.duplicates[:5]]
-        yield (
-            f"{len(run.duplicates)} validation videos are nearly the same as a training video, so the "
-            f"validation loss is too low ({'; '.join(pairs)}); put them on one side with --split-by"
-        )
-
-
-def _short_video_notes(run: Run, training: Sequence[VideoRecord]) -> Iterator[str]:
-    shape = run.window_shape()
-    short = sum(shape.num_valid(record) < shape.num_latent_frames for record in training)
-    if short:
-        yield (
-            f"{short} of {len(training)} training videos are shorter than {run.config.frames} frames: their "
-            "last frame is repeated, and the repetitions carry no loss"
-        )
-
-
-def _label_notes(run: Run) -> Iterator[str]:
-    for condition in run.conditions.conditions:
-        missing = sum(condition.name not in labels for labels in run.labels.values())
-        if missing:
-            yield (
-                f"{missing} of {len(run.labels)} videos have no label {condition.name!r}; they are trained "
-                "on without it"
-            )

@@ -1,18 +1,24 @@
-"""One optimiser step: gradients of the global batch, in parts and over several processes, and the update."""
+"""One optimiser step: gradients of the global batch, in parts and over several processes, and the update.
+
+Also the learning-rate schedule and the moving average of the weights of every training here.
+"""
 
 from __future__ import annotations
 
+import copy
+import math
 from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from vidlat.config import TrainConfig
-from vidlat.train.averaging import start_average, update_average
+from vidlat.config import FitVAEConfig, TrainConfig
 from vidlat.train.checkpoint import TrainState
-from vidlat.train.learning_rate import learning_rate, set_learning_rate
 from vidlat.train.noising import NoisedBatch
 from vidlat.train.ranks import Ranks
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Optimisation:
@@ -76,3 +82,36 @@ class Optimisation:
         with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=is_half):
             prediction: torch.Tensor = network(noised.inputs, noised.timestep, noised.features)
         return prediction
+
+
+def learning_rate(config: TrainConfig | FitVAEConfig, step: int) -> float:
+    """The rate of a step counted from 0: linear warm-up, then a half cosine down to 0 at the last step."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Let the optimiser's next step use this rate for every parameter."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def start_average(network: Network) -> Network:
+    """A copy of the network to average into: in evaluation mode, without gradients."""
+    return copy.deepcopy(network).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move the average towards the network's weights after a step counted from 0; buffers are copied.
+
+    The decay is min(decay, (1 + step) / (10 + step)): a constant one would keep the initial weights for long.
+    Not `torch.optim.swa_utils.AveragedModel`, which has no such warm-up and counts its steps itself.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
+        mean.lerp_(weight, 1 - decay)
+    for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(buffer)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vidlat.train.feature_embedding import feature_embedding
+from vidlat.train.unet import feature_embedding
 
 HEAD_CHANNELS = 32
 NUM_GROUPS = 8
@@ -128,10 +128,8 @@ class _Block(nn.Module):
         super().__init__()
         self.norm_in, self.conv_in = _norm(in_channels), _in_space(in_channels, out_channels)
         self.scale_and_shift = nn.Linear(width, 2 * out_channels)
-        self.norm_out, self.conv_out = (
-            _norm(out_channels),
-            _zero_initialised(_in_space(out_channels, out_channels)),
-        )
+        self.norm_out = _norm(out_channels)
+        self.conv_out = _zero_initialised(_in_space(out_channels, out_channels))
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv3d(in_channels, out_channels, 1)
         self.norm_time = _norm(out_channels)

@@ -74,6 +74,7 @@ class Trainer:
         keep_freed_memory()
         self._should_stop = False
         self.cache, self.run_dir = cache, run_dir
+        self._checkpoints = checkpoint_folder(run_dir)
         self.ranks = Ranks(config.device)
         self.device = self.ranks.device
         _require_divisible(config, self.ranks.count)
@@ -93,7 +94,7 @@ class Trainer:
             self.config = self.run.config
             self._prepare_data()
             self._prepare_network(build_model)
-            self.notes = run_notes(self.run, self._training)
+            self.notes = tuple(run_notes(self.run, self._training))
             if resume and self.state.step < self.config.steps:
                 self._note_changed_end()
         except BaseException:  # a traceback may keep this object alive, and with it the lock
@@ -283,10 +284,6 @@ class Trainer:
         if loss is not None:
             self._best_loss = min(self._best_loss, loss)
         save_checkpoint(self._checkpoints, self.state, keep=self.config.keep, validation_loss=loss)
-
-    @property
-    def _checkpoints(self) -> Path:
-        return checkpoint_folder(self.run_dir)
 
     def _require_finite(self, loss: float, grad_norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(grad_norm):
