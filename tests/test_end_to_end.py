@@ -131,7 +131,6 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
 
     with monkeypatch.context() as patch:
         patch.setattr("vidlat.sample.videos.MAX_ROWS", 1)
-        patch.setattr("vidlat.commands.sample.MAX_ROWS", 1)
         code, out, err = vidlat(*sample, "--out", tmp_path / "few", "-n", 2)
     assert "contact sheet (the first 1) ->" in out
     assert vidlat(*sample, "--out", tmp_path / "first", "-n", 1)[0] == 0
