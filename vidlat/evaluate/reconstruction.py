@@ -144,7 +144,7 @@ def _evaluate(
 def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, source: InputVideo) -> None:
     """Add a video to the baseline; raises DecodeError if it is not the one that was encoded."""
     num_frames = 0
-    for frames in _pieces(_prepared(source, cache), cache.schema.settings.stack):
+    for frames in _stacks(cache, source):
         num_frames += len(frames)
         baseline.update(index, frames)
     encoded = cache.records()[source.video_id].num_frames
@@ -156,7 +156,7 @@ def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockP
     meter, pca_meter = QualityMeter(source.video_id), QualityMeter(source.video_id)
     averaging = AveragingBaseline(source.video_id, (vae.compression,) * 3)
     decoded = decode_video(cache, vae, source.video_id)
-    for frames in _pieces(_prepared(source, cache), vae.stack):
+    for frames in _stacks(cache, source):
         meter.update(frames, np.stack(list(islice(decoded, len(frames)))))
         averaging.update(frames)
         if pca:
@@ -166,12 +166,9 @@ def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockP
     )
 
 
-def _prepared(source: InputVideo, cache: LatentCache) -> Iterator[Frames]:
-    for frame in read_prepared(source.path, source.selection, cache.schema.settings):
-        yield frame.pixels
-
-
-def _pieces(frames: Iterator[Frames], length: int) -> Iterator[Frames]:
-    """Group frames into arrays (T, H, W) of `length`; the last one may be shorter."""
-    while piece := list(islice(frames, length)):
-        yield np.stack(piece)
+def _stacks(cache: LatentCache, source: InputVideo) -> Iterator[Frames]:
+    """The prepared frames of a video, (T, H, W) per stack; the last one may be shorter."""
+    settings = cache.schema.settings
+    frames = (frame.pixels for frame in read_prepared(source.path, source.selection, settings))
+    while stack := list(islice(frames, settings.stack)):
+        yield np.stack(stack)

@@ -112,7 +112,10 @@ def fit_to_stacks(
     torch.manual_seed(config.seed)
     keep_freed_memory()
     device = resolve_device(config.device)
-    network, settings = _start_network(stacks, config, init)
+    network, settings = _load_network(config, init)
+    bypass_wrappers(network)
+    if init is None:
+        start_from_pca(network, stacks.pca(settings["latent_channels"]))
     # Channels last: a seventh faster to train on a CPU, the layout of tensor cores on a GPU.
     network = network.to(device, memory_format=torch.channels_last_3d).train()
     average = start_average(network)
@@ -142,17 +145,7 @@ def _loss(network: Any, target: torch.Tensor, kl_weight: float) -> tuple[torch.T
     return log_mse + kl_weight * divergence, log_mse
 
 
-def _start_network(
-    stacks: TrainingStacks, config: FitVAEConfig, init: Path | None
-) -> tuple[Any, dict[str, Any]]:
-    network, settings = _load_network(config, init)
-    network = bypass_wrappers(network)
-    if init is None:
-        start_from_pca(network, stacks.pca(settings["latent_channels"]))
-    return network, settings
-
-
-def _load_network(config: FitVAEConfig, init: Path | None) -> tuple[nn.Module, dict[str, Any]]:
+def _load_network(config: FitVAEConfig, init: Path | None) -> tuple[Any, dict[str, Any]]:
     """The network to train and its settings; raises ShapeError or ConfigError if it refuses stack or size."""
     if init is not None:
         tensors, changes = read_weights(init)
@@ -160,8 +153,7 @@ def _load_network(config: FitVAEConfig, init: Path | None) -> tuple[nn.Module, d
         network = build_network(settings)
         load_strictly(network, tensors, init)
     else:
-        settings = TINY_NETWORK
-        network = build_network(settings)
+        settings, network = TINY_NETWORK, build_network(TINY_NETWORK)
     compression = compression_of(network)
     check_stack(config.stack, compression)
     if config.size % compression:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -73,21 +73,19 @@ class LatentBatches(IterableDataset[Batch]):
             self.cache, self._records, self.shape, self.whitening, self.latents_as,
             MEMORY_LIMIT_BYTES // stride,
         )  # fmt: skip
+        begin = self.first_step + first
+        steps: Iterable[int] = count(begin, stride)
+        if self.steps is not None:
+            steps = range(begin, self.first_step + self.steps, stride)
         items = range(self.rank * self.batch, (self.rank + 1) * self.batch)
         plans = (
             training_windows(
                 self._records, self.shape, seed=self.seed, step=step,
                 batch=self.batch * self.num_ranks, items=items,
             )
-            for step in self._steps(first, stride)
+            for step in steps
         )  # fmt: skip
         return dataset.batches(plans)
-
-    def _steps(self, first: int, stride: int) -> Iterator[int]:
-        begin = self.first_step + first
-        if self.steps is None:
-            return count(begin, stride)
-        return iter(range(begin, self.first_step + self.steps, stride))
 
 
 def _checked(rank: int | None, num_ranks: int | None) -> tuple[int, int]:
