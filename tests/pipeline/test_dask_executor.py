@@ -19,8 +19,8 @@ from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.driver import run_encode
+from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER
 from vidlat.pipeline.task import encode_batch, replace
-from vidlat.pipeline.workers import BATCHES_WAITING_PER_WORKER
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer, write_shards
 

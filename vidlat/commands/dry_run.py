@@ -13,11 +13,11 @@ from vidlat.commands.display import (
     print_table,
 )
 from vidlat.config import EncodeConfig
+from vidlat.encode.device import resolve_device
 from vidlat.pipeline.dask_cluster import scratch_folder
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, estimate_time
 from vidlat.pipeline.measure import (
-    decoding_overlaps,
     free_bytes,
     local_processes,
     measure_size,
@@ -103,7 +103,8 @@ def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEs
     if speed is None:
         return [("time", "unknown: none of the videos that were tried decodes")]
     num_processes = local_processes(prepared)
-    time = estimate_time(size, speed, num_processes, is_overlapping=decoding_overlaps(prepared))
+    on_gpu = resolve_device(prepared.job.device) != "cpu"
+    time = estimate_time(size, speed, num_processes, is_overlapping=on_gpu)
     frames_per_call = prepared.job.batch * prepared.job.settings.stack
     where = f"in {num_processes} processes" if num_processes > 1 else "in 1 process"
     cluster = " on this machine, not on the scheduler's workers" if config.scheduler else ""

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -27,10 +26,9 @@ from vidlat.pipeline.executor import (
     TaskFailed,
     TaskLost,
 )
-from vidlat.pipeline.job import EncodeJob
+from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER, EncodeJob, device_of_worker
 from vidlat.pipeline.plan import Batch
 from vidlat.pipeline.task import EncodedBatch, encode_batch, write_batch
-from vidlat.pipeline.workers import BATCHES_WAITING_PER_WORKER, device_of_worker
 
 PATIENCE_SECONDS = 5.0
 """How long nothing may happen before the executor checks that its workers are still there."""
@@ -46,8 +44,8 @@ FAREWELL_SECONDS = 1.0
 
 _FRAMES_TOPIC, _HANG_TOPIC = "vidlat-frames", "vidlat-hang"
 
-_SCHEDULER_GONE = "the Dask scheduler went away"
 _RESUME = "finished videos are safe; run the same command again to continue"
+_SCHEDULER_GONE = f"the Dask scheduler went away; {_RESUME}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +84,7 @@ class DaskExecutor:
         self.client.subscribe_topic(_HANG_TOPIC, lambda event: self._queue.put(WorkerEnds(*event[1])))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.client.status == "running":
             self.client.unsubscribe_topic(_FRAMES_TOPIC)
             self.client.unsubscribe_topic(_HANG_TOPIC)
@@ -100,11 +96,9 @@ class DaskExecutor:
         return max(1, sum(threads + BATCHES_WAITING_PER_WORKER for threads in self._workers().values()))
 
     def encode(self, task: Task, videos: Batch, job: EncodeJob, most_stacks: int) -> None:
-        """Submit a batch to encode on any worker."""
         self._submit(_Step(task), encode_on_worker, videos, job, most_stacks)
 
     def write(self, task: Task, batch: EncodedBatch, cache_path: Path, start: int) -> None:
-        """Submit an encoded batch to write, on the worker that holds its scratch files."""
         address = self._encoded_by.pop(task)
         self._submit(
             _Step(task, address), write_batch, batch, cache_path, start, workers=[address], priority=1
@@ -145,7 +139,7 @@ class DaskExecutor:
             died = getattr(error, "last_worker", None)
             return TaskLost(step.task, is_explained=died is not None and died.address in self._ended)
         except CancelledError as error:
-            raise InputError(f"{_SCHEDULER_GONE}; {_RESUME}") from error
+            raise InputError(_SCHEDULER_GONE) from error
         except Exception as error:
             if step.address and isinstance(error, ShardExistsError | FileNotFoundError):
                 # Dask lost the result with its worker and ran the write again, on what the first had left.
@@ -162,7 +156,7 @@ class DaskExecutor:
         Raises InputError where it would wait forever for any worker, or for the scheduler.
         """
         if self.client.status != "running":
-            raise InputError(f"{_SCHEDULER_GONE}; {_RESUME}")
+            raise InputError(_SCHEDULER_GONE)
         workers = self._workers()
         for future, step in list(self._running.items()):
             if step.address and step.address not in workers:

@@ -79,11 +79,3 @@ def start_deadline(
         yield deadline
     finally:
         is_over.set()
-
-
-def describe_hang(limit_seconds: float, num_frames: int) -> str:
-    """The reason to record for a video whose decoder hung after `num_frames`."""
-    return (
-        f"its decoder did not come back within the {limit_seconds:g} seconds of --time-limit-seconds, after "
-        f"{num_frames} frames; its process was ended"
-    )

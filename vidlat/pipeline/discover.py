@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 
 from vidlat.config import Ids
@@ -95,7 +95,7 @@ class _Collection:
         matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207  (may be absolute)
         if not matches:
             raise InputError(f"--input {pattern}: the pattern matches nothing")
-        root = _fixed_part(pattern)
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
         for folder in filter(Path.is_dir, matches):
             for below, files in _walk(folder):
                 self._add_files(root, below, files)
@@ -111,7 +111,7 @@ class _Collection:
 
     def _add_row(self, manifest: Path, row: ManifestRow) -> None:
         path = manifest.parent / row.path
-        folder, files = (path, _files_in(path)) if path.is_dir() else (path.parent, [path])
+        folder, files = next(_walk(path)) if path.is_dir() else (path.parent, [path])
         videos, _ = videos_in_folder(folder, files)
         if not videos and path.is_dir():
             raise InputError(f"{row.where}: {row.path} is a folder without a video of its own")
@@ -185,19 +185,9 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
         yield Path(parent), [Path(parent) / name for name in sorted(names) if not name.startswith(".")]
 
 
-def _files_in(folder: Path) -> list[Path]:
-    return next(files for _, files in _walk(folder))
-
-
 def _refuse(error: OSError) -> None:
     # Skipping the folder would silently shrink the data set.
     raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable")
-
-
-def _fixed_part(pattern: str) -> Path:
-    parts = Path(pattern).parts
-    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:fixed])
 
 
 def _escape(name: str) -> str:

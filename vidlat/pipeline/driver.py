@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from vidlat.pipeline.attempts import Attempt, Suspects
-from vidlat.pipeline.deadline import TIME_LIMIT, describe_hang
+from vidlat.pipeline.deadline import TIME_LIMIT
 from vidlat.pipeline.executor import (
     BatchEncoded,
     BatchWritten,
@@ -136,7 +136,10 @@ class _Driver:
         videos = [video for attempt in self.encoding.values() for video in attempt.videos]
         hanging = [video for video in videos if video.video_id == video_id]
         self.hung.update(video.video_id for video in hanging)
-        reason = describe_hang(self.job.time_limit_seconds, num_frames)
+        reason = (
+            f"its decoder did not come back within the {self.job.time_limit_seconds:g} seconds of "
+            f"--time-limit-seconds, after {num_frames} frames; its process was ended"
+        )
         yield from self._record([failure_of(video, TIME_LIMIT, reason) for video in hanging])
 
     def _retry(self, attempt: Attempt, is_explained: bool = False) -> Iterator[EncodeProgress]:

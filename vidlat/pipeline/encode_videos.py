@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,9 +17,8 @@ from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.discover import Discovery, discover_videos
 from vidlat.pipeline.driver import EncodeProgress, run_encode
 from vidlat.pipeline.executor import Executor
-from vidlat.pipeline.job import EncodeJob
+from vidlat.pipeline.job import EncodeJob, choose_num_workers, num_threads_of_worker
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
-from vidlat.pipeline.workers import choose_num_workers, num_threads_of_worker
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.metadata import read_schema
 from vidlat.store.reader import last_sequence, open_cache
@@ -59,14 +58,10 @@ class PreparedEncode:
                     pass
             return
         # The workers first: where none can be had, no cache is left behind.
-        with self._or_own(executor) as ready, self.open_writer() as writer:
+        own = open_dask_executor(self.scheduler, self.num_workers, self.job.num_batches_per_worker)
+        with own if executor is None else nullcontext(executor) as ready, self.open_writer() as writer:
             yield EncodeProgress(taken_over_from=writer.lease.taken_from)
             yield from run_encode(self.plan, self.job, writer, ready)
-
-    def _or_own(self, executor: Executor | None) -> AbstractContextManager[Executor]:
-        if executor is not None:
-            return nullcontext(executor)
-        return open_dask_executor(self.scheduler, self.num_workers, self.job.num_batches_per_worker)
 
     @contextmanager
     def open_writer(self) -> Iterator[CacheWriter]:
@@ -175,7 +170,15 @@ def prepare_encode(
         out=out,
         schema=schema,
         plan=plan,
-        job=_describe_job(config, vae, vae_path, schema.settings.select(LatentSettings)),
+        job=EncodeJob(
+            vae_path=vae_path,
+            vae_hash=vae.weights_hash,
+            settings=schema.settings.select(LatentSettings),
+            batch=vae.batch,
+            device=config.device,
+            time_limit_seconds=config.time_limit_seconds,
+            num_threads=num_threads_of_worker(),
+        ),
         num_workers=num_workers,
         scheduler=config.scheduler,
         discovery=discovery,
@@ -190,20 +193,6 @@ def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
     for name, expected in (("in_channels", config.in_channels), ("latent_dim", config.latent_dim)):
         if expected not in (None, found[name]):
             raise ConfigError(f"{name}: got {expected}; the VAE {config.vae} has {found[name]}")
-
-
-def _describe_job(
-    config: EncodeConfig, vae: FrozenVAE, vae_path: Path, settings: LatentSettings
-) -> EncodeJob:
-    return EncodeJob(
-        vae_path=vae_path,
-        vae_hash=vae.weights_hash,
-        settings=settings,
-        batch=vae.batch,
-        device=config.device,
-        time_limit_seconds=config.time_limit_seconds,
-        num_threads=num_threads_of_worker(),
-    )
 
 
 def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> CacheSchema:

@@ -12,11 +12,6 @@ from vidlat.types import InputVideo, VideoHeader
 COMPRESSED_SHARE = 0.8
 """Bytes on disk per byte of float16 latents; 0.78 for ultrasound and the tiny VAE (means 0.93, stds 0.60)."""
 
-NO_FRAMES = VideoHeader(num_frames=0, seconds=0.0)
-"""The header of a file that cannot be opened."""
-
-_STORED_BYTES = 2 * 2  # float16, of mean and of std
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeEstimate:
@@ -77,11 +72,14 @@ def estimate_encode(
 
     headers: of all their videos or of some, by id; None where a file cannot be opened.
     """
-    found = {video_id: header or NO_FRAMES for video_id, header in headers.items()}
+    found = {
+        video_id: header or VideoHeader(num_frames=0, seconds=0.0) for video_id, header in headers.items()
+    }
     every = fill_in_headers([source for batch in batches for source in batch], found)
     stack = schema.settings.stack
     values_per_latent_frame = schema.latent_dim * schema.latent_height * schema.latent_width
-    stack_bytes = _STORED_BYTES * values_per_latent_frame * stack // schema.time_compression
+    num_bytes = 2 * 2  # float16, of mean and of std
+    stack_bytes = num_bytes * values_per_latent_frame * stack // schema.time_compression
     num_stacks = [sum(-(-(every[s.video_id].num_frames or 0) // stack) for s in batch) for batch in batches]
     return EncodeEstimate(
         num_headers=len(headers),

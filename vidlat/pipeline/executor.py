@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 import torch
@@ -87,9 +86,7 @@ class Executor(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def capacity(self) -> int:
         """Number of tasks to keep submitted at present: those being worked on, and a few in reserve."""
@@ -126,9 +123,7 @@ class InProcessExecutor:
         self._scratch = Path(self._at_exit.enter_context(folder))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._steps.clear()
         self._events.clear()
         self._at_exit.close()
@@ -138,8 +133,6 @@ class InProcessExecutor:
         return 1
 
     def encode(self, task: Task, videos: Batch, job: EncodeJob, most_stacks: int) -> None:
-        """Submit a batch to encode."""
-
         def step() -> Event:
             batch = encode_batch(
                 videos,
@@ -153,7 +146,6 @@ class InProcessExecutor:
         self._steps.append(step)
 
     def write(self, task: Task, batch: EncodedBatch, cache_path: Path, start: int) -> None:
-        """Submit an encoded batch to write."""
         self._steps.append(lambda: BatchWritten(task, write_batch(batch, cache_path, start)))
 
     def next_event(self) -> Event:

@@ -88,17 +88,13 @@ def _videos_of_file(kind: Kind | None, path: Path) -> Iterator[FoundVideo]:
             if holds_pixels(path):
                 yield whole
         case "nifti":
-            parts = _parts(path)
+            try:
+                parts = nifti_videos(path)
+            except (DecodeError, OSError):
+                parts = []  # the encode will report why
             for part in parts:
                 yield FoundVideo(name=f"{path.name}/{part}", path=path, selection=Selection(part=part))
             if not parts:
                 yield whole
         case _:
             yield whole
-
-
-def _parts(path: Path) -> list[str]:
-    try:
-        return nifti_videos(path)
-    except (DecodeError, OSError):
-        return []  # the encode will report why

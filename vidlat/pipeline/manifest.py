@@ -45,7 +45,9 @@ def read_manifest(path: Path) -> Iterator[ManifestRow]:
     """
     for where, row in _read_table(path, "path"):
         cells = dict(row)
-        start, stop = (_seconds(where, name, cells.pop(name, None)) for name in _STRETCH)
+        start, stop = (
+            _seconds(where, name, cells.pop(name, None)) for name in ("start_seconds", "stop_seconds")
+        )
         if start is not None and stop is not None and start >= stop:
             raise InputError(f"{where}: stop_seconds {stop:g} is not after start_seconds {start:g}")
         yield ManifestRow(
@@ -71,9 +73,6 @@ def read_labels(path: Path) -> dict[str, Annotation]:
             raise InputError(f"{where}: {video_id!r} stands in an earlier line too; keep one")
         labels[video_id] = Annotation(cells.pop("subject", ""), cells)
     return labels
-
-
-_STRETCH = ("start_seconds", "stop_seconds")
 
 
 def _seconds(where: str, name: str, text: str | None) -> float | None:
@@ -132,9 +131,11 @@ def _read_jsonl(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:
             raise InputError(f"{where}: is no JSON ({error})") from error
         if not isinstance(values, dict) or any(isinstance(value, dict | list) for value in values.values()):
             raise InputError(f"{where}: expected an object of texts and numbers, with {key}")
-        texts = {name: _to_text(value) for name, value in values.items() if value is not None}
-        yield where, {name: text for name, text in texts.items() if text}
-
-
-def _to_text(value: str | float | bool) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+        yield (
+            where,
+            {
+                name: value if isinstance(value, str) else json.dumps(value)
+                for name, value in values.items()
+                if value not in (None, "")
+            },
+        )

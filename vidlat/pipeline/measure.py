@@ -18,8 +18,7 @@ from vidlat.encode.device import resolve_device
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, Speed, estimate_encode
-from vidlat.pipeline.job import EncodeJob
-from vidlat.pipeline.workers import BATCHES_WAITING_PER_WORKER, choose_num_workers
+from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER, EncodeJob, choose_num_workers
 from vidlat.types import InputVideo, VideoHeader
 from vidlat.video.reader import probe_video, read_prepared
 
@@ -136,11 +135,6 @@ def local_processes(prepared: PreparedEncode) -> int:
     on_gpu = device.startswith("cuda")
     room = choose_num_workers(device) if on_gpu else (os.cpu_count() or 1) // prepared.job.num_threads
     return max(1, min(prepared.num_workers, room))
-
-
-def decoding_overlaps(prepared: PreparedEncode) -> bool:
-    """Whether the VAE runs on hardware of its own, so that decoding costs it no time."""
-    return resolve_device(prepared.job.device) != "cpu"
 
 
 def free_bytes(path: Path) -> int:

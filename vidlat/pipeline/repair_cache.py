@@ -16,9 +16,8 @@ from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.decode_videos import find_weights_of, load_vae_of
 from vidlat.pipeline.driver import EncodeProgress, run_encode
 from vidlat.pipeline.executor import Executor
-from vidlat.pipeline.job import EncodeJob
+from vidlat.pipeline.job import EncodeJob, choose_num_workers, num_threads_of_worker
 from vidlat.pipeline.plan import plan_encode
-from vidlat.pipeline.workers import choose_num_workers, num_threads_of_worker
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.log import RecordLogs
 from vidlat.store.metadata import read_schema

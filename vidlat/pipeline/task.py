@@ -140,11 +140,11 @@ def _finish(
     if isinstance(found, FailureRecord):
         return found
     assert found is not None
-    posterior = open_scratch(*latents.paths, latents.shape)
-    num_valid = -(-found.num_frames // vae.compression)
-    sums = latent_statistics(posterior.mean, posterior.std, num_valid)
-    record = _record(video, found, sums, latents.batch, vae)
     mean_path, std_path = latents.paths
+    posterior = open_scratch(mean_path, std_path, latents.shape)
+    num_valid = -(-found.num_frames // vae.compression)
+    statistics = latent_statistics(posterior.mean, posterior.std, num_valid)
+    record = _record(video, found, statistics, latents.batch, vae)
     return EncodedVideo(record=record, mean_path=mean_path, std_path=std_path, shape=latents.shape)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,22 +11,13 @@ import torch
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import NotEnoughMemoryError
 from vidlat.pipeline.read_video import Stack
+from vidlat.pipeline.scratch import ScratchLatents
 
 _NETWORK = Lock()
 """Tasks of one process call its network one after another: at once they would take twice the memory."""
 
 Report = Callable[[int], None]
 """Receives the number of frames encoded since the last call."""
-
-
-class StackOwner(Protocol):
-    """What receives the latents of a video's stacks."""
-
-    def append(self, mean: Stack, std: Stack, batch: int) -> None:
-        """Take one stack's latents, each (L, t, h, w), from a call of `batch` stacks."""
-
-    def refuse(self, kind: str, error: BaseException) -> None:
-        """Take the reason why there will be no latents."""
 
 
 class VAECalls:
@@ -40,11 +30,11 @@ class VAECalls:
     def __init__(self, vae: FrozenVAE, report: Report) -> None:
         self.vae = vae
         self.report = report
-        self._waiting: list[tuple[StackOwner, Stack]] = []
+        self._waiting: list[tuple[ScratchLatents, Stack]] = []
 
-    def add(self, owner: StackOwner, stack: Stack) -> None:
+    def add(self, latents: ScratchLatents, stack: Stack) -> None:
         """Queue a stack (S, H, W), and run the VAE if that fills a call."""
-        self._waiting.append((owner, stack))
+        self._waiting.append((latents, stack))
         while len(self._waiting) >= self.vae.batch:
             self._call()
 
@@ -58,13 +48,13 @@ class VAECalls:
         stacks = torch.from_numpy(np.stack([stack for _, stack in part]))[:, None]
         try:
             with _NETWORK:
-                mean, std = (latents.cpu().numpy() for latents in self.vae.encode_stacks(stacks))
+                mean, std = (output.cpu().numpy() for output in self.vae.encode_stacks(stacks))
         except NotEnoughMemoryError as error:
             self._shrink(error)
             return
         del self._waiting[: len(part)]
-        for index, (owner, _) in enumerate(part):
-            owner.append(mean[index], std[index], self.vae.batch)
+        for index, (latents, _) in enumerate(part):
+            latents.append(mean[index], std[index], self.vae.batch)
         self.report(len(part) * self.vae.stack)
 
     def _shrink(self, error: NotEnoughMemoryError) -> None:
@@ -73,4 +63,4 @@ class VAECalls:
             return
         failed, _ = self._waiting[0]
         failed.refuse("out-of-memory", error)
-        self._waiting = [(owner, stack) for owner, stack in self._waiting if owner is not failed]
+        self._waiting = [(latents, stack) for latents, stack in self._waiting if latents is not failed]

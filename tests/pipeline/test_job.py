@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from vidlat.pipeline.workers import choose_num_workers, device_of_worker, num_batches_of_worker
+from vidlat.pipeline.job import choose_num_workers, device_of_worker, num_batches_of_worker
 
 
 def test_batches_that_a_worker_has_at_once_follow_the_device(monkeypatch):
