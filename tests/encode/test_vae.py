@@ -137,6 +137,17 @@ def test_a_missing_an_unexpected_and_a_misshapen_tensor_are_refused_by_name(full
     assert "misshapen: quant_conv_mu.conv.bias is (5,), not (4,)" in message
 
 
+TEXTS = [f"{chr(first)}ello text\n".encode() for first in range(33, 127)]
+
+
+@pytest.mark.parametrize("content", TEXTS)
+def test_a_text_of_any_first_letter_is_no_weights(tmp_path, content):
+    """Pickle takes each letter for an instruction, and fails in its own way."""
+    (tmp_path / "vae.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"cannot be read as weights|holds no state dict"):
+        load_vae(tmp_path / "vae.pt")
+
+
 @pytest.mark.parametrize("content", [b"", b"not weights", b"version https://git-lfs.github.com/spec/v1\n"])
 @pytest.mark.parametrize("name", ["vae.pt", "vae.safetensors"])
 def test_a_file_that_is_no_weights_is_refused_in_one_line(tmp_path, name, content):

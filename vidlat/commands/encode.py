@@ -220,7 +220,8 @@ def _print_warnings(warnings: list[tuple[str, str]]) -> None:
 
 
 def _print_failures(names: dict[str, str], failures: list[FailureRecord], num_known: int, out: Path) -> None:
-    known = f", {num_known} of them in an earlier run (--retry-failed tries again)" if num_known else ""
+    how_many = "" if num_known == len(failures) else f"{num_known} of them "
+    known = f", {how_many}in an earlier run (--retry-failed tries again)" if num_known else ""
     rows = [(names.get(f.video_id, f.video_id), f.kind, f.reason) for f in failures]
     print_table(f"{format_count(len(failures), 'video')} failed{known}", ("video", "kind", "reason"), rows)
     console.print(f"Tracebacks: `vidlat ls {out} --failed --traceback`", soft_wrap=True)
