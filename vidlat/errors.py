@@ -1,6 +1,7 @@
 """The error tree: every error a user can cause is one clear line, with an exit code."""
 
 import enum
+from collections.abc import Sequence
 
 
 class ExitCode(enum.IntEnum):
@@ -21,6 +22,12 @@ def one_line(error: BaseException) -> str:
     """The message of any exception on one line; without a message, the name of its class."""
     reason = getattr(error, "strerror", None) or str(error)
     return " ".join(reason.split()) or type(error).__name__
+
+
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """The first names of many, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 class VidlatError(Exception):

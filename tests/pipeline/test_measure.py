@@ -9,6 +9,7 @@ import torch
 
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline import measure
+from vidlat.store import filesystem
 from vidlat.types import InputVideo, Source, VideoHeader
 
 LENGTHS = {f"{number}.mp4": 4 for number in range(5)}
@@ -136,7 +137,7 @@ def test_more_processes_than_the_cores_have_room_for_gain_nothing(prepared, monk
 def test_free_space_is_that_of_the_folder_that_will_hold_it(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        measure.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=7)
+        filesystem.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=7)
     )
-    assert measure.free_bytes(tmp_path / "not" / "yet.zarr") == 7
+    assert filesystem.free_bytes(tmp_path / "not" / "yet.zarr") == 7
     assert asked == [tmp_path]

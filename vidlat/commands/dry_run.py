@@ -18,12 +18,12 @@ from vidlat.pipeline.dask_cluster import scratch_folder
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, estimate_time
 from vidlat.pipeline.measure import (
-    free_bytes,
     local_processes,
     measure_size,
     measure_speed,
 )
 from vidlat.pipeline.plan import EncodePlan
+from vidlat.store.filesystem import free_bytes
 
 Rows = list[tuple[str, str]]
 

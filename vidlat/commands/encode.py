@@ -26,7 +26,8 @@ from vidlat.config import EncodeConfig
 from vidlat.errors import ExitCode, InputError
 from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
-from vidlat.pipeline.measure import free_bytes, measure_size
+from vidlat.pipeline.measure import measure_size
+from vidlat.store.filesystem import free_bytes
 from vidlat.types import FailureRecord
 
 MAX_ROWS = 20

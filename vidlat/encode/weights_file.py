@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from vidlat.encode.network import MAISI_NETWORK
-from vidlat.errors import WeightsError
+from vidlat.errors import WeightsError, shorten
 
 NETWORK_METADATA_KEY = "vidlat_network"
 """The metadata of a safetensors file that states, as JSON, what differs from MAISI_NETWORK."""
@@ -68,7 +68,7 @@ def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Pa
     problems = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
     if any(problems.values()):
         fitting = len(expected) - len(missing) - len(misshapen)
-        listed = "; ".join(f"{kind}: {_shorten(names)}" for kind, names in problems.items() if names)
+        listed = "; ".join(f"{kind}: {shorten(names, 8)}" for kind, names in problems.items() if names)
         raise WeightsError(f"{path}: {fitting} of {len(expected)} tensors fit this network; {listed}")
     network.load_state_dict(tensors)
 
@@ -81,11 +81,6 @@ def hash_weights(tensors: dict[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tuple(array.shape)}\n".encode())
         digest.update(array.numpy().astype("<f4", copy=False).tobytes())
     return digest.hexdigest()
-
-
-def _shorten(names: list[str], most: int = 8) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 
@@ -135,14 +133,6 @@ def local_processes(prepared: PreparedEncode) -> int:
     on_gpu = device.startswith("cuda")
     room = choose_num_workers(device) if on_gpu else (os.cpu_count() or 1) // prepared.job.num_threads
     return max(1, min(prepared.num_workers, room))
-
-
-def free_bytes(path: Path) -> int:
-    """Free bytes on the file system of `path`, which need not exist yet."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def create(path: Path, content: bytes, temporary: Path) -> None:
     """Create a file atomically, written as `temporary` first. Raises FileExistsError if `path` exists."""
     _write(temporary, content)
     os.link(temporary, path)
-    sync_folder(path.parent)
+    sync(path.parent)
     temporary.unlink()
 
 
@@ -61,11 +61,11 @@ def replace(path: Path, content: bytes, temporary: Path) -> None:
     """Create or replace a file atomically, written as `temporary` first."""
     _write(temporary, content)
     temporary.rename(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def rename(path: Path, new_path: Path) -> None:
-    """Rename a file or folder atomically; `sync_folder` makes the new name permanent."""
+    """Rename a file or folder atomically; `sync` makes the new name permanent."""
     path.rename(new_path)
 
 
@@ -98,8 +98,8 @@ def delete_empty_folder(path: Path) -> None:
     path.rmdir()
 
 
-def sync_folder(path: Path) -> None:
-    """Make sure that names created or deleted in a folder survive a power failure."""
+def sync(path: Path) -> None:
+    """Make sure that a file's content, or the names in a folder, survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -156,7 +156,10 @@ def identity(path: Path) -> object:
 
 
 def free_bytes(path: Path) -> int:
-    """Free space where the folder is stored."""
+    """Free bytes on the file system of `path`, which need not exist yet."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
     return shutil.disk_usage(path).free
 
 

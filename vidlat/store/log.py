@@ -98,7 +98,7 @@ class RecordLog:
         for file in files:
             filesystem.delete(file)
         # The old files must be gone, even after a power failure, before the next step drops tombstones.
-        filesystem.sync_folder(self.folder)
+        filesystem.sync(self.folder)
 
     def _create(self, table: pa.Table, first: int, last: int, partial: Path) -> None:
         filesystem.create(self.folder / record_file(first, last), to_parquet(table), partial)

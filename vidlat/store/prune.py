@@ -71,7 +71,7 @@ def prune(writer: CacheWriter, plan: PrunePlan, on_step: Callable[[], None] = la
         damaged = _Mover(writer).move(plan.groups, on_step)
         for name in ARRAYS:
             with suppress(FileNotFoundError):  # no shard was ever written
-                filesystem.sync_folder(path / shards_folder(name))
+                filesystem.sync(path / shards_folder(name))
         if plan.num_old_rows or plan.num_moved > len(damaged):
             writer.compact_records()
         return PruneResult(num_freed_bytes=num_bytes - _num_bytes([path]), damaged=damaged)

@@ -185,7 +185,7 @@ def _set_aside(path: Path, where: str, *, is_failures: bool) -> Outcome:
         return Outcome(where=where, state="not repairable", what=what)
     aside = file.with_name(f"{file.name}.{zlib.crc32(content):08x}.damaged")
     filesystem.rename(file, aside)
-    filesystem.sync_folder(file.parent)
+    filesystem.sync(file.parent)
     what = f"set aside as {aside.relative_to(path)}; "
     if is_failures:
         return Outcome(where=where, state="repaired", what=what + "the next encode tries its videos again")

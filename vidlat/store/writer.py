@@ -47,7 +47,7 @@ def create_cache(path: Path, schema: CacheSchema) -> None:
     try:
         filesystem.make_folder(path.parent)
         _build(path, schema)
-        filesystem.sync_folder(path.parent)
+        filesystem.sync(path.parent)
         # Builds that killed processes left. A process that still builds finds the cache in place.
         for other in layout.build_folders(path):
             with suppress(OSError):

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vidlat.errors import TrainError, one_line
+from vidlat.store.filesystem import sync
 
 _NAME = re.compile(r"step_(\d{8,})")
 
@@ -91,9 +92,9 @@ def save_checkpoint(
         _save_tensors(partial / "optimiser.safetensors", _flatten_optimiser(state.optimiser))
         values = {"step": state.step, "validation_loss": validation_loss}
         write_synced(partial / "state.json", json.dumps(values))
-        _sync(partial)
+        sync(partial)
         partial.rename(path)
-        _sync(directory)
+        sync(directory)
         best = best_checkpoint(directory)
         for old in list_checkpoints(directory)[:-keep]:
             if old != best:
@@ -145,7 +146,7 @@ def _unflatten_optimiser(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str
 
 def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    _sync(path)
+    sync(path)
 
 
 def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -162,11 +163,3 @@ def _load_module(path: Path, module: nn.Module) -> None:
         module.load_state_dict(_load_tensors(path))
     except RuntimeError as error:
         raise TrainError(f"{path} holds the weights of another network: {one_line(error)}") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vidlat.config import TrainConfig
-from vidlat.errors import TrainError
+from vidlat.errors import TrainError, shorten
 from vidlat.store.reader import LatentCache
 from vidlat.train.frozen_run import Run
 from vidlat.train.run_folder import read_run
@@ -60,7 +60,7 @@ def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
         if video_id in records and records[video_id].latents.crc32 != checksum
     ]
     if gone or changed:
-        what = [f"{verb} {_shorten(ids)}" for verb, ids in (("gone:", gone), ("changed:", changed)) if ids]
+        what = [f"{verb} {shorten(ids)}" for verb, ids in (("gone:", gone), ("changed:", changed)) if ids]
         raise TrainError(
             f"{run_dir} cannot be resumed: videos of the cache are {'; '.join(what)}; "
             "restore them, or start a new run with another --out"
@@ -74,11 +74,6 @@ def _require_same_labels(run: Run, labels: Mapping[str, Annotation], run_dir: Pa
     changed = [video_id for video_id, new in given.items() if not new.items() <= run.labels[video_id].items()]
     if changed:
         raise TrainError(
-            f"{run_dir} cannot be resumed: labels of {_shorten(sorted(changed))} differ from those it was "
+            f"{run_dir} cannot be resumed: labels of {shorten(sorted(changed))} differ from those it was "
             "started with; leave --labels out, or start a new run with another --out"
         )
-
-
-def _shorten(ids: list[str], most: int = 5) -> str:
-    shown = ", ".join(ids[:most])
-    return f"{shown} and {len(ids) - most} more" if len(ids) > most else shown
