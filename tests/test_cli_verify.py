@@ -50,7 +50,7 @@ def num_hole_frames(path):
 def test_sound_cache_is_reported_as_sound(path):
     code, out, err = vidlat_verify(path)
     assert (code, err) == (0, "")
-    assert f"3 videos read: no problem ({num_hole_frames(path)} latent frames belong to no video)" in out
+    assert f"3 videos read: no problem ({num_hole_frames(path)} latent frames are unused)" in out
 
 
 def test_every_problem_is_printed_and_gives_exit_code_1(path):

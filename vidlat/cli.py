@@ -312,7 +312,7 @@ def weights() -> None:
     """
 
 
-@weights.command("list")
+@weights.command("list", module="weights")
 def list_weights() -> None:
     """List the published VAEs with source, licence and state.
 
@@ -322,7 +322,7 @@ def list_weights() -> None:
     """
 
 
-@weights.command("fetch")
+@weights.command("fetch", module="weights")
 @click.argument("name")
 def fetch_weights() -> None:
     """Download published weights once, after showing their licence.
@@ -333,7 +333,7 @@ def fetch_weights() -> None:
     """
 
 
-@weights.command("check")
+@weights.command("check", module="weights")
 @click.argument("name_or_path")
 def check_weights() -> None:
     """Check the hash and every tensor of weights.

@@ -14,7 +14,6 @@ from vidlat.pipeline.executor import (
     BatchWritten,
     DecoderHangs,
     InProcessExecutor,
-    TaskFailed,
     TaskLost,
 )
 from vidlat.store.layout import LEASE
@@ -187,7 +186,8 @@ def test_lost_write_costs_nothing_but_another_attempt(
 @pytest.mark.parametrize("kind", ["encode", "write"])
 def test_error_that_concerns_everything_ends_the_encode_with_it(videos, prepare, tmp_path, kind):
     def before_step(executor, step):
-        return [TaskFailed(step.task, ScratchError("the disk is full"))] if step.kind == kind else None
+        if step.kind == kind:
+            raise ScratchError("the disk is full")
 
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     with pytest.raises(ScratchError, match="the disk is full"):

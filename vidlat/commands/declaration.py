@@ -20,14 +20,17 @@ PATH = click.Path(path_type=Path)
 class Command(click.Command):
     """A command declared apart from its body, which is imported when the command runs.
 
-    The body of a declaration NAME is the function NAME in vidlat.commands.NAME. It returns an ExitCode, or
-    nothing for success. A command with a `config` has a flag per field of that class; its body gets those
-    that were given, on the command line or in a YAML file, as `settings`.
+    The body of a declaration NAME is the function NAME in vidlat.commands.MODULE, by default of the same
+    name. It returns an ExitCode, or nothing for success. A command with a `config` has a flag per field of
+    that class; its body gets those that were given, on the command line or in a YAML file, as `settings`.
     """
 
-    def __init__(self, *args: Any, config: type[Config] | None = None, **attributes: Any) -> None:
+    def __init__(
+        self, *args: Any, config: type[Config] | None = None, module: str | None = None, **attributes: Any
+    ) -> None:
         super().__init__(*args, **attributes)
         self.config = config
+        self.module = module
         if config:
             text = f"YAML file with these settings under `{self.name}:`; flags take precedence."
             self.params.append(click.Option(["--config", "config_file"], type=PATH, help=text))
@@ -45,9 +48,8 @@ class Command(click.Command):
     def import_body(self) -> Callable[..., ExitCode | None]:
         """The function that does the work."""
         name = getattr(self.callback, "__name__", "")
-        body: Callable[..., ExitCode | None] = getattr(
-            importlib.import_module(f"vidlat.commands.{name}"), name
-        )
+        module = importlib.import_module(f"vidlat.commands.{self.module or name}")
+        body: Callable[..., ExitCode | None] = getattr(module, name)
         return body
 
 

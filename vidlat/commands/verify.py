@@ -22,11 +22,18 @@ def verify(latents: Path, repair: bool, vae: str | None, device: str, as_json: b
     if repair:
         refuse_if_held(latents)  # before everything is read, which takes long
     problems, num_videos = _read(latents, show=not as_json)
-    counts = {"num_videos": num_videos, "num_hole_frames": count_hole_frames(latents)}
+    num_hole_frames = count_hole_frames(latents)
     if not as_json:
-        _print(problems, **counts)
+        _print_problems("Problems", problems)
+        verdict = format_count(len(problems), "problem") if problems else "no problem"
+        unused = f"{num_hole_frames} latent frames are unused"
+        console.print(f"{format_count(num_videos, 'video')} read: {verdict} ({unused})")
     is_sound = not problems
-    report: dict[str, object] = counts | {"problems": [dataclasses.asdict(problem) for problem in problems]}
+    report: dict[str, object] = {
+        "num_videos": num_videos,
+        "num_hole_frames": num_hole_frames,
+        "problems": [dataclasses.asdict(problem) for problem in problems],
+    }
     if repair and problems:
         outcomes, problems = _repair(latents, problems, vae, device, show=not as_json)
         report["outcomes"] = [dataclasses.asdict(outcome) for outcome in outcomes]
@@ -76,31 +83,14 @@ def _repair(
         except KeyboardInterrupt:
             click.echo(f"{num_encoded} videos are repaired; the same command continues.", err=True)
             raise
+    if show and outcomes:
+        print_table("Repairs", ("where", "outcome", "what"), [(o.where, o.state, o.what) for o in outcomes])
     if show:
-        _print_outcomes("Repairs", outcomes)
-        _print_left(left)
+        _print_problems("Problems left", left)
+        console.print(f"{format_count(len(left), 'problem')} left" if left else "no problem left")
     return outcomes, left
-
-
-def _print(problems: list[Problem], num_videos: int, num_hole_frames: int) -> None:
-    _print_problems("Problems", problems)
-    verdict = format_count(len(problems), "problem") if problems else "no problem"
-    holes = f"{num_hole_frames} latent frames belong to no video"
-    console.print(f"{format_count(num_videos, 'video')} read: {verdict} ({holes})")
 
 
 def _print_problems(title: str, problems: list[Problem]) -> None:
     if problems:
-        rows = [(p.where, p.kind, p.what) for p in problems]
-        print_table(title, ("where", "kind", "what"), rows)
-
-
-def _print_outcomes(title: str, outcomes: list[Outcome]) -> None:
-    if outcomes:
-        rows = [(outcome.where, outcome.state, outcome.what) for outcome in outcomes]
-        print_table(title, ("where", "outcome", "what"), rows)
-
-
-def _print_left(left: list[Problem]) -> None:
-    _print_problems("Problems left", left)
-    console.print(f"{format_count(len(left), 'problem')} left" if left else "no problem left")
+        print_table(title, ("where", "kind", "what"), [(p.where, p.kind, p.what) for p in problems])

@@ -23,7 +23,6 @@ from vidlat.pipeline.executor import (
     Event,
     FramesEncoded,
     Task,
-    TaskFailed,
     TaskLost,
 )
 from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER, EncodeJob, device_of_worker
@@ -144,7 +143,7 @@ class DaskExecutor:
             if step.address and isinstance(error, ShardExistsError | FileNotFoundError):
                 # Dask lost the result with its worker and ran the write again, on what the first had left.
                 return TaskLost(step.task)
-            return TaskFailed(step.task, error)
+            raise
         if step.address:
             return BatchWritten(step.task, result)
         self._encoded_by[step.task], batch = result

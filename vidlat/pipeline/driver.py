@@ -21,7 +21,6 @@ from vidlat.pipeline.executor import (
     Executor,
     FramesEncoded,
     Task,
-    TaskFailed,
     TaskLost,
 )
 from vidlat.pipeline.failures import failure_of
@@ -110,7 +109,7 @@ class _Driver:
                 yield from self._take_result(event, self.writing.pop(event.task))
 
     def _take_result(
-        self, event: BatchEncoded | BatchWritten | TaskLost | TaskFailed, attempt: Attempt
+        self, event: BatchEncoded | BatchWritten | TaskLost, attempt: Attempt
     ) -> Iterator[EncodeProgress]:
         match event:
             case BatchEncoded(task, batch):
@@ -121,8 +120,6 @@ class _Driver:
                 yield EncodeProgress(records=tuple(records))
             case TaskLost(_, is_explained):
                 yield from self._retry(attempt, is_explained)
-            case TaskFailed(_, error):
-                raise error
 
     def _write(self, task: Task, attempt: Attempt, batch: EncodedBatch) -> Iterator[EncodeProgress]:
         yield from self._record(batch.failures)

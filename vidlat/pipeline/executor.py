@@ -60,14 +60,6 @@ class TaskLost:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskFailed:
-    """A task raised an error that concerns the whole encode, such as a full disk or other weights."""
-
-    task: Task
-    error: Exception
-
-
-@dataclass(frozen=True, slots=True)
 class DecoderHangs:
     """The decoder of a video does not return; its process is about to end itself, and its tasks are lost."""
 
@@ -75,7 +67,7 @@ class DecoderHangs:
     num_frames: int
 
 
-Event = FramesEncoded | BatchEncoded | BatchWritten | TaskLost | TaskFailed | DecoderHangs
+Event = FramesEncoded | BatchEncoded | BatchWritten | TaskLost | DecoderHangs
 
 
 class Executor(Protocol):
@@ -100,7 +92,8 @@ class Executor(Protocol):
     def next_event(self) -> Event | None:
         """Wait for the next event; None where nothing has happened for a while.
 
-        Raises InputError where nothing can happen any more.
+        Raises the error of a task that concerns the whole encode, such as a full disk or other weights, and
+        InputError where nothing can happen any more.
         """
 
 
@@ -149,7 +142,7 @@ class InProcessExecutor:
         self._steps.append(lambda: BatchWritten(task, write_batch(batch, cache_path, start)))
 
     def next_event(self) -> Event:
-        """Run the next step if no event is left; raises what it raises."""
+        """Run the next step if no event is left."""
         if not self._events:
             self._events.append(self._steps.popleft()())
         return self._events.popleft()

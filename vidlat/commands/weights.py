@@ -1,4 +1,4 @@
-"""`vidlat weights check`."""
+"""`vidlat weights`: published VAE weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import click
 
 from vidlat.encode import weights
 from vidlat.encode.vae import load_vae
+
+
+def list_weights() -> None:
+    """Print each published VAE with its state and licence."""
+    for published, state in weights.list_weights():
+        file = published.file
+        click.echo(f"{published.name:<16} {state:<7} {file.repo} {file.filename} (revision {file.revision})")
+        click.echo(f"{'':<24} licence: {published.licence} ({published.licence_url})")
+    click.echo(f"{'tiny':<16} part of the package; small, for demos, tests and laptops")
+
+
+def fetch_weights(name: str) -> None:
+    """Download published weights and print their path."""
+    click.echo(weights.fetch_weights(name, lambda notice: click.echo(notice, err=True)))
 
 
 def check_weights(name_or_path: str) -> None:
