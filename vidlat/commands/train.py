@@ -47,7 +47,7 @@ def train(
 
 
 def _introduce(trainer: Trainer) -> None:
-    run, config = trainer.run, trainer.config
+    run, config = trainer.run, trainer.settings
     num_parameters = sum(p.numel() for p in trainer.state.model.parameters())
     many = f", {trainer.ranks.count} processes" if trainer.ranks.count > 1 else ""
     console.print(
@@ -60,7 +60,7 @@ def _introduce(trainer: Trainer) -> None:
 
 
 def _train(trainer: Trainer, vae: str | None) -> None:
-    config = trainer.config
+    config = trainer.settings
     columns = (
         "{task.fields[rate]:.2f} steps/s",
         "loss {task.fields[loss]:.4f}",

@@ -58,7 +58,7 @@ class FitStep:
 
 
 def fit_vae(
-    inputs: Sequence[str | Path], out: str | Path, config: FitVAEConfig
+    inputs: Sequence[str | Path], out: str | Path, settings: FitVAEConfig
 ) -> Iterator[VideoRead | FitStep]:
     """Train a VAE on videos and write it to `out`, yielding each video read and then each step.
 
@@ -69,22 +69,22 @@ def fit_vae(
     out = Path(out)
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: weights are written as .safetensors; give such a name")
-    init = resolve_weights(config.init) if config.init else None
-    resolve_device(config.device)
-    _load_network(config, init)
+    init = resolve_weights(settings.init) if settings.init else None
+    resolve_device(settings.device)
+    _load_network(settings, init)
     sources = discover_videos([str(text) for text in inputs]).videos
     prepare_file(out)
-    return _read_and_fit(sources, out, config, init)
+    return _read_and_fit(sources, out, settings, init)
 
 
 def _read_and_fit(
-    sources: Sequence[InputVideo], out: Path, config: FitVAEConfig, init: Path | None
+    sources: Sequence[InputVideo], out: Path, settings: FitVAEConfig, init: Path | None
 ) -> Iterator[VideoRead | FitStep]:
-    stacks = TrainingStacks(config)
+    stacks = TrainingStacks(settings)
     for number, source in enumerate(sources, 1):
         failure = None
         try:
-            frames = read_prepared(source.path, source.selection, config.select(Preprocessing))
+            frames = read_prepared(source.path, source.selection, settings.select(Preprocessing))
             stacks.add_video(frame.pixels for frame in frames)
         except DecodeError as error:
             failure = str(error)
@@ -96,11 +96,11 @@ def _read_and_fit(
             num_videos=stacks.num_videos,
             failure=failure,
         )
-    yield from fit_to_stacks(stacks, out, config, init)
+    yield from fit_to_stacks(stacks, out, settings, init)
 
 
 def fit_to_stacks(
-    stacks: TrainingStacks, out: Path, config: FitVAEConfig, init: Path | None = None
+    stacks: TrainingStacks, out: Path, settings: FitVAEConfig, init: Path | None = None
 ) -> Iterator[FitStep]:
     """Train on stacks, starting from the weights in `init` or else from their PCA, and write to `out`.
 
@@ -108,31 +108,31 @@ def fit_to_stacks(
     divergence of the posterior from a standard normal (Kingma and Welling 2014, appendix B).
     """
     if not len(stacks):
-        raise TrainError(f"no video with at least {config.stack} frames to train on")
-    torch.manual_seed(config.seed)
+        raise TrainError(f"no video with at least {settings.stack} frames to train on")
+    torch.manual_seed(settings.seed)
     keep_freed_memory()
-    device = resolve_device(config.device)
-    network, settings = _load_network(config, init)
+    device = resolve_device(settings.device)
+    network, network_settings = _load_network(settings, init)
     bypass_wrappers(network)
     if init is None:
-        start_from_pca(network, stacks.pca(settings["latent_channels"]))
+        start_from_pca(network, stacks.pca(network_settings["latent_channels"]))
     # Channels last: a seventh faster to train on a CPU, the layout of tensor cores on a GPU.
     network = network.to(device, memory_format=torch.channels_last_3d).train()
     average = start_average(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.0)
-    for step in range(1, config.steps + 1):
-        loss, log_mse = _loss(network, stacks.draw(step).to(device), config.kl_weight)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    for step in range(1, settings.steps + 1):
+        loss, log_mse = _loss(network, stacks.draw(step).to(device), settings.kl_weight)
         if not torch.isfinite(loss):
             raise TrainError(f"step {step}: the loss is {loss.item()}; try a lower --learning-rate")
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not annotate it
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        rate = learning_rate(config, step - 1)
+        rate = learning_rate(settings, step - 1)
         set_learning_rate(optimiser, rate)
         optimiser.step()
-        update_average(average, network, config.ema_decay, step - 1)
-        if step % config.save_every == 0 or step == config.steps:
-            write_weights(out, average.state_dict(), settings)
+        update_average(average, network, settings.ema_decay, step - 1)
+        if step % settings.save_every == 0 or step == settings.steps:
+            write_weights(out, average.state_dict(), network_settings)
         yield FitStep(step=step, loss=loss.item(), mse=math.exp(log_mse.item()), learning_rate=rate)
 
 
@@ -145,17 +145,17 @@ def _loss(network: Any, target: torch.Tensor, kl_weight: float) -> tuple[torch.T
     return log_mse + kl_weight * divergence, log_mse
 
 
-def _load_network(config: FitVAEConfig, init: Path | None) -> tuple[Any, dict[str, Any]]:
+def _load_network(settings: FitVAEConfig, init: Path | None) -> tuple[Any, dict[str, Any]]:
     """The network to train and its settings; raises ShapeError or ConfigError if it refuses stack or size."""
     if init is not None:
         tensors, changes = read_weights(init)
-        settings = {**MAISI_NETWORK, **changes}
-        network = build_network(settings)
+        network_settings = {**MAISI_NETWORK, **changes}
+        network = build_network(network_settings)
         load_strictly(network, tensors, init)
     else:
-        settings, network = TINY_NETWORK, build_network(TINY_NETWORK)
+        network_settings, network = TINY_NETWORK, build_network(TINY_NETWORK)
     compression = compression_of(network)
-    check_stack(config.stack, compression)
-    if config.size % compression:
-        raise ConfigError(f"size: got {config.size}; expected a multiple of {compression} for this VAE")
-    return network, settings
+    check_stack(settings.stack, compression)
+    if settings.size % compression:
+        raise ConfigError(f"size: got {settings.size}; expected a multiple of {compression} for this VAE")
+    return network, network_settings

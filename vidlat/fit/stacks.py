@@ -19,9 +19,9 @@ class TrainingStacks:
     num_videos: how many videos were long enough for a stack.
     """
 
-    def __init__(self, config: FitVAEConfig) -> None:
-        self._config = config
-        self._random = np.random.default_rng(config.seed)
+    def __init__(self, settings: FitVAEConfig) -> None:
+        self._settings = settings
+        self._random = np.random.default_rng(settings.seed)
         self._stacks: list[npt.NDArray[np.uint8]] = []
         self._num_seen = 0
         self.num_videos = 0
@@ -36,7 +36,7 @@ class TrainingStacks:
         num_seen_before = self._num_seen
         for frame in frames:
             pending.append(frame)
-            if len(pending) == self._config.stack:
+            if len(pending) == self._settings.stack:
                 self.num_videos += self._num_seen == num_seen_before
                 self._add_stack(np.stack(pending))
                 pending.clear()
@@ -45,7 +45,7 @@ class TrainingStacks:
         self._moments.update(stack)
         # Reservoir sampling (Vitter 1985, algorithm R): every stack seen is kept with the same probability.
         quantised = (stack * 255).round().astype(np.uint8)
-        if len(self._stacks) < self._config.max_stacks:
+        if len(self._stacks) < self._settings.max_stacks:
             self._stacks.append(quantised)
         elif (place := self._random.integers(self._num_seen + 1)) < len(self._stacks):
             self._stacks[place] = quantised
@@ -60,9 +60,9 @@ class TrainingStacks:
 
         Depends on the seed and the step alone.
         """
-        random = np.random.default_rng((self._config.seed, step))
+        random = np.random.default_rng((self._settings.seed, step))
         batch = []
-        for index in random.integers(len(self._stacks), size=self._config.batch):
+        for index in random.integers(len(self._stacks), size=self._settings.batch):
             stack = self._stacks[index].astype(np.float32) / 255
             for axis in range(3):
                 if random.random() < 0.5:

@@ -22,19 +22,19 @@ class ClipSampler:
     Raises ConfigError for a condition that the run does not know.
     """
 
-    def __init__(self, trained: TrainedRun, config: SampleConfig, device: torch.device) -> None:
-        self._run, self._config, self._device = trained.run, config, device
+    def __init__(self, trained: TrainedRun, settings: SampleConfig, device: torch.device) -> None:
+        self._run, self._settings, self._device = trained.run, settings, device
         self._network = trained.model.to(device)
-        self._batch = config.batch or (1 if device.type == "cpu" else 8)
+        self._batch = settings.batch or (1 if device.type == "cpu" else 8)
         self._sampler = Sampler(
             objective=objective_named(trained.run.config.objective),
-            method=config.sampler,
-            num_steps=config.steps,
+            method=settings.sampler,
+            num_steps=settings.steps,
             shift=trained.run.config.shift,
         )
         conditions = trained.run.conditions
         self._features = (
-            torch.from_numpy(conditions.parse(config.condition)) if conditions.num_features else None
+            torch.from_numpy(conditions.parse(settings.condition)) if conditions.num_features else None
         )
 
     def sample(
@@ -66,7 +66,7 @@ class ClipSampler:
                 length,
                 num_clips,
                 None if first_frames is None else first_frames[rows].to(self._device),
-                partial(on_progress, num / (num_clips * self._config.steps)),
+                partial(on_progress, num / (num_clips * self._settings.steps)),
             )
             yield from latents[:num, :, :length].cpu()
 
@@ -102,7 +102,7 @@ class ClipSampler:
             window=shape.num_latent_frames,
             stride=max(shape.num_stacks // 2, 1) * shape.stack_length,
             features=self._features,
-            guidance=self._config.guidance,
+            guidance=self._settings.guidance,
             takes_first_frame=run.config.first_frame > 0,
             first_frame=first_frame,
         )

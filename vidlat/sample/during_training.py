@@ -32,7 +32,7 @@ NUM_SAMPLES, NUM_STEPS = 4, 25
 def train_unet(
     latents: str | Path,
     out: str | Path,
-    config: TrainConfig,
+    settings: TrainConfig,
     *,
     resume: bool = False,
     labels: str | Path | None = None,
@@ -45,7 +45,7 @@ def train_unet(
     Raises StoreError if `latents` is not a cache, InputError for a wrong table, and TrainError as `Trainer`.
     """
     annotations = read_labels(Path(labels)) if labels else {}
-    trainer = Trainer(config, open_cache(latents), Path(out), resume=resume, labels=annotations)
+    trainer = Trainer(settings, open_cache(latents), Path(out), resume=resume, labels=annotations)
     return steps_with_samples(trainer, vae=vae)
 
 
@@ -54,7 +54,7 @@ def steps_with_samples(trainer: Trainer, *, vae: str | None = None) -> Iterator[
 
     vae: where the VAE of the latents is, if it has moved. Raises as `Trainer.steps` and `TrainingSamples` do.
     """
-    every = trainer.config.sample_every
+    every = trainer.settings.sample_every
     if not every or not trainer.ranks.is_first:
         yield from trainer.steps()
         return
@@ -110,9 +110,9 @@ class TrainingSamples:
         """The caption and the frames of one sample; its seed is its index."""
         run = self.run
         condition = tuple(f"{name}={text}" for name, text in run.labels[self._examples[index]].items())
-        config = SampleConfig(condition=condition, steps=NUM_STEPS, batch=1)
+        settings = SampleConfig(condition=condition, steps=NUM_STEPS, batch=1)
         first_frames = self._first_frames[index, None] if run.config.first_frame == 1 else None
-        sampler = ClipSampler(trained, config, self._vae.device)
+        sampler = ClipSampler(trained, settings, self._vae.device)
         (latents,) = sampler.sample([index], run.config.frames, first_frames)
         frames = decode_sample(latents, run, self._vae, run.config.frames)
         return ", ".join((f"seed {index}", *condition)), frames

@@ -31,7 +31,7 @@ MAX_ROWS = 32
 def sample_videos(
     run_dir: str | Path,
     out: str | Path,
-    config: SampleConfig,
+    settings: SampleConfig,
     *,
     vae: str | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
@@ -47,21 +47,28 @@ def sample_videos(
     be written.
     """
     out = Path(out)
-    trained = load_run(Path(run_dir), best=config.checkpoint == "best")
+    trained = load_run(Path(run_dir), best=settings.checkpoint == "best")
     run = trained.run
-    check_trained_for(run, config)
-    frozen = load_vae_of(run.schema, vae=vae, device=config.device)
+    check_trained_for(run, settings)
+    frozen = load_vae_of(run.schema, vae=vae, device=settings.device)
     prepare_folder(out)
     first_frames = None
-    if config.first_frame:
-        first_frames = read_first_frame(Path(config.first_frame), run, frozen).expand(config.num, -1, -1, -1)
-    seeds, num_frames = range(config.seed, config.seed + config.num), config.frames or run.config.frames
-    samples = ClipSampler(trained, config, frozen.device).sample(seeds, num_frames, first_frames, on_progress)
+    if settings.first_frame:
+        first_frames = read_first_frame(Path(settings.first_frame), run, frozen).expand(
+            settings.num, -1, -1, -1
+        )
+    seeds, num_frames = (
+        range(settings.seed, settings.seed + settings.num),
+        settings.frames or run.config.frames,
+    )
+    samples = ClipSampler(trained, settings, frozen.device).sample(
+        seeds, num_frames, first_frames, on_progress
+    )
     rows: list[tuple[str, npt.NDArray[np.uint8]]] = []
     try:
         for seed, latents in zip(seeds, samples, strict=True):
             frames = decode_sample(latents, run, frozen, num_frames)
-            path = out / f"sample-{seed:04d}.{config.format}"
+            path = out / f"sample-{seed:04d}.{settings.format}"
             _write(path, frames, run.median_fps)
             if len(rows) < MAX_ROWS:
                 rows.append((f"seed {seed}", frames))
@@ -93,33 +100,33 @@ def read_first_frame(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
     return run.whitening.whiten(mean)[0, :, -1]
 
 
-def check_trained_for(run: Run, config: SampleConfig) -> None:
+def check_trained_for(run: Run, settings: SampleConfig) -> None:
     """Raise ConfigError for settings that the run was not trained for."""
-    run.conditions.parse(config.condition)
+    run.conditions.parse(settings.condition)
     is_unconditional_trained = run.config.condition_dropout > 0
-    if config.guidance != 1 and not (config.condition and is_unconditional_trained):
+    if settings.guidance != 1 and not (settings.condition and is_unconditional_trained):
         raise ConfigError(
-            f"guidance: got {config.guidance:g}; it needs a --condition, and a run trained with --condition "
-            "and --condition-dropout above 0"
+            f"guidance: got {settings.guidance:g}; it needs a --condition, and a run trained with "
+            "--condition and --condition-dropout above 0"
         )
     names = {condition.name for condition in run.conditions.conditions}
-    missing = names - {text.partition("=")[0] for text in config.condition}
+    missing = names - {text.partition("=")[0] for text in settings.condition}
     if missing and not is_unconditional_trained:
         raise ConfigError(
             f"condition: {', '.join(sorted(missing))} missing; the run was trained with "
             "--condition-dropout 0 and needs all of its conditions"
         )
-    if config.first_frame and not run.config.first_frame:
+    if settings.first_frame and not run.config.first_frame:
         raise ConfigError("first_frame: the run was trained without --first-frame; leave it out")
-    if not config.first_frame and run.config.first_frame == 1:
+    if not settings.first_frame and run.config.first_frame == 1:
         raise ConfigError(
             "first_frame: the run was trained with --first-frame 1 and needs one; give a picture"
         )
     stack, frames = run.schema.settings.stack, run.config.frames
-    if config.frames > frames <= stack:
+    if settings.frames > frames <= stack:
         raise ConfigError(
-            f"frames: got {config.frames}; the run was trained on clips of {frames} frames, a single stack, "
-            f"and cannot sample longer ones; expected {frames} at most"
+            f"frames: got {settings.frames}; the run was trained on clips of {frames} frames, a single "
+            f"stack, and cannot sample longer ones; expected {frames} at most"
         )
 
 

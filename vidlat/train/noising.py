@@ -76,23 +76,24 @@ class Draws:
 class Noising:
     """Makes noised batches according to a run's settings; every draw follows from the key of its item."""
 
-    def __init__(self, config: TrainConfig, conditions: Conditions) -> None:
-        self._config, self._conditions = config, conditions
-        self._objective = objective_named(config.objective)
+    def __init__(self, settings: TrainConfig, conditions: Conditions) -> None:
+        self._settings, self._conditions = settings, conditions
+        self._objective = objective_named(settings.objective)
 
     def training_draws(self, batch: Batch) -> Draws:
         """Draw timesteps, dropped conditions and given first frames as the settings say."""
-        config = self._config
+        settings = self._settings
         timesteps = [
-            draw_timestep(generator(key, Draw.TIMESTEP), config.timesteps, config.shift) for key in batch.keys
+            draw_timestep(generator(key, Draw.TIMESTEP), settings.timesteps, settings.shift)
+            for key in batch.keys
         ]
         first_frame_mask = [
-            config.first_frame > 0 and generator(key, Draw.FIRST_FRAME).random() < config.first_frame
+            settings.first_frame > 0 and generator(key, Draw.FIRST_FRAME).random() < settings.first_frame
             for key in batch.keys
         ]
         condition_mask = None
         if batch.features is not None:
-            dropout = config.condition_dropout
+            dropout = settings.condition_dropout
             condition_mask = np.stack(
                 [self._conditions.draw_mask(generator(key, Draw.CONDITION), dropout) for key in batch.keys]
             )
@@ -100,7 +101,7 @@ class Noising:
 
     def validation_draws(self, batch: Batch, timesteps: Sequence[float]) -> Draws:
         """Use these timesteps and all conditions; give the first frame only if training always does."""
-        return _draws(batch, timesteps, [self._config.first_frame == 1] * len(batch.keys), None)
+        return _draws(batch, timesteps, [self._settings.first_frame == 1] * len(batch.keys), None)
 
     def noised(self, batch: Batch, draws: Draws, *, min_snr: float = 0.0) -> NoisedBatch:
         """Noise a batch that is on its device; min_snr: gamma of the loss weights, 0 for weights of 1."""
@@ -108,7 +109,7 @@ class Noising:
         noise, timestep = (torch.from_numpy(d).to(x0.device) for d in (draws.noise, draws.timestep))
         alpha, sigma = self._objective.levels(timestep)
         inputs = alpha * x0 + sigma * noise
-        if self._config.first_frame:
+        if self._settings.first_frame:
             # A given frame carries no loss, so it needs a second one that does.
             is_given = torch.from_numpy(draws.first_frame_mask).to(mask) * mask[:, 0, 1, 0, 0]
             inputs, mask = join_first_frame(inputs, x0[:, :, 0], is_given), mask.clone()

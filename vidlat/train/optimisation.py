@@ -24,26 +24,26 @@ Network = TypeVar("Network", bound=nn.Module)
 class Optimisation:
     """A network in training: its state, and the steps that change it.
 
-    config: its precision is never `auto`.
+    settings: its precision is never `auto`.
     """
 
-    def __init__(self, network: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
-        self._config, self._ranks = config, ranks
-        if config.checkpoint_activations:
+    def __init__(self, network: nn.Module, settings: TrainConfig, ranks: Ranks) -> None:
+        self._settings, self._ranks = settings, ranks
+        if settings.checkpoint_activations:
             network.checkpoints_activations = True  # type: ignore[assignment]
         network.to(ranks.device)
         optimiser = torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.state = TrainState(model=network, ema=start_average(network), optimiser=optimiser)
-        if config.compile:
+        if settings.compile:
             network.compile()  # in place: names of weights stay
         self._network = ranks.wrap(network)
 
     def compute_gradients(self, noised: NoisedBatch) -> tuple[float, float]:
         """Compute the clipped gradients of the global batch; returns its loss and the unclipped norm."""
         loss = self._backward(noised)
-        norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self._config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self._settings.clip_norm)
         return loss, norm.item()
 
     def _backward(self, noised: NoisedBatch) -> float:
@@ -52,7 +52,7 @@ class Optimisation:
         The number is known before the first part, so no part and no process weighs more than its values do.
         """
         count = self._ranks.total(noised.num_counted)
-        parts = list(noised.split(self._config.accumulate))
+        parts = list(noised.split(self._settings.accumulate))
         error = torch.zeros((), device=self._ranks.device)
         for number, part in enumerate(parts, 1):
             with self._ranks.without_sync(self._network) if number < len(parts) else nullcontext():
@@ -64,11 +64,11 @@ class Optimisation:
 
     def apply_gradients(self) -> float:
         """Update the weights and their average; returns the learning rate."""
-        state, rate = self.state, learning_rate(self._config, self.state.step)
+        state, rate = self.state, learning_rate(self._settings, self.state.step)
         set_learning_rate(state.optimiser, rate)
         state.optimiser.step()
         self.clear_gradients()
-        update_average(state.ema, state.model, self._config.ema_decay, state.step)
+        update_average(state.ema, state.model, self._settings.ema_decay, state.step)
         state.step += 1
         return rate
 
@@ -78,18 +78,18 @@ class Optimisation:
 
     def predict(self, network: nn.Module, noised: NoisedBatch) -> torch.Tensor:
         """A network's prediction for a noised batch, in the precision of the settings."""
-        is_half = self._config.precision == "bfloat16"
+        is_half = self._settings.precision == "bfloat16"
         with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=is_half):
             prediction: torch.Tensor = network(noised.inputs, noised.timestep, noised.features)
         return prediction
 
 
-def learning_rate(config: TrainConfig | FitVAEConfig, step: int) -> float:
+def learning_rate(settings: TrainConfig | FitVAEConfig, step: int) -> float:
     """The rate of a step counted from 0: linear warm-up, then a half cosine down to 0 at the last step."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
+    return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

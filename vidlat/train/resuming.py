@@ -22,7 +22,7 @@ MAY_CHANGE = (
 
 
 def resume_run(
-    config: TrainConfig,
+    settings: TrainConfig,
     cache: LatentCache,
     run_dir: Path,
     labels: Mapping[str, Annotation] = MappingProxyType({}),
@@ -33,16 +33,16 @@ def resume_run(
     settings other than `MAY_CHANGE`, the cache, a listed video, or a label of one.
     """
     run = read_run(run_dir)
-    if config.precision == "auto":
-        config = dataclasses.replace(config, precision=run.config.precision)
-    before, now = run.config.to_dict(), config.to_dict()
+    if settings.precision == "auto":
+        settings = dataclasses.replace(settings, precision=run.config.precision)
+    before, now = run.config.to_dict(), settings.to_dict()
     changed = [name for name in now if now[name] != before[name] and name not in MAY_CHANGE]
     if changed:
         pairs = "; ".join(f"{name}: got {now[name]}, the run has {before[name]}" for name in changed)
         raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
     _require_same_videos(run, cache, run_dir)
     _require_same_labels(run, labels, run_dir)
-    return dataclasses.replace(run, config=config)
+    return dataclasses.replace(run, config=settings)
 
 
 def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:

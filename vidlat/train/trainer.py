@@ -63,7 +63,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
+        settings: TrainConfig,
         cache: LatentCache,
         run_dir: Path,
         *,
@@ -75,14 +75,14 @@ class Trainer:
         self._should_stop = False
         self.cache, self.run_dir = cache, run_dir
         self._checkpoints = checkpoint_folder(run_dir)
-        self.ranks = Ranks(config.device)
+        self.ranks = Ranks(settings.device)
         self.device = self.ranks.device
-        _require_divisible(config, self.ranks.count)
+        _require_divisible(settings, self.ranks.count)
         if resume:
-            self.run = resume_run(config, cache, run_dir, labels)
+            self.run = resume_run(settings, cache, run_dir, labels)
         elif self.ranks.is_first:
-            precision = resolve_precision(config.precision, self.device.type)
-            resolved = TrainConfig.from_mapping(config.to_dict() | {"precision": precision})
+            precision = resolve_precision(settings.precision, self.device.type)
+            resolved = TrainConfig.from_mapping(settings.to_dict() | {"precision": precision})
             self.run = Run.plan(resolved, cache, labels)
         # Only the first process writes into the folder.
         self._lock = hold_run(run_dir) if self.ranks.is_first else ExitStack()
@@ -91,11 +91,11 @@ class Trainer:
                 self._start()
             elif self.ranks.is_first:
                 remove_partial_checkpoints(self._checkpoints)
-            self.config = self.run.config
+            self.settings = self.run.config
             self._prepare_data()
             self._prepare_network(build_model)
             self.notes = tuple(run_notes(self.run, self._training))
-            if resume and self.state.step < self.config.steps:
+            if resume and self.state.step < self.settings.steps:
                 self._note_changed_end()
         except BaseException:  # a traceback may keep this object alive, and with it the lock
             self.close()
@@ -118,17 +118,17 @@ class Trainer:
             self._training + self._validation,
             self._shape,
             self.run.whitening,
-            self.config.latents_as,
+            self.settings.latents_as,
             features=self.run.features(),
         )
-        self._noising = Noising(self.config, self.run.conditions)
+        self._noising = Noising(self.settings, self.run.conditions)
 
     def _prepare_network(self, build_model: BuildModel) -> None:
         # Initialisation draws from torch's global generator, whose state is restored afterwards.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
+            torch.manual_seed(self.settings.seed)
             network = self.run.build_network(build_model)
-        self._optimisation = Optimisation(network, self.config, self.ranks)
+        self._optimisation = Optimisation(network, self.settings, self.ranks)
         if checkpoints := list_checkpoints(self._checkpoints):
             load_checkpoint(checkpoints[-1], self.state)
         best = best_checkpoint(self._checkpoints)
@@ -141,7 +141,7 @@ class Trainer:
 
     def _note_changed_end(self) -> None:
         planned = read_run(self.run_dir).config.steps
-        self.notes += changed_end_note(planned, self.config.steps, self.state.step)
+        self.notes += changed_end_note(planned, self.settings.steps, self.state.step)
         if self.ranks.is_first:
             write_run(self.run_dir, self.run)
 
@@ -178,14 +178,14 @@ class Trainer:
             recorder = None
             if self.ranks.is_first:
                 recorder = stack.enter_context(closing(Recorder(self.run_dir, self.state.step)))
-            batches = self.batches(range(self.state.step, self.config.steps))
+            batches = self.batches(range(self.state.step, self.settings.steps))
             began = time.perf_counter()
             for batch, draws in stack.enter_context(prefetch(batches, NUM_PREFETCHED)):
                 waited = time.perf_counter() - began
                 record = self._update(self.noised(batch, draws))
                 seconds = time.perf_counter() - began
                 record = dataclasses.replace(record, steps_per_second=1 / seconds, data_wait=waited / seconds)
-                if self._is_due(self.config.validate_every):
+                if self._is_due(self.settings.validate_every):
                     record = dataclasses.replace(record, validation_loss=self.validation_loss())
                 is_last = self._all_stop()
                 if recorder:
@@ -213,11 +213,11 @@ class Trainer:
         They are prefetched in another thread, and so computed without torch: on a CPU the two threads' pools
         would wait for each other a third of the time.
         """
-        config, size = self.config, self.config.batch // self.ranks.count
+        settings, size = self.settings, self.settings.batch // self.ranks.count
         items = range(self.ranks.index * size, (self.ranks.index + 1) * size)
         plans = (
             training_windows(
-                self._training, self._shape, seed=config.seed, step=step, batch=config.batch, items=items
+                self._training, self._shape, seed=settings.seed, step=step, batch=settings.batch, items=items
             )
             for step in steps
         )
@@ -226,7 +226,7 @@ class Trainer:
 
     def noised(self, batch: Batch, draws: Draws) -> NoisedBatch:
         """The noised batch of a training step, on the device."""
-        return self._noising.noised(batch.to(self.device), draws, min_snr=self.config.min_snr)
+        return self._noising.noised(batch.to(self.device), draws, min_snr=self.settings.min_snr)
 
     def _update(self, noised: NoisedBatch) -> StepRecord:
         loss, grad_norm = self._optimisation.compute_gradients(noised)
@@ -250,10 +250,10 @@ class Trainer:
         if not self._validation:
             return None
         windows = validation_windows(
-            self._validation, self._shape, seed=self.config.seed, num_windows=NUM_VALIDATION_WINDOWS
+            self._validation, self._shape, seed=self.settings.seed, num_windows=NUM_VALIDATION_WINDOWS
         )
         timesteps = [(index + 0.5) / len(windows) for index in range(len(windows))]
-        size = max(self.config.batch // (self.config.accumulate * self.ranks.count), 1)
+        size = max(self.settings.batch // (self.settings.accumulate * self.ranks.count), 1)
         parts = [slice(start, start + size) for start in range(0, len(windows), size)]
         parts = parts[self.ranks.index :: self.ranks.count]
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -273,24 +273,24 @@ class Trainer:
         return loss
 
     def _is_due(self, every: int) -> bool:
-        return self.state.step % every == 0 or self.state.step == self.config.steps
+        return self.state.step % every == 0 or self.state.step == self.settings.steps
 
     def _save_if_due(self, recorder: Recorder, record: StepRecord, is_last: bool) -> None:
         loss = record.validation_loss
         is_best = loss is not None and loss < self._best_loss
-        if not (is_last or is_best or self._is_due(self.config.checkpoint_every)):
+        if not (is_last or is_best or self._is_due(self.settings.checkpoint_every)):
             return
         recorder.sync()
         if loss is not None:
             self._best_loss = min(self._best_loss, loss)
-        save_checkpoint(self._checkpoints, self.state, keep=self.config.keep, validation_loss=loss)
+        save_checkpoint(self._checkpoints, self.state, keep=self.settings.keep, validation_loss=loss)
 
     def _require_finite(self, loss: float, grad_norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(grad_norm):
             return
-        config, step = self.config, self.state.step
+        settings, step = self.settings, self.state.step
         windows = training_windows(
-            self._training, self._shape, seed=config.seed, step=step, batch=config.batch
+            self._training, self._shape, seed=settings.seed, step=step, batch=settings.batch
         )
         raise TrainError(
             f"step {step + 1}: the loss is {loss}, its gradient's norm {grad_norm}; "
@@ -304,10 +304,11 @@ class Trainer:
         return str(checkpoints[-1]) if checkpoints else "none yet"
 
 
-def _require_divisible(config: TrainConfig, num_ranks: int) -> None:
-    parts = num_ranks * config.accumulate
-    if config.batch % parts:
+def _require_divisible(settings: TrainConfig, num_ranks: int) -> None:
+    parts = num_ranks * settings.accumulate
+    if settings.batch % parts:
+        nearest = max(round(settings.batch / parts), 1) * parts
         raise TrainError(
-            f"batch: got {config.batch}; expected a multiple of {parts} ({num_ranks} processes of "
-            f"{config.accumulate} parts each): the nearest is {max(round(config.batch / parts), 1) * parts}"
+            f"batch: got {settings.batch}; expected a multiple of {parts} ({num_ranks} processes of "
+            f"{settings.accumulate} parts each): the nearest is {nearest}"
         )
