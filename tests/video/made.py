@@ -1,8 +1,12 @@
 """Videos that a test makes up, frame by frame."""
 
+import contextlib
+
 import numpy as np
 
+from vidlat.errors import DecodeError
 from vidlat.types import Frame, Video, VideoHeader
+from vidlat.video.dicom_series import read_slice
 
 
 def video_of(frames, fps=25, auto_range=(0.0, 255.0), is_inverted=False, times=None):
@@ -22,3 +26,16 @@ def video_of(frames, fps=25, auto_range=(0.0, 255.0), is_inverted=False, times=N
         header=lambda: VideoHeader(num_frames=len(frames), seconds=None),
         is_inverted=is_inverted,
     )
+
+
+def opened(function, path, *arguments):
+    """What a function of a path and its opened file returns."""
+    with path.open("rb") as file:
+        return function(path, file, *arguments)
+
+
+def slices_of(paths):
+    """What decides to which series each DICOM file belongs; damaged and absent files are left out."""
+    for path in paths:
+        with contextlib.suppress(DecodeError, OSError):
+            yield opened(read_slice, path)

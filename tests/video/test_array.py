@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 from hypothesis.extra import numpy as npst
 
+from tests.video.made import opened
 from vidlat.errors import DecodeError
 from vidlat.video import untrusted
 from vidlat.video.array import is_array, open_array
@@ -25,7 +26,7 @@ def save(path, array):
 
 
 def read(path, warn=lambda _: None):
-    return [frame.pixels for frame in open_array(path, warn).frames()]
+    return [frame.pixels for frame in opened(open_array, path, warn).frames()]
 
 
 def failure(path):
@@ -93,7 +94,7 @@ def test_saved_values_are_read_back(tmp_path_factory, array, is_fortran, kind):
     array = np.asarray(array, order="F" if is_fortran else "C")
     with path.open("wb") as file:
         {"npy": np.save, "npz": np.savez, "compressed": np.savez_compressed}[kind](file, array)
-    video = open_array(path, print)
+    video = opened(open_array, path, print)
     exact = {"b1": np.uint8, "u1": np.uint8, "i1": np.int16, "u2": np.uint16, "i2": np.int16}
     dtype = exact.get(array.dtype.str[1:], np.float32)
     frames = np.stack([frame.pixels for frame in video.frames()])
@@ -122,7 +123,7 @@ def test_supported_axes_are_read(tmp_path, shape, frames, order):
     array = np.asarray(noise(*shape), order=order)
     path = save(tmp_path / "a.npy", array)
     np.testing.assert_array_equal(read(path), array.reshape(frames))
-    assert open_array(path, print).header().num_frames == frames[0]
+    assert opened(open_array, path, print).header().num_frames == frames[0]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_white_stays_white(tmp_path, white):
     ],
 )
 def test_range_follows_from_dtype_and_values(tmp_path, array, auto_range):
-    assert open_array(save(tmp_path / "a.npy", array), print).auto_range() == auto_range
+    assert opened(open_array, save(tmp_path / "a.npy", array), print).auto_range() == auto_range
 
 
 def test_reading_stops_at_the_first_frame_beyond_0_to_1():
@@ -391,7 +392,7 @@ def test_memory_is_a_few_frames_whatever_the_length(tmp_path, name, order):
     array = np.zeros((200, 256, 256), np.int16, order)  # 26 MB
     path = tmp_path / name
     np.save(path, array) if name == "a.npy" else np.savez_compressed(path, array)
-    video = open_array(path, print)
+    video = opened(open_array, path, print)
     tracemalloc.start()
     assert sum(1 for _ in video.frames()) == 200
     assert tracemalloc.get_traced_memory()[1] < 6 << 20
@@ -402,7 +403,7 @@ def test_memory_is_a_few_frames_whatever_the_length(tmp_path, name, order):
 def test_frames_can_be_read_twice_and_their_pixels_be_written_to(tmp_path, writer):
     with (tmp_path / "a").open("wb") as file:
         writer(file, noise(2, 5, 6))
-    video = open_array(tmp_path / "a", print)
+    video = opened(open_array, tmp_path / "a", print)
     for frame in video.frames():
         assert type(frame.pixels) is np.ndarray
         frame.pixels[:] = 1
@@ -410,7 +411,7 @@ def test_frames_can_be_read_twice_and_their_pixels_be_written_to(tmp_path, write
 
 
 def test_arrays_have_no_times(tmp_path):
-    video = open_array(save(tmp_path / "a.npy", noise(2, 5, 6)), print)
+    video = opened(open_array, save(tmp_path / "a.npy", noise(2, 5, 6)), print)
     assert {frame.pts_seconds for frame in video.frames()} == {None}
 
 

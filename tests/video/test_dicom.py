@@ -29,10 +29,14 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from tests.video.made import opened
 from vidlat.errors import DecodeError
-from vidlat.types import VideoHeader
+from vidlat.pipeline.folder import videos_in_folder
+from vidlat.types import WHOLE, VideoHeader
 from vidlat.video import dicom, dicom_elements
-from vidlat.video.dicom import holds_pixels, is_dicom, open_dicom, read_dicom_header
+from vidlat.video.dicom import KEYWORDS, is_dicom, open_dicom, to_header
+from vidlat.video.dicom_elements import read_elements
+from vidlat.video.reader import open_video
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 NAME = "Doe^Jane"
@@ -98,11 +102,11 @@ def refuse(warning):
 
 
 def read(path, warn=refuse):
-    return np.stack([frame.pixels for frame in open_dicom(path, warn).frames()])
+    return np.stack([frame.pixels for frame in opened(open_dicom, path, warn).frames()])
 
 
 def read_range(path):
-    return open_dicom(path, refuse).auto_range()
+    return opened(open_dicom, path, refuse).auto_range()
 
 
 def read_unit(path):
@@ -112,7 +116,7 @@ def read_unit(path):
 
 
 def times(path):
-    return [frame.pts_seconds for frame in open_dicom(path, refuse).frames()]
+    return [frame.pts_seconds for frame in opened(open_dicom, path, refuse).frames()]
 
 
 def failure(path):
@@ -208,7 +212,7 @@ def test_monochrome1_is_reported_and_not_inverted(tmp_path):
     pixels = noise(np.uint8, 0, 256)
     for name, is_inverted in (("MONOCHROME1", True), ("MONOCHROME2", False)):
         path = write(tmp_path / "a.dcm", pixels, PhotometricInterpretation=name)
-        assert open_dicom(path, refuse).is_inverted is is_inverted
+        assert opened(open_dicom, path, refuse).is_inverted is is_inverted
         np.testing.assert_array_equal(read(path), pixels)
 
 
@@ -665,7 +669,7 @@ def test_an_invalid_number_of_frames_is_replaced_by_those_present(tmp_path, raw_
     told = []
     assert len(read(path, told.append)) == (30 if is_compressed else 3)
     assert told == [f"its number of frames is invalid: {30 if is_compressed else 3} are read"]
-    assert open_dicom(path, refuse).header().num_frames is None
+    assert opened(open_dicom, path, refuse).header().num_frames is None
 
 
 @pytest.mark.parametrize("stated", [1, 29, 30, 31, 9999])
@@ -722,7 +726,7 @@ def test_a_compressed_file_truncated_within_its_first_frame_fails(tmp_path):
 
 def test_each_warning_is_given_once(tmp_path):
     told = []
-    video = open_dicom(write(tmp_path / "a.dcm", noise(np.uint8, 0, 9), NumberOfFrames=4), told.append)
+    video = open_video(write(tmp_path / "a.dcm", noise(np.uint8, 0, 9), NumberOfFrames=4), WHOLE, told.append)
     assert len(list(video.frames())) == len(list(video.frames())) == 3
     assert len(told) == 1
 
@@ -787,37 +791,41 @@ def measures(height, width):
 )
 def test_non_square_pixels_are_reported(tmp_path, elements, expected):
     path = write(tmp_path / "a.dcm", np.zeros((1, 2, 2), np.uint8), **elements)
-    assert next(open_dicom(path, refuse).frames()).sample_aspect_ratio == pytest.approx(expected)
+    assert next(opened(open_dicom, path, refuse).frames()).sample_aspect_ratio == pytest.approx(expected)
 
 
 # Files that are no video
 
 
+def is_found(path):
+    """Whether the file counts as a video."""
+    return videos_in_folder(path.parent, [path])[1] == 0
+
+
 @pytest.mark.parametrize("name", ["rtplan.dcm", "waveform_ecg.dcm", "reportsi.dcm"])
 def test_dicom_without_pixels_is_refused_as_such(name):
     assert failure(wheel(name)).kind == "no-pixels"
-    assert not holds_pixels(wheel(name))
+    assert not is_found(wheel(name))
 
 
 def test_a_header_truncated_before_its_pixels_is_refused_as_such(tmp_path):
     path = write(tmp_path / "a.dcm", np.zeros((1, 4, 4), np.uint8))
     path.write_bytes(path.read_bytes()[:-28])  # 16 bytes of pixels and the element's 12
     assert failure(path).kind == "no-pixels"
-    assert holds_pixels(path)  # once: a picture that was cut off is not passed over in silence
+    assert is_found(path)  # once: a picture that was cut off is not passed over in silence
 
 
 def test_images_and_unreadable_files_may_hold_pixels(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 99)
-    assert holds_pixels(tmp_path / "a.dcm")
-    assert holds_pixels(tmp_path / "absent.dcm")
-    assert holds_pixels(wheel("CT_small.dcm"))
+    assert is_found(tmp_path / "a.dcm")
+    assert is_found(wheel("CT_small.dcm"))
 
 
 def test_an_image_truncated_before_its_size_is_not_ignored(tmp_path):
     content = wheel("CT_small.dcm").read_bytes()
     size = content.index(b"\x28\x00\x10\x00")  # the element of its rows
     (tmp_path / "a.dcm").write_bytes(content[:size])
-    assert holds_pixels(tmp_path / "a.dcm")
+    assert is_found(tmp_path / "a.dcm")
     assert failure(tmp_path / "a.dcm").kind == "no-pixels"
 
 
@@ -845,7 +853,7 @@ def test_garbage_after_the_magic_word_is_one_line(tmp_path):
 def first_error(path):
     """What is wrong with a file, empty where it is a video of finite pixels."""
     try:
-        video = open_dicom(path, lambda _: None)
+        video = opened(open_dicom, path, lambda _: None)
         video.auto_range()
         assert all(np.isfinite(frame.pixels).all() for frame in islice(video.frames(), 3))
     except DecodeError as error:
@@ -867,7 +875,7 @@ def test_damage_anywhere_is_an_error_of_one_line_or_a_video(tmp_path, name):
 
 def test_a_missing_file_is_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError):
-        open_dicom(tmp_path / "absent.dcm", refuse)
+        opened(open_dicom, tmp_path / "absent.dcm", refuse)
 
 
 # Nothing of a patient
@@ -897,7 +905,7 @@ def texts(path):
     """All that is ever said of a file."""
     said = []
     try:
-        video = open_dicom(path, said.append)
+        video = opened(open_dicom, path, said.append)
         said.append(str(video.header()))
         said.append(str(video.auto_range()))
         said += [str(frame) for frame in video.frames()]
@@ -906,7 +914,7 @@ def texts(path):
     return "\n".join(said)
 
 
-PLACES = [keyword for keyword in dicom._KEYWORDS if not keyword.endswith("Sequence")]
+PLACES = [keyword for keyword in dicom.KEYWORDS if not keyword.endswith("Sequence")]
 
 
 @pytest.mark.parametrize("keyword", [*PLACES, "TransferSyntaxUID"])
@@ -958,14 +966,14 @@ def test_no_warning_escapes_and_the_callers_filters_stay(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         filters = list(warnings.filters)
-        for _ in open_dicom(path, refuse).frames():
+        for _ in opened(open_dicom, path, refuse).frames():
             assert list(warnings.filters) == filters
     assert not caught
 
 
 def test_frames_can_be_read_repeatedly_and_are_read_lazily(tmp_path):
     pixels = noise(np.uint16, 0, 999)
-    video = open_dicom(write(tmp_path / "a.dcm", pixels), refuse)
+    video = opened(open_dicom, write(tmp_path / "a.dcm", pixels), refuse)
     for _ in range(2):
         np.testing.assert_array_equal([frame.pixels for frame in islice(video.frames(), 2)], pixels[:2])
     assert video.header() == VideoHeader(num_frames=3, seconds=None)
@@ -978,13 +986,15 @@ def test_frames_can_be_read_repeatedly_and_are_read_lazily(tmp_path):
 )  # fmt: skip
 def test_header_gives_the_dtype_of_the_pixels(name):
     path = wheel(f"{name}.dcm")
-    assert read(path).dtype == read_dicom_header(path).pixel_type
+    with path.open("rb") as file:
+        header = to_header(path, read_elements(file, KEYWORDS))
+    assert read(path).dtype == header.pixel_type
 
 
 @pytest.mark.parametrize("elements", [{}, {"RescaleSlope": 2, "RescaleIntercept": 0}])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_memory_does_not_grow_with_the_video(tmp_path, dtype, elements):
     path = write(tmp_path / "a.dcm", np.zeros((400, 128, 128), dtype), **elements)  # 6.5 MB or twice that
-    video = open_dicom(path, refuse)
+    video = opened(open_dicom, path, refuse)
     next(video.frames())
     assert peak_bytes(lambda: sum(1 for _ in video.frames())) < 1_000_000

@@ -9,10 +9,12 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_rescale
 
+from tests.video.made import opened, slices_of
 from vidlat.errors import DecodeError
-from vidlat.types import VideoHeader
+from vidlat.types import Selection, VideoHeader
 from vidlat.video.dicom import is_dicom, open_dicom
 from vidlat.video.dicom_series import Series, dicom_series, open_dicom_series
+from vidlat.video.reader import open_video
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 MR = Path(get_testdata_file("MR_small.dcm", download=False))
@@ -50,10 +52,10 @@ def at(*positions, **elements):
 
 def series(paths):
     """The names in each series found, whatever the order in which the files are given."""
-    found = dicom_series(sorted(paths))
+    found = dicom_series(slices_of(sorted(paths)))
     for seed in range(3):
         shuffled = random.Random(seed).sample(paths, len(paths))
-        assert sorted(map(str, dicom_series(shuffled))) == sorted(map(str, found))
+        assert sorted(map(str, dicom_series(slices_of(shuffled)))) == sorted(map(str, found))
     return found
 
 
@@ -89,7 +91,7 @@ def failure(paths):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared test files")
 def test_slices_of_mr_are_the_frames_of_the_video_they_were_taken_from():
     (found,) = series(list((SHARED / "series_mr_10slices_derived").iterdir()))
-    whole = open_dicom(SHARED / "multiframe" / "emri_small.dcm", refuse)
+    whole = opened(open_dicom, SHARED / "multiframe" / "emri_small.dcm", refuse)
     np.testing.assert_array_equal(read(found.files), [frame.pixels for frame in whole.frames()])
     assert found.part is None
     assert list(found.files) != sorted(found.files)
@@ -134,7 +136,7 @@ def test_no_file_of_pydicom_breaks_the_search():
     files = [path for path in MR.parent.rglob("*") if path.is_file()]
     dicom = [path for path in files if is_dicom(path.read_bytes()[:132])]
     assert len(dicom) > 100
-    for one in dicom_series(dicom):
+    for one in dicom_series(slices_of(dicom)):
         assert len(one.files) > 1
 
 
@@ -188,7 +190,7 @@ def test_a_broken_file_leaves_the_others_together(tmp_path):
     paths = write_all(tmp_path, at(0, 1, 2))
     (tmp_path / "broken").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 500)
     (tmp_path / "cut").write_bytes(paths[0].read_bytes()[:900])
-    (found,) = dicom_series([tmp_path / "absent", tmp_path / "broken", *paths, tmp_path / "cut"])
+    (found,) = dicom_series(slices_of([tmp_path / "absent", tmp_path / "broken", *paths, tmp_path / "cut"]))
     assert found == Series(tuple(paths))
 
 
@@ -448,7 +450,8 @@ def test_a_warning_of_all_files_is_given_once(tmp_path):
         dataset.PixelData = 3 * dataset.PixelData
         dataset.save_as(path)
     told = []
-    video = open_dicom_series(paths, told.append)
+    selection = Selection(files=tuple(path.name for path in paths))
+    video = open_video(tmp_path, selection, told.append)
     assert len(list(video.frames())) == len(list(video.frames())) == 3
     assert told == ["holds more data than its header declares: the rest is ignored"]
 
@@ -466,7 +469,7 @@ def test_a_name_in_place_of_a_number_is_never_shown(tmp_path):
     paths = write_all(tmp_path, at(12345678, 2, 5, InstanceNumber=12345678, TriggerTime=12345678))
     for path in paths:
         path.write_bytes(path.read_bytes().replace(b"12345678", b"Doe^Jane"))
-    told = [str(dicom_series(paths))]
+    told = [str(dicom_series(slices_of(paths)))]
     video = open_dicom_series(paths, told.append)
     told += [str(frame) for frame in video.frames()]
     assert "Doe" not in "".join(told)

@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings as hypothesis_settings, stra
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
+from tests.video.made import opened
 from vidlat.errors import DecodeError
-from vidlat.video.images import image_sequences, is_image, is_tiff_video, open_images, open_tiff
+from vidlat.pipeline.folder import FoundVideo, videos_in_folder
+from vidlat.video.images import has_pages, image_sequences, is_image, open_images, open_tiff
 
 
 def noise(*shape, dtype=np.uint8):
@@ -39,12 +41,12 @@ def read(*paths, warn=lambda _: None):
 
 
 def read_tiff(path):
-    return np.stack([frame.pixels for frame in open_tiff(path, print).frames()])
+    return np.stack([frame.pixels for frame in opened(open_tiff, path, print).frames()])
 
 
-def failure(*paths, opened=open_images):
+def failure(*paths, opening=open_images):
     with pytest.raises(DecodeError) as caught:
-        list(opened(paths if opened is open_images else paths[0], print).frames())
+        list((opening(paths, print) if opening is open_images else opened(opening, *paths, print)).frames())
     assert "\n" not in str(caught.value)
     assert "/" not in str(caught.value)  # a name of a file, never of its folders
     return caught.value
@@ -95,7 +97,7 @@ def test_floats_have_the_range_0_to_1_where_they_lie_in_it(tmp_path, top, auto_r
     array = np.linspace(0, top, 24, dtype=np.float32).reshape(4, 2, 3)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, array, photometric="minisblack")
-    assert open_tiff(path, print).auto_range() == auto_range
+    assert opened(open_tiff, path, print).auto_range() == auto_range
     np.testing.assert_array_equal(read_tiff(path), array)
 
 
@@ -196,16 +198,13 @@ def test_the_pages_of_a_tiff_are_the_frames_of_a_video(tmp_path, dtype, options)
     pages = noise(7, 5, 6, dtype=dtype)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pages, photometric="minisblack", **options)
-    assert is_tiff_video(path)
+    assert opened(has_pages, path)
     np.testing.assert_array_equal(read_tiff(path), pages)
 
 
 def test_a_picture_of_one_page_is_no_tiff_video(tmp_path):
-    assert not is_tiff_video(save(tmp_path / "a.tif", noise(5, 6)))
-    assert not is_tiff_video(save(tmp_path / "a.png", noise(5, 6)))
-    assert not is_tiff_video(tmp_path / "absent.tif")
-    (tmp_path / "b.tif").write_bytes(b"II*\0")
-    assert not is_tiff_video(tmp_path / "b.tif")
+    assert not opened(has_pages, save(tmp_path / "a.tif", noise(5, 6)))
+    assert not opened(has_pages, save(tmp_path / "a.png", noise(5, 6)))
 
 
 def test_cyclic_pages_end_at_the_first(tmp_path):
@@ -237,7 +236,7 @@ def test_a_changing_dtype_is_refused(tmp_path):
 def test_pages_of_other_sizes_are_refused(tmp_path):
     pages = [Image.fromarray(noise(5, 6)), Image.fromarray(noise(5, 7))]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    error = failure(tmp_path / "a.tif", opened=open_tiff)
+    error = failure(tmp_path / "a.tif", opening=open_tiff)
     assert error.kind == "size-change"
     assert "page 2" in str(error)
 
@@ -321,12 +320,12 @@ def test_a_giant_among_the_pages_of_a_tiff_is_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         writer.write(noise(5, 6), photometric="minisblack")
         writer.write(np.zeros((8001, 8000), np.uint8), photometric="minisblack", compression="zlib")
-    assert failure(tmp_path / "a.tif", opened=open_tiff).kind == "too-large"
+    assert failure(tmp_path / "a.tif", opening=open_tiff).kind == "too-large"
 
 
 def test_memory_is_a_few_frames_whatever_the_length(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((200, 256, 256), np.uint16), photometric="minisblack")
-    video = open_tiff(tmp_path / "a.tif", print)
+    video = opened(open_tiff, tmp_path / "a.tif", print)
     tracemalloc.start()
     assert sum(1 for _ in video.frames()) == 200
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
@@ -384,8 +383,11 @@ def test_numbered_tiffs_of_several_pages_are_videos_of_their_own(tmp_path):
         tifffile.imwrite(path, noise(3, 5, 6), photometric="minisblack")
     for path in files[2:]:
         save(path, noise(5, 6))
-    assert image_sequences(files[:2]) == []
-    assert image_sequences(files) == [files[2:]]
+    own = [FoundVideo(name=path.name, path=path) for path in files[:2]]
+    assert videos_in_folder(tmp_path, files[:2]) == (own, 0)
+    (sequence, *others), _ = videos_in_folder(tmp_path, files)
+    assert sequence.selection.files == ("patient2.tif", "patient3.tif")
+    assert others == own
 
 
 @pytest.mark.parametrize("name", ["f1\n.png", "f1'\".png", "f1\udcff.png"])
@@ -406,6 +408,6 @@ def test_a_mutated_image_gives_a_frame_or_a_decode_error(tmp_path, changes, kind
     for place, value in changes:
         data[place % len(data)] = value
     (tmp_path / "f1").write_bytes(data)
-    for opened in (lambda path: open_images([path], print), lambda path: open_tiff(path, print)):
+    for open_path in (lambda path: open_images([path], print), lambda path: opened(open_tiff, path, print)):
         with contextlib.suppress(DecodeError):
-            assert all(frame.pixels.ndim == 2 for frame in opened(tmp_path / "f1").frames())
+            assert all(frame.pixels.ndim == 2 for frame in open_path(tmp_path / "f1").frames())

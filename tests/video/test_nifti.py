@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings as hypothesis_settings, stra
 from hypothesis.extra import numpy as npst
 from nibabel.orientations import axcodes2ornt
 
+from tests.video.made import opened
 from vidlat.errors import DecodeError
 from vidlat.video import untrusted
 from vidlat.video.nifti import is_nifti, nifti_videos, open_nifti
@@ -33,7 +34,7 @@ def write(path, voxels, affine=AS_SHOWN):
 
 
 def read(path, part=None, warn=lambda _: None):
-    return list(open_nifti(path, warn, part).frames())
+    return list(opened(open_nifti, path, warn, part).frames())
 
 
 def pixels(path, part=None):
@@ -88,7 +89,7 @@ def test_the_head_of_a_bomb_is_inflated_no_further_than_a_header():
 @pytest.mark.parametrize("name", ["functional.nii", "example4d.nii.gz", "example_nifti2.nii.gz"])
 def test_every_slice_of_a_file_of_times_is_a_video(name):
     expected = nibabel.load(wheel(name)).get_fdata(dtype=np.float32)  # stored as LAS
-    parts = nifti_videos(wheel(name))
+    parts = opened(nifti_videos, wheel(name))
     assert len(parts) == expected.shape[2]
     assert parts == sorted(parts)
     for index, part in enumerate(parts):
@@ -103,7 +104,7 @@ def test_a_volume_is_a_video_of_its_slices_in_either_byte_order():
     assert video.dtype == np.int16
     assert video.dtype.isnative
     np.testing.assert_array_equal(video, stored[:, ::-1].T)
-    assert nifti_videos(wheel("anatomical.nii")) == []
+    assert opened(nifti_videos, wheel("anatomical.nii")) == []
 
 
 def test_slices_at_several_times_are_no_single_video():
@@ -236,8 +237,8 @@ def test_a_slope_of_zero_is_none(tmp_path):
 @pytest.mark.parametrize(("slope", "auto_range"), [(1.0, (0, 255)), (2.0, None)])
 def test_only_unscaled_bytes_have_the_range_of_their_type(tmp_path, slope, auto_range):
     path = patched(write(tmp_path / "a.nii", noise(3, 4, 5, dtype=np.uint8)), 112, "<2f", slope, 0)
-    assert open_nifti(path, print).auto_range() == auto_range
-    assert open_nifti(wheel("anatomical.nii"), print).auto_range() is None
+    assert opened(open_nifti, path, print).auto_range() == auto_range
+    assert opened(open_nifti, wheel("anatomical.nii"), print).auto_range() is None
 
 
 @pytest.mark.parametrize("names", ["RGB", "RGBA"])
@@ -268,7 +269,7 @@ def test_the_header_of_a_pair_is_refused(name):
 def test_supported_axes_are_read(tmp_path, shape, num_frames):
     voxels = noise(*shape)
     path = write(tmp_path / "a.nii", voxels)
-    assert open_nifti(path, print).header().num_frames == num_frames
+    assert opened(open_nifti, path, print).header().num_frames == num_frames
     np.testing.assert_array_equal(pixels(path), voxels.reshape(3, 4, num_frames).T)
 
 
@@ -307,7 +308,7 @@ def test_a_truncated_file_is_refused_at_once(tmp_path):
     path = write(tmp_path / "a.nii", noise(3, 4, 5))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DecodeError, match="truncated: 471 of 472 bytes"):
-        open_nifti(path, print)
+        opened(open_nifti, path, print)
 
 
 def gzipped(tmp_path, data):
@@ -334,7 +335,7 @@ def test_a_truncated_stream_is_refused(tmp_path, direction):
 
 
 def test_frames_before_the_damage_are_yielded(tmp_path, plain):
-    frames = open_nifti(gzipped(tmp_path, plain[:-1]), print).frames()
+    frames = opened(open_nifti, gzipped(tmp_path, plain[:-1]), print).frames()
     for _ in range(4):
         next(frames)
     with pytest.raises(DecodeError, match="4 of 5 frames"):
@@ -380,7 +381,7 @@ def test_frames_of_gigabytes_are_refused_before_they_are_read(tmp_path, suffix):
 def test_memory_is_a_few_frames_whatever_the_length(tmp_path, suffix, direction):
     voxels = np.zeros((256, 256, 200), np.int16)  # 26 MB, a frame 131 kB
     path = write(tmp_path / f"a{suffix}", voxels, np.diag([-1.0, -1, direction, 1]))
-    video = open_nifti(path, print)
+    video = opened(open_nifti, path, print)
     tracemalloc.start()
     assert sum(1 for _ in video.frames()) == 200
     assert tracemalloc.get_traced_memory()[1] < 6 << 20
@@ -388,7 +389,7 @@ def test_memory_is_a_few_frames_whatever_the_length(tmp_path, suffix, direction)
 
 
 def test_frames_can_be_read_twice_and_their_pixels_be_written_to(tmp_path):
-    video = open_nifti(write(tmp_path / "a.nii.gz", noise(3, 4, 5)), print)
+    video = opened(open_nifti, write(tmp_path / "a.nii.gz", noise(3, 4, 5)), print)
     for frame in video.frames():
         frame.pixels[:] = 1
     assert np.stack([frame.pixels for frame in video.frames()]).max() > 1
@@ -402,7 +403,7 @@ def test_no_text_of_the_header_is_shown(tmp_path):
     image.to_filename(tmp_path / "a.nii")
     assert b"DOE^JANE" in (tmp_path / "a.nii").read_bytes()
     said = []
-    video = open_nifti(tmp_path / "a.nii", said.append)
+    video = opened(open_nifti, tmp_path / "a.nii", said.append)
     with pytest.raises(DecodeError) as caught:
         list(video.frames())
     assert said
@@ -418,5 +419,5 @@ def test_a_mutated_header_gives_frames_or_a_decode_error(tmp_path, changes, is_g
     path = tmp_path / "mutated"
     path.write_bytes(gzip.compress(bytes(data)) if is_gzip else data)
     with contextlib.suppress(DecodeError):
-        parts = nifti_videos(path)
+        parts = opened(nifti_videos, path)
         assert all(np.isfinite(frame.pixels).all() for frame in read(path, parts[0] if parts else None))

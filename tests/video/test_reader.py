@@ -2,6 +2,7 @@
 
 import shutil
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pydicom import examples
 
 from benchmarks.phantom import make_phantom
 from vidlat.errors import DecodeError
+from vidlat.pipeline.folder import videos_in_folder
 from vidlat.types import WHOLE, Selection
 from vidlat.video import reader
 from vidlat.video.reader import is_named_like_video, kind_of, open_video, probe_video
@@ -52,7 +54,8 @@ def make(kind, path):
 def test_file_is_read_whatever_its_name(tmp_path, kind, name):
     path = tmp_path / name
     num_frames = make(kind, path)
-    assert kind_of(path) == kind
+    with path.open("rb") as file:
+        assert kind_of(file) == kind
     assert len(read(path)) == num_frames
     assert probe_video(path, WHOLE).num_frames in (num_frames, None)
 
@@ -66,7 +69,8 @@ def test_suffixes_of_video_formats(tmp_path, name):
 def test_other_files_are_no_video(tmp_path, name):
     (tmp_path / name).write_text("nothing")
     assert not is_named_like_video(tmp_path / name)
-    assert kind_of(tmp_path / name) is None
+    with (tmp_path / name).open("rb") as file:
+        assert kind_of(file) is None
 
 
 def test_unknown_content_goes_to_ffmpeg(tmp_path, monkeypatch):
@@ -185,3 +189,17 @@ def test_text_of_a_selection_is_complete(selection):
 def test_text_that_is_no_selection_is_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011  (of the JSON library or our own)
         Selection.from_text(text)
+
+
+@pytest.mark.parametrize("kind", ["container", "dicom", "nifti", "array", "image"])
+def test_a_file_is_opened_once_to_find_its_video_and_twice_to_read_it(tmp_path, kind, monkeypatch):
+    path = tmp_path / "a"
+    make(kind, path)
+    opened, real = [], Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda *arguments, **options: opened.append(1) or real(*arguments, **options)
+    )
+    videos, _ = videos_in_folder(tmp_path, [path])
+    assert (len(videos), len(opened)) == (1, 1)
+    read(path)
+    assert len(opened) <= 3

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, Selection
-from vidlat.video.dicom import holds_pixels
-from vidlat.video.dicom_series import dicom_series
-from vidlat.video.images import image_sequences, is_named_like_picture, is_single_picture
+from vidlat.video.dicom_series import Slice, dicom_series, read_slice
+from vidlat.video.images import has_pages, image_sequences, is_named_like_picture
 from vidlat.video.nifti import nifti_videos
-from vidlat.video.reader import Kind, is_named_like_video, kind_of
+from vidlat.video.reader import is_named_like_video, kind_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,37 +30,17 @@ def videos_in_folder(folder: Path, files: Sequence[Path]) -> tuple[list[FoundVid
     The slices of a DICOM series are a video, and so are numbered pictures. Such a video is named like the
     folder if it is the only one, else like its first file.
     """
-    kinds: dict[Kind | None, list[Path]] = {}
-    found: list[FoundVideo] = []
-    num_ignored = 0
-    for path in files:
-        try:
-            kind = kind_of(path) if path.is_file() else None
-        except OSError:
-            found.append(FoundVideo(name=path.name, path=path))  # the encode will report why
-            continue
-        if kind is None and path.is_file():
-            # A broken frame must not leave a gap in its sequence unnoticed: the encode will report it.
-            named: dict[Kind, bool] = {
-                "image": is_named_like_picture(path),
-                "container": is_named_like_video(path),
-            }
-            kind = next((kind for kind, is_so in named.items() if is_so), None)
-        kinds.setdefault(kind, []).append(path)
+    slices: list[Slice] = []
+    pictures: list[Path] = []
+    alone = {path: _videos_of_file(path, slices, pictures) for path in files}
     groups = [
-        *((series.files, series.part) for series in dicom_series(kinds.get("dicom", []))),
-        *((tuple(pictures), None) for pictures in image_sequences(kinds.get("image", []))),
+        *((series.files, series.part) for series in dicom_series(slices)),
+        *((tuple(sequence), None) for sequence in image_sequences(pictures)),
     ]
-    found += _name_groups(folder, groups)
-    grouped = {path for group, _ in groups for path in group}
-    for kind, members in kinds.items():
-        for path in members:
-            if path in grouped:
-                continue
-            videos = list(_videos_of_file(kind, path))
-            found += videos
-            num_ignored += not videos
-    return found, num_ignored
+    for path in {path for group, _ in groups for path in group}:
+        del alone[path]
+    found = [*_name_groups(folder, groups), *chain.from_iterable(alone.values())]
+    return found, sum(not videos for videos in alone.values())
 
 
 def _name_groups(folder: Path, groups: Sequence[tuple[tuple[Path, ...], str | None]]) -> Iterator[FoundVideo]:
@@ -76,25 +56,32 @@ def _name_groups(folder: Path, groups: Sequence[tuple[tuple[Path, ...], str | No
         )
 
 
-def _videos_of_file(kind: Kind | None, path: Path) -> Iterator[FoundVideo]:
+def _videos_of_file(path: Path, slices: list[Slice], pictures: list[Path]) -> list[FoundVideo]:
+    """The videos that a file is by itself; a possible part of another one is added to slices or pictures."""
     whole = FoundVideo(name=path.name, path=path)
-    match kind:
-        case None:
-            return
-        case "image":
-            if not is_single_picture(path) or is_named_like_video(path):
-                yield whole
-        case "dicom":
-            if holds_pixels(path):
-                yield whole
-        case "nifti":
-            try:
-                parts = nifti_videos(path)
-            except (DecodeError, OSError):
-                parts = []  # the encode will report why
-            for part in parts:
-                yield FoundVideo(name=f"{path.name}/{part}", path=path, selection=Selection(part=part))
-            if not parts:
-                yield whole
-        case _:
-            yield whole
+    try:
+        if not path.is_file():
+            return []
+        with path.open("rb") as file:
+            match kind_of(file):
+                case "dicom":
+                    slices.append(read_slice(path, file))
+                    return [whole] if slices[-1].holds_pixels else []
+                case "nifti" if parts := nifti_videos(path, file):
+                    named = ((f"{path.name}/{part}", Selection(part=part)) for part in parts)
+                    return [FoundVideo(name=name, path=path, selection=part) for name, part in named]
+                case "image":
+                    # A broken picture must not leave a gap in its sequence: the encode will report it.
+                    pictures.append(path)
+                    if has_pages(path, file):
+                        pictures.pop()
+                    elif not is_named_like_video(path):
+                        return []
+                case None if is_named_like_picture(path):
+                    pictures.append(path)
+                    return []
+                case None if not is_named_like_video(path):
+                    return []
+    except (DecodeError, OSError):
+        pass  # the encode will report why
+    return [whole]

@@ -56,17 +56,17 @@ def is_array(head: bytes) -> bool:
     return head.startswith(_NPY) or (head.startswith(_ZIP) and name.endswith(b".npy"))
 
 
-def open_array(path: Path, warn: Warn) -> Video:
+def open_array(path: Path, file: IO[bytes], warn: Warn) -> Video:
     """Open an .npy file, or of an .npz file its only array or the one named video, frames or arr_0.
 
     The range is (0, 255) for uint8, (0, 1) for bool and for floats that all lie in [0, 1], which takes a pass
     over them, and None otherwise. An .npz member is inflated once, to a temporary file.
     Raises DecodeError, OSError.
     """
-    with path.open("rb") as file:
-        is_zip = file.read(4) == _ZIP
+    is_zip = file.read(4) == _ZIP
+    file.seek(0)
     with decode_errors(_WHAT):
-        header, load = _open_npz(path, warn) if is_zip else _open_npy(path, warn)
+        header, load = (_open_npz if is_zip else _open_npy)(path, file, warn)
         index = _frames_index(header.shape, warn)
 
         def read() -> Iterator[Pixels]:
@@ -86,9 +86,8 @@ def open_array(path: Path, warn: Warn) -> Video:
     )
 
 
-def _open_npy(path: Path, warn: Warn) -> tuple[_Header, Load]:
-    with path.open("rb") as file:
-        header = _read_header(file)
+def _open_npy(path: Path, file: IO[bytes], warn: Warn) -> tuple[_Header, Load]:
+    header = _read_header(file)
     num_bytes = path.stat().st_size
     if num_bytes < header.end:
         raise DecodeError(f"truncated: {num_bytes} of {header.end} bytes; copy the file again", "truncated")
@@ -97,11 +96,11 @@ def _open_npy(path: Path, warn: Warn) -> tuple[_Header, Load]:
     return header, lambda: _map(path, header)
 
 
-def _open_npz(path: Path, warn: Warn) -> tuple[_Header, Load]:
-    with zipfile.ZipFile(path) as archive:
-        member = _choose(archive, warn)
-        with archive.open(member) as start:
-            header = _read_header(start)
+def _open_npz(path: Path, file: IO[bytes], warn: Warn) -> tuple[_Header, Load]:
+    archive = zipfile.ZipFile(file)
+    member = _choose(archive, warn)
+    with archive.open(member) as start:
+        header = _read_header(start)
     if member.file_size != header.end:
         reason = f"the array declares {header.end} bytes, the archive {member.file_size}: it is damaged"
         raise DecodeError(f"{_WHAT}: {reason}", "truncated")

@@ -12,23 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, repeat
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut
-from pydicom.uid import UID
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
-from vidlat.video.dicom_elements import items, numbers, opened_dicom, parsing, read_elements, text
+from vidlat.video.dicom_elements import Elements, items, numbers, parsing, read_elements, text
 from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, PixelFormat, read_pixel_format, stored_frames
 from vidlat.video.pixels import HOUNSFIELD_RANGE, Pixels, finite_pixels, to_luma, to_pixel_type
-from vidlat.video.untrusted import decode_errors, warn_once
+from vidlat.video.untrusted import decode_errors
 
 _PALETTES = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-# The functional groups (geometry, timing, windows) are read as a whole.
-_KEYWORDS = [
+KEYWORDS = [
     *FORMAT_KEYWORDS,
     *("Modality", "PixelAspectRatio", "PixelSpacing"),
     *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"),
@@ -38,7 +37,8 @@ _KEYWORDS = [
     *(f"{palette}Data" for palette in _PALETTES),
     *(f"Segmented{palette}Data" for palette in _PALETTES),
 ]
-_PICTURES = ("Image", "Dose", "Segmentation")  # in the names of storage classes
+"""The elements that pixels and timing need; functional groups (geometry, timing, windows) as a whole."""
+
 _WHAT = "cannot be decoded as DICOM"
 _IDENTITY = (1.0, 0.0)
 
@@ -97,24 +97,7 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
-def holds_pixels(path: Path) -> bool:
-    """Whether a DICOM file holds an image, even a truncated one, rather than a report, plan or directory.
-
-    Also True where it cannot be read or does not declare its class: opening it gives the reason.
-    """
-    try:
-        with opened_dicom(path) as (file, syntax):
-            dataset, element = read_elements(file, syntax, ["SOPClassUID", "DirectoryRecordSequence", "Rows"])
-    except (DecodeError, OSError):
-        return True
-    if element is not None or "Rows" in dataset:
-        return True
-    sop_class = UID(text(dataset, "SOPClassUID"))
-    is_other = sop_class.name != sop_class and not any(kind in sop_class.name for kind in _PICTURES)
-    return not (is_other or "DirectoryRecordSequence" in dataset)
-
-
-def open_dicom(path: Path, warn: Warn) -> Video:
+def open_dicom(path: Path, file: IO[bytes], warn: Warn) -> Video:
     """Open a DICOM file: stored values, or float32 where a rescale (per frame, shared or global) applies.
 
     MONOCHROME1 is reported as inverted; colour becomes luma of the same depth. The range of CT above 8 bits
@@ -124,24 +107,23 @@ def open_dicom(path: Path, warn: Warn) -> Video:
     first usable of FrameTime, FrameTimeVector, CineRate and RecommendedDisplayFrameRate. Missing frames are a
     warning. Raises DecodeError, OSError.
     """
-    header, tell = read_dicom_header(path), warn_once(warn)
+    header = to_header(path, read_elements(file, KEYWORDS))
     num_frames, steps = header.pixel_format.num_frames, header.steps
     # The first entry of a vector is the time before the first frame.
     seconds = sum(steps) if len(steps) > 1 else num_frames * steps[0] if steps and num_frames else None
     return Video(
-        frames=lambda: dicom_frames(header, tell),
+        frames=lambda: dicom_frames(header, warn),
         auto_range=lambda: dicom_range(header),
         header=lambda: VideoHeader(num_frames=num_frames, seconds=seconds),
         is_inverted=header.is_inverted,
     )
 
 
-def read_dicom_header(path: Path) -> DicomHeader:
-    """Read what the pixels need, without decoding any. Raises DecodeError, OSError."""
-    with opened_dicom(path) as (file, syntax):
-        dataset, element = read_elements(file, syntax, _KEYWORDS)
+def to_header(path: Path, elements: Elements) -> DicomHeader:
+    """The header from the elements named KEYWORDS. Raises DecodeError."""
+    dataset = elements.dataset
     with parsing():
-        pixel_format = read_pixel_format(dataset, element, syntax)
+        pixel_format = read_pixel_format(elements)
         num_frames = pixel_format.num_frames
         return DicomHeader(
             path=path,

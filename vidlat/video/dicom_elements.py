@@ -8,7 +8,6 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from pydicom import Dataset
@@ -44,6 +43,14 @@ class PixelElement(NamedTuple):
     vr: str
 
 
+class Elements(NamedTuple):
+    """What was read of a file: elements, transfer syntax, and where its pixels lie, None without pixels."""
+
+    dataset: Dataset
+    syntax: UID
+    pixels: PixelElement | None
+
+
 @contextmanager
 def parsing() -> Iterator[None]:
     """Turn every exception that pydicom raises over a file's bytes into a DecodeError without its message.
@@ -65,13 +72,12 @@ def parsing() -> Iterator[None]:
 
 
 @contextmanager
-def opened_dicom(path: Path) -> Iterator[tuple[IO[bytes], UID]]:
-    """Open a file at the start of its data set; yields it with its transfer syntax.
+def data_set(file: IO[bytes]) -> Iterator[tuple[IO[bytes], UID]]:
+    """Yield a file at the start of its data set, with its transfer syntax.
 
     Deflated files are inflated to an unnamed temporary file. Raises DecodeError, OSError.
     """
     with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(path.open("rb"))
         with parsing():
             syntax = _read_syntax(file)
             if syntax == DeflatedExplicitVRLittleEndian:
@@ -79,13 +85,8 @@ def opened_dicom(path: Path) -> Iterator[tuple[IO[bytes], UID]]:
         yield file, syntax
 
 
-def read_elements(
-    file: IO[bytes], syntax: UID, keywords: Sequence[str]
-) -> tuple[Dataset, PixelElement | None]:
-    """Read the named elements of an opened file; also returns where its pixels are, None without pixels.
-
-    Raises DecodeError.
-    """
+def read_elements(opened: IO[bytes], keywords: Sequence[str]) -> Elements:
+    """Read the named elements of an opened file, and find its pixels. Raises DecodeError, OSError."""
     found: list[tuple[int, int, int, str]] = []
 
     def is_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -94,7 +95,7 @@ def read_elements(
             found.append((tag, file.tell(), length, vr or "OW"))
         return is_found
 
-    with parsing():
+    with data_set(opened) as (file, syntax), parsing():
         dataset = read_dataset(
             file,
             is_implicit_VR=syntax == ImplicitVRLittleEndian,
@@ -103,14 +104,14 @@ def read_elements(
             specific_tags=[Tag(keyword) for keyword in keywords],
         )
         if not found:
-            return dataset, None
+            return Elements(dataset, syntax, None)
         # pydicom calls this once more to guess whether VRs are explicit: the last call counts.
         tag, offset, length, vr = found[-1]
         if tag != _PIXELS:
             raise DecodeError("holds floating point pixels; expected integer PixelData", "unsupported")
         num_bytes_left = file.seek(0, 2) - offset
         num_bytes = num_bytes_left if length == _UNDEFINED else min(length, num_bytes_left)
-        return dataset, PixelElement(offset=offset, num_bytes=num_bytes, vr=vr)
+        return Elements(dataset, syntax, PixelElement(offset, num_bytes, vr))
 
 
 def numbers(dataset: Dataset, keyword: str) -> list[float]:

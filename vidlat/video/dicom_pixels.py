@@ -18,7 +18,7 @@ from pydicom.uid import UID, RLELossless
 
 from vidlat.errors import DecodeError
 from vidlat.types import Warn
-from vidlat.video.dicom_elements import PixelElement, numbers, opened_dicom, text
+from vidlat.video.dicom_elements import Elements, PixelElement, data_set, numbers, text
 from vidlat.video.pixels import Pixels
 from vidlat.video.untrusted import check_frame_size
 
@@ -68,14 +68,15 @@ class PixelFormat:
         return self.rows * self.columns * samples * self.bits_allocated
 
 
-def read_pixel_format(dataset: Dataset, element: PixelElement | None, syntax: UID) -> PixelFormat:
+def read_pixel_format(elements: Elements) -> PixelFormat:
     """Read the pixel format from a header. Raises DecodeError where it is invalid or frames are too large."""
-    if element is None or "Rows" not in dataset:
+    dataset = elements.dataset
+    if elements.pixels is None or "Rows" not in dataset:
         raise DecodeError("DICOM file without pixel data, or truncated before it", "no-pixels")
     photometric = text(dataset, "PhotometricInterpretation")
     pixel_format = PixelFormat(
-        syntax=syntax,
-        element=element,
+        syntax=elements.syntax,
+        element=elements.pixels,
         num_frames=_num_frames(dataset),
         rows=_integer(dataset, "Rows"),
         columns=_integer(dataset, "Columns"),
@@ -108,7 +109,7 @@ def stored_frames(path: Path, pixel_format: PixelFormat, warn: Warn) -> Iterator
     """
     decode = _decoder(pixel_format)
     num_frames = 0
-    with opened_dicom(path) as (file, _):
+    with path.open("rb") as opened, data_set(opened) as (file, _):
         file.seek(pixel_format.element.offset)
         if pixel_format.syntax.is_encapsulated:
             frames = (decode(encapsulate([data]), 0, 1) for data in _compressed_frames(file, pixel_format))

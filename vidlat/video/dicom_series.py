@@ -6,22 +6,22 @@ Slices are ordered as in `nifti`, along the closest patient axis: feet to head, 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.uid import UID
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
-from vidlat.video.dicom import DicomHeader, dicom_frames, dicom_range, read_dicom_header
-from vidlat.video.dicom_elements import numbers, opened_dicom, parsing, read_elements, text
-from vidlat.video.untrusted import warn_once
+from vidlat.video.dicom import KEYWORDS, DicomHeader, dicom_frames, dicom_range, to_header
+from vidlat.video.dicom_elements import Elements, numbers, parsing, read_elements, text
 
 # Modalities of independent images, however many a series has.
 _STILLS = ("US", "IVUS", "CR", "DX", "MG", "IO", "PX", "RG", "XC", "OP", "ES", "GM", "SM")
@@ -29,13 +29,14 @@ _STILLS = ("US", "IVUS", "CR", "DX", "MG", "IO", "PX", "RG", "XC", "OP", "ES", "
 _TIMES = ("TemporalPositionIdentifier", "TriggerTime", "AcquisitionTime", "ContentTime")
 _NUMBER = "InstanceNumber"
 _SAME = ("Modality", "PhotometricInterpretation", "Rows", "Columns", "EchoNumbers")
+_PICTURES = ("Image", "Dose", "Segmentation")  # in the names of storage classes
 _KEYWORDS = [
     *("SeriesInstanceUID", "NumberOfFrames", "ImageOrientationPatient", "ImagePositionPatient"),
+    *("SOPClassUID", "DirectoryRecordSequence"),
     *(*_SAME, *_TIMES, _NUMBER),
 ]
 _SAME_PLACE_MM = 0.01
 _TOWARDS = np.array([-1.0, -1.0, 1.0])  # towards the patient's right, front and head, in DICOM's axes
-_Group = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,38 +50,37 @@ class Series:
     part: str | None = None
 
 
-class _Slice(NamedTuple):
+class Slice(NamedTuple):
     """One file; None where it declares nothing.
 
-    group: equal for files that may form one video. place: position along the slice normal in mm. times: the
-    values of _TIMES, with TriggerTime in milliseconds. number: InstanceNumber.
+    holds_pixels: an image, even a truncated one, rather than a report, plan or directory. group: equal for
+    files that may form one video, None for a video of its own. place: position along the slice normal in mm.
+    times: the values of _TIMES, with TriggerTime in milliseconds. number: InstanceNumber.
     """
 
     path: Path
-    group: _Group
-    place: float | None
-    times: tuple[float | None, ...]
-    number: float | None
-
-    @property
-    def trigger_ms(self) -> float | None:
-        return self.times[_TIMES.index("TriggerTime")]
+    holds_pixels: bool
+    group: tuple[object, ...] | None = None
+    place: float | None = None
+    times: tuple[float | None, ...] = (None,) * len(_TIMES)
+    number: float | None = None
 
 
-def dicom_series(files: Sequence[Path]) -> list[Series]:
-    """Find the series among the DICOM files of one folder; other files are videos of their own or unreadable.
+def read_slice(path: Path, file: IO[bytes]) -> Slice:
+    """Read what decides whether a file is a video, or a part of one. Raises DecodeError, OSError."""
+    return _to_slice(path, read_elements(file, _KEYWORDS))
+
+
+def dicom_series(slices: Iterable[Slice]) -> list[Series]:
+    """Find the series among the DICOM files of one folder; other files are videos of their own.
 
     Single-frame files are grouped by series, size, pixel format, echo and orientation. They are ordered by
     position, and by time at one position. Without positions, InstanceNumber orders them, except for
     modalities of independent images, such as ultrasound and X-ray.
     """
     groups = defaultdict(list)
-    for path in files:
-        try:
-            piece = _read_slice(path)
-        except (DecodeError, OSError):
-            continue  # a video of its own; encoding it gives the reason
-        if piece is not None:
+    for piece in slices:
+        if piece.group is not None:
             groups[piece.group].append(piece)
     return [series for group in groups.values() for series in _to_series(group)]
 
@@ -92,16 +92,20 @@ def open_dicom_series(files: Sequence[Path], warn: Warn) -> Video:
     come from TriggerTime where all files have one position and it always increases. Raises DecodeError with
     the file's name, OSError.
     """
-    tell = warn_once(warn)
-    headers = [_read_header(path) for path in files]
+    headers, slices = [], []
+    for path in files:
+        with _naming(path), path.open("rb") as file:
+            elements = read_elements(file, [*KEYWORDS, *_KEYWORDS])
+            headers.append(to_header(path, elements))
+            slices.append(_to_slice(path, elements))
     _refuse_changes(headers)
     types = {np.dtype(header.pixel_type) for header in headers}
     pixel_type = types.pop() if len(types) == 1 else np.dtype(np.float32)
-    times = _times(files, tell)
+    times = _times(slices, warn)
 
     def frames() -> Iterator[Frame]:
         for header, seconds in zip(headers, times, strict=True):
-            frame = _one_frame(header, tell)
+            frame = _one_frame(header, warn)
             yield frame._replace(pixels=frame.pixels.astype(pixel_type, copy=False), pts_seconds=seconds)
 
     return Video(
@@ -112,25 +116,32 @@ def open_dicom_series(files: Sequence[Path], warn: Warn) -> Video:
     )
 
 
-def _read_slice(path: Path) -> _Slice | None:
-    """Where a file belongs; None for one with several frames, without pixels or without a series."""
-    with opened_dicom(path) as (file, syntax):
-        dataset, element = read_elements(file, syntax, _KEYWORDS)
+def _to_slice(path: Path, elements: Elements) -> Slice:
+    dataset = elements.dataset
     with parsing():
         series, num_frames = text(dataset, "SeriesInstanceUID"), numbers(dataset, "NumberOfFrames")
-        if element is None or not series or max(num_frames, default=1) > 1:
-            return None
         orientation, place = _orientation_and_place(dataset)
-        if place is None and text(dataset, "Modality") in _STILLS:
-            return None
+        is_still = place is None and text(dataset, "Modality") in _STILLS
+        if elements.pixels is None or not series or max(num_frames, default=1) > 1 or is_still:
+            return Slice(path, _holds_pixels(elements))
         same = ((text(dataset, keyword), *numbers(dataset, keyword)) for keyword in _SAME)
-        return _Slice(
+        return Slice(
             path=path,
+            holds_pixels=True,
             group=(series, orientation, place is None, *same),
             place=place,
             times=tuple(_number(dataset, keyword) for keyword in _TIMES),
             number=_number(dataset, _NUMBER),
         )
+
+
+def _holds_pixels(elements: Elements) -> bool:
+    """True too for a class that is unknown or not declared: opening the file gives the reason."""
+    if elements.pixels is not None or "Rows" in elements.dataset:
+        return True
+    sop_class = UID(text(elements.dataset, "SOPClassUID"))
+    is_other = sop_class.name != sop_class and not any(kind in sop_class.name for kind in _PICTURES)
+    return not (is_other or "DirectoryRecordSequence" in elements.dataset)
 
 
 def _number(dataset: Dataset, keyword: str) -> float | None:
@@ -149,7 +160,7 @@ def _orientation_and_place(dataset: Dataset) -> tuple[tuple[float, ...], float |
     return orientation, float(position @ normal / length) if length else None
 
 
-def _to_series(group: Sequence[_Slice]) -> Iterator[Series]:
+def _to_series(group: Sequence[Slice]) -> Iterator[Series]:
     if len(group) < 2:
         return
     if group[0].place is None:
@@ -174,7 +185,7 @@ def _to_series(group: Sequence[_Slice]) -> Iterator[Series]:
             yield Series(files, part)
 
 
-def _by_place(group: Sequence[_Slice]) -> Iterator[list[_Slice]]:
+def _by_place(group: Sequence[Slice]) -> Iterator[list[Slice]]:
     """The files per position, in the order of the positions."""
     in_order = sorted((piece.place or 0.0, index) for index, piece in enumerate(group))
     pieces = [group[in_order[0][1]]]
@@ -186,7 +197,7 @@ def _by_place(group: Sequence[_Slice]) -> Iterator[list[_Slice]]:
     yield pieces
 
 
-def _in_order(pieces: Sequence[_Slice], keys: Sequence[tuple[float | None, ...]]) -> tuple[Path, ...] | None:
+def _in_order(pieces: Sequence[Slice], keys: Sequence[tuple[float | None, ...]]) -> tuple[Path, ...] | None:
     """The files sorted by the first key that is distinct for all; None where there is none."""
     for values in zip(*keys, strict=True):
         stated = {value for value in values if value is not None}
@@ -196,27 +207,22 @@ def _in_order(pieces: Sequence[_Slice], keys: Sequence[tuple[float | None, ...]]
     return None
 
 
-def _times(files: Sequence[Path], warn: Warn) -> list[float | None]:
+def _times(slices: Sequence[Slice], warn: Warn) -> list[float | None]:
     """Seconds since the first file, where all have one position; warns of uneven spacing."""
-    nothing: list[float | None] = [None for _ in files]
-    pieces = [_read_slice(path) for path in files]
-    places = [piece.place for piece in pieces if piece is not None and piece.place is not None]
-    triggers = [piece.trigger_ms for piece in pieces if piece is not None and piece.trigger_ms is not None]
-    if len(places) < len(files) or len(files) < 2:
+    nothing: list[float | None] = [None for _ in slices]
+    places = [piece.place for piece in slices if piece.place is not None]
+    if len(places) < len(slices) or len(slices) < 2:
         return nothing
     gaps = [abs(after - before) for before, after in pairwise(places)]
     if max(gaps) > _SAME_PLACE_MM:
         if max(gaps) > 1.1 * min(gaps) + 2 * _SAME_PLACE_MM:
             warn(f"slices are unevenly spaced: gaps from {min(gaps):.4g} to {max(gaps):.4g} mm")
         return nothing
-    if len(triggers) < len(files) or any(after <= before for before, after in pairwise(triggers)):
+    stated = [piece.times[_TIMES.index("TriggerTime")] for piece in slices]
+    triggers = [trigger for trigger in stated if trigger is not None]
+    if len(triggers) < len(slices) or any(after <= before for before, after in pairwise(triggers)):
         return nothing
     return [(trigger - triggers[0]) / 1000 for trigger in triggers]
-
-
-def _read_header(path: Path) -> DicomHeader:
-    with _naming(path):
-        return read_dicom_header(path)
 
 
 def _refuse_changes(headers: Sequence[DicomHeader]) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
@@ -37,32 +38,14 @@ def is_named_like_picture(path: Path) -> bool:
     return path.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
-def is_tiff_video(path: Path) -> bool:
-    """Whether a file is a TIFF of several pages, which is a video of its own. False where unreadable."""
-    try:
-        with path.open("rb") as file:
-            if file.read(4) not in _TIFF:
-                return False
-        with _opened(path) as image:
-            return _has_more_pages(image)
-    except (DecodeError, OSError):
-        return False
-
-
-def is_single_picture(path: Path) -> bool:
-    """Whether an image file is not a video of its own; False for an unreadable TIFF, which may be one."""
-    with path.open("rb") as file:
-        if file.read(4) not in _TIFF:
-            return True
-    try:
-        with _opened(path) as image:
-            return not _has_more_pages(image)
-    except DecodeError:
-        return False
+def has_pages(path: Path, file: IO[bytes]) -> bool:
+    """Whether an image is a TIFF of several pages, a video of its own. Raises DecodeError if damaged."""
+    is_tiff = file.read(4) in _TIFF
+    return is_tiff and _has_more_pages(_image(path, file))
 
 
 def image_sequences(files: Sequence[Path]) -> list[list[Path]]:
-    """Group images into videos, their frames in order. Single images and multi-page TIFFs are in no group.
+    """Group images into videos, their frames in order. Single images are in no group.
 
     The files of a group lie in one folder and their names differ in one number. Where several numbers vary
     among the files, the last of them counts frames: `p1_f01.png` and `p2_f01.png` belong to two videos.
@@ -79,8 +62,7 @@ def image_sequences(files: Sequence[Path]) -> list[list[Path]]:
             continue
         for numbers, path in members:
             groups[key, tuple(numbers[:counting]), tuple(numbers[counting + 1 :])].append(path)
-    kept = ([path for path in _in_order(group) if not is_tiff_video(path)] for group in groups.values())
-    return [group for group in kept if len(group) > 1]
+    return [_in_order(group) for group in groups.values() if len(group) > 1]
 
 
 def open_images(files: Sequence[Path], warn: Warn) -> Video:
@@ -99,10 +81,11 @@ def open_images(files: Sequence[Path], warn: Warn) -> Video:
                     raise DecodeError(reason, "several-pages")
                 yield repr(path.name), _to_gray(image, path)
 
-    return _to_video(in_order[0], read, len(in_order), warn)
+    with _opened(in_order[0]) as first:
+        return _to_video(first, read, len(in_order), warn)
 
 
-def open_tiff(path: Path, warn: Warn) -> Video:
+def open_tiff(path: Path, file: IO[bytes], warn: Warn) -> Video:
     """Open the pages of a TIFF file as a video; see `open_images`. Raises DecodeError."""
 
     def read() -> Iterator[tuple[str, Pixels]]:
@@ -112,19 +95,18 @@ def open_tiff(path: Path, warn: Warn) -> Video:
                     return
                 yield f"page {page + 1}", _to_gray(image, path)
 
-    return _to_video(path, read, None, warn)
+    return _to_video(_image(path, file), read, None, warn)
 
 
 def _to_video(
-    first: Path, read: Callable[[], Iterator[tuple[str, Pixels]]], num_frames: int | None, warn: Warn
+    first: ImageFile, read: Callable[[], Iterator[tuple[str, Pixels]]], num_frames: int | None, warn: Warn
 ) -> Video:
     """read: yields every frame with its name for error messages."""
-    with _opened(first) as image:
-        is_deep, is_float = _is_deep(image), image.mode == "F"
-        is_inverted = is_deep and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-        # Pillow keeps only the upper 8 bits; just the mode of the raw data shows it.
-        if not is_deep and image.tile and ";16" in str(image.tile[0]):
-            warn("16-bit colour is read with 8 bits")
+    is_deep, is_float = _is_deep(first), first.mode == "F"
+    is_inverted = is_deep and getattr(first, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    # Pillow keeps only the upper 8 bits; just the mode of the raw data shows it.
+    if not is_deep and first.tile and ";16" in str(first.tile[0]):
+        warn("16-bit colour is read with 8 bits")
 
     def same_kind() -> Iterator[Pixels]:
         return _refuse_changes(read())
@@ -161,13 +143,19 @@ def _refuse_changes(pictures: Iterator[tuple[str, Pixels]]) -> Iterator[Pixels]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open an image, reading only the header of its first page; too large frames are refused."""
+def _opened(path: Path) -> Iterator[ImageFile]:
     with ExitStack() as stack:
         with _decoding(path):
-            image = Image.open(stack.enter_context(path.open("rb")), formats=_FORMATS)
-            check_frame_size(*image.size)
-        yield image
+            file = stack.enter_context(path.open("rb"))
+        yield _image(path, file)
+
+
+def _image(path: Path, file: IO[bytes]) -> ImageFile:
+    """Read the header of an image's first page; too large frames are refused."""
+    with _decoding(path):
+        image = Image.open(file, formats=_FORMATS)
+        check_frame_size(*image.size)
+        return image
 
 
 def _turn_to(image: Image.Image, page: int, path: Path) -> bool:

@@ -79,22 +79,22 @@ def is_nifti(head: bytes) -> bool:
     return head[344:348] in (_SINGLE[0], _PAIR[0]) or head[4:12] in (_SINGLE[1], _PAIR[1])
 
 
-def nifti_videos(path: Path) -> list[str]:
+def nifti_videos(path: Path, file: IO[bytes]) -> list[str]:
     """Names of the videos in a file of several slices and several times, one per slice; empty otherwise.
 
     `z0` is the first slice as stored. Raises DecodeError, OSError.
     """
-    return _parts(_read_volume(path, warn=lambda _: None))
+    return _parts(_read_volume(path, file, warn=lambda _: None))
 
 
-def open_nifti(path: Path, warn: Warn, part: str | None = None) -> Video:
+def open_nifti(path: Path, file: IO[bytes], warn: Warn, part: str | None = None) -> Video:
     """Open a NIfTI file. The frames are its times; its slices where it has one time.
 
     part: the video to open, where `nifti_videos` names several. Scaled values become float32, RGB becomes
     luma. Unscaled uint8 has the range of its type. Times follow from the fourth spacing where its unit is a
     unit of time; slices have no times. Raises DecodeError, OSError.
     """
-    volume = _read_volume(path, warn)
+    volume = _read_volume(path, file, warn)
     indices = _plane_indices(volume, part)
     step_seconds = volume.step_seconds if volume.sides[3] > 1 else None
     aspect = _sample_aspect_ratio(volume)
@@ -114,13 +114,12 @@ def open_nifti(path: Path, warn: Warn, part: str | None = None) -> Video:
     )
 
 
-def _read_volume(path: Path, warn: Warn) -> _Volume:
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
+def _read_volume(path: Path, file: IO[bytes], warn: Warn) -> _Volume:
+    is_gzip = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
     with decode_errors(_WHAT), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of invalid numbers, which are checked below
-        with gzip.open(path) if is_gzip else path.open("rb") as file:
-            header = _parse(file.read(_HEADER_BYTES))
+        header = _parse((gzip.GzipFile(fileobj=file) if is_gzip else file).read(_HEADER_BYTES))
         dtype, channels = _number_type(header)
         slope, intercept = header.get_slope_inter()
         is_scaled = not channels and slope is not None and (slope, intercept) != (1, 0)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from vidlat.config import Preprocessing
 from vidlat.errors import DecodeError
-from vidlat.types import Frame, Selection, Video, VideoHeader, Warn
+from vidlat.types import WHOLE, Frame, Selection, Video, VideoHeader, Warn
 from vidlat.video.array import is_array, open_array
 from vidlat.video.container import is_container, open_container
 from vidlat.video.dicom import is_dicom, open_dicom
 from vidlat.video.dicom_series import open_dicom_series
-from vidlat.video.images import is_image, is_single_picture, open_images, open_tiff
+from vidlat.video.images import has_pages, is_image, open_images, open_tiff
 from vidlat.video.nifti import is_nifti, open_nifti
 from vidlat.video.preprocessing import PreparedFrame, prepare_video
 from vidlat.video.untrusted import warn_once
@@ -30,6 +31,13 @@ VIDEO_SUFFIXES = (
 """Files with these suffixes are expected to be videos: they are tried, and reported if they are none."""
 
 _HEAD_BYTES = 1024
+_KINDS: dict[Kind, Callable[[bytes], bool]] = {
+    "dicom": is_dicom,
+    "nifti": is_nifti,
+    "array": is_array,
+    "image": is_image,
+    "container": is_container,
+}
 _NO_MEDIA = {
     b"version https://git-lfs": "Git LFS pointer instead of the file itself: run `git lfs pull`",
     b"<!doctype html": "web page instead of a video: download the file again",
@@ -38,18 +46,11 @@ _NO_MEDIA = {
 }
 
 
-def kind_of(path: Path) -> Kind | None:
-    """The library that reads a file, by its content; None for an unknown format. Raises OSError."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    kinds: dict[Kind, bool] = {
-        "dicom": is_dicom(head),
-        "nifti": is_nifti(head),
-        "array": is_array(head),
-        "image": is_image(head),
-        "container": is_container(head),
-    }
-    return next((kind for kind, fits in kinds.items() if fits), None)
+def kind_of(file: IO[bytes]) -> Kind | None:
+    """The library that reads an opened file, by its content; None for an unknown format. Raises OSError."""
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    return next((kind for kind, fits in _KINDS.items() if fits(head)), None)
 
 
 def is_named_like_video(path: Path) -> bool:
@@ -64,19 +65,20 @@ def open_video(path: Path, selection: Selection, warn: Warn) -> Video:
     the video's path, where it cannot be read.
     """
     warn = warn_once(warn)
-    try:
-        video = _open_files(path, selection, warn) if selection.files else _open_file(path, selection, warn)
-    except OSError as error:
-        raise _cannot_be_opened(error) from error
+    files = [path / name for name in selection.files]
+    with _disk_errors():
+        video = _open_files(files, warn) if files else _open_file(path, selection.part, warn)
     stretch = selection.start_seconds, selection.stop_seconds
     return replace(video, frames=partial(_frames, video, *stretch), header=partial(_header, video, *stretch))
 
 
 def lone_file(path: Path) -> tuple[Path, Selection]:
     """Path and selection to open one named file with; a single image becomes a sequence of one."""
-    if path.is_file() and kind_of(path) == "image" and is_single_picture(path):
-        return path.parent, Selection(files=(path.name,))
-    return path, Selection()
+    if path.is_file():
+        with path.open("rb") as file:
+            if kind_of(file) == "image" and not has_pages(path, file):
+                return path.parent, Selection(files=(path.name,))
+    return path, WHOLE
 
 
 def read_prepared(path: Path, selection: Selection, how: Preprocessing) -> Iterator[PreparedFrame]:
@@ -89,50 +91,53 @@ def probe_video(path: Path, selection: Selection) -> VideoHeader:
     return open_video(path, selection, _ignore).header()
 
 
-def _open_files(folder: Path, selection: Selection, warn: Warn) -> Video:
-    files = [folder / name for name in selection.files]
-    return (open_dicom_series if kind_of(files[0]) == "dicom" else open_images)(files, warn)
+def _open_files(files: Sequence[Path], warn: Warn) -> Video:
+    with files[0].open("rb") as file:
+        is_dicom_series = kind_of(file) == "dicom"
+    return (open_dicom_series if is_dicom_series else open_images)(files, warn)
 
 
-def _open_file(path: Path, selection: Selection, warn: Warn) -> Video:
+def _open_file(path: Path, part: str | None, warn: Warn) -> Video:
     if not path.stat().st_size:
         raise DecodeError("is an empty file: copy it again", "empty")
-    match kind_of(path):
-        case "dicom":
-            return open_dicom(path, warn)
-        case "nifti":
-            return open_nifti(path, warn, selection.part)
-        case "array":
-            return open_array(path, warn)
-        case "image":
-            if is_single_picture(path):
+    with path.open("rb") as file:
+        match kind_of(file):
+            case "dicom":
+                return open_dicom(path, file, warn)
+            case "nifti":
+                return open_nifti(path, file, warn, part)
+            case "array":
+                return open_array(path, file, warn)
+            case "image" if has_pages(path, file):
+                return open_tiff(path, file, warn)
+            case "image":
                 reason = "single image; expected a video, or numbered images in a folder"
                 raise DecodeError(reason, "no-video")
-            return open_tiff(path, warn)
-        case "container":
-            return open_container(path, warn)
-    _refuse_no_media(path)
-    # Unknown content still goes to FFmpeg, which knows more formats than are recognised here.
+            case None:
+                _refuse_no_media(file.read(_HEAD_BYTES))
+    # Unknown content too goes to FFmpeg, which knows more formats than are recognised here.
     return open_container(path, warn)
 
 
-def _refuse_no_media(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+def _refuse_no_media(head: bytes) -> None:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for start, reason in _NO_MEDIA.items():
-        if head.startswith(start):
+        if text.startswith(start):
             raise DecodeError(reason, "no-media")
 
 
 def _frames(video: Video, start_seconds: float | None, stop_seconds: float | None) -> Iterator[Frame]:
-    frames = _readable(video)
-    if start_seconds is not None or stop_seconds is not None:
-        frames = _stretch(frames, start_seconds or 0.0, math.inf if stop_seconds is None else stop_seconds)
-    first = next(frames, None)
-    if first is None:
-        raise DecodeError("no decodable frame, or none between start_seconds and stop_seconds", "no-frames")
-    yield first
-    yield from frames
+    with _disk_errors():
+        frames = video.frames()
+        if start_seconds is not None or stop_seconds is not None:
+            stop = math.inf if stop_seconds is None else stop_seconds
+            frames = _stretch(frames, start_seconds or 0.0, stop)
+        first = next(frames, None)
+        if first is None:
+            reason = "no decodable frame, or none between start_seconds and stop_seconds"
+            raise DecodeError(reason, "no-frames")
+        yield first
+        yield from frames
 
 
 def _stretch(frames: Iterator[Frame], start_seconds: float, stop_seconds: float) -> Iterator[Frame]:
@@ -149,13 +154,6 @@ def _stretch(frames: Iterator[Frame], start_seconds: float, stop_seconds: float)
         if seconds >= start_seconds:
             first_seconds = seconds if first_seconds is None else first_seconds
             yield frame._replace(pts_seconds=seconds - first_seconds)
-
-
-def _readable(video: Video) -> Iterator[Frame]:
-    try:
-        yield from video.frames()
-    except OSError as error:
-        raise _cannot_be_opened(error) from error
 
 
 def _header(video: Video, start_seconds: float | None, stop_seconds: float | None) -> VideoHeader:
@@ -175,5 +173,11 @@ def _ignore(_: str) -> None:
     pass
 
 
-def _cannot_be_opened(error: OSError) -> DecodeError:
-    return DecodeError(f"cannot be opened: {error.strerror or type(error).__name__}", "unreadable")
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turn OSError into DecodeError without the path, which a cache may have to hide."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be opened: {error.strerror or type(error).__name__}"
+        raise DecodeError(reason, "unreadable") from error
