@@ -71,12 +71,14 @@ def signals_as_in_a_terminal():
 
 
 @pytest.fixture(scope="session")
-def client():
-    """A client of a local cluster of two workers, started the way the product does."""
-    from vidlat.pipeline.dask_cluster import connect
+def scheduler():
+    """The address of a Dask scheduler whose worker is this process, which has loaded torch already."""
+    from distributed import LocalCluster
 
-    with connect(None, 2) as client:
-        yield client
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:
+        yield cluster.scheduler_address
 
 
 @pytest.fixture(scope="session")

@@ -35,12 +35,11 @@ def is_one_line(stderr):
 
 
 @pytest.fixture(scope="module")
-def encode(client, small_vae):
+def encode(scheduler, small_vae):
     """`vidlat encode` on the cluster of the tests, with the small VAE."""
 
     def encode(folder, out, *more):
-        address = client.scheduler.address
-        fixed = ("--vae", small_vae, "--size", 16, "--batch", 3, "--scheduler", address, "--device", "cpu")
+        fixed = ("--vae", small_vae, "--size", 16, "--batch", 3, "--scheduler", scheduler, "--device", "cpu")
         return vidlat("encode", "--input", folder, "--out", out, *fixed, *more)
 
     return encode

@@ -19,12 +19,12 @@ def videos(make_videos, tmp_path):
 
 
 @pytest.fixture
-def encode(small_vae, client, videos, tmp_path):
+def encode(small_vae, scheduler, videos, tmp_path):
     """encode(*flags) into l.zarr: exit code, standard output in one line, standard error."""
     fixed = ("--vae", small_vae, "--size", 16, "--batch", 3, "--device", "cpu", "--out", tmp_path / "l.zarr")
 
     def encode(*more, on_cluster=True, inputs=videos):
-        cluster = ("--scheduler", client.scheduler.address) if on_cluster else ()
+        cluster = ("--scheduler", scheduler) if on_cluster else ()
         arguments = ("encode", "--input", inputs, *fixed, *cluster, *more)
         answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])
         assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception

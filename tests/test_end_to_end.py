@@ -49,7 +49,7 @@ def interrupt_first_step(patch, number):
 
 
 @pytest.mark.slow
-def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(client, tmp_path):
+def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(scheduler, tmp_path):
     (tmp_path / "v").mkdir()
     for seed in range(2):
         write_video(tmp_path / "v" / f"{seed}.mp4", make_phantom("heart", seed, 8, 96, 96, 25), 25)
@@ -64,7 +64,7 @@ def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(client, t
         "--size",
         64,
     )
-    assert vidlat(*encode, "--scheduler", client.scheduler.address)[0] == 0
+    assert vidlat(*encode, "--scheduler", scheduler)[0] == 0
     evaluate = ("evaluate", "--latents", tmp_path / "l.zarr", "--input", tmp_path / "v")
     assert vidlat(*evaluate, "--json", tmp_path / "q.json")[0] == 0
     overall = json.loads((tmp_path / "q.json").read_text())["overall"]
@@ -72,7 +72,7 @@ def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(client, t
 
 
 @pytest.mark.usefixtures("signals_as_in_a_terminal")
-def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_path, monkeypatch):
+def test_from_videos_to_samples_through_the_command_line(scheduler, small_vae, tmp_path, monkeypatch):
     lengths = {"heart.mp4": 17, "lung.mp4": 9, "short.mp4": 3}
     (tmp_path / "videos").mkdir()
     for seed, (name, num_frames) in enumerate(lengths.items()):
@@ -80,7 +80,7 @@ def test_from_videos_to_samples_through_the_command_line(client, small_vae, tmp_
         write_video(tmp_path / "videos" / name, frames, 20)
     cache, run = tmp_path / "latents.zarr", tmp_path / "run"
 
-    flags = ("--vae", small_vae, "--size", 16, "--batch", 3, "--scheduler", client.scheduler.address)
+    flags = ("--vae", small_vae, "--size", 16, "--batch", 3, "--scheduler", scheduler)
     code, out, err = vidlat("encode", "--input", tmp_path / "videos", "--out", cache, *flags)
     assert (code, err) == (0, "")
     records = open_cache(cache).records()

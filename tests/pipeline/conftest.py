@@ -5,9 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.pipeline.ten_videos import LENGTHS, videos_in
 from vidlat.config import EncodeConfig
+from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.encode_videos import prepare_encode
+from vidlat.pipeline.executor import InProcessExecutor
 from vidlat.store.reader import open_cache
+from vidlat.store.writer import open_writer
 from vidlat.types import WHOLE
 from vidlat.video.reader import read_prepared
 
@@ -75,3 +79,23 @@ def read_all():
         return content
 
     return read
+
+
+@pytest.fixture(scope="session")
+def videos(make_videos, tmp_path_factory):
+    """A folder of ten videos and a file that is none."""
+    folder = make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
+    (folder / "broken.mp4").write_text("no video")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(videos, prepare, tmp_path_factory, read_all):
+    """What a cache of them holds after an encode where nothing goes wrong."""
+    path = tmp_path_factory.mktemp("quiet") / "l.zarr"
+    prepared = prepare(videos, path, workers=1)
+    with open_writer(path, "test") as writer:
+        events = list(run_encode(prepared.plan, prepared.job, writer, InProcessExecutor()))
+    assert videos_in(events, "records") == sorted(LENGTHS)
+    assert videos_in(events, "failures") == ["broken.mp4"]
+    return read_all(path)

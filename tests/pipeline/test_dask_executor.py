@@ -12,7 +12,10 @@ import cloudpickle
 import numpy as np
 import pytest
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin
+from distributed.system import MEMORY_LIMIT
 
+from tests.pipeline.ten_videos import LENGTHS, videos_in
+from tests.pipeline.test_out_of_memory import memory_rules
 from vidlat.errors import InputError, ScratchError, WeightsError
 from vidlat.pipeline import dask_cluster, dask_executor
 from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
@@ -23,15 +26,6 @@ from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER
 from vidlat.pipeline.task import encode_batch, replace
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer, write_shards
-
-LENGTHS = {f"{number:02d}.mp4": 3 + 5 * number % 11 for number in range(10)}
-
-
-@pytest.fixture(scope="module")
-def videos(make_videos, tmp_path_factory):
-    folder = make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
-    (folder / "broken.mp4").write_text("no video")
-    return folder
 
 
 class ScriptedFuture:
@@ -150,20 +144,6 @@ def encodes(name):
         return encodes and name in [source.video_id for source in future.arguments[0]]
 
     return kills
-
-
-def videos_in(events, kind):
-    return sorted(video.video_id for event in events for video in getattr(event, kind))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(videos, prepare, tmp_path_factory, read_all):
-    """What a cache holds after an encode on a cluster where nothing goes wrong."""
-    path = tmp_path_factory.mktemp("quiet") / "l.zarr"
-    events = encode_on(ScriptedCluster(), prepare(videos, path, workers=1), path)
-    assert videos_in(events, "records") == sorted(LENGTHS)
-    assert videos_in(events, "failures") == ["broken.mp4"]
-    return read_all(path)
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
@@ -352,6 +332,21 @@ def test_address_where_no_scheduler_answers_is_refused_with_one_line(address, mo
 
 
 # From here on, real processes.
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client of a local cluster of two workers, started the way the product does."""
+    with connect(None, 2) as client:
+        yield client
+
+
+def test_local_workers_share_the_memory_and_never_pause(client):
+    """They keep what they have freed: a pause, which ends when memory is given back, would never end."""
+    assert memory_rules(client) == {(False, MEMORY_LIMIT // 2)}
+    assert client.cluster.scheduler.allowed_failures == 0
+    for nanny in client.cluster.workers.values():
+        assert nanny.memory_manager.memory_terminate_fraction == 0.95
 
 
 def test_real_cluster_encodes_all_videos_and_records_the_failed_ones(

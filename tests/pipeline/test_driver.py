@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.pipeline.ten_videos import LENGTHS, videos_in
 from vidlat.errors import ScratchError, StoreError
 from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
 from vidlat.pipeline.driver import run_encode
@@ -19,15 +20,6 @@ from vidlat.pipeline.executor import (
 from vidlat.store.layout import LEASE
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import CacheWriter, open_writer
-
-LENGTHS = {f"{number:02d}.mp4": 3 + 5 * number % 11 for number in range(10)}
-
-
-@pytest.fixture(scope="module")
-def videos(make_videos, tmp_path_factory):
-    folder = make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
-    (folder / "broken.mp4").write_text("no video")
-    return folder
 
 
 class Step(NamedTuple):
@@ -111,20 +103,6 @@ def dies_encoding(*names):
         return executor.die() if step.kind == "encode" and {*names} & {*step.video_ids} else None
 
     return before_step
-
-
-def videos_in(events, kind):
-    return sorted(video.video_id for event in events for video in getattr(event, kind))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(videos, prepare, tmp_path_factory, read_all):
-    """What a cache holds after an encode where nothing goes wrong."""
-    path = tmp_path_factory.mktemp("quiet") / "l.zarr"
-    events = encode_on(InProcessExecutor(), prepare(videos, path, workers=1), path)
-    assert videos_in(events, "records") == sorted(LENGTHS)
-    assert videos_in(events, "failures") == ["broken.mp4"]
-    return read_all(path)
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 4])

@@ -9,7 +9,6 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
-import distributed.system
 import numpy as np
 import pytest
 import torch
@@ -269,14 +268,6 @@ def memory_rules(client):
         return manager.memory_pause_fraction, manager.memory_limit
 
     return set(client.run(rules).values())
-
-
-def test_local_workers_share_the_memory_and_never_pause(client):
-    """They keep what they have freed: a pause, which ends when memory is given back, would never end."""
-    assert memory_rules(client) == {(False, distributed.system.MEMORY_LIMIT // 2)}
-    assert client.cluster.scheduler.allowed_failures == 0
-    for nanny in client.cluster.workers.values():
-        assert nanny.memory_manager.memory_terminate_fraction == 0.95
 
 
 def worker_pids(client):

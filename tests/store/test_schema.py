@@ -161,11 +161,12 @@ def test_shard_must_be_whole_chunks():
 
 
 @given(st.sampled_from([1, 4, 16]), st.integers(4, 128), st.integers(4, 128), st.sampled_from([1, 4, 8]))
-def test_default_shard_holds_two_to_four_megabytes(latent_dim, height, width, chunk_frames):
+def test_default_shard_holds_two_to_four_megabytes_or_256_chunks(latent_dim, height, width, chunk_frames):
     frames = default_shard_frames(latent_dim, height, width, chunk_frames)
     frame_bytes = latent_dim * height * width * 2
     assert frames % chunk_frames == 0
-    assert frames * frame_bytes >= 2 * 1024**2
+    assert frames <= 256 * chunk_frames
+    assert frames * frame_bytes >= 2 * 1024**2 or frames == 256 * chunk_frames
     assert (frames - chunk_frames) * frame_bytes < 2 * 1024**2
     assert frames * frame_bytes <= 4 * 1024**2 or frames == chunk_frames
 

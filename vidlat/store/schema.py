@@ -19,6 +19,9 @@ FORMAT_VERSION = 4
 SHARD_BYTES = 2 * 1024**2
 """A shard holds the fewest chunks of this size: work stays parallel and a kill loses little."""
 
+SHARD_CHUNKS = 256
+"""At most; of smaller chunks than those of 64 x 64 pixels, each costs more than its bytes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CacheSettings(LatentSettings):
@@ -72,9 +75,9 @@ def require_same_settings(path: object, cache: CacheSettings, asked: CacheSettin
 def default_shard_frames(
     latent_dim: int, latent_height: int, latent_width: int, chunk_frames: int = 4
 ) -> int:
-    """Latent frames of a shard: the fewest whole chunks that hold SHARD_BYTES of float16."""
+    """Latent frames of a shard: the fewest chunks that hold SHARD_BYTES of float16, or SHARD_CHUNKS."""
     chunk_bytes = 2 * latent_dim * chunk_frames * latent_height * latent_width
-    return chunk_frames * -(-SHARD_BYTES // chunk_bytes)
+    return chunk_frames * min(SHARD_CHUNKS, -(-SHARD_BYTES // chunk_bytes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
