@@ -76,7 +76,7 @@ def with_vidlat(cache: LatentCache, with_std: bool) -> Read:
     def read(batches: list[Starts]) -> Iterator[np.ndarray]:
         waiting = [cache.read_windows_async(starts, WINDOW, with_std) for starts in batches[:AHEAD]]
         for starts in [*batches[AHEAD:], *[None] * min(AHEAD, len(batches))]:
-            yield waiting.pop(0).result()[0]
+            yield waiting.pop(0)()[0]
             if starts is not None:
                 waiting.append(cache.read_windows_async(starts, WINDOW, with_std))
 

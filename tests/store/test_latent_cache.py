@@ -75,7 +75,7 @@ def test_windows_asked_for_ahead_are_the_same(filled):
     starts = [np.array([record.start]) for record in cache.records().values()]
     pending = [cache.read_windows_async(start, 4) for start in starts]
     for start, later in zip(starts, pending, strict=True):
-        np.testing.assert_array_equal(later.result(), cache.read_windows(start, 4))
+        np.testing.assert_array_equal(later(), cache.read_windows(start, 4))
 
 
 def test_no_windows_are_an_empty_batch(filled):

@@ -135,7 +135,7 @@ class Reader:
         for windows, batch in zip(plans, dataset.batches(plans), strict=True):
             for window, latents in zip(windows, batch.latents.numpy(), strict=True):
                 known = posterior_of(window.video_id, self.seen[window.video_id]).mean.astype(np.float16)
-                first = window.stack_starts[0] - cache.records()[window.video_id].start
+                first = window.start - cache.records()[window.video_id].start
                 np.testing.assert_array_equal(latents[:, 0], known[:, first])
 
     def _compare_shapes(self, cache: LatentCache) -> None:

@@ -36,7 +36,7 @@ def test_a_batch_holds_the_latents_of_its_videos(make_cache, stack, memory_limit
         assert batch.latents.shape == (3, 2, 4, 4, 4)
         for window, latents in zip(planned, batch.latents.numpy(), strict=True):
             record = cache.records()[window.video_id]
-            first, last = window.stack_starts[0] - record.start, -(-record.num_frames // 4) - 1
+            first, last = window.start - record.start, -(-record.num_frames // 4) - 1
             frames = [min(first + i, last) for i in range(4)]
             expected = cache.read_latents(window.video_id).mean[:, frames]
             np.testing.assert_array_equal(latents, expected.astype(np.float32))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,6 +57,7 @@ def last_sequence(path: Path) -> int:
 class LatentCache:
     """The videos and failures of a cache as they were when it was opened; open it again to see later ones.
 
+    num_latent_frames: length of the time axis, holes included.
     A pickled copy opens the cache again. A forked child of a process that has read latents cannot read any
     (tensorstore's threads do not survive a fork): use spawn instead.
     """
@@ -71,7 +71,8 @@ class LatentCache:
         logs = RecordLogs(path)
         self._videos, self._failures = logs.videos.snapshot(), logs.failures.snapshot()
         # After the records, whose ranges it must cover: arrays grow before a commit.
-        self._num_latent_frames = min(array_frames(path).values())
+        self.num_latent_frames = min(array_frames(path).values())
+        self._arrays: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, CacheSchema, bool]]:
         return type(self), (self.path, self.schema, self._hold)
@@ -79,11 +80,6 @@ class LatentCache:
     def __len__(self) -> int:
         """Videos in the cache."""
         return len(self._ranges[0])
-
-    @property
-    def num_latent_frames(self) -> int:
-        """Length of the time axis, holes included."""
-        return self._num_latent_frames
 
     @property
     def num_hole_frames(self) -> int:
@@ -163,12 +159,12 @@ class LatentCache:
         the end of its video repeats the video's last latent frame. Raises StoreError if a start lies in no
         video, or if latents are missing or damaged.
         """
-        return self.read_windows_async(starts, num_latent_frames, with_std).result()
+        return self.read_windows_async(starts, num_latent_frames, with_std)()
 
     def read_windows_async(
         self, starts: npt.NDArray[np.integer], num_latent_frames: int, with_std: bool = True
-    ) -> PendingWindows:
-        """Start `read_windows` in the background; `result()` of the returned object waits for it."""
+    ) -> Callable[[], tuple[Latents, Latents | None]]:
+        """Start `read_windows` in the background; the returned function waits for it."""
         starts = np.asarray(starts, dtype=np.int64)
         stops = self._stops_of(starts)
         frames = np.minimum(starts[:, None] + np.arange(num_latent_frames), stops[:, None] - 1)
@@ -176,7 +172,18 @@ class LatentCache:
         last = int(stops.max(initial=0))
         # One gather per array is several times faster than one read per window.
         futures = [self._array(name, last)[:, frames].transpose([1, 0, 2, 3, 4]).read() for name in names]
-        return PendingWindows(self.path, futures)
+
+        def wait() -> tuple[Latents, Latents | None]:
+            try:
+                windows = [future.result() for future in futures]
+            except ValueError as error:
+                raise StoreError(f"{self.path}: latents are damaged ({error}); {REPAIR}") from error
+            # A missing chunk reads as NaN, so that one value per latent frame shows it.
+            if any(np.isnan(window[:, 0, :, 0, 0]).any() for window in windows):
+                raise StoreError(f"{self.path}: latents of a recorded video are missing; {REPAIR}")
+            return windows[0], windows[1] if with_std else None
+
+        return wait
 
     def _stops_of(self, starts: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         """The stop of the video that each of `starts` lies in."""
@@ -207,10 +214,6 @@ class LatentCache:
         return array
 
     @cached_property
-    def _arrays(self) -> dict[str, Any]:
-        return {}
-
-    @cached_property
     def _records(self) -> dict[str, VideoRecord]:
         return to_video_records(self._videos.read())
 
@@ -221,22 +224,3 @@ class LatentCache:
         starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
         order = np.argsort(starts)
         return starts[order], stops[order]
-
-
-@dataclass(frozen=True)
-class PendingWindows:
-    """Windows that are being read, from `LatentCache.read_windows_async`."""
-
-    path: Path
-    futures: list[Any]
-
-    def result(self) -> tuple[Latents, Latents | None]:
-        """Wait for mean and std; see `LatentCache.read_windows`."""
-        try:
-            windows = [future.result() for future in self.futures]
-        except ValueError as error:
-            raise StoreError(f"{self.path}: latents are damaged ({error}); {REPAIR}") from error
-        # A missing chunk reads as NaN, so that one value per latent frame shows it.
-        if any(np.isnan(window[:, 0, :, 0, 0]).any() for window in windows):
-            raise StoreError(f"{self.path}: latents of a recorded video are missing; {REPAIR}")
-        return windows[0], windows[1] if len(windows) > 1 else None

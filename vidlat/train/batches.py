@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from itertools import count
+from collections.abc import Collection, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +63,11 @@ class LatentBatches(IterableDataset[Batch]):
         self.whitening = whitening or Whitening.from_records(self._records, latents_as)
         self.batch, self.latents_as, self.seed = batch, latents_as, seed
         self.first_step, self.steps = first_step, steps
-        self.rank, self.num_ranks = _checked(rank, num_ranks)
+        if rank is None and num_ranks is None:
+            rank, num_ranks = rank_and_count()
+        if rank is None or num_ranks is None or not 0 <= rank < num_ranks:
+            raise TrainError(f"rank {rank} of {num_ranks} ranks: give both, with 0 <= rank < num_ranks")
+        self.rank, self.num_ranks = rank, num_ranks
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield this process's batches; n DataLoader workers take every n-th step each."""
@@ -73,24 +77,11 @@ class LatentBatches(IterableDataset[Batch]):
             self.cache, self._records, self.shape, self.whitening, self.latents_as,
             MEMORY_LIMIT_BYTES // stride,
         )  # fmt: skip
-        begin = self.first_step + first
-        steps: Iterable[int] = count(begin, stride)
-        if self.steps is not None:
-            steps = range(begin, self.first_step + self.steps, stride)
-        items = range(self.rank * self.batch, (self.rank + 1) * self.batch)
         plans = (
             training_windows(
                 self._records, self.shape, seed=self.seed, step=step,
-                batch=self.batch * self.num_ranks, items=items,
+                batch=self.batch, rank=self.rank, num_ranks=self.num_ranks,
             )
-            for step in steps
+            for step in islice(count(self.first_step), first, self.steps, stride)
         )  # fmt: skip
         return dataset.batches(plans)
-
-
-def _checked(rank: int | None, num_ranks: int | None) -> tuple[int, int]:
-    if rank is None and num_ranks is None:
-        rank, num_ranks = rank_and_count()
-    if rank is None or num_ranks is None or not 0 <= rank < num_ranks:
-        raise TrainError(f"rank {rank} of {num_ranks} ranks: give both, with 0 <= rank < num_ranks")
-    return rank, num_ranks

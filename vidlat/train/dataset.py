@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vidlat.store.reader import LatentCache
-from vidlat.train.latents import Whitening, draw_posterior
+from vidlat.train.latents import Whitening
 from vidlat.train.seeding import Draw, SeedKey, normal
 from vidlat.train.windows import Window, WindowShape
 from vidlat.types import VideoRecord
@@ -26,7 +26,7 @@ NUM_PREFETCHED = 4
 """Batches that are being read while one is used."""
 
 Posterior = tuple[np.ndarray, np.ndarray | None]
-"""Mean and std, each (num_stacks, L, stack_length, h, w) float16; std may be None."""
+"""Mean and std, each (B, L, t, h, w) float16; std may be None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,43 +78,43 @@ class LatentDataset:
         self.features = features
         self.cache, self.shape, self.whitening = cache, shape, whitening
         self.with_std = latents_as == "sample"
-        step = shape.stack_length
-        starts = np.sort([start for r in records for start in range(r.start, r.stop, step)])
-        schema = cache.schema
+        spans, schema = sorted((r.start, r.stop) for r in records), cache.schema
         frame_bytes = schema.latent_dim * schema.latent_height * schema.latent_width * 2
-        num_bytes = len(starts) * step * frame_bytes * (2 if self.with_std else 1)
-        self._held_starts = starts
+        num_bytes = sum(stop - start for start, stop in spans) * frame_bytes * (2 if self.with_std else 1)
         self._held: Posterior | None = None
         if num_bytes <= memory_limit_bytes:
-            self._held = cache.read_windows(starts, step, with_std=self.with_std)
+            self._held_frames = np.concatenate([np.arange(*span) for span in spans])
+            self._held = cache.read_windows(self._held_frames, 1, self.with_std)
 
     def batches(self, plans: Iterable[Sequence[Window]]) -> Iterator[Batch]:
         """Yield a batch for each list of windows, while the next ones are being read."""
         waiting: deque[tuple[Sequence[Window], Callable[[], Posterior]]] = deque()
         for windows in plans:
-            starts = np.array([start for window in windows for start in window.stack_starts])
-            waiting.append((windows, self.gather(starts)))
+            waiting.append((windows, self._read(np.array([window.start for window in windows]))))
             if len(waiting) > NUM_PREFETCHED:
                 yield self._assemble(*waiting.popleft())
         while waiting:
             yield self._assemble(*waiting.popleft())
 
-    def gather(self, starts: np.ndarray) -> Callable[[], Posterior]:
-        """Start to read the stacks at `starts` (N,), as they are stored; the result waits for them."""
+    def _read(self, starts: np.ndarray) -> Callable[[], Posterior]:
+        """Start to read the windows from `starts` (B,); the returned function waits for them.
+
+        Their frames beyond the end of a video are arbitrary, and never used.
+        """
+        length = self.shape.num_latent_frames
         if self._held is None:
-            length = self.shape.stack_length
-            return self.cache.read_windows_async(starts, length, with_std=self.with_std).result
-        rows = np.searchsorted(self._held_starts, starts)
+            return self.cache.read_windows_async(starts, length, self.with_std)
+        rows = np.searchsorted(self._held_frames, starts)[:, None] + np.arange(length)
+        rows = rows.clip(max=len(self._held_frames) - 1)
         mean, std = self._held
-        gathered = mean[rows], None if std is None else std[rows]
-        return lambda: gathered
+        return lambda: (_gather(mean, rows), None if std is None else _gather(std, rows))
 
     def _assemble(self, windows: Sequence[Window], wait: Callable[[], Posterior]) -> Batch:
         mean, std = wait()
-        latents = self._join_stacks(mean, len(windows))
+        latents = mean.astype(np.float32, order="C")
         if std is not None:
             noise = [normal(window.key, Draw.POSTERIOR, latents.shape[1:]) for window in windows]
-            latents = draw_posterior(latents, self._join_stacks(std, len(windows)), np.stack(noise))
+            latents += std * np.stack(noise)
         mask = np.ones((len(windows), 1, latents.shape[2], 1, 1), np.float32)
         for item, window in enumerate(windows):
             # Repeated, not zeros, which would not be the latents of any frame.
@@ -131,10 +131,7 @@ class LatentDataset:
             keys=tuple(window.key for window in windows),
         )
 
-    @staticmethod
-    def _join_stacks(stacks: np.ndarray, num_windows: int) -> np.ndarray:
-        """(B * num_stacks, L, s, h, w) to (B, L, num_stacks * s, h, w) float32."""
-        _, latent_dim, _, height, width = stacks.shape
-        apart = stacks.reshape(num_windows, -1, *stacks.shape[1:])
-        moved = np.moveaxis(apart, 1, 2).astype(np.float32)
-        return moved.reshape(num_windows, latent_dim, -1, height, width)
+
+def _gather(frames: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(N, L, 1, h, w) at rows (B, t) to (B, L, t, h, w)."""
+    return frames[rows, :, 0].swapaxes(1, 2)

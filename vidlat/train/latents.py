@@ -1,4 +1,4 @@
-"""From cached posteriors to the latents a network learns, and back: draw, whiten, unwhiten.
+"""From cached latents to those a network learns, and back: whiten, unwhiten.
 
 Shape letters: B items, L latent channels, t latent frames, h and w latent height and width.
 """
@@ -16,12 +16,6 @@ from vidlat.errors import TrainError
 from vidlat.types import VideoRecord
 
 Latents = TypeVar("Latents", np.ndarray, torch.Tensor)
-
-
-def draw_posterior(mean: np.ndarray, std: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Draw from the VAE's posterior: mean + std * noise, where std is a standard deviation."""
-    drawn: np.ndarray = mean + std * noise
-    return drawn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,14 +213,14 @@ class Trainer:
         They are prefetched in another thread, and so computed without torch: on a CPU the two threads' pools
         would wait for each other a third of the time.
         """
-        settings, size = self.settings, self.settings.batch // self.ranks.count
-        items = range(self.ranks.index * size, (self.ranks.index + 1) * size)
+        ranks, seed, size = self.ranks, self.settings.seed, self.settings.batch // self.ranks.count
         plans = (
             training_windows(
-                self._training, self._shape, seed=settings.seed, step=step, batch=settings.batch, items=items
+                self._training, self._shape, seed=seed, step=step,
+                batch=size, rank=ranks.index, num_ranks=ranks.count,
             )
             for step in steps
-        )
+        )  # fmt: skip
         for batch in self._dataset.batches(plans):
             yield batch, self._noising.training_draws(batch)
 

@@ -1,6 +1,7 @@
 """Which windows of which videos a step trains on; only integers, no latents are read here.
 
-A window is a whole number of stacks, because the VAE encodes the frames of a stack together.
+A window is a whole number of stacks, because the VAE encodes the frames of a stack together. In a video
+shorter than the window the last real latent frame is repeated.
 """
 
 from __future__ import annotations
@@ -53,12 +54,11 @@ class WindowShape:
 class Window:
     """One training item: consecutive stacks of a video, and the key of its random draws.
 
-    stack_starts: the start of each stack on the cache's time axis; a video shorter than the window repeats
-    its last stack. num_valid: the number of leading latent frames that hold real frames.
+    start: on the cache's time axis. num_valid: the number of leading latent frames that hold real frames.
     """
 
     video_id: str
-    stack_starts: tuple[int, ...]
+    start: int
     num_valid: int
     key: SeedKey
 
@@ -70,16 +70,17 @@ def training_windows(
     seed: int,
     step: int,
     batch: int,
-    items: range | None = None,
+    rank: int = 0,
+    num_ranks: int = 1,
 ) -> list[Window]:
     """The windows of one step, counted from 0: every video once per epoch, in a new random order each time.
 
-    Epochs follow each other without a gap, so a batch may span two. items: indices in the batch, None for
-    all.
+    Epochs follow each other without a gap, so a batch may span two. batch: windows of each rank; together
+    they are those of one rank with batch * num_ranks.
     """
     windows = []
-    for index in items or range(batch):
-        epoch, place = divmod(step * batch + index, len(records))
+    for index in range(rank * batch, (rank + 1) * batch):
+        epoch, place = divmod(step * batch * num_ranks + index, len(records))
         record = records[_order(seed, epoch, len(records))[place]]
         windows.append(_draw_window(record, shape, (seed, Stream.TRAINING, step, index)))
     return windows
@@ -111,12 +112,6 @@ def validation_windows(
 def _draw_window(record: VideoRecord, shape: WindowShape, key: SeedKey) -> Window:
     num_stacks = (record.stop - record.start) // shape.stack_length
     last = max(num_stacks - shape.num_stacks, 0)
-    first = int(generator(key, Draw.WINDOW).integers(last + 1))
-    stacks = (min(first + i, num_stacks - 1) for i in range(shape.num_stacks))
-    num_valid = shape.num_valid(record) - first * shape.stack_length
-    return Window(
-        video_id=record.video_id,
-        stack_starts=tuple(record.start + stack * shape.stack_length for stack in stacks),
-        num_valid=min(num_valid, shape.num_latent_frames),
-        key=key,
-    )
+    first = int(generator(key, Draw.WINDOW).integers(last + 1)) * shape.stack_length
+    num_valid = min(shape.num_valid(record) - first, shape.num_latent_frames)
+    return Window(video_id=record.video_id, start=record.start + first, num_valid=num_valid, key=key)
