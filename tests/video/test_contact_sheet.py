@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidlat.errors import ShapeError
+from vidlat.errors import InputError, ShapeError
 from vidlat.video.contact_sheet import Row, contact_sheet
 
 
@@ -110,6 +110,6 @@ def test_no_row_is_refused(tmp_path):
 
 def test_a_failed_write_leaves_no_draft(tmp_path):
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(InputError):
         contact_sheet([("a.mp4", video(2))], tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -83,6 +83,18 @@ def test_wide_pixels_are_made_square(noise):
     np.testing.assert_array_equal(got, to_square(to_unit(noise[0], (0, 255)), 2.0, 8, "letterbox"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "num_passes"),
+    [({}, 0), ({"intensity": "percentile"}, 1), ({"intensity": "minmax"}, 1), ({"crop": "auto"}, 1),
+     ({"crop": "auto", "intensity": "minmax"}, 2)],
+)  # fmt: skip
+def test_on_frame_is_called_once_for_each_frame_of_the_analysis(noise, settings, num_passes):
+    told = []
+    how = Preprocessing(size=8, fit="crop", **settings)
+    prepare_video(video_of(noise), how, print, lambda: told.append(1))
+    assert len(told) == num_passes * len(noise)
+
+
 @pytest.mark.parametrize("settings", [{"intensity": "percentile"}, {"intensity": "minmax"}, {"crop": "auto"}])
 def test_on_frame_is_called_for_each_frame_of_the_analysis_and_may_stop_it(noise, settings):
     def end():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, takewhile
 from pathlib import Path
@@ -51,7 +51,11 @@ def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: I
             f"no video in {where} ({collection.num_ignored} other files); is it the right folder?"
         )
     rows = read_labels(labels) if labels else {}
-    videos = [_annotated(video, rows) for video in found.values()]
+    videos = [*found.values()]
+    for index, video in enumerate(videos):
+        if video.video_id in rows:  # a row of the labels table wins over the manifest
+            annotation = (video.annotation or Annotation()).updated(rows[video.video_id])
+            videos[index] = replace(video, annotation=annotation)
     if ids == "hash":
         videos = [replace(video, video_id=hashed_name(video.video_id), hides_names=True) for video in videos]
     return Discovery(
@@ -60,14 +64,6 @@ def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: I
         unmatched=tuple(sorted(rows.keys() - found.keys())),
         unlabelled=tuple(sorted(found.keys() - rows.keys())) if labels else (),
     )
-
-
-def _annotated(video: InputVideo, labels: Mapping[str, Annotation]) -> InputVideo:
-    """The video with its row of the labels table, which wins over the manifest."""
-    row = labels.get(video.video_id)
-    if row is None:
-        return video
-    return replace(video, annotation=(video.annotation or Annotation()).updated(row))
 
 
 @dataclass

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidlat.errors import InputError
 from vidlat.types import Annotation
 
-Row = tuple[str, Mapping[str, str]]
+Row = tuple[str, dict[str, str]]
 """File and line, for errors, and the cells that are not empty, by column."""
 
 SUFFIXES = (".csv", ".jsonl")
@@ -43,8 +43,7 @@ def read_manifest(path: Path) -> Iterator[ManifestRow]:
 
     Raises InputError, naming the line, for a table that cannot be read or a row with invalid values.
     """
-    for where, row in _read_table(path, "path"):
-        cells = dict(row)
+    for where, cells in _read_table(path, "path"):
         start, stop = (
             _seconds(where, name, cells.pop(name, None)) for name in ("start_seconds", "stop_seconds")
         )
@@ -66,8 +65,7 @@ def read_labels(path: Path) -> dict[str, Annotation]:
     Raises InputError for a table that cannot be read or that lists a video twice.
     """
     labels: dict[str, Annotation] = {}
-    for where, row in _read_table(path, "video_id"):
-        cells = dict(row)
+    for where, cells in _read_table(path, "video_id"):
         video_id = cells.pop("video_id")
         if video_id in labels:
             raise InputError(f"{where}: {video_id!r} stands in an earlier line too; keep one")

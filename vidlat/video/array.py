@@ -28,6 +28,11 @@ _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _PREFERRED = ("video", "frames", "arr_0")
 _CHANNELS = (1, 3, 4)
 _AXES = "expected (T,H,W), (H,W), (T,1,H,W) or (T,H,W,C) with C 1, 3 or 4, and H and W of other lengths"
+_NOT_NUMBERS = {
+    "O": "Python objects, which can run code and are never loaded",
+    **{"c": "complex numbers", "V": "records", "U": "text", "S": "text", "M": "dates", "m": "durations"},
+}
+"""What an array of each other kind of dtype holds."""
 _MAX_HEADER_BYTES = 1 << 14
 _WHAT = "cannot be read as NumPy array"
 
@@ -153,19 +158,11 @@ def _read_header(file: IO[bytes]) -> _Header:
     except Exception as error:  # the header is a Python literal, which fails in many ways
         raise DecodeError("its NPY header cannot be read: the file is damaged", "unreadable") from error
     if dtype.kind not in "biuf":
-        raise _not_numbers(dtype)
+        content = _NOT_NUMBERS["O" if dtype.hasobject else dtype.kind]
+        raise DecodeError(f"holds {content}: save integers, floats or bool", "unsupported")
     if not shape or min(shape) < 1:
         raise DecodeError(f"shape {shape} holds no frame: {_AXES}", "no-frames")
     return _Header(shape=shape, order="F" if is_fortran else "C", dtype=dtype, offset=start.tell())
-
-
-def _not_numbers(dtype: np.dtype[Any]) -> DecodeError:
-    if dtype.hasobject:
-        reason = "holds Python objects, which can run code and are never loaded: save numbers"
-        return DecodeError(reason, "unsupported")
-    kinds = {"c": "complex numbers", "V": "records", "U": "text", "S": "text", "M": "dates", "m": "durations"}
-    reason = f"holds {kinds.get(dtype.kind, 'no numbers')}: expected integers, floats or bool"
-    return DecodeError(reason, "unsupported")
 
 
 def _frames_index(shape: tuple[int, ...], warn: Warn) -> Any:

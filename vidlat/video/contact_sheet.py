@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from vidlat.errors import ShapeError
+from vidlat.video.writer import appearing_whole
 
 Frames = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
 
@@ -40,7 +40,7 @@ def contact_sheet(
 
     Small frames are enlarged and large ones reduced to one cell size, their shape kept. Rows with a second
     video say `below` in their label. The file appears whole or not at all. Raises ShapeError for an empty
-    row or a second video of another length.
+    row or a second video of another length, InputError where the file cannot be written.
     """
     strips = [_strip(Row(*row), columns, below) for row in rows]
     if not strips:
@@ -51,12 +51,8 @@ def contact_sheet(
     for strip in strips:
         sheet.paste(strip, (_MARGIN, top))
         top += strip.height + _MARGIN
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with appearing_whole(path) as draft:
         sheet.save(draft, format="PNG")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _strip(row: Row, columns: int, below: str) -> Image.Image:

@@ -177,7 +177,7 @@ class _Decoding:
         self._container = container
         self._stream = stream
         self._clock = _Clock(stream.time_base or Fraction(0))
-        self._sizes: list[str] = []
+        self._sizes: dict[str, None] = {}  # in the order of their appearance
         self._num_frames = self._num_hidden = self._num_lost = 0
         self._error: av.FFmpegError | None = None
 
@@ -206,7 +206,7 @@ class _Decoding:
                     (times.popleft() if times else None) if is_avi else frame.pts
                 )
                 self._num_frames += 1
-                self._note_size(frame)
+                self._sizes[f"{frame.width}x{frame.height}"] = None
                 yield frame
                 del frame  # while a reference exists, the GIF decoder copies the frame before it draws on it
         if self._error and not self._num_frames:
@@ -221,7 +221,7 @@ class _Decoding:
         if self._clock.has_gap:
             yield f"frames are probably missing: a gap of {self._clock.longest:.1f} seconds"
         if len(self._sizes) > 1:
-            yield f"the frame size changes from {self._sizes[0]} to {self._sizes[1]}"
+            yield "the frame size changes from {} to {}".format(*self._sizes)
         yield from self._shortfall()
 
     def _packets(self) -> Iterator[Packet[Any]]:
@@ -241,11 +241,6 @@ class _Decoding:
             raise error
         self._num_lost += 1
         self._error = self._error or error
-
-    def _note_size(self, frame: av.VideoFrame) -> None:
-        size = f"{frame.width}x{frame.height}"
-        if size not in self._sizes:
-            self._sizes.append(size)
 
     def _shortfall(self) -> Iterator[str]:
         """Compare with the header. A warning only: it may be wrong, though truncated files look the same."""

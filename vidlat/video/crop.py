@@ -5,7 +5,6 @@ Ultrasound and other recordings are surrounded by borders, logos, scales and nam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -15,7 +14,6 @@ from scipy import ndimage
 from vidlat.config import parse_crop
 from vidlat.errors import DecodeError
 from vidlat.types import Box, Video, Warn
-from vidlat.video.intensity import OnFrame
 from vidlat.video.pixels import Pixels
 
 MOST_FRAMES = 300
@@ -36,20 +34,10 @@ _THIN_EDGE = 0.05  # of a side: cutting off less gains nothing where nothing is 
 _PRINTED_BRIGHTNESS, _PRINTED_CHANGE = 0.1, 0.01
 
 Mask = npt.NDArray[np.bool_]
+Shares = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Motion:
-    """Motion and brightness per pixel, (H, W), as shares of the range of all values.
-
-    change: mean difference between consecutive frames. brightness: maximum of all frames.
-    """
-
-    change: npt.NDArray[np.float32]
-    brightness: npt.NDArray[np.float32]
-
-
-def find_box(video: Video, crop: str, warn: Warn, on_frame: OnFrame = lambda: None) -> Box | None:
+def find_box(video: Video, crop: str, warn: Warn) -> Box | None:
     """Find the part of every frame that is kept, None for all of it; crop: see `config.parse_crop`.
 
     auto: the rectangle around the largest moving area and others nearly as large; text, scales and traces are
@@ -62,7 +50,7 @@ def find_box(video: Video, crop: str, warn: Warn, on_frame: OnFrame = lambda: No
         return None
     if meaning != "auto":
         return meaning
-    box = _box_of_motion(video, on_frame)
+    box = _box_of_motion(video)
     if isinstance(box, str):
         warn(f"{box}: the whole frame is kept")
         return None
@@ -84,25 +72,28 @@ def cut(pixels: Pixels, box: Box | None) -> Pixels:
     return pixels[top : top + height, left : left + width]
 
 
-def _box_of_motion(video: Video, on_frame: OnFrame) -> Box | str:
+def _box_of_motion(video: Video) -> Box | str:
     """The part of the frame that is the recording, or the reason why none was found."""
-    motion = _motion(video, on_frame)
+    motion = _motion(video)
     if isinstance(motion, str):
         return motion
-    moving = _moving(motion.change)
+    change, brightness = motion
+    moving = _moving(change)
     box = _box_round(moving) if moving.any() else (0, 0, 0, 0)
     if box[2] * box[3] < LEAST_SHARE * moving.size:
         return "what moves is too small to be a recording"
-    is_still = motion.change < _PRINTED_CHANGE * motion.brightness
-    return _with_thin_edges(box, is_still & (motion.brightness > _PRINTED_BRIGHTNESS))
+    is_still = change < _PRINTED_CHANGE * brightness
+    return _with_thin_edges(box, is_still & (brightness > _PRINTED_BRIGHTNESS))
 
 
-def _motion(video: Video, on_frame: OnFrame) -> _Motion | str:
-    """The motion of a video, or the reason why there is none."""
-    total: npt.NDArray[np.float32] | None = None
+def _motion(video: Video) -> tuple[Shares, Shares] | str:
+    """Per pixel, the mean change from frame to frame and the highest brightness; or why there is none.
+
+    Both are shares of the range of all values.
+    """
+    total: Shares | None = None
     lowest, num_frames = np.inf, 0
     for frame in islice(video.frames(), MOST_FRAMES):
-        on_frame()
         now = frame.pixels.astype(np.float32)
         if video.is_inverted:
             now = -now
@@ -118,14 +109,16 @@ def _motion(video: Video, on_frame: OnFrame) -> _Motion | str:
         return "nothing moves"
     brightest -= np.float32(lowest)
     extent = brightest.max()
-    return _Motion(change=total / ((num_frames - 1) * extent), brightness=brightest / extent)
+    return total / ((num_frames - 1) * extent), brightest / extent
 
 
-def _moving(change: npt.NDArray[np.float32]) -> Mask:
+def _moving(change: Shares) -> Mask:
     """The large areas of clear motion, with all adjoining faint motion."""
     smooth = ndimage.uniform_filter(change, 3)
     grain = max(1, round(_GRAIN * min(change.shape)))
-    clear = _large_parts(smooth > max(_CLEAR_CHANGE, _SHARE_OF_TYPICAL_CHANGE * _typical(smooth)), grain)
+    changing = smooth[smooth > _CLEAR_CHANGE]
+    typical = float(np.median(changing)) if changing.size else 0.0
+    clear = _large_parts(smooth > max(_CLEAR_CHANGE, _SHARE_OF_TYPICAL_CHANGE * typical), grain)
     # Where a sector is dark, deep in the body, only noise changes.
     faint = _large_parts(smooth > _FAINT_CHANGE, grain)
     labels, _ = ndimage.label(clear | faint)
@@ -146,17 +139,10 @@ def _large_parts(mask: Mask, grain: int) -> Mask:
     return large if large.any() else mask
 
 
-def _typical(change: npt.NDArray[np.float32]) -> float:
-    """The median of clear motion."""
-    changing = change[change > _CLEAR_CHANGE]
-    return float(np.median(changing)) if changing.size else 0.0
-
-
 def _box_round(mask: Mask) -> Box:
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     (top, bottom), (left, right) = (
-        (max(0, int(places[0]) - margin), min(side, int(places[-1]) + 1 + margin))
-        for places, side in zip((rows, columns), mask.shape, strict=True)
+        (max(0, part.start - margin), min(side, part.stop + margin))
+        for part, side in zip(ndimage.find_objects(mask.astype(np.uint8))[0], mask.shape, strict=True)
         for margin in [round(_MARGIN * side)]
     )
     return left, top, right - left, bottom - top

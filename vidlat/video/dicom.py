@@ -6,11 +6,10 @@ brightness does not flicker.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import accumulate, chain, repeat, starmap
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +22,15 @@ from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.dicom_elements import Elements, items, numbers, parsing, read_elements, text
 from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, PixelFormat, read_pixel_format, stored_frames
-from vidlat.video.pixels import HOUNSFIELD_RANGE, Pixels, finite_pixels, to_luma, to_pixel_type
+from vidlat.video.pixels import (
+    HOUNSFIELD_RANGE,
+    Pixels,
+    aspect_ratio,
+    extent,
+    finite_pixels,
+    to_luma,
+    to_pixel_type,
+)
 from vidlat.video.untrusted import decode_errors
 
 _PALETTES = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
@@ -166,10 +173,7 @@ def dicom_range(header: DicomHeader) -> Range | None:
         return HOUNSFIELD_RANGE
     if not header.windows:
         return None
-    lowest, highest = math.inf, -math.inf
-    for frame in dicom_frames(header, lambda _: None):
-        lowest = min(lowest, float(frame.pixels.min()))
-        highest = max(highest, float(frame.pixels.max()))
+    lowest, highest = extent(dicom_frames(header, lambda _: None))
     return next((window for window in header.windows if window[0] < highest and window[1] > lowest), None)
 
 
@@ -203,44 +207,32 @@ def _palette(dataset: Dataset) -> _Palette:
 
 def _rescales(dataset: Dataset, num_frames: int | None) -> Iterator[tuple[float, float]]:
     """Slope and intercept per frame: its own, else the shared, else the file's, else the identity."""
-    shared = [
-        pair for group in items(dataset, "SharedFunctionalGroupsSequence") for pair in _group_rescales(group)
-    ]
-    common = next(iter([*shared, *_rescale(dataset)]), _IDENTITY)
+    shared = items(dataset, "SharedFunctionalGroupsSequence", "PixelValueTransformationSequence")
+    common = _rescale([*shared, dataset], _IDENTITY)
     groups = items(dataset, "PerFrameFunctionalGroupsSequence")[:num_frames]
     for group in groups:
-        yield next(_group_rescales(group), common)
+        yield _rescale(items(group, "PixelValueTransformationSequence"), common)
     if num_frames is None or len(groups) < num_frames:
         yield common
 
 
-def _group_rescales(group: Dataset) -> Iterator[tuple[float, float]]:
-    for item in items(group, "PixelValueTransformationSequence"):
-        yield from _rescale(item)
-
-
-def _rescale(dataset: Dataset) -> list[tuple[float, float]]:
-    slopes, intercepts = numbers(dataset, "RescaleSlope"), numbers(dataset, "RescaleIntercept")
-    return [(slopes[0], intercepts[0])] if slopes and intercepts else []
+def _rescale(parts: Sequence[Dataset], default: tuple[float, float]) -> tuple[float, float]:
+    """The slope and intercept of the first part that has both."""
+    pairs = ((numbers(part, "RescaleSlope"), numbers(part, "RescaleIntercept")) for part in parts)
+    return next(((slopes[0], offsets[0]) for slopes, offsets in pairs if slopes and offsets), default)
 
 
 def _all_windows(dataset: Dataset) -> Iterator[Range]:
     """Candidate windows in order of preference: the frames' own, the shared ones, the file's."""
     frames = items(dataset, "PerFrameFunctionalGroupsSequence")
-    own = [next(_group_windows(frame), None) for frame in frames]
-    stated = [window for window in own if window is not None]
-    if own and len(stated) == len(own):
-        yield min(low for low, _ in stated), max(high for _, high in stated)
-    elif own and own[0] is not None:
-        yield own[0]
-    for group in items(dataset, "SharedFunctionalGroupsSequence"):
-        yield from _group_windows(group)
-    yield from _windows(dataset)
-
-
-def _group_windows(group: Dataset) -> Iterator[Range]:
-    for item in items(group, "FrameVOILUTSequence"):
-        yield from _windows(item)
+    own = [[*chain(*map(_windows, items(frame, "FrameVOILUTSequence")))][:1] for frame in frames]
+    if own and all(own):
+        lows, highs = zip(*chain(*own), strict=True)
+        yield min(lows), max(highs)
+    elif own:
+        yield from own[0]
+    for part in (*items(dataset, "SharedFunctionalGroupsSequence", "FrameVOILUTSequence"), dataset):
+        yield from _windows(part)
 
 
 def _windows(dataset: Dataset) -> list[Range]:
@@ -256,12 +248,8 @@ def _windows(dataset: Dataset) -> list[Range]:
 
 
 def _frame_times(steps: tuple[float, ...]) -> Iterator[float | None]:
-    if not steps:
-        yield from repeat(None)
-    seconds = 0.0
-    for index in count(1):
-        yield seconds
-        seconds += steps[min(index, len(steps) - 1)]
+    """The time of each frame, without end; the last step repeats."""
+    return accumulate(chain(steps[1:], repeat(steps[-1])), initial=0.0) if steps else repeat(None)
 
 
 def _frame_steps(dataset: Dataset, num_frames: int | None) -> list[float]:
@@ -279,17 +267,10 @@ def _frame_steps(dataset: Dataset, num_frames: int | None) -> list[float]:
 
 def _sample_aspect_ratio(dataset: Dataset) -> float:
     """Width over height of a pixel: PixelAspectRatio, else the shared, first frame's or file's spacing."""
-    groups = [
-        group
-        for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-        for group in items(dataset, keyword)[:1]
-    ]
+    shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    groups = [*shared, *items(dataset, "PerFrameFunctionalGroupsSequence")[:1]]
     measures = [measure for group in groups for measure in items(group, "PixelMeasuresSequence")]
-    stated = [
-        numbers(dataset, "PixelAspectRatio"),
-        *(numbers(part, "PixelSpacing") for part in (*measures, dataset)),
-    ]
+    spacings = [numbers(part, "PixelSpacing") for part in (*measures, dataset)]
     # DICOM gives height before width.
-    ratios = (pair[1] / pair[0] for pair in stated if len(pair) == 2 and min(pair) > 0)
-    # A ratio beyond these limits is an error of the header.
-    return next((ratio for ratio in ratios if 0.01 < ratio < 100), 1.0)
+    pairs = (pair[::-1] for pair in (numbers(dataset, "PixelAspectRatio"), *spacings) if len(pair) == 2)
+    return next(filter(None, starmap(aspect_ratio, pairs)), 1.0)

@@ -130,10 +130,11 @@ def text(dataset: Dataset, keyword: str) -> str:
     return str(value) if isinstance(value, str) else ""
 
 
-def items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence; empty where absent or not a sequence."""
+def items(dataset: Dataset, keyword: str, *inner: str) -> list[Dataset]:
+    """The items of a sequence, or those of sequences inside them; empty where absent or not a sequence."""
     value = _value(dataset, keyword)
-    return list(value) if isinstance(value, DicomSequence) else []
+    outer = list(value) if isinstance(value, DicomSequence) else []
+    return [item for part in outer for item in items(part, *inner)] if inner else outer
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:

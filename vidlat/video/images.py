@@ -91,8 +91,12 @@ def open_tiff(path: Path, file: IO[bytes], warn: Warn) -> Video:
     def read() -> Iterator[tuple[str, Pixels]]:
         with _opened(path) as image:
             for page in count():
-                if not _turn_to(image, page, path):
-                    return
+                with _decoding(path):
+                    try:
+                        image.seek(page)
+                    except EOFError:  # Pillow's sign of the last page
+                        return
+                    check_frame_size(*image.size)
                 yield f"page {page + 1}", _to_gray(image, path)
 
     return _to_video(_image(path, file), read, None, warn)
@@ -156,16 +160,6 @@ def _image(path: Path, file: IO[bytes]) -> ImageFile:
         image = Image.open(file, formats=_FORMATS)
         check_frame_size(*image.size)
         return image
-
-
-def _turn_to(image: Image.Image, page: int, path: Path) -> bool:
-    with _decoding(path):
-        try:
-            image.seek(page)
-        except EOFError:  # Pillow's sign of the last page
-            return False
-        check_frame_size(*image.size)
-        return True
 
 
 def _to_gray(image: Image.Image, path: Path) -> Pixels:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from vidlat.config import parse_intensity
 from vidlat.types import Range, Video
-from vidlat.video.pixels import HOUNSFIELD_RANGE, Pixels
+from vidlat.video.pixels import HOUNSFIELD_RANGE, Pixels, extent
 
 TOP_PERCENTILE = 99.5
 """Brighter values are white: MAISI scales MR from the lowest value to this percentile."""
@@ -20,11 +19,9 @@ _NUM_HALVES = 1 << 16  # of a sort key of 32 bits
 _SIGN = np.uint32(1 << 31)
 
 Counts = npt.NDArray[np.int64]
-OnFrame = Callable[[], None]
-"""Called for every frame that is read during an analysis; may raise to stop it."""
 
 
-def find_range(video: Video, intensity: str, on_frame: OnFrame = lambda: None) -> Range:
+def find_range(video: Video, intensity: str) -> Range:
     """Find the values that become 0 and 1; intensity: see `config.parse_intensity`.
 
     `auto` is the file's own range, else `percentile`: from the lowest value to the 99.5th percentile of all
@@ -42,8 +39,8 @@ def find_range(video: Video, intensity: str, on_frame: OnFrame = lambda: None) -
         if proposed is not None:
             return proposed
     if meaning == "minmax":
-        return _extent(video, on_frame)
-    lowest, top, highest = _percentile(video, on_frame)
+        return extent(video.frames())
+    lowest, top, highest = _percentile(video)
     return lowest, top if top > lowest else highest
 
 
@@ -57,40 +54,29 @@ def to_unit(pixels: Pixels, value_range: Range, is_inverted: bool = False) -> np
         if low:
             unit -= np.float32(low)
         unit /= np.float32(high - low)
-        if not _holds_type(value_range, pixels.dtype):
+        # The range of nearly every video is that of its integers, which need no clipping.
+        limits = np.iinfo(pixels.dtype) if np.issubdtype(pixels.dtype, np.integer) else None
+        if limits is None or limits.min < low or limits.max > high:
             np.clip(unit, 0, 1, out=unit)
     return 1 - unit if is_inverted else unit
 
 
-def _holds_type(value_range: Range, dtype: np.dtype[Any]) -> bool:
-    """Whether the range covers all numbers of the dtype, as in nearly every video."""
-    if not np.issubdtype(dtype, np.integer):
-        return False
-    return value_range[0] <= np.iinfo(dtype).min and np.iinfo(dtype).max <= value_range[1]
-
-
-def _extent(video: Video, on_frame: OnFrame) -> Range:
-    lowest, highest = math.inf, -math.inf
-    for pixels in _pixels(video, on_frame):
-        lowest, highest = min(lowest, float(pixels.min())), max(highest, float(pixels.max()))
-    return lowest, highest
-
-
-def _percentile(video: Video, on_frame: OnFrame) -> tuple[float, float, float]:
+def _percentile(video: Video) -> tuple[float, float, float]:
     """The lowest value, the TOP_PERCENTILE as defined by `numpy.percentile`, and the highest value.
 
     A radix selection, exact whatever the outliers: counts the upper halves of all sort keys, then the lower
     halves of the keys whose upper half contains a wanted rank.
     """
-    counts, dtype = np.zeros(_NUM_HALVES, np.int64), np.dtype(np.float32)
-    for pixels in _pixels(video, on_frame):
-        dtype = pixels.dtype
-        counts += np.bincount(_sort_keys(pixels) >> 16, minlength=_NUM_HALVES)
+    counts = np.zeros(_NUM_HALVES, np.int64)
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+    for frame in video.frames():
+        dtype = frame.pixels.dtype
+        counts += np.bincount(_sort_keys(frame.pixels) >> 16, minlength=_NUM_HALVES)
     last = int(counts.sum()) - 1
     place = last * TOP_PERCENTILE / 100
     found = [_find(counts, rank) for rank in (0, math.floor(place), math.ceil(place), last)]
     if dtype == np.float32:
-        lower_counts = _count_lower_halves(video, on_frame, {upper for upper, _ in found})
+        lower_counts = _count_lower_halves(video, {upper for upper, _ in found})
         keys = [upper << 16 | _find(lower_counts[upper], rank)[0] for upper, rank in found]
     else:
         keys = [upper << 16 for upper, _ in found]
@@ -98,11 +84,11 @@ def _percentile(video: Video, on_frame: OnFrame) -> tuple[float, float, float]:
     return lowest, below + (above - below) * (place % 1), highest
 
 
-def _count_lower_halves(video: Video, on_frame: OnFrame, uppers: set[int]) -> dict[int, Counts]:
+def _count_lower_halves(video: Video, uppers: set[int]) -> dict[int, Counts]:
     """For each of these upper halves of sort keys, the count of each lower half."""
     counts = {upper: np.zeros(_NUM_HALVES, np.int64) for upper in uppers}
-    for pixels in _pixels(video, on_frame):
-        keys = _sort_keys(pixels)
+    for frame in video.frames():
+        keys = _sort_keys(frame.pixels)
         for upper in uppers:
             counts[upper] += np.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=_NUM_HALVES)
     return counts
@@ -131,9 +117,3 @@ def _value(key: int, dtype: np.dtype[Any]) -> float:
         return float((key >> 16) + np.iinfo(dtype).min)
     bits = key ^ _SIGN if key >= _SIGN else ~key & 0xFFFFFFFF
     return float(np.uint32(bits).view(np.float32))
-
-
-def _pixels(video: Video, on_frame: OnFrame) -> Iterator[npt.NDArray[Any]]:
-    for frame in video.frames():
-        on_frame()
-        yield frame.pixels

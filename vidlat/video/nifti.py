@@ -8,7 +8,6 @@ on the left. Slices are ordered feet to head, back to front, left to right.
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import warnings
 import zlib
@@ -27,7 +26,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Video, VideoHeader, Warn
-from vidlat.video.pixels import Pixels, finite_pixels, to_luma, to_pixel_type
+from vidlat.video.pixels import Pixels, aspect_ratio, finite_pixels, to_luma, to_pixel_type
 from vidlat.video.untrusted import check_end, check_frame_size, check_inflated_size, decode_errors, inflated
 
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one
@@ -66,7 +65,8 @@ class _Volume:
     @property
     def is_transposed(self) -> bool:
         """Whether x is the vertical axis: the one along head and feet, else along front and back."""
-        return _uprightness(self.directions[0]) > _uprightness(self.directions[1])
+        x, y = ("LRPAIS".index(direction) // 2 for direction in self.directions[:2])
+        return x > y
 
 
 def is_nifti(head: bytes) -> bool:
@@ -97,7 +97,7 @@ def open_nifti(path: Path, file: IO[bytes], warn: Warn, part: str | None = None)
     volume = _read_volume(path, file, warn)
     indices = _plane_indices(volume, part)
     step_seconds = volume.step_seconds if volume.sides[3] > 1 else None
-    aspect = _sample_aspect_ratio(volume)
+    aspect = aspect_ratio(*(volume.spacing[::-1] if volume.is_transposed else volume.spacing)) or 1.0
 
     def frames() -> Iterator[Frame]:
         with decode_errors(_WHAT):
@@ -231,10 +231,10 @@ def _read_planes(volume: _Volume, indices: range, warn: Warn) -> Iterator[Pixels
         if is_stream and indices.step < 0:
             # Seeking backwards in a gzip stream inflates it again from the start.
             file, is_stream = stack.enter_context(inflated(file, volume.end, warn)), False
-        plane = bytearray(volume.plane_bytes)
         for num_read, index in enumerate(indices):
             file.seek(volume.offset + index * volume.plane_bytes)
-            if _read_into(file, plane) < volume.plane_bytes:
+            plane = file.read(volume.plane_bytes)
+            if len(plane) < volume.plane_bytes:
                 raise DecodeError(f"truncated after {num_read} of {len(indices)} frames", "truncated")
             yield _to_pixels(plane, volume)
         if is_stream:
@@ -242,15 +242,7 @@ def _read_planes(volume: _Volume, indices: range, warn: Warn) -> Iterator[Pixels
             check_end(file, warn)
 
 
-def _read_into(file: IO[bytes], plane: bytearray) -> int:
-    """Fill the plane as far as the file reaches; returns the number of bytes read."""
-    view, num_bytes = memoryview(plane), 0
-    while num_bytes < len(plane) and (piece := cast(io.BufferedIOBase, file).readinto(view[num_bytes:])):
-        num_bytes += piece
-    return num_bytes
-
-
-def _to_pixels(data: bytearray, volume: _Volume) -> Pixels:
+def _to_pixels(data: bytes, volume: _Volume) -> Pixels:
     """Copy a plane to a frame in display orientation."""
     num_columns, num_rows = volume.sides[:2]
     values: npt.NDArray[Any] = np.frombuffer(data, volume.dtype)
@@ -266,14 +258,3 @@ def _to_pixels(data: bytearray, volume: _Volume) -> Pixels:
     x_step, y_step = (-1 if direction in "RAS" else 1 for direction in volume.directions[:2])
     plane = plane[::y_step, ::x_step]
     return to_pixel_type(plane.T if volume.is_transposed else plane)
-
-
-def _uprightness(direction: str) -> int:
-    return next(rank for rank, pair in enumerate(("LR", "PA", "IS")) if direction in pair)
-
-
-def _sample_aspect_ratio(volume: _Volume) -> float:
-    width, height = volume.spacing[::-1] if volume.is_transposed else volume.spacing
-    ratio = width / height if height > 0 and width > 0 else math.nan
-    # A ratio beyond these limits is an error of the header.
-    return ratio if 0.01 < ratio < 100 else 1.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidlat.errors import DecodeError
-from vidlat.types import Warn
+from vidlat.types import Frame, Range, Warn
 
 HOUNSFIELD_RANGE = (-1000.0, 1000.0)
 """CT values are clipped to this range, the one MAISI was trained on."""
@@ -52,6 +53,12 @@ def _pixel_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return next((number for number in whole if np.can_cast(dtype, number)), np.dtype(np.float32))
 
 
+def aspect_ratio(width: float, height: float) -> float | None:
+    """Width over height of a pixel; None beyond 0.01 and 100, which is an error of the header."""
+    ratio = width / height if height > 0 and width > 0 else math.nan
+    return ratio if 0.01 < ratio < 100 else None
+
+
 def finite_pixels(read: ReadPixels, warn: Warn) -> Iterator[Pixels]:
     """Yield the frames with every NaN replaced by the lowest value of all frames.
 
@@ -70,6 +77,14 @@ def finite_pixels(read: ReadPixels, warn: Warn) -> Iterator[Pixels]:
         yield np.where(np.isnan(pixels), lowest, pixels)
     if lowest is not None:
         warn(f"{num_values} values are NaN: replaced by the lowest value, {lowest:g}")
+
+
+def extent(frames: Iterable[Frame]) -> Range:
+    """The lowest and the highest value of all frames."""
+    lowest, highest = math.inf, -math.inf
+    for frame in frames:
+        lowest, highest = min(lowest, float(frame.pixels.min())), max(highest, float(frame.pixels.max()))
+    return lowest, highest
 
 
 def lie_in_unit_range(read: ReadPixels) -> bool:

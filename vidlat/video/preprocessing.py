@@ -12,7 +12,7 @@ from PIL import Image
 from vidlat.config import Fit, Preprocessing
 from vidlat.types import Box, Frame, Range, Video, Warn
 from vidlat.video.crop import cut, find_box
-from vidlat.video.intensity import OnFrame, find_range, to_unit
+from vidlat.video.intensity import find_range, to_unit
 from vidlat.video.resample import resample
 from vidlat.video.untrusted import warn_once
 
@@ -46,7 +46,7 @@ class PreparedVideo:
 
 
 def prepare_video(
-    video: Video, how: Preprocessing, warn: Warn, on_frame: OnFrame = lambda: None
+    video: Video, how: Preprocessing, warn: Warn, on_frame: Callable[[], None] = lambda: None
 ) -> PreparedVideo:
     """Find the range and box of a video, reading its frames only where that needs them.
 
@@ -54,9 +54,8 @@ def prepare_video(
     Raises DecodeError.
     """
     warn = warn_once(warn)
-    box = find_box(video, how.crop, warn, on_frame)
-    kept = video if box is None else replace(video, frames=lambda: _cut_frames(video, box))
-    value_range = find_range(kept, how.intensity, on_frame)
+    box = find_box(_analysed(video, None, on_frame), how.crop, warn)
+    value_range = find_range(_analysed(video, box, on_frame), how.intensity)
 
     def frames() -> Iterator[PreparedFrame]:
         for frame in resample(video.frames(), how.fps, warn):
@@ -73,9 +72,13 @@ def prepare_video(
     return PreparedVideo(value_range=value_range, box=box, frames=frames)
 
 
-def _cut_frames(video: Video, box: Box) -> Iterator[Frame]:
-    for frame in video.frames():
-        yield frame._replace(pixels=cut(frame.pixels, box))
+def _analysed(video: Video, box: Box | None, on_frame: Callable[[], None]) -> Video:
+    def frames() -> Iterator[Frame]:
+        for frame in video.frames():
+            on_frame()
+            yield frame._replace(pixels=cut(frame.pixels, box))
+
+    return replace(video, frames=frames)
 
 
 def to_square(

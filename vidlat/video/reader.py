@@ -68,8 +68,10 @@ def open_video(path: Path, selection: Selection, warn: Warn) -> Video:
     files = [path / name for name in selection.files]
     with _disk_errors():
         video = _open_files(files, warn) if files else _open_file(path, selection.part, warn)
-    stretch = selection.start_seconds, selection.stop_seconds
-    return replace(video, frames=partial(_frames, video, *stretch), header=partial(_header, video, *stretch))
+    start, stop = selection.start_seconds, selection.stop_seconds
+    if start is not None or stop is not None:
+        video = _stretch(video, start or 0.0, math.inf if stop is None else stop)
+    return replace(video, frames=partial(_frames, video))
 
 
 def lone_file(path: Path) -> tuple[Path, Selection]:
@@ -126,12 +128,9 @@ def _refuse_no_media(head: bytes) -> None:
             raise DecodeError(reason, "no-media")
 
 
-def _frames(video: Video, start_seconds: float | None, stop_seconds: float | None) -> Iterator[Frame]:
+def _frames(video: Video) -> Iterator[Frame]:
     with _disk_errors():
         frames = video.frames()
-        if start_seconds is not None or stop_seconds is not None:
-            stop = math.inf if stop_seconds is None else stop_seconds
-            frames = _stretch(frames, start_seconds or 0.0, stop)
         first = next(frames, None)
         if first is None:
             reason = "no decodable frame, or none between start_seconds and stop_seconds"
@@ -140,33 +139,32 @@ def _frames(video: Video, start_seconds: float | None, stop_seconds: float | Non
         yield from frames
 
 
-def _stretch(frames: Iterator[Frame], start_seconds: float, stop_seconds: float) -> Iterator[Frame]:
+def _stretch(video: Video, start_seconds: float, stop_seconds: float) -> Video:
     """The frames in [start, stop), with times since the first of them."""
-    first_seconds: float | None = None
-    for frame in frames:
-        seconds = frame.pts_seconds
-        if seconds is None:
-            raise DecodeError(
-                "has no times, so start_seconds and stop_seconds cannot be applied: remove them", "no-times"
-            )
-        if seconds >= stop_seconds:
-            return
-        if seconds >= start_seconds:
-            first_seconds = seconds if first_seconds is None else first_seconds
-            yield frame._replace(pts_seconds=seconds - first_seconds)
 
+    def frames() -> Iterator[Frame]:
+        first_seconds: float | None = None
+        for frame in video.frames():
+            seconds = frame.pts_seconds
+            if seconds is None:
+                reason = "has no times, so start_seconds and stop_seconds cannot be applied: remove them"
+                raise DecodeError(reason, "no-times")
+            if seconds >= stop_seconds:
+                return
+            if seconds >= start_seconds:
+                first_seconds = seconds if first_seconds is None else first_seconds
+                yield frame._replace(pts_seconds=seconds - first_seconds)
 
-def _header(video: Video, start_seconds: float | None, stop_seconds: float | None) -> VideoHeader:
-    header = video.header()
-    if start_seconds is None and stop_seconds is None:
-        return header
-    if header.seconds is None:
-        return VideoHeader(num_frames=None, seconds=None)
-    stop = header.seconds if stop_seconds is None else min(stop_seconds, header.seconds)
-    seconds = max(0.0, stop - (start_seconds or 0.0))
-    share = seconds / header.seconds if header.seconds else 0.0
-    num_frames = None if header.num_frames is None else round(share * header.num_frames)
-    return VideoHeader(num_frames=num_frames, seconds=seconds)
+    def header() -> VideoHeader:
+        whole = video.header()
+        if whole.seconds is None:
+            return VideoHeader(num_frames=None, seconds=None)
+        seconds = max(0.0, min(stop_seconds, whole.seconds) - start_seconds)
+        share = seconds / whole.seconds if whole.seconds else 0.0
+        num_frames = None if whole.num_frames is None else round(share * whole.num_frames)
+        return VideoHeader(num_frames=num_frames, seconds=seconds)
+
+    return replace(video, frames=frames, header=header)
 
 
 def _ignore(_: str) -> None:

@@ -32,7 +32,7 @@ def write_video(path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float 
     become DEFAULT_FPS. The file appears whole or not at all. Raises ShapeError for no frame, and for one
     that is not (H, W) uint8 like the first; InputError where the file cannot be written.
     """
-    with _appearing_whole(path) as draft:
+    with appearing_whole(path) as draft:
         return _write(draft, frames, _rate(fps))
 
 
@@ -44,18 +44,18 @@ def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
     """
     milliseconds = max(round(100 / _rate(fps)), 2) * 10
     first, *others = (Image.fromarray(frame) for frame in frames)
-    with _appearing_whole(path) as draft:
+    with appearing_whole(path) as draft:
         first.save(draft, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
 
 
 def write_array(path: Path, frames: npt.NDArray[np.uint8]) -> None:
     """Write frames (T, H, W) as `.npy`, whole or not at all; raises InputError where it cannot be written."""
-    with _appearing_whole(path) as draft, draft.open("wb") as file:
+    with appearing_whole(path) as draft, draft.open("wb") as file:
         np.save(file, frames)
 
 
 @contextmanager
-def _appearing_whole(path: Path) -> Iterator[Path]:
+def appearing_whole(path: Path) -> Iterator[Path]:
     """Another name to write under, which becomes `path` at the end; raises InputError."""
     # The process id keeps two writers apart; the suffix keeps the draft out of every folder scan. The name
     # of the video is not in it: that may be as long as names can be.
