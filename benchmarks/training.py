@@ -41,7 +41,7 @@ def windows_a_second(cache: LatentCache, memory_limit_bytes: int, num_steps: int
     dataset = LatentDataset(cache, records, shape, whitening, "sample", memory_limit_bytes)
     noising = Noising(TrainConfig(), Conditions())
     rates = {}
-    for name, use in (("batches", lambda batch: batch), ("drawn", noising.training_draws)):
+    for name, use in (("batches", lambda batch: batch), ("drawn", noising.draws)):
         plans = (training_windows(records, shape, seed=0, step=n, batch=BATCH) for n in range(num_steps))
         began = time.perf_counter()
         for batch in dataset.batches(plans):

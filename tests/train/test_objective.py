@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteSchedu
 from hypothesis import given, strategies as st
 
 from vidlat.errors import ConfigError
-from vidlat.train.objective import Epsilon, Flow, VPrediction, masked_squared_error, objective_named
+from vidlat.train.objective import Epsilon, Flow, VPrediction, masked_squared_error
 
 OBJECTIVES = (Flow(), VPrediction(), Epsilon())
 
@@ -147,17 +147,17 @@ def test_a_weight_scales_the_errors_of_its_item_and_not_their_number():
 def test_the_cosine_is_that_of_diffusers(objective):
     theirs = DDIMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod[:999]
     timestep = torch.arange(1, 1000, dtype=torch.float64) / 999
-    ours = objective.alpha(timestep) ** 2
+    alpha, sigma = (level.flatten() for level in objective.levels(timestep))
     # Theirs is a product of 999 float32 factors.
-    torch.testing.assert_close(ours.float(), theirs, rtol=2e-3, atol=1e-7)
-    torch.testing.assert_close(objective.sigma(timestep).float() ** 2, 1 - theirs, rtol=1e-3, atol=2e-6)
+    torch.testing.assert_close(alpha.float() ** 2, theirs, rtol=2e-3, atol=1e-7)
+    torch.testing.assert_close(sigma.float() ** 2, 1 - theirs, rtol=1e-3, atol=2e-6)
 
 
 @pytest.mark.parametrize("objective", [VPrediction(), Epsilon()])
 def test_v_and_epsilon_preserve_variance(objective):
     timestep = torch.linspace(0, 1, 1001)
-    total = objective.alpha(timestep) ** 2 + objective.sigma(timestep) ** 2
-    torch.testing.assert_close(total, torch.ones_like(total))
+    alpha, sigma = objective.levels(timestep)
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha))
 
 
 def test_sigma_is_exact_close_to_the_data():
@@ -166,16 +166,17 @@ def test_sigma_is_exact_close_to_the_data():
     for t in timestep.double().numpy().astype(np.longdouble):
         first, now = (np.longdouble(math.pi) / 2 * (0.999 * u + 0.008) / 1.008 for u in (0, t))
         exact.append(float(np.sqrt(1 - (np.cos(now) / np.cos(first)) ** 2)))
-    sigma = VPrediction().sigma(timestep)
-    np.testing.assert_allclose(sigma, exact, rtol=1e-5)
+    _, sigma = VPrediction().levels(timestep)
+    np.testing.assert_allclose(sigma.flatten(), exact, rtol=1e-5)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_timestep_0_is_data_and_timestep_1_noise(objective):
     ends = torch.tensor([0.0, 1.0])
-    torch.testing.assert_close(objective.alpha(ends), torch.tensor([1.0, 0.0]), atol=2e-3, rtol=0)
-    torch.testing.assert_close(objective.sigma(ends), torch.tensor([0.0, 1.0]), atol=1e-5, rtol=0)
-    assert (objective.alpha(torch.linspace(0, 1, 100)).diff() < 0).all()
+    alpha, sigma = (level.flatten() for level in objective.levels(ends))
+    torch.testing.assert_close(alpha, torch.tensor([1.0, 0.0]), atol=2e-3, rtol=0)
+    torch.testing.assert_close(sigma, torch.tensor([0.0, 1.0]), atol=1e-5, rtol=0)
+    assert (objective.levels(torch.linspace(0, 1, 100))[0].flatten().diff() < 0).all()
 
 
 def test_flow_mixes_as_diffusers_does():
@@ -191,14 +192,7 @@ def test_alpha_and_sigma_follow_from_the_position(objective):
     timesteps = torch.linspace(0, 1, 100, dtype=torch.float64)
     position = objective.position(timesteps)
     share = (1 - position, position) if isinstance(objective, Flow) else (position.cos(), position.sin())
-    torch.testing.assert_close(objective.alpha(timesteps), share[0], atol=1e-9, rtol=0)
-    torch.testing.assert_close(objective.sigma(timesteps), share[1], atol=1e-9, rtol=0)
-
-
-def test_an_unknown_objective_is_refused_by_name():
-    with pytest.raises(ConfigError, match="objective: got 'vv'; expected one of flow, v, epsilon"):
-        objective_named("vv")
-    assert [type(objective_named(name)) for name in ("flow", "v", "epsilon")] == [Flow, VPrediction, Epsilon]
+    torch.testing.assert_close(objective.levels(timesteps), share, atol=1e-9, rtol=0)
 
 
 def test_flow_has_no_min_snr_weight():

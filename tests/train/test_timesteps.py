@@ -5,7 +5,8 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from vidlat.train.timesteps import draw_timestep, sampling_timesteps, shift_timestep
+from vidlat.sample.sampler import sampling_timesteps
+from vidlat.train.noising import draw_timestep, shift_timestep
 
 
 def test_sampling_runs_from_noise_to_data_in_equal_steps():

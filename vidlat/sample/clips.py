@@ -11,7 +11,7 @@ from torch import Tensor
 from vidlat.config import SampleConfig
 from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.sampler import Sampler, sampling_noise
-from vidlat.train.objective import objective_named
+from vidlat.train.objective import OBJECTIVES
 from vidlat.train.run_folder import TrainedRun
 
 
@@ -27,7 +27,7 @@ class ClipSampler:
         self._network = trained.model.to(device)
         self._batch = settings.batch or (1 if device.type == "cpu" else 8)
         self._sampler = Sampler(
-            objective=objective_named(trained.run.config.objective),
+            objective=OBJECTIVES[trained.run.config.objective],
             method=settings.sampler,
             num_steps=settings.steps,
             shift=trained.run.config.shift,

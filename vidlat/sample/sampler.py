@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vidlat.errors import ConfigError
+from vidlat.train.noising import shift_timestep
 from vidlat.train.objective import Objective
 from vidlat.train.seeding import Draw, Stream, normal
-from vidlat.train.timesteps import sampling_timesteps
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """Noised latents (B, L, t, h, w) and timesteps (B,) to the objective's prediction, of the latents' shape."""
@@ -46,6 +46,11 @@ class Sampler:
             latents = step(denoiser, self.objective, latents, now, following)
             on_step()
         return latents
+
+
+def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Tensor:
+    """The num_steps + 1 timesteps from 1 (noise) to 0 (data): equally spaced, then shifted."""
+    return shift_timestep(torch.linspace(1, 0, num_steps + 1), shift)
 
 
 def sampling_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], clip: int = 0) -> Tensor:

@@ -5,18 +5,21 @@ Shape letters: B items, L latent channels, t latent frames, h and w latent heigh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from vidlat.config import TrainConfig
+from vidlat.config import TimestepDistribution, TrainConfig
 from vidlat.train.conditioning import Conditions
 from vidlat.train.dataset import Batch
-from vidlat.train.objective import masked_squared_error, objective_named
+from vidlat.train.objective import OBJECTIVES, masked_squared_error
 from vidlat.train.seeding import Draw, generator, normal
-from vidlat.train.timesteps import draw_timestep
+
+TimestepType = TypeVar("TimestepType", float, torch.Tensor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +44,13 @@ class NoisedBatch:
         return self.mask.sum() * self.target[0, :, 0].numel()
 
     def split(self, num_parts: int) -> Iterator[NoisedBatch]:
-        """Split by items into parts of the same size, or sizes that differ by one."""
-        for rows in torch.arange(len(self.inputs)).tensor_split(num_parts):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            yield NoisedBatch(
-                inputs=self.inputs[part],
-                timestep=self.timestep[part],
-                features=None if self.features is None else self.features[part],
-                target=self.target[part],
-                mask=self.mask[part],
-                weight=self.weight[part],
-            )
+        """Split by items into parts of the same size; num_parts divides the number of items."""
+        size = len(self.inputs) // num_parts
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        for start in range(0, len(self.inputs), size):
+            part = slice(start, start + size)
+            values: Any = {name: t if t is None else t[part] for name, t in tensors.items()}
+            yield NoisedBatch(**values)
 
     def squared_error(self, prediction: torch.Tensor) -> torch.Tensor:
         """The weighted sum of squared errors over all values that count."""
@@ -78,30 +77,33 @@ class Noising:
 
     def __init__(self, settings: TrainConfig, conditions: Conditions) -> None:
         self._settings, self._conditions = settings, conditions
-        self._objective = objective_named(settings.objective)
+        self._objective = OBJECTIVES[settings.objective]
 
-    def training_draws(self, batch: Batch) -> Draws:
-        """Draw timesteps, dropped conditions and given first frames as the settings say."""
-        settings = self._settings
-        timesteps = [
-            draw_timestep(generator(key, Draw.TIMESTEP), settings.timesteps, settings.shift)
-            for key in batch.keys
-        ]
-        first_frame_mask = [
-            settings.first_frame > 0 and generator(key, Draw.FIRST_FRAME).random() < settings.first_frame
-            for key in batch.keys
-        ]
-        condition_mask = None
-        if batch.features is not None:
-            dropout = settings.condition_dropout
-            condition_mask = np.stack(
-                [self._conditions.draw_mask(generator(key, Draw.CONDITION), dropout) for key in batch.keys]
-            )
-        return _draws(batch, timesteps, first_frame_mask, condition_mask)
+    def draws(self, batch: Batch, timesteps: Sequence[float] | None = None) -> Draws:
+        """Draw the noise, and also timesteps, dropped conditions and given first frames as the settings say.
 
-    def validation_draws(self, batch: Batch, timesteps: Sequence[float]) -> Draws:
-        """Use these timesteps and all conditions; give the first frame only if training always does."""
-        return _draws(batch, timesteps, [self._settings.first_frame == 1] * len(batch.keys), None)
+        timesteps: those of a validation, which drops no condition and gives the first frame only if training
+        always does.
+        """
+        settings, keys = self._settings, batch.keys
+        first_frame_mask, condition_mask = [settings.first_frame == 1] * len(keys), None
+        if timesteps is None:
+            how, shift, dropout = settings.timesteps, settings.shift, settings.condition_dropout
+            timesteps = [draw_timestep(generator(key, Draw.TIMESTEP), how, shift) for key in keys]
+            first_frame_mask = [
+                generator(key, Draw.FIRST_FRAME).random() < settings.first_frame for key in keys
+            ]
+            if batch.features is not None:
+                condition_mask = np.stack(
+                    [self._conditions.draw_mask(generator(key, Draw.CONDITION), dropout) for key in keys]
+                )
+        shape = tuple(batch.latents.shape[1:])
+        return Draws(
+            noise=np.stack([normal(key, Draw.NOISE, shape) for key in keys]),
+            timestep=np.array(timesteps, np.float32),
+            first_frame_mask=np.array(first_frame_mask),
+            condition_mask=condition_mask,
+        )
 
     def noised(self, batch: Batch, draws: Draws, *, min_snr: float = 0.0) -> NoisedBatch:
         """Noise a batch that is on its device; min_snr: gamma of the loss weights, 0 for weights of 1."""
@@ -127,21 +129,6 @@ class Noising:
         )
 
 
-def _draws(
-    batch: Batch,
-    timesteps: Sequence[float],
-    first_frame_mask: Sequence[bool],
-    condition_mask: np.ndarray | None,
-) -> Draws:
-    shape = tuple(batch.latents.shape[1:])
-    return Draws(
-        noise=np.stack([normal(key, Draw.NOISE, shape) for key in batch.keys]),
-        timestep=np.array(timesteps, np.float32),
-        first_frame_mask=np.array(first_frame_mask),
-        condition_mask=condition_mask,
-    )
-
-
 def join_first_frame(noised: torch.Tensor, first_frame: torch.Tensor, is_given: torch.Tensor) -> torch.Tensor:
     """The input of a network with first-frame conditioning, (B, 2 L + 1, t, h, w).
 
@@ -153,3 +140,19 @@ def join_first_frame(noised: torch.Tensor, first_frame: torch.Tensor, is_given: 
     mask[:, :, 0] = is_given.to(noised).view(-1, 1, 1, 1)
     known = first_frame[:, :, None] * mask
     return torch.cat([torch.where(mask == 1, known, noised), known, mask], dim=1)
+
+
+def draw_timestep(random: np.random.Generator, distribution: TimestepDistribution, shift: float) -> float:
+    """Draw a training timestep: uniform, or the logistic function of a standard normal draw; then shifted."""
+    if distribution == "uniform":
+        return shift_timestep(random.random(), shift)
+    return shift_timestep(1 / (1 + math.exp(-random.standard_normal())), shift)
+
+
+def shift_timestep(timestep: TimestepType, shift: float) -> TimestepType:
+    """Move a timestep towards the noise (shift > 1) or the data (shift < 1); 0 and 1 stay where they are.
+
+    The same in training and in sampling: t' = shift t / (1 + (shift - 1) t), Esser et al.
+    (https://arxiv.org/abs/2403.03206, equation 23).
+    """
+    return shift * timestep / (1 + (shift - 1) * timestep)

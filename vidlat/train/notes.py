@@ -32,13 +32,3 @@ def run_notes(run: Run, training: Sequence[VideoRecord]) -> Iterator[str]:
                 f"{missing} of {len(run.labels)} videos have no label {condition.name!r}; they are trained "
                 "on without it"
             )
-
-
-def changed_end_note(planned: int, now: int, step: int) -> tuple[str, ...]:
-    """What changes when a run is resumed after `step` with another number of steps than planned."""
-    if now == planned:
-        return ()
-    return (
-        f"the run was planned for {planned} steps and now has {now}: from step {step + 1} on, its learning "
-        f"rate follows the cosine that falls to 0 at step {now}, not the one it started with",
-    )

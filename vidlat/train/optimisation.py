@@ -41,16 +41,11 @@ class Optimisation:
         self._network = ranks.wrap(network)
 
     def compute_gradients(self, noised: NoisedBatch) -> tuple[float, float]:
-        """Compute the clipped gradients of the global batch; returns its loss and the unclipped norm."""
-        loss = self._backward(noised)
-        norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self._settings.clip_norm)
-        return loss, norm.item()
+        """Compute the clipped gradients of the global batch; returns its loss and the unclipped norm.
 
-    def _backward(self, noised: NoisedBatch) -> float:
-        """The loss: the sum of squared errors over the number of values that count, in all processes.
-
-        The number is known before the first part, so no part and no process weighs more than its values do.
+        The loss is the sum of squared errors over the number of values that count, in all processes.
         """
+        # Known before the first part, so no part and no process weighs more than its values do.
         count = self._ranks.total(noised.num_counted)
         parts = list(noised.split(self._settings.accumulate))
         error = torch.zeros((), device=self._ranks.device)
@@ -60,21 +55,18 @@ class Optimisation:
                 # The processes' gradients are averaged, not summed.
                 (part_error * (self._ranks.count / count)).backward()  # type: ignore[no-untyped-call]
             error += part_error.detach()
-        return (self._ranks.total(error) / count).item()
+        norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self._settings.clip_norm)
+        return (self._ranks.total(error) / count).item(), norm.item()
 
     def apply_gradients(self) -> float:
         """Update the weights and their average; returns the learning rate."""
         state, rate = self.state, learning_rate(self._settings, self.state.step)
         set_learning_rate(state.optimiser, rate)
         state.optimiser.step()
-        self.clear_gradients()
+        state.optimiser.zero_grad()
         update_average(state.ema, state.model, self._settings.ema_decay, state.step)
         state.step += 1
         return rate
-
-    def clear_gradients(self) -> None:
-        """Forget the computed gradients."""
-        self.state.optimiser.zero_grad()
 
     def predict(self, network: nn.Module, noised: NoisedBatch) -> torch.Tensor:
         """A network's prediction for a noised batch, in the precision of the settings."""

@@ -34,7 +34,7 @@ from vidlat.train.checkpoint import (
 from vidlat.train.dataset import Batch, LatentDataset
 from vidlat.train.frozen_run import BuildModel, Run
 from vidlat.train.noising import Draws, NoisedBatch, Noising
-from vidlat.train.notes import changed_end_note, run_notes
+from vidlat.train.notes import run_notes
 from vidlat.train.optimisation import Optimisation
 from vidlat.train.ranks import Ranks
 from vidlat.train.recorder import Recorder, StepRecord
@@ -140,8 +140,13 @@ class Trainer:
             )
 
     def _note_changed_end(self) -> None:
-        planned = read_run(self.run_dir).config.steps
-        self.notes += changed_end_note(planned, self.settings.steps, self.state.step)
+        planned, now = read_run(self.run_dir).config.steps, self.settings.steps
+        if now != planned:
+            self.notes += (
+                f"the run was planned for {planned} steps and now has {now}: from step {self.state.step + 1} "
+                f"on, its learning rate follows the cosine that falls to 0 at step {now}, not the one it "
+                "started with",
+            )
         if self.ranks.is_first:
             write_run(self.run_dir, self.run)
 
@@ -165,7 +170,7 @@ class Trainer:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
-            self._optimisation.clear_gradients()
+            self.state.optimiser.zero_grad()
         return seconds
 
     def steps(self) -> Iterator[StepRecord]:
@@ -222,7 +227,7 @@ class Trainer:
             for step in steps
         )  # fmt: skip
         for batch in self._dataset.batches(plans):
-            yield batch, self._noising.training_draws(batch)
+            yield batch, self._noising.draws(batch)
 
     def noised(self, batch: Batch, draws: Draws) -> NoisedBatch:
         """The noised batch of a training step, on the device."""
@@ -258,7 +263,7 @@ class Trainer:
         parts = parts[self.ranks.index :: self.ranks.count]
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         for part, batch in zip(parts, self._dataset.batches(windows[part] for part in parts), strict=True):
-            draws = self._noising.validation_draws(batch, timesteps[part])
+            draws = self._noising.draws(batch, timesteps[part])
             noised = self._noising.noised(batch.to(self.device), draws)
             error = noised.squared_error(self._optimisation.predict(self.state.ema, noised))
             totals += torch.stack([error, noised.num_counted])
