@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import types
 import typing
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,40 +39,21 @@ MANTISSA_BITS = 10
 ConfigType = TypeVar("ConfigType", bound="Config")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The numbers a setting accepts; None means no limit on that side."""
+_LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "at_least": ("at least", operator.ge),
+    "above": ("more than", operator.gt),
+    "at_most": ("at most", operator.le),
+    "below": ("less than", operator.lt),
+}
+"""The kinds of limits a number may have, in words and as comparisons."""
 
-    at_least: float | None = None
-    at_most: float | None = None
-    above: float | None = None
-    below: float | None = None
-
-    def __contains__(self, number: float) -> bool:
-        return (
-            math.isfinite(number)
-            and (self.at_least is None or number >= self.at_least)
-            and (self.at_most is None or number <= self.at_most)
-            and (self.above is None or number > self.above)
-            and (self.below is None or number < self.below)
-        )
-
-    def __str__(self) -> str:
-        bounds = {"at least": self.at_least, "more than": self.above, "at most": self.at_most}
-        texts = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
-        if self.below is not None:
-            texts.append(f"less than {'2**63' if self.below == SEED_STOP else format(self.below, 'g')}")
-        return " and ".join(texts)
-
-
-ANY_NUMBER = Limits()
 SEED_STOP = 2**63
 """Seeds are below this: torch's generators accept no larger one."""
 
 
 def setting(default: Any, help: str, *, short: str | None = None, **limits: float) -> Any:
-    """A dataclass field with the text that `--help` shows, its one-letter flag, and its Limits."""
-    return field(default=default, metadata={"help": help, "short": short, "limits": Limits(**limits)})
+    """A dataclass field with the text that `--help` shows, its one-letter flag, and its _LIMITS."""
+    return field(default=default, metadata={"help": help, "short": short, "limits": limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +65,7 @@ class Config:
         for declared in dataclasses.fields(self):
             value = getattr(self, declared.name)
             _check_type(declared.name, value, hints[declared.name])
-            _check_limits(declared.name, value, declared.metadata.get("limits", ANY_NUMBER))
+            _check_limits(declared.name, value, declared.metadata.get("limits", {}))
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> Self:
@@ -144,10 +127,18 @@ def _type_names(kinds: tuple[Any, ...]) -> str:
     return " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
 
 
-def _check_limits(name: str, value: Any, limits: Limits) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value in limits:
+def _check_limits(name: str, value: Any, limits: dict[str, float]) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    expected = str(limits) if math.isfinite(value) else f"a finite number, {limits}".removesuffix(", ")
+    if math.isfinite(value) and all(_LIMITS[kind][1](value, bound) for kind, bound in limits.items()):
+        return
+    texts = [
+        f"{_LIMITS[kind][0]} {'2**63' if bound == SEED_STOP else format(bound, 'g')}"
+        for kind, bound in limits.items()
+    ]
+    expected = " and ".join(texts)
+    if not math.isfinite(value):
+        expected = f"a finite number, {expected}".removesuffix(", ")
     raise ConfigError(f"{name}: got {value}; expected {expected}")
 
 
@@ -391,12 +382,11 @@ def load_yaml(path: Path, section: str) -> dict[str, Any]:
         document = yaml.load(path.read_text(), _UniqueKeyLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {one_line(error)}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
-    unknown = [str(name) for name in document if name not in SECTIONS]
+    sections = document if isinstance(document, dict) else {}
+    unknown = [str(name) for name in sections if name not in SECTIONS]
     if unknown:
         raise ConfigError(f"{path}: unknown section {', '.join(unknown)}; known are {', '.join(SECTIONS)}")
-    values = document.get(section)
+    values = sections.get(section)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
     names = [_field_name(name) for name in values]

@@ -6,6 +6,7 @@ Shape letters: B videos, C channels, T frames, H height, W width, n stacks of a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +18,9 @@ def fold_frames(frames: Iterable[npt.NDArray[np.float32]], stack: int) -> Iterat
 
     Holds one stack in memory; an error of `frames` is raised without yielding a part of one.
     """
-    pending: list[npt.NDArray[np.float32]] = []
-    for frame in frames:
-        pending.append(frame)
-        if len(pending) == stack:
-            full = np.stack(pending)
-            pending.clear()
-            yield full
-    if pending:
-        yield np.stack(pending + [pending[-1]] * (stack - len(pending)))
+    frames = iter(frames)
+    while some := list(islice(frames, stack)):
+        yield np.stack(some + [some[-1]] * (stack - len(some)))
 
 
 def stack_frames(video: torch.Tensor, stack: int) -> torch.Tensor:

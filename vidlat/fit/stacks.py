@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +33,10 @@ class TrainingStacks:
 
     def add_video(self, frames: Iterable[npt.NDArray[np.float32]]) -> None:
         """Add a video's frames, each (size, size) in [0, 1]; those after the last whole stack are unused."""
-        pending: list[npt.NDArray[np.float32]] = []
-        num_seen_before = self._num_seen
-        for frame in frames:
-            pending.append(frame)
-            if len(pending) == self._settings.stack:
-                self.num_videos += self._num_seen == num_seen_before
-                self._add_stack(np.stack(pending))
-                pending.clear()
+        frames, num_seen_before = iter(frames), self._num_seen
+        while len(stack := list(islice(frames, self._settings.stack))) == self._settings.stack:
+            self.num_videos += self._num_seen == num_seen_before
+            self._add_stack(np.stack(stack))
 
     def _add_stack(self, stack: npt.NDArray[np.float32]) -> None:
         self._moments.update(stack)

@@ -39,11 +39,10 @@ class GuidedDenoiser:
         return self._blended(latents, timestep)
 
     def _with_first_frame(self, latents: Tensor) -> Tensor:
-        if self.first_frame is None:
-            return join_first_frame(
-                latents, torch.zeros_like(latents[:, :, 0]), latents.new_zeros(len(latents))
-            )
-        return join_first_frame(latents, self.first_frame, latents.new_ones(len(latents)))
+        first_frame, is_given = self.first_frame, latents.new_ones(len(latents))
+        if first_frame is None:
+            first_frame, is_given = torch.zeros_like(latents[:, :, 0]), torch.zeros_like(is_given)
+        return join_first_frame(latents, first_frame, is_given)
 
     def _guided(self, inputs: Tensor, timestep: Tensor) -> Tensor:
         if self.features is None:

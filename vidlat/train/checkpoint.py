@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 from collections import defaultdict
@@ -91,7 +90,8 @@ def save_checkpoint(
         _save_tensors(partial / "ema.safetensors", state.ema.state_dict())
         _save_tensors(partial / "optimiser.safetensors", _flatten_optimiser(state.optimiser))
         values = {"step": state.step, "validation_loss": validation_loss}
-        write_synced(partial / "state.json", json.dumps(values))
+        (partial / "state.json").write_text(json.dumps(values))
+        sync(partial / "state.json")
         sync(partial)
         partial.rename(path)
         sync(directory)
@@ -121,14 +121,6 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
 def load_ema(checkpoint: Path, model: nn.Module) -> None:
     """Load the averaged weights only; raises TrainError as `load_checkpoint` does."""
     _load_module(checkpoint / "ema.safetensors", model)
-
-
-def write_synced(path: Path, text: str) -> None:
-    """Write a text file and sync it to disk."""
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _flatten_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from vidlat.train.checkpoint import write_synced
+from vidlat.store.filesystem import replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,9 @@ class Recorder:
 
     def __init__(self, run_dir: Path, step: int) -> None:
         path = run_dir / "metrics.jsonl"
-        _drop_lines_after(path, step)
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        # One line per step, in order. Only the last may be incomplete, and it belongs to no checkpoint.
+        replace(path, b"".join(lines[:step]), path.with_suffix(".partial"))
         self._lines = path.open("a")
         self._scalars = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
 
@@ -60,11 +62,3 @@ class Recorder:
         """Write out what is buffered and close the files."""
         self._lines.close()
         self._scalars.close()
-
-
-def _drop_lines_after(path: Path, step: int) -> None:
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    # One line per step, in order. Only the last may be incomplete, and it belongs to no checkpoint.
-    partial = path.with_suffix(".partial")
-    write_synced(partial, "".join(lines[:step]))
-    partial.replace(path)

@@ -17,14 +17,13 @@ from pathlib import Path
 from torch import nn
 
 from vidlat.errors import ConfigError, StoreError, TrainError
-from vidlat.store.filesystem import locked
+from vidlat.store.filesystem import locked, replace
 from vidlat.train.checkpoint import (
     best_checkpoint,
     list_checkpoints,
     load_ema,
     remove_partial_checkpoints,
     step_of,
-    write_synced,
 )
 from vidlat.train.frozen_run import BuildModel, Run
 from vidlat.train.unet import build_unet
@@ -73,10 +72,9 @@ def start_run(run_dir: Path, run: Run) -> None:
 
 def write_run(run_dir: Path, run: Run) -> None:
     """Write config.json atomically; raises TrainError if it cannot be written."""
-    partial = run_dir / "config.json.partial"
+    content = json.dumps(run.to_dict(), indent=2) + "\n"
     try:
-        write_synced(partial, json.dumps(run.to_dict(), indent=2) + "\n")
-        partial.replace(run_dir / "config.json")
+        replace(run_dir / "config.json", content.encode(), run_dir / "config.json.partial")
     except OSError as error:
         raise _unusable(run_dir, error) from error
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from vidlat.errors import ConfigError, TrainError
 from vidlat.store.reader import LatentCache
@@ -21,7 +22,8 @@ Among 57 lung and heart clips, copies in ten codecs differ by at most 0.013, a c
 gray levels by 0.14, and any two other clips by at least 0.33.
 """
 
-SIGNATURE_FRAMES, SIGNATURE_SIDE, BLOCK = 4, 16, 512
+SIGNATURE_FRAMES, SIGNATURE_SIDE = 4, 16
+READ_AT_ONCE, COMPARED_AT_ONCE = 512, 64
 
 
 def subjects_of(
@@ -103,37 +105,20 @@ def near_duplicates(
     if not training or not validation:
         return []
     ours, theirs = (_signatures(cache, records, whitening) for records in (validation, training))
-    nearest, distance = np.zeros(len(ours), int), np.full(len(ours), np.inf)
-    for first in range(0, len(ours), BLOCK):
-        rows = slice(first, first + BLOCK)
-        for other in range(0, len(theirs), BLOCK):
-            columns = theirs[other : other + BLOCK]
-            squares = np.square(ours[rows]).sum(1)[:, None] + np.square(columns).sum(1)
-            squares -= 2 * ours[rows] @ columns.T
-            closer = squares.min(1) < distance[rows]
-            nearest[rows] = np.where(closer, squares.argmin(1) + other, nearest[rows])
-            distance[rows] = np.where(closer, squares.min(1), distance[rows])
-    near = np.sqrt(distance.clip(0) / ours.shape[1]) < NEAR
-    pairs = zip(np.flatnonzero(near).tolist(), nearest[near].tolist(), strict=True)
-    return [(validation[row].video_id, training[column].video_id) for row, column in pairs]
+    pairs = []
+    for first in range(0, len(ours), COMPARED_AT_ONCE):
+        squared, nearest = torch.cdist(ours[first : first + COMPARED_AT_ONCE], theirs).square().min(1)
+        for row in (squared / ours.shape[1] < NEAR**2).nonzero().flatten().tolist():
+            pairs.append((validation[first + row].video_id, training[int(nearest[row])].video_id))
+    return pairs
 
 
-def _signatures(cache: LatentCache, records: Sequence[VideoRecord], whitening: Whitening) -> np.ndarray:
+def _signatures(cache: LatentCache, records: Sequence[VideoRecord], whitening: Whitening) -> torch.Tensor:
     """(N, L * h * w) float32, one row per video."""
-    starts = np.array([record.start for record in records])
-    rows = []
-    for first in range(0, len(starts), BLOCK):
-        mean, _ = cache.read_windows(starts[first : first + BLOCK], SIGNATURE_FRAMES, with_std=False)
-        still = whitening.whiten(torch.from_numpy(mean).float()).mean(2).numpy()
-        rows.append(_pooled(still).reshape(len(still), -1))
-    return np.concatenate(rows)
-
-
-def _pooled(still: np.ndarray) -> np.ndarray:
-    """(N, L, h, w) averaged over squares to at most 16 x 16."""
-    side = -(-max(still.shape[2:]) // SIGNATURE_SIDE)
-    height, width = (size // side * side for size in still.shape[2:])
-    cut = still[:, :, :height, :width]
-    shape = (*cut.shape[:2], height // side, side, width // side, side)
-    pooled: np.ndarray = cut.reshape(shape).mean((3, 5))
-    return pooled
+    starts, rows = np.array([record.start for record in records]), []
+    for first in range(0, len(starts), READ_AT_ONCE):
+        mean, _ = cache.read_windows(starts[first : first + READ_AT_ONCE], SIGNATURE_FRAMES, with_std=False)
+        still = whitening.whiten(torch.from_numpy(mean).float()).mean(2)
+        side = -(-max(still.shape[2:]) // SIGNATURE_SIDE)
+        rows.append(functional.avg_pool2d(still, side).flatten(1))
+    return torch.cat(rows)

@@ -6,7 +6,6 @@ state is all that a resumed run needs.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -187,11 +186,21 @@ class Trainer:
             began = time.perf_counter()
             for batch, draws in stack.enter_context(prefetch(batches, NUM_PREFETCHED)):
                 waited = time.perf_counter() - began
-                record = self._update(self.noised(batch, draws))
+                loss, grad_norm = self._optimisation.compute_gradients(self.noised(batch, draws))
+                self._require_finite(loss, grad_norm)
+                learning_rate = self._optimisation.apply_gradients()
                 seconds = time.perf_counter() - began
-                record = dataclasses.replace(record, steps_per_second=1 / seconds, data_wait=waited / seconds)
-                if self._is_due(self.settings.validate_every):
-                    record = dataclasses.replace(record, validation_loss=self.validation_loss())
+                record = StepRecord(
+                    step=self.state.step,
+                    loss=loss,
+                    learning_rate=learning_rate,
+                    grad_norm=grad_norm,
+                    steps_per_second=1 / seconds,
+                    data_wait=waited / seconds,
+                    validation_loss=(
+                        self.validation_loss() if self._is_due(self.settings.validate_every) else None
+                    ),
+                )
                 is_last = self._all_stop()
                 if recorder:
                     recorder.write(record)
@@ -208,8 +217,6 @@ class Trainer:
 
     def _all_stop(self) -> bool:
         """Whether any process should stop: then all of them do, after the same step."""
-        if self.ranks.count == 1:
-            return self._should_stop
         return bool(self.ranks.total(torch.tensor(float(self._should_stop), device=self.device)))
 
     def batches(self, steps: Iterable[int]) -> Generator[tuple[Batch, Draws]]:
@@ -232,19 +239,6 @@ class Trainer:
     def noised(self, batch: Batch, draws: Draws) -> NoisedBatch:
         """The noised batch of a training step, on the device."""
         return self._noising.noised(batch.to(self.device), draws, min_snr=self.settings.min_snr)
-
-    def _update(self, noised: NoisedBatch) -> StepRecord:
-        loss, grad_norm = self._optimisation.compute_gradients(noised)
-        self._require_finite(loss, grad_norm)
-        rate = self._optimisation.apply_gradients()
-        return StepRecord(
-            step=self.state.step,
-            loss=loss,
-            learning_rate=rate,
-            grad_norm=grad_norm,
-            steps_per_second=0.0,
-            data_wait=0.0,
-        )
 
     @torch.no_grad()
     def validation_loss(self) -> float | None:

@@ -33,16 +33,10 @@ def build_unet(
     channels, num_blocks = CHANNELS[network, preset]
     in_channels = 2 * latent_dim + 1 if takes_first_frame else latent_dim
     if network == "monai":
-        from vidlat.train.monai_unet import MonaiUNet  # MONAI takes seconds to import
-
-        return MonaiUNet(
-            in_channels, latent_dim, channels=channels, num_blocks=num_blocks, num_features=num_features
-        )
-    from vidlat.train.space_time_unet import SpaceTimeUNet
-
-    return SpaceTimeUNet(
-        in_channels, latent_dim, channels=channels, num_blocks=num_blocks, num_features=num_features
-    )
+        from vidlat.train.monai_unet import MonaiUNet as UNet  # MONAI takes seconds to import
+    else:
+        from vidlat.train.space_time_unet import SpaceTimeUNet as UNet  # type: ignore[assignment]
+    return UNet(in_channels, latent_dim, channels=channels, num_blocks=num_blocks, num_features=num_features)
 
 
 def feature_embedding(num_features: int, width: int) -> nn.Sequential:
