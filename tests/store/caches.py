@@ -88,14 +88,17 @@ class NoLease(Lease):
         pass
 
 
-def writer_of(path: Path) -> CacheWriter:
-    """A writer without a `with` block."""
-    return CacheWriter(path, NoLease())
+def writer_of(path: Path, **limits: int) -> CacheWriter:
+    """A writer without a `with` block; limits: of its logs, `max_small_files` and `small_bytes`."""
+    writer = CacheWriter(path, NoLease())
+    for log in (writer.logs.videos, writer.logs.failures):
+        vars(log).update(limits)
+    return writer
 
 
-def add_videos(path: Path, videos: dict[str, LatentPosterior]) -> list[VideoRecord]:
+def add_videos(path: Path, videos: dict[str, LatentPosterior], **limits: int) -> list[VideoRecord]:
     """Add one batch: reserve, write and commit."""
-    writer = writer_of(path)
+    writer = writer_of(path, **limits)
     posteriors = list(videos.values())
     start = writer.reserve(writer.schema.num_shards(frames_of(posteriors)))
     ranges = write_shards(path, start, posteriors)

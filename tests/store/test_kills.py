@@ -12,7 +12,7 @@ import zarr
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import every_kill, meet
-from vidlat.store import filesystem, log as log_module
+from vidlat.store import filesystem
 from vidlat.store.lease import hold_lease, read_lease
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -121,7 +121,6 @@ def test_holder_killed_at_any_step_leaves_a_cache_that_the_next_can_hold(cache_p
 
 
 def test_merge_killed_at_any_step_loses_no_record(cache_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 4)
     video = random_posterior(3)
     for number in range(4):
         writer_of(cache_path).commit([record_of(f"{number % 3}.mp4", number, video)])
@@ -130,12 +129,12 @@ def test_merge_killed_at_any_step_loses_no_record(cache_path, tmp_path, monkeypa
         shutil.copytree(cache_path, path)
 
         def merges(path=path):
-            writer_of(path).commit([record_of("new.mp4", 4, video)])
+            writer_of(path, max_small_files=4).commit([record_of("new.mp4", 4, video)])
 
         hit, _ = meet(merges, step, monkeypatch)
         old = {"0.mp4": 3, "1.mp4": 1, "2.mp4": 2}
         assert starts_in(path) in (old, old | {"new.mp4": 4})
-        writer_of(path).commit([record_of("2.mp4", 5, video)])
+        writer_of(path, max_small_files=4).commit([record_of("2.mp4", 5, video)])
         assert starts_in(path) | {"new.mp4": 4} == old | {"2.mp4": 5, "new.mp4": 4}
         if hit is None:
             assert step > 10

@@ -126,8 +126,7 @@ def everything(cache):
 
 
 @pytest.mark.parametrize("looked", ["not yet", "at records", "at windows"])
-def test_cache_stays_as_it_was_opened_whatever_is_added_replaced_and_merged(filled, looked, monkeypatch):
-    monkeypatch.setattr("vidlat.store.log.MAX_SMALL_FILES", 4)
+def test_cache_stays_as_it_was_opened_whatever_is_added_replaced_and_merged(filled, looked):
     before = everything(open_cache(filled))
     cache = open_cache(filled)
     if looked == "at records":
@@ -137,7 +136,7 @@ def test_cache_stays_as_it_was_opened_whatever_is_added_replaced_and_merged(fill
     add_videos(filled, {"new.mp4": random_posterior(5), "3.mp4": random_posterior(6, seed=3)})
     writer_of(filled).record_failures([failure_of("4.mp4"), failure_of("failed.mov")])
     for number in range(2):
-        add_videos(filled, {f"{number}.mov": random_posterior(1)})
+        add_videos(filled, {f"{number}.mov": random_posterior(1)}, max_small_files=4)
     assert len(list((filled / "videos/records").glob("*.parquet"))) == 1  # those it began with are gone
     assert everything(cache) == before
     assert len(open_cache(filled)) == 4 + 1 + 2
@@ -172,8 +171,8 @@ def test_cache_opened_at_any_step_of_an_append_holds_all_of_a_commit_or_nothing(
             look()
 
         monkeypatch.setattr(filesystem, name, looked_at)
-    monkeypatch.setattr("vidlat.store.log.MAX_SMALL_FILES", 2)  # the commit ends in a merge
-    add_videos(filled, {"x.mp4": random_posterior(5), "y.mp4": random_posterior(2)})
+    # The commit ends in a merge.
+    add_videos(filled, {"x.mp4": random_posterior(5), "y.mp4": random_posterior(2)}, max_small_files=2)
     old, new = sorted(VIDEOS), sorted([*VIDEOS, "x.mp4", "y.mp4"])
     assert [key for key, _ in itertools.groupby(seen)] == [old, new]
     assert len(seen) == 2 * (3 + 1 + 1)  # three zarr.json, the commit, the merged file

@@ -11,8 +11,8 @@ from hypothesis import given, strategies as st
 from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import meet
 from vidlat.errors import StoreError
-from vidlat.store import filesystem, log as log_module
-from vidlat.store.log import MAX_SMALL_FILES
+from vidlat.store import filesystem
+from vidlat.store.log import RecordLog
 from vidlat.store.reader import open_cache
 from vidlat.store.records import (
     FAILURE_COLUMNS,
@@ -26,6 +26,7 @@ from vidlat.store.verify.cache import count_hole_frames
 from vidlat.types import Annotation, FailureRecord, LatentStatistics, Selection, Source, VideoRecord
 
 VIDEO = random_posterior(4)
+MANY = RecordLog.max_small_files
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 big = st.integers(0, 2**63 - 1)
@@ -154,14 +155,13 @@ def test_removed_video_is_in_the_cache_no_more(cache_path):
     assert list(open_cache(cache_path).records()) == ["a.mp4", "b.mp4"]
 
 
-def test_merge_keeps_the_tombstones_of_videos_that_stand_in_larger_files(cache_path, monkeypatch):
-    commit_many(cache_path, MAX_SMALL_FILES + 1)
+def test_merge_keeps_the_tombstones_of_videos_that_stand_in_larger_files(cache_path):
+    commit_many(cache_path, MANY + 1)
     (large,) = (cache_path / "videos/records").glob("*.parquet")
-    monkeypatch.setattr(log_module, "SMALL_BYTES", large.stat().st_size)
-    monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 2)
-    writer_of(cache_path).remove(["00.mp4", "01.mp4"])
-    writer_of(cache_path).commit([record_of("01.mp4", 0, VIDEO)])
-    writer_of(cache_path).remove(["02.mp4"])
+    writer = writer_of(cache_path, small_bytes=large.stat().st_size, max_small_files=2)
+    writer.remove(["00.mp4", "01.mp4"])
+    writer.commit([record_of("01.mp4", 0, VIDEO)])
+    writer.remove(["02.mp4"])
     assert len(list((cache_path / "videos/records").glob("*.parquet"))) == 2
     assert set(open_cache(cache_path).records()) == {f"{n:02d}.mp4" for n in range(40)} - {"00.mp4", "02.mp4"}
 
@@ -201,9 +201,10 @@ def test_compaction_killed_at_any_step_brings_no_removed_video_back(cache_path, 
     writer.commit([record_of("first.mp4", 0, VIDEO)])
     writer.commit([record_of(f"{number:03d}.mp4", 4 * number, VIDEO) for number in range(1, 200)])
     large = cache_path / "videos/records/000000000002-000000000002.parquet"
-    monkeypatch.setattr(log_module, "SMALL_BYTES", large.stat().st_size)
-    monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 1)
-    writer.remove(["100.mp4"])  # merged into a file that is named before that of the row it hides
+    limits = {"small_bytes": large.stat().st_size, "max_small_files": 1}
+    writer_of(cache_path, **limits).remove(
+        ["100.mp4"]
+    )  # merged into a file that is named before that of the row it hides
     merged = large.with_name("000000000001-000000000003.parquet")
     assert sorted(large.parent.glob("*.parquet")) == [merged, large]
     before = open_cache(cache_path).records()
@@ -247,39 +248,37 @@ def test_single_columns_equal_the_records(cache_path):
     }
 
 
-def commit_many(path, count):
-    writer = writer_of(path)
+def commit_many(path, count, **limits):
+    writer = writer_of(path, **limits)
     for number in range(count):
         writer.commit([record_of(f"{number % 40:02d}.mp4", 8 * number, VIDEO)])
 
 
 def test_many_small_record_files_are_merged_and_the_latest_kept(cache_path):
-    commit_many(cache_path, MAX_SMALL_FILES)
+    commit_many(cache_path, MANY)
     files = list((cache_path / "videos/records").glob("*.parquet"))
     before = open_cache(cache_path).records()
-    assert len(files) == MAX_SMALL_FILES
+    assert len(files) == MANY
     commit_many(cache_path, 1)
     (merged,) = (cache_path / "videos/records").glob("*.parquet")
     assert pq.read_metadata(merged).num_rows == 40
     records = open_cache(cache_path).records()
-    assert records.pop("00.mp4").sequence == MAX_SMALL_FILES + 1
+    assert records.pop("00.mp4").sequence == MANY + 1
     assert records == {id: record for id, record in before.items() if id != "00.mp4"}
 
 
-def test_large_record_files_are_not_merged_again(cache_path, monkeypatch):
-    commit_many(cache_path, MAX_SMALL_FILES + 1)
+def test_large_record_files_are_not_merged_again(cache_path):
+    commit_many(cache_path, MANY + 1)
     (merged,) = (cache_path / "videos/records").glob("*.parquet")
     written = merged.stat().st_mtime_ns
-    monkeypatch.setattr(log_module, "SMALL_BYTES", merged.stat().st_size)
-    monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 2)
-    commit_many(cache_path, 3)
+    commit_many(cache_path, 3, small_bytes=merged.stat().st_size, max_small_files=2)
     assert merged.stat().st_mtime_ns == written
     assert len(list((cache_path / "videos/records").glob("*.parquet"))) == 2
     assert len(open_cache(cache_path)) == 40
 
 
 def test_reader_lists_again_when_a_file_vanishes_under_it(cache_path, monkeypatch):
-    commit_many(cache_path, MAX_SMALL_FILES)
+    commit_many(cache_path, MANY)
     open_input, others = filesystem.open_input, []
 
     def open_while_another_merges(file):
@@ -294,7 +293,7 @@ def test_reader_lists_again_when_a_file_vanishes_under_it(cache_path, monkeypatc
 
 
 def test_reader_lists_again_when_a_merge_hid_all_files_from_its_listing(cache_path, monkeypatch):
-    commit_many(cache_path, MAX_SMALL_FILES + 1)
+    commit_many(cache_path, MANY + 1)
     list_names, hidden = filesystem.list_names, [True]
     monkeypatch.setattr(
         filesystem, "list_names", lambda folder: [] if hidden and hidden.pop() else list_names(folder)

@@ -12,7 +12,6 @@ import pytest
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import every_error
 from vidlat.errors import StoreError
-from vidlat.store import log as log_module
 from vidlat.store.lease import hold_lease
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -43,8 +42,12 @@ def require_one_line(error, path):
     assert "\n" not in str(error)
 
 
+MERGE = {"max_small_files": 1}
+"""Limits of a writer whose second commit ends in a merge."""
+
+
 def add(path):
-    add_videos(path, {"new.mp4": NEW, "a.mp4": random_posterior(2, seed=1)})
+    add_videos(path, {"new.mp4": NEW, "a.mp4": random_posterior(2, seed=1)}, **MERGE)
 
 
 def reserve(path):
@@ -52,15 +55,15 @@ def reserve(path):
 
 
 def commit(path):
-    writer_of(path).commit([record_of("new.mp4", START_OF_NEW, NEW)])
+    writer_of(path, **MERGE).commit([record_of("new.mp4", START_OF_NEW, NEW)])
 
 
 def record_failures(path):
-    writer_of(path).record_failures([failure_of("c.mp4"), failure_of("d.mp4")])
+    writer_of(path, **MERGE).record_failures([failure_of("c.mp4"), failure_of("d.mp4")])
 
 
 def remove(path):
-    writer_of(path).remove(["a.mp4"])
+    writer_of(path, **MERGE).remove(["a.mp4"])
 
 
 def hold(path):
@@ -95,7 +98,6 @@ TOLERATED_OF_A_LEASE = {"mkdir", "utime", "stat", "unlink", "flock", "open to re
 )
 @pytest.mark.parametrize("stays", STAYS)
 def test_error_at_any_step_is_reported_and_harms_nothing(old, tmp_path, monkeypatch, operation, stays):
-    monkeypatch.setattr(log_module, "MAX_SMALL_FILES", 1)
     before = content(old)
     whole = shutil.copytree(old, tmp_path / "whole.zarr")
     operation(whole)

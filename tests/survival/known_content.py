@@ -15,7 +15,6 @@ import numpy as np
 import zarr
 
 from tests.store.caches import SCHEMA, failure_of, frames_of, random_posterior, record_of
-from vidlat.store import log as log_module
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.writer import CacheWriter, create_cache, open_writer, write_shards
 from vidlat.types import LatentPosterior, VideoRecord
@@ -44,9 +43,10 @@ def make_empty_cache(path: Path) -> Path:
 
 def append_for_ever(path: Path, seed: int) -> None:
     """Commit new videos and new versions of old ones; sometimes a failure, or a write without a commit."""
-    log_module.MAX_SMALL_FILES = MAX_SMALL_FILES
     rng = random.Random(seed)
     with open_writer(path, "test") as writer:
+        for log in (writer.logs.videos, writer.logs.failures):
+            log.max_small_files = MAX_SMALL_FILES
         cache = open_cache(path)
         versions = {video_id: record.source.num_bytes for video_id, record in cache.records().items()}
         while True:

@@ -15,14 +15,15 @@ from vidlat.store import filesystem
 from vidlat.store.layout import FAILURES, RECORDS, commits_of, record_file, record_files
 from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, latest, standing, without_removed
 
-MAX_SMALL_FILES = 64
-SMALL_BYTES = 8 * 1024**2
-"""Larger files are not merged again, so that a row is rewritten only a few times."""
 READ_ATTEMPTS = 100
 
 
 class RecordLog:
     """The records of one kind. A file is named `FIRST-LAST.parquet` after its first and last commit."""
+
+    max_small_files = 64
+    small_bytes = 8 * 1024**2
+    """Larger files are not merged again, so that a row is rewritten only a few times."""
 
     def __init__(self, folder: Path, columns: pa.Schema) -> None:
         self.folder = folder
@@ -62,8 +63,8 @@ class RecordLog:
         A kill may leave rows in two files, but never loses one. The caller holds the cache's lock.
         """
         self._create(table, sequence, sequence, partial)
-        small = [file for file in record_files(self.folder) if filesystem.size(file) < SMALL_BYTES]
-        if len(small) <= MAX_SMALL_FILES:
+        small = [file for file in record_files(self.folder) if filesystem.size(file) < self.small_bytes]
+        if len(small) <= self.max_small_files:
             return
         table = latest(pa.concat_tables(read_record_file(file, self.columns.names) for file in small))
         commits = [commits_of(file) for file in small]

@@ -104,7 +104,7 @@ class CacheWriter:
         self.path = path
         self.lease = lease
         self.schema = read_schema(path)
-        self._logs = RecordLogs(path)
+        self.logs = RecordLogs(path)
 
     def reserve(self, num_shards: int) -> int:
         """Grow both arrays by whole shards and return the first latent frame of the new range.
@@ -126,47 +126,47 @@ class CacheWriter:
     def commit(self, records: Sequence[VideoRecord]) -> None:
         """Add videos whose shards are written, all at once. Sets the sequence number of their records."""
         if records:
-            self._append(self._logs.videos, lambda sequence: to_table(records, VIDEO_COLUMNS, sequence))
+            self._append(self.logs.videos, lambda sequence: to_table(records, VIDEO_COLUMNS, sequence))
 
     def recommit(self, records: Sequence[VideoRecord]) -> None:
         """Record the new ranges of moved videos, all at once; their later failures keep standing."""
         ids = pa.array([record.video_id for record in records])
         with self._locked() as partial:
             sequence = 1 + self.last_sequence()
-            failures = self._logs.failures.read()
+            failures = self.logs.failures.read()
             failures = failures.filter(pc.is_in(failures["video_id"], value_set=ids))
             if len(failures):  # before the records but with a later number: a kill in between changes nothing
-                failures = standing(failures, self._logs.videos.read_with_removed(["video_id", "sequence"]))
+                failures = standing(failures, self.logs.videos.read_with_removed(["video_id", "sequence"]))
                 again = list(to_failure_records(failures).values())
                 table = to_table(again, FAILURE_COLUMNS, sequence + 1)
-                self._logs.failures.append(table, sequence + 1, partial)
-            self._logs.videos.append(to_table(records, VIDEO_COLUMNS, sequence), sequence, partial)
+                self.logs.failures.append(table, sequence + 1, partial)
+            self.logs.videos.append(to_table(records, VIDEO_COLUMNS, sequence), sequence, partial)
 
     def remove(self, video_ids: Sequence[str]) -> None:
         """Remove videos, all at once; their latents remain on disk as holes."""
         if video_ids:
-            self._append(self._logs.videos, lambda sequence: to_tombstones(video_ids, sequence))
+            self._append(self.logs.videos, lambda sequence: to_tombstones(video_ids, sequence))
 
     def commit_sources(self, videos: Sequence[InputVideo]) -> None:
         """Update the path, time and annotation of cached videos, and nothing else."""
         if videos:
             self._append(
-                self._logs.videos, lambda sequence: with_sources(self._logs.videos.read(), videos, sequence)
+                self.logs.videos, lambda sequence: with_sources(self.logs.videos.read(), videos, sequence)
             )
 
     def record_failures(self, failures: Sequence[FailureRecord]) -> None:
         """Record why videos could not be encoded, until a later commit supersedes it."""
         if failures:
-            self._append(self._logs.failures, lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence))
+            self._append(self.logs.failures, lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence))
 
     def last_sequence(self) -> int:
         """The number of the last commit, 0 before the first."""
-        return self._logs.last_sequence()
+        return self.logs.last_sequence()
 
     def compact_records(self) -> None:
         """Rewrite the records without old rows, so that no trace of replaced or removed videos is left."""
         with self._locked() as partial:
-            self._logs.compact(partial)
+            self.logs.compact(partial)
 
     def _append(self, log: RecordLog, rows: Callable[[int], pa.Table]) -> None:
         """Commit the rows made for the next sequence number."""
