@@ -74,7 +74,7 @@ class Config:
         Raises ConfigError for an unknown name or a value of the wrong type.
         """
         known = typing.get_type_hints(cls)
-        values = {_field_name(name): value for name, value in values.items()}
+        values = {str(name).replace("-", "_"): value for name, value in values.items()}
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
@@ -87,10 +87,6 @@ class Config:
     def select(self, kind: type[ConfigType]) -> ConfigType:
         """Those of the settings that `kind`, a base class of this one, declares."""
         return kind(**{declared.name: getattr(self, declared.name) for declared in dataclasses.fields(kind)})
-
-
-def _field_name(name: object) -> str:
-    return str(name).replace("-", "_")
 
 
 def _parse(value: Any, annotation: Any) -> Any:
@@ -389,7 +385,7 @@ def load_yaml(path: Path, section: str) -> dict[str, Any]:
     values = sections.get(section)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
-    names = [_field_name(name) for name in values]
+    names = [str(name).replace("-", "_") for name in values]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{path}: {', '.join(twice)} is given twice in `{section}:`; keep one")
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidlat.config import FitVAEConfig, Preprocessing
+from vidlat.config import FitVAEConfig
 from vidlat.encode.device import resolve_device
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network, bypass_wrappers, compression_of
@@ -84,7 +84,7 @@ def _read_and_fit(
     for number, source in enumerate(sources, 1):
         failure = None
         try:
-            frames = read_prepared(source.path, source.selection, settings.select(Preprocessing))
+            frames = read_prepared(source.path, source.selection, settings)
             stacks.add_video(frame.pixels for frame in frames)
         except DecodeError as error:
             failure = str(error)

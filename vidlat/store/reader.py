@@ -73,6 +73,7 @@ class LatentCache:
         # After the records, whose ranges it must cover: arrays grow before a commit.
         self.num_latent_frames = min(array_frames(path).values())
         self._arrays: dict[str, Any] = {}
+        self._records: dict[str, VideoRecord] | None = None
 
     def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, CacheSchema, bool]]:
         return type(self), (self.path, self.schema, self._hold)
@@ -93,6 +94,8 @@ class LatentCache:
 
     def records(self) -> dict[str, VideoRecord]:
         """The latest record of every video, sorted by video_id."""
+        if self._records is None:
+            self._records = to_video_records(self._videos.read())
         return self._records
 
     def sources(self) -> dict[str, Source]:
@@ -136,7 +139,7 @@ class LatentCache:
 
         Raises StoreError if the video is not in the cache, or if its latents are not those recorded.
         """
-        record = self._records.get(video_id)
+        record = self.records().get(video_id)
         if record is None:
             raise StoreError(f"{self.path}: holds no video {video_id!r}; `vidlat ls` lists its videos")
         frames = slice(record.start, record.stop)
@@ -212,10 +215,6 @@ class LatentCache:
                 f"a record names {stop}; restore {name}/zarr.json"
             )
         return array
-
-    @cached_property
-    def _records(self) -> dict[str, VideoRecord]:
-        return to_video_records(self._videos.read())
 
     @cached_property
     def _ranges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -6,7 +6,6 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -48,9 +47,7 @@ class Run:
     duplicates: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def plan(
-        cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation] = MappingProxyType({})
-    ) -> Self:
+    def plan(cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation]) -> Self:
         """Decide everything that a new run freezes.
 
         labels: by video_id; they override those in the cache, label by label. Raises TrainError for an empty

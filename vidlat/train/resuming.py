@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError, shorten
@@ -25,7 +24,7 @@ def resume_run(
     settings: TrainConfig,
     cache: LatentCache,
     run_dir: Path,
-    labels: Mapping[str, Annotation] = MappingProxyType({}),
+    labels: Mapping[str, Annotation],
 ) -> Run:
     """The run in a folder with the settings to continue with; `auto` precision means the run's own.
 
