@@ -37,7 +37,11 @@ def input_option(help: str) -> Decorator:
 
 def labels_option(help: str) -> Decorator:
     """`--labels`, a table."""
-    return click.option("--labels", type=PATH, help=f"CSV or JSONL table with a column video_id; {help}")
+    return click.option(
+        "--labels",
+        type=PATH,
+        help=f"CSV or JSONL table with a column video_id, of a video or of a scan for all its slices; {help}",
+    )
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -282,7 +282,7 @@ class TrainConfig(Config):
         None,
         "what identifies a subject: subject (as recorded in the cache, for every video), a label, or a "
         "regular expression whose match, or first group, in the video id does; else the recorded subject or "
-        "the video itself",
+        "the source (a file or series), whose parts stay together",
     )
     validate_every: int = setting(200, "steps between validations", at_least=1)
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)

@@ -33,9 +33,9 @@ Box = tuple[int, int, int, int]
 class Selection:
     """Which frames below a path make up a video, where it is not one whole file.
 
-    files: names in the folder at that path, one frame each, in order. part: which video of a file that holds
-    several. start_seconds, stop_seconds: a half-open stretch of its time; None means from the start, or to
-    the end.
+    files: names in the folder at that path, one frame each, in order. part: which video of a file or series
+    that holds several. start_seconds, stop_seconds: a half-open stretch of its time; None means from the
+    start, or to the end.
     """
 
     files: tuple[str, ...] = ()
@@ -47,6 +47,14 @@ class Selection:
         """Canonical JSON of the fields that differ from WHOLE; empty for WHOLE."""
         values = {name: value for name, value in asdict(self).items() if value not in (None, ())}
         return json.dumps(values, sort_keys=True, separators=(",", ":")) if values else ""
+
+    @property
+    def stretch(self) -> str:
+        """How an id ends by default that names a stretch of time, such as `@0-1.5s`; empty for all of it."""
+        if self.start_seconds is None and self.stop_seconds is None:
+            return ""
+        stop = "" if self.stop_seconds is None else f"{self.stop_seconds:g}"
+        return f"@{self.start_seconds or 0:g}-{stop}s"
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -60,6 +68,12 @@ class Selection:
 
 WHOLE = Selection()
 """One whole file."""
+
+
+def source_id(video_id: str, selection: Selection) -> str:
+    """The id of the whole that a video is taken from: without the name of its part and its stretch."""
+    whole = video_id.removesuffix(f"/{selection.part}") if selection.part else video_id
+    return whole.removesuffix(selection.stretch)
 
 
 class Source(NamedTuple):
@@ -96,6 +110,12 @@ class Annotation(NamedTuple):
     def updated(self, newer: Annotation) -> Annotation:
         """Both, where `newer` wins: its subject if it names one, and each of its labels."""
         return Annotation(newer.subject or self.subject, {**self.labels, **newer.labels})
+
+
+def rows_of(rows: Mapping[str, Annotation], video_id: str, selection: Selection) -> Annotation | None:
+    """What a table by id says about a video; a row of the video itself wins over one of its source."""
+    found = [rows[name] for name in (source_id(video_id, selection), video_id) if name in rows]
+    return found[0].updated(found[-1]) if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -345,6 +345,28 @@ def test_labels_are_joined_by_id_and_unmatched_ids_are_reported(place):
     assert (found.unmatched, found.unlabelled) == (("lost.mp4",), ("b.mp4",))
 
 
+def test_a_row_of_a_scan_reaches_its_slices_and_stretches_unless_they_have_their_own(place):
+    root = place("v/a.mp4")
+    shutil.copy(files("nibabel.tests") / "data" / "example4d.nii.gz", root / "v")
+    manifest = write(root / "v" / "m.csv", "path,stop_seconds\nexample4d.nii.gz,\na.mp4,0.05\na.mp4,\n")
+    rows = "video_id,subject,EF\nexample4d.nii.gz,S1,0.5\nexample4d.nii.gz/z07,,0.7\na.mp4,S2,\nlost,,1\n"
+    found = discover_videos([manifest], labels=Path(write(root / "l.csv", rows)))
+    told = {video.video_id: video.annotation for video in found.videos}
+    assert len(told) == 26
+    assert told.pop("example4d.nii.gz/z07") == Annotation("S1", {"EF": "0.7"})
+    assert told.pop("a.mp4") == told.pop("a.mp4@0-0.05s") == Annotation("S2", {})
+    assert set(map(str, told.values())) == {str(Annotation("S1", {"EF": "0.5"}))}
+    assert (found.unmatched, found.unlabelled) == (("lost",), ())
+
+
+def test_hashed_ids_of_slices_tell_that_they_belong_together_and_nothing_else(place):
+    root = place()
+    shutil.copy(files("nibabel.tests") / "data" / "example4d.nii.gz", root / "v.nii.gz")
+    hashed = hashlib.sha256(b"v.nii.gz").hexdigest()[:32]
+    found = discover_videos(["v.nii.gz"], ids="hash").videos
+    assert [video.video_id for video in found] == [f"{hashed}/z{index:02d}" for index in range(24)]
+
+
 def test_labels_win_over_the_manifest_column_by_column(place):
     root = place("v/a.mp4")
     manifest = write(root / "v" / "m.csv", "path,subject,EF,view\na.mp4,S1,0.5,A4C\n")

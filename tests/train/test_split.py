@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.train.toys import random_posterior
+from tests.train.toys import random_posterior, whole_file
 from vidlat.errors import ConfigError, TrainError
 from vidlat.train.latents import Whitening
 from vidlat.train.split import near_duplicates, split_videos, subjects_of
@@ -68,18 +68,24 @@ def test_the_held_out_share_is_of_subjects_not_of_videos():
     assert 8 <= len({subjects[video] for video in validation}) <= 32
 
 
+def files_of(video_ids):
+    """Each video a file of its own."""
+    return {video_id: whole_file(video_id) for video_id in video_ids}
+
+
 def test_subject_is_a_label_or_a_match_or_the_recorded_one_or_the_video():
     told = {
         "a/1.mp4": Annotation("ann", {"site": "x"}),
         "a/2.mp4": Annotation("", {"site": "y"}),
         "b/1.mp4": Annotation("ann", {"site": "y"}),
     }
-    assert subjects_of(told, told, None) == {"a/1.mp4": "ann", "a/2.mp4": "a/2.mp4", "b/1.mp4": "ann"}
-    assert subjects_of(told, told, "site") == {"a/1.mp4": "x", "a/2.mp4": "y", "b/1.mp4": "y"}
+    sources = files_of(told)
+    assert subjects_of(sources, told, None) == {"a/1.mp4": "ann", "a/2.mp4": "a/2.mp4", "b/1.mp4": "ann"}
+    assert subjects_of(sources, told, "site") == {"a/1.mp4": "x", "a/2.mp4": "y", "b/1.mp4": "y"}
     whole = {video_id: annotation for video_id, annotation in told.items() if annotation.subject}
-    assert subjects_of(whole, whole, "subject") == {"a/1.mp4": "ann", "b/1.mp4": "ann"}
-    assert subjects_of(told, told, r"^[^/]+") == {"a/1.mp4": "a", "a/2.mp4": "a", "b/1.mp4": "b"}
-    assert subjects_of(told, told, r"/(\d)") == {"a/1.mp4": "1", "a/2.mp4": "2", "b/1.mp4": "1"}
+    assert subjects_of(files_of(whole), whole, "subject") == {"a/1.mp4": "ann", "b/1.mp4": "ann"}
+    assert subjects_of(sources, told, r"^[^/]+") == {"a/1.mp4": "a", "a/2.mp4": "a", "b/1.mp4": "b"}
+    assert subjects_of(sources, told, r"/(\d)") == {"a/1.mp4": "1", "a/2.mp4": "2", "b/1.mp4": "1"}
 
 
 @pytest.mark.parametrize(
@@ -94,13 +100,82 @@ def test_subject_is_a_label_or_a_match_or_the_recorded_one_or_the_video():
 def test_a_split_with_a_video_without_subject_is_refused(split_by, error, message):
     told = {"a.mp4": Annotation("ann", {"site": "x"}), "b.mp4": Annotation("", {})}
     with pytest.raises(error, match=message):
-        subjects_of(told, told, split_by)
+        subjects_of(files_of(told), told, split_by)
 
 
 def test_subject_is_never_taken_for_an_expression():
     told = {f"subject{n}/a.mp4": Annotation("", {}) for n in range(3)}
     with pytest.raises(TrainError, match="3 of 3 videos have no label 'subject'"):
-        subjects_of(told, told, "subject")
+        subjects_of(files_of(told), told, "subject")
+
+
+def parts_of_scans():
+    """Twelve scans in every way that gives several videos of one source, and twelve whole files."""
+    sources = {}
+    for n in range(12):
+        sources |= {f"{n}.nii/z{z}": whole_file(f"{n}.nii", part=f"z{z}") for z in range(3)}
+        sources |= {
+            f"series{n}/z{z}": whole_file(f"{n}_{z}", files=(f"{z}",), part=f"z{z}") for z in range(3)
+        }
+        sources |= {f"{n}.mp4@{t}-{t + 1}s": whole_file(f"{n}.mp4", start_seconds=t) for t in range(2)}
+        sources |= {f"{n}.mp4": whole_file(f"{n}.mp4"), f"beat{n}": whole_file(f"{n}.mp4", stop_seconds=1.0)}
+        sources |= {f"copy/{n}.avi": whole_file(f"{n}.avi"), f"{n}.avi": whole_file(f"{n}.avi")}
+    return sources
+
+
+@pytest.mark.parametrize("hides_names", [False, True])
+def test_parts_stretches_and_copies_of_one_source_are_one_subject(hides_names):
+    sources = parts_of_scans()
+    if hides_names:
+        sources = {video_id: source.without_names() for video_id, source in sources.items()}
+    subjects = subjects_of(sources, {}, None)
+    assert len(set(subjects.values())) == 4 * 12
+    for n in range(12):
+        of_one = [{f"{n}.nii/z{z}" for z in range(3)}, {f"series{n}/z{z}" for z in range(3)}]
+        of_one += [{f"{n}.mp4", f"{n}.mp4@0-1s", f"{n}.mp4@1-2s", f"beat{n}"}, {f"{n}.avi", f"copy/{n}.avi"}]
+        assert all(len({subjects[video_id] for video_id in videos}) == 1 for videos in of_one)
+    for fraction in (0.1, 0.5):
+        sides = split_videos(subjects, fraction)
+        contents = [{sources[video_id].sha256 for video_id in side} for side in sides]
+        assert not contents[0] & contents[1]
+
+
+def test_a_whole_file_keeps_its_side_when_stretches_of_it_are_added():
+    whole = files_of(MANY)
+    more = {f"{name}@0-1s": whole_file(name, start_seconds=0.0, stop_seconds=1.0) for name in MANY}
+    _, before = split_videos(subjects_of(whole, {}, None), 0.2)
+    _, after = split_videos(subjects_of(whole | more, {}, None), 0.2)
+    assert set(after) == {*before, *(f"{name}@0-1s" for name in before)}
+
+
+def test_parts_without_a_recorded_subject_take_that_of_another_part():
+    sources = {f"a.nii/z{z}": whole_file("a.nii", part=f"z{z}") for z in range(3)}
+    told = {"a.nii/z1": Annotation("ann")}
+    assert set(subjects_of(sources, told, None).values()) == {"ann"}
+
+
+def test_run_trains_on_no_part_of_a_held_out_scan_and_a_row_of_the_scan_reaches_its_slices(
+    make_cache, make_trainer
+):
+    names = [f"p{n}.nii.gz" for n in range(8)]
+    sources = {f"{name}/z{z}": whole_file(name, part=f"z{z}") for name in names for z in range(3)}
+    cache, _ = make_cache(dict.fromkeys(sources, 8), name="scans.zarr", sources=sources)
+    rows = {name: Annotation("", {"group": "ab"[n % 2]}) for n, name in enumerate(names)}
+    rows["p0.nii.gz/z1"] = Annotation("", {"group": "b"})
+    started = make_trainer(cache=cache, validation_fraction=0.3, condition=("group",), labels=rows)
+    sides = [
+        {video_id.split("/")[0] for video_id in side}
+        for side in (started.run.training, started.run.validation)
+    ]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+    expected = {video_id: rows.get(video_id, rows[video_id.split("/")[0]]).labels for video_id in sources}
+    assert started.run.labels == expected
+    started.close()
+    again = {"cache": cache, "validation_fraction": 0.3, "condition": ("group",), "resume": True}
+    make_trainer(**again, labels=rows).close()
+    with pytest.raises(TrainError, match=r"labels of p1\.nii\.gz/z0, .* differ"):
+        make_trainer(**again, labels={"p1.nii.gz": Annotation("", {"group": "a"})})
 
 
 def test_run_is_split_by_subject_and_trains_on_no_held_out_one(make_cache, make_trainer):

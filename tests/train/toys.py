@@ -1,5 +1,6 @@
 """Real caches of random latents, and a network of a few hundred weights."""
 
+import hashlib
 import zlib
 
 import numpy as np
@@ -10,7 +11,7 @@ from vidlat.store.reader import open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings
 from vidlat.store.statistics import latent_statistics
 from vidlat.store.writer import create_cache, open_writer, write_shards
-from vidlat.types import LatentPosterior, Source, VideoRecord
+from vidlat.types import LatentPosterior, Selection, Source, VideoRecord
 
 TIME_COMPRESSION = 4
 
@@ -20,6 +21,12 @@ def random_posterior(video_id, num_latent_frames, height=4, width=4):
     shape = (2, num_latent_frames, height, width)
     mean = random.normal(size=shape) * 2 + np.array([1.0, -3.0])[:, None, None, None]
     return mean.astype(np.float16), random.uniform(0.05, 0.3, size=shape).astype(np.float16)
+
+
+def whole_file(path, **selection):
+    """A source of its own content, or a selection of it."""
+    sha256 = hashlib.sha256(path.encode()).hexdigest()
+    return Source(path, num_bytes=1, mtime_ns=1, sha256=sha256, selection=Selection(**selection))
 
 
 class CacheMaker:
@@ -50,8 +57,8 @@ class CacheMaker:
         )
         create_cache(path, schema)
 
-    def add(self, videos, posterior=random_posterior, fps=30.0):
-        """Commit videos and open the cache anew."""
+    def add(self, videos, posterior=random_posterior, fps=30.0, sources=None):
+        """Commit videos and open the cache anew. sources: by video_id; the others are a file each."""
         posteriors = {
             video_id: LatentPosterior(
                 **dict(zip(("mean", "std"), posterior(video_id, self.num_latent(num_frames)), strict=True))
@@ -63,7 +70,14 @@ class CacheMaker:
             start = writer.reserve(writer.schema.num_shards(lengths))
             ranges = write_shards(self.path, start, list(posteriors.values()))
             records = [
-                self._record(video_id, videos[video_id], posteriors[video_id], *span, fps)
+                self._record(
+                    video_id,
+                    videos[video_id],
+                    posteriors[video_id],
+                    *span,
+                    fps,
+                    (sources or {}).get(video_id),
+                )
                 for video_id, span in zip(videos, ranges, strict=True)
             ]
             writer.commit(records)
@@ -73,7 +87,7 @@ class CacheMaker:
         return -(-num_frames // self.stack) * self.stack // TIME_COMPRESSION
 
     @staticmethod
-    def _record(video_id, num_frames, posterior, start, stop, fps):
+    def _record(video_id, num_frames, posterior, start, stop, fps, source):
         valid = -(-num_frames // TIME_COMPRESSION)
         return VideoRecord(
             video_id=video_id,
@@ -82,7 +96,7 @@ class CacheMaker:
             num_frames=num_frames,
             fps=fps,
             pts_seconds=None,
-            source=Source(video_id, num_bytes=1, mtime_ns=1, sha256="0" * 64),
+            source=source or whole_file(video_id),
             height=16,
             width=16,
             latents=latent_statistics(posterior.mean, posterior.std, valid),

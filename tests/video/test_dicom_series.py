@@ -11,6 +11,7 @@ from pydicom.pixels import apply_rescale
 
 from tests.video.made import opened, slices_of
 from vidlat.errors import DecodeError
+from vidlat.pipeline.folder import videos_in_folder
 from vidlat.types import Selection, VideoHeader
 from vidlat.video.dicom import is_dicom, open_dicom
 from vidlat.video.dicom_series import Series, dicom_series, open_dicom_series
@@ -268,6 +269,8 @@ def test_slices_at_several_times_are_a_video_each(tmp_path, num_slices):
     names = ["z0", "z1"] if num_slices == 2 else [f"z{z:02}" for z in range(11)]
     assert [one.part for one in found] == names
     assert [one.files for one in found] == [tuple(paths[3 * z : 3 * z + 3]) for z in range(num_slices)]
+    videos, _ = videos_in_folder(tmp_path, paths)
+    assert sorted((video.name, video.selection.part) for video in videos) == [(name, name) for name in names]
 
 
 def test_slices_with_indistinguishable_times_are_in_no_series(tmp_path):

@@ -14,7 +14,7 @@ from vidlat.errors import InputError
 from vidlat.pipeline.folder import FoundVideo, videos_in_folder
 from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read_manifest
 from vidlat.store.sources import size_and_time
-from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name
+from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name, rows_of, source_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,9 @@ def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: I
 
     A video's id is its POSIX path relative to the input folder (or the fixed part of the pattern), with its
     extension and with undecodable bytes %-escaped, unless a manifest gives one. A file that several inputs
-    reach belongs to the first of them. Hidden files are ignored. labels: a table by id, see `read_labels`.
-    ids: "hash" replaces each id by a hash and hides all names.
+    reach belongs to the first of them. Hidden files are ignored. labels: a table by id, see `read_labels`; a
+    row of a file or series holds for each video in it, unless that has one. ids: "hash" replaces each id by a
+    hash, and hides all names.
     Raises InputError for an input that does not exist or cannot be listed, for two files of one id, and where
     there is no video.
     """
@@ -52,17 +53,21 @@ def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: I
         )
     rows = read_labels(labels) if labels else {}
     videos = [*found.values()]
+    unlabelled, matched = [], set()
     for index, video in enumerate(videos):
-        if video.video_id in rows:  # a row of the labels table wins over the manifest
-            annotation = (video.annotation or Annotation()).updated(rows[video.video_id])
-            videos[index] = replace(video, annotation=annotation)
+        row = rows_of(rows, video.video_id, video.selection)
+        matched |= {video.video_id, source_id(video.video_id, video.selection)}
+        if row is None:
+            unlabelled.append(video.video_id)
+        else:  # a row of the labels table wins over the manifest
+            videos[index] = replace(video, annotation=(video.annotation or Annotation()).updated(row))
     if ids == "hash":
-        videos = [replace(video, video_id=hashed_name(video.video_id), hides_names=True) for video in videos]
+        videos = [replace(video, video_id=_hashed_id(video), hides_names=True) for video in videos]
     return Discovery(
         videos=sorted(videos, key=lambda video: video.video_id),
         num_ignored=collection.num_ignored,
-        unmatched=tuple(sorted(rows.keys() - found.keys())),
-        unlabelled=tuple(sorted(found.keys() - rows.keys())) if labels else (),
+        unmatched=tuple(sorted(rows.keys() - matched)),
+        unlabelled=tuple(sorted(unlabelled)) if labels else (),
     )
 
 
@@ -114,12 +119,13 @@ class _Collection:
         # A manifest names videos: where a file is none, the encode reports it.
         for found in videos or [FoundVideo(name=path.name, path=path)]:
             place = (folder / found.name).relative_to(path).as_posix()
-            video_id = "/".join([row.video_id or _default_id(row), *([] if place == "." else [place])])
-            video = _to_video(found, video_id, manifest.parent)
-            stretch = replace(
-                video.source.selection, start_seconds=row.start_seconds, stop_seconds=row.stop_seconds
+            selection = replace(
+                found.selection, start_seconds=row.start_seconds, stop_seconds=row.stop_seconds
             )
-            source = video.source._replace(selection=stretch)
+            whole = row.video_id or _path_as_id(row.path) + selection.stretch
+            video_id = "/".join([whole, *([] if place == "." else [place])])
+            video = _to_video(found, video_id, manifest.parent)
+            source = video.source._replace(selection=selection)
             self._add(replace(video, source=source, annotation=row.annotation))
 
     def _add(self, video: InputVideo) -> None:
@@ -159,13 +165,15 @@ def _to_video(found: FoundVideo, video_id: str, root: Path) -> InputVideo:
     return InputVideo(video_id=_escape(name), source=source)
 
 
-def _default_id(row: ManifestRow) -> str:
-    parts = Path(os.path.normpath(row.path)).parts
-    path = "/".join(part for part in parts if part not in ("..", "/"))
-    if row.start_seconds is None and row.stop_seconds is None:
-        return path
-    stop = "" if row.stop_seconds is None else f"{row.stop_seconds:g}"
-    return f"{path}@{row.start_seconds or 0:g}-{stop}s"
+def _path_as_id(path: str) -> str:
+    parts = Path(os.path.normpath(path)).parts
+    return "/".join(part for part in parts if part not in ("..", "/"))
+
+
+def _hashed_id(video: InputVideo) -> str:
+    """The parts of a source keep what tells them apart, so that they are known to belong together."""
+    whole = source_id(video.video_id, video.selection)
+    return hashed_name(whole) + video.video_id[len(whole) :]
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:

@@ -52,7 +52,7 @@ def _name_groups(folder: Path, groups: Sequence[tuple[tuple[Path, ...], str | No
         yield FoundVideo(
             name="/".join(names + ([part] if part else [])),
             path=folder,
-            selection=Selection(files=tuple(path.name for path in group)),
+            selection=Selection(files=tuple(path.name for path in group), part=part),
         )
 
 

@@ -20,7 +20,7 @@ from vidlat.train.conditioning import Conditions
 from vidlat.train.latents import Whitening
 from vidlat.train.split import near_duplicates, split_videos, subjects_of
 from vidlat.train.windows import WindowShape
-from vidlat.types import Annotation, VideoRecord
+from vidlat.types import Annotation, rows_of
 
 BuildModel = Callable[..., nn.Module]
 """A function with the parameters of `unet.build_unet`."""
@@ -50,21 +50,26 @@ class Run:
     def plan(cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation]) -> Self:
         """Decide everything that a new run freezes.
 
-        labels: by video_id; they override those in the cache, label by label. Raises TrainError for an empty
-        cache, a clip that is not whole stacks, labels of no video in the cache, and ConfigError or TrainError
-        for conditions or a split that the labels do not allow.
+        labels: by the id of a video or its source; they override those in the cache, label by label. Raises
+        TrainError for an empty cache, a clip that is not whole stacks, labels of no video in the cache, and
+        ConfigError or TrainError for conditions or a split that the labels do not allow.
         """
         records = cache.records()
         if not records:
             raise TrainError("the cache holds no video to train on; fill it with `vidlat encode`")
-        _require_known_videos(labels, records)
+        rows = {id: rows_of(labels, id, record.source.selection) for id, record in records.items()}
+        if labels and not any(rows.values()):
+            raise TrainError(
+                f"labels: none of the {len(labels)} rows names a video of the cache; expected video_id as "
+                f"`vidlat ls` shows it, such as {next(iter(records))}"
+            )
         known = cache.annotations()
         annotations = {
-            video_id: known.get(video_id, Annotation()).updated(labels.get(video_id, Annotation()))
-            for video_id in records
+            id: known.get(id, Annotation()).updated(row or Annotation()) for id, row in rows.items()
         }
+        sources = {id: record.source for id, record in records.items()}
         training, validation = split_videos(
-            subjects_of(records, annotations, config.split_by), config.validation_fraction
+            subjects_of(sources, annotations, config.split_by), config.validation_fraction
         )
         conditions = Conditions.plan(
             config.condition, [annotations[video_id].labels for video_id in training]
@@ -153,12 +158,4 @@ class Run:
             conditions=Conditions.from_list(values["conditions"]),
             labels=values["labels"],
             duplicates=tuple((held_out, trained) for held_out, trained in values["duplicates"]),
-        )
-
-
-def _require_known_videos(labels: Mapping[str, Annotation], records: Mapping[str, VideoRecord]) -> None:
-    if labels and not labels.keys() & records.keys():
-        raise TrainError(
-            f"labels: none of the {len(labels)} rows names a video of the cache; expected video_id as "
-            f"`vidlat ls` shows it, such as {next(iter(records))}"
         )

@@ -11,7 +11,7 @@ from vidlat.errors import TrainError, shorten
 from vidlat.store.reader import LatentCache
 from vidlat.train.frozen_run import Run
 from vidlat.train.run_folder import read_run
-from vidlat.types import Annotation
+from vidlat.types import Annotation, rows_of
 
 MAY_CHANGE = (
     "steps", "device", "accumulate", "compile", "checkpoint_activations",
@@ -40,7 +40,7 @@ def resume_run(
         pairs = "; ".join(f"{name}: got {now[name]}, the run has {before[name]}" for name in changed)
         raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
     _require_same_videos(run, cache, run_dir)
-    _require_same_labels(run, labels, run_dir)
+    _require_same_labels(run, labels, cache, run_dir)
     return dataclasses.replace(run, config=settings)
 
 
@@ -66,10 +66,14 @@ def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
         )
 
 
-def _require_same_labels(run: Run, labels: Mapping[str, Annotation], run_dir: Path) -> None:
-    given = {
-        video_id: run.conditions.pick(labels[video_id].labels) for video_id in labels.keys() & run.labels
+def _require_same_labels(
+    run: Run, labels: Mapping[str, Annotation], cache: LatentCache, run_dir: Path
+) -> None:
+    records = cache.records()
+    rows = {
+        video_id: rows_of(labels, video_id, records[video_id].source.selection) for video_id in run.labels
     }
+    given = {video_id: run.conditions.pick(row.labels) for video_id, row in rows.items() if row}
     changed = [video_id for video_id, new in given.items() if not new.items() <= run.labels[video_id].items()]
     if changed:
         raise TrainError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional
 from vidlat.errors import ConfigError, TrainError
 from vidlat.store.reader import LatentCache
 from vidlat.train.latents import Whitening
-from vidlat.types import Annotation, VideoRecord
+from vidlat.types import Annotation, Source, VideoRecord, source_id
 
 NEAR = 0.2
 """Root mean square difference of whitened latents below which two videos count as copies of each other.
@@ -27,17 +27,22 @@ READ_AT_ONCE, COMPARED_AT_ONCE = 512, 64
 
 
 def subjects_of(
-    video_ids: Iterable[str], annotations: Mapping[str, Annotation], split_by: str | None
+    sources: Mapping[str, Source], annotations: Mapping[str, Annotation], split_by: str | None
 ) -> dict[str, str]:
     """The subject of each video, by video_id.
 
     split_by: "subject", the name of a label, or a regular expression for video ids; None for the recorded
-    subject, or the video itself. Raises TrainError for videos without that label or match, ConfigError for an
-    invalid expression.
+    subject, or the source, of which parts, stretches of time and copies have one subject. Raises TrainError
+    for videos without that label or match, ConfigError for an invalid expression.
     """
-    known = {video_id: annotations.get(video_id, Annotation("", {})) for video_id in video_ids}
+    known = {video_id: annotations.get(video_id, Annotation("", {})) for video_id in sources}
     if split_by is None:
-        return {video_id: annotation.subject or video_id for video_id, annotation in known.items()}
+        names = _names_of_sources(sources)
+        subjects = {names[video_id]: known[video_id].subject for video_id in known if known[video_id].subject}
+        return {
+            video_id: annotation.subject or subjects.get(names[video_id], names[video_id])
+            for video_id, annotation in known.items()
+        }
     found = {
         video_id: annotation.subject if split_by == "subject" else annotation.labels.get(split_by, "")
         for video_id, annotation in known.items()
@@ -56,6 +61,28 @@ def subjects_of(
         for video_id, match in matches.items()
     }
     return _require_all(found, f"match of {split_by!r} (and no video has a label of that name)")
+
+
+def _names_of_sources(sources: Mapping[str, Source]) -> dict[str, str]:
+    """A name for the source of each video: the least of the ids with the same content, or the same whole.
+
+    A part of a series has files of its own, and its id tells the series; a stretch may have any id, and the
+    hash of its file tells the file.
+    """
+    parents: dict[tuple[int, str], tuple[int, str]] = {}
+
+    def root(key: tuple[int, str]) -> tuple[int, str]:
+        parents.setdefault(key, key)
+        while parents[key] != key:
+            parents[key] = key = parents[parents[key]]
+        return key
+
+    wholes = {video_id: (0, source_id(video_id, source.selection)) for video_id, source in sources.items()}
+    for video_id, source in sources.items():
+        content = (1, source.sha256) if source.sha256 else wholes[video_id]
+        first, second = sorted((root(wholes[video_id]), root(content)))
+        parents[second] = first
+    return {video_id: root(whole)[1] for video_id, whole in wholes.items()}
 
 
 def _require_all(subjects: dict[str, str], what: str) -> dict[str, str]:
