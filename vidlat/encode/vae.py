@@ -17,9 +17,9 @@ from torch import nn
 
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.memory import keep_freed_memory, release_freed_memory
-from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers, compression_of
+from vidlat.encode.network import bypass_wrappers, compression_of
 from vidlat.encode.stacking import stack_frames, unstack_frames
-from vidlat.encode.weights_file import hash_weights, load_strictly, read_weights
+from vidlat.encode.weights_file import hash_weights, load_network
 from vidlat.errors import NotEnoughMemoryError, ShapeError
 
 
@@ -204,10 +204,7 @@ def load_vae(
     a stack length that the network cannot process.
     """
     keep_freed_memory()
-    tensors, changes = read_weights(path)
-    settings = {**MAISI_NETWORK, **changes}
-    network = build_network(settings)
-    load_strictly(network, tensors, path)
+    network, settings = load_network(path)
     device = resolve_device(device)
     return FrozenVAE(
         network,

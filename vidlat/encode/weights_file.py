@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from vidlat.encode.network import MAISI_NETWORK
+from vidlat.encode.network import MAISI_NETWORK, build_network
 from vidlat.errors import WeightsError, shorten
 
 NETWORK_METADATA_KEY = "vidlat_network"
@@ -43,6 +43,15 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
         raise WeightsError(f"{path}: holds no state dict (a mapping of names to tensors)")
     return {name: tensor.float() for name, tensor in tensors.items()}, changes
+
+
+def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a weights file, and its settings; raises WeightsError if the file is no weights of it."""
+    tensors, changes = read_weights(path)
+    settings = {**MAISI_NETWORK, **changes}
+    network = build_network(settings)
+    load_strictly(network, tensors, path)
+    return network, settings
 
 
 def write_weights(path: Path, tensors: dict[str, torch.Tensor], network_settings: dict[str, Any]) -> None:

@@ -14,10 +14,10 @@ from torch import nn
 from vidlat.config import FitVAEConfig
 from vidlat.encode.device import resolve_device
 from vidlat.encode.memory import keep_freed_memory
-from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network, bypass_wrappers, compression_of
+from vidlat.encode.network import TINY_NETWORK, build_network, bypass_wrappers, compression_of
 from vidlat.encode.vae import check_stack
 from vidlat.encode.weights import resolve_weights
-from vidlat.encode.weights_file import load_strictly, read_weights, write_weights
+from vidlat.encode.weights_file import load_network, write_weights
 from vidlat.errors import ConfigError, DecodeError, TrainError
 from vidlat.fit.linear_start import start_from_pca
 from vidlat.fit.stacks import TrainingStacks
@@ -147,13 +147,7 @@ def _loss(network: Any, target: torch.Tensor, kl_weight: float) -> tuple[torch.T
 
 def _load_network(settings: FitVAEConfig, init: Path | None) -> tuple[Any, dict[str, Any]]:
     """The network to train and its settings; raises ShapeError or ConfigError if it refuses stack or size."""
-    if init is not None:
-        tensors, changes = read_weights(init)
-        network_settings = {**MAISI_NETWORK, **changes}
-        network = build_network(network_settings)
-        load_strictly(network, tensors, init)
-    else:
-        network_settings, network = TINY_NETWORK, build_network(TINY_NETWORK)
+    network, network_settings = load_network(init) if init else (build_network(TINY_NETWORK), TINY_NETWORK)
     compression = compression_of(network)
     check_stack(settings.stack, compression)
     if settings.size % compression:
