@@ -46,7 +46,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a weights file, and its settings; raises WeightsError if the file is no weights of it."""
+    """The network of a weights file, and its settings; raises WeightsError if it does not fit them."""
     tensors, changes = read_weights(path)
     settings = {**MAISI_NETWORK, **changes}
     network = build_network(settings)
