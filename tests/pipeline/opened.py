@@ -1,5 +1,8 @@
 """Replacing what the encode reads from files."""
 
+from functools import partial
+
+from vidlat.pipeline.read_video import read_video
 from vidlat.types import WHOLE, Video, VideoHeader
 from vidlat.video.reader import open_video
 
@@ -9,8 +12,8 @@ def frames_of(path, warn=lambda _: None):
     return open_video(path, WHOLE, warn).frames()
 
 
-def opening(read_frames):
-    """An open_video whose 8 bit frames are those of read_frames(path, warn)."""
+def reading(read_frames):
+    """A `read_video` of videos whose 8 bit frames are those of read_frames(path, warn)."""
 
     def open_video(path, selection, warn):
         return Video(
@@ -19,4 +22,4 @@ def opening(read_frames):
             header=lambda: VideoHeader(num_frames=None, seconds=None),
         )
 
-    return open_video
+    return partial(read_video, open_video=open_video)

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections import deque
+from functools import partial
 from pathlib import Path
 from queue import Empty
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin
 from distributed.system import MEMORY_LIMIT
 
+from tests.pipeline.opened import frames_of, reading
 from tests.pipeline.ten_videos import LENGTHS, videos_in
 from tests.pipeline.test_out_of_memory import memory_rules
 from vidlat.errors import InputError, ScratchError, WeightsError
@@ -375,24 +377,18 @@ def test_weights_error_on_a_real_worker_reaches_the_driver_as_itself(client, vid
         encode_for_real(prepared, client, vae_hash="f" * 64)
 
 
-def poisonous(name):
-    """Runs on a real worker: the process ends as if out of memory when it comes to this video."""
-
-    from vidlat.pipeline import read_video
-
-    real = read_video.open_video
-
-    def open_video(path, selection, warn):
-        if path.name == name:
-            os._exit(1)
-        return real(path, selection, warn)
-
-    read_video.open_video = open_video
-
-
 class Poison(WorkerPlugin):
+    """A real worker ends as if out of memory when it comes to this video."""
+
     def setup(self, worker):
-        poisonous("04.mp4")
+        from vidlat.pipeline import dask_executor
+
+        def read_frames(path, warn):
+            if path.name == "04.mp4":
+                os._exit(1)
+            return frames_of(path, warn)
+
+        dask_executor.encode_batch = partial(encode_batch, read=reading(read_frames))
 
 
 @pytest.mark.slow

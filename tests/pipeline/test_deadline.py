@@ -3,6 +3,7 @@
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from threading import Event
 
 import cloudpickle
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 from distributed import WorkerPlugin
 
-from tests.pipeline.opened import frames_of, opening
+from tests.pipeline.opened import frames_of, reading
 from vidlat.config import EncodeConfig
 from vidlat.errors import ConfigError, DecodeError
-from vidlat.pipeline import deadline, read_video
+from vidlat.pipeline import deadline
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.deadline import Deadline, start_deadline
@@ -55,7 +56,7 @@ def test_setting_reaches_the_job_and_must_not_be_negative(job):
         EncodeConfig(time_limit_seconds=-1)
 
 
-def test_video_whose_frames_take_too_long_fails_alone(videos, job, tmp_path, monkeypatch):
+def test_video_whose_frames_take_too_long_fails_alone(videos, job, tmp_path):
     clock = Clock()
 
     def read_frames(path, warn):
@@ -64,8 +65,7 @@ def test_video_whose_frames_take_too_long_fails_alone(videos, job, tmp_path, mon
             yield frame
 
     undisturbed, _ = encode(videos, job, tmp_path)
-    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
-    encoded, (failure,) = encode(videos, job, tmp_path, clock=clock)
+    encoded, (failure,) = encode(videos, job, tmp_path, clock=clock, read=reading(read_frames))
     assert (failure.video_id, failure.kind, failure.traceback) == ("b.mp4", "time-limit", "")
     assert "longer than the 10 seconds of --time-limit-seconds" in failure.reason
     assert "; 11 frames" in failure.reason
@@ -87,28 +87,26 @@ def test_time_in_the_vae_does_not_count():
     assert limit.elapsed() == 9
 
 
-def test_time_before_a_video_begins_does_not_count(videos, job, tmp_path, monkeypatch):
+def test_time_before_a_video_begins_does_not_count(videos, job, tmp_path):
     clock = Clock()
 
     def read_frames(path, warn):
         clock.now += 9
         return frames_of(path, warn)
 
-    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
-    assert encode(videos, job, tmp_path, clock=clock)[1] == []
+    assert encode(videos, job, tmp_path, clock=clock, read=reading(read_frames))[1] == []
     assert clock.now - Clock.now == 27
 
 
-def test_without_a_limit_a_video_may_take_for_ever(videos, prepare, tmp_path, monkeypatch):
+def test_without_a_limit_a_video_may_take_for_ever(videos, prepare, tmp_path):
     clock = Clock()
 
     def read_frames(path, warn):
         clock.now += 1e9
         return frames_of(path, warn)
 
-    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
     job = prepare(videos, tmp_path / "latents.zarr").job
-    assert encode(videos, job, tmp_path, clock=clock)[1] == []
+    assert encode(videos, job, tmp_path, clock=clock, read=reading(read_frames))[1] == []
 
 
 def test_hanging_decoder_is_reported_from_another_thread(videos, job, tmp_path, monkeypatch):
@@ -125,14 +123,13 @@ def test_hanging_decoder_is_reported_from_another_thread(videos, job, tmp_path, 
         told.append((video_id, num_frames))
         hung.set()
 
-    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
     monkeypatch.setattr(deadline, "GRACE_SECONDS", 0.05)
-    encode(videos, replace(job, time_limit_seconds=0.01), tmp_path, on_hang=on_hang, clock=clock)
+    job, read = replace(job, time_limit_seconds=0.01), reading(read_frames)
+    encode(videos, job, tmp_path, on_hang=on_hang, clock=clock, read=read)
     assert told == [("b.mp4", 6)]
 
 
-def test_slow_vae_does_not_count_as_a_hanging_decoder(monkeypatch):
-    monkeypatch.setattr(deadline, "GRACE_SECONDS", 10.0)
+def test_slow_vae_does_not_count_as_a_hanging_decoder():
     told, clock = [], Clock()
     limit = Deadline(10, clock)
     limit.num_frames = 4
@@ -173,24 +170,16 @@ class Hanging(WorkerPlugin):
     """On a real worker, the decoder of b.mp4 hangs at its seventh frame."""
 
     def setup(self, worker):
-        from vidlat.pipeline import deadline, read_video
+        from vidlat.pipeline import dask_executor, deadline
+
+        def read_frames(path, warn):
+            for index, frame in enumerate(frames_of(path, warn)):
+                if path.name == "b.mp4" and index == 6:
+                    Event().wait()
+                yield frame
 
         deadline.GRACE_SECONDS = 0.0
-
-        real = read_video.open_video
-
-        def open_video(path, selection, warn):
-            video = real(path, selection, warn)
-
-            def frames():
-                for index, frame in enumerate(video.frames()):
-                    if path.name == "b.mp4" and index == 6:
-                        Event().wait()
-                    yield frame
-
-            return replace(video, frames=frames)
-
-        read_video.open_video = open_video
+        dask_executor.encode_batch = partial(encode_batch, read=reading(read_frames))
 
 
 @pytest.mark.slow

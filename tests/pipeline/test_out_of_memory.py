@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import vidlat.encode
-from tests.pipeline.opened import frames_of, opening
+from tests.pipeline.opened import frames_of, reading
 from vidlat.config import EncodeConfig
-from vidlat.pipeline import job as job_module, read_video
+from vidlat.pipeline import job as job_module
 from vidlat.pipeline.attempts import Attempt, Suspects
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
@@ -117,9 +117,7 @@ def test_video_that_was_done_before_keeps_its_full_batch(videos, job, tmp_path, 
     assert found == {"a.mp4": (8, ()), "b.mp4": smaller, "c.mp4": smaller}
 
 
-def test_video_of_which_no_stack_fits_fails_alone_and_is_not_read_on(
-    videos, job, tmp_path, limit_memory, monkeypatch
-):
+def test_video_of_which_no_stack_fits_fails_alone_and_is_not_read_on(videos, job, tmp_path, limit_memory):
     num_read = []
 
     def read_frames(path, warn):
@@ -130,9 +128,8 @@ def test_video_of_which_no_stack_fits_fails_alone_and_is_not_read_on(
             num_read.append(1)
             yield Frame(pixels=np.full((20, 24), 255, np.uint8), pts_seconds=None)
 
-    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
     limit_memory(lambda stacks: bool((stacks.mean(dim=(1, 2, 3, 4)) > 0.99).any()))
-    encoded, (failure,) = encode(videos, job, tmp_path)
+    encoded, (failure,) = encode(videos, job, tmp_path, read=reading(read_frames))
     assert (failure.video_id, failure.kind, failure.traceback) == ("b.mp4", "out-of-memory", "")
     assert "not enough memory on cpu for 1 stacks" in failure.reason
     assert len(num_read) < 100

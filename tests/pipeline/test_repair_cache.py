@@ -5,6 +5,7 @@ import os
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,17 +15,20 @@ import tensorstore as ts
 from click.testing import CliRunner
 
 from tests.pipeline.one_thread import OneThread
-from tests.pipeline.opened import opening
+from tests.pipeline.opened import reading
 from vidlat.cli import commands
 from vidlat.config import PREPROCESS_VERSION, Preprocessing
-from vidlat.pipeline import read_video, repair_cache as repair_module
+from vidlat.pipeline import repair_cache as repair_module
+from vidlat.pipeline.read_video import read_video
 from vidlat.pipeline.repair_cache import repair_cache
+from vidlat.pipeline.task import encode_batch
 from vidlat.store import filesystem
 from vidlat.store.filesystem import locked
 from vidlat.store.lease import hold_lease
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.writer import CacheWriter, open_writer
+from vidlat.video.reader import open_video
 
 LENGTHS = {"a.mp4": 9, "b.mp4": 30, "c/c.mp4": 5, "d.mp4": 14}
 VICTIM = "b.mp4"
@@ -67,6 +71,16 @@ def vidlat(monkeypatch):
         return answer.exit_code, answer.stdout, answer.stderr
 
     return vidlat
+
+
+@pytest.fixture
+def read_instead(monkeypatch):
+    """read_instead(read): what turns videos into stacks when they are encoded again."""
+
+    def read_instead(read):
+        monkeypatch.setattr("vidlat.pipeline.executor.encode_batch", partial(encode_batch, read=read))
+
+    return read_instead
 
 
 @pytest.fixture
@@ -430,13 +444,13 @@ def test_removing_the_video_is_the_other_remedy(own_videos, repaired):
     assert repaired(path)[0] == 0
 
 
-def test_source_that_no_longer_encodes_is_reported(path, repaired, monkeypatch):
+def test_source_that_no_longer_encodes_is_reported(path, repaired, read_instead):
     from vidlat.errors import DecodeError
 
     def read_frames(*_):
         raise DecodeError("codec is gone")
 
-    monkeypatch.setattr(read_video, "open_video", opening(read_frames))
+    read_instead(reading(read_frames))
     shard_of(path, VICTIM).unlink()
     code, report = repaired(path)
     assert code == 1
@@ -486,15 +500,13 @@ def test_second_repair_finds_nothing_to_do_and_writes_nothing(path, repaired):
     assert state() == before
 
 
-def test_latents_that_another_machine_would_give_are_accepted(path, repaired, monkeypatch):
+def test_latents_that_another_machine_would_give_are_accepted(path, repaired, read_instead):
     """Another batch size is enough to change last bits; here all bits are."""
 
-    real = read_video.open_video
-
     def open_darker(*source):
-        return replace(real(*source), auto_range=lambda: (0.0, 280.0))
+        return replace(open_video(*source), auto_range=lambda: (0.0, 280.0))
 
-    monkeypatch.setattr(read_video, "open_video", open_darker)
+    read_instead(partial(read_video, open_video=open_darker))
     before = open_cache(path).records()[VICTIM].latents.crc32
     shard_of(path, VICTIM).unlink()
     code, _ = repaired(path)

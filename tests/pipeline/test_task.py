@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.pipeline.opened import frames_of, opening
+from tests.pipeline.opened import frames_of, reading
 from vidlat.errors import DecodeError, ScratchError, WeightsError
 from vidlat.pipeline import read_video
 from vidlat.pipeline.discover import discover_videos
@@ -135,13 +135,11 @@ class Poison:
         (KeyError("a library's bug"), "decoder-error"),
     ],
 )
-def test_video_that_fails_on_the_way_leaves_the_others_untouched(
-    videos, job, scratch, monkeypatch, after, error, kind
-):
+def test_video_that_fails_on_the_way_leaves_the_others_untouched(videos, job, scratch, after, error, kind):
     names = ["5.mp4", "17.mp4", "3.mp4"]
     untouched = encode_batch(sources_of(videos, "5.mp4", "3.mp4"), job, scratch_parent=scratch)
-    monkeypatch.setattr(read_video, "open_video", opening(Poison("17.mp4", after, error)))
-    batch = encode_batch(sources_of(videos, *names), job, scratch_parent=scratch)
+    read = reading(Poison("17.mp4", after, error))
+    batch = encode_batch(sources_of(videos, *names), job, scratch_parent=scratch, read=read)
     (failure,) = batch.failures
     assert (failure.video_id, failure.kind) == ("17.mp4", kind)
     assert failure.reason
@@ -152,40 +150,36 @@ def test_video_that_fails_on_the_way_leaves_the_others_untouched(
         np.testing.assert_array_equal(video.posterior().std, alone.posterior().std)
 
 
-def test_latents_that_cannot_be_stored_are_a_failure_of_their_video_alone(videos, job, scratch, monkeypatch):
+def test_latents_that_cannot_be_stored_are_a_failure_of_their_video_alone(videos, job, scratch):
     white = Frame(pixels=np.full((20, 24), np.nan, np.float32), pts_seconds=None)
-    monkeypatch.setattr(
-        read_video,
-        "open_video",
-        opening(lambda path, warn: [white] * 9 if path.name == "3.mp4" else frames_of(path, warn)),
-    )
-    batch = encode_batch(sources_of(videos, "5.mp4", "3.mp4", "4.mp4"), job, scratch_parent=scratch)
+    read = reading(lambda path, warn: [white] * 9 if path.name == "3.mp4" else frames_of(path, warn))
+    sources = sources_of(videos, "5.mp4", "3.mp4", "4.mp4")
+    batch = encode_batch(sources, job, scratch_parent=scratch, read=read)
     assert [video.record.video_id for video in batch.videos] == ["5.mp4", "4.mp4"]
     assert [(failure.video_id, failure.kind) for failure in batch.failures] == [("3.mp4", "not-storable")]
 
 
-def test_video_that_vanishes_while_it_is_encoded_is_a_failure(videos, job, scratch, monkeypatch, tmp_path):
+def test_video_that_vanishes_while_it_is_encoded_is_a_failure(videos, job, scratch, tmp_path):
     (source,) = sources_of(videos, "5.mp4")
 
     def vanish(path, warn):
         yield from list(frames_of(videos / "5.mp4"))
 
-    monkeypatch.setattr(read_video, "open_video", opening(vanish))
     gone = replace(source, source=source.source._replace(path=str(tmp_path / "gone.mp4")))
-    batch = encode_batch([gone], job, scratch_parent=scratch)
+    batch = encode_batch([gone], job, scratch_parent=scratch, read=reading(vanish))
     assert batch.videos == []
     assert "No such file" in batch.failures[0].reason
 
 
-def test_damaged_frames_become_a_warning(videos, job, scratch, monkeypatch):
+def test_damaged_frames_become_a_warning(videos, job, scratch):
 
     def damaged(path, warn):
         for index, frame in enumerate(frames_of(path)):
             yield frame._replace(is_damaged=index % 2 == 1)
         warn("ends too soon")
 
-    monkeypatch.setattr(read_video, "open_video", opening(damaged))
-    (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
+    sources = sources_of(videos, "5.mp4")
+    (video,) = encode_batch(sources, job, scratch_parent=scratch, read=reading(damaged)).videos
     assert video.record.warnings == ("ends too soon", "2 of 5 frames are damaged")
 
 
@@ -220,9 +214,9 @@ def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeyp
 
         return replace(video, frames=frames)
 
-    monkeypatch.setattr(read_video, "open_video", opening(endless))
     monkeypatch.setattr(read_video, "prepare_video", counting)
-    (video,) = encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos
+    sources = sources_of(videos, "5.mp4")
+    (video,) = encode_batch(sources, job, scratch_parent=scratch, read=reading(endless)).videos
     assert video.shape == (125, 4, 4, 4)
     assert most_alive <= 3
     assert most_prepared <= 2 * job.settings.stack
@@ -249,9 +243,9 @@ def test_scratch_is_gone_when_writing_fails(videos, job, tmp_path, scratch):
     assert list(scratch.iterdir()) == []
 
 
-def test_scratch_is_gone_when_nothing_could_be_encoded(videos, job, scratch, monkeypatch):
-    monkeypatch.setattr(read_video, "open_video", opening(Poison("5.mp4", 4, DecodeError("breaks off"))))
-    assert encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch).videos == []
+def test_scratch_is_gone_when_nothing_could_be_encoded(videos, job, scratch):
+    read = reading(Poison("5.mp4", 4, DecodeError("breaks off")))
+    assert encode_batch(sources_of(videos, "5.mp4"), job, scratch_parent=scratch, read=read).videos == []
     assert list(scratch.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,14 @@ from vidlat.pipeline.deadline import Deadline
 from vidlat.pipeline.failures import failure_from
 from vidlat.pipeline.job import EncodeJob
 from vidlat.store.sources import content_hash
-from vidlat.types import Box, FailureRecord, InputVideo, Range
+from vidlat.types import Box, FailureRecord, InputVideo, Range, Selection, Video, Warn
 from vidlat.video.preprocessing import PreparedVideo, prepare_video
 from vidlat.video.reader import open_video
 
 Stack = npt.NDArray[np.float32]
+
+Read = Callable[..., "Iterator[Stack | VideoFacts | FailureRecord]"]
+"""`read_video`, or what takes its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,11 @@ class VideoFacts:
 
 
 def read_video(
-    video: InputVideo, job: EncodeJob, deadline: Deadline, is_refused: Callable[[], bool]
+    video: InputVideo,
+    job: EncodeJob,
+    deadline: Deadline,
+    is_refused: Callable[[], bool],
+    open_video: Callable[[Path, Selection, Warn], Video] = open_video,
 ) -> Iterator[Stack | VideoFacts | FailureRecord]:
     """Yield a video's stacks (S, size, size) in [0, 1], then its facts, or why it could not be read.
 

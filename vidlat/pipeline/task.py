@@ -21,7 +21,7 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.pipeline.deadline import Clock, start_deadline
 from vidlat.pipeline.failures import failure_from, without_names
 from vidlat.pipeline.job import EncodeJob, vae_of_this_process
-from vidlat.pipeline.read_video import Stack, VideoFacts, read_video
+from vidlat.pipeline.read_video import Read, Stack, VideoFacts, read_video
 from vidlat.pipeline.scratch import EncodedVideo, ScratchLatents, new_scratch, open_scratch
 from vidlat.pipeline.vae_calls import Report, VAECalls
 from vidlat.prefetch import prefetch
@@ -61,6 +61,7 @@ def encode_batch(
     scratch_parent: Path | None = None,
     on_hang: OnHang = lambda *_: None,
     clock: Clock = time.monotonic,
+    read: Read = read_video,
 ) -> EncodedBatch:
     """Encode videos to scratch files in bounded memory; one that fails is recorded and stops no other.
 
@@ -68,7 +69,7 @@ def encode_batch(
     VAE calls, which all have the same shape unless memory runs out.
     most_stacks: per call, where an earlier attempt has shown that job.batch is too much. scratch_parent:
     where a new folder for the scratch files is made, None for the system's; `write_batch` removes it.
-    Raises ScratchError if that folder cannot be written.
+    read: what turns each video into stacks. Raises ScratchError if that folder cannot be written.
     """
     torch.set_num_threads(job.num_threads)  # each time: other code of the process may have changed it
     vae = vae_of_this_process(job)
@@ -78,8 +79,17 @@ def encode_batch(
         for kept in latents:
             at_exit.callback(kept.abandon)
         found: dict[int, VideoFacts | FailureRecord] = {}
-        reading = _read(batch, latents, job, on_hang, clock)
-        with prefetch(reading, CALLS_PREFETCHED * calls.vae.batch) as items:
+
+        def reading() -> Generator[tuple[int, Stack | VideoFacts | FailureRecord]]:
+            # In a thread of its own; all it shares with the VAE's is whether a video is refused.
+            for index, video in enumerate(batch):
+                hangs = partial(on_hang, video.video_id)
+                with start_deadline(job.time_limit_seconds, hangs, clock) as deadline:
+                    for item in read(video, job, deadline, latents[index].is_refused):
+                        with deadline.paused():
+                            yield index, item
+
+        with prefetch(reading(), CALLS_PREFETCHED * calls.vae.batch) as items:
             for index, item in items:
                 if isinstance(item, VideoFacts | FailureRecord):
                     found[index] = item
@@ -94,24 +104,6 @@ def encode_batch(
         shutil.rmtree(scratch, ignore_errors=True)
     failures = [outcome for outcome in outcomes if isinstance(outcome, FailureRecord)]
     return EncodedBatch(scratch=scratch, videos=videos, failures=failures)
-
-
-def _read(
-    batch: Sequence[InputVideo],
-    latents: Sequence[ScratchLatents],
-    job: EncodeJob,
-    on_hang: OnHang,
-    clock: Clock,
-) -> Generator[tuple[int, Stack | VideoFacts | FailureRecord]]:
-    """The stacks of each video and then its facts, one video after the other, with the video's index.
-
-    Runs in a thread of its own; all it shares with the VAE's is whether a video is refused.
-    """
-    for index, video in enumerate(batch):
-        with start_deadline(job.time_limit_seconds, partial(on_hang, video.video_id), clock) as deadline:
-            for item in read_video(video, job, deadline, latents[index].is_refused):
-                with deadline.paused():
-                    yield index, item
 
 
 def write_batch(batch: EncodedBatch, cache_path: Path, start: int) -> list[VideoRecord]:
