@@ -123,16 +123,21 @@ def _type_names(kinds: tuple[Any, ...]) -> str:
     return " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
 
 
+def limits_in_words(limits: dict[str, float]) -> str:
+    """Such as `at least 0 and less than 1`; empty without limits."""
+    texts = [
+        f"{_LIMITS[kind][0]} {'2**63' if bound == SEED_STOP else format(bound, 'g')}"
+        for kind, bound in limits.items()
+    ]
+    return " and ".join(texts)
+
+
 def _check_limits(name: str, value: Any, limits: dict[str, float]) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     if math.isfinite(value) and all(_LIMITS[kind][1](value, bound) for kind, bound in limits.items()):
         return
-    texts = [
-        f"{_LIMITS[kind][0]} {'2**63' if bound == SEED_STOP else format(bound, 'g')}"
-        for kind, bound in limits.items()
-    ]
-    expected = " and ".join(texts)
+    expected = limits_in_words(limits)
     if not math.isfinite(value):
         expected = f"a finite number, {expected}".removesuffix(", ")
     raise ConfigError(f"{name}: got {value}; expected {expected}")

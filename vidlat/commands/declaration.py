@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from vidlat.config import Config, load_yaml
+from vidlat.config import Config, limits_in_words, load_yaml
 from vidlat.errors import ExitCode, VidlatError
 
 PATH = click.Path(path_type=Path)
@@ -99,7 +99,7 @@ def _default_and_limits(field: dataclasses.Field[Any]) -> str:
     """Such as `  [default: 4; at least 1]`, as click writes it."""
     default = {True: "yes", False: "no"}[field.default] if isinstance(field.default, bool) else field.default
     shown = "" if default in (None, ()) else f"default: {default}"
-    notes = "; ".join(filter(None, (shown, str(field.metadata["limits"]))))
+    notes = "; ".join(filter(None, (shown, limits_in_words(field.metadata["limits"]))))
     return f"  [{notes}]" if notes else ""
 
 
