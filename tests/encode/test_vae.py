@@ -50,8 +50,11 @@ def small_file(tmp_path):
     return path
 
 
-def small_vae(**options):
-    return FrozenVAE(stock_network(SMALL_NETWORK), SMALL_NETWORK, **options)
+def small_vae(instead=lambda network: {}, **options):
+    """instead: what takes the place of methods of the network, by name."""
+    network = stock_network(SMALL_NETWORK)
+    vars(network).update(instead(network))
+    return FrozenVAE(network, SMALL_NETWORK, **options)
 
 
 def test_the_network_has_the_published_tensors_and_no_other(full_network):
@@ -296,14 +299,15 @@ def test_a_gpu_beyond_the_last_is_refused(monkeypatch):
         resolve_device("cuda:2")
 
 
-def test_a_call_runs_without_tf32_and_leaves_the_setting_as_it_was(monkeypatch):
+def test_a_call_runs_without_tf32_and_leaves_the_setting_as_it_was():
     def settings():
         return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
-    vae, seen = small_vae(), []
-    real = vae._network.encode
-    monkeypatch.setattr(vae._network, "encode", lambda part: seen.append(settings()) or real(part))
-    before = settings()
+    def watch(network):
+        encode = network.encode
+        return {"encode": lambda part: seen.append(settings()) or encode(part)}
+
+    vae, seen, before = small_vae(watch), [], settings()
     vae.encode(torch.rand(1, 1, 4, 8, 8))
     assert seen == [(False, False)]
     assert settings() == before
@@ -312,9 +316,8 @@ def test_a_call_runs_without_tf32_and_leaves_the_setting_as_it_was(monkeypatch):
 
 @pytest.mark.parametrize("allocate", [lambda _: torch.empty(10**15), lambda _: out_of_gpu_memory()])
 @pytest.mark.parametrize("direction", ["encode", "decode"])
-def test_insufficient_memory_ends_in_one_line(allocate, direction, monkeypatch):
-    vae = small_vae()
-    monkeypatch.setattr(vae._network, direction, allocate)
+def test_insufficient_memory_ends_in_one_line(allocate, direction):
+    vae = small_vae(lambda _: {direction: allocate})
     shape = (1, 1, 4, 8, 8) if direction == "encode" else (1, 4, 1, 2, 2)
     with pytest.raises(EncodeError, match=r"not enough memory on cpu for \d+ stacks of [\dx]+; ") as refusal:
         vae.encode(torch.rand(shape)) if direction == "encode" else vae.decode(torch.rand(shape), 4)
@@ -331,43 +334,43 @@ def test_insufficient_memory_ends_in_one_line(allocate, direction, monkeypatch):
         "could not create a primitive",
     ],
 )
-def test_lack_of_memory_is_recognised_whichever_library_reports_it(monkeypatch, message):
+def test_lack_of_memory_is_recognised_whichever_library_reports_it(message):
     def fails(_):
         raise RuntimeError(message)
 
-    vae = small_vae()
-    monkeypatch.setattr(vae._network, "encode", fails)
+    vae = small_vae(lambda _: {"encode": fails})
     with pytest.raises(NotEnoughMemoryError) as refusal:
         vae.encode_stacks(torch.rand(1, 1, 4, 8, 8))
     # The traceback of the first error would keep the memory of the call alive.
     assert refusal.value.__cause__ is refusal.value.__context__ is None
 
 
-def test_network_that_does_not_fit_on_its_device_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.nn.Module, "to", lambda *_: out_of_gpu_memory())
+def test_network_that_does_not_fit_on_its_device_is_refused():
     with pytest.raises(NotEnoughMemoryError, match="not enough memory on cpu for the VAE itself; free some"):
-        small_vae()
+        small_vae(lambda _: {"to": lambda *_: out_of_gpu_memory()})
 
 
-def test_the_same_vae_with_another_number_of_stacks_per_call(monkeypatch):
-    vae, shapes = small_vae(batch=8), []
+def test_the_same_vae_with_another_number_of_stacks_per_call():
+    def watch(network):
+        encode = network.encode
+        return {"encode": lambda part: shapes.append(len(part)) or encode(part)}
+
+    shapes = []
+    vae = small_vae(watch, batch=8)
     fewer = vae.with_batch(3)
     assert (vae.batch, fewer.batch) == (8, 3)
     assert fewer._network is vae._network
     stacks = torch.rand(7, 1, 4, 8, 8)
     expected = vae.encode_stacks(stacks)[0]
-    real = vae._network.encode
-    monkeypatch.setattr(vae._network, "encode", lambda part: shapes.append(len(part)) or real(part))
     torch.testing.assert_close(fewer.encode_stacks(stacks)[0], expected, atol=1e-5, rtol=1e-5)
-    assert shapes == [3, 3, 3]
+    assert shapes == [8, 3, 3, 3]
 
 
 def out_of_gpu_memory():
     raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
 
 
-def test_other_errors_of_the_network_are_not_mistaken_for_lack_of_memory(monkeypatch):
-    vae = small_vae()
-    monkeypatch.setattr(vae._network, "encode", lambda _: torch.zeros(2) + torch.zeros(3))
+def test_other_errors_of_the_network_are_not_mistaken_for_lack_of_memory():
+    vae = small_vae(lambda _: {"encode": lambda _: torch.zeros(2) + torch.zeros(3)})
     with pytest.raises(RuntimeError, match="size of tensor"):
         vae.encode(torch.rand(1, 1, 4, 8, 8))

@@ -2,6 +2,7 @@
 
 import json
 from collections import deque
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -19,7 +20,7 @@ from vidlat.pipeline.executor import (
 )
 from vidlat.store.layout import LEASE
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import CacheWriter, open_writer
+from vidlat.store.writer import open_writer
 
 
 class Step(NamedTuple):
@@ -91,8 +92,10 @@ class ScriptedExecutor:
         return [TaskLost(step.task)]
 
 
-def encode_on(executor, prepared, cache_path):
+def encode_on(executor, prepared, cache_path, commit=None):
+    """commit: takes the place of the writer's, which it is given before the records."""
     with open_writer(cache_path, "test") as writer:
+        writer.commit = partial(commit, writer.commit) if commit else writer.commit
         return list(run_encode(prepared.plan, prepared.job, writer, executor))
 
 
@@ -238,46 +241,43 @@ def test_late_message_of_a_hang_does_no_harm_to_a_video_that_is_being_written(
 
 
 def test_encode_ends_when_another_process_takes_the_cache_over_and_what_it_committed_stays(
-    videos, prepare, tmp_path, read_all, undisturbed, monkeypatch
+    videos, prepare, tmp_path, read_all, undisturbed
 ):
-    path, committed, real = tmp_path / "l.zarr", [], CacheWriter.commit
+    path, committed = tmp_path / "l.zarr", []
 
-    def commit_and_lose(self, records):
-        real(self, records)
+    def commit_and_lose(commit, records):
+        commit(records)
         committed.extend(record.video_id for record in records)
         lease = json.loads((path / LEASE).read_text())
         (path / LEASE).write_text(json.dumps(lease | {"token": "of another"}))
 
     prepared = prepare(videos, path, workers=1)
-    monkeypatch.setattr(CacheWriter, "commit", commit_and_lose)
     with pytest.raises(StoreError, match="another process has taken it over"):
-        encode_on(ScriptedExecutor(), prepared, path)
+        encode_on(ScriptedExecutor(), prepared, path, commit_and_lose)
     assert 0 < len(committed) < len(LENGTHS)
     assert read_all(path) == {name: undisturbed[name] for name in committed}
 
 
 def test_driver_that_dies_anywhere_between_write_and_commit_resumes_to_the_same_cache(
-    videos, prepare, tmp_path, read_all, undisturbed, monkeypatch
+    videos, prepare, tmp_path, read_all, undisturbed
 ):
     class Death(BaseException):
         pass
 
     path, num_deaths = tmp_path / "l.zarr", 0
-    real = CacheWriter.commit
 
-    def dies(self, records):
+    def dies(commit, records):
         if num_commits:
             raise Death
         num_commits.append(1)
-        real(self, records)
+        commit(records)
 
-    monkeypatch.setattr(CacheWriter, "commit", dies)
     while True:
         num_commits = []
         prepared = prepare(videos, path, workers=1)
         before = read_all(path)
         try:
-            encode_on(ScriptedExecutor(), prepared, path)
+            encode_on(ScriptedExecutor(), prepared, path, dies)
             break
         except Death:
             num_deaths += 1

@@ -17,9 +17,6 @@ from distributed.system import MEMORY_LIMIT
 
 from vidlat.errors import InputError
 
-WORKERS_SECONDS = 30
-"""How long to wait for the first worker of a scheduler at an address."""
-
 _LOCAL_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.comm.timeouts.connect": "60s",
@@ -39,24 +36,27 @@ def scratch_folder() -> Path:
 
 
 @contextmanager
-def connect(scheduler: str | None, num_workers: int, num_batches: int = 1) -> Iterator[Client]:
+def connect(
+    scheduler: str | None, num_workers: int, num_batches: int = 1, *, patience_seconds: float = 30
+) -> Iterator[Client]:
     """A client of the Dask scheduler at an address, or of a local cluster that lasts as long as the block.
 
     num_workers: processes of a local cluster. num_batches: batches that each of them works on at once.
+    patience_seconds: how long to wait for the first worker at an address; for the scheduler 10 s at most.
     Raises InputError where no scheduler answers at the address, or no cluster can be started.
     """
     if scheduler:
         if not re.fullmatch(r"\w+://.+:\d+", scheduler):
             raise InputError(f"--scheduler {scheduler}: no address; it looks like tcp://host:8786")
         try:
-            client = Client(scheduler, timeout="10s", set_as_default=False)
+            client = Client(scheduler, timeout=min(10, patience_seconds), set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError(
                 f"--scheduler {scheduler}: no Dask scheduler answers there; is it running?"
             ) from error
         with client:
             try:
-                client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+                client.wait_for_workers(1, timeout=patience_seconds)
             except TimeoutError as error:
                 raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
             yield client
