@@ -18,7 +18,7 @@ from vidlat.cli import commands
 PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
-    {"types", "errors", "prefetch"},
+    {"types", "errors", "prefetch", "files"},
     {"config"},
     {"encode", "store", "video"},
     {"pipeline", "train"},

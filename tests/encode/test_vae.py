@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,13 @@ def test_written_weights_load_again_rounded_to_float16(tmp_path):
     rounded = {name: tensor.half().float() for name, tensor in network.state_dict().items()}
     assert load_vae(tmp_path / "w.safetensors", device="cpu").weights_hash == hash_weights(rounded)
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_writing_weights_follows_no_link_with_the_temporary_name(tmp_path):
+    (tmp_path / "outside").write_text("kept")
+    (tmp_path / f".w.safetensors.{os.getpid()}.partial").symlink_to("outside")
+    write_weights(tmp_path / "w.safetensors", stock_network(SMALL_NETWORK).state_dict(), SMALL_NETWORK)
+    assert (tmp_path / "outside").read_text() == "kept"
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5, 9])

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -224,6 +225,51 @@ def test_a_file_in_the_place_of_the_run_is_refused(make_trainer, tmp_path):
     (tmp_path / "run").write_text("not a folder")
     with pytest.raises(TrainError, match="cannot hold a run"):
         make_trainer()
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "lock"])
+def test_a_link_or_a_pipe_in_the_place_of_a_file_is_refused(make_trainer, tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(TrainError, match=rf"cannot hold a run \(.*{name}: is a link"):
+        make_trainer()
+    assert not (tmp_path / "outside").exists()
+    (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name)
+    with pytest.raises(TrainError, match=rf"cannot hold a run \(.*{name}: is a named pipe"):
+        make_trainer()
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "samples"])
+def test_a_linked_folder_inside_a_run_is_refused_and_its_target_left_alone(make_trainer, tmp_path, name):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "outside", target_is_directory=True)
+    with pytest.raises(TrainError, match=rf"cannot hold a run \(.*{name}: is a link; expected a folder"):
+        make_trainer()
+    assert not list((tmp_path / "outside").iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json.partial", "metrics.partial", "checkpoints/step_00000002.partial"]
+)
+def test_a_link_with_a_temporary_name_is_never_followed(make_trainer, tmp_path, name):
+    folder, file = tmp_path / "outside", tmp_path / "outside" / "file"
+    folder.mkdir()
+    file.write_text("kept")
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(folder if "step" in name else file)
+    assert len(list(make_trainer(steps=2).steps())) == 2
+    assert file.read_text() == "kept"
+    assert list(folder.iterdir()) == [file]
+
+
+def test_a_run_folder_may_itself_be_a_link(make_trainer, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk", target_is_directory=True)
+    list(make_trainer(steps=2).steps())
+    assert (tmp_path / "disk" / "config.json").is_file()
 
 
 def test_loading_a_folder_without_a_run_is_refused(tmp_path):

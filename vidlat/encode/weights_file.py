@@ -16,6 +16,7 @@ from torch import nn
 
 from vidlat.encode.network import MAISI_NETWORK, build_network
 from vidlat.errors import WeightsError, shorten
+from vidlat.files import replace_file
 
 NETWORK_METADATA_KEY = "vidlat_network"
 """The metadata of a safetensors file that states, as JSON, what differs from MAISI_NETWORK."""
@@ -60,8 +61,8 @@ def write_weights(path: Path, tensors: dict[str, torch.Tensor], network_settings
     half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     # As bytes: safetensors itself makes files that only their owner can read.
-    partial.write_bytes(save(half, metadata={NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)}))
-    partial.replace(path)
+    content = save(half, metadata={NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)})
+    replace_file(path, content, partial)
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

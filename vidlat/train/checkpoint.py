@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vidlat.errors import TrainError, one_line
-from vidlat.store.filesystem import sync
+from vidlat.store.filesystem import delete_tree, sync
 
 _NAME = re.compile(r"step_(\d{8,})")
 
@@ -50,7 +49,7 @@ def list_checkpoints(directory: Path) -> list[Path]:
 def remove_partial_checkpoints(directory: Path) -> None:
     """Remove checkpoints that a killed process left unfinished."""
     for partial in directory.glob("step_*.partial"):
-        shutil.rmtree(partial)
+        delete_tree(partial)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -84,7 +83,7 @@ def save_checkpoint(
     path = directory / f"step_{state.step:08d}"
     partial = directory / f"{path.name}.partial"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        delete_tree(partial)
         partial.mkdir(parents=True)
         _save_tensors(partial / "model.safetensors", state.model.state_dict())
         _save_tensors(partial / "ema.safetensors", state.ema.state_dict())
@@ -99,7 +98,7 @@ def save_checkpoint(
         for old in list_checkpoints(directory)[:-keep]:
             if old != best:
                 # Renamed first: whatever has a checkpoint's name is complete.
-                shutil.rmtree(old.rename(old.with_name(f"{old.name}.partial")))
+                delete_tree(old.rename(old.with_name(f"{old.name}.partial")))
     except (OSError, SafetensorError) as error:
         raise TrainError(f"{path}: the checkpoint cannot be written: {error}") from error
     return path

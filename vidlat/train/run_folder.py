@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from vidlat.errors import ConfigError, StoreError, TrainError
+from vidlat.files import require_folder, require_regular_file
 from vidlat.store.filesystem import locked, replace
 from vidlat.train.checkpoint import (
     best_checkpoint,
@@ -42,6 +43,7 @@ def hold_run(run_dir: Path) -> ExitStack:
     held = ExitStack()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        _require_own_files(run_dir)
         held.enter_context(locked(run_dir / "lock", wait=False))
     except BlockingIOError as error:
         raise TrainError(
@@ -50,6 +52,19 @@ def hold_run(run_dir: Path) -> ExitStack:
     except OSError as error:
         raise _unusable(run_dir, error) from error
     return held
+
+
+def _require_own_files(run_dir: Path) -> None:
+    """Raise OSError where a name of the run stands for a link, which would lead out of its folder, or a pipe.
+
+    A run on several disks is started in a folder that is itself a link.
+    """
+    for name in ("config.json", "metrics.jsonl", "lock"):
+        with suppress(FileNotFoundError):
+            require_regular_file(run_dir / name, follow=False)
+    for name in ("checkpoints", "tensorboard", "samples"):
+        with suppress(FileNotFoundError):
+            require_folder(run_dir / name)
 
 
 def start_run(run_dir: Path, run: Run) -> None:
@@ -93,7 +108,8 @@ def read_run(run_dir: Path) -> Run:
 
 
 def _unusable(run_dir: Path, error: OSError) -> TrainError:
-    return TrainError(f"{run_dir}: cannot hold a run ({error}); choose another --out")
+    named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return TrainError(f"{run_dir}: cannot hold a run ({named}); choose another --out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

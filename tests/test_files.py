@@ -1,0 +1,66 @@
+"""Only regular files are read, and only new ones written."""
+
+import os
+
+import pytest
+
+from vidlat.files import read_file, replace_file, require_folder, require_regular_file
+
+
+def make(kind, path):
+    match kind:
+        case "a folder":
+            path.mkdir()
+        case "a named pipe":
+            os.mkfifo(path)
+        case "a socket":
+            os.mknod(path, 0o140600)
+        case "a device":
+            path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a named pipe", "a socket", "a device"])
+def test_anything_but_a_file_is_refused_without_waiting(kind, tmp_path):
+    make(kind, tmp_path / "it")
+    with pytest.raises(OSError, match=f"is {kind}; expected a regular file"):
+        require_regular_file(tmp_path / "it")
+    with pytest.raises(OSError, match=f"is {kind}; expected a regular file"):
+        read_file(tmp_path / "it", 100)
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    for check in (require_regular_file, require_folder, lambda path: read_file(path, 1)):
+        with pytest.raises(FileNotFoundError):
+            check(tmp_path / "nothing")
+
+
+def test_a_file_is_read_up_to_a_size(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("a")
+    require_regular_file(tmp_path / "link")
+    assert read_file(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(OSError, match="has 5 bytes; expected 4 at most"):
+        read_file(tmp_path / "a", 4)
+
+
+def test_links_are_refused_where_they_would_lead_elsewhere(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "linked folder").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="is a link; expected a regular file"):
+        require_regular_file(tmp_path / "link", follow=False)
+    with pytest.raises(OSError, match="is a link; expected a folder"):
+        require_folder(tmp_path / "linked folder")
+    with pytest.raises(OSError, match="is a regular file; expected a folder"):
+        require_folder(tmp_path / "a")
+
+
+def test_replacing_follows_no_link_of_either_name(tmp_path):
+    (tmp_path / "outside").write_bytes(b"kept")
+    for name in ("file", "temporary"):
+        (tmp_path / name).symlink_to("outside")
+    replace_file(tmp_path / "file", b"new", tmp_path / "temporary")
+    assert (tmp_path / "outside").read_bytes() == b"kept"
+    assert not (tmp_path / "file").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert not (tmp_path / "temporary").exists()
