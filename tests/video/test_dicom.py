@@ -490,6 +490,53 @@ def test_an_unsupported_syntax_is_named(tmp_path):
     assert MPEG2MPML.name in str(error)
 
 
+def jpeg(pixels, segment=b"", **options):
+    """A JPEG without the segment JFIF; with another one in its place."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95, **options)
+    data = file.getvalue()
+    assert data[2:4] == b"\xff\xe0"
+    return data[:2] + segment + data[4 + int.from_bytes(data[4:6], "big") :]
+
+
+ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\1"
+"""The segment by which Adobe's programs say that the components are YCbCr."""
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": "4:2:0"},
+        {"subsampling": "4:2:2"},
+        {"subsampling": "4:2:0", "progressive": True},
+        {"subsampling": "4:4:4", "segment": ADOBE},
+        {"subsampling": "4:2:0", "segment": ADOBE},
+    ],
+)
+def test_the_colour_space_of_a_jpeg_is_the_one_of_its_own_stream(tmp_path, photometric, options):
+    blocks = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
+    pixels = blocks.repeat(16, axis=0).repeat(16, axis=1)
+    dataset = make(pixels[None], PhotometricInterpretation=photometric)
+    data = jpeg(pixels, **options)
+    path = write_compressed(tmp_path / "a.dcm", JPEGBaseline8Bit, encapsulate([data]), dataset)
+    expected = Image.open(io.BytesIO(data)).convert("L")  # Pillow assumes YCbCr, and weighs as BT.601
+    np.testing.assert_allclose(read(path)[0], np.asarray(expected, int), atol=2)
+    assert np.abs(read(path)[0] - pixels @ [0.299, 0.587, 0.114]).mean() < 1
+
+
+def test_a_jpeg_whose_stream_does_not_tell_has_the_colour_space_of_the_header(tmp_path):
+    blocks = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
+    pixels = blocks.repeat(16, axis=0).repeat(16, axis=1)
+    as_stored = Image.merge("YCbCr", [*Image.fromarray(pixels).split()])
+    file = io.BytesIO()
+    as_stored.save(file, "JPEG", quality=95, subsampling="4:4:4")
+    data = file.getvalue()
+    data = data[:2] + data[4 + int.from_bytes(data[4:6], "big") :]  # without JFIF
+    path = write_compressed(tmp_path / "a.dcm", JPEGBaseline8Bit, encapsulate([data]), make(pixels[None]))
+    assert np.abs(read(path)[0] - pixels @ [0.299, 0.587, 0.114]).mean() < 1
+
+
 def test_deflated_file_reads():
     expected = pydicom.dcmread(wheel("image_dfl.dcm")).pixel_array
     np.testing.assert_array_equal(read(wheel("image_dfl.dcm"))[0], expected)
@@ -642,12 +689,71 @@ def test_elements_after_the_pixels_are_no_pixels(tmp_path):
     assert read(tmp_path / "a.dcm", lambda _: None).tolist() == np.ones((2, 4, 4)).tolist()
 
 
-def test_uncompressed_frames_beyond_the_declared_number_are_not_read(tmp_path):
+def lossless(path, pixels, **elements):
+    """The same frames as `write`, each of them a JPEG 2000."""
+    data = []
+    for frame in pixels:
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "JPEG2000", irreversible=False)
+        data.append(file.getvalue())
+    return write_compressed(path, JPEG2000Lossless, encapsulate(data), make(pixels), **elements)
+
+
+@pytest.mark.parametrize("save", [write, lossless])
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        (1, "declares 1"),
+        (2, "declares 2"),
+        (None, "does not say how many"),
+    ],
+)
+def test_all_frames_that_the_pixel_data_holds_are_read(tmp_path, save, stated, expected):
     pixels = noise(np.uint8, 0, 255)
+    path = save(tmp_path / "a.dcm", pixels, NumberOfFrames=stated)
+    if stated is None:
+        dataset = pydicom.dcmread(path)
+        del dataset.NumberOfFrames
+        dataset.save_as(path)
     told = []
-    path = write(tmp_path / "a.dcm", pixels, NumberOfFrames=2)
-    np.testing.assert_array_equal(read(path, told.append), pixels[:2])
+    np.testing.assert_array_equal(read(path, told.append), pixels)
+    assert told == [f"holds 3 frames, its header {expected}: all are read"]
+
+
+@pytest.mark.parametrize("save", [write, lossless])
+def test_one_frame_needs_no_declared_number(tmp_path, save):
+    pixels = noise(np.uint8, 0, 255, num_frames=1)
+    path = save(tmp_path / "a.dcm", pixels)
+    dataset = pydicom.dcmread(path)
+    del dataset.NumberOfFrames
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read(path), pixels)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 5])
+def test_padding_is_no_frame(tmp_path, num_frames):
+    pixels = np.arange(num_frames, dtype=np.uint8).reshape(-1, 1, 1)
+    path = write(tmp_path / "a.dcm", pixels)  # which makes the number of bytes even
+    np.testing.assert_array_equal(read(path), pixels)
+
+
+def test_data_beyond_the_last_frame_is_warned_of(tmp_path):
+    pixels = noise(np.uint8, 0, 255)
+    dataset = make(pixels)
+    dataset.PixelData = pixels.tobytes() + b"\7" * 100
+    dataset.save_as(tmp_path / "a.dcm")
+    told = []
+    np.testing.assert_array_equal(read(tmp_path / "a.dcm", told.append), pixels)
     assert told == ["holds more data than its header declares: the rest is ignored"]
+
+
+def test_frames_without_a_declared_number_have_their_own_rescale(tmp_path):
+    pixels = np.full((3, 1, 2), 500, np.uint16)
+    groups = [group(1, 1), group(1, 2), group(1, 3)]
+    dataset = make(pixels, PerFrameFunctionalGroupsSequence=groups)
+    del dataset.NumberOfFrames
+    dataset.save_as(tmp_path / "a.dcm")
+    assert read(tmp_path / "a.dcm", lambda _: None)[:, 0, 0].tolist() == [501, 502, 503]
 
 
 def write_with_number(path, raw_number, dataset):

@@ -178,6 +178,31 @@ def test_multi_frame_files_and_files_without_pixels_are_in_no_series(tmp_path, e
     assert_none(write_all(tmp_path, at(0, 1, 2, **elements)))
 
 
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_files_of_several_frames_that_declare_no_number_are_in_no_series(tmp_path, is_compressed):
+    paths = write_all(tmp_path, at(0, 1, 2))
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        pixels = np.stack([dataset.pixel_array] * 2)
+        dataset.PixelData = pixels.tobytes()
+        if is_compressed:
+            dataset.NumberOfFrames = 2
+            dataset.compress(pydicom.uid.RLELossless, pixels)
+            del dataset.NumberOfFrames
+        dataset.save_as(path)
+    assert_none(paths)
+
+
+def test_compressed_slices_that_declare_no_number_form_a_series(tmp_path):
+    paths = write_all(tmp_path, at(0, 1, 2))
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.compress(pydicom.uid.RLELossless)
+        assert "NumberOfFrames" not in dataset
+        dataset.save_as(path)
+    assert_in_order(paths)
+
+
 def test_a_file_alone_is_in_no_series(tmp_path):
     assert_none(write_all(tmp_path, at(0)))
     assert_none([])
@@ -450,7 +475,7 @@ def test_a_warning_of_all_files_is_given_once(tmp_path):
     paths = write_all(tmp_path, at(0, 1, 2))
     for path in paths:
         dataset = pydicom.dcmread(path)
-        dataset.PixelData = 3 * dataset.PixelData
+        dataset.PixelData += bytes(100)
         dataset.save_as(path)
     told = []
     selection = Selection(files=tuple(path.name for path in paths))

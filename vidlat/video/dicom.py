@@ -137,7 +137,7 @@ def to_header(path: Path, elements: Elements) -> DicomHeader:
             pixel_format=pixel_format,
             palette=_palette(dataset) if pixel_format.photometric == "PALETTE COLOR" else None,
             is_ct=text(dataset, "Modality") == "CT",
-            rescales=tuple(_rescales(dataset, num_frames)),
+            rescales=tuple(_rescales(dataset, num_frames if pixel_format.declares_frames else None)),
             windows=tuple(_all_windows(dataset)),
             steps=tuple(_frame_steps(dataset, num_frames)),
             sample_aspect_ratio=_sample_aspect_ratio(dataset),

@@ -14,7 +14,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, parse_basic_offsets
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID, JPEGBaseline8Bit, RLELossless
 
 from vidlat.errors import DecodeError
 from vidlat.types import Warn
@@ -33,6 +33,7 @@ _SAMPLES |= {f"YBR_{kind}": 3 for kind in ("FULL", "FULL_422", "ICT", "RCT")}
 _JP2, _JP2_CODESTREAM = b"\0\0\0\x0cjP  ", b"jp2c"
 _SOC_SIZ = b"\xff\x4f\xff\x51"  # start of a JPEG 2000 codestream
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF markers; F7 is that of JPEG-LS
+_START_OF_SCAN, _ADOBE_MARKER = 0xDA, 0xEE
 _LONE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _ITEM, _END_OF_ITEMS, _END_OF_PICTURE = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0", b"\xff\xd9"
 
@@ -41,12 +42,14 @@ _ITEM, _END_OF_ITEMS, _END_OF_PICTURE = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 class PixelFormat:
     """How and where a file stores its pixels.
 
-    samples: per pixel, 1 or 3. num_frames: as declared, 1 where absent, None where invalid.
+    samples: per pixel, 1 or 3. num_frames: as declared, 1 where absent, None where invalid. declares_frames:
+    whether it was declared, validly or not.
     """
 
     syntax: UID
     element: PixelElement
     num_frames: int | None
+    declares_frames: bool
     rows: int
     columns: int
     samples: int
@@ -78,6 +81,7 @@ def read_pixel_format(elements: Elements) -> PixelFormat:
         syntax=elements.syntax,
         element=elements.pixels,
         num_frames=_num_frames(dataset),
+        declares_frames="NumberOfFrames" in dataset,
         rows=_integer(dataset, "Rows"),
         columns=_integer(dataset, "Columns"),
         samples=_integer(dataset, "SamplesPerPixel"),
@@ -104,21 +108,24 @@ def read_pixel_format(elements: Elements) -> PixelFormat:
 def stored_frames(path: Path, pixel_format: PixelFormat, warn: Warn) -> Iterator[Pixels]:
     """Yield every complete frame as stored: gray (H, W), colour as RGB (H, W, 3).
 
-    At the end, warns where the number of frames differs from the header's. Raises DecodeError where there is
-    no frame, and whatever pydicom raises over one.
+    The pixel data decides how many there are. At the end, warns where the header states another number.
+    Raises DecodeError where there is no frame, and whatever pydicom raises over one.
     """
     decode = _decoder(pixel_format)
-    num_frames = 0
     with path.open("rb") as opened, data_set(opened) as (file, _):
-        file.seek(pixel_format.element.offset)
         if pixel_format.syntax.is_encapsulated:
-            frames = (decode(encapsulate([data]), 0, 1) for data in _compressed_frames(file, pixel_format))
+            layout = _layout(file, pixel_format)
+            num_frames = len(layout)
+            for index, fragments in enumerate(layout):
+                data = b"".join(_read(file, *fragment) for fragment in fragments)
+                _check_size(data, pixel_format, index)
+                yield decode(encapsulate([data]), 0, 1, **_jpeg_colour(data, pixel_format))
         else:
-            num_whole = _num_whole_frames(pixel_format, warn)
-            frames = (decode(file, index, num_whole) for index in range(num_whole))
-        for pixels in frames:
-            yield pixels
-            num_frames += 1
+            num_frames = _num_whole_frames(pixel_format)
+            _check_length(pixel_format, num_frames, warn)
+            file.seek(pixel_format.element.offset)
+            for index in range(num_frames):
+                yield decode(file, index, num_frames)
     stated = pixel_format.num_frames
     if not num_frames:
         raise DecodeError("truncated within its first frame: copy the file again", "truncated")
@@ -127,7 +134,27 @@ def stored_frames(path: Path, pixel_format: PixelFormat, warn: Warn) -> Iterator
     elif stated is not None and num_frames < stated:
         warn(f"only {num_frames} of the {stated} frames that its header declares: truncated?")
     elif stated is not None and num_frames > stated:
-        warn(f"holds {num_frames} frames, its header declares {stated}: all are read")
+        declared = f"declares {stated}" if pixel_format.declares_frames else "does not say how many"
+        warn(f"holds {num_frames} frames, its header {declared}: all are read")
+
+
+def holds_several_frames(file: IO[bytes], elements: Elements) -> bool:
+    """Whether there are several frames by the header, or by the pixel data where the header is silent.
+
+    file: what the elements were read from.
+    """
+    if elements.pixels is None:
+        return False
+    if max(numbers(elements.dataset, "NumberOfFrames"), default=1) > 1:
+        return True
+    try:
+        pixel_format = read_pixel_format(elements)
+    except DecodeError:
+        return False
+    if not pixel_format.syntax.is_encapsulated:
+        return _num_whole_frames(pixel_format) > 1
+    # To find its frames takes more reads, which files that declare their number are spared.
+    return not pixel_format.declares_frames and len(_layout(file, pixel_format)) > 1
 
 
 def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
@@ -144,8 +171,11 @@ def _num_frames(dataset: Dataset) -> int | None:
     return int(values[0]) if len(values) == 1 and values[0] >= 1 else None
 
 
-def _decoder(pixel_format: PixelFormat) -> Callable[[Any, int, int], Pixels]:
-    """A function (source, index, num_frames) that decodes one frame of a file or of encapsulated bytes."""
+def _decoder(pixel_format: PixelFormat) -> Callable[..., Pixels]:
+    """A function (source, index, num_frames, **options) that decodes one frame.
+
+    source: a file, or encapsulated bytes. options: of pydicom, beyond those by the header.
+    """
     syntax = pixel_format.syntax
     name = syntax.name if syntax.is_transfer_syntax else "no registered transfer syntax"
     try:
@@ -159,7 +189,7 @@ def _decoder(pixel_format: PixelFormat) -> Callable[[Any, int, int], Pixels]:
     missing_plugin = DecodeError(f"compressed as {name}: to read it, install {choices}", "missing-plugin")
     if not decoder.is_available:
         raise missing_plugin
-    options = {
+    options: dict[str, Any] = {
         "rows": pixel_format.rows,
         "columns": pixel_format.columns,
         "samples_per_pixel": pixel_format.samples,
@@ -172,12 +202,12 @@ def _decoder(pixel_format: PixelFormat) -> Callable[[Any, int, int], Pixels]:
         "pixel_vr": pixel_format.element.vr,
     }
 
-    def decode(source: Any, index: int, num_frames: int) -> Pixels:
+    def decode(source: Any, index: int, num_frames: int, **more: Any) -> Pixels:
         try:
             # One frame per call: with several, pydicom 3.0 writes to read-only memory to correct signs, and
             # reads the second frame of an uncompressed YBR_FULL_422 at a wrong offset.
             pixels: Pixels
-            pixels, _ = decoder.as_array(source, index=index, number_of_frames=num_frames, **options)
+            pixels, _ = decoder.as_array(source, index=index, number_of_frames=num_frames, **options | more)
         except RuntimeError as error:
             # Pillow reads 8-bit JPEG but not 12-bit: a plugin can be installed and still insufficient.
             if "does not support" in str(error):
@@ -190,21 +220,27 @@ def _decoder(pixel_format: PixelFormat) -> Callable[[Any, int, int], Pixels]:
     return decode
 
 
-def _num_whole_frames(pixel_format: PixelFormat, warn: Warn) -> int:
-    """The number of uncompressed frames to read."""
-    num_bytes = pixel_format.element.num_bytes
-    num_whole = 8 * num_bytes // pixel_format.frame_bits
-    if not num_whole:
-        reason = f"truncated: {num_bytes} of {-(-pixel_format.frame_bits // 8)} bytes of its first frame"
+def _num_whole_frames(pixel_format: PixelFormat) -> int:
+    """The number of complete uncompressed frames."""
+    num_bits, stated = 8 * pixel_format.element.num_bytes, pixel_format.num_frames or 0
+    # Padding to an even number of bytes is no frame, however small frames are.
+    is_padding = 0 <= num_bits - stated * pixel_format.frame_bits < 16
+    return stated if is_padding and stated else num_bits // pixel_format.frame_bits
+
+
+def _check_length(pixel_format: PixelFormat, num_frames: int, warn: Warn) -> None:
+    """Raise DecodeError for uncompressed data without a complete frame; warn of data after the last one."""
+    num_bytes, frame_bits = pixel_format.element.num_bytes, pixel_format.frame_bits
+    if not num_frames:
+        reason = f"truncated: {num_bytes} of {-(-frame_bits // 8)} bytes of its first frame"
         raise DecodeError(reason, "truncated")
-    num_frames = pixel_format.num_frames or num_whole
-    if num_bytes - num_frames * pixel_format.frame_bits / 8 >= 2:  # one byte may pad to an even length
+    if num_frames >= (pixel_format.num_frames or 1) and 8 * num_bytes - num_frames * frame_bits >= 16:
         warn("holds more data than its header declares: the rest is ignored")
-    return min(num_whole, num_frames)
 
 
-def _compressed_frames(file: IO[bytes], pixel_format: PixelFormat) -> Iterator[bytes]:
-    """Yield the bytes of every complete frame, joined from its fragments."""
+def _layout(file: IO[bytes], pixel_format: PixelFormat) -> list[list[tuple[int, int]]]:
+    """Offset and length of the fragments of every complete compressed frame."""
+    file.seek(pixel_format.element.offset)
     offsets = parse_basic_offsets(file)
     starts = {file.tell() + offset for offset in offsets}
     fragments, is_cut = _fragments(file, pixel_format.element)
@@ -212,15 +248,18 @@ def _compressed_frames(file: IO[bytes], pixel_format: PixelFormat) -> Iterator[b
     if fragments:
         # The lost part of a truncated file may have belonged to its last frame.
         ends[-1] |= not is_cut or _ends_picture(file, *fragments[-1])
-    pending, num_frames = bytearray(), 0
-    for (place, num_bytes), is_end in zip(fragments, ends, strict=True):
-        file.seek(place)
-        pending += file.read(num_bytes)
+    frames, pending = [], []
+    for fragment, is_end in zip(fragments, ends, strict=True):
+        pending.append(fragment)
         if is_end:
-            data = bytes(pending)
-            _check_size(data, pixel_format, num_frames)
-            yield data
-            pending, num_frames = bytearray(), num_frames + 1
+            frames.append(pending)
+            pending = []
+    return frames
+
+
+def _read(file: IO[bytes], place: int, num_bytes: int) -> bytes:
+    file.seek(place)
+    return file.read(num_bytes)
 
 
 def _fragments(file: IO[bytes], element: PixelElement) -> tuple[list[tuple[int, int]], bool]:
@@ -254,8 +293,7 @@ def _frame_ends(
 
 def _ends_picture(file: IO[bytes], place: int, num_bytes: int) -> bool:
     num_last = min(num_bytes, 10)  # padding may follow the end mark
-    file.seek(place + num_bytes - num_last)
-    return _END_OF_PICTURE in file.read(num_last)
+    return _END_OF_PICTURE in _read(file, place + num_bytes - num_last, num_last)
 
 
 def _check_size(data: bytes, pixel_format: PixelFormat, index: int) -> None:
@@ -290,16 +328,44 @@ def codestream_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    for marker, place in _jpeg_markers(data):
+        if marker in _FRAME_HEADERS and place + 9 <= len(data):
+            return _number(data, place + 7, 2), _number(data, place + 5, 2)
+    return None
+
+
+def _jpeg_colour(data: bytes, pixel_format: PixelFormat) -> dict[str, Any]:
+    """Options of pydicom for a JPEG whose own colour space is not the one that the header states.
+
+    pydicom itself sees to JFIF and to components named R, G and B.
+    """
+    if pixel_format.samples != 3 or not data.startswith(b"\xff\xd8"):
+        return {}
+    for marker, place in _jpeg_markers(data):
+        if marker == _ADOBE_MARKER and data[place + 4 : place + 9] == b"Adobe":
+            # Pillow converts by this segment and returns RGB, which pydicom would convert again.
+            is_by_pillow = pixel_format.syntax == JPEGBaseline8Bit
+            return {"as_rgb": False, "decoding_plugin": "pillow"} if is_by_pillow else {}
+        if marker in _FRAME_HEADERS:
+            sampling = data[place + 11 : place + 20 : 3]
+            # RGB is never subsampled, whatever the header states.
+            is_subsampled = len(set(sampling)) > 1 and pixel_format.photometric == "RGB"
+            return {"photometric_interpretation": "YBR_FULL"} if is_subsampled else {}
+    return {}
+
+
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the markers before the first scan, with their places."""
     place = 2
-    while place + 9 <= len(data):
+    while place + 4 <= len(data):
         marker = data[place + 1]
         if data[place] != 0xFF or marker in (0x00, 0xFF):  # decoders skip these before a marker
             place += 1
-        elif marker in _FRAME_HEADERS:
-            return _number(data, place + 7, 2), _number(data, place + 5, 2)
-        else:
-            place += 2 + (0 if marker in _LONE_MARKERS else _number(data, place + 2, 2))
-    return None
+            continue
+        yield marker, place
+        if marker == _START_OF_SCAN:
+            return
+        place += 2 + (0 if marker in _LONE_MARKERS else _number(data, place + 2, 2))
 
 
 def _jp2_codestream(data: bytes) -> int:

@@ -22,6 +22,7 @@ from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.dicom import KEYWORDS, DicomHeader, dicom_frames, dicom_range, to_header
 from vidlat.video.dicom_elements import Elements, numbers, parsing, read_elements, text
+from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, holds_several_frames
 
 # Modalities of independent images, however many a series has.
 _STILLS = ("US", "IVUS", "CR", "DX", "MG", "IO", "PX", "RG", "XC", "OP", "ES", "GM", "SM")
@@ -31,9 +32,9 @@ _NUMBER = "InstanceNumber"
 _SAME = ("Modality", "PhotometricInterpretation", "Rows", "Columns", "EchoNumbers")
 _PICTURES = ("Image", "Dose", "Segmentation")  # in the names of storage classes
 _KEYWORDS = [
-    *("SeriesInstanceUID", "NumberOfFrames", "ImageOrientationPatient", "ImagePositionPatient"),
+    *("SeriesInstanceUID", "ImageOrientationPatient", "ImagePositionPatient"),
     *("SOPClassUID", "DirectoryRecordSequence"),
-    *(*_SAME, *_TIMES, _NUMBER),
+    *(*FORMAT_KEYWORDS, *_SAME, *_TIMES, _NUMBER),
 ]
 _SAME_PLACE_MM = 0.01
 _TOWARDS = np.array([-1.0, -1.0, 1.0])  # towards the patient's right, front and head, in DICOM's axes
@@ -68,7 +69,7 @@ class Slice(NamedTuple):
 
 def read_slice(path: Path, file: IO[bytes]) -> Slice:
     """Read what decides whether a file is a video, or a part of one. Raises DecodeError, OSError."""
-    return _to_slice(path, read_elements(file, _KEYWORDS))
+    return _to_slice(path, file, read_elements(file, _KEYWORDS))
 
 
 def dicom_series(slices: Iterable[Slice]) -> list[Series]:
@@ -97,7 +98,7 @@ def open_dicom_series(files: Sequence[Path], warn: Warn) -> Video:
         with _naming(path), path.open("rb") as file:
             elements = read_elements(file, [*KEYWORDS, *_KEYWORDS])
             headers.append(to_header(path, elements))
-            slices.append(_to_slice(path, elements))
+            slices.append(_to_slice(path, file, elements))
     _refuse_changes(headers)
     types = {np.dtype(header.pixel_type) for header in headers}
     pixel_type = types.pop() if len(types) == 1 else np.dtype(np.float32)
@@ -116,13 +117,13 @@ def open_dicom_series(files: Sequence[Path], warn: Warn) -> Video:
     )
 
 
-def _to_slice(path: Path, elements: Elements) -> Slice:
+def _to_slice(path: Path, file: IO[bytes], elements: Elements) -> Slice:
     dataset = elements.dataset
     with parsing():
-        series, num_frames = text(dataset, "SeriesInstanceUID"), numbers(dataset, "NumberOfFrames")
+        series, is_several = text(dataset, "SeriesInstanceUID"), holds_several_frames(file, elements)
         orientation, place = _orientation_and_place(dataset)
         is_still = place is None and text(dataset, "Modality") in _STILLS
-        if elements.pixels is None or not series or max(num_frames, default=1) > 1 or is_still:
+        if elements.pixels is None or not series or is_several or is_still:
             return Slice(path, _holds_pixels(elements))
         same = ((text(dataset, keyword), *numbers(dataset, keyword)) for keyword in _SAME)
         return Slice(
