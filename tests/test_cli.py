@@ -11,13 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
+from tests.train.toys import CacheMaker
+from vidlat import commands as commands_package
 from vidlat.cli import commands
+from vidlat.commands import display
 from vidlat.config import EncodeConfig, TrainConfig, load_yaml
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch
 from vidlat.store.reader import open_cache
+from vidlat.store.writer import create_cache
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LENGTHS = {"a.mp4": 5, "b.mp4": 9, "deep/c.mp4": 16}
@@ -28,6 +34,10 @@ def vidlat(*arguments):
     answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])
     assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
     return answer.exit_code, answer.stdout, answer.stderr
+
+
+ESCAPES, SHOWN = "red\x1b[31m\x9b2J\x07\u202e", r"red\x1b[31m\x9b2J\x07\u202e"
+"""A name that would colour and clear a terminal, ring its bell and turn its text around."""
 
 
 def is_one_line(stderr):
@@ -386,11 +396,13 @@ def fresh_checksums(folder, vae):
     return checksums
 
 
-@pytest.mark.parametrize("name", ["scan[apical].mp4", "d[/fail].mp4", ":heart:.mp4", "line\nbreak.mp4"])
+@pytest.mark.parametrize(
+    "name", ["scan[apical].mp4", "d[/fail].mp4", ":heart:.mp4", "line\nbreak.mp4", f"{ESCAPES}.mp4"]
+)
 def test_names_are_shown_as_they_are(name, encode, make_videos, tmp_path):
     folder = make_videos(tmp_path / "v", {name: 4})
     (folder / f"{name}.none.mp4").write_bytes(b"")
-    shown = name.replace("\n", "\\n")
+    shown = name.replace("\n", "\\n").replace(ESCAPES, SHOWN)
     code, out, _ = encode(folder, tmp_path / "l.zarr")
     assert code == 3
     assert f"{shown}.none.mp4" in out
@@ -402,9 +414,49 @@ def test_names_are_shown_as_they_are(name, encode, make_videos, tmp_path):
     assert "1 video -> " in out
 
 
-def test_tables_align_text_left_and_numbers_right(capsys, monkeypatch):
-    from vidlat.commands import display
+def test_escapes_in_the_name_and_licence_of_a_vae_are_shown(tmp_path):
+    schema = replace(CacheMaker(tmp_path / "other.zarr").schema, vae_name=ESCAPES, vae_licence=ESCAPES)
+    create_cache(tmp_path / "l.zarr", schema)
+    code, out, _ = vidlat("info", tmp_path / "l.zarr")
+    assert (code, out.count(SHOWN), "\x1b" in out) == (0, 2, False)
 
+
+def test_escapes_in_an_error_are_shown_whatever_file_they_come_from(tmp_path):
+    save_file({ESCAPES: torch.zeros(1)}, tmp_path / "w.safetensors")
+    (tmp_path / "keys.yaml").write_text(f'train: {{"{ESCAPES!r}": 1}}'.replace("'", ""))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {ESCAPES: 1}}))
+    for arguments in (
+        ("weights", "check", tmp_path / "w.safetensors"),
+        ("train", "--latents", "l", "--out", "r", "--config", tmp_path / "keys.yaml"),
+        ("sample", "--run", tmp_path / "run", "--out", tmp_path / "s"),
+        ("info", tmp_path / ESCAPES),
+        ("info", "l.zarr", f"--{ESCAPES}"),
+        ("info", "l.zarr", ESCAPES),
+    ):
+        code, _, err = vidlat(*arguments)
+        assert code != 0
+        assert SHOWN in err
+        assert "\x1b" not in err
+
+
+def test_a_progress_bar_shows_names_without_escapes(capsys):
+    with display.progress_bar("{task.fields[name]}") as progress:
+        task = progress.add_task(ESCAPES, total=2, name="")
+        progress.update(task, advance=1, name=ESCAPES)
+    out = capsys.readouterr().out
+    assert SHOWN in out
+    assert "\x9b" not in out
+
+
+def test_nothing_is_printed_past_the_filter():
+    """Every print of a command is in display.py, or of an error, in declaration.py."""
+    for path in Path(commands_package.__file__).parent.glob("*.py"):
+        if path.name not in ("display.py", "declaration.py"):
+            assert not re.search(r"click\.s?echo|(?<!\.)\bprint\(|sys\.std", path.read_text()), path
+
+
+def test_tables_align_text_left_and_numbers_right(capsys, monkeypatch):
     monkeypatch.setattr(display.console, "width", 80)
     display.print_table(
         "t", ("name", "reason", "dB"), [("a", "b", "-"), ("long name", "long reason", "12.50")]

@@ -24,6 +24,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(reason.split()) or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """A text on one line: newlines, control codes and broken characters are escaped as in a Python string."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def shorten(names: Sequence[str], most: int = 5) -> str:
     """The first names of many, and how many more there are."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""

@@ -38,7 +38,7 @@ def read_file(path: Path, at_most: int) -> bytes:
     """The content of a regular file; raises OSError for anything else and for more than `at_most` bytes."""
     require_regular_file(path)
     # Without waiting: since that check the file may have become a pipe.
-    with open(path, "rb", opener=_open_without_waiting) as file:  # noqa: PTH123  (Path.open has no opener)
+    with open(path, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise _wrong_kind(path, status.st_mode, "a regular file")

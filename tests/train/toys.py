@@ -43,7 +43,7 @@ class CacheMaker:
             precision="float32",
             preprocess_version=1,
         )
-        schema = CacheSchema(
+        self.schema = CacheSchema(
             settings=settings,
             vae_name="test",
             vae_licence="none",
@@ -55,7 +55,7 @@ class CacheMaker:
             latent_width=4,
             shard_frames=8,
         )
-        create_cache(path, schema)
+        create_cache(path, self.schema)
 
     def add(self, videos, posterior=random_posterior, fps=30.0, sources=None):
         """Commit videos and open the cache anew. sources: by video_id; the others are a file each."""

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from vidlat.config import Config, limits_in_words, load_yaml
-from vidlat.errors import ExitCode, VidlatError
+from vidlat.errors import ExitCode, VidlatError, printable
 
 PATH = click.Path(path_type=Path)
 
@@ -66,12 +66,15 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except VidlatError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {printable(str(error))}", err=True)
             ctx.exit(error.exit_code)
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc]  # it is only printed
+            raise
         except BrokenPipeError:
             raise  # `vidlat info | head`: click ends it in silence
         except OSError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {printable(str(error))}", err=True)
             ctx.exit(ExitCode.REFUSED)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)

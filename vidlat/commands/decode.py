@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.commands.display import console, format_count, print_table, printable, progress_bar
+from vidlat.commands.display import console, format_count, print_table, progress_bar
 from vidlat.errors import ExitCode
 from vidlat.pipeline.decode_videos import decode_videos
 from vidlat.store.reader import open_cache
@@ -17,7 +17,7 @@ def decode(latents: Path, out: Path, vae: str | None, device: str) -> ExitCode:
     with progress_bar("{task.fields[name]}") as progress:
         task = progress.add_task("decoding", total=num_videos, name="")
         for video_id, outcome in decode_videos(latents, out, vae=vae, device=device):
-            progress.update(task, advance=1, name=printable(video_id))
+            progress.update(task, advance=1, name=video_id)
             if not isinstance(outcome, Path):
                 failures.append((video_id, str(outcome)))
     console.print(f"{format_count(num_videos - len(failures), 'video')} -> {out}")

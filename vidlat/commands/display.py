@@ -1,16 +1,23 @@
-"""Output to the terminal: progress bars, tables, sizes."""
+"""Output to the terminal: messages, progress bars, tables, sizes.
+
+Nothing else in a command prints, and everything here prints `printable` text: names, labels and messages come
+from files, and a terminal would obey the control codes in them.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -18,8 +25,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from vidlat.errors import printable
+
+
+class _Console(Console):
+    """A console that prints texts on one line each, without control codes."""
+
+    def print(self, *values: Any, **options: Any) -> None:
+        super().print(*(printable(value) if isinstance(value, str) else value for value in values), **options)
+
+
 # Names and paths are shown as they are: `scan[apical].mp4` is not markup, `:heart:` is not an emoji.
-console = Console(markup=False, highlight=False, emoji=False)
+console = _Console(markup=False, highlight=False, emoji=False)
 if not console.is_terminal:
     console.width = 160  # a log file has no edge to wrap lines at
 
@@ -28,6 +45,13 @@ SECONDS_BETWEEN_LINES = 30
 
 MAX_NAMES = 3
 """Most names that a message lists."""
+
+
+class _Column(TextColumn):
+    """Text of a task, `{task.fields[...]}` filled in."""
+
+    def render(self, task: Task) -> Text:
+        return Text(printable(self.text_format.format(task=task)), style=self.style, justify=self.justify)
 
 
 class _Progress(Progress):
@@ -66,12 +90,12 @@ class _Progress(Progress):
 def progress_bar(*columns: str, show: bool = True) -> Progress:
     """A bar with count, the given `{task.fields[...]}` texts, time spent and time left; hidden or shown."""
     return _Progress(
-        TextColumn("{task.description}", markup=False),
+        _Column("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        *(TextColumn(column, markup=False) for column in columns),
+        *map(_Column, columns),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        _Column("left"),
         TimeRemainingColumn(),
         console=console,
         disable=not show,
@@ -90,9 +114,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console.print(table)
 
 
-def printable(text: str) -> str:
-    """A name on one line: newlines, control codes and broken characters are escaped as in a Python string."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+def echo(*lines: str, err: bool = False) -> None:
+    """Print lines as they are, however long, at once; to stderr if `err`."""
+    click.echo("\n".join(map(printable, lines)), err=err)
+
+
+def echo_json(value: object) -> None:
+    """Print a value as JSON, which escapes control codes itself."""
+    click.echo(json.dumps(value, indent=2))
 
 
 def format_count(number: int, noun: str) -> str:
@@ -102,7 +131,7 @@ def format_count(number: int, noun: str) -> str:
 
 def format_names(names: Sequence[str]) -> str:
     """The first few names of many."""
-    return printable(", ".join(names[:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES))
+    return ", ".join(names[:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES)
 
 
 def format_bytes(num_bytes: float) -> str:

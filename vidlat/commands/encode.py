@@ -18,7 +18,6 @@ from vidlat.commands.display import (
     format_names,
     format_seconds,
     print_table,
-    printable,
     progress_bar,
 )
 from vidlat.commands.dry_run import print_dry_run
@@ -79,7 +78,7 @@ def _prepare(
         def on_hash(video_id: str, num_videos: int) -> None:
             nonlocal num_compared
             num_compared += 1
-            progress.update(task, completed=num_compared, total=num_videos, name=printable(video_id))
+            progress.update(task, completed=num_compared, total=num_videos, name=video_id)
 
         return prepare_encode(inputs, config, out, on_hash=on_hash, **options)
 
@@ -192,7 +191,7 @@ def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progr
             progress.update(task, description="encoding")
         if event.taken_over_from:
             text = f"Continuing after {event.taken_over_from}, which has died."
-            console.print(text, soft_wrap=True, markup=False)
+            console.print(text, soft_wrap=True)
         results.add(event)
         progress.update(
             task,

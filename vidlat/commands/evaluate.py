@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vidlat.commands.display import console, format_count, print_table, printable, progress_bar
+from vidlat.commands.display import console, format_count, print_table, progress_bar
 from vidlat.errors import ExitCode
 from vidlat.evaluate.quality import VideoQuality
 from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
@@ -24,7 +24,7 @@ def evaluate(
         task = progress.add_task("comparing", total=2 * len(open_cache(latents)), name="")
         for event in steps:
             events.append(event)
-            progress.update(task, advance=1, name=printable(event.video_id))
+            progress.update(task, advance=1, name=event.video_id)
     evaluation = Evaluation.of(events)
     _print(evaluation)
     if json_file:
@@ -64,7 +64,7 @@ def _print(evaluation: Evaluation) -> None:
         print_table(title, ("video", "reason"), evaluation.failed.items())
     if missing := evaluation.without_source:
         count = format_count(len(missing), "cached video")
-        console.print(f"not among --input: {count}: {', '.join(map(printable, missing[:5]))}")
+        console.print(f"not among --input: {count}: {', '.join(missing[:5])}")
 
 
 def _psnr(quality: VideoQuality | None) -> str:

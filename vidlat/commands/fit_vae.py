@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import console, format_count, printable, progress_bar
+from vidlat.commands.display import console, format_count, progress_bar
 from vidlat.config import FitVAEConfig
 from vidlat.evaluate.quality import psnr_of
 from vidlat.fit import fitting
@@ -25,7 +25,7 @@ def fit_vae(inputs: tuple[str, ...], out: Path, settings: dict[str, Any]) -> Non
                 continue
             progress.update(reading, completed=event.number, total=event.num_sources)
             if event.failure:
-                console.print(f"{printable(event.video_id)}: {event.failure}; left out")
+                console.print(f"{event.video_id}: {event.failure}; left out")
             if event.number == event.num_sources:
                 count = f"{format_count(event.num_stacks, 'stack')} of {format_count(config.stack, 'frame')}"
                 console.print(f"{count} from {format_count(event.num_videos, 'video')}")

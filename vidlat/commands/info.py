@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
-
-from vidlat.commands.display import console, format_bytes, format_count, format_seconds, printable
+from vidlat.commands.display import console, echo_json, format_bytes, format_count, format_seconds
 from vidlat.config import MANTISSA_BITS
 from vidlat.store.summary import CacheSummary, Holder, VideoGroup, summarise
 
@@ -17,7 +14,7 @@ def info(latents: Path, as_json: bool) -> None:
     """Print what a cache holds."""
     summary = summarise(latents)
     if as_json:
-        click.echo(json.dumps(summary.to_dict(), indent=2))
+        echo_json(summary.to_dict())
         return
     for name, fact in _facts(summary):
         console.print(f"{name:>14}  {fact}", soft_wrap=True)
@@ -88,10 +85,10 @@ def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
 
 def _describe(holder: Holder) -> str:
     who = f"process {holder.pid} on {holder.host}" if holder.host else "an unknown process"
-    return printable(f"{holder.purpose} ({who}, since {holder.since})")
+    return f"{holder.purpose} ({who}, since {holder.since})"
 
 
 def _count_and_names(group: VideoGroup) -> str:
-    names = ", ".join(map(printable, group.first))
+    names = ", ".join(group.first)
     more = ", ..." if group.num_videos > len(group.first) else ""
     return f"{group.num_videos}" + (f": {names}{more}" if names else "")

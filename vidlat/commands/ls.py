@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from vidlat.commands.display import printable
+from vidlat.commands.display import echo
+from vidlat.errors import printable
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.records import ANNOTATION_COLUMNS, SOURCE_COLUMNS, to_source
 from vidlat.store.sources import source_state
@@ -37,7 +38,7 @@ def _print(lines: Iterable[str]) -> None:
     # Many lines per write: a cache may hold a million videos. The reader may stop after ten.
     lines = iter(lines)
     while block := list(islice(lines, LINES_AT_ONCE)):
-        click.echo("\n".join(block))
+        echo(*block)
 
 
 def _json_array(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -78,7 +79,7 @@ def _video_lines(cache: LatentCache) -> Iterator[str]:
         seconds = f"{row['seconds']:.2f}" if row["fps"] else "-"
         pixels = f"{row['width']} x {row['height']}"
         numbers = f"{row['num_frames']:>8} {rate:>7} {seconds:>8} {pixels:>11}"
-        yield f"{row['state']:<8} {numbers}  {printable(row['video_id'])}"
+        yield f"{row['state']:<8} {numbers}  {row['video_id']}"
 
 
 def _format_rate(fps: float) -> str:
@@ -102,6 +103,6 @@ def _failure_lines(failures: list[FailureRecord], with_traceback: bool) -> Itera
     kind_width = max(map(len, ["kind", *(failure.kind for failure in failures)]))
     yield f"{'video':<{name_width}}  {'kind':<{kind_width}}  reason"
     for name, failure in zip(names, failures, strict=True):
-        yield f"{name:<{name_width}}  {failure.kind:<{kind_width}}  {printable(failure.reason)}"
+        yield f"{name:<{name_width}}  {failure.kind:<{kind_width}}  {failure.reason}"
         if with_traceback:
-            yield from (f"    {printable(line)}" for line in failure.traceback.splitlines())
+            yield from (f"    {line}" for line in failure.traceback.splitlines())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.commands.display import console, format_count, print_table, printable, progress_bar
+from vidlat.commands.display import console, format_count, print_table, progress_bar
 from vidlat.errors import ExitCode
 from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline.decode_videos import load_vae_of
@@ -20,7 +20,7 @@ def preview(latents: Path, out: Path, videos: int, vae: str | None, device: str)
     with progress_bar("{task.fields[name]}") as progress:
         task = progress.add_task("decoding", total=min(videos, len(cache)), name="")
         made = write_preview(
-            cache, frozen, out, videos, lambda name: progress.update(task, advance=1, name=printable(name))
+            cache, frozen, out, videos, lambda name: progress.update(task, advance=1, name=name)
         )
     if made.without_source:
         print_table("Shown without their source", ("video", "why"), list(made.without_source.items()))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
-from vidlat.commands.display import console, format_bytes, format_count, print_table, printable, progress_bar
+from vidlat.commands.display import console, echo, format_bytes, format_count, print_table, progress_bar
 from vidlat.errors import ExitCode, InputError
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.metadata import read_schema
@@ -26,7 +24,7 @@ def prune(latents: Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) 
     try:
         result = _prune(latents, {*drop, *vanished}, drop)
     except KeyboardInterrupt:
-        click.echo("Interrupted: nothing is lost; run it again to finish.", err=True)
+        echo("Interrupted: nothing is lost; run it again to finish.", err=True)
         return ExitCode.INTERRUPTED
     return ExitCode.REFUSED if result and result.damaged else ExitCode.DONE
 
@@ -43,7 +41,7 @@ def _vanished(latents: Path, *, requested: tuple[str, ...], keep: bool, refuse: 
     why = f"{latents}: {sources}: is their disk mounted?"
     if refuse and not requested:
         raise InputError(f"{why} To prune anyway, add --keep-vanished, or --drop for each video to remove")
-    click.echo(f"{why} No video is removed for its missing source.", err=True)
+    echo(f"{why} No video is removed for its missing source.", err=True)
     return []
 
 
@@ -58,7 +56,7 @@ def _prune(latents: Path, drop: set[str], requested: tuple[str, ...]) -> PruneRe
             result = carry_out(writer, plan, lambda: progress.advance(task))
     for video_id, what in result.damaged.items():
         console.print(
-            f"{printable(video_id)}: damaged and left where it is, with its shards ({what}); "
+            f"{video_id}: damaged and left where it is, with its shards ({what}); "
             "`vidlat verify --repair` encodes it again; prune afterwards",
             soft_wrap=True,
         )

@@ -56,7 +56,7 @@ def _introduce(trainer: Trainer) -> None:
         f"on {trainer.device} in {config.precision}{many}"
     )
     for note in trainer.notes:
-        console.print(f"Note: {note}", markup=False)
+        console.print(f"Note: {note}")
 
 
 def _train(trainer: Trainer, vae: str | None) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from contextlib import closing
 from pathlib import Path
 
-import click
-
-from vidlat.commands.display import console, format_count, print_table, printable, progress_bar
+from vidlat.commands.display import console, echo, echo_json, format_count, print_table, progress_bar
 from vidlat.errors import ExitCode
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.repair_files import Outcome
@@ -40,7 +37,7 @@ def verify(latents: Path, repair: bool, vae: str | None, device: str, as_json: b
         report["problems_left"] = [dataclasses.asdict(problem) for problem in problems]
         is_sound = not problems and all(outcome.state == "repaired" for outcome in outcomes)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        echo_json(report)
     return ExitCode.DONE if is_sound else ExitCode.REFUSED
 
 
@@ -53,7 +50,7 @@ def _read(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
         def on_video(video_id: str, num_videos: int) -> None:
             nonlocal num_read
             num_read += 1
-            progress.update(task, completed=num_read, total=num_videos, name=printable(video_id))
+            progress.update(task, completed=num_read, total=num_videos, name=video_id)
 
         return list(verify_cache(latents, on_video)), num_read
 
@@ -81,7 +78,7 @@ def _repair(
                 num_frames += event.num_frames
                 progress.update(task, total=num_to_encode, completed=num_encoded, frames=num_frames)
         except KeyboardInterrupt:
-            click.echo(f"{num_encoded} videos are repaired; the same command continues.", err=True)
+            echo(f"{num_encoded} videos are repaired; the same command continues.", err=True)
             raise
     if show and outcomes:
         print_table("Repairs", ("where", "outcome", "what"), [(o.where, o.state, o.what) for o in outcomes])

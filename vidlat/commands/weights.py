@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import click
-
+from vidlat.commands.display import echo
 from vidlat.encode import weights
 from vidlat.encode.vae import load_vae
 
@@ -12,26 +11,26 @@ def list_weights() -> None:
     """Print each published VAE with its state and licence."""
     for published, state in weights.list_weights():
         file = published.file
-        click.echo(f"{published.name:<16} {state:<7} {file.repo} {file.filename} (revision {file.revision})")
-        click.echo(f"{'':<24} licence: {published.licence} ({published.licence_url})")
-    click.echo(f"{'tiny':<16} part of the package; small, for demos, tests and laptops")
+        echo(f"{published.name:<16} {state:<7} {file.repo} {file.filename} (revision {file.revision})")
+        echo(f"{'':<24} licence: {published.licence} ({published.licence_url})")
+    echo(f"{'tiny':<16} part of the package; small, for demos, tests and laptops")
 
 
 def fetch_weights(name: str) -> None:
     """Download published weights and print their path."""
-    click.echo(weights.fetch_weights(name, lambda notice: click.echo(notice, err=True)))
+    echo(str(weights.fetch_weights(name, lambda notice: echo(notice, err=True))))
 
 
 def check_weights(name_or_path: str) -> None:
     """Load weights completely and print their size, compression and hash."""
     if name_or_path in weights.PUBLISHED_WEIGHTS:
         path, sha256 = weights.check_weights(name_or_path)
-        click.echo(f"sha256 {sha256}")
+        echo(f"sha256 {sha256}")
     else:
         path = weights.resolve_weights(name_or_path)
     vae = load_vae(path, device="cpu")
     num_tensors, num_parameters = vae.size
-    click.echo(
+    echo(
         f"{path}: all {num_tensors} tensors present, {num_parameters:,} parameters, "
         f"compression {vae.compression}, {vae.latent_dim} latent channels, weights hash {vae.weights_hash}"
     )
