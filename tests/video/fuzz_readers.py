@@ -26,7 +26,7 @@ from typing import IO
 
 import numpy as np
 from PIL import Image
-from pydicom import examples
+from pydicom import Dataset, dcmread, examples
 from pydicom.data import get_testdata_file
 
 from benchmarks.phantom import make_phantom
@@ -66,6 +66,12 @@ def _saved(save, *arguments, **options) -> bytes:
     return file.getvalue()
 
 
+def _bare(path: Path) -> bytes:
+    """A data set without preamble and meta group."""
+    dataset = Dataset(dcmread(path))
+    return _saved(dataset.save_as, implicit_vr=True, little_endian=True, enforce_file_format=False)
+
+
 def _tiff() -> bytes:
     first, *rest = (Image.fromarray(frame) for frame in make_phantom("heart", 0, 4, 32, 32, 25))
     return _saved(first.save, "TIFF", save_all=True, append_images=rest, compression="tiff_lzw")
@@ -84,6 +90,7 @@ SEEDS = {
     "ct.dcm": lambda: Path(examples.get_path("ct")).read_bytes(),
     "j2k.dcm": lambda: Path(examples.get_path("jpeg2k")).read_bytes(),
     "rle.dcm": lambda: Path(get_testdata_file("MR_small_RLE.dcm", download=False)).read_bytes(),
+    "bare.dcm": lambda: _bare(Path(examples.get_path("mr"))),
     "deflated.dcm": lambda: Path(get_testdata_file("image_dfl.dcm", download=False)).read_bytes(),
     "anatomical.nii": lambda: (files("nibabel.tests") / "data" / "anatomical.nii").read_bytes(),
     "example4d.nii.gz": lambda: (files("nibabel.tests") / "data" / "example4d.nii.gz").read_bytes(),

@@ -20,7 +20,9 @@ from pydicom.pixels import apply_rescale, get_decoder, pack_bits
 from pydicom.uid import (
     MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -34,8 +36,8 @@ from vidlat.errors import DecodeError
 from vidlat.pipeline.folder import videos_in_folder
 from vidlat.types import WHOLE, VideoHeader
 from vidlat.video import dicom, dicom_elements
-from vidlat.video.dicom import KEYWORDS, is_dicom, open_dicom, to_header
-from vidlat.video.dicom_elements import read_elements
+from vidlat.video.dicom import KEYWORDS, open_dicom, to_header
+from vidlat.video.dicom_elements import is_dicom, read_elements
 from vidlat.video.reader import open_video
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "dicom"
@@ -142,6 +144,92 @@ def test_a_file_is_dicom_by_its_content():
     assert is_dicom(wheel("CT_small.dcm").read_bytes()[:132])
     assert not is_dicom(b"\0" * 132)
     assert not is_dicom(b"DICM")
+
+
+SYNTAXES = {
+    ImplicitVRLittleEndian: (True, True),
+    ExplicitVRLittleEndian: (False, True),
+    ExplicitVRBigEndian: (False, False),
+}
+"""Of each, whether its VRs are implicit and whether it is little endian."""
+
+
+def bare(path, dataset, syntax):
+    """The data set alone, without preamble and meta group."""
+    is_implicit, is_little = SYNTAXES[syntax]
+    elements = Dataset({element.tag: element for element in dataset})
+    elements.SOPClassUID, elements.SOPInstanceUID, elements.Modality = (
+        SecondaryCaptureImageStorage,
+        "1.2",
+        "US",
+    )
+    if elements.BitsAllocated == 8:
+        elements["PixelData"].VR = "OB"  # pairs of bytes in OW are swapped where words are
+    elements.save_as(path, implicit_vr=is_implicit, little_endian=is_little, enforce_file_format=False)
+    return path
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_data_set_without_preamble_and_meta_group_is_read(tmp_path, syntax, dtype):
+    pixels = noise(dtype, 0, 255)
+    little = make(pixels.astype(pixels.dtype.newbyteorder("<" if SYNTAXES[syntax][1] else ">")), FrameTime=40)
+    path = bare(tmp_path / "IM_0001", little, syntax)
+    assert is_dicom(path.read_bytes()[:1024])
+    assert is_found(path)
+    np.testing.assert_array_equal(read(path), pixels)
+    assert times(path) == pytest.approx([0, 0.04, 0.08])
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, ExplicitVRLittleEndian])
+def test_a_meta_group_without_preamble_names_the_syntax(tmp_path, syntax):
+    pixels = noise(np.uint8, 0, 255)
+    dataset = make(pixels)
+    if syntax == RLELossless:
+        dataset.compress(syntax)
+    dataset.save_as(tmp_path / "whole", enforce_file_format=True)
+    (tmp_path / "a").write_bytes((tmp_path / "whole").read_bytes()[132:])
+    assert is_found(tmp_path / "a")
+    np.testing.assert_array_equal(read(tmp_path / "a"), pixels)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_preamble_without_meta_group_is_read(tmp_path, syntax):
+    pixels = noise(np.uint8, 0, 255)
+    data = bare(tmp_path / "bare", make(pixels), syntax).read_bytes()
+    (tmp_path / "a").write_bytes(bytes(128) + b"DICM" + data)
+    np.testing.assert_array_equal(read(tmp_path / "a"), pixels)
+
+
+def test_compressed_pixels_without_a_transfer_syntax_are_refused_as_such(tmp_path):
+    dataset = make(noise(np.uint8, 0, 255))
+    dataset.compress(RLELossless)
+    path = bare(tmp_path / "a", dataset, ExplicitVRLittleEndian)
+    assert is_found(path)
+    assert failure(path).kind == "no-syntax"
+    assert "compressed" in str(failure(path))
+
+
+def test_real_files_are_dicom_with_and_without_their_preamble():
+    whole = [path.read_bytes() for path in wheel("MR_small.dcm").parent.rglob("*.dcm")]
+    whole = [data for data in whole if data[128:132] == b"DICM"]
+    assert len(whole) > 50
+    assert all(is_dicom(data[:1024]) and is_dicom(data[132:1156]) for data in whole)
+
+
+@pytest.mark.parametrize("name", ["ExplVR_LitEndNoMeta.dcm", "ExplVR_BigEndNoMeta.dcm", "rtstruct.dcm"])
+def test_real_files_that_never_had_a_preamble_are_dicom(name):
+    assert is_dicom(wheel(name).read_bytes()[:1024])
+    assert failure(wheel(name)).kind == "no-pixels"
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_data_set_is_not_seen_in_noise(seed):
+    rng = np.random.default_rng(seed)
+    first = (b"\x08\0", b"\0\x08", b"\x08\0\x05\0", b"\x08\0\x05\0CS")[seed % 4]
+    assert not is_dicom(first + rng.bytes(1000))
+    assert not is_dicom(first + bytes(1000))
+    assert not is_dicom(first)
 
 
 # The unit of the modality

@@ -13,7 +13,8 @@ from tests.video.made import opened, slices_of
 from vidlat.errors import DecodeError
 from vidlat.pipeline.folder import videos_in_folder
 from vidlat.types import Selection, VideoHeader
-from vidlat.video.dicom import is_dicom, open_dicom
+from vidlat.video.dicom import open_dicom
+from vidlat.video.dicom_elements import is_dicom
 from vidlat.video.dicom_series import Series, dicom_series, open_dicom_series
 from vidlat.video.reader import open_video
 

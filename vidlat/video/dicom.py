@@ -99,11 +99,6 @@ class DicomHeader:
         return (to_pixel_type if self.is_gray else to_luma)(stored).dtype
 
 
-def is_dicom(head: bytes) -> bool:
-    """Whether a file is DICOM; head: its first bytes, 132 suffice."""
-    return head[128:132] == b"DICM"
-
-
 def open_dicom(path: Path, file: IO[bytes], warn: Warn) -> Video:
     """Open a DICOM file: stored values, or float32 where a rescale (per frame, shared or global) applies.
 

@@ -15,7 +15,8 @@ from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, Frame, Selection, Video, VideoHeader, Warn
 from vidlat.video.array import is_array, open_array
 from vidlat.video.container import is_container, open_container
-from vidlat.video.dicom import is_dicom, open_dicom
+from vidlat.video.dicom import open_dicom
+from vidlat.video.dicom_elements import is_dicom
 from vidlat.video.dicom_series import open_dicom_series
 from vidlat.video.images import has_pages, is_image, open_images, open_tiff
 from vidlat.video.nifti import is_nifti, open_nifti
