@@ -124,3 +124,16 @@ def test_a_list_of_texts_may_stand_in_a_file_and_nothing_else_in_its_place(tmp_p
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**settings)
+
+
+@pytest.mark.parametrize("text", ["HWT", "hwt", "thwc", "CHW", "WH"])
+def test_axes_are_kept_in_upper_case(text):
+    assert EncodeConfig(axes=text).axes == text.upper()
+    assert FitVAEConfig(axes=text).axes == text.upper()
+    assert EncodeConfig(axes="AUTO") == EncodeConfig()
+
+
+@pytest.mark.parametrize("text", ["", "HT", "HWX", "HHW", "HWT,", "(H,W,T)"])
+def test_axes_other_than_each_letter_once_are_refused(text):
+    with pytest.raises(ConfigError, match=r"axes: got .*; expected auto, or each axis of the array once"):
+        EncodeConfig(axes=text)

@@ -173,12 +173,40 @@ def parse_intensity(text: str) -> str | Range:
     return low, high
 
 
+def parse_axes(text: str) -> str:
+    """What --axes means: auto, or each axis of an array by its letter, in upper case. Raises ConfigError."""
+    axes = text.upper()
+    if axes == "AUTO":
+        return "auto"
+    if not set("HW") <= set(axes) <= set("THWC") or len(set(axes)) < len(axes):
+        raise ConfigError(
+            f"axes: got {text!r}; expected auto, or each axis of the array once, such as HWT: "
+            "T time, H height, W width, C channels"
+        )
+    return axes
+
+
 def _canonical(meaning: str | tuple[float, ...]) -> str:
     return meaning if isinstance(meaning, str) else ",".join(f"{number:.15g}" for number in meaning)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing(Config):
+class Reading(Config):
+    """How files are read that do not say enough about themselves. Kept in canonical form."""
+
+    axes: str = setting(
+        "auto",
+        "order of the axes of NumPy arrays: THW, HWT (MATLAB's), THWC or any other order of time, height, "
+        "width and channels; auto is THW or THWC",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "axes", parse_axes(self.axes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing(Reading):
     """How the frames of a video become what the VAE sees.
 
     crop and intensity are kept in canonical form: equal texts mean the same.

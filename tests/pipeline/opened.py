@@ -15,7 +15,7 @@ def frames_of(path, warn=lambda _: None):
 def reading(read_frames):
     """A `read_video` of videos whose 8 bit frames are those of read_frames(path, warn)."""
 
-    def open_video(path, selection, warn):
+    def open_video(path, selection, warn, how):
         return Video(
             frames=lambda: iter(read_frames(path, warn)),
             auto_range=lambda: (0.0, 255.0),

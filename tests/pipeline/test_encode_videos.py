@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.pipeline.one_thread import OneThread
@@ -51,6 +52,22 @@ def test_other_settings_than_the_caches_are_refused_by_name(videos, prepare, tmp
     prepare(videos, tmp_path / "l.zarr")
     with pytest.raises(CacheMismatchError, match=field):
         prepare(videos, tmp_path / "l.zarr", **settings)
+
+
+def test_arrays_are_encoded_in_the_order_of_axes_that_is_told_and_else_warned_of(encode_here, tmp_path):
+    (tmp_path / "v").mkdir()
+    frames = np.random.default_rng(0).integers(0, 256, (20, 64, 80), np.uint8)
+    np.save(tmp_path / "v" / "a.npy", np.moveaxis(frames, 0, -1))
+    (told,) = open_cache(encode_here(tmp_path / "v", tmp_path / "told.zarr", axes="hwt")).records().values()
+    assert (told.num_frames, told.height, told.width, told.warnings) == (20, 64, 80, ())
+    (other,) = open_cache(encode_here(tmp_path / "v", tmp_path / "auto.zarr")).records().values()
+    assert (other.num_frames, other.height, other.width) == (64, 80, 20)
+    assert "give --axes HWT" in other.warnings[0]
+    np.save(tmp_path / "v" / "a.npy", frames)
+    (right,) = open_cache(encode_here(tmp_path / "v", tmp_path / "right.zarr")).records().values()
+    assert right.latents == told.latents
+    with pytest.raises(CacheMismatchError, match="axes: cache has auto, you asked HWT"):
+        encode_here(tmp_path / "v", tmp_path / "right.zarr", axes="HWT")
 
 
 def test_settings_that_do_not_affect_latents_may_differ(videos, prepare, tmp_path):

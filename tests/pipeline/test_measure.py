@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from vidlat.config import Reading
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline import measure
 from vidlat.store import filesystem
@@ -57,15 +58,18 @@ def test_videos_that_are_decoded_lie_at_both_ends_and_in_the_middle(videos, prep
 
 
 def test_headers_are_read_until_the_time_is_up(clock, monkeypatch):
-    def probe_video(path, selection):
+    how = Reading(axes="HWT")
+
+    def probe_video(path, selection, told):
         clock.now += 1
+        assert told is how
         return VideoHeader(num_frames=int(path.name), seconds=None)
 
     monkeypatch.setattr(measure, "probe_video", probe_video)
     names = [str(number) for number in range(100)]
     every = {name: VideoHeader(num_frames=int(name), seconds=None) for name in names}
-    assert measure.read_headers(sources(*names), 100) == every
-    some = measure.read_headers(sources(*names), 20)
+    assert measure.read_headers(sources(*names), how, 100) == every
+    some = measure.read_headers(sources(*names), how, 20)
     assert len(some) == 21
     assert some.items() <= every.items()
     assert 20 < sum(map(int, some)) / len(some) < 80  # not the largest alone, which come first

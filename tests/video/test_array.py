@@ -25,13 +25,13 @@ def save(path, array):
     return path
 
 
-def read(path, warn=lambda _: None):
-    return [frame.pixels for frame in opened(open_array, path, warn).frames()]
+def read(path, warn=lambda _: None, axes="auto"):
+    return [frame.pixels for frame in opened(open_array, path, warn, axes).frames()]
 
 
-def failure(path):
+def failure(path, axes="auto"):
     with pytest.raises(DecodeError) as caught:
-        read(path)
+        read(path, axes=axes)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
     return caught.value
@@ -142,9 +142,86 @@ def test_no_pixels_are_refused(tmp_path, shape):
     assert failure(save(tmp_path / "a.npy", noise(*shape))).kind == "no-frames"
 
 
-def test_a_suspected_time_in_the_last_axis_is_warned_of(tmp_path):
-    assert "(H,W,T)" in warnings_of(save(tmp_path / "a.npy", noise(8, 8, 5)))[0]
-    assert warnings_of(save(tmp_path / "b.npy", noise(8, 8, 8))) == []
+@pytest.mark.parametrize(
+    ("shape", "likely"),
+    [
+        ((8, 8, 5), "HWT"),
+        ((64, 80, 20), "HWT"),
+        ((80, 64, 20), "HWT"),
+        ((64, 80, 60), "HWT"),
+        ((64, 80, 100), "HWT"),
+        ((48, 64, 200), "HWT"),
+        ((64, 80, 20, 3), "HWTC"),
+        ((64, 80, 20, 1), "HWTC"),
+        ((8, 8, 8), None),
+        ((20, 64, 80), None),
+        ((200, 64, 80), None),
+        ((20, 80, 64), None),
+        ((64, 64, 64, 3), None),
+        ((20, 64, 80, 3), None),
+        ((80, 64, 64), None),
+        ((1, 64, 80), None),
+        ((64, 80), None),
+    ],
+)
+def test_a_shape_that_is_as_likely_in_the_order_of_matlab_is_warned_of(tmp_path, shape, likely):
+    array = noise(*shape)
+    told = warnings_of(save(tmp_path / "a.npy", array))
+    np.savez(tmp_path / "a.npz", array)
+    assert warnings_of(tmp_path / "a.npz") == told
+    assert [text.rpartition("--axes ")[2] for text in told] == ([likely] if likely else [])
+    assert all(str(shape) in text for text in told)
+
+
+def test_an_array_with_time_innermost_in_memory_is_warned_of(tmp_path):
+    """SciPy's `loadmat` returns such arrays, and `numpy.save` keeps their order."""
+    frames = np.asfortranarray(noise(20, 64, 64))
+    assert "--axes HWT" in warnings_of(save(tmp_path / "a.npy", frames))[0]
+
+
+AXES = [
+    *map("".join, itertools.permutations("THW")),
+    *map("".join, itertools.permutations("THWC")),
+    *map("".join, itertools.permutations("HWC")),
+    *("HW", "WH"),
+]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("axes", AXES)
+def test_frames_are_the_same_in_every_order_that_is_told(tmp_path, axes, order, channels):
+    frames = noise(7, 5, 6) if "T" in axes else noise(1, 5, 6)
+    letters = "THWC" if "C" in axes else "THW"
+    whole = frames[..., None].repeat(channels, -1) if "C" in axes else frames
+    array = np.einsum(f"{letters}->{axes}", whole)  # sums over the one frame where no T is named
+    path = save(tmp_path / "a.npy", np.asarray(array, order=order))
+    said = []
+    np.testing.assert_array_equal(read(path, said.append, axes), frames)
+    assert said == []
+    assert opened(open_array, path, print, axes).header().num_frames == len(frames)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "message"),
+    [
+        ((64, 80, 20), "HWTC", "shape (64, 80, 20) has 3 axes; expected 4, by --axes HWTC"),
+        ((64, 80, 3, 20), "HWT", "shape (64, 80, 3, 20) has 4 axes; expected 3, by --axes HWT"),
+        ((64, 80), "THW", "has 2 axes; expected 3"),
+        ((64, 80, 3, 20), "HWTC", "has 20 channels by --axes HWTC; expected 1, 3 or 4"),
+    ],
+)
+def test_an_array_with_other_axes_than_told_is_refused(tmp_path, shape, axes, message):
+    error = failure(save(tmp_path / "a.npy", noise(*shape)), axes)
+    assert error.kind == "wrong-axes"
+    assert message in str(error)
+
+
+def test_axes_that_are_refused_without_a_word_are_read_with_it(tmp_path):
+    frames = noise(20, 8, 9)
+    path = save(tmp_path / "a.npy", np.moveaxis(frames[..., None].repeat(3, -1), 0, -1))  # (H, W, C, T)
+    assert "--axes" in str(failure(path))
+    np.testing.assert_array_equal(read(path, axes="HWCT"), frames)
 
 
 @pytest.mark.parametrize("channels", [3, 4])

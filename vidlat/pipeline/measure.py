@@ -12,6 +12,7 @@ from itertools import islice
 
 import torch
 
+from vidlat.config import Reading
 from vidlat.encode.device import resolve_device
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline.encode_videos import PreparedEncode
@@ -37,14 +38,20 @@ def measure_size(prepared: PreparedEncode, most_seconds: float = SECONDS_OF_HEAD
     num_batches = prepared.job.num_batches_per_worker + BATCHES_WAITING_PER_WORKER
     return estimate_encode(
         prepared.plan.batches,
-        read_headers([source for batch in prepared.plan.batches for source in batch], most_seconds),
+        read_headers(
+            [source for batch in prepared.plan.batches for source in batch],
+            prepared.job.settings,
+            most_seconds,
+        ),
         prepared.schema,
         stacks_per_call=prepared.job.batch,
         num_batches_at_once=num_batches * prepared.num_workers,
     )
 
 
-def read_headers(sources: Sequence[InputVideo], most_seconds: float) -> dict[str, VideoHeader | None]:
+def read_headers(
+    sources: Sequence[InputVideo], how: Reading, most_seconds: float
+) -> dict[str, VideoHeader | None]:
     """The headers of the videos by id; of a random part of them where time does not suffice for all.
 
     None where a file cannot be opened.
@@ -54,7 +61,7 @@ def read_headers(sources: Sequence[InputVideo], most_seconds: float) -> dict[str
     for source in random.Random(0).sample(sources, len(sources)):
         headers[source.video_id] = None
         with suppress(DecodeError):  # the encode will report why
-            headers[source.video_id] = probe_video(source.path, source.selection)
+            headers[source.video_id] = probe_video(source.path, source.selection, how)
         if time.perf_counter() - began > most_seconds:
             break
     return headers

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidlat.config import Reading
 from vidlat.encode.stacking import fold_frames
 from vidlat.errors import DecodeError
 from vidlat.pipeline.deadline import Deadline
@@ -51,7 +52,7 @@ def read_video(
     job: EncodeJob,
     deadline: Deadline,
     is_refused: Callable[[], bool],
-    open_video: Callable[[Path, Selection, Warn], Video] = open_video,
+    open_video: Callable[[Path, Selection, Warn, Reading], Video] = open_video,
 ) -> Iterator[Stack | VideoFacts | FailureRecord]:
     """Yield a video's stacks (S, size, size) in [0, 1], then its facts, or why it could not be read.
 
@@ -59,7 +60,7 @@ def read_video(
     """
     warnings: list[str] = []
     try:
-        opened = open_video(video.path, video.selection, warnings.append)
+        opened = open_video(video.path, video.selection, warnings.append, job.settings)
         prepared = prepare_video(opened, job.settings, warnings.append, deadline.check)
         frames = _Frames(prepared, deadline)
         for stack in fold_frames(frames, job.settings.stack):

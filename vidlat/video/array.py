@@ -1,7 +1,7 @@
 """NumPy files, .npy and .npz, frame by frame. Nothing is ever unpickled.
 
-Axes are (T, H, W), (H, W) for one frame, (T, 1, H, W), or (T, H, W, C) with C 1, 3 or 4. RGB becomes luma,
-alpha is ignored. NumPy files have no times.
+Axes are told, or (T, H, W), (H, W) for one frame, (T, 1, H, W), or (T, H, W, C) with C 1, 3 or 4. RGB
+becomes luma, alpha is ignored. NumPy files have no times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from vidlat.video.untrusted import check_frame_size, check_inflated_size, decode
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _PREFERRED = ("video", "frames", "arr_0")
 _CHANNELS = (1, 3, 4)
-_AXES = "expected (T,H,W), (H,W), (T,1,H,W) or (T,H,W,C) with C 1, 3 or 4, and H and W of other lengths"
+_AXES = (
+    "expected (T,H,W), (H,W), (T,1,H,W) or (T,H,W,C) with C 1, 3 or 4, and H and W of other lengths; "
+    "another order is told by --axes"
+)
 _NOT_NUMBERS = {
     "O": "Python objects, which can run code and are never loaded",
     **{"c": "complex numbers", "V": "records", "U": "text", "S": "text", "M": "dates", "m": "durations"},
@@ -61,8 +64,10 @@ def is_array(head: bytes) -> bool:
     return head.startswith(_NPY) or (head.startswith(_ZIP) and name.endswith(b".npy"))
 
 
-def open_array(path: Path, file: IO[bytes], warn: Warn) -> Video:
+def open_array(path: Path, file: IO[bytes], warn: Warn, axes: str = "auto") -> Video:
     """Open an .npy file, or of an .npz file its only array or the one named video, frames or arr_0.
+
+    axes: their letters in order, of T, H, W and C; auto: by the shape.
 
     The range is (0, 255) for uint8, (0, 1) for bool and for floats that all lie in [0, 1], which takes a pass
     over them, and None otherwise. An .npz member is inflated once, to a temporary file.
@@ -72,10 +77,11 @@ def open_array(path: Path, file: IO[bytes], warn: Warn) -> Video:
     file.seek(0)
     with decode_errors(_WHAT):
         header, load = (_open_npz if is_zip else _open_npy)(path, file, warn)
-        index = _frames_index(header.shape, warn)
+        axes = _assumed_axes(header, warn) if axes == "auto" else axes
+        num_frames = _num_frames(header.shape, axes)
 
         def read() -> Iterator[Pixels]:
-            for frame in load()[index]:
+            for frame in _frames(load(), axes):
                 yield to_pixel_type(to_luma(frame) if frame.ndim == 3 else frame)
 
     def frames() -> Iterator[Frame]:
@@ -83,7 +89,6 @@ def open_array(path: Path, file: IO[bytes], warn: Warn) -> Video:
             for pixels in finite_pixels(read, warn):
                 yield Frame(pixels=pixels, pts_seconds=None)
 
-    num_frames = 1 if len(header.shape) == 2 else header.shape[0]
     return Video(
         frames=frames,
         auto_range=lambda: _auto_range(header.dtype, read),
@@ -165,23 +170,49 @@ def _read_header(file: IO[bytes]) -> _Header:
     return _Header(shape=shape, order="F" if is_fortran else "C", dtype=dtype, offset=start.tell())
 
 
-def _frames_index(shape: tuple[int, ...], warn: Warn) -> Any:
-    """The index that turns the array into (T, H, W) or (T, H, W, C)."""
-    match shape:
-        case (height, width):
-            index: Any = None
-        case (_, height, width) if width not in _CHANNELS:
-            index = ...
-            if shape[0] == height != width:
-                warn(f"shape {shape} is read as (T,H,W): check that it is not (H,W,T)")
-        case (_, height, width, channels) if channels in _CHANNELS and height != 1:
-            index = (..., 0) if channels == 1 else ...
-        case (_, 1, height, width) if width not in _CHANNELS:
-            index = (slice(None), 0)
+def _assumed_axes(header: _Header, warn: Warn) -> str:
+    """The axes of an array by its shape; with a warning where MATLAB's order is as likely."""
+    match header.shape:
+        case (_, _):
+            return "HW"
+        case (_, _, width) if width not in _CHANNELS:
+            axes, other = "THW", "HWT"
+        case (_, height, _, channels) if channels in _CHANNELS and height != 1:
+            axes, other = "THWC", "HWTC"
+        case (_, 1, _, width) if width not in _CHANNELS:
+            return "TCHW"
         case _:
-            raise DecodeError(f"shape {shape}: {_AXES}", "wrong-axes")
-    check_frame_size(width, height)
-    return index
+            raise DecodeError(f"shape {header.shape}: {_AXES}", "wrong-axes")
+    first, second, third = header.shape[:3]
+    # Frames are rather square, and NumPy has time outermost in memory, as MATLAB has with HWT.
+    is_squarer = second != third and _elongation(first, second) <= _elongation(second, third)
+    if is_squarer or header.order == "F":
+        warn(f"shape {header.shape} is read as {axes}: if it is {other}, MATLAB's order, give --axes {other}")
+    return axes
+
+
+def _elongation(height: int, width: int) -> float:
+    return max(height, width) / min(height, width)
+
+
+def _num_frames(shape: tuple[int, ...], axes: str) -> int:
+    """The number of frames; raises DecodeError for other axes than the array has, and for giant frames."""
+    if len(shape) != len(axes):
+        reason = f"shape {shape} has {len(shape)} axes; expected {len(axes)}, by --axes {axes}"
+        raise DecodeError(reason, "wrong-axes")
+    sides = dict(zip(axes, shape, strict=True))
+    if sides.get("C", 1) not in _CHANNELS:
+        reason = f"shape {shape} has {sides['C']} channels by --axes {axes}; expected 1, 3 or 4"
+        raise DecodeError(reason, "wrong-axes")
+    check_frame_size(sides["W"], sides["H"])
+    return sides.get("T", 1)
+
+
+def _frames(array: Pixels, axes: str) -> Pixels:
+    """The array as (T, H, W) or (T, H, W, C), with C 3 or 4."""
+    ordered = array.transpose([axes.index(axis) for axis in "THWC" if axis in axes])
+    frames = ordered if "T" in axes else ordered[None]
+    return frames[..., 0] if "C" in axes and frames.shape[-1] == 1 else frames
 
 
 def _auto_range(dtype: np.dtype[Any], read: ReadPixels) -> Range | None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
-from vidlat.config import Preprocessing
+from vidlat.config import Preprocessing, Reading
 from vidlat.errors import DecodeError
 from vidlat.types import WHOLE, Frame, Selection, Video, VideoHeader, Warn
 from vidlat.video.array import is_array, open_array
@@ -59,7 +59,10 @@ def is_named_like_video(path: Path) -> bool:
     return path.name.lower().endswith(VIDEO_SUFFIXES)
 
 
-def open_video(path: Path, selection: Selection, warn: Warn) -> Video:
+AS_IT_IS = Reading()
+
+
+def open_video(path: Path, selection: Selection, warn: Warn, how: Reading = AS_IT_IS) -> Video:
     """Open the video that the selection names: a file, a part or time range of it, or files of a folder.
 
     warn: receives each problem of a readable video once. Raises DecodeError, whose message does not repeat
@@ -68,7 +71,7 @@ def open_video(path: Path, selection: Selection, warn: Warn) -> Video:
     warn = warn_once(warn)
     files = [path / name for name in selection.files]
     with _disk_errors():
-        video = _open_files(files, warn) if files else _open_file(path, selection.part, warn)
+        video = _open_files(files, warn) if files else _open_file(path, selection.part, warn, how)
     start, stop = selection.start_seconds, selection.stop_seconds
     if start is not None or stop is not None:
         video = _stretch(video, start or 0.0, math.inf if stop is None else stop)
@@ -86,12 +89,12 @@ def lone_file(path: Path) -> tuple[Path, Selection]:
 
 def read_prepared(path: Path, selection: Selection, how: Preprocessing) -> Iterator[PreparedFrame]:
     """Yield the preprocessed frames of a video, without its warnings. Raises DecodeError."""
-    yield from prepare_video(open_video(path, selection, _ignore), how, _ignore).frames()
+    yield from prepare_video(open_video(path, selection, _ignore, how), how, _ignore).frames()
 
 
-def probe_video(path: Path, selection: Selection) -> VideoHeader:
+def probe_video(path: Path, selection: Selection, how: Reading = AS_IT_IS) -> VideoHeader:
     """The length of a video by its header, without decoding. Raises DecodeError."""
-    return open_video(path, selection, _ignore).header()
+    return open_video(path, selection, _ignore, how).header()
 
 
 def _open_files(files: Sequence[Path], warn: Warn) -> Video:
@@ -100,7 +103,7 @@ def _open_files(files: Sequence[Path], warn: Warn) -> Video:
     return (open_dicom_series if is_dicom_series else open_images)(files, warn)
 
 
-def _open_file(path: Path, part: str | None, warn: Warn) -> Video:
+def _open_file(path: Path, part: str | None, warn: Warn, how: Reading) -> Video:
     if not path.stat().st_size:
         raise DecodeError("is an empty file: copy it again", "empty")
     with path.open("rb") as file:
@@ -110,7 +113,7 @@ def _open_file(path: Path, part: str | None, warn: Warn) -> Video:
             case "nifti":
                 return open_nifti(path, file, warn, part)
             case "array":
-                return open_array(path, file, warn)
+                return open_array(path, file, warn, how.axes)
             case "image" if has_pages(path, file):
                 return open_tiff(path, file, warn)
             case "image":
