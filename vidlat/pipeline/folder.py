@@ -66,10 +66,11 @@ def _videos_of_file(path: Path, slices: list[Slice], pictures: list[Path]) -> li
             match kind_of(file):
                 case "dicom":
                     slices.append(read_slice(path, file))
+                    if slices[-1].parts:
+                        return _parts(path, slices[-1].parts)
                     return [whole] if slices[-1].holds_pixels else []
                 case "nifti" if parts := nifti_videos(path, file):
-                    named = ((f"{path.name}/{part}", Selection(part=part)) for part in parts)
-                    return [FoundVideo(name=name, path=path, selection=part) for name, part in named]
+                    return _parts(path, parts)
                 case "image":
                     # A broken picture must not leave a gap in its sequence: the encode will report it.
                     pictures.append(path)
@@ -85,3 +86,8 @@ def _videos_of_file(path: Path, slices: list[Slice], pictures: list[Path]) -> li
     except (DecodeError, OSError):
         pass  # the encode will report why
     return [whole]
+
+
+def _parts(path: Path, parts: Sequence[str]) -> list[FoundVideo]:
+    named = ((f"{path.name}/{part}", Selection(part=part)) for part in parts)
+    return [FoundVideo(name=name, path=path, selection=selection) for name, selection in named]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain, repeat, starmap
 from pathlib import Path
 from typing import IO
@@ -21,13 +21,13 @@ from pydicom.pixels import apply_color_lut
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.dicom_elements import Elements, items, numbers, parsing, read_elements, text
+from vidlat.video.dicom_frames import GROUPS_KEYWORDS, FrameOrder, choose_order, frame_orders
 from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, PixelFormat, read_pixel_format, stored_frames
 from vidlat.video.pixels import (
     HOUNSFIELD_RANGE,
     Pixels,
     aspect_ratio,
     extent,
-    finite_pixels,
     to_luma,
     to_pixel_type,
 )
@@ -38,7 +38,7 @@ KEYWORDS = [
     *FORMAT_KEYWORDS,
     *("Modality", "PixelAspectRatio", "PixelSpacing"),
     *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *GROUPS_KEYWORDS,
     *("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate"),
     *(f"{palette}Descriptor" for palette in _PALETTES),
     *(f"{palette}Data" for palette in _PALETTES),
@@ -63,7 +63,8 @@ class DicomHeader:
     """The parts of a header that pixels and timing need; no patient data.
 
     rescales: slope and intercept per frame; the last pair serves all further frames. windows: candidate
-    ranges, the preferred one first. steps: see `_frame_steps`.
+    ranges, the preferred one first. steps: see `_frame_steps`. order: the frames to read, None for all as
+    stored.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class DicomHeader:
     windows: tuple[Range, ...]
     steps: tuple[float, ...]
     sample_aspect_ratio: float
+    order: FrameOrder | None = None
 
     @property
     def is_inverted(self) -> bool:
@@ -99,26 +101,46 @@ class DicomHeader:
         return (to_pixel_type if self.is_gray else to_luma)(stored).dtype
 
 
-def open_dicom(path: Path, file: IO[bytes], warn: Warn) -> Video:
+def open_dicom(path: Path, file: IO[bytes], warn: Warn, part: str | None = None) -> Video:
     """Open a DICOM file: stored values, or float32 where a rescale (per frame, shared or global) applies.
+
+    part: the video to open, where the functional groups make several; see `frame_orders`.
 
     MONOCHROME1 is reported as inverted; colour becomes luma of the same depth. The range of CT above 8 bits
     is HOUNSFIELD_RANGE. For other gray above 8 bits it is the first window that overlaps the values, which
     takes a pass over them, of: the first frame's (the union where every frame has its own), the shared one,
     the file's; else None. Colour and gray of up to 8 bits range over all stored bits. Times follow from the
+    functional groups (trigger delays, time offsets), else, for frames in the order of the file, from the
     first usable of FrameTime, FrameTimeVector, CineRate and RecommendedDisplayFrameRate. Missing frames are a
     warning. Raises DecodeError, OSError.
     """
-    header = to_header(path, read_elements(file, KEYWORDS))
-    num_frames, steps = header.pixel_format.num_frames, header.steps
-    # The first entry of a vector is the time before the first frame.
-    seconds = sum(steps) if len(steps) > 1 else num_frames * steps[0] if steps and num_frames else None
+    elements = read_elements(file, KEYWORDS)
+    header = to_header(path, elements)
+    with parsing():
+        header = _ordered(header, choose_order(frame_orders(elements.dataset, warn), part))
     return Video(
         frames=lambda: dicom_frames(header, warn),
         auto_range=lambda: dicom_range(header),
-        header=lambda: VideoHeader(num_frames=num_frames, seconds=seconds),
+        header=lambda: _video_header(header),
         is_inverted=header.is_inverted,
     )
+
+
+def _ordered(header: DicomHeader, order: FrameOrder | None) -> DicomHeader:
+    """The header of one video of the file. The steps between frames as stored hold for no other order."""
+    is_as_stored = order is None or (order.part is None and order.indices == (*range(len(order.indices)),))
+    return replace(header, order=order, steps=header.steps if is_as_stored else ())
+
+
+def _video_header(header: DicomHeader) -> VideoHeader:
+    order, steps = header.order, header.steps
+    num_frames = header.pixel_format.num_frames if order is None else len(order.indices)
+    if order is not None and order.seconds:
+        step = order.seconds[-1] / (len(order.seconds) - 1)
+        return VideoHeader(num_frames=num_frames, seconds=order.seconds[-1] + step)
+    # The first entry of a vector is the time before the first frame.
+    seconds = sum(steps) if len(steps) > 1 else num_frames * steps[0] if steps and num_frames else None
+    return VideoHeader(num_frames=num_frames, seconds=seconds)
 
 
 def to_header(path: Path, elements: Elements) -> DicomHeader:
@@ -141,15 +163,14 @@ def to_header(path: Path, elements: Elements) -> DicomHeader:
 
 def dicom_frames(header: DicomHeader, warn: Warn) -> Iterator[Frame]:
     """Yield the frames of a file; see `open_dicom`. Raises DecodeError."""
-    frames = zip(finite_pixels(lambda: _pixels(header, warn), warn), _frame_times(header.steps), strict=False)
+    frames = _frames(header, warn)
     while True:
         with decode_errors(_WHAT), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns of every irregularity that it handles
-            item = next(frames, None)
-        if item is None:
+            frame = next(frames, None)
+        if frame is None:
             return
-        pixels, seconds = item
-        yield Frame(pixels=pixels, pts_seconds=seconds, sample_aspect_ratio=header.sample_aspect_ratio)
+        yield frame
 
 
 def dicom_range(header: DicomHeader) -> Range | None:
@@ -172,19 +193,31 @@ def dicom_range(header: DicomHeader) -> Range | None:
     return next((window for window in header.windows if window[0] < highest and window[1] > lowest), None)
 
 
-def _pixels(header: DicomHeader, warn: Warn) -> Iterator[Pixels]:
-    for index, stored in enumerate(stored_frames(header.path, header.pixel_format, warn)):
-        if header.palette is not None:
-            indices = stored.astype(np.int64) - header.palette.first
-            yield header.palette.luma[indices.clip(0, len(header.palette.luma) - 1)]
-        elif not header.is_gray:
-            yield to_luma(stored)
-        elif header.is_rescaled:
-            slope, intercept = header.rescales[min(index, len(header.rescales) - 1)]
-            with np.errstate(over="ignore", invalid="ignore"):
-                yield to_pixel_type(stored.astype(np.float64) * slope + intercept)
-        else:
-            yield to_pixel_type(stored)
+def _frames(header: DicomHeader, warn: Warn) -> Iterator[Frame]:
+    order = header.order
+    indices = None if order is None else order.indices
+    by_index = dict(zip(order.indices, order.seconds, strict=True)) if order and order.seconds else {}
+    stored_in_order = stored_frames(header.path, header.pixel_format, warn, indices)
+    for (index, stored), seconds in zip(stored_in_order, _frame_times(header.steps), strict=False):
+        pixels = _pixels(header, index, stored)
+        if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+            reason = f"values of frame {index} are too large for 32 bits once they are rescaled"
+            raise DecodeError(reason, "not-finite")
+        yield Frame(pixels, by_index.get(index, seconds), header.sample_aspect_ratio)
+
+
+def _pixels(header: DicomHeader, index: int, stored: Pixels) -> Pixels:
+    """The pixels of the frame of that index in the file."""
+    if header.palette is not None:
+        indices = stored.astype(np.int64) - header.palette.first
+        return header.palette.luma.take(indices, mode="clip")
+    if not header.is_gray:
+        return to_luma(stored)
+    if not header.is_rescaled:
+        return to_pixel_type(stored)
+    slope, intercept = header.rescales[min(index, len(header.rescales) - 1)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return to_pixel_type(stored.astype(np.float64) * slope + intercept)
 
 
 def _palette(dataset: Dataset) -> _Palette:

@@ -5,7 +5,7 @@ Frames larger than the header declares are refused before decoding; missing fram
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -105,37 +105,42 @@ def read_pixel_format(elements: Elements) -> PixelFormat:
     return pixel_format
 
 
-def stored_frames(path: Path, pixel_format: PixelFormat, warn: Warn) -> Iterator[Pixels]:
-    """Yield every complete frame as stored: gray (H, W), colour as RGB (H, W, 3).
+def stored_frames(
+    path: Path, pixel_format: PixelFormat, warn: Warn, order: Sequence[int] | None = None
+) -> Iterator[tuple[int, Pixels]]:
+    """Yield every complete frame as stored, gray (H, W) or RGB (H, W, 3), with its index in the file.
 
-    The pixel data decides how many there are. At the end, warns where the header states another number.
-    Raises DecodeError where there is no frame, and whatever pydicom raises over one.
+    order: the frames to yield, those that are there; None for all as stored. The pixel data decides how many
+    there are. At the end, warns where the header states another number. Raises DecodeError where there is no
+    frame, and whatever pydicom raises over one.
     """
     decode = _decoder(pixel_format)
     with path.open("rb") as opened, data_set(opened) as (file, _):
-        if pixel_format.syntax.is_encapsulated:
-            layout = _layout(file, pixel_format)
-            num_frames = len(layout)
-            for index, fragments in enumerate(layout):
-                data = b"".join(_read(file, *fragment) for fragment in fragments)
-                _check_size(data, pixel_format, index)
-                yield decode(encapsulate([data]), 0, 1, **_jpeg_colour(data, pixel_format))
-        else:
-            num_frames = _num_whole_frames(pixel_format)
+        layout = _layout(file, pixel_format) if pixel_format.syntax.is_encapsulated else None
+        num_frames = _num_whole_frames(pixel_format) if layout is None else len(layout)
+        if layout is None:
             _check_length(pixel_format, num_frames, warn)
-            file.seek(pixel_format.element.offset)
-            for index in range(num_frames):
-                yield decode(file, index, num_frames)
+        elif not layout:
+            raise DecodeError("truncated within its first frame: copy the file again", "truncated")
+        for index in range(num_frames) if order is None else order:
+            if index >= num_frames:
+                continue
+            if layout is None:
+                file.seek(pixel_format.element.offset)
+                yield index, decode(file, index, num_frames)
+            else:
+                data = b"".join(_read(file, *fragment) for fragment in layout[index])
+                _check_size(data, pixel_format, index)
+                yield index, decode(encapsulate([data]), 0, 1, **_jpeg_colour(data, pixel_format))
     stated = pixel_format.num_frames
-    if not num_frames:
-        raise DecodeError("truncated within its first frame: copy the file again", "truncated")
     if stated is None and num_frames > 1:
         warn(f"its number of frames is invalid: {num_frames} are read")
     elif stated is not None and num_frames < stated:
         warn(f"only {num_frames} of the {stated} frames that its header declares: truncated?")
     elif stated is not None and num_frames > stated:
         declared = f"declares {stated}" if pixel_format.declares_frames else "does not say how many"
-        warn(f"holds {num_frames} frames, its header {declared}: all are read")
+        which = "all" if order is None else "those in its functional groups"
+        warn(f"holds {num_frames} frames, its header {declared}: {which} are read")
 
 
 def holds_several_frames(file: IO[bytes], elements: Elements) -> bool:

@@ -1,6 +1,6 @@
 """DICOM series of single-frame files as videos: the slices of a volume, or the times of one slice.
 
-Slices are ordered as in `nifti`, along the closest patient axis: feet to head, back to front, left to right.
+See `dicom_order` for the order of the files.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -22,6 +21,16 @@ from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.dicom import KEYWORDS, DicomHeader, dicom_frames, dicom_range, to_header
 from vidlat.video.dicom_elements import Elements, numbers, parsing, read_elements, text
+from vidlat.video.dicom_frames import GROUPS_KEYWORDS, frame_orders
+from vidlat.video.dicom_order import (
+    Position,
+    check_spacing,
+    have_one_place,
+    in_order,
+    place_along_normal,
+    rounded,
+    since_first,
+)
 from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, holds_several_frames
 
 # Modalities of independent images, however many a series has.
@@ -34,10 +43,8 @@ _PICTURES = ("Image", "Dose", "Segmentation")  # in the names of storage classes
 _KEYWORDS = [
     *("SeriesInstanceUID", "ImageOrientationPatient", "ImagePositionPatient"),
     *("SOPClassUID", "DirectoryRecordSequence"),
-    *(*FORMAT_KEYWORDS, *_SAME, *_TIMES, _NUMBER),
+    *(*GROUPS_KEYWORDS, *FORMAT_KEYWORDS, *_SAME, *_TIMES, _NUMBER),
 ]
-_SAME_PLACE_MM = 0.01
-_TOWARDS = np.array([-1.0, -1.0, 1.0])  # towards the patient's right, front and head, in DICOM's axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +61,15 @@ class Series:
 class Slice(NamedTuple):
     """One file; None where it declares nothing.
 
-    holds_pixels: an image, even a truncated one, rather than a report, plan or directory. group: equal for
-    files that may form one video, None for a video of its own. place: position along the slice normal in mm.
-    times: the values of _TIMES, with TriggerTime in milliseconds. number: InstanceNumber.
+    holds_pixels: an image, even a truncated one, rather than a report, plan or directory. parts: the names of
+    the videos in it where it holds several. group: equal for files that may form one video, None for a video
+    of its own. place: position along the slice normal in mm. times: the values of _TIMES, with TriggerTime in
+    milliseconds. number: InstanceNumber.
     """
 
     path: Path
     holds_pixels: bool
+    parts: tuple[str, ...] = ()
     group: tuple[object, ...] | None = None
     place: float | None = None
     times: tuple[float | None, ...] = (None,) * len(_TIMES)
@@ -121,15 +130,18 @@ def _to_slice(path: Path, file: IO[bytes], elements: Elements) -> Slice:
     dataset = elements.dataset
     with parsing():
         series, is_several = text(dataset, "SeriesInstanceUID"), holds_several_frames(file, elements)
-        orientation, place = _orientation_and_place(dataset)
+        directions = numbers(dataset, "ImageOrientationPatient")
+        place = place_along_normal(directions, numbers(dataset, "ImagePositionPatient"))
         is_still = place is None and text(dataset, "Modality") in _STILLS
         if elements.pixels is None or not series or is_several or is_still:
-            return Slice(path, _holds_pixels(elements))
+            orders = frame_orders(dataset, warn=lambda _: None) if is_several else []
+            parts = tuple(order.part for order in orders if order.part is not None)
+            return Slice(path, _holds_pixels(elements), parts)
         same = ((text(dataset, keyword), *numbers(dataset, keyword)) for keyword in _SAME)
         return Slice(
             path=path,
             holds_pixels=True,
-            group=(series, orientation, place is None, *same),
+            group=(series, rounded(directions), place is None, *same),
             place=place,
             times=tuple(_number(dataset, keyword) for keyword in _TIMES),
             number=_number(dataset, _NUMBER),
@@ -149,81 +161,29 @@ def _number(dataset: Dataset, keyword: str) -> float | None:
     return next(iter(numbers(dataset, keyword)), None)
 
 
-def _orientation_and_place(dataset: Dataset) -> tuple[tuple[float, ...], float | None]:
-    # Rounded, because the last digits vary between slices.
-    orientation = tuple(round(number, 2) for number in numbers(dataset, "ImageOrientationPatient"))
-    position = numbers(dataset, "ImagePositionPatient")
-    if len(orientation) != 6 or len(position) != 3:
-        return orientation, None
-    normal = np.cross(orientation[:3], orientation[3:])
-    axis = int(np.abs(normal).argmax())
-    length = float(np.linalg.norm(normal)) * np.sign(normal[axis] * _TOWARDS[axis])
-    return orientation, float(position @ normal / length) if length else None
-
-
 def _to_series(group: Sequence[Slice]) -> Iterator[Series]:
-    if len(group) < 2:
-        return
-    if group[0].place is None:
-        in_order = _in_order(group, [(piece.number,) for piece in group])
-        if in_order is not None:
-            yield Series(in_order)
-        return
-    slices = [*_by_place(group)]
-    videos = [_in_order(pieces, [(*piece.times, piece.number) for piece in pieces]) for pieces in slices]
-    if len(slices) == 1:
-        parts: list[str | None] = [None]
-    elif median(map(len, slices)) > 1:
-        width = len(str(len(slices) - 1))
-        parts = [f"z{index:0{width}}" for index in range(len(slices))]
-    else:
-        # A few duplicate positions do not make a series over time.
-        named = (sorted(piece.path for piece in pieces) for pieces in slices)
-        stack = [files or names for files, names in zip(videos, named, strict=True)]
-        videos, parts = [tuple(path for files in stack for path in files)], [None]
-    for files, part in zip(videos, parts, strict=True):
-        if files is not None and len(files) > 1:
-            yield Series(files, part)
+    files = sorted(group, key=lambda piece: piece.path)
+    # Without positions, only the number orders them.
+    keys = [piece.times if piece.place is not None else () for piece in files]
+    positions = [
+        Position(piece.place, (*times, piece.number)) for piece, times in zip(files, keys, strict=True)
+    ]
+    for part, indices, _ in in_order(positions):
+        if len(indices) > 1:
+            yield Series(tuple(files[index].path for index in indices), part)
 
 
-def _by_place(group: Sequence[Slice]) -> Iterator[list[Slice]]:
-    """The files per position, in the order of the positions."""
-    in_order = sorted((piece.place or 0.0, index) for index, piece in enumerate(group))
-    pieces = [group[in_order[0][1]]]
-    for (before, _), (place, index) in pairwise(in_order):
-        if place - before > _SAME_PLACE_MM:
-            yield pieces
-            pieces = []
-        pieces.append(group[index])
-    yield pieces
-
-
-def _in_order(pieces: Sequence[Slice], keys: Sequence[tuple[float | None, ...]]) -> tuple[Path, ...] | None:
-    """The files sorted by the first key that is distinct for all; None where there is none."""
-    for values in zip(*keys, strict=True):
-        stated = {value for value in values if value is not None}
-        if len(stated) == len(pieces):
-            in_order = sorted(zip(values, (piece.path for piece in pieces), strict=True))
-            return tuple(path for _, path in in_order)
-    return None
-
-
-def _times(slices: Sequence[Slice], warn: Warn) -> list[float | None]:
+def _times(slices: Sequence[Slice], warn: Warn) -> Sequence[float | None]:
     """Seconds since the first file, where all have one position; warns of uneven spacing."""
-    nothing: list[float | None] = [None for _ in slices]
     places = [piece.place for piece in slices if piece.place is not None]
-    if len(places) < len(slices) or len(slices) < 2:
+    nothing = [None for _ in slices]
+    if len(places) < len(slices):
         return nothing
-    gaps = [abs(after - before) for before, after in pairwise(places)]
-    if max(gaps) > _SAME_PLACE_MM:
-        if max(gaps) > 1.1 * min(gaps) + 2 * _SAME_PLACE_MM:
-            warn(f"slices are unevenly spaced: gaps from {min(gaps):.4g} to {max(gaps):.4g} mm")
+    if not have_one_place(places):
+        check_spacing(places, warn)
         return nothing
-    stated = [piece.times[_TIMES.index("TriggerTime")] for piece in slices]
-    triggers = [trigger for trigger in stated if trigger is not None]
-    if len(triggers) < len(slices) or any(after <= before for before, after in pairwise(triggers)):
-        return nothing
-    return [(trigger - triggers[0]) / 1000 for trigger in triggers]
+    triggers = since_first([piece.times[_TIMES.index("TriggerTime")] for piece in slices])
+    return nothing if triggers is None else [trigger / 1000 for trigger in triggers]
 
 
 def _refuse_changes(headers: Sequence[DicomHeader]) -> None:

@@ -109,7 +109,7 @@ def _open_file(path: Path, part: str | None, warn: Warn, how: Reading) -> Video:
     with path.open("rb") as file:
         match kind_of(file):
             case "dicom":
-                return open_dicom(path, file, warn)
+                return open_dicom(path, file, warn, part)
             case "nifti":
                 return open_nifti(path, file, warn, part)
             case "array":
