@@ -134,7 +134,9 @@ def main() -> None:
             lengths = client.gather(client.map(decode, plan.batches, job=job, pure=False))
             decoding = time.perf_counter() - began
             # All processes at once, as in the encode.
-            call_seconds = np.mean(list(client.run(time_vae, job).values()))
+            call_seconds = np.mean(
+                list(client.run(lambda: time_vae(vae_of_this_process(job), job.settings)).values())
+            )
             stacks = [sum(-(-length // STACK) for length in batch) for batch in lengths]
             num_calls = sum(-(-count // job.batch) for count in stacks)
             encoding = num_calls * call_seconds / prepared.num_workers

@@ -64,7 +64,7 @@ def measure(num_videos: int, folder: Path) -> dict[str, float]:
             pass
     decoding = time.perf_counter() - began
     num_calls = sum(-(-len(batch) // BATCH) for batch in prepared.plan.batches)
-    network = num_calls * time_vae(job)
+    network = num_calls * time_vae(job.load_vae(), job.settings)
     rest = planned + encoded - decoding - network
     return {
         "videos": num_videos,

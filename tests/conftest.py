@@ -77,9 +77,12 @@ def signals_as_in_a_terminal():
         signal.signal(number, handler)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scheduler():
-    """The address of a Dask scheduler whose worker is this process, which has loaded torch already."""
+    """The address of a Dask scheduler whose worker is this process, which has loaded torch already.
+
+    It ends with the module: its threads use `random`, which Hypothesis does not allow meanwhile.
+    """
     from distributed import LocalCluster
 
     with LocalCluster(

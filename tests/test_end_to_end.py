@@ -14,7 +14,7 @@ from benchmarks.phantom import make_phantom
 from tests.test_cli import vidlat
 from vidlat.pipeline.decode_videos import decode_latents
 from vidlat.store.reader import open_cache
-from vidlat.train.trainer import Trainer
+from vidlat.train.optimisation import Optimisation
 from vidlat.video.writer import write_video
 
 
@@ -38,14 +38,14 @@ def frames_and_rate(path):
 
 def interrupt_first_step(patch, number):
     """Of the next training: a signal comes while its first step is under way."""
-    update, signals = Trainer._update, [number]
+    apply_gradients, signals = Optimisation.apply_gradients, [number]
 
-    def interrupted(*arguments):
+    def interrupted(optimisation):
         if signals:
             signal.raise_signal(signals.pop())
-        return update(*arguments)
+        return apply_gradients(optimisation)
 
-    patch.setattr(Trainer, "_update", interrupted)
+    patch.setattr(Optimisation, "apply_gradients", interrupted)
 
 
 @pytest.mark.slow

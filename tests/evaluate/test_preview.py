@@ -89,7 +89,7 @@ def test_long_video_is_decoded_a_stack_at_a_time_and_only_what_is_shown(made, va
 
     monkeypatch.setattr(preview, "decode_latents", decode)
     cache = open_cache(made[1])
-    monkeypatch.setattr(cache, "records", lambda: {"07.mp4": open_cache(made[1]).records()["07.mp4"]})
+    cache.records = lambda: {"07.mp4": open_cache(made[1]).records()["07.mp4"]}
     write_preview(cache, vae, tmp_path / "p.png")
     assert decoded == [vae.stack] * 8
 

@@ -1,13 +1,14 @@
 """What is measured, with a clock that the test moves, and that measuring ends in time."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import count
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from vidlat.config import Reading
+from vidlat.config import LatentSettings, Reading
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline import measure
 from vidlat.store import filesystem
@@ -85,35 +86,41 @@ def test_video_that_does_not_decode_counts_for_nothing(videos, prepared):
     assert measure.time_decoding(sources("broken"), prepared.job) is None
 
 
-@pytest.mark.parametrize(("seconds", "num_calls"), [(0.3, 5), (20.0, 2)])
-def test_a_vae_call_has_the_real_shape_and_the_first_is_not_timed(
-    prepared, clock, monkeypatch, seconds, num_calls
-):
-    shapes = []
+@dataclass
+class ScriptedVAE:
+    """A VAE whose calls do as `call` says of their stacks."""
 
-    def encode_stacks(stacks):
-        clock.now += seconds if shapes else 1000
-        shapes.append(tuple(stacks.shape))
+    batch: int
+    call: Callable[[torch.Tensor], None]
+
+    def with_batch(self, batch):
+        return replace(self, batch=batch)
+
+    def encode_stacks(self, stacks):
+        self.call(stacks)
         return torch.zeros(1), torch.zeros(1)
 
-    vae = SimpleNamespace(encode_stacks=encode_stacks)
-    job = prepared.job
-    monkeypatch.setattr(type(job), "load_vae", lambda _: vae)
-    assert measure.time_vae(job) == pytest.approx(seconds)
-    assert shapes == [(job.batch, 1, job.settings.stack, job.settings.size, job.settings.size)] * num_calls
+
+@pytest.mark.parametrize(("seconds", "num_calls"), [(0.3, 5), (20.0, 2)])
+def test_a_vae_call_has_the_real_shape_and_the_first_is_not_timed(clock, seconds, num_calls):
+    shapes = []
+
+    def call(stacks):
+        clock.now += seconds if shapes else 1000
+        shapes.append(tuple(stacks.shape))
+
+    settings = LatentSettings(stack=8, size=12)
+    assert measure.time_vae(ScriptedVAE(3, call), settings) == pytest.approx(seconds)
+    assert shapes == [(3, 1, 8, 12, 12)] * num_calls
 
 
-def test_vae_call_that_needs_too_much_memory_is_halved_as_in_the_encode(prepared, clock, monkeypatch):
-    def encode_stacks(stacks):
+def test_vae_call_that_needs_too_much_memory_is_halved_as_in_the_encode(clock):
+    def call(stacks):
         if len(stacks) > 2:
             raise NotEnoughMemoryError("not enough memory")
         clock.now += len(stacks)
-        return torch.zeros(1), torch.zeros(1)
 
-    vae = SimpleNamespace(encode_stacks=encode_stacks)
-    job = replace(prepared.job, batch=8)
-    monkeypatch.setattr(type(job), "load_vae", lambda _: vae)
-    assert measure.time_vae(job) == 8
+    assert measure.time_vae(ScriptedVAE(8, call), LatentSettings(size=8)) == 8
 
 
 def test_speed_is_measured_with_the_threads_of_a_worker_and_leaves_this_process_as_it_was(

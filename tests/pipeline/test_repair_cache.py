@@ -550,7 +550,7 @@ def test_cache_of_another_preprocessing_is_refused(path, vidlat, monkeypatch):
     assert f"version {PREPROCESS_VERSION} does" in err
 
 
-def test_cache_in_use_is_refused_before_it_is_read(path, vidlat, monkeypatch):
+def test_cache_in_use_is_refused_before_it_is_read(path, vidlat):
     shard_of(path, VICTIM).unlink()
     with hold_lease(path, "vidlat encode"):
         code, out, err = vidlat("verify", path, "--repair")

@@ -106,7 +106,7 @@ def test_lost_default_of_the_description_is_restored(path):
     assert json.loads((path / ROOT).read_text())["attributes"]["vidlat"]["chunk_frames"] == 4
 
 
-def test_record_file_that_may_not_be_read_is_left_where_it_is(path, monkeypatch):
+def test_record_file_that_may_not_be_read_is_left_where_it_is(path):
     (path / RECORD_B).unlink()
     (path / RECORD_B).mkdir()  # as unreadable as a file without rights, for root too
     (outcome,) = repair_description(path)

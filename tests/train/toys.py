@@ -87,7 +87,7 @@ class CacheMaker:
         return -(-num_frames // self.stack) * self.stack // TIME_COMPRESSION
 
     @staticmethod
-    def _record(video_id, num_frames, posterior, start, stop, fps, source):
+    def _record(video_id, num_frames, posterior, start, stop, fps, source=None):
         valid = -(-num_frames // TIME_COMPRESSION)
         return VideoRecord(
             video_id=video_id,

@@ -12,8 +12,9 @@ from itertools import islice
 
 import torch
 
-from vidlat.config import Reading
+from vidlat.config import LatentSettings, Reading
 from vidlat.encode.device import resolve_device
+from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, Speed, estimate_encode
@@ -75,26 +76,25 @@ def measure_speed(prepared: PreparedEncode) -> Speed | None:
         frame_seconds = time_decoding(sources, job)
         if frame_seconds is None:
             return None
-        return Speed(frame_seconds=frame_seconds, call_seconds=time_vae(job))
+        return Speed(frame_seconds=frame_seconds, call_seconds=time_vae(job.load_vae(), job.settings))
 
 
-def time_vae(job: EncodeJob) -> float:
+def time_vae(vae: FrozenVAE, settings: LatentSettings) -> float:
     """Seconds per VAE call of the encode's shape, after one call to warm up.
 
     Where memory runs out, the time of two calls of half as many stacks, as in the encode.
     """
     try:
-        return _time_calls(job)
+        return _time_calls(vae, settings)
     except NotEnoughMemoryError:
-        if job.batch == 1:
+        if vae.batch == 1:
             raise
-        half = replace(job, batch=job.batch // 2)
-        return time_vae(half) * job.batch / half.batch
+        half = vae.with_batch(vae.batch // 2)
+        return time_vae(half, settings) * vae.batch / half.batch
 
 
-def _time_calls(job: EncodeJob) -> float:
-    vae = job.load_vae()
-    stacks = torch.rand(job.batch, 1, job.settings.stack, job.settings.size, job.settings.size)
+def _time_calls(vae: FrozenVAE, settings: LatentSettings) -> float:
+    stacks = torch.rand(vae.batch, 1, settings.stack, settings.size, settings.size)
 
     def call() -> None:
         for latents in vae.encode_stacks(stacks):

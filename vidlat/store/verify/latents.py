@@ -126,5 +126,5 @@ def _ranges(frames: list[Frames]) -> str:
 
 
 def _reason(error: ValueError) -> str:
-    """The end of tensorstore's message, after the path of the file."""
-    return one_line(error).rsplit('": ', 1)[-1]
+    """The end of tensorstore's message, after the path of the file; of one index it is now this, now that."""
+    return one_line(error).rsplit('": ', 1)[-1].removeprefix("Error decoding shard index: ")
