@@ -194,7 +194,7 @@ def raw_avi(indices, palette, chunks=None):
     header = struct.pack(
         "<4s4sIHH8I4H", b"vids", b"DIB ", 0, 0, 0, 0, 1, 25, 0, len(chunks), 0, 0, 0, 0, 0, 0, 0
     )
-    bitmap = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 0, 0, 0, 0, 256, 0) + colours
+    bitmap = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 0, 0, 0, 0, len(palette), 0) + colours
 
     def chunk(name, data):
         return name + struct.pack("<I", len(data)) + data
@@ -209,6 +209,22 @@ def test_palette_of_grays_comes_back_exactly(tmp_path):
     frames = random_frames()
     (tmp_path / "a.avi").write_bytes(raw_avi(frames, [(level,) * 3 for level in range(256)]))
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.avi"), frames)
+
+
+def test_eight_bits_without_a_palette_are_gray_levels_and_told(tmp_path):
+    frames = random_frames()
+    (tmp_path / "a.avi").write_bytes(raw_avi(frames, []))
+    got, warnings = read(tmp_path / "a.avi")
+    np.testing.assert_array_equal([frame.pixels for frame in got], frames)
+    assert warnings == ["declares no palette: its 8 bits are taken for gray levels"]
+
+
+@pytest.mark.parametrize("level", [0, 77])
+def test_a_palette_of_one_colour_is_that_colour(tmp_path, level):
+    (tmp_path / "a.avi").write_bytes(raw_avi(random_frames(), [(level,) * 3] * 256))
+    frames, warnings = read(tmp_path / "a.avi")
+    assert {value for frame in frames for value in np.unique(frame.pixels)} == {level}
+    assert warnings == []
 
 
 def test_palette_of_colours_becomes_luma(tmp_path):
@@ -597,12 +613,57 @@ def miscounting_avi(path, counted):
     return path
 
 
-def test_empty_packets_of_an_avi_do_not_end_the_video(tmp_path):
+@pytest.mark.parametrize("has_index", [False, True])
+def test_empty_chunks_of_an_avi_repeat_the_frame_before(tmp_path, has_index):
     frames = random_frames(3, 20, 32)
-    chunks = [frames[0, ::-1].tobytes(), b"", b"", frames[1, ::-1].tobytes(), frames[2, ::-1].tobytes()]
+    shown = [0, None, None, None, None, 1, 2, None, 0]  # None: an empty chunk
+    chunks = [b"" if index is None else frames[index, ::-1].tobytes() for index in shown]
+    data = raw_avi(frames, [(level,) * 3 for level in range(256)], chunks)
+    if has_index:
+        at, entries = 4, b""
+        for chunk in chunks:
+            entries += struct.pack("<4sIII", b"00db", 0x10, at, len(chunk))
+            at += 8 + len(chunk)
+        data += b"idx1" + struct.pack("<I", len(entries)) + entries
+        data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+    (tmp_path / "a.avi").write_bytes(data)
+    got, warnings = read(tmp_path / "a.avi")
+    np.testing.assert_array_equal([frame.pixels for frame in got], frames[[0, 0, 0, 0, 0, 1, 2, 2, 0]])
+    assert [frame.pts_seconds for frame in got] == pytest.approx(np.arange(9) / 25)
+    assert warnings == []
+
+
+def test_a_chunk_that_is_no_frame_is_not_repeated_but_reported(tmp_path):
+    frames = random_frames(6, 20, 32)
+    chunks = [frame[::-1].tobytes() for frame in frames]
+    chunks[3] = b"broken"
     (tmp_path / "a.avi").write_bytes(raw_avi(frames, [(level,) * 3 for level in range(256)], chunks))
-    np.testing.assert_array_equal(pixels_of(tmp_path / "a.avi"), frames)
-    assert times_of(tmp_path / "a.avi") == [0, 0.12, 0.16]
+    got, warnings = read(tmp_path / "a.avi")
+    np.testing.assert_array_equal([frame.pixels for frame in got], frames[[0, 1, 2, 4, 5]])
+    assert [round(frame.pts_seconds * 25) for frame in got] == [0, 1, 2, 4, 5]
+    assert "1 packets could not be decoded" in warnings[0]
+
+
+def test_empty_chunks_among_reordered_frames_repeat_the_frame_shown_before(tmp_path):
+    """An empty chunk before each fourth packet of an AVI with B-frames."""
+    path = write_lossy(tmp_path / "a.avi", moving_ramps(12), "mpeg4", options={"bf": "2"})
+    plain = pixels_of(path)
+    data, numbers = bytearray(path.read_bytes()), iter(range(99))
+    start, end = data.index(b"movi") - 8, data.index(b"idx1")
+    at, movie = start + 12, b"movi"
+    while at < end:
+        length = 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        length += length % 2
+        if data[at : at + 2] == b"00" and next(numbers) in (4, 8):
+            movie += data[at : at + 4] + bytes(4)
+        movie += data[at : at + length]
+        at += length
+    whole = data[:start] + b"LIST" + struct.pack("<I", len(movie)) + movie
+    path.write_bytes(whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:])
+    got, _ = read(path)
+    expected = [0, 1, 2, 3, 3, 4, 5, 6, 7, 7, 8, 9, 10, 11]
+    np.testing.assert_array_equal([frame.pixels for frame in got], plain[expected])
+    assert [frame.pts_seconds for frame in got] == pytest.approx(np.arange(14) / 25)
 
 
 def test_a_file_without_decodable_frames_fails_with_the_reason(tmp_path):

@@ -138,7 +138,9 @@ class _Container:
                 )
 
             # Unlike a loop variable, `map` keeps no reference to the frame: see _Decoding.frames.
-            yield from map(converted, decoding.frames())
+            yield from _with_repetitions(map(converted, decoding.frames()), decoding)
+            if converter.lacks_palette:
+                self._warn("declares no palette: its 8 bits are taken for gray levels")
             for text in decoding.warnings():
                 self._warn(text)
             if container.format.name == "gif" and not _gif_ends(self._path):
@@ -163,17 +165,28 @@ class _Container:
             return VideoHeader(num_frames=num_frames or None, seconds=seconds)
 
 
+def _with_repetitions(frames: Iterator[Frame], decoding: _Decoding) -> Iterator[Frame]:
+    previous: Frame | None = None
+    for frame in frames:
+        if previous:
+            for seconds in decoding.repeated_at:
+                yield previous._replace(pts_seconds=seconds)
+        yield frame
+        previous = frame
+
+
 class _Decoding:
     """One pass over a stream; afterwards, its warnings.
 
     seconds, is_damaged: of the latest frame. A frame is damaged where the decoder says so, or where it may
-    depend on a lost packet.
+    depend on a lost packet. repeated_at: the times before it at which the previous frame is shown again.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.aspect = float(stream.sample_aspect_ratio or 1)
         self.seconds: float | None = None
         self.is_damaged = False
+        self.repeated_at: list[float | None] = []
         self._container = container
         self._stream = stream
         self._clock = _Clock(stream.time_base or Fraction(0))
@@ -186,9 +199,15 @@ class _Decoding:
         is_in_doubt = False
         # AVI times packets in decoding order, from which FFmpeg derives times that jump back and forth: take
         # the n-th time for the n-th frame. The decoder delays at most `reorder_depth` frames.
-        times: deque[int | None] = deque(maxlen=self._stream.codec_context.reorder_depth + 1)
+        # A time that no packet has is that of an empty chunk, which repeats the frame before.
+        times: deque[range] = deque(maxlen=self._stream.codec_context.reorder_depth + 1)
         is_avi = self._container.format.name == "avi"
+        latest: int | None = None
         for packet in self._packets():
+            span = range(0)  # of the packet and the empty chunks before it
+            if is_avi and packet.dts is not None:
+                span = range(packet.dts if latest is None else min(latest + 1, packet.dts), packet.dts + 1)
+                latest = packet.dts
             try:
                 frames = self._stream.decode(packet)
             except av.FFmpegError as error:
@@ -196,16 +215,16 @@ class _Decoding:
                 is_in_doubt = True
                 continue
             self._num_hidden += packet.is_discard
-            times.append(packet.dts)
+            times.append(span)
             while frames:
                 frame = frames.pop(0)
                 is_in_doubt = is_in_doubt and not frame.key_frame
                 is_cut = packet.is_corrupt and packet.pts == frame.pts
                 self.is_damaged = is_in_doubt or is_cut or frame.is_corrupt
-                self.seconds = self._clock.seconds(
-                    (times.popleft() if times else None) if is_avi else frame.pts
-                )
-                self._num_frames += 1
+                *repeated, pts = ((times.popleft() if times else None) or [None]) if is_avi else [frame.pts]
+                self.repeated_at = [*map(self._clock.seconds, repeated)]
+                self.seconds = self._clock.seconds(pts)
+                self._num_frames += len(repeated) + 1
                 self._sizes[f"{frame.width}x{frame.height}"] = None
                 yield frame
                 del frame  # while a reference exists, the GIF decoder copies the frame before it draws on it

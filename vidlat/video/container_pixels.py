@@ -32,11 +32,13 @@ def num_bits(pixel_format: str) -> int:
 class FrameConverter:
     """Converts the frames of one video to gray, all to the dtype that the first frame needs.
 
-    is_deep: True for uint16 (more than 8 bits), False for uint8, None before the first frame.
+    is_deep: True for uint16 (more than 8 bits), False for uint8, None before the first frame. lacks_palette:
+    a frame had indices and no palette; they were taken for gray levels.
     """
 
     def __init__(self) -> None:
         self.is_deep: bool | None = None
+        self.lacks_palette = False
         self._reformatter = VideoReformatter()
         self._rotation: int | None = None
         self._matrix = (1.0, 0.0, 0.0, 1.0)
@@ -68,6 +70,9 @@ class FrameConverter:
         # FFmpeg's own conversions are off: palettes by one level, deep RGB by half a level of 8 bits.
         if frame.format.name == "pal8" and not self.is_deep:
             indices, argb = frame.to_ndarray()
+            if not argb.any():  # a palette that was declared is opaque
+                self.lacks_palette = True
+                return np.array(indices)
             luma: Pixels = to_luma(argb[:, 1:])[indices]
             return luma
         if self.is_deep and frame.format.is_rgb:
