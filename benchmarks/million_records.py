@@ -20,12 +20,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vidlat.store.layout import ARRAYS, PARTIAL, RECORDS
-from vidlat.store.log import RecordLog
+from vidlat.store.layout import ARRAYS, RECORDS
 from vidlat.store.metadata import zarr_documents
 from vidlat.store.records import VIDEO_COLUMNS
 from vidlat.store.schema import CacheSchema, CacheSettings
-from vidlat.store.writer import create_cache
+from vidlat.store.writer import create_cache, open_writer
 
 VIDEOS_A_COMMIT = 8
 VIDEOS_A_LARGE_COMMIT = 5_000
@@ -87,7 +86,7 @@ def records(folder: Path, numbers: np.ndarray, sequence: int) -> pa.Table:
         "source_sha256": [rng.bytes(32).hex() for _ in ids],
         "height": np.full(len(ids), 480),
         "width": np.full(len(ids), 640),
-        "latents_crc32": rng.integers(0, 2**32, len(ids)),
+        "latents_frame_crc32": [rng.bytes(8 * LATENT_FRAMES) for _ in ids],
         "latents_count": np.full(len(ids), LATENT_FRAMES * 32 * 32),
         "latents_sum_mean": sums(),
         "latents_sum_mean_squared": sums(),
@@ -114,7 +113,6 @@ def make(folder: Path, num_videos: int, num_commits: int, with_files: bool) -> d
     num_frames = -(-num_videos * LATENT_FRAMES // SCHEMA.shard_frames) * SCHEMA.shard_frames
     for name, document in zarr_documents({"vidlat": SCHEMA.to_attributes()}, SCHEMA, num_frames).items():
         (cache / name).write_text(json.dumps(document))
-    log, partial = RecordLog(cache / RECORDS, VIDEO_COLUMNS), cache / PARTIAL
     # An encode starts with the largest files: in the order of names its commits are random.
     order = np.random.default_rng(0).permutation(num_videos)
     num_small = min(num_commits * VIDEOS_A_COMMIT, num_videos // 2)
@@ -122,16 +120,17 @@ def make(folder: Path, num_videos: int, num_commits: int, with_files: bool) -> d
     blocks = [large[i : i + VIDEOS_A_LARGE_COMMIT] for i in range(0, len(large), VIDEOS_A_LARGE_COMMIT)]
     blocks += [small[i : i + VIDEOS_A_COMMIT] for i in range(0, len(small), VIDEOS_A_COMMIT)]
     seconds, most_files = [], 0
-    for sequence, numbers in enumerate(blocks, start=1):
-        table = records(folder, numbers, sequence)
-        began = time.perf_counter()
-        log.append(table, log.last_sequence() + 1, partial)
-        if len(numbers) <= VIDEOS_A_COMMIT:
-            seconds.append(time.perf_counter() - began)
-        most_files = max(most_files, len(list(log.folder.glob("*.parquet"))))
+    with open_writer(cache, "benchmark") as writer:
+        for sequence, numbers in enumerate(blocks, start=1):
+            table = records(folder, numbers, sequence)
+            began = time.perf_counter()
+            writer.append_rows(RECORDS, lambda _, table=table: table)
+            if len(numbers) <= VIDEOS_A_COMMIT:
+                seconds.append(time.perf_counter() - began)
+            most_files = max(most_files, len(list((cache / RECORDS).glob("*.parquet"))))
     if with_files:
         make_files(folder, cache, num_videos)
-    files = [file.stat().st_size for file in log.folder.glob("*.parquet")]
+    files = [file.stat().st_size for file in (cache / RECORDS).glob("*.parquet")]
     return {
         "commits": len(seconds),
         "commit_seconds_median": float(np.median(seconds)),

@@ -168,8 +168,10 @@ def test_source_whose_name_is_not_unicode_is_found(cache, videos):
 
 
 def test_only_some_of_many_sources_are_checked_spread_evenly_and_info_says_so(cache, monkeypatch):
-    numbers = range(10)
-    records = [record_of(f"m{n}.mp4", 8 * n, random_posterior(1), source_path="/gone") for n in numbers]
+    numbers, start = range(10), writer_of(cache).reserve(10)
+    records = [
+        record_of(f"m{n}.mp4", start + 8 * n, random_posterior(1), source_path="/gone") for n in numbers
+    ]
     writer_of(cache).commit(records)
     monkeypatch.setattr(summary, "MOST_SOURCES_CHECKED", 4)
     answer = json_of("info", cache)
@@ -288,7 +290,10 @@ def test_path_that_is_not_a_cache_is_refused_in_one_line(command, tmp_path):
 
 def test_reader_of_the_output_may_stop_early(cache):
     numbers = range(3000)
-    records = [record_of(f"{n}.mp4", 8 * n, random_posterior(1), source_path="/gone") for n in numbers]
+    start = writer_of(cache).reserve(len(numbers))
+    records = [
+        record_of(f"{n}.mp4", start + 8 * n, random_posterior(1), source_path="/gone") for n in numbers
+    ]
     writer_of(cache).commit(records)
     code = "import sys; sys.argv[0] = 'vidlat'; from vidlat.cli import main; main()"
     for name, *flags in (["ls"], ["ls", "--json"], ["ls", "--failed"], ["info"]):

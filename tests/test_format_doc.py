@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
@@ -21,7 +22,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 
 def read_description(path):
     description = json.loads((path / "zarr.json").read_text())["attributes"]["vidlat"]
-    if description["format_version"] != 4:
+    if description["format_version"] != 5:
         raise ValueError(f"format version {description['format_version']} is not known")
     return description
 
@@ -31,29 +32,43 @@ def compute_cache_id(settings):
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
-def read_rows(folder):
+def read_manifest(path):
+    manifest = json.loads((path / "videos" / "records" / "manifest.json").read_text())
+    crc32 = manifest.pop("crc32")
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    if zlib.crc32(canonical.encode("ascii")) != crc32:
+        raise ValueError("the manifest is damaged")
+    return manifest
+
+
+def read_rows(path, folder):
     """The latest row of every video, by video_id."""
     rows = {}
-    for file in folder.iterdir():
-        if re.fullmatch(r"\d{12,}-\d{12,}\.parquet", file.name):
-            for row in pq.ParquetFile(file).read().to_pylist(maps_as_pydicts="strict"):
+    for file in read_manifest(path)["files"]:
+        if file["where"].startswith(f"{folder}/"):
+            content = (path / file["where"]).read_bytes()
+            if (len(content), zlib.crc32(content)) != (file["num_bytes"], file["crc32"]):
+                raise ValueError(f"{file['where']} is damaged")
+            found = pq.ParquetFile(pa.BufferReader(content)).read().to_pylist(maps_as_pydicts="strict")
+            assert len(found) == file["num_rows"]
+            for row in found:
                 if row["video_id"] not in rows or rows[row["video_id"]]["sequence"] <= row["sequence"]:
                     rows[row["video_id"]] = row
     return rows
 
 
 def read_videos(path):
-    rows = read_rows(path / "videos" / "records")
+    rows = read_rows(path, "videos/records")
     return {video_id: row for video_id, row in rows.items() if row["num_frames"] != 0}
 
 
 def read_failures(path):
-    done = read_rows(path / "videos" / "records")
-    rows = read_rows(path / "failures" / "records")
+    done = read_rows(path, "videos/records")
+    rows = read_rows(path, "failures/records")
     return {
         video_id: row
         for video_id, row in rows.items()
-        if video_id not in done or done[video_id]["sequence"] < row["sequence"]
+        if video_id not in done or done[video_id]["sequence"] <= row["sequence"]
     }
 
 
@@ -62,8 +77,10 @@ def read_latents(path, row):
     return tuple(group[name][:, row["start"] : row["stop"]] for name in ("mean", "std"))
 
 
-def checksum(mean, std):
-    return zlib.crc32(mean.astype("<f2").tobytes() + std.astype("<f2").tobytes())
+def checksums(mean, std):
+    """Of each latent frame, mean first."""
+    frames = [array[:, frame] for array in (mean, std) for frame in range(array.shape[1])]
+    return b"".join(zlib.crc32(frame.astype("<f2").tobytes()).to_bytes(4, "little") for frame in frames)
 
 
 def num_valid(description, row):
@@ -107,6 +124,7 @@ def crc32c(content):
 
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of  # noqa: E402
+from vidlat.store.manifest import Manifest, RecordFile  # noqa: E402
 from vidlat.store.metadata import zarr_documents  # noqa: E402
 from vidlat.store.prune import prune  # noqa: E402
 from vidlat.store.prune_plan import plan_prune  # noqa: E402
@@ -159,7 +177,7 @@ def test_reader_of_the_page_gets_the_same_records_and_failures(cache_path):
         (cache.records(), read_videos(cache_path)),
         (cache.failures(), read_failures(cache_path)),
     ):
-        assert theirs == json.loads(json.dumps({video_id: flat(record) for video_id, record in ours.items()}))
+        assert theirs == {video_id: flat(record) for video_id, record in ours.items()}
     assert set(read_videos(cache_path)) == {"a.mp4", "sub/ü.avi", "timed", "again.mp4"}
     assert set(read_failures(cache_path)) == {"gone.mp4", "again.mp4"}
 
@@ -174,7 +192,7 @@ def flat(record):
         values |= {f"latents_{name}": value for name, value in values.pop("latents").items()}
         subject, labels = values.pop("annotation")
         values |= {"annotation_subject": subject, "annotation_labels": dict(labels)}
-    return values
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def test_reader_of_the_page_gets_the_same_latents_and_checksums(cache_path):
@@ -184,7 +202,7 @@ def test_reader_of_the_page_gets_the_same_latents_and_checksums(cache_path):
         ours = open_cache(cache_path).read_latents(video_id)
         np.testing.assert_array_equal(mean, ours.mean)
         np.testing.assert_array_equal(std, ours.std)
-        assert checksum(mean, std) == rows[video_id]["latents_crc32"]
+        assert checksums(mean, std) == rows[video_id]["latents_frame_crc32"]
 
 
 def test_reader_of_the_page_decodes_chunks_by_hand(path):
@@ -204,7 +222,7 @@ def test_reader_of_the_page_decodes_chunks_by_hand(path):
 
 
 def test_tombstone_is_as_the_page_says(path):
-    row = read_rows(path / "videos" / "records")["removed.mp4"]
+    row = read_rows(path, "videos/records")["removed.mp4"]
     assert {name: value for name, value in row.items() if value is not None} == {
         "video_id": "removed.mp4",
         "num_frames": 0,
@@ -220,7 +238,7 @@ def test_pruning_moves_and_erases_only_what_the_page_says(path, cache_path):
             k: v for k, v in after[video_id].items() if k not in moved
         }
     if cache_path != path:
-        assert set(read_rows(cache_path / "videos" / "records")) == set(after)
+        assert set(read_rows(cache_path, "videos/records")) == set(after)
         assert last_commit(cache_path) > last_commit(path)
 
 
@@ -265,6 +283,10 @@ def section(title):
         ("Description", SCHEMA.to_attributes().keys()),
         ("Description", [field.name for field in dataclasses.fields(CacheSchema)]),
         ("Description", [field.name for field in dataclasses.fields(CacheSettings)]),
+        (
+            "Manifest",
+            [field.name for field in (*dataclasses.fields(Manifest), *dataclasses.fields(RecordFile))],
+        ),
         ("Records", VIDEO_COLUMNS.names),
         ("Failures", FAILURE_COLUMNS.names),
     ],

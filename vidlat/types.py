@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -205,18 +206,24 @@ class LatentPosterior:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentStatistics:
-    """Checksum and exact sums of one video's stored latents.
+    """Checksums and exact sums of one video's stored latents.
 
-    crc32: zlib.crc32 over the float16 bytes of mean, then of std, stack padding included. The rest covers
-    the latent frames below ceil(num_frames / time compression): count is the number of values per channel,
-    the sums are per channel, in float64.
+    frame_crc32: the CRC-32 of each latent frame of mean, then of each of std, stack padding included, each as
+    four little-endian bytes; see `frame_checksums`. The rest covers the latent frames below
+    ceil(num_frames / time compression): count is the number of values per channel, the sums are per channel,
+    in float64.
     """
 
-    crc32: int
+    frame_crc32: bytes
     count: int
     sum_mean: tuple[float, ...]
     sum_mean_squared: tuple[float, ...]
     sum_std_squared: tuple[float, ...]
+
+    @property
+    def crc32(self) -> int:
+        """One checksum of all latents of the video."""
+        return zlib.crc32(self.frame_crc32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Damage planted in a real cache: verify finds it, --repair undoes it, and every latent is as it was."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,15 +17,20 @@ from click.testing import CliRunner
 
 from tests.pipeline.one_thread import OneThread
 from tests.pipeline.opened import reading
+from tests.store.damage import commit_as_it_is
 from vidlat.cli import commands
 from vidlat.config import PREPROCESS_VERSION, Preprocessing
+from vidlat.errors import StoreError
 from vidlat.pipeline import repair_cache as repair_module
 from vidlat.pipeline.read_video import read_video
 from vidlat.pipeline.repair_cache import repair_cache
 from vidlat.pipeline.task import encode_batch
 from vidlat.store import filesystem
 from vidlat.store.filesystem import locked
+from vidlat.store.layout import MANIFEST
 from vidlat.store.lease import hold_lease
+from vidlat.store.manifest import read_manifest
+from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.writer import CacheWriter, open_writer
@@ -141,6 +147,7 @@ def edit_record(path, of=VICTIM, **values):
             field = table.schema.field(name)
             table = table.set_column(index, field, pa.array(column, field.type))
         pq.write_table(table, file, compression="zstd")
+        commit_as_it_is(file)
 
 
 def shift(path, num_frames):
@@ -193,13 +200,12 @@ VICTIMS = {
     "latents of another": (write_latents_of_another, "checksum"),
     "sums": (lambda path: edit_record(path, latents_sum_mean=[0.0] * 4), "statistics"),
     "count": (lambda path: edit_record(path, latents_count=1), "statistics"),
-    "crc": (lambda path: edit_record(path, latents_crc32=1), "checksum"),
+    "checksums": (lambda path: edit_record(path, latents_frame_crc32=bytes(32)), "checksum"),
     "overlap": (overlap, "overlap"),
     "beyond the end": (lambda path: shift(path, 10**6), "range"),
     "far beyond the end": (lambda path: shift(path, 2**60), "range"),
     "no range": (lambda path: edit_record(path, stop=0), "range"),
-    "null start": (lambda path: edit_record(path, start=None), "record"),
-    "null number of frames": (lambda path: edit_record(path, num_frames=None), "record"),
+    "checksums of too few frames": (lambda path: edit_record(path, latents_frame_crc32=b"1234"), "range"),
 }
 
 FILES = {
@@ -351,28 +357,89 @@ def test_damaged_failures_are_forgotten(path, repaired, read_all, latents):
     assert read_all(path) == latents
 
 
-@pytest.mark.parametrize("column", ["video_id", "sequence"])
-def test_row_without_id_or_sequence_is_dropped_and_the_others_stay(
+@pytest.mark.parametrize("column", ["video_id", "sequence", "start", "num_frames"])
+def test_file_with_a_row_that_lacks_a_value_is_set_aside(
     path, repaired, encode_here, videos, read_all, latents, column
 ):
     edit_record(path, **{column: None})
     code, report = repaired(path)
     assert (code, [outcome["state"] for outcome in report["outcomes"]]) == (1, ["lost"])
-    assert read_all(path) == {id: content for id, content in latents.items() if id != VICTIM}
+    assert VICTIM not in read_all(path)
     encode_here(videos, path)
     assert read_all(path) == latents
 
 
-def test_damaged_description_is_reported_with_a_remedy_that_works(
+@pytest.mark.parametrize("content", [None, b"{", b"{}"])
+def test_lost_root_is_restored_from_the_manifest(path, repaired, read_all, latents, content):
+    before = (path / "zarr.json").read_bytes()
+    (path / "zarr.json").unlink()
+    if content is not None:
+        (path / "zarr.json").write_bytes(content)
+    code, report = repaired(path)
+    assert (code, report["problems_left"]) == (0, [])
+    assert (path / "zarr.json").read_bytes() == before
+    assert read_all(path) == latents
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"{}"])
+def test_lost_manifest_is_made_again_from_the_root_and_the_record_files(
+    path, repaired, read_all, latents, content
+):
+    before = read_manifest(path)
+    (path / MANIFEST).unlink()
+    if content is not None:
+        (path / MANIFEST).write_bytes(content)
+    assert found(path) == {(MANIFEST, "record")}
+    code, report = repaired(path)
+    assert (code, report["problems_left"]) == (0, [])
+    assert dataclasses.replace(read_manifest(path), cache_uuid=before.cache_uuid) == before
+    assert read_all(path) == latents
+
+
+def test_every_lost_record_file_is_named_the_last_one_too(path, pristine, repaired, tmp_path):
+    for number, file in enumerate(sorted(pristine.glob("videos/records/*.parquet"))):
+        damaged = shutil.copytree(pristine, tmp_path / f"{number}.zarr")
+        where = f"videos/records/{file.name}"
+        (damaged / where).unlink()
+        assert found(damaged) == {(where, "record")}
+        with pytest.raises(StoreError, match=f"{file.name} is missing"):
+            plan_prune(damaged)
+        code, report = repaired(damaged)
+        assert (code, report["problems_left"]) == (1, [])
+        assert [(o["where"], o["state"]) for o in report["outcomes"]] == [(where, "lost")]
+
+
+def test_lost_records_are_told_and_prune_deletes_no_shard(path, repaired):
+    shutil.rmtree(path / "videos/records")
+    with pytest.raises(StoreError, match="is missing"):
+        plan_prune(path)
+    code, report = repaired(path)
+    assert code == 1
+    assert (MANIFEST, "lost") in [(o["where"], o["state"]) for o in report["outcomes"]]
+    shutil.rmtree(path / "failures/records")
+    repaired(path)
+    with pytest.raises(StoreError, match="holds latents but no record of any video"):
+        plan_prune(path)
+
+
+def test_record_file_under_another_name_is_no_commit(path, read_all, latents):
+    file = min(path.glob("videos/records/*.parquet"))
+    shutil.copy(file, path / "videos/records/000000000099-000000000099.parquet")
+    assert found(path) == {("videos/records/000000000099-000000000099.parquet", "leftover")}
+    assert read_all(path) == latents
+
+
+def test_lost_root_and_manifest_are_reported_with_a_remedy_that_works(
     path, repaired, encode_here, videos, tmp_path, read_all, latents
 ):
     (path / "zarr.json").write_bytes(b"{")
+    (path / MANIFEST).write_bytes(b"{")
     shard_of_victim = max(path.glob("mean/c/0/*/0/0"))
     code, report = repaired(path)
     assert code == 1
-    (outcome,) = report["outcomes"]
+    outcome = report["outcomes"][-1]
     assert (outcome["where"], outcome["state"]) == ("zarr.json", "not repairable")
-    assert "copy the zarr.json" in outcome["what"]
+    assert "copy its zarr.json" in outcome["what"]
     assert shard_of_victim.exists()
     (tmp_path / "one").mkdir()
     shutil.copy(videos / "a.mp4", tmp_path / "one")
@@ -383,12 +450,20 @@ def test_damaged_description_is_reported_with_a_remedy_that_works(
     assert read_all(path) == latents
 
 
+def test_edited_description_is_restored_from_its_copy(path, repaired, read_all, latents):
+    edit_json(path / "zarr.json", lambda d: d["attributes"]["vidlat"].update(shard_frames=4))
+    code, report = repaired(path)
+    assert (code, report["problems_left"]) == (0, [])
+    assert read_all(path) == latents
+
+
 def test_description_that_all_arrays_contradict_is_not_written_over_them(path, repaired):
     before = {file: file.read_bytes() for file in path.glob("*/zarr.json")}
     edit_json(path / "zarr.json", lambda d: d["attributes"]["vidlat"].update(shard_frames=4))
+    (path / MANIFEST).unlink()
     code, report = repaired(path)
     assert code == 1
-    assert "contradict" in report["outcomes"][0]["what"]
+    assert "contradict" in report["outcomes"][-1]["what"]
     assert {file: file.read_bytes() for file in before} == before
 
 

@@ -89,10 +89,9 @@ class NoLease(Lease):
 
 
 def writer_of(path: Path, **limits: int) -> CacheWriter:
-    """A writer without a `with` block; limits: of its logs, `max_small_files` and `small_bytes`."""
+    """A writer without a `with` block; limits: `max_small_files` and `small_bytes`."""
     writer = CacheWriter(path, NoLease())
-    for log in (writer.logs.videos, writer.logs.failures):
-        vars(log).update(limits)
+    vars(writer).update(limits)
     return writer
 
 

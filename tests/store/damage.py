@@ -1,12 +1,16 @@
 """Damage to a small cache, and the problems that verify finds."""
 
 import json
+import zlib
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, writer_of
+from vidlat.store.layout import MANIFEST
+from vidlat.store.manifest import read_manifest
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import KINDS
 from vidlat.store.writer import create_cache
@@ -42,7 +46,7 @@ def flip(file, position, bit=0):
 
 
 def rewrite(file, **columns):
-    """Replace whole columns of a record file; None removes one."""
+    """Replace whole columns of a record file, as a hostile writer would; None removes one."""
     table = pq.ParquetFile(file).read()
     for name, values in columns.items():
         index = table.schema.get_field_index(name)
@@ -52,6 +56,19 @@ def rewrite(file, **columns):
             field = table.schema.field(name)
             table = table.set_column(index, field, pa.array(values, field.type))
     pq.write_table(table, file, compression="zstd")
+    commit_as_it_is(file)
+
+
+def commit_as_it_is(file):
+    """Make the manifest name a record file as it is now, so that only its rows can give it away."""
+    path, content = file.parents[2], file.read_bytes()
+    where = file.relative_to(path).as_posix()
+    manifest = read_manifest(path)
+    files = tuple(
+        replace(one, num_bytes=len(content), crc32=zlib.crc32(content)) if one.where == where else one
+        for one in manifest.files
+    )
+    (path / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
 
 
 def edit_json(file, change):

@@ -75,12 +75,14 @@ def test_commit_killed_at_any_step_happened_wholly_or_not_at_all(cache_path, mon
     def batch():
         ids = [f"{batch_number}-{i}.mp4" for i in range(3)]
         if kind == "commit":
-            writer_of(cache_path).commit([record_of(id, 0, random_posterior(3)) for id in ids])
+            writer_of(cache_path).commit([record_of(id, next(starts), random_posterior(3)) for id in ids])
         else:
             writer_of(cache_path).record_failures([failure_of(id) for id in ids])
         return set(ids)
 
     batch_number, committed = 0, set()
+    writer_of(cache_path).reserve(200)
+    starts = count(0, SCHEMA.chunk_frames)
     for _ in every_kill(batch, monkeypatch):
         new = seen() - committed
         assert new in (set(), {f"{batch_number}-{i}.mp4" for i in range(3)})
@@ -122,20 +124,21 @@ def test_holder_killed_at_any_step_leaves_a_cache_that_the_next_can_hold(cache_p
 
 def test_merge_killed_at_any_step_loses_no_record(cache_path, tmp_path, monkeypatch):
     video = random_posterior(3)
+    writer_of(cache_path).reserve(3)
     for number in range(4):
-        writer_of(cache_path).commit([record_of(f"{number % 3}.mp4", number, video)])
+        writer_of(cache_path).commit([record_of(f"{number % 3}.mp4", 4 * number, video)])
     for step in count():
         path = tmp_path / f"{step}.zarr"
         shutil.copytree(cache_path, path)
 
         def merges(path=path):
-            writer_of(path, max_small_files=4).commit([record_of("new.mp4", 4, video)])
+            writer_of(path, max_small_files=4).commit([record_of("new.mp4", 16, video)])
 
         hit, _ = meet(merges, step, monkeypatch)
-        old = {"0.mp4": 3, "1.mp4": 1, "2.mp4": 2}
-        assert starts_in(path) in (old, old | {"new.mp4": 4})
-        writer_of(path, max_small_files=4).commit([record_of("2.mp4", 5, video)])
-        assert starts_in(path) | {"new.mp4": 4} == old | {"2.mp4": 5, "new.mp4": 4}
+        old = {"0.mp4": 12, "1.mp4": 4, "2.mp4": 8}
+        assert starts_in(path) in (old, old | {"new.mp4": 16})
+        writer_of(path, max_small_files=4).commit([record_of("2.mp4", 20, video)])
+        assert starts_in(path) | {"new.mp4": 16} == old | {"2.mp4": 20, "new.mp4": 16}
         if hit is None:
             assert step > 10
             return

@@ -1,3 +1,4 @@
+import struct
 import zlib
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from tests.store.caches import random_posterior
 from vidlat.errors import EncodeError
-from vidlat.store.statistics import BLOCK_FRAMES, latent_crc32, latent_statistics, to_stored
+from vidlat.store.statistics import BLOCK_FRAMES, latent_statistics, to_stored
 
 
 @given(
@@ -32,12 +33,16 @@ def test_sums_of_videos_give_the_statistics_of_all_their_latents(lengths, paddin
     np.testing.assert_allclose(noise, np.square(std).mean(axis=1), rtol=1e-12)
 
 
-def test_checksum_covers_mean_then_std_as_stored_padding_too():
+def test_checksums_cover_each_frame_of_mean_then_of_std_as_stored_padding_too():
     video = random_posterior(2 * BLOCK_FRAMES + 3)
-    stored = video.mean.astype(np.float16), video.std.astype(np.float16)
-    expected = zlib.crc32(stored[0].tobytes() + stored[1].tobytes())
-    assert latent_statistics(video.mean, video.std, 5).crc32 == expected
-    assert latent_crc32(*stored) == expected
+    expected = [
+        zlib.crc32(values[:, frame].astype("<f2").tobytes())
+        for values in (video.mean, video.std)
+        for frame in range(2 * BLOCK_FRAMES + 3)
+    ]
+    statistics = latent_statistics(video.mean, video.std, 5)
+    assert statistics.frame_crc32 == struct.pack(f"<{len(expected)}I", *expected)
+    assert statistics.crc32 == zlib.crc32(statistics.frame_crc32)
 
 
 def test_memmap_gives_the_same_statistics_as_an_array(tmp_path):

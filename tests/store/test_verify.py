@@ -74,12 +74,13 @@ def test_records_are_read_while_no_driver_writes(path, monkeypatch):
 def test_all_problems_are_reported_at_once(path):
     flip(path / "mean/c/0/0/0/0", 0)
     (path / STD_B).unlink()
-    rewrite(path / "videos/records/000000000003-000000000003.parquet", latents_crc32=[1])
+    rewrite(path / "videos/records/000000000003-000000000003.parquet", latents_frame_crc32=[bytes(24)])
     (path / "notes.txt").write_text("?")
     (path / "videos/records/partial").write_text("")
     assert sorted(found(path)) == [
         ("a.mp4", "damaged"),
         ("b.mp4", "missing"),
+        ("c/[b].mp4", "checksum"),
         ("c/[b].mp4", "checksum"),
         ("notes.txt", "foreign"),
         ("videos/records/partial", "leftover"),

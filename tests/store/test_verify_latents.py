@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from tests.store.caches import SCHEMA, add_videos, random_posterior, record_of, writer_of
 from tests.store.damage import MEAN_B, STD_B, flip, found, write_latents
-from vidlat.store.statistics import latent_crc32
+from vidlat.store.statistics import latent_statistics
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import Problem
 from vidlat.store.writer import create_cache, write_shards
@@ -122,7 +122,7 @@ def test_padding_frames_count_for_the_checksum_alone(tmp_path):
                 video,
                 num_frames=18,
                 latents=LatentStatistics(
-                    crc32=latent_crc32(video.mean.astype(np.float16), video.std.astype(np.float16)),
+                    frame_crc32=latent_statistics(video.mean, video.std, 5).frame_crc32,
                     count=5 * 3 * 5,
                     sum_mean=tuple(valid["mean"].sum((1, 2, 3))),
                     sum_mean_squared=tuple((valid["mean"] ** 2).sum((1, 2, 3))),

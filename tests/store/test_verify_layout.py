@@ -3,7 +3,8 @@
 import pytest
 
 from tests.store.caches import writer_of
-from tests.store.damage import MEAN_B, RECORD_B, ROOT, edit_json, flip, found
+from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, ROOT, edit_json, flip, found
+from vidlat.store.layout import MANIFEST
 from vidlat.store.schema import FORMAT_VERSION
 from vidlat.store.verify.cache import count_hole_frames, verify_cache
 
@@ -12,16 +13,15 @@ def of_vidlat(change):
     return lambda document: change(document["attributes"]["vidlat"])
 
 
-def test_cache_of_a_newer_version_is_reported_by_name_and_its_latents_are_left(path):
+def test_root_of_a_newer_version_is_reported_by_name(path):
     edit_json(
         path / ROOT, of_vidlat(lambda fields: fields.update(format_version=FORMAT_VERSION + 1, novelty=1))
     )
     read = []
-    (problem,) = verify_cache(path, lambda *video: read.append(video))
+    (problem,) = verify_cache(path, lambda *video: read.append(video[0]))
     assert (problem.where, problem.kind) == (ROOT, "description")
     assert f"format {FORMAT_VERSION + 1}" in problem.what
-    assert "no latents could be checked" in problem.what
-    assert read == []
+    assert read == list(LENGTHS)  # by the description's copy
 
 
 def test_edited_settings_are_reported_and_the_latents_are_still_read(path):
@@ -65,6 +65,17 @@ def test_damaged_root_is_reported_with_what_else_is_wrong(path, content):
     assert found(path) == [(ROOT, "description"), (RECORD_B, "record"), ("notes.txt", "foreign")]
 
 
+def test_latents_are_read_without_the_root_or_the_manifest_but_not_without_both(path):
+    flip(path / MEAN_B, 5)
+    root = (path / ROOT).read_bytes()
+    (path / ROOT).write_bytes(b"{")
+    assert found(path) == [(ROOT, "description"), ("b.mp4", "damaged")]
+    flip(path / MANIFEST, 50)
+    assert found(path) == [(ROOT, "description"), (MANIFEST, "record")]
+    (path / ROOT).write_bytes(root)
+    assert found(path) == [(MANIFEST, "record"), ("b.mp4", "damaged")]
+
+
 def test_lost_root_is_reported(path):
     (path / ROOT).unlink()
     assert found(path) == [(ROOT, "description")]
@@ -83,10 +94,11 @@ def test_latents_of_an_array_whose_metadata_is_damaged_are_still_read(path, cont
 
 def test_cache_without_any_metadata_of_arrays_is_reported(path):
     edit_json(path / ROOT, lambda document: document.pop("consolidated_metadata"))
+    (path / MANIFEST).unlink()
     for name in ("mean", "std"):
         (path / name / "zarr.json").unlink()
     problems = list(verify_cache(path))
-    assert {problem.kind for problem in problems} == {"description"}
+    assert {problem.kind for problem in problems} == {"description", "record"}
     assert any("no latents could be checked" in problem.what for problem in problems)
 
 

@@ -9,15 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.store.caches import add_videos, random_posterior, record_of, writer_of
-from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, flip, found, rewrite
+from tests.store.caches import random_posterior, record_of, writer_of
+from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, commit_as_it_is, flip, found, rewrite
+from vidlat.errors import StoreError
+from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import count_hole_frames, verify_cache
-from vidlat.store.verify.problem import Problem
 
 
 def test_changed_checksum_of_a_record_is_reported(path):
-    rewrite(path / RECORD_B, latents_crc32=[12345])
-    assert found(path) == [("b.mp4", "checksum")]
+    rewrite(path / RECORD_B, latents_frame_crc32=[bytes(8 * 20)])
+    assert found(path) == [("b.mp4", "checksum"), ("b.mp4", "checksum")]
 
 
 @pytest.mark.parametrize(
@@ -107,18 +108,14 @@ def test_flipped_bit_in_a_record_file_stops_nothing(pristine, position, bit):
     assert all(where not in ("a.mp4", "c/[b].mp4") or kind == "overlap" for where, kind in problems)
 
 
-@pytest.mark.parametrize("column", ["start", "latents_crc32", "warnings"])
-def test_record_without_a_value_is_reported(path, column):
+@pytest.mark.parametrize("column", ["start", "latents_frame_crc32", "warnings", "video_id", "sequence"])
+def test_record_without_a_value_is_reported_and_refused(path, column):
     rewrite(path / RECORD_B, **{column: [None]})
     (problem,) = verify_cache(path)
-    what = f"its record in {RECORD_B} has no {column}"
-    assert problem == Problem(where="b.mp4", kind="record", what=what, is_video=True)
-
-
-def test_record_without_a_value_is_history_once_its_video_is_encoded_again(path):
-    rewrite(path / RECORD_B, warnings=[None])
-    add_videos(path, {"b.mp4": random_posterior(2)})
-    assert found(path) == []
+    assert (problem.where, problem.kind) == (RECORD_B, "record")
+    assert f"a row has no {column}" in problem.what
+    with pytest.raises(StoreError, match=f"a row has no {column}"):
+        open_cache(path).records()
 
 
 def test_removed_video_is_no_problem_and_not_read(path):
@@ -128,12 +125,6 @@ def test_removed_video_is_no_problem_and_not_read(path):
     assert list(verify_cache(path, lambda *video: read.append(video[0]))) == []
     assert read == ["a.mp4", "c/[b].mp4"]
     assert count_hole_frames(path) == 40 - 5 - 3
-
-
-@pytest.mark.parametrize("column", ["video_id", "sequence"])
-def test_record_without_a_name_or_number_is_reported(path, column):
-    rewrite(path / RECORD_B, **{column: [None]})
-    assert [kind for _, kind in found(path)] == ["record"]
 
 
 def test_record_file_without_a_column_is_reported(path):
@@ -147,6 +138,7 @@ def test_record_file_with_a_column_of_another_type_is_reported(path):
     table = pq.ParquetFile(path / RECORD_B).read()
     index = table.schema.get_field_index("start")
     pq.write_table(table.set_column(index, "start", pa.array(["8"])), path / RECORD_B)
+    commit_as_it_is(path / RECORD_B)
     (problem,) = verify_cache(path)
     assert (problem.where, problem.kind) == (RECORD_B, "record")
     assert "start: expected int64, found string" in problem.what
@@ -155,4 +147,5 @@ def test_record_file_with_a_column_of_another_type_is_reported(path):
 def test_record_file_with_a_further_column_is_read(path):
     table = pq.ParquetFile(path / RECORD_B).read()
     pq.write_table(table.append_column("note", pa.array(["new"])), path / RECORD_B)
+    commit_as_it_is(path / RECORD_B)
     assert found(path) == []

@@ -45,8 +45,7 @@ def append_for_ever(path: Path, seed: int) -> None:
     """Commit new videos and new versions of old ones; sometimes a failure, or a write without a commit."""
     rng = random.Random(seed)
     with open_writer(path, "test") as writer:
-        for log in (writer.logs.videos, writer.logs.failures):
-            log.max_small_files = MAX_SMALL_FILES
+        writer.max_small_files = MAX_SMALL_FILES
         cache = open_cache(path)
         versions = {video_id: record.source.num_bytes for video_id, record in cache.records().items()}
         while True:

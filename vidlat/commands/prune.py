@@ -47,6 +47,7 @@ def _vanished(latents: Path, *, requested: tuple[str, ...], keep: bool, refuse: 
 
 def _prune(latents: Path, drop: set[str], requested: tuple[str, ...]) -> PruneResult | None:
     with open_writer(latents, "vidlat prune") as writer:
+        writer.roll_forward()
         plan = plan_prune(latents, drop)
         _print_plan(latents, plan, requested, done=True)
         if plan.is_empty:

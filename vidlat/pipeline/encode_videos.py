@@ -20,8 +20,9 @@ from vidlat.pipeline.executor import Executor
 from vidlat.pipeline.job import EncodeJob, choose_num_workers, num_threads_of_worker
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
 from vidlat.store.lease import refuse_if_held
+from vidlat.store.log import last_sequence
 from vidlat.store.metadata import read_schema
-from vidlat.store.reader import last_sequence, open_cache
+from vidlat.store.reader import open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames, require_same_settings
 from vidlat.store.writer import CacheWriter, create_cache, open_writer
 from vidlat.types import Annotation, FailureRecord, Source

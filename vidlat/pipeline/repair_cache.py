@@ -19,7 +19,7 @@ from vidlat.pipeline.executor import Executor
 from vidlat.pipeline.job import EncodeJob, choose_num_workers, num_threads_of_worker
 from vidlat.pipeline.plan import plan_encode
 from vidlat.store.lease import refuse_if_held
-from vidlat.store.log import RecordLogs
+from vidlat.store.log import read_records
 from vidlat.store.metadata import read_schema
 from vidlat.store.reader import open_cache
 from vidlat.store.repair_files import PURPOSE, Outcome, remove_leftovers, repair_description
@@ -139,6 +139,6 @@ def _outcomes_of(event: EncodeProgress) -> Iterator[Outcome]:
 
 def _recorded_batch(path: Path, sources: Sequence[InputVideo]) -> int:
     """The most frequent number of stacks per VAE call; another number may change the last bits."""
-    rows = RecordLogs(path).videos.read_with_removed(["video_id", "sequence", "batch"])
+    rows = read_records(path).videos.read_with_removed(["video_id", "batch"])
     batches = dict(zip(rows["video_id"].to_pylist(), rows["batch"].to_pylist(), strict=True))
     return statistics.mode(batches[source.video_id] or 1 for source in sources)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -161,6 +162,24 @@ def free_bytes(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+class OpenFolder:
+    """A folder kept open, so that its removal, or another folder in its place, is noticed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._identity = os.fstat(handle).st_dev, os.fstat(handle).st_ino
+        weakref.finalize(self, os.close, handle)  # an open folder's number is not given to another
+
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to this folder."""
+        try:
+            now = self._path.stat()
+        except OSError:
+            return False
+        return (now.st_dev, now.st_ino) == self._identity
 
 
 @contextmanager

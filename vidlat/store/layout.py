@@ -16,13 +16,15 @@ LOCK = f"{RECORDS}/lock"
 """Locked by a writer for the duration of one operation."""
 LEASE = f"{RECORDS}/lease"
 """Names the process that holds the cache for writing; exists only while one does."""
+MANIFEST = f"{RECORDS}/manifest.json"
+"""Names the record files; replacing it is what commits."""
 READERS = f"{RECORDS}/readers"
 """Locked by every reader of latents, so that prune does not remove them."""
 PARTIAL = f"{RECORDS}/partial"
 """The only temporary file, where Zarr readers do not look."""
 
 ROOT = "zarr.json"
-OWN_FILES = {ROOT, *(f"{name}/{ROOT}" for name in (*ARRAYS, "videos", "failures")), LOCK, READERS}
+OWN_FILES = {ROOT, *(f"{name}/{ROOT}" for name in (*ARRAYS, "videos", "failures")), LOCK, READERS, MANIFEST}
 
 SHARD_NUMBER = re.compile(r"0|[1-9]\d*")
 SHARD_FILE = re.compile(rf"(?:{'|'.join(ARRAYS)})/c/0/({SHARD_NUMBER.pattern})/0/0")
@@ -63,6 +65,12 @@ def shard_files(path: Path, shard: int) -> list[Path]:
 def record_file(first: int, last: int) -> str:
     """The name of the record file that holds the commits `first` to `last`."""
     return f"{first:012d}-{last:012d}.parquet"
+
+
+def is_record_file(where: object) -> bool:
+    """Whether a path relative to the cache is that of a record file."""
+    folder, _, name = str(where).rpartition("/")
+    return folder in (RECORDS, FAILURES) and RECORD_FILE.fullmatch(name) is not None
 
 
 def commits_of(file: Path) -> tuple[int, int]:

@@ -1,108 +1,45 @@
-"""Commit records on disk: a folder of Parquet files to which commits only add, until prune compacts it."""
+"""Commit records on disk: Parquet files to which commits only add, until prune rewrites them.
+
+The manifest names the files that count. A commit creates its files and then replaces the manifest, so that it
+happens as a whole or not at all; what it makes superfluous is deleted afterwards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vidlat.errors import StoreError
+from vidlat.errors import StoreError, one_line
 from vidlat.store import filesystem
 from vidlat.store.layout import FAILURES, RECORDS, commits_of, record_file, record_files
-from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, latest, standing, without_removed
+from vidlat.store.manifest import REPAIR, Manifest, RecordFile, read_manifest, write_manifest
+from vidlat.store.records import (
+    FAILURE_COLUMNS,
+    VIDEO_COLUMNS,
+    latest,
+    require_complete,
+    standing,
+    without_removed,
+)
+
+COLUMNS = {RECORDS: VIDEO_COLUMNS, FAILURES: FAILURE_COLUMNS}
+"""The columns of the record files in each folder."""
 
 READ_ATTEMPTS = 100
+BLOCK_BYTES = 2**20
+ROWS_AT_ONCE = 1000
 
-
-class RecordLog:
-    """The records of one kind. A file is named `FIRST-LAST.parquet` after its first and last commit."""
-
-    max_small_files = 64
-    small_bytes = 8 * 1024**2
-    """Larger files are not merged again, so that a row is rewritten only a few times."""
-
-    def __init__(self, folder: Path, columns: pa.Schema) -> None:
-        self.folder = folder
-        self.columns = columns
-
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """`RecordSnapshot.read` on a new snapshot."""
-        return self.snapshot().read(columns)
-
-    def read_with_removed(self, names: Sequence[str]) -> pa.Table:
-        """`RecordSnapshot.read_with_removed` on a new snapshot."""
-        return self.snapshot().read_with_removed(names)
-
-    def snapshot(self) -> RecordSnapshot:
-        """The records as they are now. Raises StoreError if a file cannot be opened."""
-        for _ in range(READ_ATTEMPTS):
-            files = record_files(self.folder)
-            try:
-                opened = {file: filesystem.open_input(file) for file in files}
-            except FileNotFoundError:
-                continue  # merged since the listing: its rows are in a newer file
-            except OSError as error:
-                raise StoreError(f"{self.folder}: cannot be read: {error}") from error
-            # A merge during the listing can hide both a file and its replacement.
-            new = set(record_files(self.folder)) - set(files)
-            if not any(first < last for first, last in map(commits_of, new)):
-                return RecordSnapshot(opened, self.columns)
-        raise StoreError(f"{self.folder}: its files vanish while they are listed; try again")
-
-    def last_sequence(self) -> int:
-        """The number of the last commit, 0 before the first."""
-        return max((commits_of(file)[1] for file in record_files(self.folder)), default=0)
-
-    def append(self, table: pa.Table, sequence: int, partial: Path) -> None:
-        """Add one commit, as one new file, and merge the small files into one if there are many.
-
-        A kill may leave rows in two files, but never loses one. The caller holds the cache's lock.
-        """
-        self._create(table, sequence, sequence, partial)
-        small = [file for file in record_files(self.folder) if filesystem.size(file) < self.small_bytes]
-        if len(small) <= self.max_small_files:
-            return
-        table = latest(pa.concat_tables(read_record_file(file, self.columns.names) for file in small))
-        commits = [commits_of(file) for file in small]
-        self._create(table, min(commits)[0], max(last for _, last in commits), partial)
-        for file in small:
-            filesystem.delete(file)
-
-    def num_rows(self) -> int:
-        """Rows in all files, old ones included. Raises StoreError if a file is damaged."""
-        return sum(read_record_file(file, ["sequence"]).num_rows for file in record_files(self.folder))
-
-    def rewrite(self, choose: Callable[[pa.Table], pa.Table], last: int, partial: Path) -> None:
-        """Merge all files into one whose last commit is `last`, with the latest rows that `choose` keeps.
-
-        choose: filters a table of video_id, sequence and, for videos, num_frames. Holds all kept rows in
-        memory, 1 to 2 kB each. The caller holds the cache's lock.
-        """
-        files = record_files(self.folder)
-        if not files:
-            return
-        names = [name for name in ("video_id", "sequence", "num_frames") if name in self.columns.names]
-        keys = pa.concat_tables(read_record_file(file, names) for file in files)
-        keys = keys.append_column("row", pa.array(np.arange(len(keys))))
-        is_kept = np.zeros(len(keys), bool)
-        is_kept[choose(latest(keys))["row"].to_numpy()] = True
-        tables, num_before = [], 0
-        for file in files:
-            table = read_record_file(file, self.columns.names)
-            tables.append(table.filter(is_kept[num_before : num_before + len(table)]))
-            num_before += len(table)
-        self._create(pa.concat_tables(tables), min(map(commits_of, files))[0], last, partial)
-        for file in files:
-            filesystem.delete(file)
-        # The old files must be gone, even after a power failure, before the next step drops tombstones.
-        filesystem.sync(self.folder)
-
-    def _create(self, table: pa.Table, first: int, last: int, partial: Path) -> None:
-        filesystem.create(self.folder / record_file(first, last), to_parquet(table), partial)
+_CHECKED = {"page_checksum_verification": True}
 
 
 class RecordSnapshot:
@@ -111,23 +48,39 @@ class RecordSnapshot:
     Takes one file descriptor per file: about 64, and one per 50,000 videos.
     """
 
-    def __init__(self, files: Mapping[Path, pa.NativeFile], columns: pa.Schema) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Open and check every file. Raises FileNotFoundError for a missing one, StoreError for another."""
+        self.manifest = manifest
+        self.videos, self.failures = (
+            RecordTable([open_record_file(path, file) for file in manifest.files_in(folder)], columns)
+            for folder, columns in COLUMNS.items()
+        )
+
+    def standing_failures(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """`columns` of the failures whose video was not encoded or removed later."""
+        return standing(self.failures.read(columns), self.videos.read_with_removed(["video_id", "sequence"]))
+
+
+class RecordTable:
+    """The records of one kind in a snapshot."""
+
+    def __init__(self, files: Sequence[pa.NativeFile], columns: pa.Schema) -> None:
         self._files = files
         self._columns = columns
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The latest row of every video that was not removed, sorted by video_id.
 
-        columns: besides video_id and sequence; by default all. Raises StoreError if a file is damaged.
+        columns: None for all; video_id and sequence are always included. Raises StoreError if a file is
+        damaged.
         """
         names = self._columns.names if columns is None else ["video_id", "sequence", *columns]
-        return self._concatenated(names).take(self._rows[1])
+        table = self._concatenated(names).take(self._rows[1])
+        require_complete(table)
+        return table
 
     def read_with_removed(self, names: Sequence[str]) -> pa.Table:
-        """The columns `names` of the latest row of every video, removed ones included, sorted by video_id.
-
-        Raises StoreError if a file is damaged.
-        """
+        """The columns `names` of the latest row of every video, removed ones included, sorted by video_id."""
         return self._concatenated(names).take(self._rows[0])
 
     @cached_property
@@ -141,35 +94,129 @@ class RecordSnapshot:
         return rows, without_removed(keys)["row"].combine_chunks() if "num_frames" in names else rows
 
     def _concatenated(self, names: Sequence[str]) -> pa.Table:
-        tables = [read_record_file(file, names, handle) for file, handle in self._files.items()]
+        tables = [read_rows(file, names) for file in self._files]
         return pa.concat_tables([self._columns.empty_table().select(list(names)), *tables])
 
 
-class RecordLogs:
-    """The two logs of the cache at `path`: its videos, and the videos that could not be encoded."""
+def read_records(path: Path) -> RecordSnapshot:
+    """The records of the cache at `path` as they are now.
 
-    def __init__(self, path: Path) -> None:
-        self.videos = RecordLog(path / RECORDS, VIDEO_COLUMNS)
-        self.failures = RecordLog(path / FAILURES, FAILURE_COLUMNS)
+    Raises StoreError if the manifest or a file that it names is missing or damaged.
+    """
+    for _ in range(READ_ATTEMPTS):
+        manifest = read_manifest(path)
+        try:
+            return RecordSnapshot(path, manifest)
+        except FileNotFoundError as error:
+            if read_manifest(path) == manifest:
+                where = Path(error.filename).relative_to(path)
+                raise StoreError(f"{path}: damaged: {where} is missing; {REPAIR}") from error
+            # Merged since the manifest was read: its rows are in a newer file.
+    raise StoreError(f"{path}: its record files vanish while they are read; try again")
 
-    def last_sequence(self) -> int:
-        """The number of the last commit, 0 before the first."""
-        # One count over both logs: it tells whether a failure came before or after a success.
-        return max(self.videos.last_sequence(), self.failures.last_sequence())
 
-    def compact(self, partial: Path) -> None:
-        """Rewrite both logs without old rows, tombstones and the rows that tombstones hide.
+def last_sequence(path: Path) -> int:
+    """The number of the last commit to the cache at `path`, of videos or failures; 0 before the first."""
+    return read_manifest(path).sequence
 
-        A kill at any point leaves the same videos and failures. Uses up the next two sequence numbers. The
-        caller holds the cache's lock.
-        """
-        sequence = 1 + self.last_sequence()
-        # Failures first: a row of its video says whether a failure is over.
-        committed = self.videos.read_with_removed(["video_id", "sequence"])
-        self.failures.rewrite(lambda rows: standing(rows, committed), sequence, partial)
-        # In two steps, so that no tombstone is deleted before every row that it hides.
-        self.videos.rewrite(lambda rows: rows, sequence, partial)
-        self.videos.rewrite(without_removed, sequence + 1, partial)
+
+def append(path: Path, tables: Mapping[str, Callable[[int], pa.Table]], partial: Path) -> Manifest:
+    """Commit rows to the cache at `path`, all at once; returns the new manifest.
+
+    tables: by folder, the rows to add, given the number of the commit. The caller holds the cache's lock.
+    """
+    manifest = read_manifest(path)
+    sequence = _next_sequence(path, manifest)
+    new = [
+        _create(path, folder, (sequence, sequence), rows(sequence), partial)
+        for folder, rows in tables.items()
+    ]
+    manifest = replace(manifest, sequence=sequence, files=(*manifest.files, *new))
+    write_manifest(path, manifest, partial)
+    return manifest
+
+
+def merge(path: Path, manifest: Manifest, folder: str, files: Sequence[RecordFile], partial: Path) -> None:
+    """Merge record files of a folder into one. The caller holds the cache's lock."""
+    rows = latest(pa.concat_tables(read_record_file(path, file) for file in files))
+    _supersede(path, manifest, files, {folder: rows}, partial)
+
+
+def compact(path: Path, partial: Path) -> None:
+    """Rewrite the records without old rows, tombstones and the rows that tombstones hide.
+
+    Holds all kept rows in memory, 1 to 2 kB each. The caller holds the cache's lock.
+    """
+    snapshot = read_records(path)
+    manifest = replace(snapshot.manifest, sequence=_next_sequence(path, snapshot.manifest))
+    tables = {RECORDS: snapshot.videos.read(), FAILURES: snapshot.standing_failures()}
+    _supersede(path, manifest, manifest.files, tables, partial)
+
+
+def _supersede(
+    path: Path, manifest: Manifest, files: Sequence[RecordFile], tables: Mapping[str, pa.Table], partial: Path
+) -> Manifest:
+    """Replace record files by one per folder, with the rows given; returns the new manifest."""
+    first = min((commits_of(path / file.where)[0] for file in files), default=1)
+    new = [
+        _create(path, folder, (first, manifest.sequence), rows, partial)
+        for folder, rows in tables.items()
+        if len(rows)
+    ]
+    manifest = replace(manifest, files=(*(file for file in manifest.files if file not in files), *new))
+    write_manifest(path, manifest, partial)
+    for file in files:
+        filesystem.delete(path / file.where)
+    return manifest
+
+
+def _next_sequence(path: Path, manifest: Manifest) -> int:
+    # Files that a killed process left keep their names, and so their numbers.
+    used = [commits_of(file)[1] for folder in COLUMNS for file in record_files(path / folder)]
+    return 1 + max([manifest.sequence, *used])
+
+
+def roll_forward(path: Path, partial: Path) -> None:
+    """Complete commits that a killed process had written but not made. The caller holds the cache's lock."""
+    manifest = read_manifest(path)
+    if new := uncommitted_files(path, manifest):
+        sequence = max(commits_of(path / file.where)[1] for file in new)
+        manifest = replace(manifest, sequence=sequence, files=(*manifest.files, *new))
+        write_manifest(path, manifest, partial)
+
+
+def uncommitted_files(path: Path, manifest: Manifest) -> list[RecordFile]:
+    """The files of commits that a killed process did not complete; other unnamed files are superseded."""
+    files = (f"{folder}/{file.name}" for folder in COLUMNS for file in record_files(path / folder))
+    new = [where for where in files if commits_of(path / where)[0] > manifest.sequence]
+    return describe_record_files(path, new)[0]
+
+
+def describe_record_files(
+    path: Path, files: Sequence[str] | None = None
+) -> tuple[list[RecordFile], dict[str, StoreError]]:
+    """Describe record files as they are on disk, all unless named; and why others cannot be read."""
+    if files is None:
+        files = [f"{folder}/{file.name}" for folder in COLUMNS for file in record_files(path / folder)]
+    described: list[RecordFile] = []
+    damaged: dict[str, StoreError] = {}
+    for where in files:
+        try:
+            content = filesystem.read(path / where)
+            file = RecordFile(where=where, num_bytes=len(content), num_rows=0, crc32=zlib.crc32(content))
+            num_rows = len(read_checked(path, file, ["sequence"]))
+        except (OSError, StoreError) as error:
+            damaged[where] = StoreError(f"{path}: {where} cannot be read: {error}")
+        else:
+            described.append(replace(file, num_rows=num_rows))
+    return described, damaged
+
+
+def _create(path: Path, folder: str, commits: tuple[int, int], rows: pa.Table, partial: Path) -> RecordFile:
+    content = to_parquet(rows)
+    where = f"{folder}/{record_file(*commits)}"
+    filesystem.create(path / where, content, partial)
+    return RecordFile(where=where, num_bytes=len(content), num_rows=len(rows), crc32=zlib.crc32(content))
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -180,19 +227,77 @@ def to_parquet(table: pa.Table) -> bytes:
     return content
 
 
-def read_record_file(
-    file: Path, columns: Sequence[str] | None = None, opened: pa.NativeFile | None = None
-) -> pa.Table:
-    """The `columns` of a record file, by default all; opened: the file, if it is open. Raises StoreError."""
+def open_record_file(path: Path, file: RecordFile) -> pa.NativeFile:
+    """Open a record file of the cache at `path` and compare it with the manifest.
+
+    Raises FileNotFoundError if it is missing, StoreError if it is not what was committed.
+    """
     try:
-        # Not read_table, which imports pyarrow.dataset and would slow down `vidlat info`.
-        source = opened or filesystem.open_input(file)
-        with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
-            table = parquet.read(columns=columns and list(columns))
-            return table.select(list(columns)) if columns else table
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise StoreError(
-            f"{file}: damaged record file ({error}); restore it, or delete it to encode its videos again"
-        ) from error
+        handle = filesystem.open_input(path / file.where)
+        crc32 = 0
+        while block := handle.read(BLOCK_BYTES):
+            crc32 = zlib.crc32(block, crc32)
+        handle.seek(0)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(path / file.where)) from error
+    except OSError as error:
+        raise StoreError(f"{path}: {file.where} cannot be read: {error}") from error
+    if crc32 != file.crc32:
+        raise StoreError(f"{path}: damaged: {file.where} is not what was committed; {REPAIR}")
+    return handle
+
+
+def read_record_file(path: Path, file: RecordFile) -> pa.Table:
+    """All columns of a record file; raises like `open_record_file`."""
+    return read_rows(open_record_file(path, file), _columns_of(file).names)
+
+
+def read_checked(path: Path, file: RecordFile, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a record file of which every value was read and checked, a block of rows at a time.
+
+    Raises like `open_record_file`, and StoreError if a column or value is missing or has another type, or if
+    its rows are of other commits than its name says.
+    """
+    expected, (first, last) = _columns_of(file), commits_of(path / file.where)
+    parts = [expected.empty_table().select(list(columns))]
+    with _errors_of_records(), pq.ParquetFile(open_record_file(path, file), **_CHECKED) as parquet:
+        _require_columns(parquet.schema_arrow, expected)
+        for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE):
+            batch.validate(full=True)
+            require_complete(batch)
+            bounds = pc.min_max(batch["sequence"]).as_py()
+            if len(batch) and not first <= bounds["min"] <= bounds["max"] <= last:
+                raise ValueError("its rows are of other commits than its name says")
+            # Column by column: the schema of a file may carry notes that this one does not.
+            part = [batch[name] for name in columns]
+            parts.append(pa.Table.from_arrays(part, schema=parts[0].schema))
+    return pa.concat_tables(parts)
+
+
+def read_rows(source: Any, columns: Sequence[str]) -> pa.Table:
+    """The `columns` of an opened record file. Raises StoreError if it cannot be read."""
+    # Not read_table, which imports pyarrow.dataset and would slow down `vidlat info`.
+    with _errors_of_records(), pq.ParquetFile(source, **_CHECKED) as parquet:
+        return parquet.read(columns=list(columns)).select(list(columns))
+
+
+def _columns_of(file: RecordFile) -> pa.Schema:
+    return COLUMNS[file.where.rpartition("/")[0]]
+
+
+def _require_columns(found: pa.Schema, expected: pa.Schema) -> None:
+    for field in expected:
+        index = found.get_field_index(field.name)
+        if index < 0 or found.field(index).type != field.type:
+            has = "no such column" if index < 0 else str(found.field(index).type)
+            raise ValueError(f"column {field.name}: expected {field.type}, found {has}")
+
+
+@contextmanager
+def _errors_of_records() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise StoreError(f"damaged record file: {one_line(error)[:300]}; {REPAIR}") from error

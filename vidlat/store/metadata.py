@@ -8,6 +8,7 @@ function of its attributes and its length, and every write replaces a whole file
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """A zarr.json as JSON. Raises StoreError if it is missing or damaged."""
     try:
         document = json.loads(filesystem.read(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read as Zarr metadata: {error}") from error
     if not isinstance(document, dict):
         raise StoreError(f"{path}: cannot be read as Zarr metadata: expected a JSON object")
@@ -68,16 +69,46 @@ def read_schema(path: Path) -> CacheSchema:
         raise StoreError(f"{path}: {error}") from error
 
 
-def array_frames(path: Path) -> dict[str, int]:
-    """Latent frames of each array by its own zarr.json; they may differ after a kill while arrays grow."""
-    return {name: _num_frames(path / array_document(name)) for name in ARRAYS}
+def array_frames(path: Path, schema: CacheSchema) -> dict[str, int]:
+    """Latent frames of each array by its own zarr.json; they may differ after a kill while arrays grow.
+
+    Raises StoreError if a zarr.json is missing, damaged, or contradicts the schema.
+    """
+    return {name: _array_frames(path, array_document(name), schema) for name in ARRAYS}
 
 
-def _num_frames(path: Path) -> int:
+def _array_frames(path: Path, where: str, schema: CacheSchema) -> int:
+    document = read_document(path / where)
+    fault = next(document_faults(where, document, schema), None)
+    num_frames = document_length(where, document)
+    if fault or num_frames is None:
+        raise StoreError(
+            f"{path}: damaged: {where}: {fault or 'has no shape'}; `vidlat verify --repair` rewrites it"
+        )
+    return num_frames
+
+
+def document_faults(name: str, document: dict[str, Any], schema: CacheSchema) -> Iterator[str]:
+    """How the zarr.json `name` of a cache differs from its schema, except in the length of the arrays."""
+    expected = zarr_documents({}, schema, document_length(name, document) or 0)[name]
+    if name == ROOT and document.get("consolidated_metadata") is None:
+        yield "has lost its consolidated metadata, which other readers need"
+        return
+    for field, value in expected.items():
+        # Attributes may be set by other programs.
+        if field != "attributes" and document.get(field) != value:
+            yield f"{field} contradicts the description: {json.dumps(document.get(field))[:200]}"
+
+
+def document_length(name: str, document: dict[str, Any]) -> int | None:
+    """Latent frames of an array by its zarr.json, or of `mean` by that of the root; None for other files."""
     try:
-        return int(read_document(path)["shape"][1])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise StoreError(f"{path}: is not the metadata of a latent array; restore it") from error
+        if name == ROOT:
+            document = document["consolidated_metadata"]["metadata"]["mean"]
+        length = document["shape"][1]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return length if isinstance(length, int) and length >= 0 else None
 
 
 def _group(attributes: dict[str, Any], members: dict[str, Any]) -> dict[str, Any]:

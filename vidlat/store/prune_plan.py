@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
 from vidlat.store import filesystem, layout
-from vidlat.store.log import RecordLogs
+from vidlat.store.log import read_records
 from vidlat.store.metadata import array_frames, read_schema
-from vidlat.store.records import SOURCE_COLUMNS, standing, to_source
+from vidlat.store.records import SOURCE_COLUMNS, to_source
 from vidlat.store.schema import CacheSchema
 from vidlat.store.sources import source_state
-from vidlat.store.verify.stray_files import file_problem, find_suspects
+from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspects
 
 Integers = npt.NDArray[np.int64]
 
@@ -60,13 +60,19 @@ class PrunePlan:
 def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
     """Plan a prune that removes the videos `drop`; reads only records and shard indexes.
 
-    Raises StoreError if there is no cache, if its records are damaged, or for an unknown id.
+    Raises StoreError if there is no cache, if its records are damaged, if it has latents but no record of any
+    video, or for an unknown id.
     """
     schema = read_schema(path)
-    logs = RecordLogs(path)
-    videos, failures, sequence = logs.videos, logs.failures, logs.last_sequence()
-    rows, committed = videos.read(["start", "stop"]), videos.read_with_removed(["video_id", "sequence"])
-    failed = standing(failures.read([]), committed)
+    records = read_records(path)
+    if not records.manifest.files and any(layout.stored_shards(path, name) for name in layout.ARRAYS):
+        raise StoreError(
+            f"{path}: holds latents but no record of any video, so prune would delete everything; "
+            "`vidlat encode` with your inputs adds them again"
+        )
+    rows = records.videos.read(["start", "stop"])
+    committed = records.videos.read_with_removed(["video_id"])
+    failed = records.standing_failures([])
     known = set(rows["video_id"].to_pylist()) | set(failed["video_id"].to_pylist())
     # A prune that was killed may have removed some videos already.
     unknown = sorted(set(drop) - known - set(committed["video_id"].to_pylist()))
@@ -92,8 +98,8 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
         num_dead_bytes=num_dead_bytes + sum(chunks.num_dead_bytes(group.shards) for group in groups),
         num_needed_bytes=max(0, num_needed_bytes - num_dead_bytes),
         leftovers=leftovers,
-        num_old_rows=videos.num_rows() + failures.num_rows() - num_live,
-        sequence=sequence,
+        num_old_rows=sum(file.num_rows for file in records.manifest.files) - num_live,
+        sequence=records.manifest.sequence,
     )
 
 
@@ -102,11 +108,9 @@ def vanished_videos(path: Path) -> tuple[list[str], int]:
 
     A file that is inaccessible, because of its permissions or the network, counts as existing.
     """
-    logs = RecordLogs(path)
-    videos, failures = logs.videos, logs.failures
-    committed = videos.read_with_removed(["video_id", "sequence"])
+    records = read_records(path)
     # The record of a video takes precedence over a failed attempt to replace it.
-    tables = standing(failures.read(SOURCE_COLUMNS), committed), videos.read(SOURCE_COLUMNS)
+    tables = records.standing_failures(SOURCE_COLUMNS), records.videos.read(SOURCE_COLUMNS)
     sources = {
         video_id: to_source(*cells)
         for table in tables
@@ -133,7 +137,7 @@ class _Chunks:
         self.path = path
         self.schema = schema
         self._starts, self._stops = starts, stops
-        num_frames = min(array_frames(path).values())
+        num_frames = min(array_frames(path, schema).values())
         first, last = self._starts // schema.chunk_frames, -(-self._stops // schema.chunk_frames)
         if (
             (self._starts % schema.chunk_frames).any()
@@ -217,8 +221,9 @@ def _leftovers(path: Path) -> Iterator[Path]:
     for folder in (path / layout.RECORDS, path / layout.FAILURES):
         names = filter(layout.SET_ASIDE.fullmatch, filesystem.list_names(folder))
         yield from ((folder / name).absolute() for name in names)
-    for suspect in find_suspects(path, None):
-        problem = file_problem(path, suspect.where, None)
+    known = KnownFiles.of(path, None)
+    for suspect in find_suspects(path, known):
+        problem = file_problem(path, suspect.where, known)
         # Prune itself takes over the lease of a dead process.
         if problem and problem.kind == "leftover" and suspect.where != layout.LEASE:
             yield suspect.file.absolute()

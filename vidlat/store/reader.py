@@ -13,30 +13,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
+from vidlat.store import filesystem
 from vidlat.store.arrays import open_for_reading, require_unforked
 from vidlat.store.disk_usage import DiskUsage, disk_usage
-from vidlat.store.layout import ARRAYS
+from vidlat.store.layout import ARRAYS, array_document
 from vidlat.store.lease import hold_for_reading
-from vidlat.store.log import RecordLogs
-from vidlat.store.metadata import array_frames, read_schema
+from vidlat.store.log import read_records
+from vidlat.store.metadata import array_frames, read_schema, zarr_documents
+from vidlat.store.ranges import RANGE_COLUMNS, REPAIR, VideoRanges
 from vidlat.store.records import (
     ANNOTATION_COLUMNS,
     SOURCE_COLUMNS,
-    standing,
     to_annotations,
     to_failure_records,
     to_source,
     to_video_records,
 )
-from vidlat.store.schema import CacheSchema
-from vidlat.store.statistics import latent_crc32
+from vidlat.store.statistics import frame_checksums
 from vidlat.types import Annotation, FailureRecord, LatentPosterior, Source, VideoRecord
 
 Latents = npt.NDArray[np.float16]
 
 ROWS_PER_BLOCK = 10_000
-
-REPAIR = "`vidlat verify --repair` encodes it again"
 
 
 def open_cache(path: str | Path, *, hold: bool = True) -> LatentCache:
@@ -45,57 +43,64 @@ def open_cache(path: str | Path, *, hold: bool = True) -> LatentCache:
     hold: keep prune away as long as the object lives; not needed if no latents are read. Raises StoreError if
     there is no cache, if it is damaged or of another format version, or while it is being pruned.
     """
-    path = Path(path)
-    return LatentCache(path, read_schema(path), hold)
+    return LatentCache(Path(path), hold)
 
 
-def last_sequence(path: Path) -> int:
-    """The number of the last commit to the cache at `path`, of videos or failures; 0 before the first."""
-    return RecordLogs(path).last_sequence()
+def _open_copy(path: Path, hold: bool, cache_uuid: str) -> LatentCache:
+    cache = LatentCache(path, hold)
+    if cache.uuid != cache_uuid:
+        raise StoreError(f"{path}: has been replaced by another cache; start again")
+    return cache
 
 
 class LatentCache:
     """The videos and failures of a cache as they were when it was opened; open it again to see later ones.
 
-    num_latent_frames: length of the time axis, holes included.
-    A pickled copy opens the cache again. A forked child of a process that has read latents cannot read any
-    (tensorstore's threads do not survive a fork): use spawn instead.
+    num_latent_frames: length of the time axis, holes included. Each latent frame that is read is compared
+    with the checksum in its video's record, once per object. A pickled copy opens the cache again. A forked
+    child of a process that has read latents cannot read any (tensorstore's threads do not survive a fork):
+    use spawn instead.
     """
 
-    def __init__(self, path: Path, schema: CacheSchema, hold: bool = True) -> None:
+    def __init__(self, path: Path, hold: bool = True) -> None:
         self.path = path
-        self.schema = schema
+        self.schema = read_schema(path)
+        self._folder = filesystem.OpenFolder(path)
         self._hold = hold
         if hold:
             hold_for_reading(path, self)
-        logs = RecordLogs(path)
-        self._videos, self._failures = logs.videos.snapshot(), logs.failures.snapshot()
+        self._snapshot = read_records(path)
         # After the records, whose ranges it must cover: arrays grow before a commit.
-        self.num_latent_frames = min(array_frames(path).values())
+        self.num_latent_frames = min(array_frames(path, self.schema).values())
         self._arrays: dict[str, Any] = {}
         self._records: dict[str, VideoRecord] | None = None
 
-    def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, CacheSchema, bool]]:
-        return type(self), (self.path, self.schema, self._hold)
+    def __reduce__(self) -> tuple[Any, tuple[Path, bool, str]]:
+        return _open_copy, (self.path, self._hold, self.uuid)
+
+    @property
+    def uuid(self) -> str:
+        """Given to the cache when it was created."""
+        return self._snapshot.manifest.cache_uuid
 
     def __len__(self) -> int:
         """Videos in the cache."""
-        return len(self._ranges[0])
+        return len(self._ranges.starts)
 
     @property
     def num_hole_frames(self) -> int:
         """Latent frames of the time axis that belong to no video."""
-        starts, stops = self._ranges
-        return self.num_latent_frames - int((stops - starts).sum())
+        return self.num_latent_frames - int((self._ranges.stops - self._ranges.starts).sum())
 
     def disk_usage(self) -> DiskUsage:
         """What the cache takes on disk now, and how much of it holds no video; microseconds per shard."""
-        return disk_usage(self.path, *self._ranges, self.schema.shard_frames)
+        return disk_usage(self.path, self._ranges.starts, self._ranges.stops, self.schema.shard_frames)
 
     def records(self) -> dict[str, VideoRecord]:
         """The latest record of every video, sorted by video_id."""
         if self._records is None:
-            self._records = to_video_records(self._videos.read())
+            _ = self._ranges  # checked before any record is used
+            self._records = to_video_records(self._snapshot.videos.read())
         return self._records
 
     def sources(self) -> dict[str, Source]:
@@ -104,7 +109,7 @@ class LatentCache:
 
     def annotations(self) -> dict[str, Annotation]:
         """Subject and labels of the videos that have any, by video_id."""
-        table = self._videos.read(ANNOTATION_COLUMNS)
+        table = self._table(ANNOTATION_COLUMNS)
         num_labels = np.diff(table["annotation_labels"].combine_chunks().offsets.to_numpy())
         has_subject = pc.not_equal(table["annotation_subject"], "")
         table = table.filter(pc.or_(has_subject, pa.array(num_labels > 0)))
@@ -112,12 +117,11 @@ class LatentCache:
 
     def failures(self) -> dict[str, FailureRecord]:
         """The latest failure of every video that was not encoded or removed later, sorted by video_id."""
-        committed = self._videos.read_with_removed(["video_id", "sequence"])
-        return to_failure_records(standing(self._failures.read(), committed))
+        return to_failure_records(self._snapshot.standing_failures())
 
     def warnings(self) -> dict[str, list[str]]:
         """Warnings from decoding, by video_id, of the videos that have any."""
-        table = self._videos.read(["warnings"])
+        table = self._table(["warnings"])
         table = table.filter(pc.greater(pc.list_value_length(table["warnings"]), 0))
         return dict(zip(table["video_id"].to_pylist(), table["warnings"].to_pylist(), strict=True))
 
@@ -132,7 +136,7 @@ class LatentCache:
             yield from zip(*(column.to_pylist() for column in block.columns), strict=True)
 
     def _table(self, names: Sequence[str]) -> pa.Table:
-        return self._videos.read([name for name in names if name not in ("video_id", "sequence")])
+        return self._snapshot.videos.read([name for name in names if name not in ("video_id", "sequence")])
 
     def read_latents(self, video_id: str) -> LatentPosterior:
         """One video's latents, stack padding included: mean and std, each (L, t, h, w) float16.
@@ -143,12 +147,14 @@ class LatentCache:
         if record is None:
             raise StoreError(f"{self.path}: holds no video {video_id!r}; `vidlat ls` lists its videos")
         frames = slice(record.start, record.stop)
-        pending = {name: self._array(name, record.stop)[:, frames].read() for name in ARRAYS}
+        pending = {name: self._array(name)[:, frames].read() for name in ARRAYS}
         try:
             posterior = LatentPosterior(**{name: future.result() for name, future in pending.items()})
         except ValueError as error:
             raise StoreError(f"{video_id}: its latents are damaged ({error}); {REPAIR}") from error
-        if latent_crc32(posterior.mean, posterior.std) != record.latents.crc32:
+        self._require_in_place()
+        checksums = [frame_checksums(each.swapaxes(0, 1)) for each in (posterior.mean, posterior.std)]
+        if np.concatenate(checksums).tobytes() != record.latents.frame_crc32:
             # Without this a missing shard would read as NaN.
             raise StoreError(f"{video_id}: its latents are not those recorded; {REPAIR}")
         return posterior
@@ -169,57 +175,44 @@ class LatentCache:
     ) -> Callable[[], tuple[Latents, Latents | None]]:
         """Start `read_windows` in the background; the returned function waits for it."""
         starts = np.asarray(starts, dtype=np.int64)
-        stops = self._stops_of(starts)
-        frames = np.minimum(starts[:, None] + np.arange(num_latent_frames), stops[:, None] - 1)
+        videos = self._ranges.index_of(starts)
+        if (videos < 0).any():
+            lost = starts[videos < 0][0]
+            raise StoreError(
+                f"{self.path}: no video is recorded at latent frame {lost}; open the cache again"
+            )
+        last = self._ranges.stops[videos] - 1
+        frames = np.minimum(starts[:, None] + np.arange(num_latent_frames), last[:, None])
         names = ARRAYS if with_std else ARRAYS[:1]
-        last = int(stops.max(initial=0))
         # One gather per array is several times faster than one read per window.
-        futures = [self._array(name, last)[:, frames].transpose([1, 0, 2, 3, 4]).read() for name in names]
+        futures = [self._array(name)[:, frames].transpose([1, 0, 2, 3, 4]).read() for name in names]
 
         def wait() -> tuple[Latents, Latents | None]:
             try:
                 windows = [future.result() for future in futures]
             except ValueError as error:
                 raise StoreError(f"{self.path}: latents are damaged ({error}); {REPAIR}") from error
-            # A missing chunk reads as NaN, so that one value per latent frame shows it.
-            if any(np.isnan(window[:, 0, :, 0, 0]).any() for window in windows):
-                raise StoreError(f"{self.path}: latents of a recorded video are missing; {REPAIR}")
+            self._require_in_place()
+            for name, window in zip(names, windows, strict=True):
+                self._ranges.require_as_written(name, videos, frames, window)
             return windows[0], windows[1] if with_std else None
 
         return wait
 
-    def _stops_of(self, starts: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-        """The stop of the video that each of `starts` lies in."""
-        video_starts, video_stops = self._ranges
-        index = np.searchsorted(video_starts, starts, side="right") - 1
-        # Before the first video a start is its own stop, which is refused below.
-        stops = starts.copy()
-        stops[index >= 0] = video_stops[index[index >= 0]]
-        if (starts >= stops).any():
-            lost = starts[starts >= stops][0]
-            raise StoreError(
-                f"{self.path}: no video is recorded at latent frame {lost}; open the cache again"
-            )
-        return stops
+    def _require_in_place(self) -> None:
+        """Raises StoreError if the folder of the cache was removed or replaced."""
+        if not self._folder.is_in_place():
+            raise StoreError(f"{self.path}: was removed or replaced while it was read; start again")
 
-    def _array(self, name: str, stop: int) -> Any:
-        """The array, which must be at least `stop` long."""
-        # Opened after the records, and so long enough: arrays grow before a commit.
+    def _array(self, name: str) -> Any:
         require_unforked()
         if name not in self._arrays:
-            self._arrays[name] = open_for_reading(self.path / name)
-        array = self._arrays[name]
-        if array.shape[1] < stop:
-            raise StoreError(
-                f"{self.path}: damaged: {name} ends at latent frame {array.shape[1]}, "
-                f"a record names {stop}; restore {name}/zarr.json"
-            )
-        return array
+            documents = zarr_documents({}, self.schema, self.num_latent_frames)
+            metadata = documents[array_document(name)]
+            self._arrays[name] = open_for_reading(self.path / name, metadata)
+        return self._arrays[name]
 
     @cached_property
-    def _ranges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Start and stop of every video, in the order of the time axis."""
-        table = self._videos.read(["start", "stop"])
-        starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
-        order = np.argsort(starts)
-        return starts[order], stops[order]
+    def _ranges(self) -> VideoRanges:
+        records = self._table(RANGE_COLUMNS)
+        return VideoRanges.from_records(self.path, records, self.schema, self.num_latent_frames)

@@ -22,6 +22,7 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),
     float: pa.float64(),
+    bytes: pa.binary(),
     Selection: pa.string(),
     tuple[str, ...]: pa.list_(pa.string()),
     tuple[int, ...]: pa.list_(pa.int64()),
@@ -51,6 +52,7 @@ def _columns(kind: type, prefix: str = "") -> list[tuple[str, pa.DataType]]:
 VIDEO_COLUMNS = pa.schema(_columns(VideoRecord))
 FAILURE_COLUMNS = pa.schema(_columns(FailureRecord))
 SOURCE_COLUMNS = tuple(name for name, _ in _columns(Source, "source_"))
+OPTIONAL_COLUMNS = {"pts_seconds"}
 ANNOTATION_COLUMNS = tuple(name for name, _ in _columns(Annotation, "annotation_"))
 
 
@@ -139,13 +141,21 @@ def with_sources(table: pa.Table, videos: Sequence[InputVideo], sequence: int) -
         "source_mtime_ns": [video.source.mtime_ns for video in found],
         "annotation_subject": [_to_cell(annotation.subject) for annotation in annotations],
         "annotation_labels": [_to_cell(annotation.labels) for annotation in annotations],
-        "sequence": [sequence] * len(found),
     }
     for name, values in changes.items():
-        index = table.schema.get_field_index(name)
-        column = table.schema.field(index)
-        table = table.set_column(index, column, pa.array(values, column.type))
-    return table
+        table = _with_column(table, name, values)
+    return with_sequence(table, sequence)
+
+
+def with_sequence(table: pa.Table, sequence: int) -> pa.Table:
+    """The same rows with another sequence number."""
+    return _with_column(table, "sequence", [sequence] * len(table))
+
+
+def _with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
+    index = table.schema.get_field_index(name)
+    column = table.schema.field(index)
+    return table.set_column(index, column, pa.array(values, column.type))
 
 
 def to_annotations(table: pa.Table) -> list[Annotation]:
@@ -160,19 +170,31 @@ def to_tombstones(video_ids: Sequence[str], sequence: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=VIDEO_COLUMNS)
 
 
+def require_complete(rows: pa.Table | pa.RecordBatch) -> None:
+    """Raises StoreError if a row lacks a value that is not optional; a tombstone has only a few."""
+    for name in ("video_id", "sequence", "num_frames"):
+        if name in rows.schema.names and rows[name].null_count:
+            raise StoreError(f"a row has no {name}")
+    if "num_frames" in rows.schema.names:
+        rows = rows.filter(pc.not_equal(rows["num_frames"], 0))
+    for name in rows.schema.names:
+        if name not in OPTIONAL_COLUMNS and rows[name].null_count:
+            raise StoreError(f"a row has no {name}")
+
+
 def without_removed(table: pa.Table) -> pa.Table:
     """The rows of a table of videos that are not tombstones; the table holds only each video's latest row."""
     return table.filter(pc.not_equal(table["num_frames"], 0))
 
 
 def standing(failures: pa.Table, committed: pa.Table) -> pa.Table:
-    """The failures that are later than the last `committed` row of their video, be it a tombstone.
+    """The failures that no later `committed` row of their video supersedes, be it a tombstone.
 
     Both tables hold one row per video, with video_id and sequence.
     """
     rows = pc.index_in(failures["video_id"], value_set=committed["video_id"].combine_chunks())
     sequence = pc.fill_null(committed["sequence"].combine_chunks().take(rows.combine_chunks()), 0)
-    return failures.filter(pc.greater(failures["sequence"], sequence))
+    return failures.filter(pc.greater_equal(failures["sequence"], sequence))
 
 
 def latest(table: pa.Table) -> pa.Table:

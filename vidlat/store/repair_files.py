@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidlat.errors import StoreError
+from vidlat.errors import StoreError, shorten
 from vidlat.store import filesystem, layout
 from vidlat.store.lease import hold_lease
-from vidlat.store.log import RecordLogs, read_record_file, to_parquet
-from vidlat.store.metadata import read_attributes, read_document, read_schema, zarr_documents
-from vidlat.store.records import (
-    FAILURE_COLUMNS,
-    SOURCE_COLUMNS,
-    VIDEO_COLUMNS,
-    latest,
-    to_source,
-    without_removed,
-)
-from vidlat.store.verify.record_files import read_log
-from vidlat.store.verify.stray_files import file_problem, find_suspects
+from vidlat.store.log import describe_record_files, read_records, roll_forward
+from vidlat.store.manifest import Manifest, RecordFile, write_manifest
+from vidlat.store.metadata import read_document, zarr_documents
+from vidlat.store.records import SOURCE_COLUMNS, latest, to_source, without_removed
+from vidlat.store.verify.record_files import read_all_records
+from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspects
 from vidlat.store.verify.zarr_metadata import ZarrMetadata, read_zarr_metadata
 from vidlat.types import Source
 
 PURPOSE = "vidlat verify --repair"
+
+_ENCODE_AGAIN = (
+    "its videos are lost, and videos that it removed may be back: run `vidlat encode` with your inputs "
+    "again, which adds what is missing"
+)
 
 MOST_FRAMES = 2**40
 """A greater length is damage: no disk holds as many latent frames."""
@@ -56,11 +56,7 @@ def repair_description(path: Path) -> list[Outcome]:
     Raises StoreError if the cache cannot be written, or if another process writes to it.
     """
     with _held(path) as partial:
-        return [
-            *_repair_log(path, layout.RECORDS, VIDEO_COLUMNS, partial),
-            *_repair_log(path, layout.FAILURES, FAILURE_COLUMNS, partial),
-            *_repair_metadata(path, partial),
-        ]
+        return [*_repair_records(path, partial), *_repair_metadata(path, partial)]
 
 
 def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
@@ -71,9 +67,9 @@ def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
     """
     removed, foreign = [], []
     with _held(path):
-        num_shards = read_zarr_metadata(path).num_shards
-        for suspect in find_suspects(path, num_shards):
-            problem = file_problem(path, suspect.where, num_shards)
+        files = KnownFiles.of(path, read_zarr_metadata(path).num_shards)
+        for suspect in find_suspects(path, files):
+            problem = file_problem(path, suspect.where, files)
             if problem and problem.kind == "leftover":
                 filesystem.delete_tree(suspect.file)
                 removed.append(problem.where)
@@ -88,18 +84,13 @@ def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
 
 
 def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, Source]:
-    """The source of each video whose record has one, by video_id.
+    """The source of each of these videos that has a record, by video_id.
 
-    Unlike `LatentCache.sources` it accepts rows that lack a value. Raises StoreError for a damaged file.
+    Unlike `LatentCache.sources` it accepts impossible ranges. Raises StoreError for a damaged file.
     """
-    columns = ["video_id", "sequence", *SOURCE_COLUMNS]
-    table = RecordLogs(path).videos.read_with_removed(columns)
+    table = read_records(path).videos.read(SOURCE_COLUMNS)
     rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string()))).to_pylist()
-    return {
-        row["video_id"]: to_source(*(row[name] for name in SOURCE_COLUMNS))
-        for row in rows
-        if None not in row.values()
-    }
+    return {row["video_id"]: to_source(*(row[name] for name in SOURCE_COLUMNS)) for row in rows}
 
 
 @contextmanager
@@ -118,19 +109,15 @@ def _held(path: Path) -> Iterator[Path]:
 
 def _repair_metadata(path: Path, partial: Path) -> Iterator[Outcome]:
     """Rewrite the zarr.json files from the attributes of the root and the length of the arrays."""
-    try:
-        schema = read_schema(path)
-        metadata = read_zarr_metadata(path)
-        if metadata.is_contradicted:
-            raise StoreError(f"{path}: its description and the metadata of its arrays contradict each other")
-    except StoreError as error:
-        yield _lost_description(path, error)
+    metadata = read_zarr_metadata(path)
+    if metadata.is_contradicted or (schema := metadata.schema) is None:
+        yield _lost_description(metadata)
         return
     frames = max(
         (n for n in _implied_frames(path, metadata, schema.shard_frames) if n <= MOST_FRAMES), default=0
     )
     num_frames = -(-frames // schema.shard_frames) * schema.shard_frames
-    attributes = read_attributes(path) | {"vidlat": schema.to_attributes()}
+    attributes = _attributes(path) | {"vidlat": schema.to_attributes()}
     for name, expected in zarr_documents(attributes, schema, num_frames).items():
         found = _read_if_possible(path / name)
         document = dict(expected)
@@ -151,31 +138,73 @@ def _implied_frames(path: Path, metadata: ZarrMetadata, shard_frames: int) -> It
     yield from metadata.lengths
     for name in layout.ARRAYS:
         yield from ((shard + 1) * shard_frames for shard in layout.stored_shards(path, name))
-    records = read_log(
-        path, layout.RECORDS, VIDEO_COLUMNS, ["video_id", "sequence", "num_frames", "stop"]
-    ).rows
-    yield from without_removed(latest(records))["stop"].to_pylist()
+    videos = read_all_records(path, ["video_id", "sequence", "num_frames", "stop"]).videos
+    yield from without_removed(latest(videos))["stop"].to_pylist()
 
 
-def _lost_description(path: Path, error: StoreError) -> Outcome:
-    reason = str(error).removeprefix(f"{path}/").removeprefix(f"{path}: ")
+def _attributes(path: Path) -> dict[str, Any]:
+    """The attributes of the root, some of which other programs may have set; none if they are lost."""
+    attributes = _read_if_possible(path / layout.ROOT).get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _lost_description(metadata: ZarrMetadata) -> Outcome:
+    reason = "; ".join(what for where, _, what in metadata.findings if where == layout.ROOT)
     return Outcome(
-        where="zarr.json",
+        where=layout.ROOT,
         state="not repairable",
-        what=f"{reason}. Restore it from a backup; or encode one video with exactly the same settings into "
-        "another cache, copy the zarr.json of that cache here, and repair again",
+        what=f"{reason}; the copy in {layout.MANIFEST} is damaged too. Restore one of them from a backup; or "
+        "encode one video with exactly the same settings into another cache, copy its zarr.json here, and "
+        "repair again",
     )
 
 
-def _repair_log(path: Path, folder: str, columns: pa.Schema, partial: Path) -> Iterator[Outcome]:
-    reading = read_log(path, folder, columns, ["video_id", "sequence"])
-    for where in reading.damaged:
-        yield _set_aside(path, where, is_failures=folder == layout.FAILURES)
-    for where in sorted({row.file for row in reading.incomplete if row.is_nameless}):
-        yield _drop_nameless_rows(path / where, where, partial)
+def _repair_records(path: Path, partial: Path) -> Iterator[Outcome]:
+    """Bring the manifest and the record files that can be read into agreement."""
+    reading = read_all_records(path, ["video_id", "sequence"])
+    if not reading.problems:
+        roll_forward(path, partial)
+        return
+    outcomes = [_set_aside(path, where) for where in reading.damaged]
+    yield from outcomes
+    if any(outcome.state == "not repairable" for outcome in outcomes):
+        return  # a file that cannot be read now may be sound
+    for where in reading.missing:
+        yield Outcome(where=where, state="lost", what=f"is missing; {_ENCODE_AGAIN}")
+    manifest = reading.manifest or _new_manifest(path)
+    if manifest is None:
+        return  # reported with the description
+    # With files that the manifest does not name: they may hold what is missing, or an earlier state of it.
+    files, _ = describe_record_files(path)
+    last = max((layout.commits_of(path / file.where)[1] for file in files), default=0)
+    manifest = replace(manifest, sequence=max(manifest.sequence, last), files=tuple(files))
+    write_manifest(path, manifest, partial)
+    if reading.manifest is None:
+        yield _rebuilt(path, files, last)
 
 
-def _set_aside(path: Path, where: str, *, is_failures: bool) -> Outcome:
+def _new_manifest(path: Path) -> Manifest | None:
+    """A manifest without files, from the description in the root; None if that is lost too."""
+    schema = read_zarr_metadata(path).schema
+    return Manifest(cache_uuid=uuid4().hex, description=schema.to_attributes()) if schema else None
+
+
+def _rebuilt(path: Path, files: Sequence[RecordFile], last: int) -> Outcome:
+    covered = {number for file in files for number in _commits(path, file)}
+    gaps = sorted(set(range(1, last + 1)) - covered)
+    what = f"written again, with the {len(files)} record files that are there"
+    if files and not gaps:
+        return Outcome(where=layout.MANIFEST, state="repaired", what=what)
+    lost = f"commits {shorten([str(number) for number in gaps])} are in none" if files else "none is left"
+    return Outcome(where=layout.MANIFEST, state="lost", what=f"{what}: {lost}; {_ENCODE_AGAIN}")
+
+
+def _commits(path: Path, file: RecordFile) -> range:
+    first, last = layout.commits_of(path / file.where)
+    return range(first, last + 1)
+
+
+def _set_aside(path: Path, where: str) -> Outcome:
     """Rename a damaged record file, so that no reader opens it and its content is kept."""
     file = path / where
     try:
@@ -187,25 +216,9 @@ def _set_aside(path: Path, where: str, *, is_failures: bool) -> Outcome:
     filesystem.rename(file, aside)
     filesystem.sync(file.parent)
     what = f"set aside as {aside.relative_to(path)}; "
-    if is_failures:
+    if where.startswith(layout.FAILURES):
         return Outcome(where=where, state="repaired", what=what + "the next encode tries its videos again")
-    what += (
-        "its videos are lost, and videos that it removed may be back: run `vidlat encode` with your inputs "
-        "again, which adds what is missing"
-    )
-    return Outcome(where=where, state="lost", what=what)
-
-
-def _drop_nameless_rows(file: Path, where: str, partial: Path) -> Outcome:
-    table = read_record_file(file)
-    has_name = pc.and_(table["video_id"].is_valid(), table["sequence"].is_valid())
-    kept = table.filter(has_name)
-    filesystem.replace(file, to_parquet(kept), partial)
-    what = (
-        f"{len(table) - len(kept)} of {len(table)} rows dropped, whose video or commit is unknown; "
-        "run `vidlat encode` with your inputs again, which adds what is missing"
-    )
-    return Outcome(where=where, state="lost", what=what)
+    return Outcome(where=where, state="lost", what=what + _ENCODE_AGAIN)
 
 
 def _read_if_possible(file: Path) -> dict[str, Any]:

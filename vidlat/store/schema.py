@@ -13,7 +13,7 @@ from typing import Any, Self
 from vidlat.config import Ids, LatentSettings
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Increased whenever an older vidlat could no longer read the layout."""
 
 SHARD_BYTES = 2 * 1024**2

@@ -14,15 +14,13 @@ from vidlat.types import FloatArray, LatentStatistics
 BLOCK_FRAMES = 64
 """Latent frames in memory at once; fixed, since the order of additions changes the last bit of a sum."""
 
-_ZEROS = bytes(2**20)
-
 
 def latent_statistics(
     mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16], num_valid_latent_frames: int
 ) -> LatentStatistics:
     """Statistics of one video's latents as stored, each (L, t, h, w); a memmap is read in blocks.
 
-    The sums cover the first `num_valid_latent_frames`, which hold no stack padding; the checksum covers all.
+    The sums cover the first `num_valid_latent_frames`, which hold no stack padding; the checksums cover all.
     """
     valid = num_valid_latent_frames
     if not 1 <= valid <= mean.shape[1]:
@@ -32,7 +30,7 @@ def latent_statistics(
         of_mean.add(mean[:, first : first + BLOCK_FRAMES], valid - first)
         of_std.add(std[:, first : first + BLOCK_FRAMES], valid - first)
     return LatentStatistics(
-        crc32=of_std.crc32(of_mean.crc32(0)),
+        frame_crc32=bytes(of_mean.checksums + of_std.checksums),
         count=valid * mean.shape[2] * mean.shape[3],
         sum_mean=tuple(of_mean.sums.tolist()),
         sum_mean_squared=tuple(of_mean.squares.tolist()),
@@ -41,42 +39,27 @@ def latent_statistics(
 
 
 class LatentDigest:
-    """Checksum and sums per channel of one array of one video, accumulated over blocks."""
+    """Checksums of the frames and sums per channel of one array of one video, accumulated over blocks."""
 
     def __init__(self, latent_dim: int) -> None:
-        self.crcs = [0] * latent_dim
-        self.num_bytes = 0
+        self.checksums = bytearray()
         self.sums = np.zeros(latent_dim)
         self.squares = np.zeros(latent_dim)
 
     def add(self, block: npt.NDArray[np.float16], num_valid: int) -> None:
         """Add the next latent frames (L, t, h, w), of which the first `num_valid` are no padding."""
-        for channel, frames in enumerate(block):
-            stored = np.ascontiguousarray(frames, dtype="<f2")
-            self.crcs[channel] = zlib.crc32(stored.data, self.crcs[channel])
-            exact = stored[: max(num_valid, 0)].astype(np.float64)
+        stored = np.ascontiguousarray(block.swapaxes(0, 1), dtype="<f2")
+        self.checksums += frame_checksums(stored).tobytes()
+        valid = stored[: max(num_valid, 0)].swapaxes(0, 1).astype(np.float64)
+        for channel, exact in enumerate(valid):
             self.sums[channel] += exact.sum()
             self.squares[channel] += np.square(exact).sum()
-        self.num_bytes += 2 * block[0].size
-
-    def crc32(self, crc: int) -> int:
-        """`crc` continued over all channels in the byte order of a C-ordered (L, t, h, w) array."""
-        zeros_crc = _after_zeros(0, self.num_bytes)
-        for channel_crc in self.crcs:
-            # A CRC is linear: extend the earlier one by zeros, and combine it with that of the channel.
-            crc = _after_zeros(crc, self.num_bytes) ^ zeros_crc ^ channel_crc
-        return crc
 
 
-def _after_zeros(crc: int, num_bytes: int) -> int:
-    for done in range(0, num_bytes, len(_ZEROS)):
-        crc = zlib.crc32(memoryview(_ZEROS)[: num_bytes - done], crc)
-    return crc
-
-
-def latent_crc32(mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16]) -> int:
-    """The checksum a record keeps: zlib.crc32 over the bytes of mean, then of std, each (L, t, h, w)."""
-    return zlib.crc32(np.ascontiguousarray(std).data, zlib.crc32(np.ascontiguousarray(mean).data))
+def frame_checksums(frames: npt.NDArray[np.float16]) -> npt.NDArray[np.uint32]:
+    """The CRC-32 (zlib) of each of the latent frames (t, L, h, w), over its float16 bytes in C order."""
+    stored = np.ascontiguousarray(frames, dtype="<f2")
+    return np.array([zlib.crc32(frame.data) for frame in stored], dtype="<u4")
 
 
 def to_stored(name: str, values: FloatArray, keepbits: int = MANTISSA_BITS) -> npt.NDArray[np.float16]:

@@ -109,7 +109,7 @@ def summarise(path: Path) -> CacheSummary:
         vanished=_group(video_id for video_id, state in states.items() if state == "vanished"),
         unknown=_group(video_id for video_id, state in states.items() if state == "unknown"),
         holder=_to_holder(holder) if holder else None,
-        unfinished=tuple(_unfinished(path, holder)),
+        unfinished=tuple(_unfinished(path, cache.schema, holder)),
     )
 
 
@@ -144,13 +144,13 @@ def _to_holder(holder: LeaseHolder) -> Holder:
     )
 
 
-def _unfinished(path: Path, holder: LeaseHolder | None) -> Iterable[str]:
+def _unfinished(path: Path, schema: CacheSchema, holder: LeaseHolder | None) -> Iterable[str]:
     """Traces of a killed command; while a process holds the cache, they may be its own."""
     if holder and holder.is_alive():
         return
     if holder:
         yield f"{holder} ended without releasing the cache; the next command takes it over"
-    lengths = array_frames(path)
+    lengths = array_frames(path, schema)
     if len(set(lengths.values())) > 1:
         by_array = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         yield f"the arrays differ in latent frames ({by_array}): the next encode completes the growth"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +22,15 @@ from vidlat.errors import ShardExistsError, StoreError
 from vidlat.store import filesystem, layout
 from vidlat.store.arrays import open_for_writing
 from vidlat.store.lease import Lease, hold_lease
-from vidlat.store.log import RecordLog, RecordLogs
+from vidlat.store.log import append, compact, last_sequence, merge, read_records, roll_forward
+from vidlat.store.manifest import Manifest, write_manifest
 from vidlat.store.metadata import array_frames, read_attributes, read_schema, zarr_documents
 from vidlat.store.records import (
     FAILURE_COLUMNS,
     VIDEO_COLUMNS,
-    standing,
-    to_failure_records,
     to_table,
     to_tombstones,
+    with_sequence,
     with_sources,
 )
 from vidlat.store.schema import CacheSchema
@@ -62,7 +63,10 @@ def _build(path: Path, schema: CacheSchema) -> None:
         for folder in (layout.RECORDS, layout.FAILURES, *layout.ARRAYS):
             filesystem.make_folder(building / folder)
         filesystem.replace(building / layout.READERS, b"", building / layout.PARTIAL)
-        documents = zarr_documents({"vidlat": schema.to_attributes()}, schema, 0)
+        description = schema.to_attributes()
+        manifest = Manifest(cache_uuid=uuid4().hex, description=description)
+        write_manifest(building, manifest, building / layout.PARTIAL)
+        documents = zarr_documents({"vidlat": description}, schema, 0)
         for name, document in documents.items():
             filesystem.replace(building / name, _to_json(document), building / layout.PARTIAL)
         filesystem.rename(building, path)
@@ -100,11 +104,14 @@ class CacheWriter:
     taken it over; the change may have been made then, and may be made again.
     """
 
+    max_small_files = 64
+    small_bytes = 8 * 1024**2
+    """Larger record files are not merged again, so that a row is rewritten only a few times."""
+
     def __init__(self, path: Path, lease: Lease) -> None:
         self.path = path
         self.lease = lease
         self.schema = read_schema(path)
-        self.logs = RecordLogs(path)
 
     def reserve(self, num_shards: int) -> int:
         """Grow both arrays by whole shards and return the first latent frame of the new range.
@@ -115,7 +122,7 @@ class CacheWriter:
         if num_shards < 1:
             raise ValueError(f"num_shards: got {num_shards}; expected 1 or more")
         with self._locked() as partial:
-            start = max(array_frames(self.path).values())
+            start = max(array_frames(self.path, self.schema).values())
             stop = start + num_shards * self.schema.shard_frames
             documents = zarr_documents(read_attributes(self.path), self.schema, stop)
             # The root last: until then, readers see the old shape of both arrays.
@@ -126,53 +133,59 @@ class CacheWriter:
     def commit(self, records: Sequence[VideoRecord]) -> None:
         """Add videos whose shards are written, all at once. Sets the sequence number of their records."""
         if records:
-            self._append(self.logs.videos, lambda sequence: to_table(records, VIDEO_COLUMNS, sequence))
+            self.append_rows(layout.RECORDS, lambda sequence: to_table(records, VIDEO_COLUMNS, sequence))
 
     def recommit(self, records: Sequence[VideoRecord]) -> None:
         """Record the new ranges of moved videos, all at once; their later failures keep standing."""
         ids = pa.array([record.video_id for record in records])
         with self._locked() as partial:
-            sequence = 1 + self.last_sequence()
-            failures = self.logs.failures.read()
-            failures = failures.filter(pc.is_in(failures["video_id"], value_set=ids))
-            if len(failures):  # before the records but with a later number: a kill in between changes nothing
-                failures = standing(failures, self.logs.videos.read_with_removed(["video_id", "sequence"]))
-                again = list(to_failure_records(failures).values())
-                table = to_table(again, FAILURE_COLUMNS, sequence + 1)
-                self.logs.failures.append(table, sequence + 1, partial)
-            self.logs.videos.append(to_table(records, VIDEO_COLUMNS, sequence), sequence, partial)
+            failures = read_records(self.path).standing_failures()
+            again = failures.filter(pc.is_in(failures["video_id"], value_set=ids))
+            tables: dict[str, Callable[[int], pa.Table]] = {}
+            if len(again):  # first: if a kill leaves it alone, nothing changes
+                tables[layout.FAILURES] = lambda sequence: with_sequence(again, sequence)
+            tables[layout.RECORDS] = lambda sequence: to_table(records, VIDEO_COLUMNS, sequence)
+            append(self.path, tables, partial)
 
     def remove(self, video_ids: Sequence[str]) -> None:
         """Remove videos, all at once; their latents remain on disk as holes."""
         if video_ids:
-            self._append(self.logs.videos, lambda sequence: to_tombstones(video_ids, sequence))
+            self.append_rows(layout.RECORDS, lambda sequence: to_tombstones(video_ids, sequence))
 
     def commit_sources(self, videos: Sequence[InputVideo]) -> None:
         """Update the path, time and annotation of cached videos, and nothing else."""
         if videos:
-            self._append(
-                self.logs.videos, lambda sequence: with_sources(self.logs.videos.read(), videos, sequence)
+            self.append_rows(
+                layout.RECORDS,
+                lambda sequence: with_sources(read_records(self.path).videos.read(), videos, sequence),
             )
 
     def record_failures(self, failures: Sequence[FailureRecord]) -> None:
         """Record why videos could not be encoded, until a later commit supersedes it."""
         if failures:
-            self._append(self.logs.failures, lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence))
+            self.append_rows(layout.FAILURES, lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence))
 
     def last_sequence(self) -> int:
         """The number of the last commit, 0 before the first."""
-        return self.logs.last_sequence()
+        return last_sequence(self.path)
+
+    def roll_forward(self) -> None:
+        """Complete a commit that a killed process had written but not yet committed."""
+        with self._locked() as partial:
+            roll_forward(self.path, partial)
 
     def compact_records(self) -> None:
         """Rewrite the records without old rows, so that no trace of replaced or removed videos is left."""
         with self._locked() as partial:
-            self.logs.compact(partial)
+            compact(self.path, partial)
 
-    def _append(self, log: RecordLog, rows: Callable[[int], pa.Table]) -> None:
-        """Commit the rows made for the next sequence number."""
+    def append_rows(self, folder: str, rows: Callable[[int], pa.Table]) -> None:
+        """Commit the rows made for the next sequence number, and merge small files if there are many."""
         with self._locked() as partial:
-            sequence = 1 + self.last_sequence()
-            log.append(rows(sequence), sequence, partial)
+            manifest = append(self.path, {folder: rows}, partial)
+            small = [file for file in manifest.files_in(folder) if file.num_bytes < self.small_bytes]
+            if len(small) > self.max_small_files:
+                merge(self.path, manifest, folder, small, partial)
 
     @contextmanager
     def _locked(self) -> Iterator[Path]:

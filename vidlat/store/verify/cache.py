@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.store import filesystem
-from vidlat.store.layout import FAILURES, LOCK, RECORDS
+from vidlat.store.layout import LOCK
 from vidlat.store.lease import hold_for_reading
-from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS, latest, without_removed
+from vidlat.store.ranges import range_faults
+from vidlat.store.records import VIDEO_COLUMNS, latest, without_removed
 from vidlat.store.verify.latents import LatentChecker
 from vidlat.store.verify.problem import Problem
-from vidlat.store.verify.record_files import ROWS_AT_ONCE, LogReading, overlaps, range_faults, read_log
-from vidlat.store.verify.stray_files import file_problem, find_suspects
+from vidlat.store.verify.record_files import ROWS_AT_ONCE, RecordReading, overlaps, read_all_records
+from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspects
 from vidlat.store.verify.zarr_metadata import ZarrMetadata, read_zarr_metadata
 
 CHECKED_COLUMNS = [
@@ -41,20 +42,21 @@ def verify_cache(
     hold_for_reading(path, reading)
     with filesystem.lock_shared(path / LOCK):  # no driver commits or merges meanwhile
         layout = read_zarr_metadata(path)
-        records = read_log(path, RECORDS, VIDEO_COLUMNS, CHECKED_COLUMNS)
-        failures = read_log(path, FAILURES, FAILURE_COLUMNS, ["video_id", "sequence"])
+        records = read_all_records(path, CHECKED_COLUMNS)
+        known = KnownFiles.of(path, layout.num_shards)
     yield from (Problem(where=where, kind=kind, what=what) for where, kind, what in layout.findings)
-    yield from records.problems + failures.problems
-    suspects = list(find_suspects(path, layout.num_shards))
+    yield from records.problems
+    suspects = list(find_suspects(path, known))
     videos = _standing(records)
     yield from overlaps(videos)
     if only is not None:
         videos = videos.filter(pc.is_in(videos["video_id"], pa.array(sorted(only), pa.string())))
     yield from _videos_problems(path, layout, videos, on_video)
     # By now a running encode has committed what it was writing.
-    num_shards = read_zarr_metadata(path).num_shards if suspects else None
+    if suspects:
+        known = KnownFiles.of(path, read_zarr_metadata(path).num_shards)
     for suspect in suspects:
-        if suspect.is_the_same and (problem := file_problem(path, suspect.where, num_shards)):
+        if suspect.is_the_same and (problem := file_problem(path, suspect.where, known)):
             yield problem
 
 
@@ -62,7 +64,7 @@ def count_hole_frames(path: Path) -> int:
     """Latent frames that belong to no video, as far as arrays and records can be read. Raises StoreError."""
     with filesystem.lock_shared(path / LOCK):  # no driver commits or merges meanwhile
         num_frames = read_zarr_metadata(path).num_frames or 0
-        records = read_log(path, RECORDS, VIDEO_COLUMNS, CHECKED_COLUMNS)
+        records = read_all_records(path, ["video_id", "sequence", "start", "stop", "num_frames"])
     videos = _standing(records)
     starts, stops = (np.clip(videos[name].to_numpy(), 0, num_frames) for name in ("start", "stop"))
     # A frame that several records name counts once.
@@ -70,9 +72,9 @@ def count_hole_frames(path: Path) -> int:
     return num_frames - int(np.maximum(stops - np.maximum(starts, covered_before), 0).sum())
 
 
-def _standing(records: LogReading) -> pa.Table:
+def _standing(records: RecordReading) -> pa.Table:
     """The latest row of every video that was not removed, in the order of the time axis."""
-    return without_removed(latest(records.rows)).sort_by("start")
+    return without_removed(latest(records.videos)).sort_by("start")
 
 
 def _videos_problems(

@@ -99,9 +99,12 @@ class LatentChecker:
 
 
 def _compare(row: Mapping[str, Any], mean: LatentDigest, std: LatentDigest, count: int) -> Iterator[Finding]:
-    crc = std.crc32(mean.crc32(0))
-    if crc != row["latents_crc32"]:
-        yield "checksum", f"recorded latents_crc32 {row['latents_crc32']}, the latents give {crc}"
+    recorded = np.frombuffer(row["latents_frame_crc32"], "<u4").reshape(2, -1)
+    for name, digest, expected in (("mean", mean, recorded[0]), ("std", std, recorded[1])):
+        (wrong,) = np.nonzero(np.frombuffer(digest.checksums, "<u4") != expected)
+        if len(wrong):
+            frames = _ranges([(row["start"] + index, row["start"] + index + 1) for index in wrong.tolist()])
+            yield "checksum", f"{name}, latent frames {frames}: not what was recorded"
     if row["latents_count"] != count:
         yield "statistics", f"recorded latents_count {row['latents_count']}, the latents give {count}"
     terms = np.sqrt(count * mean.squares)  # the sum of |mean| is this at most
@@ -110,8 +113,8 @@ def _compare(row: Mapping[str, Any], mean: LatentDigest, std: LatentDigest, coun
         ("latents_sum_mean_squared", mean.squares, mean.squares),
         ("latents_sum_std_squared", std.squares, std.squares),
     ):
-        recorded = np.array(row[name], np.float64)
-        if recorded.shape != sums.shape or not (abs(recorded - sums) <= TOLERANCE * scale).all():
+        given = np.array(row[name], np.float64)
+        if given.shape != sums.shape or not (abs(given - sums) <= TOLERANCE * scale).all():
             yield "statistics", f"recorded {name} {row[name]}, the latents give {sums.tolist()}"
 
 

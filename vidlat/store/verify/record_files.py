@@ -1,115 +1,78 @@
-"""Problems of record files: of the files, their rows, and the ranges that the rows name."""
+"""Problems of the manifest and the record files, and videos whose ranges overlap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from vidlat.errors import one_line
-from vidlat.store import filesystem
-from vidlat.store.layout import record_files
-from vidlat.store.records import latest
-from vidlat.store.schema import CacheSchema
+from vidlat.errors import StoreError
+from vidlat.store.layout import MANIFEST, RECORDS
+from vidlat.store.log import COLUMNS, describe_record_files, read_checked
+from vidlat.store.manifest import Manifest, RecordFile, read_manifest
 from vidlat.store.verify.problem import Problem
 
-OPTIONAL_COLUMNS = {"pts_seconds"}
 ROWS_AT_ONCE = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IncompleteRow:
-    """A row that lacks values. file: relative to the cache. missing: the columns without a value."""
+@dataclass(slots=True, kw_only=True)
+class RecordReading:
+    """What can be read of the records of a cache.
 
-    file: str
-    video_id: str | None
-    sequence: int | None
-    missing: list[str]
-
-    @property
-    def is_nameless(self) -> bool:
-        """Whether its video or commit is unknown, so that no later row can supersede it."""
-        return self.video_id is None or self.sequence is None
-
-    @property
-    def problem(self) -> Problem:
-        """The row as a problem."""
-        what = f"its record in {self.file} has no {', '.join(self.missing)}"
-        is_video = self.video_id is not None and not self.is_nameless
-        return Problem(where=self.video_id or self.file, kind="record", what=what, is_video=is_video)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogReading:
-    """What can be read of a log.
-
-    rows: the wanted columns of all complete rows. damaged: why a file cannot be read, by its path relative to
-    the cache. incomplete: the other rows, except those that a later row supersedes.
+    manifest: None if it cannot be read; then every readable record file counts. videos: some columns of all
+    rows of videos. problems: of the manifest and the files. readable: the files whose rows were read.
+    damaged, missing: the other files, by their path relative to the cache.
     """
 
-    rows: pa.Table
-    damaged: dict[str, str]
-    incomplete: list[IncompleteRow]
-
-    @property
-    def problems(self) -> list[Problem]:
-        """The problems of the files and their rows."""
-        lost = "cannot be read, so its videos are unknown"
-        return [
-            *(
-                Problem(where=file, kind="record", what=f"{lost}: {why}")
-                for file, why in self.damaged.items()
-            ),
-            *(row.problem for row in self.incomplete),
-        ]
+    manifest: Manifest | None
+    videos: pa.Table
+    problems: list[Problem]
+    readable: list[RecordFile] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
-def read_log(path: Path, folder: str, columns: pa.Schema, wanted: list[str]) -> LogReading:
-    """Read all files of the log in `folder` of the cache at `path`.
+def read_all_records(path: Path, columns: Sequence[str]) -> RecordReading:
+    """Read every record file of the cache at `path`, whatever is damaged.
 
-    wanted: columns, video_id and sequence among them.
+    columns: of the videos, video_id and sequence among them.
     """
-    parts: list[pa.RecordBatch] = []
-    damaged: dict[str, str] = {}
-    incomplete: list[IncompleteRow] = []
-    for file in record_files(path / folder):
-        where = f"{folder}/{file.name}"
+    manifest, problems = None, []
+    try:
+        manifest = read_manifest(path)
+    except StoreError as error:
+        problems.append(_problem(path, MANIFEST, error))
+    files, damaged = (manifest.files, {}) if manifest else describe_record_files(path)
+    problems += [_problem(path, where, error) for where, error in damaged.items()]
+    schema = pa.schema([COLUMNS[RECORDS].field(name) for name in columns])
+    reading = RecordReading(
+        manifest=manifest, videos=schema.empty_table(), problems=problems, damaged=list(damaged)
+    )
+    tables = [reading.videos]
+    for file in files:
+        is_of_videos = file.where.startswith(RECORDS)
         try:
-            with pq.ParquetFile(filesystem.open_input(file), page_checksum_verification=True) as parquet:
-                _require_columns(parquet.schema_arrow, columns)
-                rows, lacking = _read_rows(parquet, where, columns, wanted)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            damaged[where] = one_line(error)[:300]
-            continue
-        parts += rows
-        incomplete += lacking
-    schema = pa.schema([columns.field(name) for name in wanted])
-    # Column by column: the schema of a file may carry notes that this one does not.
-    tables = [pa.Table.from_arrays(part.columns, schema=schema) for part in parts]
-    table = pa.concat_tables([schema.empty_table(), *tables])
-    return LogReading(rows=table, damaged=damaged, incomplete=_not_superseded(incomplete, table))
+            table = read_checked(path, file, columns if is_of_videos else ["video_id", "sequence"])
+        except FileNotFoundError:
+            reading.missing.append(file.where)
+            problems.append(_problem(path, file.where, "is missing", file.num_rows))
+        except StoreError as error:
+            reading.damaged.append(file.where)
+            problems.append(_problem(path, file.where, error, file.num_rows))
+        else:
+            reading.readable.append(file)
+            # Column by column: the schema of a file may carry notes that this one does not.
+            tables += [pa.Table.from_arrays(table.columns, schema=schema)] if is_of_videos else []
+    reading.videos = pa.concat_tables(tables)
+    return reading
 
 
-def range_faults(row: Mapping[str, Any], schema: CacheSchema, num_frames: int) -> Iterator[str]:
-    """Why the range of a record is impossible in arrays of `num_frames` latent frames."""
-    start, stop = row["start"], row["stop"]
-    named = f"its record names latent frames {start}-{stop}"
-    if not 0 <= start < stop:
-        yield f"{named}, which is no range"
-    if stop > num_frames:
-        yield f"{named}, but the arrays end at {num_frames}"
-    if start % schema.chunk_frames:
-        yield f"{named}, which starts inside a chunk of {schema.chunk_frames}"
-    num_stacks = -(-row["num_frames"] // schema.settings.stack)
-    expected = num_stacks * schema.settings.stack // schema.time_compression
-    if stop - start != expected:
-        yield f"{named}, but {row['num_frames']} frames in stacks of {schema.settings.stack} give {expected}"
+def _problem(path: Path, where: str, what: object, num_rows: int | None = None) -> Problem:
+    text = str(what).removeprefix(f"{path}: ").removeprefix("damaged: ").removeprefix(f"{where} ")
+    lost = "" if num_rows is None else f"; the last state of {num_rows} videos is lost with it"
+    return Problem(where=where, kind="record", what=f"{text}{lost}")
 
 
 def overlaps(videos: pa.Table) -> Iterator[Problem]:
@@ -125,53 +88,3 @@ def overlaps(videos: pa.Table) -> Iterator[Problem]:
                 for one, two in ((row["video_id"], other), (other, row["video_id"])):
                     yield Problem(where=one, kind="overlap", what=f"{shared} {two} too", is_video=True)
             farthest = max(farthest, (row["stop"], row["video_id"]))
-
-
-def _require_columns(found: pa.Schema, expected: pa.Schema) -> None:
-    for field in expected:
-        index = found.get_field_index(field.name)
-        if index < 0 or found.field(index).type != field.type:
-            has = "no such column" if index < 0 else str(found.field(index).type)
-            raise ValueError(f"column {field.name}: expected {field.type}, found {has}")
-
-
-def _read_rows(
-    parquet: pq.ParquetFile, where: str, columns: pa.Schema, wanted: list[str]
-) -> tuple[list[pa.RecordBatch], list[IncompleteRow]]:
-    """The complete rows of a file, and the others."""
-    rows, incomplete = [], []
-    required = [name for name in columns.names if name not in OPTIONAL_COLUMNS]
-    # All columns are read, to find damage in any of them.
-    for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE):
-        batch.validate(full=True)
-        has_all = _has_all(batch, required)
-        rows.append(batch.filter(has_all).select(wanted))
-        for row in batch.filter(pc.invert(has_all)).select(required).to_pylist():
-            missing = [name for name in required if row[name] is None]
-            incomplete.append(
-                IncompleteRow(file=where, video_id=row["video_id"], sequence=row["sequence"], missing=missing)
-            )
-    return rows, incomplete
-
-
-def _has_all(batch: pa.RecordBatch, required: list[str]) -> pa.Array:
-    """Which rows lack no value; a tombstone has only a few."""
-    is_complete = reduce(pc.and_, (batch[name].is_valid() for name in required))
-    if "num_frames" not in required:
-        return is_complete
-    is_tombstone = pc.fill_null(pc.equal(batch["num_frames"], 0), False)
-    has_key = pc.and_(batch["video_id"].is_valid(), batch["sequence"].is_valid())
-    return pc.or_(is_complete, pc.and_(is_tombstone, has_key))
-
-
-def _not_superseded(incomplete: list[IncompleteRow], rows: pa.Table) -> list[IncompleteRow]:
-    """The rows without a later, complete row of the same video."""
-    if not incomplete:
-        return []
-    newest = latest(rows)
-    last = dict(zip(newest["video_id"].to_pylist(), newest["sequence"].to_pylist(), strict=True))
-    return [
-        row
-        for row in incomplete
-        if row.video_id is None or row.sequence is None or last.get(row.video_id, 0) <= row.sequence
-    ]

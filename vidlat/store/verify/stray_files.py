@@ -10,7 +10,27 @@ from pathlib import Path
 from vidlat.errors import StoreError
 from vidlat.store import filesystem, layout
 from vidlat.store.lease import read_lease
+from vidlat.store.log import uncommitted_files
+from vidlat.store.manifest import read_manifest
 from vidlat.store.verify.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFiles:
+    """What belongs to a cache: shards below a number, and record files; None for any."""
+
+    num_shards: int | None = None
+    records: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, path: Path, num_shards: int | None) -> KnownFiles:
+        """The files of the cache at `path` now, and of a commit that may be under way or was cut off."""
+        try:
+            manifest = read_manifest(path)
+        except StoreError:
+            return cls(num_shards)
+        files = (*manifest.files, *uncommitted_files(path, manifest))
+        return cls(num_shards, frozenset(file.where for file in files))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,31 +50,35 @@ class Suspect:
         return self.identity is not None and filesystem.identity(self.file) == self.identity
 
 
-def find_suspects(path: Path, num_shards: int | None) -> Iterator[Suspect]:
-    """All files in and beside a cache that do not belong to one with `num_shards` (None: any number)."""
+def find_suspects(path: Path, known: KnownFiles) -> Iterator[Suspect]:
+    """All files in and beside a cache that do not belong to it."""
     for build in layout.build_folders(path):
         yield Suspect(where=f"../{build.name}", file=build, identity=filesystem.identity(build))
     for file in filesystem.list_files(path):
         where = file.relative_to(path).as_posix()
-        if file_problem(path, where, num_shards):
+        if file_problem(path, where, known):
             yield Suspect(where=where, file=file, identity=filesystem.identity(file))
 
 
-def file_problem(path: Path, where: str, num_shards: int | None) -> Problem | None:
-    """The problem of a stray file; None if it belongs to a cache with `num_shards` (None: any number)."""
+def file_problem(path: Path, where: str, known: KnownFiles) -> Problem | None:
+    """The problem of a stray file; None if it belongs to the cache."""
     folder, _, name = where.rpartition("/")
-    is_record = layout.RECORD_FILE.fullmatch(name) or layout.SET_ASIDE.fullmatch(name)
-    if where in layout.OWN_FILES or (folder in (layout.RECORDS, layout.FAILURES) and is_record):
+    is_record = layout.is_record_file(where)
+    is_set_aside = folder in (layout.RECORDS, layout.FAILURES) and layout.SET_ASIDE.fullmatch(name)
+    is_known = known.records is None or where in known.records
+    if where in layout.OWN_FILES or is_set_aside or (is_record and is_known):
         return None
     kind, what = "foreign", "does not belong in a cache"
-    if where == layout.LEASE:
+    if is_record:
+        kind, what = "leftover", "a record file that no commit names: left by a killed process, or a copy"
+    elif where == layout.LEASE:
         if _is_held(path):
             return None
         kind, what = "leftover", "the process that held the cache has died; the next writer takes it over"
     elif shard := layout.SHARD_FILE.fullmatch(where):
-        if num_shards is None or int(shard[1]) < num_shards:
+        if known.num_shards is None or int(shard[1]) < known.num_shards:
             return None
-        what = f"lies past the end of the array, which has {num_shards} shards"
+        what = f"lies past the end of the array, which has {known.num_shards} shards"
     elif layout.LEFTOVER.fullmatch(where):
         kind, what = "leftover", "left by a killed process and not needed"
     # A file name may hold bytes that are not text.

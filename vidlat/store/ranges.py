@@ -1,0 +1,146 @@
+"""The latent frames of each video of a cache, and checks that they are its own and as they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidlat.errors import StoreError
+from vidlat.store.layout import ARRAYS
+from vidlat.store.schema import CacheSchema
+from vidlat.store.statistics import frame_checksums
+
+Integers = npt.NDArray[np.int64]
+
+RANGE_COLUMNS = ("start", "stop", "num_frames", "latents_frame_crc32")
+
+CHECKSUM_BYTES = 4 * len(ARRAYS)
+"""Of each latent frame, in its record."""
+
+REPAIR = "`vidlat verify --repair` encodes it again"
+
+
+class VideoRanges:
+    """The range of every video, in the order of the time axis, and the checksums of its latent frames.
+
+    starts, stops: (N,). video_ids: N.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        """table: video_id and RANGE_COLUMNS, sorted by start."""
+        self.video_ids = table["video_id"]
+        self.starts: Integers = table["start"].to_numpy()
+        self.stops: Integers = table["stop"].to_numpy()
+        self._table = table
+        # The frames of all videos one after another, without the holes between them.
+        lengths = self.stops - self.starts
+        self._offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64) - self.starts
+        self._is_checked = {name: np.zeros(int(lengths.sum()), bool) for name in ARRAYS}
+        self._checksums: dict[str, npt.NDArray[np.uint32]] = {}
+
+    @classmethod
+    def from_records(cls, path: Path, records: pa.Table, schema: CacheSchema, num_frames: int) -> Self:
+        """The ranges of the videos in `records`, in arrays of `num_frames` latent frames.
+
+        Raises StoreError if a range cannot belong to its video, or if two overlap.
+        """
+        table = records.select(["video_id", *RANGE_COLUMNS]).sort_by("start")
+        faulty = np.flatnonzero(_is_faulty(table, schema, num_frames))
+        if len(faulty):
+            row = table.slice(int(faulty[0]), 1).to_pylist()[0]
+            fault = next(range_faults(row, schema, num_frames))
+            raise StoreError(f"{path}: damaged: {row['video_id']}: {fault}; {REPAIR}")
+        starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
+        (overlapping,) = np.nonzero(starts[1:] < stops[:-1])
+        if len(overlapping):
+            one, two = table["video_id"].slice(int(overlapping[0]), 2).to_pylist()
+            raise StoreError(f"{path}: damaged: {one} and {two} name the same latent frames; {REPAIR}")
+        return cls(table)
+
+    def index_of(self, starts: npt.NDArray[np.integer]) -> Integers:
+        """The index of the video that each of the latent frames `starts` (B,) lies in, -1 for none."""
+        index = np.searchsorted(self.starts, starts, side="right") - 1
+        stops = np.append(self.stops, -1)[index]  # the last one, for frames before the first video
+        return np.where(starts < stops, index, -1)
+
+    def require_as_written(
+        self, name: str, videos: Integers, frames: Integers, latents: npt.NDArray[np.float16]
+    ) -> None:
+        """Compare latent frames with their recorded checksums, each the first time that it is read.
+
+        videos: (B,) indices. frames: (B, t) on the time axis. latents: (B, L, t, h, w) of the array `name`.
+        Raises StoreError, naming the video, for a frame that is missing or not what was recorded.
+        """
+        # A missing chunk reads as NaN, so that one value per latent frame shows it, every time.
+        (missing,) = np.nonzero(np.isnan(latents[:, 0, :, 0, 0]).any(axis=1))
+        if len(missing):
+            video_id = self.video_ids[int(videos[missing[0]])].as_py()
+            raise StoreError(f"{video_id}: latents of {name} are missing; {REPAIR}")
+        places = frames + self._offsets[videos][:, None]
+        is_new = ~self._is_checked[name][places]
+        if not is_new.any():
+            return
+        new = places[is_new]
+        is_wrong = frame_checksums(latents.swapaxes(1, 2)[is_new]) != self._recorded(name)[new]
+        if is_wrong.any():
+            rows, columns = np.nonzero(is_new)
+            item = int(np.flatnonzero(is_wrong)[0])
+            video_id = self.video_ids[int(videos[rows[item]])].as_py()
+            frame = frames[rows[item], columns[item]]
+            raise StoreError(f"{video_id}: latent frame {frame} of {name} is not as recorded; {REPAIR}")
+        self._is_checked[name][new] = True
+
+    def _recorded(self, name: str) -> npt.NDArray[np.uint32]:
+        """The checksums of all frames of the array `name`."""
+        if not self._checksums:
+            cells = self._table["latents_frame_crc32"].to_pylist()
+            halves = [np.frombuffer(cell, "<u4").reshape(2, -1) for cell in cells]
+            joined = np.concatenate([np.zeros((2, 0), "<u4"), *halves], axis=1)
+            self._checksums = dict(zip(ARRAYS, joined, strict=True))
+        return self._checksums[name]
+
+
+def range_faults(row: Mapping[str, Any], schema: CacheSchema, num_frames: int) -> Iterator[str]:
+    """Why the range of a record is impossible in arrays of `num_frames` latent frames.
+
+    row: RANGE_COLUMNS, where latents_frame_crc32 may be missing.
+    """
+    start, stop = row["start"], row["stop"]
+    named = f"its record names latent frames {start}-{stop}"
+    if not 0 <= start < stop:
+        yield f"{named}, which is no range"
+    if stop > num_frames:
+        yield f"{named}, but the arrays end at {num_frames}"
+    if start % schema.chunk_frames:
+        yield f"{named}, which starts inside a chunk of {schema.chunk_frames}"
+    num_stacks = -(-row["num_frames"] // schema.settings.stack)
+    expected = num_stacks * schema.settings.stack // schema.time_compression
+    if stop - start != expected:
+        yield f"{named}, but {row['num_frames']} frames in stacks of {schema.settings.stack} give {expected}"
+    if len(row["latents_frame_crc32"]) != CHECKSUM_BYTES * (stop - start):
+        yield f"{named}, but holds checksums of {len(row['latents_frame_crc32']) / CHECKSUM_BYTES:g}"
+
+
+def _is_faulty(table: pa.Table, schema: CacheSchema, num_frames: int) -> npt.NDArray[np.bool_]:
+    """Whether each row has a fault, as `range_faults` says which."""
+    start, stop, num_video_frames = (table[name].to_numpy() for name in ("start", "stop", "num_frames"))
+    num_bytes = pc.binary_length(table["latents_frame_crc32"]).to_numpy().astype(np.int64)
+    # Not stop - start, which overflows for numbers that make no sense.
+    most = num_bytes // CHECKSUM_BYTES * schema.time_compression
+    faulty: npt.NDArray[np.bool_] = (
+        (start < 0)
+        | (stop <= start)
+        | (stop > num_frames)
+        | (start % schema.chunk_frames != 0)
+        | (num_bytes != CHECKSUM_BYTES * (stop - start))
+        | (most % schema.settings.stack != 0)
+        | (num_video_frames > most)
+        | (num_video_frames <= most - schema.settings.stack)
+    )
+    return faulty
