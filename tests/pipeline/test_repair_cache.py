@@ -200,7 +200,7 @@ VICTIMS = {
     "latents of another": (write_latents_of_another, "checksum"),
     "sums": (lambda path: edit_record(path, latents_sum_mean=[0.0] * 4), "statistics"),
     "count": (lambda path: edit_record(path, latents_count=1), "statistics"),
-    "checksums": (lambda path: edit_record(path, latents_frame_crc32=bytes(32)), "checksum"),
+    "checksums": (lambda path: edit_record(path, latents_frame_crc32=bytes(64)), "checksum"),
     "overlap": (overlap, "overlap"),
     "beyond the end": (lambda path: shift(path, 10**6), "range"),
     "far beyond the end": (lambda path: shift(path, 2**60), "range"),
@@ -286,9 +286,9 @@ def test_range_whose_shards_are_lost_too_is_not_handed_out_again(path, repaired,
     edit_record(path, last.video_id, source_path="/nowhere")
     for array in ("mean", "std"):
         shard_of(path, last.video_id, array).unlink()
-    roll_back(path)
     other = next(video_id for video_id in LENGTHS if video_id != last.video_id)
     shard_of(path, other).unlink()
+    roll_back(path)
     code, report = repaired(path)
     assert code == 1
     assert {problem["where"] for problem in report["problems_left"]} == {last.video_id}

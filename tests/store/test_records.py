@@ -12,6 +12,7 @@ from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of, 
 from tests.store.faults import meet
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
+from vidlat.store.log import read_records
 from vidlat.store.reader import open_cache
 from vidlat.store.records import (
     FAILURE_COLUMNS,
@@ -305,14 +306,15 @@ def test_record_file_that_is_gone_is_named(cache_path):
 
 def test_reader_gives_up_on_files_that_always_vanish(cache_path, monkeypatch):
     commit_many(cache_path, 1)
+    writer = writer_of(cache_path, max_small_files=1000)
 
     def vanish(file):
-        writer_of(cache_path).record_failures([failure_of("a.mp4")])
+        writer.record_failures([failure_of("a.mp4")])
         raise FileNotFoundError(2, "vanished", str(file))
 
     monkeypatch.setattr(filesystem, "open_input", vanish)
     with pytest.raises(StoreError, match="vanish"):
-        open_cache(cache_path)
+        read_records(cache_path, attempts=3)
 
 
 def test_damaged_record_file_is_named(cache_path):

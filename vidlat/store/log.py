@@ -35,7 +35,6 @@ from vidlat.store.records import (
 COLUMNS = {RECORDS: VIDEO_COLUMNS, FAILURES: FAILURE_COLUMNS}
 """The columns of the record files in each folder."""
 
-READ_ATTEMPTS = 100
 BLOCK_BYTES = 2**20
 ROWS_AT_ONCE = 1000
 
@@ -98,12 +97,13 @@ class RecordTable:
         return pa.concat_tables([self._columns.empty_table().select(list(names)), *tables])
 
 
-def read_records(path: Path) -> RecordSnapshot:
+def read_records(path: Path, attempts: int = 100) -> RecordSnapshot:
     """The records of the cache at `path` as they are now.
 
-    Raises StoreError if the manifest or a file that it names is missing or damaged.
+    attempts: how often merges may interfere. Raises StoreError if the manifest or a file that it names is
+    missing or damaged.
     """
-    for _ in range(READ_ATTEMPTS):
+    for _ in range(attempts):
         manifest = read_manifest(path)
         try:
             return RecordSnapshot(path, manifest)
