@@ -93,8 +93,8 @@ class RecordTable:
         return rows, without_removed(keys)["row"].combine_chunks() if "num_frames" in names else rows
 
     def _concatenated(self, names: Sequence[str]) -> pa.Table:
-        tables = [read_rows(file, names) for file in self._files]
-        return pa.concat_tables([self._columns.empty_table().select(list(names)), *tables])
+        columns = pa.schema([self._columns.field(name) for name in names])
+        return pa.concat_tables([columns.empty_table(), *(read_rows(file, columns) for file in self._files)])
 
 
 def read_records(path: Path, attempts: int = 100) -> RecordSnapshot:
@@ -249,7 +249,7 @@ def open_record_file(path: Path, file: RecordFile) -> pa.NativeFile:
 
 def read_record_file(path: Path, file: RecordFile) -> pa.Table:
     """All columns of a record file; raises like `open_record_file`."""
-    return read_rows(open_record_file(path, file), _columns_of(file).names)
+    return read_rows(open_record_file(path, file), _columns_of(file))
 
 
 def read_checked(path: Path, file: RecordFile, columns: Sequence[str]) -> pa.Table:
@@ -274,11 +274,14 @@ def read_checked(path: Path, file: RecordFile, columns: Sequence[str]) -> pa.Tab
     return pa.concat_tables(parts)
 
 
-def read_rows(source: Any, columns: Sequence[str]) -> pa.Table:
+def read_rows(source: Any, columns: pa.Schema) -> pa.Table:
     """The `columns` of an opened record file. Raises StoreError if it cannot be read."""
     # Not read_table, which imports pyarrow.dataset and would slow down `vidlat info`.
     with _errors_of_records(), pq.ParquetFile(source, **_CHECKED) as parquet:
-        return parquet.read(columns=list(columns)).select(list(columns))
+        _require_columns(parquet.schema_arrow, columns)
+        table = parquet.read(columns=columns.names)
+        # Column by column: the schema of a file may carry notes that this one does not.
+        return pa.Table.from_arrays([table[name] for name in columns.names], schema=columns)
 
 
 def _columns_of(file: RecordFile) -> pa.Schema:

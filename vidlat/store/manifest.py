@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -64,7 +64,9 @@ class Manifest:
             manifest = cls(**values, files=tuple(RecordFile(**file) for file in files))
         except (KeyError, TypeError) as error:
             raise ValueError(str(error)) from error
+        _require_types(manifest)
         for file in manifest.files:
+            _require_types(file)
             if not is_record_file(file.where):  # the manifest of a stranger must not lead outside the cache
                 raise ValueError(f"it names {file.where!r}, which is no record file")
         return manifest
@@ -83,6 +85,16 @@ def read_manifest(path: Path) -> Manifest:
 def write_manifest(path: Path, manifest: Manifest, partial: Path) -> None:
     """Replace the manifest of the cache at `path` atomically. The caller holds the cache's lock."""
     filesystem.replace(path / MANIFEST, manifest.to_json(), partial)
+
+
+def _require_types(values: Manifest | RecordFile) -> None:
+    kinds = {"str": str, "int": int, "dict[str, Any]": dict}
+    for field in fields(values):
+        value: Any = getattr(values, field.name)
+        kind = kinds.get(str(field.type))
+        is_absurd = isinstance(value, int) and not 0 <= value < 2**63
+        if is_absurd or (kind and type(value) is not kind):
+            raise ValueError(f"{field.name} is {value!r}")
 
 
 def _checksum(values: dict[str, Any]) -> int:

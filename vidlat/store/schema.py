@@ -8,13 +8,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from vidlat.config import Ids, LatentSettings
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
 
 FORMAT_VERSION = 5
 """Increased whenever an older vidlat could no longer read the layout."""
+
+MOST = 2**31 - 1
+"""The largest whole number in a description."""
 
 SHARD_BYTES = 2 * 1024**2
 """A shard holds the fewest chunks of this size: work stays parallel and a kill loses little."""
@@ -107,8 +110,12 @@ class CacheSchema:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or value < 1):
-                raise StoreError(f"{field.name}: got {value!r}; expected a whole number of 1 or more")
+            if field.type == "int" and not (type(value) is int and 1 <= value <= MOST):
+                raise StoreError(f"{field.name}: got {value!r}; expected a whole number from 1 to {MOST}")
+            if field.type == "str" and not isinstance(value, str):
+                raise StoreError(f"{field.name}: got {value!r}; expected a text")
+        if self.ids not in get_args(Ids):
+            raise StoreError(f"ids: got {self.ids!r}; expected one of {', '.join(get_args(Ids))}")
         if self.shard_frames % self.chunk_frames:
             raise StoreError(
                 f"shard_frames: got {self.shard_frames}; "
@@ -125,6 +132,8 @@ class CacheSchema:
 
         Raises StoreError for a newer format, a missing or unknown field, or settings that were edited.
         """
+        if not isinstance(attributes, Mapping):
+            raise StoreError("its description is damaged: expected a JSON object; restore its zarr.json")
         version = attributes.get("format_version")
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise StoreError(

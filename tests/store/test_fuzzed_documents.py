@@ -1,0 +1,136 @@
+"""Documents of a cache with any bit changed: each is refused in one line or read as it was."""
+
+import json
+import random
+import shutil
+import zlib
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from tests.store.damage import RECORD_B, ROOT, commit_as_it_is, flip
+from vidlat.cli import commands
+from vidlat.errors import VidlatError
+from vidlat.store.layout import LEASE, MANIFEST
+from vidlat.store.manifest import read_manifest
+from vidlat.store.prune_plan import plan_prune
+from vidlat.store.reader import open_cache
+from vidlat.store.verify.cache import verify_cache
+
+DOCUMENTS = [ROOT, "mean/zarr.json", "videos/zarr.json", MANIFEST, RECORD_B]
+
+
+def read_records(path):
+    cache = open_cache(path)
+    return cache.records(), cache.failures(), cache.annotations(), cache.sources(), cache.warnings()
+
+
+def read_it_all(path):
+    """What any command may do with the documents; only our own errors may end it."""
+    for read in (read_records, lambda path: list(verify_cache(path)), plan_prune):
+        try:
+            read(path)
+        except VidlatError as error:
+            if "\n" in str(error):
+                pytest.fail(f"more than a line: {error}")
+    for arguments in (["info"], ["ls", "--json"]):
+        answer = CliRunner().invoke(commands, [arguments[0], str(path), *arguments[1:]])
+        assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
+        assert answer.stderr.count("\n") <= 1
+
+
+def fuzz(pristine, path, where, num_flips, *, is_hostile=False):
+    """Change one bit at a time; is_hostile: and make the manifest name the file as it is then."""
+    rng = random.Random(f"{where} {is_hostile}")
+    file, before = path / where, (pristine / where).read_bytes()
+    manifest = (pristine / MANIFEST).read_bytes()
+    for _ in range(num_flips):
+        flip(file, rng.randrange(len(before)), rng.randrange(8))
+        if is_hostile:
+            commit_as_it_is(file)
+        read_it_all(path)
+        (path / MANIFEST).write_bytes(manifest)
+        file.write_bytes(before)
+
+
+@pytest.mark.parametrize("where", DOCUMENTS)
+def test_flipped_bit_of_a_document_is_refused_in_a_line_or_changes_nothing(pristine, path, where):
+    fuzz(pristine, path, where, 15)
+
+
+def test_flipped_bit_of_a_record_file_that_its_manifest_names_so_is_an_error_of_ours(pristine, path):
+    fuzz(pristine, path, RECORD_B, 40, is_hostile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", DOCUMENTS)
+def test_a_thousand_flipped_bits(pristine, path, where):
+    fuzz(pristine, path, where, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_five_thousand_flipped_bits_of_hostile_record_files(pristine, path):
+    fuzz(pristine, path, RECORD_B, 5000, is_hostile=True)
+
+
+DEEP = "[" * 100_000
+CONTENTS = ["", "{", "[]", "null", "1e999", "{}", DEEP, '{"a":' * 50_000, "\x00", '"\ud800"', "9" * 10_000]
+
+
+@pytest.mark.parametrize("content", CONTENTS, ids=range(len(CONTENTS)))
+@pytest.mark.parametrize("where", [ROOT, "std/zarr.json", MANIFEST, LEASE])
+def test_json_of_any_kind_is_an_error_of_ours(path, where, content):
+    (path / where).write_text(content, errors="surrogatepass")
+    read_it_all(path)
+
+
+VALUES = [None, True, -1, 2**70, 1e300, "text", [], {}, [[1]], {"a": 1}]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_any_value_of_any_field_of_the_description_is_an_error_of_ours(pristine, path, value):
+    """In the root and in its copy alike, whose checksum is right."""
+    document = json.loads((pristine / ROOT).read_text())
+    manifest = read_manifest(path)
+    description = document["attributes"]["vidlat"]
+    places = [(description, name) for name in description]
+    places += [(description["settings"], name) for name in description["settings"]]
+    for place, name in places:
+        before = place[name]
+        place[name] = value
+        (path / ROOT).write_text(json.dumps(document))
+        (path / MANIFEST).write_bytes(replace(manifest, description=description).to_json())
+        read_it_all(path)
+        place[name] = before
+
+
+def write_with_checksum(file, manifest):
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    file.write_text(json.dumps(manifest | {"crc32": zlib.crc32(canonical)}))
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_any_value_of_any_field_of_the_manifest_is_an_error_of_ours(path, value):
+    manifest = json.loads((path / MANIFEST).read_text())
+    del manifest["crc32"]
+    for place in (manifest, manifest["files"][0]):
+        for name in list(place):
+            before = place[name]
+            place[name] = value
+            write_with_checksum(path / MANIFEST, manifest)
+            read_it_all(path)
+            place[name] = before
+
+
+def test_link_out_of_the_cache_is_no_record_file(path, tmp_path):
+    shutil.move(path / RECORD_B, tmp_path / "outside.parquet")
+    manifest = json.loads((path / MANIFEST).read_text())
+    del manifest["crc32"]
+    outside = ["../outside.parquet", str(tmp_path / "outside.parquet"), f"videos/records/../../{RECORD_B}"]
+    for where in outside:
+        manifest["files"][0]["where"] = where
+        write_with_checksum(path / MANIFEST, manifest)
+        with pytest.raises(VidlatError, match="which is no record file"):
+            open_cache(path)
