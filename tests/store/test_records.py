@@ -22,7 +22,7 @@ from vidlat.store.records import (
     to_tombstones,
     to_video_records,
 )
-from vidlat.store.verify.cache import count_hole_frames
+from vidlat.store.verify.cache import measure_unused_space
 from vidlat.store.writer import CacheWriter
 from vidlat.types import Annotation, FailureRecord, LatentStatistics, Selection, Source, VideoRecord
 
@@ -154,7 +154,11 @@ def test_removed_video_is_in_the_cache_no_more(cache_path):
     assert list(cache.records()) == list(cache.sources()) == cache.columns("fps")["video_id"] == ["b.mp4"]
     assert cache.columns("start") == {"video_id": ["b.mp4"], "start": [4]}
     assert len(cache) == 1
-    assert open_cache(cache_path).num_hole_frames == count_hole_frames(cache_path) == 8 * 200 - 4
+    assert (
+        open_cache(cache_path).num_hole_frames
+        == measure_unused_space(cache_path).num_hole_frames
+        == 8 * 200 - 4
+    )
     with pytest.raises(StoreError, match="no video is recorded at latent frame 0"):
         open_cache(cache_path).read_windows(np.array([0]), 2)
     writer.commit([record_of("a.mp4", 0, VIDEO)])

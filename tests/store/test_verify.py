@@ -12,7 +12,7 @@ from tests.store.damage import LENGTHS, MEAN_B, STD_B, flip, found, rewrite
 from vidlat.errors import StoreError
 from vidlat.store.filesystem import locked
 from vidlat.store.reader import open_cache
-from vidlat.store.verify.cache import count_hole_frames, verify_cache
+from vidlat.store.verify.cache import measure_unused_space, verify_cache
 from vidlat.store.writer import write_shards
 
 
@@ -24,7 +24,7 @@ def test_undamaged_cache_has_no_problem(path):
 
 def test_empty_cache_has_no_problem(cache_path):
     assert found(cache_path) == []
-    assert count_hole_frames(cache_path) == 0
+    assert measure_unused_space(cache_path).num_hole_frames == 0
 
 
 def test_verifying_changes_no_file(path):
@@ -42,7 +42,7 @@ def test_holes_are_counted_and_no_problem(path):
     start = writer_of(path).reserve(1)
     write_shards(path, start, [random_posterior(8)])  # never committed
     assert found(path) == []
-    assert count_hole_frames(path) == 5 * 8 + 3 * 8 - sum(LENGTHS.values())
+    assert measure_unused_space(path).num_hole_frames == 5 * 8 + 3 * 8 - sum(LENGTHS.values())
 
 
 def test_video_replaced_by_a_later_record_is_not_read_any_more(path):

@@ -6,7 +6,7 @@ from tests.store.caches import writer_of
 from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, ROOT, edit_json, flip, found
 from vidlat.store.layout import MANIFEST
 from vidlat.store.schema import FORMAT_VERSION
-from vidlat.store.verify.cache import count_hole_frames, verify_cache
+from vidlat.store.verify.cache import measure_unused_space, verify_cache
 
 
 def of_vidlat(change):
@@ -54,7 +54,7 @@ def test_damaged_description_is_reported(path, change):
     problems = found(path)
     assert (ROOT, "description") in problems
     assert {kind for _, kind in problems} == {"description"}
-    count_hole_frames(path)
+    measure_unused_space(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"attributes": {"vidlat": 1}}'])

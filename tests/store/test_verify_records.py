@@ -13,7 +13,7 @@ from tests.store.caches import random_posterior, record_of, writer_of
 from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, commit_as_it_is, flip, found, rewrite
 from vidlat.errors import StoreError
 from vidlat.store.reader import open_cache
-from vidlat.store.verify.cache import count_hole_frames, verify_cache
+from vidlat.store.verify.cache import measure_unused_space, verify_cache
 
 
 def test_changed_checksum_of_a_record_is_reported(path):
@@ -76,7 +76,7 @@ def test_overlapping_videos_are_both_reported(path):
         ("b.mp4", "overlap"),
     ]
     assert all("8-28" in problem.what for problem in problems)
-    assert count_hole_frames(path) == 40 - sum(LENGTHS.values())
+    assert measure_unused_space(path).num_hole_frames == 40 - sum(LENGTHS.values())
 
 
 def test_every_video_under_a_long_one_overlaps_it(path):
@@ -104,7 +104,7 @@ def test_flipped_bit_in_a_record_file_stops_nothing(pristine, position, bit):
         path = shutil.copytree(pristine, Path(folder) / "l.zarr")
         flip(path / RECORD_B, position % (path / RECORD_B).stat().st_size, bit)
         problems = found(path)
-        count_hole_frames(path)
+        measure_unused_space(path)
     assert all(where not in ("a.mp4", "c/[b].mp4") or kind == "overlap" for where, kind in problems)
 
 
@@ -124,7 +124,7 @@ def test_removed_video_is_no_problem_and_not_read(path):
     read = []
     assert list(verify_cache(path, lambda *video: read.append(video[0]))) == []
     assert read == ["a.mp4", "c/[b].mp4"]
-    assert count_hole_frames(path) == 40 - 5 - 3
+    assert measure_unused_space(path).num_hole_frames == 40 - 5 - 3
 
 
 def test_record_file_without_a_column_is_reported(path):

@@ -6,11 +6,19 @@ import dataclasses
 from contextlib import closing
 from pathlib import Path
 
-from vidlat.commands.display import console, echo, echo_json, format_count, print_table, progress_bar
+from vidlat.commands.display import (
+    console,
+    echo,
+    echo_json,
+    format_bytes,
+    format_count,
+    print_table,
+    progress_bar,
+)
 from vidlat.errors import ExitCode
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.repair_files import Outcome
-from vidlat.store.verify.cache import count_hole_frames, verify_cache
+from vidlat.store.verify.cache import measure_unused_space, verify_cache
 from vidlat.store.verify.problem import Problem
 
 
@@ -19,16 +27,19 @@ def verify(latents: Path, repair: bool, vae: str | None, device: str, as_json: b
     if repair:
         refuse_if_held(latents)  # before everything is read, which takes long
     problems, num_videos = _read(latents, show=not as_json)
-    num_hole_frames = count_hole_frames(latents)
+    unused = measure_unused_space(latents)
     if not as_json:
         _print_problems("Problems", problems)
         verdict = format_count(len(problems), "problem") if problems else "no problem"
-        unused = f"{num_hole_frames} latent frames are unused"
-        console.print(f"{format_count(num_videos, 'video')} read: {verdict} ({unused})")
+        console.print(f"{format_count(num_videos, 'video')} read: {verdict}")
+        if unused.num_dead_shards:
+            files = format_count(unused.num_dead_shards, "shard file")
+            size = format_bytes(unused.num_dead_bytes)
+            console.print(f"{size} in {files} are of no recorded video: `vidlat prune` frees them")
     is_sound = not problems
     report: dict[str, object] = {
         "num_videos": num_videos,
-        "num_hole_frames": num_hole_frames,
+        **dataclasses.asdict(unused),
         "problems": [dataclasses.asdict(problem) for problem in problems],
     }
     if repair and problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.store import filesystem
+from vidlat.store.disk_usage import disk_usage
 from vidlat.store.layout import LOCK
 from vidlat.store.lease import hold_for_reading
 from vidlat.store.ranges import range_faults
@@ -60,16 +62,39 @@ def verify_cache(
             yield problem
 
 
-def count_hole_frames(path: Path) -> int:
-    """Latent frames that belong to no video, as far as arrays and records can be read. Raises StoreError."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusedSpace:
+    """What belongs to no video. num_hole_frames: latent frames, most of which were never written.
+
+    num_dead_shards, num_dead_bytes: shard files without a video, which prune deletes. After a loss of records
+    they may hold videos.
+    """
+
+    num_hole_frames: int
+    num_dead_shards: int
+    num_dead_bytes: int
+
+
+def measure_unused_space(path: Path) -> UnusedSpace:
+    """Measure what belongs to no video, as far as arrays and records can be read. Raises StoreError."""
     with filesystem.lock_shared(path / LOCK):  # no driver commits or merges meanwhile
-        num_frames = read_zarr_metadata(path).num_frames or 0
+        metadata = read_zarr_metadata(path)
         records = read_all_records(path, ["video_id", "sequence", "start", "stop", "num_frames"])
+    num_frames = metadata.num_frames or 0
     videos = _standing(records)
     starts, stops = (np.clip(videos[name].to_numpy(), 0, num_frames) for name in ("start", "stop"))
     # A frame that several records name counts once.
     covered_before = np.maximum.accumulate(np.concatenate([[0], stops]))[:-1]
-    return num_frames - int(np.maximum(stops - np.maximum(starts, covered_before), 0).sum())
+    num_used = int(np.maximum(stops - np.maximum(starts, covered_before), 0).sum())
+    is_range = starts < stops
+    usage = metadata.schema and disk_usage(
+        path, starts[is_range], stops[is_range], metadata.schema.shard_frames
+    )
+    return UnusedSpace(
+        num_hole_frames=num_frames - num_used,
+        num_dead_shards=usage.num_dead_shards if usage else 0,
+        num_dead_bytes=usage.num_dead_bytes if usage else 0,
+    )
 
 
 def _standing(records: RecordReading) -> pa.Table:
