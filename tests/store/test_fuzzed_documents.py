@@ -6,6 +6,8 @@ import shutil
 import zlib
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -134,3 +136,16 @@ def test_link_out_of_the_cache_is_no_record_file(path, tmp_path):
         write_with_checksum(path / MANIFEST, manifest)
         with pytest.raises(VidlatError, match="which is no record file"):
             open_cache(path)
+
+
+def test_record_file_made_to_exhaust_memory_is_refused(path):
+    table = pq.ParquetFile(path / RECORD_B).read()
+    index = table.schema.get_field_index("warnings")
+    warnings = pa.array([[" " * 500_000_000]], table.schema.field(index).type)
+    bomb = table.set_column(index, table.schema.field(index), warnings)
+    pq.write_table(bomb, path / RECORD_B, compression="zstd", write_statistics=False)
+    commit_as_it_is(path / RECORD_B)
+    assert (path / RECORD_B).stat().st_size < 2_000_000
+    with pytest.raises(VidlatError, match="bytes unpack to 1 rows of"):
+        read_records(path)
+    read_it_all(path)

@@ -38,7 +38,8 @@ COLUMNS = {RECORDS: VIDEO_COLUMNS, FAILURES: FAILURE_COLUMNS}
 BLOCK_BYTES = 2**20
 ROWS_AT_ONCE = 1000
 
-_CHECKED = {"page_checksum_verification": True}
+MOST_UNPACKED = 200
+"""A record file that unpacks to more than so many times its size was made to exhaust memory."""
 
 
 class RecordSnapshot:
@@ -260,7 +261,7 @@ def read_checked(path: Path, file: RecordFile, columns: Sequence[str]) -> pa.Tab
     """
     expected, (first, last) = _columns_of(file), commits_of(path / file.where)
     parts = [expected.empty_table().select(list(columns))]
-    with _errors_of_records(), pq.ParquetFile(open_record_file(path, file), **_CHECKED) as parquet:
+    with _open_parquet(open_record_file(path, file)) as parquet:
         _require_columns(parquet.schema_arrow, expected)
         for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE):
             batch.validate(full=True)
@@ -277,7 +278,7 @@ def read_checked(path: Path, file: RecordFile, columns: Sequence[str]) -> pa.Tab
 def read_rows(source: Any, columns: pa.Schema) -> pa.Table:
     """The `columns` of an opened record file. Raises StoreError if it cannot be read."""
     # Not read_table, which imports pyarrow.dataset and would slow down `vidlat info`.
-    with _errors_of_records(), pq.ParquetFile(source, **_CHECKED) as parquet:
+    with _open_parquet(source) as parquet:
         _require_columns(parquet.schema_arrow, columns)
         table = parquet.read(columns=columns.names)
         # Column by column: the schema of a file may carry notes that this one does not.
@@ -297,9 +298,18 @@ def _require_columns(found: pa.Schema, expected: pa.Schema) -> None:
 
 
 @contextmanager
-def _errors_of_records() -> Iterator[None]:
+def _open_parquet(source: Any) -> Iterator[pq.ParquetFile]:
+    """Open a record file; whatever is wrong with it becomes a StoreError, in the block too."""
     try:
-        yield
+        with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
+            contents, num_bytes = parquet.metadata, source.size()
+            groups = (contents.row_group(number) for number in range(contents.num_row_groups))
+            num_unpacked = sum(group.total_byte_size for group in groups)
+            if contents.num_rows > num_bytes or num_unpacked > MOST_UNPACKED * num_bytes:
+                raise ValueError(
+                    f"its {num_bytes} bytes unpack to {contents.num_rows} rows of {num_unpacked} bytes"
+                )
+            yield parquet
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
