@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from tests.store.caches import writer_of
 from vidlat.cli import commands
 from vidlat.errors import InputError, StoreError
 from vidlat.evaluate import preview
@@ -175,8 +176,7 @@ def test_damaged_video_is_left_out_and_named(own, vae, tmp_path):
 
 
 def test_cache_without_videos_is_refused(own, vae, tmp_path):
-    for file in own[1].glob("videos/records/*.parquet"):
-        file.unlink()
+    writer_of(own[1]).remove(list(open_cache(own[1]).records()))
     with pytest.raises(InputError, match="holds no video"):
         write_preview(open_cache(own[1]), vae, tmp_path / "p.png")
 

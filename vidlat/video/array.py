@@ -164,7 +164,7 @@ def _read_header(file: IO[bytes]) -> _Header:
         raise DecodeError("its NPY header cannot be read: the file is damaged", "unreadable") from error
     if dtype.kind not in "biuf":
         content = _NOT_NUMBERS["O" if dtype.hasobject else dtype.kind]
-        raise DecodeError(f"holds {content}: save integers, floats or bool", "unsupported")
+        raise DecodeError(f"holds {content}: expected integers, floats or bool", "unsupported")
     if not shape or min(shape) < 1:
         raise DecodeError(f"shape {shape} holds no frame: {_AXES}", "no-frames")
     return _Header(shape=shape, order="F" if is_fortran else "C", dtype=dtype, offset=start.tell())
