@@ -270,8 +270,8 @@ def test_a_kill_while_an_old_checkpoint_is_removed_costs_nothing(
     next(steps)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "vidlat.train.checkpoint.shutil.rmtree",
-            lambda path, **_: path.exists() and remove_some_and_die(path),
+            "vidlat.train.checkpoint.delete_tree",
+            lambda path: path.exists() and remove_some_and_die(path),
         )
         with pytest.raises(KeyboardInterrupt):
             next(steps)
