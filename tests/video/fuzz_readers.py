@@ -28,6 +28,8 @@ import numpy as np
 from PIL import Image
 from pydicom import Dataset, dcmread, examples
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
+from pydicom.uid import MPEG4HP41
 
 from benchmarks.phantom import make_phantom
 from vidlat.config import Preprocessing
@@ -66,6 +68,14 @@ def _saved(save, *arguments, **options) -> bytes:
     return file.getvalue()
 
 
+def _dicom_of(stream: bytes) -> bytes:
+    """H.264 inside a DICOM file."""
+    dataset = dcmread(examples.get_path("ybr_color"))
+    dataset.file_meta.TransferSyntaxUID = MPEG4HP41
+    dataset.PixelData, dataset.NumberOfFrames = encapsulate([stream], fragments_per_frame=3), 12
+    return _saved(dataset.save_as)
+
+
 def _bare(path: Path) -> bytes:
     """A data set without preamble and meta group."""
     dataset = Dataset(dcmread(path))
@@ -90,6 +100,7 @@ SEEDS = {
     "ct.dcm": lambda: Path(examples.get_path("ct")).read_bytes(),
     "j2k.dcm": lambda: Path(examples.get_path("jpeg2k")).read_bytes(),
     "rle.dcm": lambda: Path(get_testdata_file("MR_small_RLE.dcm", download=False)).read_bytes(),
+    "h264.dcm": lambda: _dicom_of(_container("h264", "yuv420p", ".ts")),
     "bare.dcm": lambda: _bare(Path(examples.get_path("mr"))),
     "deflated.dcm": lambda: Path(get_testdata_file("image_dfl.dcm", download=False)).read_bytes(),
     "anatomical.nii": lambda: (files("nibabel.tests") / "data" / "anatomical.nii").read_bytes(),

@@ -6,10 +6,11 @@ make it open another file or a URL.
 
 from __future__ import annotations
 
+import io
 import re
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -28,6 +29,8 @@ from vidlat.errors import DecodeError, one_line
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.container_pixels import FrameConverter
 from vidlat.video.untrusted import MAX_FRAME_PIXELS, check_frame_size
+
+Open = Callable[[], AbstractContextManager[io.RawIOBase]]
 
 MAX_MISSING_FRAMES = 2
 """Headers that count one or two frames too many are common and harmless."""
@@ -94,7 +97,14 @@ def _is_transport_stream(head: bytes, num_packet_bytes: int) -> bool:
 
 
 def open_container(path: Path, warn: Warn) -> Video:
-    """Open a video file: its first video stream that is no cover picture.
+    """Open a video file; see `open_stream`."""
+    return open_stream(lambda: path.open("rb", buffering=0), warn)
+
+
+def open_stream(open_file: Open, warn: Warn, *, is_timed: bool = True) -> Video:
+    """Open a video: its first video stream that is no cover picture.
+
+    open_file: opens it, for every pass. is_timed: whether its times are used, so that wrong ones are told of.
 
     Frames are rotated and mirrored as a player displays them, uint8, or uint16 above 8 bits, over the full
     range of that type. Limited range is expanded, except for gray pixel formats, which FFmpeg defines as
@@ -102,15 +112,16 @@ def open_container(path: Path, warn: Warn) -> Video:
     are skipped; they, and frames missing against the header, become a warning at the end.
     Raises DecodeError, OSError.
     """
-    container = _Container(path, warn)
+    container = _Container(open_file, warn, is_timed)
     return Video(frames=container.frames, auto_range=container.auto_range, header=container.header)
 
 
 class _Container:
     """A video file, opened anew by every call. Remembers whether its pixels need 16 bits."""
 
-    def __init__(self, path: Path, warn: Warn) -> None:
-        self._path = path
+    def __init__(self, open_file: Open, warn: Warn, is_timed: bool) -> None:
+        self._open_file = open_file
+        self._is_timed = is_timed
         self._warn = warn
         self._is_deep: bool | None = None
         self._started: Iterator[Frame] | None = None
@@ -120,7 +131,7 @@ class _Container:
         return started or self._read()
 
     def _read(self) -> Iterator[Frame]:
-        with _opened(self._path) as (container, stream):
+        with _opened(self._open_file) as (container, stream):
             num_streams = len(_video_streams(container))
             if num_streams > 1:
                 self._warn(f"holds {num_streams} video streams: only the first is read")
@@ -141,9 +152,9 @@ class _Container:
             yield from _with_repetitions(map(converted, decoding.frames()), decoding)
             if converter.lacks_palette:
                 self._warn("declares no palette: its 8 bits are taken for gray levels")
-            for text in decoding.warnings():
+            for text in decoding.warnings(self._is_timed):
                 self._warn(text)
-            if container.format.name == "gif" and not _gif_ends(self._path):
+            if container.format.name == "gif" and not _gif_ends(self._open_file):
                 self._warn("lacks the end mark of a GIF: truncated?")
 
     def auto_range(self) -> Range:
@@ -155,7 +166,7 @@ class _Container:
         return (0.0, 65535.0) if self._is_deep else (0.0, 255.0)
 
     def header(self) -> VideoHeader:
-        with _opened(self._path) as (container, stream):
+        with _opened(self._open_file) as (container, stream):
             seconds = _declared_seconds(container, stream)
             if seconds is None and container.duration is not None:
                 seconds = container.duration / av.time_base
@@ -231,13 +242,13 @@ class _Decoding:
         if self._error and not self._num_frames:
             raise self._error
 
-    def warnings(self) -> Iterator[str]:
+    def warnings(self, is_timed: bool = True) -> Iterator[str]:
         """Yield the warnings about this pass, after its end."""
         if self._error:
             yield f"{self._num_lost} packets could not be decoded: {one_line(self._error)}"
-        if self._clock.num_untimed:
+        if is_timed and self._clock.num_untimed:
             yield f"{self._clock.num_untimed} frames have no time, or none after the previous frame's"
-        if self._clock.has_gap:
+        if is_timed and self._clock.has_gap:
             yield f"frames are probably missing: a gap of {self._clock.longest:.1f} seconds"
         if len(self._sizes) > 1:
             yield "the frame size changes from {} to {}".format(*self._sizes)
@@ -310,8 +321,8 @@ class _Clock:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    with _open(path, _OPTIONS) as container:
+def _opened(open_file: Open) -> Iterator[tuple[InputContainer, VideoStream]]:
+    with _open(open_file, _OPTIONS) as container:
         streams = _video_streams(container)
         if not streams:
             raise DecodeError("holds no video stream, only sound, text or cover pictures", "no-video")
@@ -323,7 +334,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 "FFmpeg does not know its codec: convert it, to H.264 for example", "unknown-codec"
             )
         if not context.width:  # FFmpeg drops sizes beyond max_pixels
-            _refuse_declared_giant(path, stream.index)
+            _refuse_declared_giant(open_file, stream.index)
         # Frame threads hide the truncation of a file; a worker has one core anyway.
         context.thread_type = ThreadType.SLICE
         context.options = _DECODER_OPTIONS
@@ -331,8 +342,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 @contextmanager
-def _open(path: Path, options: dict[str, str]) -> Iterator[InputContainer]:
-    with path.open("rb", buffering=0) as file, _av_errors():
+def _open(open_file: Open, options: dict[str, str]) -> Iterator[InputContainer]:
+    with open_file() as file, _av_errors():
         nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
         try:
             # Metadata is not used, and is not always valid text.
@@ -353,18 +364,18 @@ def _av_errors() -> Iterator[None]:
         raise DecodeError(f"cannot be decoded as video: {one_line(error)}") from error
 
 
-def _refuse_declared_giant(path: Path, index: int) -> None:
+def _refuse_declared_giant(open_file: Open, index: int) -> None:
     """Check the frame size again, without a decoder that could allocate a frame."""
-    with _open(path, _OPTIONS | {"codec_whitelist": "none"}) as container:
+    with _open(open_file, _OPTIONS | {"codec_whitelist": "none"}) as container:
         context = container.streams[index].codec_context
         if isinstance(context, VideoCodecContext):
             check_frame_size(context.width, context.height)
 
 
-def _gif_ends(path: Path) -> bool:
+def _gif_ends(open_file: Open) -> bool:
     """Whether a GIF, which declares no length, has its end mark; zeros after it are common."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _GIF_TAIL_BYTES))
+    with open_file() as file:
+        file.seek(max(0, file.seek(0, 2) - _GIF_TAIL_BYTES))
         return file.read().rstrip(b"\0").endswith(b";")
 
 

@@ -22,7 +22,15 @@ from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.dicom_elements import Elements, items, numbers, parsing, read_elements, text
 from vidlat.video.dicom_frames import GROUPS_KEYWORDS, FrameOrder, choose_order, frame_orders
-from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, PixelFormat, read_pixel_format, stored_frames
+from vidlat.video.dicom_pixels import (
+    FORMAT_KEYWORDS,
+    NO_PIXELS,
+    PixelFormat,
+    is_video_syntax,
+    read_pixel_format,
+    stored_frames,
+)
+from vidlat.video.dicom_stream import open_dicom_stream
 from vidlat.video.pixels import (
     HOUNSFIELD_RANGE,
     Pixels,
@@ -112,9 +120,13 @@ def open_dicom(path: Path, file: IO[bytes], warn: Warn, part: str | None = None)
     the file's; else None. Colour and gray of up to 8 bits range over all stored bits. Times follow from the
     functional groups (trigger delays, time offsets), else, for frames in the order of the file, from the
     first usable of FrameTime, FrameTimeVector, CineRate and RecommendedDisplayFrameRate. Missing frames are a
-    warning. Raises DecodeError, OSError.
+    warning. A video stream (MPEG-2, H.264, HEVC) is read as `open_stream` does, with the header's times where
+    it states any. Raises DecodeError, OSError.
     """
     elements = read_elements(file, KEYWORDS)
+    if is_video_syntax(elements.syntax):
+        choose_order([], part)
+        return _open_stream(path, elements, warn)
     header = to_header(path, elements)
     with parsing():
         header = _ordered(header, choose_order(frame_orders(elements.dataset, warn), part))
@@ -138,9 +150,43 @@ def _video_header(header: DicomHeader) -> VideoHeader:
     if order is not None and order.seconds:
         step = order.seconds[-1] / (len(order.seconds) - 1)
         return VideoHeader(num_frames=num_frames, seconds=order.seconds[-1] + step)
+    return VideoHeader(num_frames=num_frames, seconds=_duration(num_frames, steps))
+
+
+def _open_stream(path: Path, elements: Elements, warn: Warn) -> Video:
+    dataset = elements.dataset
+    if elements.pixels is None:
+        raise DecodeError(NO_PIXELS, "no-pixels")
+    with parsing():
+        declared = numbers(dataset, "NumberOfFrames")
+        stated = int(declared[0]) if len(declared) == 1 and declared[0] >= 1 else None
+        size = [int(number) for side in ("Columns", "Rows") for number in numbers(dataset, side)[:1]]
+        steps = tuple(_frame_steps(dataset, stated))
+        is_inverted = text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+    video = open_dicom_stream(path, elements.pixels, warn, is_timed=not steps)
+
+    def frames() -> Iterator[Frame]:
+        num_frames = 0
+        for frame, seconds in zip(video.frames(), _frame_times(steps), strict=False):
+            height, width = frame.pixels.shape
+            if [width, height] != size:
+                warn(f"its video stream has frames of {width}x{height} pixels, unlike its header")
+            yield frame._replace(pts_seconds=frame.pts_seconds if seconds is None else seconds)
+            num_frames += 1
+        if stated is not None and num_frames != stated:
+            warn(f"its video stream has {num_frames} frames, its header declares {stated}")
+
+    return replace(
+        video,
+        frames=frames,
+        header=lambda: VideoHeader(num_frames=stated, seconds=_duration(stated, steps)),
+        is_inverted=is_inverted,
+    )
+
+
+def _duration(num_frames: int | None, steps: Sequence[float]) -> float | None:
     # The first entry of a vector is the time before the first frame.
-    seconds = sum(steps) if len(steps) > 1 else num_frames * steps[0] if steps and num_frames else None
-    return VideoHeader(num_frames=num_frames, seconds=seconds)
+    return sum(steps) if len(steps) > 1 else num_frames * steps[0] if steps and num_frames else None
 
 
 def to_header(path: Path, elements: Elements) -> DicomHeader:

@@ -14,7 +14,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, parse_basic_offsets
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, JPEGBaseline8Bit, RLELossless
+from pydicom.uid import UID, JPEGBaseline8Bit, MPEGTransferSyntaxes, RLELossless
 
 from vidlat.errors import DecodeError
 from vidlat.types import Warn
@@ -27,6 +27,8 @@ FORMAT_KEYWORDS = (
     *("PlanarConfiguration", "BitsAllocated", "BitsStored", "PixelRepresentation"),
 )
 """The elements that `read_pixel_format` needs."""
+
+NO_PIXELS = "DICOM file without pixel data, or truncated before it"
 
 _SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3}
 _SAMPLES |= {f"YBR_{kind}": 3 for kind in ("FULL", "FULL_422", "ICT", "RCT")}
@@ -71,11 +73,16 @@ class PixelFormat:
         return self.rows * self.columns * samples * self.bits_allocated
 
 
+def is_video_syntax(syntax: UID) -> bool:
+    """Whether pixels are one stream of MPEG-2, H.264 or HEVC instead of a picture per frame."""
+    return syntax in MPEGTransferSyntaxes
+
+
 def read_pixel_format(elements: Elements) -> PixelFormat:
     """Read the pixel format from a header. Raises DecodeError where it is invalid or frames are too large."""
     dataset = elements.dataset
     if elements.pixels is None or "Rows" not in dataset:
-        raise DecodeError("DICOM file without pixel data, or truncated before it", "no-pixels")
+        raise DecodeError(NO_PIXELS, "no-pixels")
     photometric = text(dataset, "PhotometricInterpretation")
     pixel_format = PixelFormat(
         syntax=elements.syntax,
@@ -150,7 +157,7 @@ def holds_several_frames(file: IO[bytes], elements: Elements) -> bool:
     """
     if elements.pixels is None:
         return False
-    if max(numbers(elements.dataset, "NumberOfFrames"), default=1) > 1:
+    if max(numbers(elements.dataset, "NumberOfFrames"), default=1) > 1 or is_video_syntax(elements.syntax):
         return True
     try:
         pixel_format = read_pixel_format(elements)
@@ -248,11 +255,11 @@ def _layout(file: IO[bytes], pixel_format: PixelFormat) -> list[list[tuple[int, 
     file.seek(pixel_format.element.offset)
     offsets = parse_basic_offsets(file)
     starts = {file.tell() + offset for offset in offsets}
-    fragments, is_cut = _fragments(file, pixel_format.element)
+    fragments, rest = _fragments(file, pixel_format.element)
     ends = _frame_ends(file, fragments, starts, pixel_format)
     if fragments:
         # The lost part of a truncated file may have belonged to its last frame.
-        ends[-1] |= not is_cut or _ends_picture(file, *fragments[-1])
+        ends[-1] |= rest is None or _ends_picture(file, *fragments[-1])
     frames, pending = [], []
     for fragment, is_end in zip(fragments, ends, strict=True):
         pending.append(fragment)
@@ -262,21 +269,32 @@ def _layout(file: IO[bytes], pixel_format: PixelFormat) -> list[list[tuple[int, 
     return frames
 
 
+def stream_fragments(file: IO[bytes], element: PixelElement) -> list[tuple[int, int]]:
+    """Offset and length of the fragments of a video stream, of which the last may be truncated."""
+    file.seek(element.offset)
+    parse_basic_offsets(file)
+    fragments, rest = _fragments(file, element)
+    return fragments if rest is None else [*fragments, rest]
+
+
 def _read(file: IO[bytes], place: int, num_bytes: int) -> bytes:
     file.seek(place)
     return file.read(num_bytes)
 
 
-def _fragments(file: IO[bytes], element: PixelElement) -> tuple[list[tuple[int, int]], bool]:
-    """Offset and length of every complete fragment, and whether the file is truncated after them."""
+def _fragments(
+    file: IO[bytes], element: PixelElement
+) -> tuple[list[tuple[int, int]], tuple[int, int] | None]:
+    """Offset and length of every complete fragment, and of the rest of a truncated file after them."""
     fragments: list[tuple[int, int]] = []
+    end = element.offset + element.num_bytes
     while True:
         head = file.read(8)
         if head[:4] == _END_OF_ITEMS:
-            return fragments, False
+            return fragments, None
         place, num_bytes = file.tell(), int.from_bytes(head[4:], "little")
-        if head[:4] != _ITEM or len(head) < 8 or place + num_bytes > element.offset + element.num_bytes:
-            return fragments, True
+        if head[:4] != _ITEM or len(head) < 8 or place + num_bytes > end:
+            return fragments, (place, max(0, end - place) if head[:4] == _ITEM else 0)
         fragments.append((place, num_bytes))
         file.seek(num_bytes, 1)
 

@@ -31,7 +31,7 @@ from vidlat.video.dicom_order import (
     rounded,
     since_first,
 )
-from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, holds_several_frames
+from vidlat.video.dicom_pixels import FORMAT_KEYWORDS, holds_several_frames, is_video_syntax
 
 # Modalities of independent images, however many a series has.
 _STILLS = ("US", "IVUS", "CR", "DX", "MG", "IO", "PX", "RG", "XC", "OP", "ES", "GM", "SM")
@@ -134,7 +134,8 @@ def _to_slice(path: Path, file: IO[bytes], elements: Elements) -> Slice:
         place = place_along_normal(directions, numbers(dataset, "ImagePositionPatient"))
         is_still = place is None and text(dataset, "Modality") in _STILLS
         if elements.pixels is None or not series or is_several or is_still:
-            orders = frame_orders(dataset, warn=lambda _: None) if is_several else []
+            is_ordered = is_several and not is_video_syntax(elements.syntax)
+            orders = frame_orders(dataset, warn=lambda _: None) if is_ordered else []
             parts = tuple(order.part for order in orders if order.part is not None)
             return Slice(path, _holds_pixels(elements), parts)
         same = ((text(dataset, keyword), *numbers(dataset, keyword)) for keyword in _SAME)
