@@ -2,9 +2,12 @@
 
 import os
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pydicom.data import get_testdata_file
 
 from vidlat.cli import commands
 from vidlat.store.reader import open_cache
@@ -70,6 +73,19 @@ def test_dry_run_of_a_new_cache_writes_nothing_and_estimates_time_and_space(
         assert re.fullmatch(r"about [\d.]+ frames/s per process", cell(out, name))
     assert "on this machine, not on the scheduler's" in cell(out, "time")
     assert "Warning" not in out
+
+
+def test_stills_among_the_videos_are_told_of_and_left_out_on_request(encode, videos):
+    still = Path(get_testdata_file("CT_small.dcm", download=False))
+    shutil.copy(still, videos / "still.dcm")
+    _, out, _ = encode("--dry-run")
+    assert "1 of the 4 videos found is a single DICOM image" in out
+    assert "--skip-stills leaves them out" in out
+    assert cell(out, "videos to encode") == "4"
+    _, out, _ = encode("--dry-run", "--skip-stills")
+    assert "DICOM image" not in out
+    assert cell(out, "videos to encode") == "3"
+    assert cell(out, "other files, ignored") == "1"
 
 
 def test_dry_run_counts_done_failed_moved_and_vanished_videos(encode, videos, tmp_path, monkeypatch):

@@ -74,6 +74,9 @@ def commands() -> None:
     is_flag=True,
     help="Write nothing: print what would be encoded, with estimates of time and disk space.",
 )
+@click.option(
+    "--skip-stills", is_flag=True, help="Leave out DICOM images of a single frame that belong to no series."
+)
 @labels_option("its subject and all other columns are stored with the videos.")
 def encode() -> None:
     """Encode videos into a cache of latents. Run again, it adds only what is new.

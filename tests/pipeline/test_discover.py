@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -283,6 +285,66 @@ def test_dicom_without_pixels_is_no_video(place):
     found = discover_videos(["v"])
     assert [source.video_id for source in found.videos] == ["a.mp4"]
     assert found.num_ignored == 1
+
+
+def place_study(folder):
+    """As in MIMIC-IV-ECHO: cines and stills in one folder; below it, a series of three slices."""
+    folder.mkdir(parents=True)
+    still, cine = (Path(get_testdata_file(name, download=False)) for name in ("CT_small.dcm", CINE))
+    for name in ("0001.dcm", "0003.dcm"):
+        shutil.copy(cine, folder / name)
+    for number, name in ((2, "0002.dcm"), (4, "0004")):
+        dataset = dcmread(still)
+        dataset.Modality, dataset.InstanceNumber = "US", number
+        del dataset.ImagePositionPatient
+        dataset.save_as(folder / name)
+    (folder / "ct").mkdir()
+    for z in range(3):
+        dataset = dcmread(still)
+        dataset.ImagePositionPatient = [0, 0, z]
+        dataset.save_as(folder / "ct" / str(z))
+
+
+CINE = "examples_ybr_color.dcm"
+
+
+def test_stills_are_counted_and_can_be_left_out(place):
+    place_study(place() / "v" / "p10" / "s1")
+    found = discover_videos(["v"])
+    cines = ["p10/s1/0001.dcm", "p10/s1/0003.dcm"]
+    names = [cines[0], "p10/s1/0002.dcm", cines[1], "p10/s1/0004", "p10/s1/ct"]
+    assert [video.video_id for video in found.videos] == names
+    assert (found.num_stills, found.num_ignored) == (2, 0)
+    left = discover_videos(["v"], skip_stills=True)
+    assert [video.video_id for video in left.videos] == [*cines, "p10/s1/ct"]
+    assert (left.num_stills, left.num_ignored) == (0, 2)
+    hashed = discover_videos(["v"], skip_stills=True, ids="hash")
+    assert len(hashed.videos) == 3
+
+
+def test_stills_of_a_manifest_are_left_out_too(place):
+    root = place()
+    place_study(root / "v")
+    rows = "path,subject\n0001.dcm,10\n0002.dcm,10\n0003.dcm,10\n0004,10\n"
+    manifest = write(root / "v" / "records.csv", rows)
+    assert discover_videos([manifest]).num_stills == 2
+    left = discover_videos([manifest], skip_stills=True)
+    assert [video.video_id for video in left.videos] == ["0001.dcm", "0003.dcm"]
+
+
+def test_an_input_of_stills_alone_is_refused_once_they_are_left_out(place):
+    place_study(place() / "v")
+    assert discover_videos(["v/0002.dcm"]).num_stills == 1
+    with pytest.raises(InputError, match="1 other files, 1 of them single images"):
+        discover_videos(["v/0002.dcm"], skip_stills=True)
+
+
+def test_a_broken_image_is_no_still(place):
+    root = place("v/a.mp4")
+    image = Path(get_testdata_file("CT_small.dcm", download=False)).read_bytes()
+    (root / "v" / "b.dcm").write_bytes(image[:900])
+    found = discover_videos(["v"], skip_stills=True)
+    assert [video.video_id for video in found.videos] == ["a.mp4", "b.dcm"]
 
 
 def write(path, text):

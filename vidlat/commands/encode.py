@@ -42,15 +42,18 @@ def encode(
     retry_failed: bool,
     checksum: bool,
     dry_run: bool,
+    skip_stills: bool,
     labels: Path | None,
     settings: dict[str, Any],
 ) -> ExitCode:
     """Encode what is new, and report what failed."""
     config = EncodeConfig.from_mapping(settings)
     options = {"retry_failed": retry_failed, "checksum": checksum, "dry_run": dry_run, "labels": labels}
+    options["skip_stills"] = skip_stills
     prepared = _prepare(inputs, config, out, options)
     names = _shown_names(prepared)
     failures = list(prepared.plan.known_failures)
+    _report_stills(prepared)
     if dry_run:
         print_dry_run(prepared, config)
     elif prepared.plan.num_videos:
@@ -94,6 +97,17 @@ def _record_changes(prepared: PreparedEncode) -> None:
     if plan.moved:
         moved = format_count(len(plan.moved), "file")
         console.print(f"{moved} touched or moved: recorded, so that they need not be compared again.")
+
+
+def _report_stills(prepared: PreparedEncode) -> None:
+    discovery = prepared.discovery
+    if discovery.num_stills:
+        is_one = "is a single DICOM image" if discovery.num_stills == 1 else "are single DICOM images"
+        console.print(
+            f"{discovery.num_stills} of the {format_count(len(discovery.videos), 'video')} found {is_one}, "
+            "a video of one frame each; --skip-stills leaves them out",
+            soft_wrap=True,
+        )
 
 
 def _report_vanished(prepared: PreparedEncode) -> None:

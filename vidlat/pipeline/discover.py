@@ -21,35 +21,44 @@ from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name,
 class Discovery:
     """The videos found, sorted by id.
 
-    num_ignored: files that are not videos. unmatched: ids in the table of labels that no video has.
-    unlabelled: ids of the videos that are not in that table. Both are empty where there is no table.
+    num_ignored: files that are not videos. num_stills: videos that are one DICOM image.
+    unmatched: ids in the table of labels that no video has. unlabelled: ids of the videos that are not in
+    that table. Both are empty where there is no table.
     """
 
     videos: list[InputVideo]
     num_ignored: int
+    num_stills: int = 0
     unmatched: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
 
 
-def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: Ids = "path") -> Discovery:
+def discover_videos(
+    inputs: Sequence[str], *, labels: Path | None = None, ids: Ids = "path", skip_stills: bool = False
+) -> Discovery:
     """Find the videos in files, folders, glob patterns and manifests, by content and not by name.
 
     A video's id is its POSIX path relative to the input folder (or the fixed part of the pattern), with its
     extension and with undecodable bytes %-escaped, unless a manifest gives one. A file that several inputs
     reach belongs to the first of them. Hidden files are ignored. labels: a table by id, see `read_labels`; a
     row of a file or series holds for each video in it, unless that has one. ids: "hash" replaces each id by a
-    hash, and hides all names.
+    hash, and hides all names. skip_stills: ignore DICOM images of one frame that belong to no series.
     Raises InputError for an input that does not exist or cannot be listed, for two files of one id, and where
     there is no video.
     """
     collection = _Collection()
     for text in inputs:
         collection.add_input(text)
-    found = collection.found
+    found, stills = collection.found, collection.stills & collection.found.keys()
+    num_skipped = len(stills) if skip_stills else 0
+    if num_skipped:
+        collection.num_ignored += num_skipped
+        found = {video_id: video for video_id, video in found.items() if video_id not in stills}
     if not found:
         where = ", ".join(inputs)
+        left_out = f", {num_skipped} of them single images" if num_skipped else ""
         raise InputError(
-            f"no video in {where} ({collection.num_ignored} other files); is it the right folder?"
+            f"no video in {where} ({collection.num_ignored} other files{left_out}); is it the right folder?"
         )
     rows = read_labels(labels) if labels else {}
     videos = [*found.values()]
@@ -66,6 +75,7 @@ def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: I
     return Discovery(
         videos=sorted(videos, key=lambda video: video.video_id),
         num_ignored=collection.num_ignored,
+        num_stills=len(stills) - num_skipped,
         unmatched=tuple(sorted(rows.keys() - matched)),
         unlabelled=tuple(sorted(unlabelled)) if labels else (),
     )
@@ -75,6 +85,7 @@ def discover_videos(inputs: Sequence[str], *, labels: Path | None = None, ids: I
 class _Collection:
     found: dict[str, InputVideo] = field(default_factory=dict)
     num_ignored: int = 0
+    stills: set[str] = field(default_factory=set)
     _places: set[tuple[str, Selection]] = field(default_factory=set)
 
     def add_input(self, text: str) -> None:
@@ -108,7 +119,8 @@ class _Collection:
         videos, num_ignored = videos_in_folder(folder, files)
         self.num_ignored += num_ignored
         for found in videos:
-            self._add(_to_video(found, (folder / found.name).relative_to(root).as_posix(), root))
+            video = _to_video(found, (folder / found.name).relative_to(root).as_posix(), root)
+            self._add(video, found.is_still)
 
     def _add_row(self, manifest: Path, row: ManifestRow) -> None:
         path = manifest.parent / row.path
@@ -126,9 +138,11 @@ class _Collection:
             video_id = "/".join([whole, *([] if place == "." else [place])])
             video = _to_video(found, video_id, manifest.parent)
             source = video.source._replace(selection=selection)
-            self._add(replace(video, source=source, annotation=row.annotation))
+            self._add(replace(video, source=source, annotation=row.annotation), found.is_still)
 
-    def _add(self, video: InputVideo) -> None:
+    def _add(self, video: InputVideo, is_still: bool) -> None:
+        if is_still:
+            self.stills.add(video.video_id)
         place = video.source.path, video.source.selection
         if video.annotation is None and place in self._places:
             return

@@ -91,12 +91,14 @@ def encode_videos(
     labels: str | Path | None = None,
     retry_failed: bool = False,
     checksum: bool = False,
+    skip_stills: bool = False,
     executor: Executor | None = None,
 ) -> Generator[EncodeProgress]:
     """Encode videos into the cache at `out`, which is created or added to, yielding what happens.
 
     inputs: files, folders, glob patterns or manifests. labels: a table by video id. retry_failed: try videos
     again that failed before. checksum: compare every file's content instead of its size and time.
+    skip_stills: as in `discover_videos`.
     executor: None for the processes that `settings` ask for.
     Everything is checked when this is called; see `prepare_encode` and `PreparedEncode.run` for the errors.
     """
@@ -107,6 +109,7 @@ def encode_videos(
         labels=Path(labels) if labels else None,
         retry_failed=retry_failed,
         checksum=checksum,
+        skip_stills=skip_stills,
     )
     return prepared.run(executor)
 
@@ -124,19 +127,20 @@ def prepare_encode(
     checksum: bool = False,
     dry_run: bool = False,
     labels: Path | None = None,
+    skip_stills: bool = False,
     on_hash: OnHash = lambda *_: None,
 ) -> PreparedEncode:
     """Find the videos, load the VAE, read the cache at `out` if there is one, and plan what is left to do.
 
     Writes nothing. retry_failed, checksum, on_hash: as in `plan_encode`. dry_run: another process may be
-    writing to the cache. labels: as in `discover_videos`.
+    writing to the cache. labels, skip_stills: as in `discover_videos`.
     Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError.
     """
     if _holds_anything(out):
         read_schema(out)  # before the VAE loads: refuse what is no cache, or is in use
         if not dry_run:
             refuse_if_held(out)
-    discovery = discover_videos(inputs, labels=labels, ids=config.ids)
+    discovery = discover_videos(inputs, labels=labels, ids=config.ids, skip_stills=skip_stills)
     vae_path = resolve_weights(config.vae)
     vae = load_vae(
         vae_path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -17,11 +17,16 @@ from vidlat.video.reader import is_named_like_video, kind_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundVideo:
-    """A video in a folder. name: relative to the folder, empty where the whole folder is the video."""
+    """A video in a folder.
+
+    name: relative to the folder, empty where the whole folder is the video. is_still: a DICOM image of one
+    frame, which belongs to no series.
+    """
 
     name: str
     path: Path
     selection: Selection = WHOLE
+    is_still: bool = False
 
 
 def videos_in_folder(folder: Path, files: Sequence[Path]) -> tuple[list[FoundVideo], int]:
@@ -68,7 +73,8 @@ def _videos_of_file(path: Path, slices: list[Slice], pictures: list[Path]) -> li
                     slices.append(read_slice(path, file))
                     if slices[-1].parts:
                         return _parts(path, slices[-1].parts)
-                    return [whole] if slices[-1].holds_pixels else []
+                    still = replace(whole, is_still=slices[-1].is_still)
+                    return [still] if slices[-1].holds_pixels else []
                 case "nifti" if parts := nifti_videos(path, file):
                     return _parts(path, parts)
                 case "image":

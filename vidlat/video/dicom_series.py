@@ -62,14 +62,15 @@ class Slice(NamedTuple):
     """One file; None where it declares nothing.
 
     holds_pixels: an image, even a truncated one, rather than a report, plan or directory. parts: the names of
-    the videos in it where it holds several. group: equal for files that may form one video, None for a video
-    of its own. place: position along the slice normal in mm. times: the values of _TIMES, with TriggerTime in
-    milliseconds. number: InstanceNumber.
+    the videos in it where it holds several. is_still: an image of one frame. group: equal for files that may
+    form one video, None for a video of its own. place: position along the slice normal in mm. times: the
+    values of _TIMES, with TriggerTime in milliseconds. number: InstanceNumber.
     """
 
     path: Path
     holds_pixels: bool
     parts: tuple[str, ...] = ()
+    is_still: bool = False
     group: tuple[object, ...] | None = None
     place: float | None = None
     times: tuple[float | None, ...] = (None,) * len(_TIMES)
@@ -132,16 +133,18 @@ def _to_slice(path: Path, file: IO[bytes], elements: Elements) -> Slice:
         series, is_several = text(dataset, "SeriesInstanceUID"), holds_several_frames(file, elements)
         directions = numbers(dataset, "ImageOrientationPatient")
         place = place_along_normal(directions, numbers(dataset, "ImagePositionPatient"))
-        is_still = place is None and text(dataset, "Modality") in _STILLS
-        if elements.pixels is None or not series or is_several or is_still:
+        is_still = elements.pixels is not None and not is_several
+        is_alone = place is None and text(dataset, "Modality") in _STILLS
+        if elements.pixels is None or not series or is_several or is_alone:
             is_ordered = is_several and not is_video_syntax(elements.syntax)
             orders = frame_orders(dataset, warn=lambda _: None) if is_ordered else []
             parts = tuple(order.part for order in orders if order.part is not None)
-            return Slice(path, _holds_pixels(elements), parts)
+            return Slice(path, _holds_pixels(elements), parts, is_still)
         same = ((text(dataset, keyword), *numbers(dataset, keyword)) for keyword in _SAME)
         return Slice(
             path=path,
             holds_pixels=True,
+            is_still=is_still,
             group=(series, rounded(directions), place is None, *same),
             place=place,
             times=tuple(_number(dataset, keyword) for keyword in _TIMES),
