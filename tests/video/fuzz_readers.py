@@ -68,6 +68,27 @@ def _saved(save, *arguments, **options) -> bytes:
     return file.getvalue()
 
 
+def _enhanced() -> bytes:
+    """Two slices at three times, by functional groups."""
+    dataset = dcmread(examples.get_path("mr"))
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = 6, 16, 16
+    dataset.PixelData = dataset.PixelData[: 6 * 16 * 16 * 2]
+    groups = []
+    for index in range(6):
+        group, plane, content, trigger = Dataset(), Dataset(), Dataset(), Dataset()
+        plane.ImagePositionPatient = [0, 0, index % 2]
+        content.StackID, content.DimensionIndexValues = "1", [index % 2 + 1, index // 2 + 1]
+        trigger.NominalCardiacTriggerDelayTime = 40.0 * (index // 2)
+        group.PlanePositionSequence, group.FrameContentSequence = [plane], [content]
+        group.CardiacSynchronizationSequence = [trigger]
+        groups.append(group)
+    orientation, shared = Dataset(), Dataset()
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared.PlaneOrientationSequence = [orientation]
+    dataset.SharedFunctionalGroupsSequence, dataset.PerFrameFunctionalGroupsSequence = [shared], groups
+    return _saved(dataset.save_as)
+
+
 def _dicom_of(stream: bytes) -> bytes:
     """H.264 inside a DICOM file."""
     dataset = dcmread(examples.get_path("ybr_color"))
@@ -100,6 +121,7 @@ SEEDS = {
     "ct.dcm": lambda: Path(examples.get_path("ct")).read_bytes(),
     "j2k.dcm": lambda: Path(examples.get_path("jpeg2k")).read_bytes(),
     "rle.dcm": lambda: Path(get_testdata_file("MR_small_RLE.dcm", download=False)).read_bytes(),
+    "enhanced.dcm": _enhanced,
     "h264.dcm": lambda: _dicom_of(_container("h264", "yuv420p", ".ts")),
     "bare.dcm": lambda: _bare(Path(examples.get_path("mr"))),
     "deflated.dcm": lambda: Path(get_testdata_file("image_dfl.dcm", download=False)).read_bytes(),

@@ -295,6 +295,43 @@ def test_planes_that_turn_are_one_video(tmp_path):
     assert_frames(videos(path)["a.dcm"], *cells)
 
 
+def vectors(cells, **functions):
+    return {keyword: [function(*cell) for cell in cells] for keyword, function in functions.items()}
+
+
+@pytest.mark.parametrize("order", STORED)
+def test_slices_and_times_of_nuclear_medicine_are_those_of_its_vectors(tmp_path, order):
+    cells = STORED[order]
+    elements = vectors(cells, SliceVector=lambda z, t: z + 1, TimeSlotVector=lambda z, t: t + 1)
+    path = write(tmp_path / "a.dcm", [picture(*cell) for cell in cells], [], **elements)
+    found = videos(path)
+    assert [*found] == ["a.dcm/z0", "a.dcm/z1", "a.dcm/z2"]
+    for z, frames in enumerate(found.values()):
+        assert_frames(frames, *((z, t) for t in range(4)))
+
+
+def test_a_dynamic_study_of_nuclear_medicine_is_one_video_per_detector(tmp_path):
+    cells = [(detector, t) for t in (3, 1, 2, 0) for detector in range(2)]
+    elements = vectors(
+        cells,
+        DetectorVector=lambda z, t: z + 1,
+        PhaseVector=lambda z, t: t // 2 + 1,
+        TimeSliceVector=lambda z, t: t % 2 + 1,
+    )
+    found = videos(write(tmp_path / "a.dcm", [picture(*cell) for cell in cells], [], **elements))
+    assert [*found] == ["a.dcm/s0", "a.dcm/s1"]
+    for z, frames in enumerate(found.values()):
+        assert_frames(frames, *((z, t) for t in range(4)))
+
+
+def test_vectors_of_another_number_of_frames_order_nothing(tmp_path):
+    told = []
+    elements = vectors(CELLS[:5], SliceVector=lambda z, t: 9 - z) | vectors(CELLS, PhaseVector=lambda z, t: t)
+    path = write(tmp_path / "a.dcm", [picture(*cell) for cell in CELLS], [], **elements)
+    assert_frames(videos(path, told)["a.dcm"], *CELLS)
+    assert "describes the order of 5 frames, its header declares 12" in told[0]
+
+
 # Times
 
 
@@ -401,7 +438,7 @@ def test_functional_groups_of_another_number_of_frames_order_nothing(tmp_path, n
     path = spoil(write_cells(tmp_path / "a.dcm", CELLS, position, trigger), cut)
     assert_frames(videos(path, told)["a.dcm"], *CELLS)
     assert len(told) == 1
-    assert f"functional groups of {num_groups} frames, its header declares 12" in told[0]
+    assert f"describes the order of {num_groups} frames, its header declares 12" in told[0]
 
 
 def test_functional_groups_that_tell_nothing_of_order_change_nothing(tmp_path):

@@ -219,6 +219,14 @@ def test_other_content_is_refused_in_one_line(tmp_path, data):
     assert str(failure(write(tmp_path / "a.dcm", data)))
 
 
+def test_a_damaged_offset_table_is_one_line(tmp_path):
+    path = write(tmp_path / "a.dcm", encoded(clip()))
+    content = path.read_bytes()
+    table = content.index(b"\xfe\xff\x00\xe0")
+    path.write_bytes(content[:table] + b"Doe^Jane" + content[table + 8 :])
+    assert failure(path).kind == "unreadable"
+
+
 def test_a_header_cut_off_before_its_pixels_is_refused_as_such(tmp_path):
     path = write(tmp_path / "a.dcm", encoded(clip()))
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The frames of an enhanced multi-frame DICOM file as videos, by its functional groups.
+"""The frames of a multi-frame DICOM file as videos, by its functional groups, or vectors in nuclear medicine.
 
 They are grouped and ordered as the files of a series are; see `dicom_order`.
 """
@@ -29,10 +29,13 @@ from vidlat.video.dicom_order import (
     since_first,
 )
 
+# Vectors of a number per frame, in nuclear medicine: of kinds of images, and of times from slow to fast.
+_KIND_VECTORS = ("EnergyWindowVector", "DetectorVector", "RRIntervalVector")
+_TIME_VECTORS = ("RotationVector", "PhaseVector", "TimeSlotVector", "TimeSliceVector", "AngularViewVector")
+
 GROUPS_KEYWORDS = (
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "DimensionIndexSequence",
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DimensionIndexSequence"),
+    *("SliceVector", *_KIND_VECTORS, *_TIME_VECTORS),
 )
 """The elements that `frame_orders` needs, besides NumberOfFrames."""
 
@@ -87,17 +90,16 @@ def frame_orders(dataset: Dataset, warn: Warn) -> list[FrameOrder]:
     Frames of another orientation, stack, echo or further dimension (such as diffusion) are videos of their
     own. Names are `z0` for the first slice, `s0` for the first such group, `s0/z0` for both.
     """
-    groups = items(dataset, "PerFrameFunctionalGroupsSequence")
+    facts = _read_facts(dataset) or _read_vectors(dataset)
     declared = numbers(dataset, "NumberOfFrames")
-    if not groups:
-        return []
-    if declared and declared[0] != len(groups):
+    if declared and facts and declared[0] != len(facts):
         warn(
-            f"has functional groups of {len(groups)} frames, its header declares {declared[0]:g}: frames are "
-            "in the order of the file"
+            f"describes the order of {len(facts)} frames, its header declares {declared[0]:g}: frames are in "
+            "the order of the file"
         )
         return []
-    facts = _read_facts(dataset, groups)
+    if not facts:
+        return []
     places = _places(facts)
     if places is None:
         warn("only some of its frames state their position: frames are in the order of the file")
@@ -132,11 +134,33 @@ def choose_order(orders: Sequence[FrameOrder], part: str | None) -> FrameOrder |
     raise DecodeError(f"no video {part!r} in the file; it holds {there}", "no-part")
 
 
-def _read_facts(dataset: Dataset, groups: Sequence[Dataset]) -> list[_Facts]:
+def _read_facts(dataset: Dataset) -> list[_Facts]:
+    groups = items(dataset, "PerFrameFunctionalGroupsSequence")
     shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
     pointers = [numbers(item, "DimensionIndexPointer") for item in items(dataset, "DimensionIndexSequence")]
     dimensions = [int(pointer[0]) if pointer else 0 for pointer in pointers]
     return [_facts([group, *shared], dimensions) for group in groups]
+
+
+def _read_vectors(dataset: Dataset) -> list[_Facts]:
+    """The same by vectors; as many as the shortest of them describes."""
+    vectors = {
+        keyword: values
+        for keyword in ("SliceVector", *_KIND_VECTORS, *_TIME_VECTORS)
+        if (values := numbers(dataset, keyword))
+    }
+    frames = [dict(zip(vectors, values, strict=True)) for values in zip(*vectors.values(), strict=False)]
+    return [
+        _Facts(
+            orientation=(),
+            stack="",
+            places=(None, frame.get("SliceVector"), None),
+            times=(None,) * (len(_TIMES) + 1),
+            index_values=tuple(frame[keyword] for keyword in _TIME_VECTORS if keyword in frame),
+            others=tuple(frame[keyword] for keyword in _KIND_VECTORS if keyword in frame),
+        )
+        for frame in frames
+    ]
 
 
 def _facts(groups: Sequence[Dataset], dimensions: Sequence[int]) -> _Facts:

@@ -18,7 +18,7 @@ from pydicom.uid import UID, JPEGBaseline8Bit, MPEGTransferSyntaxes, RLELossless
 
 from vidlat.errors import DecodeError
 from vidlat.types import Warn
-from vidlat.video.dicom_elements import Elements, PixelElement, data_set, numbers, text
+from vidlat.video.dicom_elements import Elements, PixelElement, data_set, numbers, parsing, text
 from vidlat.video.pixels import Pixels
 from vidlat.video.untrusted import check_frame_size
 
@@ -270,10 +270,14 @@ def _layout(file: IO[bytes], pixel_format: PixelFormat) -> list[list[tuple[int, 
 
 
 def stream_fragments(file: IO[bytes], element: PixelElement) -> list[tuple[int, int]]:
-    """Offset and length of the fragments of a video stream, of which the last may be truncated."""
-    file.seek(element.offset)
-    parse_basic_offsets(file)
-    fragments, rest = _fragments(file, element)
+    """Offset and length of the fragments of a video stream, of which the last may be truncated.
+
+    Raises DecodeError.
+    """
+    with parsing():
+        file.seek(element.offset)
+        parse_basic_offsets(file)
+        fragments, rest = _fragments(file, element)
     return fragments if rest is None else [*fragments, rest]
 
 
