@@ -1,5 +1,6 @@
 """What is made ahead: the same items, no more than asked for, errors and the end of the thread."""
 
+import gc
 import threading
 from itertools import count
 
@@ -64,3 +65,26 @@ def test_generator_is_closed_where_the_block_is_left():
     with pytest.raises(KeyError):
         leave()
     assert closed
+
+
+@pytest.mark.timeout(60)
+def test_what_is_left_in_a_cycle_of_references_is_closed_as_garbage():
+    """As in the traceback of an error: the thread may end before the generator does."""
+    closed = []
+
+    def make():
+        try:
+            yield from count()
+        finally:
+            closed.append(True)
+
+    def use():
+        with prefetch(make(), 2) as taken:
+            yield from taken
+
+    cycle = [use()]
+    cycle.append(cycle)
+    next(cycle[0])
+    del cycle
+    gc.collect()
+    assert closed == [True]

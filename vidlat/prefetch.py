@@ -32,6 +32,6 @@ def prefetch(items: Generator[T], num_items: int) -> Iterator[Iterator[T]]:
         try:
             yield taken()
         finally:
-            for future in waiting:
-                future.cancel()
-            pool.submit(items.close).result()
+            # Not in the thread: it is gone already where this generator was found to be garbage.
+            pool.shutdown(cancel_futures=True)
+            items.close()
