@@ -50,6 +50,19 @@ DAMAGES = {
         lambda path: rewrite(path / RECORD_B, stop=[8 + 2**31], num_frames=[2**33]),
         "the arrays end at 40",
     ),
+    "sums of no channel": (
+        lambda path: rewrite(path / RECORD_B, latents_sum_mean=[[]]),
+        r"b\.mp4: expected sums of 2 channels in its record, found 300 values with the sums \[\[\], ",
+    ),
+    "sums that are no numbers": (
+        lambda path: rewrite(path / RECORD_B, latents_sum_std_squared=[[1.0, float("nan")]]),
+        "expected sums of 2 channels",
+    ),
+    "a sum without a value": (
+        lambda path: rewrite(path / RECORD_B, latents_sum_mean_squared=[[None, 3.0]]),
+        "expected sums of 2 channels",
+    ),
+    "no valid latent": (lambda path: rewrite(path / RECORD_B, latents_count=[0]), "found 0 values"),
     "2^50 latent frames everywhere": (
         lambda path: (
             [

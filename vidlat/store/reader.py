@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,8 @@ class LatentCache:
         if self._records is None:
             _ = self._ranges  # checked before any record is used
             self._records = to_video_records(self._snapshot.videos.read())
+            for record in self._records.values():
+                _require_sums(self.path, record, self.schema.latent_dim)
         return self._records
 
     def sources(self) -> dict[str, Source]:
@@ -216,3 +220,15 @@ class LatentCache:
     def _ranges(self) -> VideoRanges:
         records = self._table(RANGE_COLUMNS)
         return VideoRanges.from_records(self.path, records, self.schema, self.num_latent_frames)
+
+
+def _require_sums(path: Path, record: VideoRecord, latent_dim: int) -> None:
+    """Raises StoreError for sums that cannot be those of latents, by which a training would whiten."""
+    latents = record.latents
+    sums = latents.sum_mean, latents.sum_mean_squared, latents.sum_std_squared
+    is_sound = latents.count > 0 and all(len(each) == latent_dim for each in sums)
+    if not is_sound or not all(type(value) is float and math.isfinite(value) for value in chain(*sums)):
+        raise StoreError(
+            f"{path}: damaged: {record.video_id}: expected sums of {latent_dim} channels in its record, "
+            f"found {latents.count} values with the sums {list(map(list, sums))}; {REPAIR}"
+        )
