@@ -315,7 +315,8 @@ class TrainConfig(Config):
         None,
         "what identifies a subject: subject (as recorded in the cache, for every video), a label, or a "
         "regular expression whose match, or first group, in the video id does; else the recorded subject or "
-        "the source (a file or series), whose parts stay together",
+        "the source (a file or series), whose parts stay together. A label of train, val and test is a "
+        "split: it is kept, and test videos are left out",
     )
     validate_every: int = setting(200, "steps between validations", at_least=1)
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)

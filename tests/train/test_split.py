@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from tests.train.toys import random_posterior, whole_file
 from vidlat.errors import ConfigError, TrainError
 from vidlat.train.latents import Whitening
-from vidlat.train.split import near_duplicates, split_videos, subjects_of
+from vidlat.train.split import near_duplicates, split_videos, stated_split, subjects_of
 from vidlat.types import Annotation
 
 MANY = [f"patient_{i}/cine.mp4" for i in range(200)]
@@ -186,6 +186,54 @@ def test_run_is_split_by_subject_and_trains_on_no_held_out_one(make_cache, make_
     sides = [{video[0] for video in side} for side in (run.training, run.validation)]
     assert all(sides)
     assert not sides[0] & sides[1]
+
+
+def echonet(values):
+    """A table like EchoNet's FileList.csv: one video per value."""
+    return {f"{n}.avi": Annotation("", {"EF": "50", "Split": value}) for n, value in enumerate(values)}
+
+
+@pytest.mark.parametrize(
+    "words", [("TRAIN", "VAL", "TEST"), ("train", "validation", "test"), ("Training", "dev", "Testing")]
+)
+def test_a_label_of_train_val_and_test_is_kept_as_the_split(words, make_cache, make_trainer):
+    train, val, test = words
+    rows = echonet([train] * 6 + [val] * 2 + [test] * 3)
+    cache, _ = make_cache(dict.fromkeys(rows, 8), name="echonet.zarr")
+    trainer = make_trainer(cache=cache, labels=rows, split_by="Split")
+    assert trainer.run.training == tuple(f"{n}.avi" for n in range(6))
+    assert trainer.run.validation == ("6.avi", "7.avi")
+    (note,) = trainer.notes
+    assert "6 videos for training, 2 for validation; the 3 for testing are used for neither" in note
+    trainer.close()
+    again = make_trainer(cache=cache, labels=rows, split_by="Split", resume=True)
+    assert (again.run.training, again.run.validation) == (trainer.run.training, trainer.run.validation)
+
+
+def test_a_split_without_videos_for_validation_holds_none_out():
+    rows = echonet(["train", "train", "test"])
+    assert stated_split(rows, "Split") == (("0.avi", "1.avi"), ())
+    assert stated_split(rows, "EF") is stated_split(rows, "Spl") is stated_split(rows, None) is None
+    assert stated_split(echonet(["train", "train"]), "Split") is None
+    assert stated_split(echonet(["p1", "test", "val"]), "Split") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "found"), [(["train", "val", "fold3"], "fold3"), (["train", "val", ""], "")]
+)
+def test_a_split_with_other_values_is_refused_with_those_expected(values, found):
+    with pytest.raises(
+        TrainError, match=f"of 1 of 3 videos it is '{found}' .2.avi.; expected train, val or test"
+    ):
+        stated_split(echonet(values), "Split")
+
+
+def test_a_held_out_share_far_from_the_one_asked_for_is_noted(make_cache, make_trainer):
+    names = [f"{'ab'[n % 2]}/{n}.mp4" for n in range(16)]  # of two subjects one is held out
+    cache, _ = make_cache(dict.fromkeys(names, 8), name="uneven.zarr")
+    (note,) = make_trainer(cache=cache, split_by="^(.)/").notes
+    assert "8 of 16 videos are held out, 50%, where --validation-fraction asks for 10%" in note
+    assert make_trainer("b", cache=cache, split_by="^(.)/", validation_fraction=0.4).notes == ()
 
 
 def copies(video_id, num_latent_frames):

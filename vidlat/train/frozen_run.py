@@ -18,7 +18,7 @@ from vidlat.store.reader import LatentCache
 from vidlat.store.schema import CacheSchema
 from vidlat.train.conditioning import Conditions
 from vidlat.train.latents import Whitening
-from vidlat.train.split import near_duplicates, split_videos, subjects_of
+from vidlat.train.split import near_duplicates, split_videos, stated_split, subjects_of
 from vidlat.train.windows import WindowShape
 from vidlat.types import Annotation, rows_of
 
@@ -68,7 +68,7 @@ class Run:
             id: known.get(id, Annotation()).updated(row or Annotation()) for id, row in rows.items()
         }
         sources = {id: record.source for id, record in records.items()}
-        training, validation = split_videos(
+        training, validation = stated_split(annotations, config.split_by) or split_videos(
             subjects_of(sources, annotations, config.split_by), config.validation_fraction
         )
         conditions = Conditions.plan(

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from vidlat.train.frozen_run import Run
 from vidlat.types import VideoRecord
 
+FAR = 2.01
+"""The share of the held-out videos is far from the one asked for if it is so many times larger or smaller."""
+
 
 def run_notes(run: Run, training: Sequence[VideoRecord]) -> Iterator[str]:
     """What is unusual about a run; training: the records of its training videos."""
     if not run.validation:
         yield "no video is held out, so there is no validation loss"
+    yield from _notes_on_split(run)
     if run.duplicates:
         pairs = [" resembles ".join(pair) for pair in run.duplicates[:5]]
         yield (
@@ -32,3 +36,21 @@ def run_notes(run: Run, training: Sequence[VideoRecord]) -> Iterator[str]:
                 f"{missing} of {len(run.labels)} videos have no label {condition.name!r}; they are trained "
                 "on without it"
             )
+
+
+def _notes_on_split(run: Run) -> Iterator[str]:
+    num_videos = len(run.labels)
+    num_test = num_videos - len(run.training) - len(run.validation)
+    if num_test:
+        yield (
+            f"split as label {run.config.split_by!r} states: {len(run.training)} videos for training, "
+            f"{len(run.validation)} for validation; the {num_test} for testing are used for neither"
+        )
+        return
+    asked, achieved = run.config.validation_fraction, len(run.validation) / num_videos
+    if run.validation and not asked / FAR < achieved < asked * FAR:
+        yield (
+            f"{len(run.validation)} of {num_videos} videos are held out, {achieved:.0%}, where "
+            f"--validation-fraction asks for {asked:.0%}: all videos of a subject are on one side, a split "
+            "that a label states is kept; check --split-by if that is not what you want"
+        )

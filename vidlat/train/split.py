@@ -26,6 +26,42 @@ SIGNATURE_FRAMES, SIGNATURE_SIDE = 4, 16
 READ_AT_ONCE, COMPARED_AT_ONCE = 512, 64
 
 
+SIDES = {
+    **dict.fromkeys(("train", "training"), "training"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What a label that tells the split of a data set may say, in lower case, and what it means."""
+
+
+def stated_split(
+    annotations: Mapping[str, Annotation], split_by: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Training and validation videos, each sorted, as the label `split_by` states them.
+
+    Videos for testing are on neither side. None where that is no such label: no video is said to be for
+    training, or none for anything else. Raises TrainError where some videos have no or another value.
+    """
+    stated = {
+        video_id: "" if split_by is None else annotation.labels.get(split_by, "")
+        for video_id, annotation in annotations.items()
+    }
+    sides = {video_id: SIDES.get(text.lower(), "") for video_id, text in stated.items()}
+    if not {"training"} < set(sides.values()) - {""}:
+        return None
+    others = [video_id for video_id, side in sides.items() if not side]
+    if others:
+        raise TrainError(
+            f"split_by: label {split_by!r} tells a split, but of {len(others)} of {len(stated)} videos it is "
+            f"{stated[others[0]]!r} ({', '.join(others[:5])}); expected train, val or test for every video"
+        )
+    training, validation = (
+        sorted(video_id for video_id, side in sides.items() if side == wanted)
+        for wanted in ("training", "validation")
+    )
+    return tuple(training), tuple(validation)
+
+
 def subjects_of(
     sources: Mapping[str, Source], annotations: Mapping[str, Annotation], split_by: str | None
 ) -> dict[str, str]:
