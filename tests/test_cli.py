@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
+from tests.test_files import make_special
 from tests.train.toys import CacheMaker
 from vidlat import commands as commands_package
 from vidlat.cli import commands
@@ -234,6 +235,37 @@ def test_invalid_yaml_is_refused_with_exit_code_2(text, message, tmp_path):
     assert message in err
 
 
+@pytest.mark.parametrize("kind", ["a named pipe", "a device", "a folder"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["encode", "--input", "VIDEOS", "--out", "l.zarr", "--config", "IT"],
+        ["encode", "--input", "VIDEOS", "--out", "l.zarr", "--vae", "VAE", "--size", "16", "--labels", "IT"],
+        ["encode", "--input", "VIDEOS", "--out", "l.zarr", "--vae", "IT"],
+        ["train", "--latents", "CACHE", "--out", "r", "--config", "IT"],
+        ["train", "--latents", "CACHE", "--out", "r", "--labels", "IT"],
+        ["decode", "--latents", "CACHE", "--out", "d", "--vae", "IT"],
+        ["weights", "check", "IT"],
+        ["fit-vae", "--input", "VIDEOS", "--out", "v.safetensors", "--init", "IT"],
+        ["sample", "--run", "RUN", "--out", "s"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_file_is_refused_without_waiting(
+    kind, arguments, cache, videos, small_vae, tmp_path, monkeypatch, no_cluster
+):
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    path = Path("run/config.json") if "RUN" in arguments else Path("it")
+    make_special(kind, path)
+    names = {"VIDEOS": videos, "CACHE": cache, "VAE": small_vae, "IT": "it", "RUN": "run"}
+    code, _, err = vidlat(*(names.get(argument, argument) for argument in arguments))
+    assert code in (1, 2)
+    assert is_one_line(err), err
+    assert f"{path}" in err
+    assert f"is {kind}; expected a regular file" in err
+
+
 def test_flags_take_precedence_over_yaml(tmp_path, videos, small_vae, no_cluster, monkeypatch):
     from vidlat.pipeline.encode_videos import _describe_cache as real
 
@@ -255,7 +287,7 @@ def test_flags_take_precedence_over_yaml(tmp_path, videos, small_vae, no_cluster
 @pytest.mark.parametrize(
     ("command", "flag", "shown"),
     [
-        ("encode", "--stack", "[default: 4; at least 1]"),
+        ("encode", "--stack", "[default: 4; at least 1 and at most 100000]"),
         ("encode", "--vae", "[default: maisi]"),
         ("train", "--ema-decay", "[default: 0.999; at least 0 and less than 1]"),
         ("sample", "--seed", "[default: 0; at least 0 and less than 2**63]"),

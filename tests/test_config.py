@@ -101,6 +101,57 @@ def test_a_file_that_is_wrong_is_refused_by_its_name(tmp_path, text, message):
         load_yaml(tmp_path / "c.yaml", "train")
 
 
+MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 9)}]}}\n" for level in range(1, 9)
+)
+ALIASES = "a0: &a0 [1]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 60)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: " + "[" * 20_000, "nested too deeply"),
+        ("train: " + "{a: " * 20_000, "nested too deeply"),
+        ("? " * 5000, "nested too deeply|cannot be read"),
+        (MERGES + "train: {<<: *a8}", "merges more keys"),
+        (ALIASES + "train: {steps: *a59}", "unknown section a0"),
+        ("train: {steps: &s [*s]}", "steps: got"),
+        ("train: {steps: " + "9" * 5000 + "}", "cannot be read as YAML"),
+        ("train: {steps: 0x" + "f" * 5000 + "}", "steps: got a whole number of 20000 bits"),
+        ("train:\n  ? 0x" + "f" * 5000 + "\n  : 1", "unknown setting a whole number of 20000 bits"),
+        ("train: {learning_rate: 0x" + "f" * 5000 + "}", "learning_rate: got a whole number"),
+        ("train: {learning_rate: 1e300}", r"learning_rate: got 1e\+300"),
+        ("train: {steps: 1e300}", "steps: got"),
+        ("train: {batch: 1099511627776}", "batch: got 1099511627776; expected at least 1 and at most 100000"),
+        ("train: {frames: 1099511627776}", "frames: got 1099511627776"),
+        ("train: {1: 2, null: 3}", "unknown setting 1, None"),
+        ("train: {" + ", ".join(f"a{n}: 1" for n in range(9)) + "}", "and 4 more"),
+        ("train: {[1]: 2}", "unhashable"),
+        ("train: {steps: !!int ''}", "cannot be read as YAML"),
+        ("train: {steps: !!timestamp x}", "cannot be read as YAML"),
+        ("train: {steps: !!bool x}", "cannot be read as YAML"),
+        ("train: {steps: !!python/object:os.system x}", "cannot be read as YAML"),
+        ("train: {steps: '" + "x" * 50_000 + "'}", "steps: got 'x"),
+        ("#" * 100_001, "has 100001 bytes; expected 100000 at most"),
+        ("train: {seed: \udcff}", "cannot be read as YAML"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_hostile_file_is_refused_in_one_short_line(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text, errors="surrogateescape")
+    with pytest.raises(ConfigError, match=rf"c\.yaml: .*({message})") as refusal:
+        load_yaml(tmp_path / "c.yaml", "train")
+    assert len(str(refusal.value)) < 2000
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_mappings_may_be_merged(tmp_path):
+    (tmp_path / "c.yaml").write_text("train: &t {seed: 3, steps: 9}\nfit-vae: {<<: *t, steps: 8}")
+    assert load_yaml(tmp_path / "c.yaml", "fit-vae") == {"seed": 3, "steps": 8}
+
+
 def test_a_list_of_texts_may_stand_in_a_file_and_nothing_else_in_its_place(tmp_path):
     (tmp_path / "c.yaml").write_text("train: {condition: [view, 'ef:float']}")
     assert load_yaml(tmp_path / "c.yaml", "train") == {"condition": ("view", "ef:float")}

@@ -7,7 +7,7 @@ import pytest
 from vidlat.files import read_file, replace_file, require_folder, require_regular_file
 
 
-def make(kind, path):
+def make_special(kind, path):
     match kind:
         case "a folder":
             path.mkdir()
@@ -21,7 +21,7 @@ def make(kind, path):
 
 @pytest.mark.parametrize("kind", ["a folder", "a named pipe", "a socket", "a device"])
 def test_anything_but_a_file_is_refused_without_waiting(kind, tmp_path):
-    make(kind, tmp_path / "it")
+    make_special(kind, tmp_path / "it")
     with pytest.raises(OSError, match=f"is {kind}; expected a regular file"):
         require_regular_file(tmp_path / "it")
     with pytest.raises(OSError, match=f"is {kind}; expected a regular file"):

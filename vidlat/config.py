@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from typing import Any, Literal, Self, TypeVar
 
 import yaml
 
-from vidlat.errors import ConfigError, one_line
+from vidlat.errors import SHOWN_LETTERS, ConfigError, one_line, shorten, shown
+from vidlat.files import read_file
 from vidlat.types import Box, Range
 
 Fit = Literal["crop", "letterbox", "stretch"]
@@ -47,6 +49,9 @@ _LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 }
 """The kinds of limits a number may have, in words and as comparisons."""
 
+MANY, LARGE = 100_000, 1e9
+"""Most frames, pixels or items at once, and the largest of all other numbers: far beyond what is of use."""
+
 SEED_STOP = 2**63
 """Seeds are below this: torch's generators accept no larger one."""
 
@@ -74,10 +79,10 @@ class Config:
         Raises ConfigError for an unknown name or a value of the wrong type.
         """
         known = typing.get_type_hints(cls)
-        values = {str(name).replace("-", "_"): value for name, value in values.items()}
+        values = {_field_name(name): value for name, value in values.items()}
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise ConfigError(f"unknown setting {shorten(unknown)}; known are {', '.join(sorted(known))}")
         return cls(**{name: _parse(value, known[name]) for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +92,10 @@ class Config:
     def select(self, kind: type[ConfigType]) -> ConfigType:
         """Those of the settings that `kind`, a base class of this one, declares."""
         return kind(**{declared.name: getattr(self, declared.name) for declared in dataclasses.fields(kind)})
+
+
+def _field_name(name: object) -> str:
+    return (name[:SHOWN_LETTERS] if isinstance(name, str) else shown(name)).replace("-", "_")
 
 
 def _parse(value: Any, annotation: Any) -> Any:
@@ -103,20 +112,20 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
     origin, options = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         if value not in options:
-            raise ConfigError(f"{name}: got {value!r}; expected one of {', '.join(map(str, options))}")
+            raise ConfigError(f"{name}: got {shown(value)}; expected one of {', '.join(map(str, options))}")
         return
     if origin is tuple:
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{name}: got {value!r}; expected a list of texts")
+            raise ConfigError(f"{name}: got {shown(value)}; expected a list of texts")
         return
     kinds = options if origin in (typing.Union, types.UnionType) else (annotation,)
     # YAML and JSON write 1 where a float is meant; to Python a bool is an int, to a user it never is.
     if isinstance(value, bool) and bool not in kinds:
-        raise ConfigError(f"{name}: got {value!r}; expected {_type_names(kinds)}")
+        raise ConfigError(f"{name}: got {shown(value)}; expected {_type_names(kinds)}")
     if isinstance(value, int) and float in kinds:
         return
     if not isinstance(value, tuple(typing.get_origin(kind) or kind for kind in kinds)):
-        raise ConfigError(f"{name}: got {value!r}; expected {_type_names(kinds)}")
+        raise ConfigError(f"{name}: got {shown(value)}; expected {_type_names(kinds)}")
 
 
 def _type_names(kinds: tuple[Any, ...]) -> str:
@@ -135,12 +144,15 @@ def limits_in_words(limits: dict[str, float]) -> str:
 def _check_limits(name: str, value: Any, limits: dict[str, float]) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    if math.isfinite(value) and all(_LIMITS[kind][1](value, bound) for kind, bound in limits.items()):
+    if "below" not in limits:
+        limits = {**limits, "at_most": limits.get("at_most", LARGE)}
+    is_finite = abs(value) <= sys.float_info.max  # of a whole number beyond it nothing else can be asked
+    if is_finite and all(_LIMITS[kind][1](value, bound) for kind, bound in limits.items()):
         return
     expected = limits_in_words(limits)
-    if not math.isfinite(value):
+    if not is_finite:
         expected = f"a finite number, {expected}".removesuffix(", ")
-    raise ConfigError(f"{name}: got {value}; expected {expected}")
+    raise ConfigError(f"{name}: got {shown(value)}; expected {expected}")
 
 
 def parse_crop(text: str) -> Literal["none", "auto"] | Box:
@@ -212,7 +224,9 @@ class Preprocessing(Reading):
     crop and intensity are kept in canonical form: equal texts mean the same.
     """
 
-    size: int = setting(256, "height and width of the frames the VAE sees, in pixels", at_least=1)
+    size: int = setting(
+        256, "height and width of the frames the VAE sees, in pixels", at_least=1, at_most=MANY
+    )
     fit: Fit = setting("crop", "how a frame becomes square: crop it, pad it with black, or stretch it")
     crop: str = setting(
         "none", "first cut out X,Y,W,H pixels; auto keeps what moves, without static borders and text"
@@ -237,7 +251,7 @@ class Preprocessing(Reading):
 class LatentSettings(Preprocessing):
     """Every setting that changes the value of a latent: with the VAE, the identity of a cache."""
 
-    stack: int = setting(4, "frames per VAE call", at_least=1)
+    stack: int = setting(4, "frames per VAE call", at_least=1, at_most=MANY)
     precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved when the cache is made")
     keepbits: int = setting(
         MANTISSA_BITS,
@@ -255,7 +269,7 @@ class EncodeConfig(LatentSettings):
     in_channels: int | None = setting(None, "refuse a VAE with another number of input channels")
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
-    batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0)
+    batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0, at_most=MANY)
     time_limit_seconds: float = setting(0.0, "longest time to decode one video; 0: no limit", at_least=0)
     workers: int = setting(0, "processes that encode; 0 chooses for this machine", at_least=0)
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
@@ -292,8 +306,8 @@ class TrainConfig(Config):
         at_least=0,
         at_most=1,
     )
-    frames: int = setting(16, "video frames per training clip", at_least=1)
-    batch: int = setting(8, "windows per step, over all processes", at_least=1)
+    frames: int = setting(16, "video frames per training clip", at_least=1, at_most=MANY)
+    batch: int = setting(8, "windows per step, over all processes", at_least=1, at_most=MANY)
     accumulate: int = setting(
         1, "parts into which each process splits its share of a step, to save memory", at_least=1
     )
@@ -347,7 +361,9 @@ class SampleConfig(Config):
     """Settings of `vidlat sample`."""
 
     num: int = setting(8, "number of samples", short="-n", at_least=1)
-    frames: int = setting(0, "video frames per sample; 0 for the length of a training clip", at_least=0)
+    frames: int = setting(
+        0, "video frames per sample; 0 for the length of a training clip", at_least=0, at_most=MANY
+    )
     seed: int = setting(
         0, "seed of the first sample; sample i depends on seed + i alone", at_least=0, below=SEED_STOP
     )
@@ -365,7 +381,7 @@ class SampleConfig(Config):
     )
     format: Literal["mp4", "gif", "npy"] = setting("mp4", "of the videos; npy holds (T, H, W) uint8")
     batch: int = setting(
-        0, "samples drawn at once, the last batch padded; 0 chooses for the device", at_least=0
+        0, "samples drawn at once, the last batch padded; 0 chooses for the device", at_least=0, at_most=MANY
     )
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
 
@@ -374,11 +390,11 @@ class SampleConfig(Config):
 class FitVAEConfig(Preprocessing):
     """Settings of `vidlat fit-vae`."""
 
-    size: int = setting(128, "height and width of the training frames, in pixels", at_least=1)
+    size: int = setting(128, "height and width of the training frames, in pixels", at_least=1, at_most=MANY)
     init: str | None = setting(None, "weights to fine-tune, as for --vae; else a small network from scratch")
-    stack: int = setting(4, "frames per VAE call", at_least=1)
+    stack: int = setting(4, "frames per VAE call", at_least=1, at_most=MANY)
     steps: int = setting(2000, "training steps", at_least=1)
-    batch: int = setting(4, "stacks per step", at_least=1)
+    batch: int = setting(4, "stacks per step", at_least=1, at_most=MANY)
     learning_rate: float = setting(1e-3, "peak learning rate of AdamW", above=0)
     warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay", at_least=0)
     kl_weight: float = setting(
@@ -401,6 +417,9 @@ SECTIONS: dict[str, type[Config]] = {
 }
 """Sections of a YAML file of settings: one per command."""
 
+YAML_BYTES = 100_000
+"""Most bytes of a YAML file of settings."""
+
 
 def load_yaml(path: Path, section: str) -> dict[str, Any]:
     """The settings in one of a YAML file's SECTIONS, checked, by field name.
@@ -409,17 +428,19 @@ def load_yaml(path: Path, section: str) -> dict[str, Any]:
     this one, or if one of the section's settings is wrong.
     """
     try:
-        document = yaml.load(path.read_text(), _UniqueKeyLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {one_line(error)}") from error
+        document = yaml.load(read_file(path, YAML_BYTES).decode(), _StrictLoader)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: it is nested too deeply") from error
+    except Exception as error:  # PyYAML fails in as many ways as it has tags
+        raise ConfigError(f"{path}: cannot be read as YAML: {one_line(error)[:500]}") from error
     sections = document if isinstance(document, dict) else {}
-    unknown = [str(name) for name in sections if name not in SECTIONS]
+    unknown = [_field_name(name) for name in sections if name not in SECTIONS]
     if unknown:
-        raise ConfigError(f"{path}: unknown section {', '.join(unknown)}; known are {', '.join(SECTIONS)}")
+        raise ConfigError(f"{path}: unknown section {shorten(unknown)}; known are {', '.join(SECTIONS)}")
     values = sections.get(section)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
-    names = [str(name).replace("-", "_") for name in values]
+    names = [_field_name(name) for name in values]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{path}: {', '.join(twice)} is given twice in `{section}:`; keep one")
     try:
@@ -429,15 +450,24 @@ def load_yaml(path: Path, section: str) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, but duplicate keys are refused; PyYAML silently keeps the last of them."""
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which silently keeps the last of duplicate keys, and merges without end."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value} is given twice; keep one", key.start_mark
+                    None, None, f"{key.value[:SHOWN_LETTERS]} is given twice; keep one", key.start_mark
                 )
-            seen.add(str(key.value))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > YAML_BYTES:  # `<<` takes over mappings that took over others
+            raise yaml.constructor.ConstructorError(
+                None, None, "merges more keys than it could hold", node.start_mark
+            )

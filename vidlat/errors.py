@@ -1,6 +1,7 @@
 """The error tree: every error a user can cause is one clear line, with an exit code."""
 
 import enum
+import reprlib
 from collections.abc import Sequence
 
 
@@ -18,6 +19,23 @@ class ExitCode(enum.IntEnum):
     """Ended by Ctrl-C: 128 and the number of SIGINT, as shells have it."""
 
 
+SHOWN_LETTERS = 120
+"""Most letters of a value that a message shows."""
+
+
+class _Short(reprlib.Repr):
+    """`repr` of the start of a value, whatever it holds: itself, or a number that Python refuses to write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 2, 4, 4, 4
+        self.maxstring = self.maxother = SHOWN_LETTERS
+
+    def repr_int(self, number: int, level: int) -> str:
+        short = number.bit_length() <= 200
+        return super().repr_int(number, level) if short else f"a whole number of {number.bit_length()} bits"
+
+
 def one_line(error: BaseException) -> str:
     """The message of any exception on one line; without a message, the name of its class."""
     reason = getattr(error, "strerror", None) or str(error)
@@ -29,6 +47,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def shown(value: object) -> str:
+    """A value from a document in a message: as Python writes it, cut off after SHOWN_LETTERS."""
+    text = printable(_Short().repr(value))
+    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:

@@ -2,13 +2,14 @@
 
 import copy
 import json
+import math
 import os
 from pathlib import Path
 
 import pytest
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
@@ -171,6 +172,65 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="weights_only"):
         load_vae(tmp_path / "evil.pt")
     assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(small_file, value):
+    tensors = load_file(small_file)
+    tensors["quant_conv_mu.conv.bias"][1] = value
+    save_file(tensors, small_file, metadata={NETWORK_METADATA_KEY: json.dumps(SMALL)})
+    with pytest.raises(WeightsError, match=r"not finite, in quant_conv_mu\.conv\.bias"):
+        load_vae(small_file)
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ("[]", r"vidlat_network: got \[\]; expected an object"),
+        ("3", "vidlat_network: got 3"),
+        ('{"x": 1}', "unknown 'x'; known are spatial_dims"),
+        ('{"\\u001b[2J": 1}', "unknown '.x1b.2J'"),
+        ('{"num_channels": 64}', "num_channels: got 64; expected up to 8 whole numbers"),
+        ('{"num_channels": [4, 8, 7], "norm_num_groups": 2}', "multiple of norm_num_groups"),
+        ('{"num_channels": []}', "no network of MAISI's class"),
+        ('{"num_channels": [1099511627776]}', "num_channels: got"),
+        ('{"num_res_blocks": [1]}', "num_res_blocks"),
+        ('{"latent_channels": true}', "latent_channels: got True"),
+        ('{"spatial_dims": 2}', "spatial_dims: got 2"),
+        ('{"in_channels": 3}', "in_channels: got 3"),
+        ('{"use_convtranspose": 1}', "use_convtranspose: got 1"),
+        ('{"attention_levels": [0, 0, 0]}', "attention_levels: got"),
+        ('{"norm_eps": NaN}', "holds NaN"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"num_channels": [4096, 4096, 4096]}', "0 of 122 tensors fit"),  # 6 GB, which are never taken
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_stated_network_that_none_can_be_is_refused_in_one_line(tmp_path, stated, message):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={NETWORK_METADATA_KEY: stated})
+    with pytest.raises(WeightsError, match=rf"w\.safetensors: .*{message}") as refusal:
+        load_vae(path)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {1: torch.zeros(1), "a": torch.zeros(1)},
+        {"a": torch.zeros(1).expand(2**40)},
+        {"a": torch.zeros(1, dtype=torch.complex64)},
+        {"a": torch.zeros(1, dtype=torch.int64)},
+        {"a": torch.zeros(3).to_sparse()},
+        {"a": torch.zeros(1, device="meta")},
+        [torch.zeros(1)],
+    ],
+    ids=["integer key", "repeated", "complex", "whole", "sparse", "meta", "list"],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, tensors):
+    torch.save(tensors, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        load_vae(tmp_path / "w.pt")
 
 
 def test_a_file_without_tensors_is_refused(tmp_path):

@@ -1,17 +1,46 @@
 """From sampled latents to frames."""
 
 import numpy as np
+import pytest
 import torch
 
-from vidlat.sample.videos import decode_sample
+from tests.test_files import make_special
+from tests.train.toys import build_small
+from vidlat.config import SampleConfig
+from vidlat.errors import InputError, TrainError
+from vidlat.sample import videos
+from vidlat.sample.videos import decode_sample, read_first_frame, sample_videos
+from vidlat.train.run_folder import load_run
 
 
 class EchoVAE:
     """Keeps the latents it decodes, and decodes them to a constant video."""
 
+    device = torch.device("cpu")
+
     def decode(self, latents, num_frames):
         self.decoded = latents
         return torch.full((1, 1, num_frames, 3, 3), 0.4)
+
+
+def test_a_sample_that_is_not_finite_is_refused_and_not_written(make_trainer, tmp_path, monkeypatch):
+    list(make_trainer(steps=2).steps())
+    trained = load_run(tmp_path / "run", build_model=build_small)
+    with torch.no_grad():
+        trained.model.mix.bias.fill_(3e38)  # finite, and the first step goes beyond
+    monkeypatch.setattr(videos, "load_run", lambda *_, **__: trained)
+    monkeypatch.setattr(videos, "load_vae_of", lambda *_, **__: EchoVAE())
+    settings = SampleConfig(num=2, steps=4)
+    with pytest.raises(TrainError, match="sample 0 holds numbers that are not finite"):
+        list(sample_videos(tmp_path / "run", tmp_path / "out", settings))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a device", "a folder"])
+def test_a_first_frame_that_is_no_file_is_refused_without_waiting(kind, make_trainer, tmp_path):
+    make_special(kind, tmp_path / "it")
+    with pytest.raises(InputError, match=f"cannot be read as the first frame: is {kind}"):
+        read_first_frame(tmp_path / "it", make_trainer().run, EchoVAE())
 
 
 def test_latents_are_unwhitened_before_they_are_decoded(make_trainer):

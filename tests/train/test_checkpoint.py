@@ -1,7 +1,10 @@
 import copy
+import math
+import os
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.train.toys import SmallNetwork
 from vidlat.errors import TrainError
@@ -13,6 +16,7 @@ from vidlat.train.checkpoint import (
     load_ema,
     save_checkpoint,
     step_of,
+    validation_loss_of,
 )
 
 
@@ -100,6 +104,84 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, name):
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(TrainError, match=f"{name}.safetensors is damaged"):
         load_checkpoint(file.parent, make_state())
+
+
+def resave(path, change):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def lose(*names):
+    return lambda tensors: [tensors.pop(name) for name in names]
+
+
+def set_to(name, value):
+    return lambda tensors: tensors.update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict.clear, "12 of 12 tensors differ, such as 0.step: got none, expected float32"),
+        (lose("1.step", "1.exp_avg", "1.exp_avg_sq"), "3 of 12 tensors differ, such as 1.step"),
+        (lose("0.exp_avg_sq"), "1 of 12 tensors differ, such as 0.exp_avg_sq"),
+        (set_to("4.step", torch.zeros(())), r"such as 4.step: got float32 \(\), expected none"),
+        (set_to("x", torch.zeros(())), "such as x"),
+        (set_to("1.exp_avg", torch.zeros(3)), r"got float32 \(3,\), expected float32 \(2,\)"),
+        (set_to("1.exp_avg", torch.zeros(2, dtype=torch.int8)), "got int8"),
+        (set_to("1.exp_avg", torch.tensor([math.nan, 0])), "1.exp_avg holds numbers that are not finite"),
+        (set_to("1.exp_avg_sq", torch.tensor([-1.0, 0])), "1.exp_avg_sq holds negative numbers"),
+        (set_to("1.step", torch.tensor(-1.0)), "1.step is -1; expected 1"),
+    ],
+)
+def test_an_optimiser_file_that_is_not_complete_is_refused(tmp_path, change, message):
+    state = make_state()
+    take_step(state)
+    file = save_checkpoint(tmp_path, state) / "optimiser.safetensors"
+    resave(file, change)
+    with pytest.raises(TrainError, match=rf"optimiser\.safetensors is damaged \(.*{message}"):
+        load_checkpoint(file.parent, make_state())
+
+
+@pytest.mark.parametrize("name", ["model", "ema"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_to("mix.bias", torch.tensor([math.nan, 0])), "mix.bias holds numbers that are not finite"),
+        (set_to("mix.bias", torch.tensor([0, math.inf])), "mix.bias holds numbers that are not finite"),
+        (set_to("mix.bias", torch.zeros(2, dtype=torch.float64)), "got float64"),
+        (dict.clear, "another network: 5 of 5 tensors differ"),
+        (lose("mix.bias"), "another network: 1 of 5 tensors differ, such as mix.bias: got none"),
+        (set_to("x", torch.zeros(())), "another network: 1 of 5 tensors differ, such as x"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_network_are_refused(tmp_path, name, change, message):
+    file = save_checkpoint(tmp_path, make_state()) / f"{name}.safetensors"
+    resave(file, change)
+    with pytest.raises(TrainError, match=rf"{name}\.safetensors.*{message}"):
+        load_checkpoint(file.parent, make_state())
+
+
+@pytest.mark.parametrize("name", ["model", "ema", "optimiser"])
+def test_a_pipe_in_the_place_of_a_file_is_refused(tmp_path, name):
+    file = save_checkpoint(tmp_path, make_state()) / f"{name}.safetensors"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(TrainError, match=f"{name}.safetensors is damaged.*is a named pipe"):
+        load_checkpoint(file.parent, make_state())
+
+
+def test_a_pipe_in_the_place_of_a_state_counts_as_damaged(tmp_path):
+    path = save_checkpoint(tmp_path, make_state(), validation_loss=0.5)
+    (path / "state.json").unlink()
+    os.mkfifo(path / "state.json")
+    assert validation_loss_of(path) == math.inf
+
+
+def test_a_folder_with_a_step_of_200_digits_is_no_checkpoint(tmp_path):
+    (tmp_path / f"step_{'9' * 200}").mkdir()
+    assert list_checkpoints(tmp_path) == []
 
 
 def test_the_weights_of_another_network_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from tests.train.toys import random_posterior
+from vidlat.documents import Fields
 from vidlat.errors import ConfigError, TrainError
 from vidlat.train.conditioning import Conditions
 from vidlat.train.noising import join_first_frame
@@ -36,7 +37,8 @@ def test_unknown_labels_are_zeros():
 def test_different_labels_have_different_features_and_json_keeps_conditions(more):
     labels = [*more, {"a": "x", "b": "3"}, {"a": "y", "b": "4"}]
     conditions = Conditions.plan(["a", "b:float"], labels)
-    again = Conditions.from_list(json.loads(json.dumps(conditions.to_list())))
+    document = json.loads(json.dumps({"conditions": conditions.to_list()}))
+    again = Conditions.from_fields(Fields(document, "run").objects("conditions"))
     assert again == conditions
     encoded = {(video["a"], video["b"]): tuple(conditions.encode(video)) for video in labels}
     assert len(set(encoded.values())) == len(encoded)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+from vidlat.documents import Fields
 from vidlat.errors import TrainError
 from vidlat.train.latents import Whitening
 
@@ -67,7 +68,8 @@ def test_a_channel_that_never_changes_is_only_centred(make_cache):
 
 def test_whitening_survives_json_to_the_last_bit(cache):
     whitening = Whitening.from_records(cache.records().values(), "sample")
-    assert Whitening.from_dict(json.loads(json.dumps(whitening.to_dict()))) == whitening
+    again = json.loads(json.dumps(whitening.to_dict()))
+    assert Whitening.from_fields(Fields(again, "whitening"), len(whitening.mean)) == whitening
 
 
 def test_records_without_a_value_are_refused():

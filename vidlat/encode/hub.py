@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidlat.documents import read_json
 from vidlat.errors import WeightsError, one_line
+
+RECORD_BYTES = 1_000_000
+"""Most bytes of a record of hashes."""
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 """What the hub states for a file in LFS or Xet; for one in plain git it states a shorter hash."""
@@ -105,7 +109,7 @@ def download(file: HubFile) -> Path:
 def read_record(file: HubFile) -> dict[str, Any] | None:
     """What was recorded when the file was last verified, None before; raises WeightsError if unreadable."""
     try:
-        record = json.loads(file.record_path.read_text())[file.filename]
+        record = read_json(file.record_path, RECORD_BYTES)[file.filename]
         return {name: record[name] for name in ("sha256", "num_bytes", "mtime_ns")}
     except FileNotFoundError:
         return None

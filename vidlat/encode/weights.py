@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from vidlat.encode.hub import HubFile, download, find_cached, verify
-from vidlat.errors import WeightsError
+from vidlat.errors import WeightsError, one_line
+from vidlat.files import require_regular_file
 
 EMBEDDED_NAME = "tiny"
 """The name of the small VAE that is part of the package."""
@@ -111,10 +112,14 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
         return path
     if spec not in PUBLISHED_WEIGHTS:
         path = Path(spec).expanduser()
-        if path.is_file():
-            return path
-        known = ", ".join([*PUBLISHED_WEIGHTS, EMBEDDED_NAME])
-        raise WeightsError(f"no weights file at {path}; expected one, or one of the names {known}")
+        try:
+            require_regular_file(path)
+        except (OSError, ValueError) as error:
+            known = ", ".join([*PUBLISHED_WEIGHTS, EMBEDDED_NAME])
+            raise WeightsError(
+                f"no weights file at {path} ({one_line(error)}); expected one, or one of the names {known}"
+            ) from error
+        return path
     weights = PUBLISHED_WEIGHTS[spec]
     if find_cached(weights.file) is None:
         return fetch_weights(spec, show_notice)

@@ -14,12 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
+from vidlat.documents import Fields, parse_json
 from vidlat.encode.network import MAISI_NETWORK, build_network
-from vidlat.errors import WeightsError, shorten
-from vidlat.files import replace_file
+from vidlat.errors import WeightsError, one_line, shorten, shown
+from vidlat.files import replace_file, require_regular_file
 
 NETWORK_METADATA_KEY = "vidlat_network"
 """The metadata of a safetensors file that states, as JSON, what differs from MAISI_NETWORK."""
+
+MOST_CHANNELS, MOST_LEVELS = 4096, 8
+"""Limits of a network that a file may state."""
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -28,9 +32,10 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     Raises WeightsError if the file cannot be read or is no state dict.
     """
     try:
+        require_regular_file(path)
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                changes = json.loads((file.metadata() or {}).get(NETWORK_METADATA_KEY, "{}"))
+                changes = parse_json((file.metadata() or {}).get(NETWORK_METADATA_KEY, "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
             changes, tensors = {}, torch.load(path, map_location="cpu", weights_only=True)
@@ -41,18 +46,64 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         ) from error
     if isinstance(tensors, dict) and "unet_state_dict" in tensors:
         tensors = tensors["unet_state_dict"]
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and _is_plain(tensor) for name, tensor in tensors.items()
+    ):
         raise WeightsError(f"{path}: holds no state dict (a mapping of names to tensors)")
+    unusable = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if unusable:
+        raise WeightsError(f"{path}: holds numbers that are not finite, in {shorten(unusable)}")
     return {name: tensor.float() for name, tensor in tensors.items()}, changes
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a weights file, and its settings; raises WeightsError if it does not fit them."""
     tensors, changes = read_weights(path)
-    settings = {**MAISI_NETWORK, **changes}
+    try:
+        settings = {**MAISI_NETWORK, **_network_changes(changes)}
+        with torch.device("meta"):  # takes no memory: a file may state a network of any size
+            planned = build_network(settings)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise WeightsError(
+            f"{path}: its {NETWORK_METADATA_KEY} is no network of MAISI's class ({one_line(error)})"
+        ) from error
+    _require_fitting(planned, tensors, path)
     network = build_network(settings)
-    load_strictly(network, tensors, path)
+    network.load_state_dict(tensors)
     return network, settings
+
+
+def _network_changes(changes: object) -> dict[str, Any]:
+    """What a file changes in MAISI_NETWORK; raises ValueError for what no network of this class has."""
+    fields = Fields(changes, NETWORK_METADATA_KEY)
+    known: dict[str, Any] = {}
+    for name in fields.names():
+        match MAISI_NETWORK.get(name):
+            case None:
+                raise ValueError(f"unknown {shown(name)}; known are {', '.join(MAISI_NETWORK)}")
+            case bool():
+                known[name] = fields.boolean(name)
+            case int(usual):
+                fixed = name in ("spatial_dims", "in_channels", "out_channels")
+                known[name] = fields.whole(name, usual if fixed else 1, usual if fixed else MOST_CHANNELS)
+            case float():
+                known[name] = fields.number(name, 1e-12, 1)
+            case [bool(), *_]:
+                known[name] = fields.booleans(name, MOST_LEVELS)
+            case _:
+                known[name] = fields.whole_list(name, MOST_LEVELS, MOST_CHANNELS)
+    return known
+
+
+def _is_plain(tensor: object) -> bool:
+    """Whether it is a tensor of real numbers in memory, each of which has a place of its own."""
+    return (
+        isinstance(tensor, torch.Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.is_floating_point()
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
 
 
 def write_weights(path: Path, tensors: dict[str, torch.Tensor], network_settings: dict[str, Any]) -> None:
@@ -67,6 +118,11 @@ def write_weights(path: Path, tensors: dict[str, torch.Tensor], network_settings
 
 def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Load all tensors or none; raises WeightsError with the missing, unexpected and misshapen ones."""
+    _require_fitting(network, tensors, path)
+    network.load_state_dict(tensors)
+
+
+def _require_fitting(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
@@ -80,7 +136,6 @@ def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Pa
         fitting = len(expected) - len(missing) - len(misshapen)
         listed = "; ".join(f"{kind}: {shorten(names, 8)}" for kind, names in problems.items() if names)
         raise WeightsError(f"{path}: {fitting} of {len(expected)} tensors fit this network; {listed}")
-    network.load_state_dict(tensors)
 
 
 def hash_weights(tensors: dict[str, torch.Tensor]) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidlat.documents import parse_json
 from vidlat.errors import InputError
+from vidlat.files import require_regular_file
 from vidlat.types import Annotation
 
 Row = tuple[str, dict[str, str]]
@@ -91,6 +93,7 @@ def _read_table(path: Path, key: str) -> Iterator[Row]:
     """The rows of a table; each must have a value in the column `key`."""
     is_json = path.suffix.lower() == ".jsonl"
     try:
+        require_regular_file(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             for where, row in (_read_jsonl if is_json else _read_csv)(path, file, key):
                 if not row.get(key):
@@ -124,7 +127,7 @@ def _read_jsonl(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
+            values = parse_json(line)
         except ValueError as error:
             raise InputError(f"{where}: is no JSON ({error})") from error
         if not isinstance(values, dict) or any(isinstance(value, dict | list) for value in values.values()):

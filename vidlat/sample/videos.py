@@ -12,7 +12,8 @@ import torch
 
 from vidlat.config import SampleConfig
 from vidlat.encode.vae import FrozenVAE
-from vidlat.errors import ConfigError, DecodeError, InputError
+from vidlat.errors import ConfigError, DecodeError, InputError, TrainError, one_line
+from vidlat.files import require_regular_file
 from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
 from vidlat.sample.clips import ClipSampler
 from vidlat.train.frozen_run import Run
@@ -42,9 +43,9 @@ def sample_videos(
     frame rate of the training videos. vae: where the VAE of the latents is, if it has moved. on_progress: as
     for `ClipSampler.sample`.
 
-    Raises TrainError for a folder without a usable run, ConfigError for settings that the run was not trained
-    for, WeightsError if its VAE cannot be found, InputError if the first frame cannot be read or `out` cannot
-    be written.
+    Raises TrainError for a folder without a usable run or where a sample is not finite, ConfigError for
+    settings that the run was not trained for, WeightsError if its VAE cannot be found, InputError if the
+    first frame cannot be read or `out` cannot be written.
     """
     out = Path(out)
     trained = load_run(Path(run_dir), best=settings.checkpoint == "best")
@@ -67,6 +68,11 @@ def sample_videos(
     rows: list[tuple[str, npt.NDArray[np.uint8]]] = []
     try:
         for seed, latents in zip(seeds, samples, strict=True):
+            if not torch.isfinite(latents).all():
+                raise TrainError(
+                    f"{run_dir}: sample {seed} holds numbers that are not finite; try --checkpoint best, or "
+                    "less --guidance"
+                )
             frames = decode_sample(latents, run, frozen, num_frames)
             path = out / f"sample-{seed:04d}.{settings.format}"
             _write(path, frames, run.median_fps)
@@ -91,10 +97,11 @@ def read_first_frame(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
     Raises InputError if the file cannot be read.
     """
     try:
+        require_regular_file(path)
         frames = read_prepared(*lone_file(path), run.schema.settings)
         last = [frame.pixels for frame in deque(frames, maxlen=vae.stack)]
     except (DecodeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as the first frame: {error}") from error
+        raise InputError(f"{path}: cannot be read as the first frame: {one_line(error)}") from error
     last = [last[0]] * (vae.stack - len(last)) + last
     mean, _ = vae.encode(torch.from_numpy(np.stack(last))[None, None])
     return run.whitening.whiten(mean)[0, :, -1]

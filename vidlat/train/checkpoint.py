@@ -17,17 +17,26 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vidlat.documents import Fields, read_json
 from vidlat.errors import TrainError, one_line
+from vidlat.files import require_regular_file
 from vidlat.store.filesystem import delete_tree, sync
 
-_NAME = re.compile(r"step_(\d{8,})")
+Tensors = dict[str, torch.Tensor]
+
+_NAME = re.compile(r"step_(\d{8,15})")
+
+STATE_BYTES = 10_000
+"""Most bytes of a state.json."""
+
+MOST_COUNTED = 2**24
+"""AdamW counts its steps in float32, which counts no further."""
 
 
 @dataclass(kw_only=True)
@@ -67,10 +76,11 @@ def best_checkpoint(directory: Path) -> Path | None:
 def validation_loss_of(checkpoint: Path) -> float:
     """The validation loss of its averaged weights; infinite if it has none or its state.json is damaged."""
     try:
-        loss = json.loads((checkpoint / "state.json").read_text()).get("validation_loss")
-    except (OSError, ValueError, AttributeError):
+        return Fields(read_json(checkpoint / "state.json", STATE_BYTES), "state.json").number(
+            "validation_loss"
+        )
+    except (OSError, ValueError):
         return math.inf
-    return loss if isinstance(loss, float) else math.inf
 
 
 def save_checkpoint(
@@ -109,12 +119,13 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
 
     Raises TrainError for a damaged checkpoint or one of another network.
     """
+    step = step_of(checkpoint)
     _load_module(checkpoint / "model.safetensors", state.model)
     load_ema(checkpoint, state.ema)
-    fresh = state.optimiser.state_dict()
-    moments = _unflatten_optimiser(_load_tensors(checkpoint / "optimiser.safetensors"))
-    state.optimiser.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})
-    state.step = step_of(checkpoint)
+    moments = _load_moments(checkpoint / "optimiser.safetensors", state.model, step)
+    groups = state.optimiser.state_dict()["param_groups"]
+    state.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+    state.step = step
 
 
 def load_ema(checkpoint: Path, model: nn.Module) -> None:
@@ -127,10 +138,21 @@ def _flatten_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tens
     return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
 
 
-def _unflatten_optimiser(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, Any]]:
-    state: dict[int, dict[str, Any]] = defaultdict(dict)
+def _load_moments(path: Path, model: nn.Module, step: int) -> dict[int, dict[str, torch.Tensor]]:
+    """AdamW's state for each parameter, complete: without it, it would start anew in silence."""
+    expected: Tensors = {}
+    for number, parameter in enumerate(model.parameters() if step else ()):
+        expected[f"{number}.step"] = torch.tensor(0.0)
+        expected[f"{number}.exp_avg"] = expected[f"{number}.exp_avg_sq"] = parameter
+    tensors = _load_tensors(path)
+    _require_like(path, tensors, expected)
+    state: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
-        index, name = key.split(".")
+        index, _, name = key.partition(".")
+        if name == "exp_avg_sq" and (tensor < 0).any():
+            raise _damaged(path, f"{key} holds negative numbers")
+        if name == "step" and tensor != min(step, MOST_COUNTED):
+            raise _damaged(path, f"{key} is {tensor.item():g}; expected {step}")
         state[int(index)][name] = tensor
     return dict(state)
 
@@ -140,17 +162,60 @@ def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     sync(path)
 
 
-def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+def _load_tensors(path: Path) -> Tensors:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TrainError(
-            f"{path} is damaged ({error}); remove the folder {path.parent} to resume from the one before"
-        ) from error
+        require_regular_file(path)
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, one_line(error)) from error
+    return tensors
 
 
 def _load_module(path: Path, module: nn.Module) -> None:
-    try:
-        module.load_state_dict(_load_tensors(path))
-    except RuntimeError as error:
-        raise TrainError(f"{path} holds the weights of another network: {one_line(error)}") from error
+    tensors, expected = _load_tensors(path), module.state_dict()
+    if tensors.keys() != expected.keys() or any(
+        tensors[name].shape != expected[name].shape for name in expected
+    ):
+        raise TrainError(
+            f"{path} holds the weights of another network: {_first_difference(tensors, expected)}"
+        )
+    _require_like(path, tensors, expected)
+    module.load_state_dict(tensors)
+
+
+def _require_like(path: Path, tensors: Tensors, expected: Tensors) -> None:
+    """Raise TrainError unless names, shapes and number types are as expected, and all numbers finite."""
+    if difference := _first_difference(tensors, expected):
+        raise _damaged(path, difference)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise _damaged(path, f"{name} holds numbers that are not finite")
+
+
+def _first_difference(tensors: Tensors, expected: Tensors) -> str:
+    """Where tensors differ from what is expected; empty where they do not."""
+    different = [
+        name
+        for name in [*expected, *(name for name in tensors if name not in expected)]
+        if _kind_of(tensors.get(name)) != _kind_of(expected.get(name))
+    ]
+    if not different:
+        return ""
+    first = different[0]
+    return (
+        f"{len(different)} of {len(expected)} tensors differ, such as {first}: "
+        f"got {_kind_of(tensors.get(first))}, expected {_kind_of(expected.get(first))}"
+    )
+
+
+def _kind_of(tensor: torch.Tensor | None) -> str:
+    """Shape and number type of a tensor, such as `float32 (2, 3)`."""
+    if tensor is None:
+        return "none"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _damaged(path: Path, what: str) -> TrainError:
+    return TrainError(
+        f"{path} is damaged ({what}); remove the folder {path.parent} to resume from the one before"
+    )

@@ -14,7 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from vidlat.errors import ConfigError, TrainError
+from vidlat.documents import Fields
+from vidlat.errors import ConfigError, TrainError, shown
 
 Labels = Mapping[str, str]
 """The labels of one video, text by name."""
@@ -162,15 +163,23 @@ class Conditions:
         return [asdict(condition) for condition in self.conditions]
 
     @classmethod
-    def from_list(cls, values: Iterable[dict[str, Any]]) -> Self:
-        """The inverse of `to_list`."""
-        return cls(tuple(_from_dict(value) for value in values))
+    def from_fields(cls, values: Iterable[Fields]) -> Self:
+        """The inverse of `to_list`; raises ValueError for what are no conditions."""
+        conditions = tuple(map(_from_fields, values))
+        if len({condition.name for condition in conditions}) < len(conditions):
+            raise ValueError("conditions: two have one name")
+        return cls(conditions)
 
 
-def _from_dict(values: dict[str, Any]) -> Condition:
-    if "classes" in values:
-        return ClassCondition(name=values["name"], classes=tuple(values["classes"]))
-    return NumberCondition(**values)
+def _from_fields(fields: Fields) -> Condition:
+    name = fields.text("name")
+    if "classes" not in fields.names():
+        mean, std = fields.number("mean", -1e30, 1e30), fields.number("std", 1e-30, 1e30)
+        return NumberCondition(name=name, mean=mean, std=std)
+    classes = fields.texts("classes")
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError(f"classes: got {shown(list(classes))}; expected different texts")
+    return ClassCondition(name=name, classes=classes)
 
 
 def _number(name: str, texts: Iterable[str]) -> NumberCondition:

@@ -12,7 +12,8 @@ import numpy as np
 from torch import nn
 
 import vidlat
-from vidlat.config import TrainConfig
+from vidlat.config import MANY, TrainConfig
+from vidlat.documents import Fields
 from vidlat.errors import TrainError
 from vidlat.store.reader import LatentCache
 from vidlat.store.schema import CacheSchema
@@ -21,6 +22,9 @@ from vidlat.train.latents import Whitening
 from vidlat.train.split import near_duplicates, split_videos, stated_split, subjects_of
 from vidlat.train.windows import WindowShape
 from vidlat.types import Annotation, rows_of
+
+MAX_FPS = 1e6
+"""A higher frame rate is a mistake of the file, and no video file can have it."""
 
 BuildModel = Callable[..., nn.Module]
 """A function with the parameters of `unet.build_unet`."""
@@ -32,7 +36,7 @@ class Run:
 
     config: its precision is never `auto`. checksums: CRC-32 of the latents by video_id. labels: by video_id,
     those that the network is conditioned on. duplicates: pairs of a validation and a training video that are
-    nearly the same. median_fps: of the training videos with a known rate, else 0.0.
+    nearly the same. median_fps: of the training videos with a known rate up to MAX_FPS, else 0.0.
     """
 
     config: TrainConfig
@@ -74,7 +78,7 @@ class Run:
         conditions = Conditions.plan(
             config.condition, [annotations[video_id].labels for video_id in training]
         )
-        rates = [records[video_id].fps for video_id in training if records[video_id].fps > 0]
+        rates = [fps for video_id in training if 0 < (fps := records[video_id].fps) <= MAX_FPS]
         run = cls(
             config=config,
             schema=cache.schema,
@@ -145,17 +149,45 @@ class Run:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        return cls(
-            config=TrainConfig.from_mapping(values["config"]),
-            schema=CacheSchema.from_attributes(values["cache"]),
-            whitening=Whitening.from_dict(values["whitening"]),
-            median_fps=values["median_fps"],
-            training=tuple(values["training"]),
-            validation=tuple(values["validation"]),
-            checksums=values["latent_crc32"],
-            conditions=Conditions.from_list(values["conditions"]),
-            labels=values["labels"],
-            duplicates=tuple((held_out, trained) for held_out, trained in values["duplicates"]),
+    def from_document(cls, document: object) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises ValueError, ConfigError, StoreError or TrainError for what no run has written.
+        """
+        fields = Fields(document, "the run")
+        schema = CacheSchema.from_attributes(fields.take("cache", dict, "an object"))
+        _require_usable(Fields(schema.to_attributes(), "cache"))
+        labels = fields.fields("labels")
+        run = cls(
+            config=TrainConfig.from_mapping(fields.take("config", dict, "an object")),
+            schema=schema,
+            whitening=Whitening.from_fields(fields.fields("whitening"), schema.latent_dim),
+            median_fps=fields.number("median_fps", 0, MAX_FPS),
+            training=fields.texts("training"),
+            validation=fields.texts("validation"),
+            checksums=fields.fields("latent_crc32").wholes(0, 2**32 - 1),
+            conditions=Conditions.from_fields(fields.objects("conditions")),
+            labels={video_id: labels.fields(video_id).all_texts() for video_id in labels.names()},
+            duplicates=tuple(fields.pairs("duplicates")),
         )
+        listed = [*run.training, *run.validation]
+        if not run.training or not set(listed) == run.checksums.keys() == run.labels.keys():
+            raise ValueError("training, validation, latent_crc32 and labels do not list the same videos")
+        if len(set(listed)) < len(listed):
+            raise ValueError("training and validation list a video twice")
+        if run.config.precision == "auto":
+            raise ValueError("precision: got 'auto'; a run has decided on one")
+        run._require_trainable_clips()
+        return run
+
+
+def _require_usable(cache: Fields) -> None:
+    """Raise ValueError for a cache whose latents no network could take."""
+    for name in ("vae_name", "vae_licence", "vae_path"):
+        cache.text(name)
+    cache.whole("latent_dim", 1, 4096)
+    for name in ("latent_height", "latent_width", "space_compression"):
+        cache.whole(name, 1, MANY)
+    stack = cache.fields("settings").whole("stack", 1, MANY)
+    if stack % cache.whole("time_compression", 1, MANY):
+        raise ValueError("stack: is no multiple of time_compression")

@@ -12,8 +12,12 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 import torch
 
+from vidlat.documents import Fields
 from vidlat.errors import TrainError
 from vidlat.types import VideoRecord
+
+MAX_LATENT, MIN_SCALE = 1e6, 1e-30
+"""Bounds of a whitening that no cache of float16 latents leaves."""
 
 Latents = TypeVar("Latents", np.ndarray, torch.Tensor)
 
@@ -48,9 +52,12 @@ class Whitening:
         return cls(mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        return cls(mean=tuple(values["mean"]), scale=tuple(values["scale"]))
+    def from_fields(cls, fields: Fields, num_channels: int) -> Self:
+        """The inverse of `to_dict`; raises ValueError for what is no whitening of so many channels."""
+        return cls(
+            mean=fields.numbers("mean", num_channels, -MAX_LATENT, MAX_LATENT),
+            scale=fields.numbers("scale", num_channels, MIN_SCALE, MAX_LATENT),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""

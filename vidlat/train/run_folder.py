@@ -16,7 +16,8 @@ from pathlib import Path
 
 from torch import nn
 
-from vidlat.errors import ConfigError, StoreError, TrainError
+from vidlat.documents import read_json
+from vidlat.errors import TrainError, VidlatError, one_line
 from vidlat.files import require_folder, require_regular_file
 from vidlat.store.filesystem import locked, replace
 from vidlat.train.checkpoint import (
@@ -28,6 +29,9 @@ from vidlat.train.checkpoint import (
 )
 from vidlat.train.frozen_run import BuildModel, Run
 from vidlat.train.unet import build_unet
+
+RUN_BYTES = 2**30
+"""Most bytes of a config.json: a run on a million videos has a quarter of them."""
 
 
 def checkpoint_folder(run_dir: Path) -> Path:
@@ -98,13 +102,13 @@ def read_run(run_dir: Path) -> Run:
     """What the run in a folder has frozen; raises TrainError if the folder holds no run."""
     path = run_dir / "config.json"
     try:
-        return Run.from_dict(json.loads(path.read_text()))
+        return Run.from_document(read_json(path, RUN_BYTES))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise TrainError(
             f"{run_dir} is not a run: it has no config.json; start one with `vidlat train`"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, ConfigError, StoreError) as error:
-        raise TrainError(f"{path} cannot be read as a run's settings: {error}") from error
+    except (OSError, ValueError, VidlatError) as error:
+        raise TrainError(f"{path} cannot be read as a run's settings: {one_line(error)[:500]}") from error
 
 
 def _unusable(run_dir: Path, error: OSError) -> TrainError:
