@@ -25,6 +25,7 @@ CHANGED = {
     "crop": "auto",
     "fps": 25.0,
     "intensity": "ct",
+    "axes": "HWT",
     "keepbits": 7,
 }
 
