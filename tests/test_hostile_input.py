@@ -514,7 +514,9 @@ CASES = {
     "npy that states a terabyte": Case(
         holds("a.npy", npy_header(10**6, 1000, 1000)), "truncated", "of 1000000000128 bytes"
     ),
-    "nii.gz of 100 MB": Case(at("a.nii.gz", nifti_bomb, 10**8, 5000, 5000, 4), num_frames=4),
+    "nii.gz of 100 MB": Case(
+        at("a.nii.gz", nifti_bomb, 10**8, 5000, 5000, 4), words="blank: every pixel", num_frames=4
+    ),
     "nii.gz with 100 MB too many": Case(
         at("a.nii.gz", nifti_bomb, 10**8, 9, 9, 5), words="the rest is ignored", num_frames=5
     ),

@@ -273,6 +273,11 @@ class EncodeConfig(LatentSettings):
     time_limit_seconds: float = setting(0.0, "longest time to decode one video; 0: no limit", at_least=0)
     workers: int = setting(0, "processes that encode; 0 chooses for this machine", at_least=0)
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
+    exclude: tuple[str, ...] = setting(
+        (),
+        "pass over files whose path below --input, or whose name, matches this pattern, such as '*_gt*'; may "
+        "be repeated",
+    )
     ids: Ids = setting(
         "path", "name videos by their path, or by a hash of it; with hash, no path or file name is kept"
     )

@@ -446,6 +446,37 @@ def test_hashed_ids_are_stable_and_labels_are_joined_before(place):
     assert source.annotation == Annotation("", {"EF": "0.5"})
 
 
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        ((), ["a.mp4", "a_gt.mp4", "m/b.mp4", "m/deep/b_GT.mp4", "pictures", "pictures_gt"]),
+        (("*_gt*",), ["a.mp4", "m/b.mp4", "m/deep/b_GT.mp4", "pictures"]),
+        (("*_gt.*", "*_GT.*"), ["a.mp4", "m/b.mp4", "pictures", "pictures_gt"]),
+        (("m/*",), ["a.mp4", "a_gt.mp4", "pictures", "pictures_gt"]),
+        (("b.mp4",), ["a.mp4", "a_gt.mp4", "m/deep/b_GT.mp4", "pictures", "pictures_gt"]),
+        (("*/f[23].png",), ["a.mp4", "a_gt.mp4", "m/b.mp4", "m/deep/b_GT.mp4"]),
+        (("*.MP4", "a"), ["a.mp4", "a_gt.mp4", "m/b.mp4", "m/deep/b_GT.mp4", "pictures", "pictures_gt"]),
+    ],
+)
+def test_files_that_match_a_pattern_by_path_or_name_are_passed_over(place, patterns, left):
+    root = place("v/a.mp4", "v/a_gt.mp4", "v/m/b.mp4", "v/m/deep/b_GT.mp4")
+    for name in ("pictures", "pictures_gt"):
+        place_pictures(root / "v" / name, "f1.png", "f2.png", "f3.png")
+    found = discover_videos(["v"], exclude=patterns)
+    assert [video.video_id for video in found.videos] == left
+    files_left = sum(len(video.selection.files) or 1 for video in found.videos)
+    assert found.num_excluded + found.num_ignored + files_left == 10
+    assert discover_videos(["v/**/*.mp4", "v"], exclude=patterns).videos == found.videos
+
+
+def test_an_excluded_input_leaves_no_video_and_a_manifest_excludes_nothing(place):
+    root = place("v/a_gt.mp4")
+    with pytest.raises(InputError, match=r"no video in v/a_gt.mp4 \(0 other files, 1 more excluded\)"):
+        discover_videos(["v/a_gt.mp4"], exclude=["*_gt*"])
+    found = discover_videos([write(root / "v" / "m.csv", "path\na_gt.mp4\n")], exclude=["*_gt*"])
+    assert [video.video_id for video in found.videos] == ["a_gt.mp4"]
+
+
 def test_folder_that_cannot_be_listed_is_refused(place, monkeypatch):
     place("v/a.mp4", "v/locked/b.mp4")
     listed = os.scandir

@@ -127,3 +127,25 @@ def test_plain_file_is_opened_once(tmp_path, monkeypatch):
     assert (len(first), len(opened)) == (9, 1)
     np.testing.assert_array_equal([frame.pixels for frame in prepared.frames()], first)
     assert len(opened) == 2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ([0], "blank: every pixel of every frame is 0"),
+        ([7], "blank: every pixel of every frame is 7"),
+        ([0, 3], "holds only the values 0, 3: a mask rather than a video?"),
+        (range(16), "holds only the values 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15: a mask"),
+        (range(17), None),
+        (range(100), None),
+    ],
+)
+def test_masks_and_blank_videos_are_told_at_their_end(dtype, levels, said):
+    """The values are spread over the frames, so that no frame alone tells them."""
+    levels = list(levels) * (1 if len(levels) > 9 else 10)
+    frames = [np.full((8, 8), level, dtype) for level in levels]
+    told = []
+    prepared = prepare_video(video_of(frames), Preprocessing(size=8), told.append)
+    assert len(list(prepared.frames())) == len(frames)
+    assert [text[: len(said)] for text in told] == [said] if said else told == []

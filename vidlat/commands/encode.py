@@ -170,9 +170,10 @@ def _run(
     prepared: PreparedEncode, config: EncodeConfig, out: Path, names: dict[str, str]
 ) -> list[FailureRecord]:
     plan = prepared.plan
+    excluded = f", {prepared.discovery.num_excluded} excluded" if config.exclude else ""
     console.print(
         f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} already done, "
-        f"{prepared.discovery.num_ignored} other files ignored; VAE {config.vae} in "
+        f"{prepared.discovery.num_ignored} other files ignored{excluded}; VAE {config.vae} in "
         f"{prepared.job.settings.precision}, {config.scheduler or f'{prepared.num_workers} processes'}"
     )
     _warn_of_full_disk(prepared)

@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from itertools import groupby, takewhile
 from pathlib import Path
 
@@ -21,20 +22,27 @@ from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name,
 class Discovery:
     """The videos found, sorted by id.
 
-    num_ignored: files that are not videos. num_stills: videos that are one DICOM image.
+    num_ignored: files that are not videos. num_excluded: files passed over as asked. num_stills: videos that
+    are one DICOM image.
     unmatched: ids in the table of labels that no video has. unlabelled: ids of the videos that are not in
     that table. Both are empty where there is no table.
     """
 
     videos: list[InputVideo]
     num_ignored: int
+    num_excluded: int = 0
     num_stills: int = 0
     unmatched: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
 
 
 def discover_videos(
-    inputs: Sequence[str], *, labels: Path | None = None, ids: Ids = "path", skip_stills: bool = False
+    inputs: Sequence[str],
+    *,
+    labels: Path | None = None,
+    ids: Ids = "path",
+    skip_stills: bool = False,
+    exclude: Sequence[str] = (),
 ) -> Discovery:
     """Find the videos in files, folders, glob patterns and manifests, by content and not by name.
 
@@ -43,10 +51,12 @@ def discover_videos(
     reach belongs to the first of them. Hidden files are ignored. labels: a table by id, see `read_labels`; a
     row of a file or series holds for each video in it, unless that has one. ids: "hash" replaces each id by a
     hash, and hides all names. skip_stills: ignore DICOM images of one frame that belong to no series.
+    exclude: patterns; a file is passed over whose path as an id, or whose name, matches one, unless a
+    manifest names it.
     Raises InputError for an input that does not exist or cannot be listed, for two files of one id, and where
     there is no video.
     """
-    collection = _Collection()
+    collection = _Collection(exclude)
     for text in inputs:
         collection.add_input(text)
     found, stills = collection.found, collection.stills & collection.found.keys()
@@ -57,6 +67,8 @@ def discover_videos(
     if not found:
         where = ", ".join(inputs)
         left_out = f", {num_skipped} of them single images" if num_skipped else ""
+        if collection.num_excluded:
+            left_out += f", {collection.num_excluded} more excluded"
         raise InputError(
             f"no video in {where} ({collection.num_ignored} other files{left_out}); is it the right folder?"
         )
@@ -75,6 +87,7 @@ def discover_videos(
     return Discovery(
         videos=sorted(videos, key=lambda video: video.video_id),
         num_ignored=collection.num_ignored,
+        num_excluded=collection.num_excluded,
         num_stills=len(stills) - num_skipped,
         unmatched=tuple(sorted(rows.keys() - matched)),
         unlabelled=tuple(sorted(unlabelled)) if labels else (),
@@ -83,8 +96,10 @@ def discover_videos(
 
 @dataclass
 class _Collection:
+    exclude: Sequence[str]
     found: dict[str, InputVideo] = field(default_factory=dict)
     num_ignored: int = 0
+    num_excluded: int = 0
     stills: set[str] = field(default_factory=set)
     _places: set[tuple[str, Selection]] = field(default_factory=set)
 
@@ -116,11 +131,17 @@ class _Collection:
             self._add_files(root, folder, list(members))
 
     def _add_files(self, root: Path, folder: Path, files: Sequence[Path]) -> None:
-        videos, num_ignored = videos_in_folder(folder, files)
+        kept = [path for path in files if not self._excludes(path, root)]
+        self.num_excluded += len(files) - len(kept)
+        videos, num_ignored = videos_in_folder(folder, kept)
         self.num_ignored += num_ignored
         for found in videos:
             video = _to_video(found, (folder / found.name).relative_to(root).as_posix(), root)
             self._add(video, found.is_still)
+
+    def _excludes(self, path: Path, root: Path) -> bool:
+        names = path.relative_to(root).as_posix(), path.name
+        return any(fnmatchcase(name, pattern) for pattern in self.exclude for name in names)
 
     def _add_row(self, manifest: Path, row: ManifestRow) -> None:
         path = manifest.parent / row.path

@@ -140,7 +140,9 @@ def prepare_encode(
         read_schema(out)  # before the VAE loads: refuse what is no cache, or is in use
         if not dry_run:
             refuse_if_held(out)
-    discovery = discover_videos(inputs, labels=labels, ids=config.ids, skip_stills=skip_stills)
+    discovery = discover_videos(
+        inputs, labels=labels, ids=config.ids, skip_stills=skip_stills, exclude=config.exclude
+    )
     vae_path = resolve_weights(config.vae)
     vae = load_vae(
         vae_path,

@@ -16,6 +16,9 @@ from vidlat.video.intensity import find_range, to_unit
 from vidlat.video.resample import resample
 from vidlat.video.untrusted import warn_once
 
+MAX_LABELS = 16
+"""Most values of a segmentation mask; pictures have more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedFrame:
@@ -58,7 +61,7 @@ def prepare_video(
     value_range = find_range(_analysed(video, box, on_frame), how.intensity)
 
     def frames() -> Iterator[PreparedFrame]:
-        for frame in resample(video.frames(), how.fps, warn):
+        for frame in resample(_few_levels_told(video.frames(), warn), how.fps, warn):
             unit = to_unit(cut(frame.pixels, box), value_range, video.is_inverted)
             height, width = frame.pixels.shape
             yield PreparedFrame(
@@ -70,6 +73,22 @@ def prepare_video(
             )
 
     return PreparedVideo(value_range=value_range, box=box, frames=frames)
+
+
+def _few_levels_told(frames: Iterator[Frame], warn: Warn) -> Iterator[Frame]:
+    """The same frames; at their end a warning where they hold so few values that they are no pictures."""
+    levels: set[float] = set()
+    num_pixels = 0
+    for frame in frames:
+        num_pixels += frame.pixels.size
+        if len(levels) <= MAX_LABELS:
+            levels.update(np.unique(frame.pixels)[: MAX_LABELS + 1].tolist())
+        yield frame
+    if len(levels) == 1:
+        warn(f"blank: every pixel of every frame is {levels.pop():g}")
+    elif len(levels) <= MAX_LABELS < num_pixels / MAX_LABELS:
+        values = ", ".join(f"{level:g}" for level in sorted(levels))
+        warn(f"holds only the values {values}: a mask rather than a video? --exclude passes over such files")
 
 
 def _analysed(video: Video, box: Box | None, on_frame: Callable[[], None]) -> Video:
