@@ -807,7 +807,7 @@ def odd_names(encode, tmp_path_factory):
     folder = tmp_path_factory.mktemp("names") / "v"
     folder.mkdir()
     for name in NAMES:
-        dicom(folder / "a", np.zeros((2, 16, 24), np.uint8))
+        dicom(folder / "a", grays(2))
         (folder / "a").rename(folder / f"{name}.dcm")
     return encode(folder)
 

@@ -273,6 +273,38 @@ def test_supported_axes_are_read(tmp_path, shape, num_frames):
     np.testing.assert_array_equal(pixels(path), voxels.reshape(3, 4, num_frames).T)
 
 
+@pytest.mark.parametrize("num_slices", [1, 2])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_times_in_the_fifth_axis_are_read(tmp_path, num_slices, kind, name):
+    voxels = noise(3, 4, num_slices, 1, 6)
+    image = kind(voxels, AS_SHOWN)
+    image.header["pixdim"][4:6] = 7, 0.05
+    image.header.set_xyzt_units("mm", "sec")
+    image.to_filename(tmp_path / name)
+    parts = opened(nifti_videos, tmp_path / name)
+    assert list(parts) == [f"z{z}" for z in range(num_slices)] * (num_slices > 1)
+    for z, part in enumerate(parts or [None]):
+        frames = read(tmp_path / name, part)
+        np.testing.assert_array_equal([frame.pixels for frame in frames], voxels[:, :, z, 0].T)
+        assert [frame.pts_seconds for frame in frames] == pytest.approx(np.arange(6) * 0.05)
+
+
+def test_a_step_of_one_in_the_fifth_axis_is_no_time(tmp_path):
+    image = nibabel.Nifti1Image(noise(3, 4, 1, 1, 6), AS_SHOWN)
+    image.header.set_xyzt_units("mm", "sec")
+    image.to_filename(tmp_path / "a.nii")
+    assert {frame.pts_seconds for frame in read(tmp_path / "a.nii")} == {None}
+
+
+@pytest.mark.parametrize(("side", "intent"), [(3, 0), (4, 0), (6, 1007), (6, 1006)])
+def test_a_fifth_axis_that_may_hold_colours_or_vectors_is_refused(tmp_path, side, intent):
+    image = nibabel.Nifti1Image(noise(3, 4, 5, 1, side), AS_SHOWN)
+    image.header["intent_code"] = intent
+    image.to_filename(tmp_path / "a.nii")
+    assert f"axes of 3x4x5x1x{side} voxels; expected x, y, slices" in str(failure(tmp_path / "a.nii"))
+
+
 @pytest.mark.parametrize("dims", [(1, 5), (3, 3, 0, 5), (3, 3, -4, 5), (5, 3, 4, 1, 1, 3)])
 def test_other_axes_are_refused(tmp_path, dims):
     path = patched(write(tmp_path / "a.nii", noise(6, 7, 8)), 40, f"<{len(dims)}h", *dims)

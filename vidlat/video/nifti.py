@@ -32,6 +32,7 @@ from vidlat.video.untrusted import check_end, check_frame_size, check_inflated_s
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _SINGLE, _PAIR = (b"n+1\0", b"n+2\0\r\n\x1a\n"), (b"ni1\0", b"ni2\0\r\n\x1a\n")
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+_CHANNELS = (3, 4)  # as many voxels of a fifth axis may be RGB or RGBA
 _WHAT = "cannot be decoded as NIfTI"
 
 
@@ -123,8 +124,10 @@ def _read_volume(path: Path, file: IO[bytes], warn: Warn) -> _Volume:
         dtype, channels = _number_type(header)
         slope, intercept = header.get_slope_inter()
         is_scaled = not channels and slope is not None and (slope, intercept) != (1, 0)
-        zooms = [float(zoom) for zoom in header["pixdim"][1:5]]
-        seconds = zooms[3] * _SECONDS.get(header.get_xyzt_units()[1], math.nan)
+        zooms = [float(zoom) for zoom in header["pixdim"][1:6]]
+        # A fifth axis has no unit of its own, and 1 is what is written where nothing is known.
+        step = zooms[3] if _time_axis(header) == 3 else zooms[4] if zooms[4] != 1 else math.nan
+        seconds = step * _SECONDS.get(header.get_xyzt_units()[1], math.nan)
         volume = _Volume(
             path=path,
             is_gzip=is_gzip,
@@ -166,10 +169,20 @@ def _number_type(header: Nifti1Header) -> tuple[np.dtype[Any], int]:
 def _sides(header: Nifti1Header) -> tuple[int, int, int, int]:
     shape = [int(side) for side in header.get_data_shape()]
     sides = [*shape, 1, 1, 1, 1]
-    if len(shape) < 2 or min(sides) < 1 or max(sides[4:]) > 1:
+    time = _time_axis(header)
+    if len(shape) < 2 or min(sides) < 1 or max(sides[time + 1 :]) > 1:
         found = "x".join(map(str, shape)) or "no"
-        raise DecodeError(f"axes of {found} voxels; expected x, y, slices, times", "wrong-axes")
-    return sides[0], sides[1], sides[2], sides[3]
+        raise DecodeError(
+            f"axes of {found} voxels; expected x, y, slices, times, or x, y, slices, 1, times", "wrong-axes"
+        )
+    return sides[0], sides[1], sides[2], sides[time]
+
+
+def _time_axis(header: Nifti1Header) -> int:
+    """3, or 4 where the fourth axis is empty and the fifth cannot be vectors or colours."""
+    shape = header.get_data_shape()
+    holds_times = len(shape) > 4 and shape[3] == 1 and shape[4] not in _CHANNELS
+    return 4 if holds_times and header["intent_code"] == 0 else 3
 
 
 def _directions(header: Nifti1Header, warn: Warn) -> str:
