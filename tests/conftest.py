@@ -1,7 +1,9 @@
 """What tests of more than one room need: a VAE of MAISI's class in miniature, videos, one Dask cluster."""
 
 import os
+import shutil
 import signal
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -12,6 +14,11 @@ from hypothesis import settings
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
 )
+
+# Most of the time of the tests of the store would be that of a disk, which syncs every file.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4e9:
+    tempfile.tempdir = os.environ.setdefault("TMPDIR", str(MEMORY))
 
 # No deadlines: how long an example takes says more about the machine than about the code.
 settings.register_profile("quick", deadline=None, max_examples=40)

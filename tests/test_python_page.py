@@ -16,42 +16,56 @@ PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 WHOLE_PATH, COMMANDS, *TRAINING = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
-def run_as_script(code, folder):
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder, in which the examples run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_here(code):
+    exec(compile(code, str(PAGE), "exec"), {})
+
+
+def run_as_script(code):
     """In a process of its own, whose worker processes import the script again."""
     body = "".join(f"    {line}\n" for line in code.splitlines())
-    (folder / "example.py").write_text(f"if __name__ == '__main__':\n{body}")
-    subprocess.run([sys.executable, "example.py"], cwd=folder, check=True, timeout=200)
+    Path("example.py").write_text(f"if __name__ == '__main__':\n{body}")
+    subprocess.run([sys.executable, "example.py"], check=True, timeout=200)
 
 
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_whole_path_takes_ten_lines(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("folder")
+def test_whole_path_takes_ten_lines():
     assert len(WHOLE_PATH.splitlines()) == 10
-    monkeypatch.chdir(tmp_path)
     Path("videos").mkdir()
     for seed, num_frames in enumerate((12, 9)):
         write_video(Path(f"videos/{seed}.mp4"), make_phantom("heart", seed, num_frames, 48, 64, 25), 25)
-    exec(compile(WHOLE_PATH, str(PAGE), "exec"), {})
+    run_here(WHOLE_PATH)
     assert names_in(Path("decoded")) == ["0.mp4.mp4", "1.mp4.mp4"]
     assert names_in(Path("samples")) == ["contact_sheet.png", "sample-0000.mp4", "sample-0001.mp4"]
     assert Path("runs/first/checkpoints/step_00000010").is_dir()
 
 
-def test_commands_run(make_videos, tmp_path):
-    make_videos(tmp_path / "videos", {"a.mp4": 3, "b.mp4": 2})
-    (tmp_path / "labels.csv").write_text("video_id,subject\na.mp4,S1\n")
-    run_as_script(COMMANDS, tmp_path)
-    assert names_in(tmp_path / "recon") == ["a.mp4.mp4", "b.mp4.mp4"]
+@pytest.mark.parametrize("run", [run_here, pytest.param(run_as_script, marks=pytest.mark.slow)])
+def test_commands_run(make_videos, folder, scheduler, run):
+    make_videos(folder / "videos", {"a.mp4": 3, "b.mp4": 2})
+    Path("labels.csv").write_text("video_id,subject\na.mp4,S1\n")
+    elsewhere = f"size=128, scheduler={scheduler!r})"
+    run(COMMANDS if run is run_as_script else COMMANDS.replace("size=128)", elsewhere))
+    assert names_in(Path("recon")) == ["a.mp4.mp4", "b.mp4.mp4"]
 
 
-def test_examples_of_training_run(tmp_path):
+@pytest.mark.parametrize("run", [run_here, pytest.param(run_as_script, marks=pytest.mark.slow)])
+def test_examples_of_training_run(folder, run):
     """With two steps each, on latents of MAISI's four channels."""
     assert len(TRAINING) == 5
-    CacheMaker(tmp_path / "latents.zarr", latent_dim=4).add({"a.mp4": 21, "b.mp4": 33}, four_channels)
-    run_as_script("\n".join(TRAINING).replace("steps=100", "steps=2"), tmp_path)
-    assert (tmp_path / "runs/first/checkpoints/step_00000002").is_dir()
+    CacheMaker(folder / "latents.zarr", latent_dim=4).add({"a.mp4": 21, "b.mp4": 33}, four_channels)
+    run("\n".join(TRAINING).replace("steps=100", "steps=2"))
+    assert Path("runs/first/checkpoints/step_00000002").is_dir()
 
 
 def four_channels(video_id, num_latent_frames):
