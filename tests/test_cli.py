@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -589,3 +590,83 @@ def warned(record):
     """The record, of a longer video with a warning."""
     long = record.num_frames > 9
     return replace(record, warnings=(f"1 of {record.num_frames} frames are damaged",) if long else ())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--latents", "a", "--out", "r", "--latents", "b"], "--latents is given 2 times"),
+        (
+            ["encode", "--input", "v", "--out", "o", "--labels", "a", "--labels", "b"],
+            "--labels is given 2 times",
+        ),
+        (["encode", "--input", "v", "--out=o", "--out=o", "--out", "p"], "--out is given 3 times"),
+        (["encode", "--input", "v", "--out", "o", "--size", "32", "--size", "64"], "--size is given 2 times"),
+        (["sample", "--run", "r", "--out", "s", "-n", "3", "--num", "4"], "--num is given 2 times"),
+        (
+            ["train", "--latents", "a", "--out", "r", "--compile", "--no-compile"],
+            "--compile is given 2 times",
+        ),
+        (
+            ["evaluate", "--latents", "a", "--input", "v", "--json", "a", "--json", "b"],
+            "--json is given 2 times",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_option_of_one_value_is_refused_when_it_is_repeated(arguments, message):
+    code, out, err = vidlat(*arguments)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == f"Error: {message}; expected it once"
+
+
+def test_lists_and_plain_flags_may_be_repeated(tmp_path):
+    code, _, err = vidlat(
+        *("encode", "--input", tmp_path / "a", "--input", tmp_path / "b", "--out", tmp_path / "l.zarr"),
+        *("--dry-run", "--dry-run", "--exclude", "a", "--exclude", "b"),
+    )
+    assert code == 1
+    assert "no such file or folder" in err
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(videos, small_vae, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    (home / "v").mkdir(parents=True)
+    shutil.copy(videos / "a.mp4", home / "v")
+    shutil.copy(small_vae, home / "vae.safetensors")
+    (home / "m.csv").write_text("path\n~/v/a.mp4\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    settings = ("--vae=~/vae.safetensors", "--size", 16, "--device", "cpu", "--dry-run")
+    for given in ("--input=~/v", "--input=~/v/*.mp4", "--input=~/m.csv", "--input=~/v/a.mp4"):
+        code, out, err = vidlat("encode", given, "--out=~/l.zarr", *settings)
+        assert (code, err) == (0, "")
+        assert f"nothing is written to {home}/l.zarr" in " ".join(out.split())
+    assert list(here.iterdir()) == []
+    code, _, err = vidlat("info", "~/nothing.zarr")
+    assert code == 1
+    assert f"{home}/nothing.zarr" in err
+    code, _, err = vidlat("info", "~nobody_at_all/l.zarr")
+    assert code == 2
+    assert "names a home folder that is not known" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["encode", "--input", "VIDEOS", "--out", "s3://bucket/l.zarr"],
+        ["encode", "--input", "https://example.org/clips/", "--out", "l.zarr"],
+        ["encode", "--input", "VIDEOS", "--out", "l.zarr", "--labels", "gs://bucket/t.csv"],
+        ["train", "--latents", "hf://datasets/a/b.zarr", "--out", "r"],
+        ["info", "file:///l.zarr"],
+    ],
+    ids=" ".join,
+)
+def test_urls_are_refused_and_nothing_is_written(arguments, videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = vidlat(*(videos if argument == "VIDEOS" else argument for argument in arguments))
+    assert code == 2
+    (url,) = (argument for argument in arguments if "://" in argument)
+    assert f"{url} is a URL; expected a path on this machine" in err
+    assert list(tmp_path.iterdir()) == []

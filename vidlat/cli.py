@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vidlat import __version__
-from vidlat.commands.declaration import PATH, Group
+from vidlat.commands.declaration import PATH, PATH_OR_PATTERN, Group
 from vidlat.config import EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -32,7 +32,14 @@ def out_option(help: str) -> Decorator:
 
 def input_option(help: str) -> Decorator:
     """`--input`, required; may be repeated."""
-    return click.option("--input", "inputs", multiple=True, required=True, help=f"{help} May be repeated.")
+    return click.option(
+        "--input",
+        "inputs",
+        type=PATH_OR_PATTERN,
+        multiple=True,
+        required=True,
+        help=f"{help} May be repeated.",
+    )
 
 
 def labels_option(help: str) -> Decorator:

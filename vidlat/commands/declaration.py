@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import typing
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,25 @@ import click
 from vidlat.config import Config, limits_in_words, load_yaml
 from vidlat.errors import ExitCode, VidlatError, printable
 
-PATH = click.Path(path_type=Path)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+class LocalPath(click.Path):
+    """A path on this machine, with `~` expanded; click's `path_type` is Path, or str for a pattern."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value)
+        if _URL.match(text):
+            self.fail(f"{text} is a URL; expected a path on this machine: copy or mount it", param, ctx)
+        try:
+            text = str(Path(text).expanduser()) if text.startswith("~") else text
+        except RuntimeError:
+            self.fail(f"{text} names a home folder that is not known; give the whole path", param, ctx)
+        return super().convert(text, param, ctx)
+
+
+PATH = LocalPath(path_type=Path)
+PATH_OR_PATTERN = LocalPath(path_type=str)
 
 
 class Command(click.Command):
@@ -35,6 +55,15 @@ class Command(click.Command):
             text = f"YAML file with these settings under `{self.name}:`; flags take precedence."
             self.params.append(click.Option(["--config", "config_file"], type=PATH, help=text))
             self.params += config_options(config)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and refuse an option with one value that is given twice, of which click takes the last."""
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for param, times in Counter(given).items():
+            is_harmless = not isinstance(param, click.Option) or (param.is_flag and not param.secondary_opts)
+            if times > 1 and not (param.multiple or is_harmless):
+                raise click.UsageError(f"{param.opts[0]} is given {times} times; expected it once", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> None:
         values = dict(ctx.params)

@@ -144,7 +144,7 @@ class _Collection:
         return any(fnmatchcase(name, pattern) for pattern in self.exclude for name in names)
 
     def _add_row(self, manifest: Path, row: ManifestRow) -> None:
-        path = manifest.parent / row.path
+        path = manifest.parent / Path(row.path).expanduser()
         folder, files = next(_walk(path)) if path.is_dir() else (path.parent, [path])
         videos, _ = videos_in_folder(folder, files)
         if not videos and path.is_dir():

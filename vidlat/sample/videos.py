@@ -55,7 +55,7 @@ def sample_videos(
     prepare_folder(out)
     first_frames = None
     if settings.first_frame:
-        first_frames = read_first_frame(Path(settings.first_frame), run, frozen).expand(
+        first_frames = read_first_frame(Path(settings.first_frame).expanduser(), run, frozen).expand(
             settings.num, -1, -1, -1
         )
     seeds, num_frames = (
