@@ -70,7 +70,8 @@ def make_videos():
 @pytest.fixture
 def signals_as_in_a_terminal():
     """SIGINT is ignored where the tests run in the background of a script."""
-    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    others = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    defaults = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(others, signal.SIG_DFL)}
     before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
     for number, handler in before.items():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -323,6 +324,47 @@ def test_full_disk_ends_in_one_line(cache, monkeypatch):
     assert "No space left" in err
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 32.0 GiB for an array"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: \nyou"),
+        RuntimeError("can't start new thread"),
+        ImportError("libtorch.so: failed to map segment from shared object"),
+        RuntimeError("std::bad_alloc"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("body", "arguments"),
+    [
+        ("vidlat.commands.train.open_cache", ["train", "--latents", "l", "--out", "r"]),
+        ("vidlat.commands.decode.open_cache", ["decode", "--latents", "l", "--out", "d"]),
+        ("vidlat.commands.sample.sample_videos", ["sample", "--run", "r", "--out", "s"]),
+        ("vidlat.commands.info.summarise", ["info", "l"]),
+    ],
+    ids=["train", "decode", "sample", "info"],
+)
+def test_lack_of_memory_ends_in_one_line(error, body, arguments, monkeypatch):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(body, fails)
+    code, _, err = vidlat(*arguments)
+    assert code == 1
+    assert is_one_line(err)
+    assert err.startswith("Error: not enough memory (")
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("a mistake in the program")
+
+    monkeypatch.setattr("vidlat.commands.info.summarise", fails)
+    assert isinstance(CliRunner().invoke(commands, ["info", "l"]).exception, RuntimeError)
+
+
 def test_interruption_ends_with_130_and_one_word(cache, monkeypatch):
     def interrupted(path):
         raise KeyboardInterrupt
@@ -480,6 +522,21 @@ def test_a_progress_bar_shows_names_without_escapes(capsys):
     out = capsys.readouterr().out
     assert SHOWN in out
     assert "\x9b" not in out
+
+
+def test_a_printed_command_can_be_copied_whatever_the_path(encode, make_videos, tmp_path):
+    folder = make_videos(tmp_path / "v", {"a.mp4": 4, "b.mp4": 4})
+    out = tmp_path / "new place #1's.zarr"
+    assert encode(folder, out)[0] == 0
+    (folder / "a.mp4").unlink()
+    (folder / "c.mp4").write_bytes(b"no video")
+    code, said, _ = encode(folder, out)
+    printed = re.findall("`(vidlat [^`]*)`", said)
+    assert code == 3
+    assert [shlex.split(command)[:3] for command in printed] == [
+        ["vidlat", "prune", str(out)],
+        ["vidlat", "ls", str(out)],
+    ]
 
 
 def test_nothing_is_printed_past_the_filter():

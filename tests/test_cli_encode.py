@@ -269,11 +269,18 @@ def test_manifest_encodes_time_ranges_with_their_labels(encode, videos, tmp_path
     assert "Nothing to do" in encode(inputs=videos / "m.csv")[1]
 
 
-def test_hashed_ids_are_shown_with_their_path_and_stored_without(encode, videos, tmp_path):
+def test_hashed_ids_are_shown_with_their_path_only_on_request_and_stored_without(encode, videos, tmp_path):
     (videos / "broken.mp4").write_bytes(b"no video")
-    code, out, _ = encode("--ids", "hash")
+    (tmp_path / "ef.csv").write_text("video_id,EF\nmiss-doe.mp4,55\n")
+    code, out, err = encode("--ids", "hash", "--labels", tmp_path / "ef.csv")
+    assert code == 3
+    assert ("broken" in unfolded(out + err), "doe" in unfolded(out + err)) == (False, False)
+    assert "1 row of" in out
+    assert "(--show-paths lists them)" in out
+    code, out, _ = encode("--ids", "hash", "--labels", tmp_path / "ef.csv", "--show-paths")
     assert code == 3
     assert str(videos / "broken.mp4") in unfolded(out)
+    assert "miss-doe.mp4" in out
     cache = open_cache(tmp_path / "l.zarr")
     assert all(re.fullmatch("[0-9a-f]{32}", name) for name in [*cache.records(), *cache.failures()])
     code, _, err = encode()

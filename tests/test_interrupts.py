@@ -19,19 +19,21 @@ def test_second_ctrl_c_interrupts_at_once():
     assert asked == [1]
 
 
-def test_second_sigterm_asks_again():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_second_signal_of_another_kind_asks_again(number):
     asked = []
     with stopping(lambda: asked.append(1)):
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
+        signal.raise_signal(number)
     assert asked == [1, 1]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_ignored_signal_stays_ignored():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])  # of a script's background; of nohup
+def test_ignored_signal_stays_ignored(number):
     asked = []
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(number, signal.SIG_IGN)
     with stopping(lambda: asked.append(1)):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
     assert not asked
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(number) is signal.SIG_IGN

@@ -84,6 +84,11 @@ def commands() -> None:
 @click.option(
     "--skip-stills", is_flag=True, help="Leave out DICOM images of a single frame that belong to no series."
 )
+@click.option(
+    "--show-paths",
+    is_flag=True,
+    help="With --ids hash: print the paths of videos that failed or have no labels, not only hashes.",
+)
 @labels_option("its subject and all other columns are stored with the videos.")
 def encode() -> None:
     """Encode videos into a cache of latents. Run again, it adds only what is new.
@@ -248,7 +253,8 @@ def train() -> None:
       vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
       torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
 
-    Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint; a second Ctrl-C ends it at once.
+    Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the run after the current step, with a checkpoint; a second Ctrl-C
+    ends it at once.
     A resumed run keeps its settings; only --steps, --device, --accumulate, --compile,
     --checkpoint-activations, --checkpoint-every, --keep and --sample-every can be changed.
     """

@@ -61,6 +61,25 @@ def shorten(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + rest
 
 
+OUT_OF_MEMORY_TEXTS = (
+    "can't allocate memory",  # a CPU
+    "Cannot allocate memory",
+    "out of memory",  # CUDA
+    "ALLOC_FAILED",  # cuDNN and cuBLAS
+    "could not create a primitive",  # oneDNN, which does not state the reason
+    "could not create a memory",
+    "can't start new thread",  # no space for its stack
+    "failed to map segment",  # a library that is loaded late
+    "bad_alloc",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: libraries say so in errors of many classes."""
+    is_named_so = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # PyTorch's
+    return is_named_so or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
+
+
 class VidlatError(Exception):
     """A failure explained in one line: what was got, what was expected, what to do."""
 

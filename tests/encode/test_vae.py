@@ -4,6 +4,8 @@ import copy
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,6 +175,26 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="weights_only"):
         load_vae(tmp_path / "evil.pt")
     assert not (tmp_path / "was-run").exists()
+
+
+def test_a_user_without_a_name_and_a_home_can_load_a_network(small_file):
+    """As in a container that runs as some number: MONAI asks for the name as it is imported."""
+    code = (
+        "import os, pwd, sys\n"
+        "def lost(uid): raise KeyError('getpwuid(): uid not found')\n"
+        "pwd.getpwuid = lost\n"
+        "from pathlib import Path\n"
+        "from vidlat.encode.vae import load_vae\n"
+        "import vidlat.train.monai_unet\n"
+        "print(load_vae(Path(sys.argv[1]), device='cpu').compression)"
+    )
+    names = ("USER", "LOGNAME", "LNAME", "USERNAME")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment["HOME"] = "/proc/1/nowhere"  # where nobody can write
+    answer = subprocess.run(
+        [sys.executable, "-c", code, small_file], env=environment, capture_output=True, text=True
+    )
+    assert (answer.returncode, answer.stdout) == (0, "4\n"), answer.stderr
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

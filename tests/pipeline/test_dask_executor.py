@@ -1,5 +1,6 @@
 """The executor on Dask: against a scripted cluster whose workers die on cue, and on real Dask processes."""
 
+import errno
 import os
 import shutil
 import sys
@@ -10,6 +11,7 @@ from queue import Empty
 from types import SimpleNamespace
 
 import cloudpickle
+import dask
 import numpy as np
 import pytest
 from distributed import CancelledError, KilledWorker, LocalCluster, WorkerPlugin
@@ -323,6 +325,30 @@ def test_encode_ends_when_the_connection_to_the_scheduler_closes(videos, prepare
         encode_on(Closed(), prepared, tmp_path / "l.zarr")
 
 
+@pytest.mark.parametrize("when", ["at the start", "while it waits"])
+@pytest.mark.parametrize("answer", [{}, TimeoutError("no answer"), OSError("Timed out")])
+def test_encode_ends_when_the_scheduler_no_longer_answers(videos, prepare, tmp_path, answer, when):
+    """A killed one leaves a client that tries to connect again, and tells of no workers, not even none."""
+
+    class Killed(ScriptedCluster):
+        is_lost = when == "at the start"
+
+        def scheduler_info(self, n_workers):
+            if not self.is_lost:
+                return super().scheduler_info(n_workers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        def get(self, timeout):
+            self.is_lost = True
+            raise Empty
+
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    with pytest.raises(InputError, match="scheduler went away; finished videos are safe"):
+        encode_on(Killed(), prepared, tmp_path / "l.zarr")
+
+
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x:1"])
 def test_address_where_no_scheduler_answers_is_refused_with_one_line(address):
     message = "no Dask scheduler answers"
@@ -440,5 +466,51 @@ def test_worker_that_dies_as_it_starts_ends_in_one_clear_line(monkeypatch):
 
     monkeypatch.setattr(dask_cluster, "LocalCluster", fails)
     message = r"2 processes that encode could not be started \(Nanny failed"
+    with pytest.raises(InputError, match=message), connect(None, 2):
+        pass
+
+
+def starting_fails_with(*chain):
+    """A LocalCluster that fails as Dask's does: with an error of its own behind which the cause is."""
+
+    def fails(*_, **__):
+        try:
+            raise chain[0]
+        except Exception as cause:
+            try:
+                raise AttributeError("'NoneType' object has no attribute 'terminate'")  # while it cleans up
+            except AttributeError:
+                raise RuntimeError("Nanny failed to start.") from cause
+
+    return fails
+
+
+def test_too_few_open_files_are_told_as_that(monkeypatch):
+    full = OSError(errno.EMFILE, "Too many open files")
+    monkeypatch.setattr(dask_cluster, "LocalCluster", starting_fails_with(full))
+    with (
+        pytest.raises(InputError, match=r"\(too many open files\); allow more with `ulimit -n`"),
+        connect(None, 2),
+    ):
+        pass
+
+
+def test_dask_that_requires_encryption_is_told_as_that(monkeypatch):
+    monkeypatch.setattr(dask_cluster, "LocalCluster", starting_fails_with(TypeError("ssl_context")))
+    with (
+        dask.config.set({"distributed.comm.require-encryption": True}),
+        pytest.raises(InputError, match="configuration requires encryption"),
+        connect(None, 2),
+    ):
+        pass
+
+
+def test_a_machine_that_does_not_reach_itself_is_told_as_that(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(dask_cluster.socket, "create_connection", unreachable)
+    monkeypatch.setattr(dask_cluster, "LocalCluster", None)  # not even tried
+    message = r"does not reach itself at 127.0.0.1 \(Network is unreachable\)"
     with pytest.raises(InputError, match=message), connect(None, 2):
         pass

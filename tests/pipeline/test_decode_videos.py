@@ -1,5 +1,6 @@
 """Decoding latents to video with the VAE that made them."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -92,6 +93,19 @@ def test_id_that_leads_outside_the_folder_is_not_written(cache, video_id, tmp_pa
     assert list(outcomes) == ["deep/../a"]
     outside = set(tmp_path.rglob("*")) - before - set(out.rglob("*"))
     assert outside == {tmp_path / "sub", out}
+
+
+@pytest.mark.parametrize(
+    "video_id", ["a\0b", "x" * 4000, "d/" * 2500 + "x", "é" * 126, f"{'x' * 256}/y", "\udcff\ud800"]
+)
+def test_id_that_no_file_can_have_fails_alone(cache, video_id, tmp_path):
+    records = {video_id: cache.records()["a.mp4"], "a": cache.records()["a.mp4"]}
+    other = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows)
+    outcomes = dict(decode_cache(other, load_vae_of(cache.schema, device="cpu"), tmp_path / "out"))
+    assert re.search("no file can have its name|File name too long", str(outcomes[video_id]))
+    assert len(str(outcomes[video_id])) < 300
+    assert outcomes["a"] == tmp_path / "out" / "a.mp4"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
 
 
 def test_other_weights_than_the_caches_are_refused(cache, small_vae):

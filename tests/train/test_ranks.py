@@ -11,6 +11,7 @@ import torch
 from tests.train.test_trainer import read_metrics
 from vidlat.errors import TrainError
 from vidlat.train.checkpoint import list_checkpoints, step_of
+from vidlat.train.ranks import Ranks
 
 SETTINGS = {"steps": 5, "batch": 8, "checkpoint_every": 5, "validate_every": 2, "validation_fraction": 0.3}
 
@@ -25,6 +26,7 @@ from vidlat.train.trainer import Trainer
 config = TrainConfig.from_mapping(json.loads(sys.argv[3]))
 trainer = Trainer(config, open_cache(Path(sys.argv[1])), Path(sys.argv[2]), build_model=build_small)
 trainer.estimate_seconds_per_step()
+trainer.estimate_seconds_per_validation()
 losses = []
 for record in trainer.steps():
     losses.append(record.loss)
@@ -80,6 +82,48 @@ def test_processes_stop_after_the_same_step_when_one_is_stopped(cache, tmp_path)
     said = run_processes(cache, tmp_path / "two", 2, stop_in=2)
     assert [len(one["losses"]) for one in said] == [3, 3]
     assert step_of(list_checkpoints(tmp_path / "two" / "checkpoints")[-1]) == 3
+
+
+PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE is 2, and MASTER_ADDR and MASTER_PORT are not set"),
+        ({"WORLD_SIZE": "2", **PLACE}, "and RANK is not set; start the processes with torchrun"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "RANK is '0' and WORLD_SIZE 'two': expected numbers"),
+        ({"WORLD_SIZE": "2", "RANK": "2", **PLACE}, "0 <= RANK < WORLD_SIZE"),
+        ({"WORLD_SIZE": "0"}, "0 <= RANK < WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "-1"}, "expected numbers as torchrun sets them"),
+    ],
+)
+def test_variables_that_no_launcher_sets_are_refused_in_one_line(
+    make_trainer, monkeypatch, variables, message
+):
+    for name in ("WORLD_SIZE", "RANK", *PLACE):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainError, match=message):
+        make_trainer()
+
+
+def test_processes_that_do_not_meet_are_refused_in_one_line(make_trainer, monkeypatch):
+    def fails(**_):
+        raise RuntimeError("The client socket has timed out\nwhile it tried to connect to (nowhere, 29500)")
+
+    monkeypatch.setattr("accelerate.Accelerator", fails)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", **PLACE}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainError, match=r"2 processes of WORLD_SIZE do not find each other \(The client"):
+        make_trainer()
+
+
+def test_a_single_rank_needs_no_meeting_place(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "")
+    assert (Ranks("cpu").index, Ranks("cpu").count) == (0, 1)
 
 
 @pytest.mark.parametrize("accumulate", [2, 4, 8])

@@ -76,6 +76,8 @@ def test_a_cache_that_grew_does_not_change_a_run(make_cache, make_trainer):
     resumed = make_trainer("killed", cache=grown, checkpoint_every=2, resume=True)
     list(resumed.steps())
     assert resumed.run.training == whole.run.training
+    assert any("10 videos of the cache came after the run was started" in note for note in resumed.notes)
+    assert not any("came after" in note for note in whole.notes)
     torch.testing.assert_close(resumed.state.model.mix.weight, whole.state.model.mix.weight, rtol=0, atol=0)
 
 

@@ -132,9 +132,42 @@ def test_a_finished_run_can_be_given_more_steps(make_trainer, tmp_path):
 def test_estimating_the_time_changes_nothing(make_trainer):
     plain, timed = make_trainer("plain"), make_trainer("timed")
     assert timed.estimate_seconds_per_step() > 0
+    assert timed.estimate_seconds_per_validation() > 0
     list(plain.steps())
     list(timed.steps())
     assert_same_state(plain.state, timed.state)
+
+
+def test_a_validation_is_estimated_from_one_of_its_parts(make_trainer, monkeypatch):
+    trainer, computed = make_trainer(batch=5), []
+    seconds_of, predict = trainer._seconds_of, trainer._optimisation.predict
+
+    def predict_and_count(network, noised):
+        computed.append((network is trainer.state.ema, len(noised.inputs)))
+        return predict(network, noised)
+
+    def count(compute):
+        seconds_of(compute)
+        return 0.25
+
+    monkeypatch.setattr(trainer._optimisation, "predict", predict_and_count)
+    monkeypatch.setattr(trainer, "_seconds_of", count)
+    assert trainer.estimate_seconds_per_validation() == 0.25 * 13  # 64 windows in parts of 5
+    assert set(computed) == {(True, 5)}
+    assert make_trainer("none", validation_fraction=0.0).estimate_seconds_per_validation() == 0
+
+
+@pytest.mark.parametrize(
+    ("done", "steps", "every"), [(0, 6, 2), (0, 7, 2), (3, 7, 2), (0, 1, 200), (6, 6, 4)]
+)
+def test_as_many_validations_are_foreseen_as_there_are(make_trainer, done, steps, every):
+    if done:
+        list(make_trainer(steps=done, validate_every=every).steps())
+    trainer = make_trainer(resume=bool(done), steps=steps, validate_every=every)
+    foreseen = trainer.num_validations_left()
+    assert foreseen == sum(record.validation_loss is not None for record in trainer.steps())
+    without = make_trainer("without", validation_fraction=0.0, steps=steps, validate_every=every)
+    assert without.num_validations_left() == 0
 
 
 def even_latents(video_id, num_latent_frames):

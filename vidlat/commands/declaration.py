@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from vidlat.config import Config, limits_in_words, load_yaml
-from vidlat.errors import ExitCode, VidlatError, printable
+from vidlat.errors import ExitCode, VidlatError, is_out_of_memory, one_line, printable
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -104,6 +104,12 @@ class Group(click.Group):
             raise  # `vidlat info | head`: click ends it in silence
         except OSError as error:
             click.echo(f"Error: {printable(str(error))}", err=True)
+            ctx.exit(ExitCode.REFUSED)
+        except (MemoryError, RuntimeError, ImportError) as error:
+            if not is_out_of_memory(error):
+                raise
+            why = printable(one_line(error))[:300]
+            click.echo(f"Error: not enough memory ({why}); free some, or ask for less at once", err=True)
             ctx.exit(ExitCode.REFUSED)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)

@@ -7,8 +7,10 @@ from files, and a terminal would obey the control codes in them.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import click
@@ -122,6 +124,11 @@ def echo(*lines: str, err: bool = False) -> None:
 def echo_json(value: object) -> None:
     """Print a value as JSON, which escapes control codes itself."""
     click.echo(json.dumps(value, indent=2))
+
+
+def quoted(path: Path) -> str:
+    """A path as a shell takes it, for commands that can be copied."""
+    return shlex.quote(str(path))
 
 
 def format_count(number: int, noun: str) -> str:

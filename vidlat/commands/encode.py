@@ -19,6 +19,7 @@ from vidlat.commands.display import (
     format_seconds,
     print_table,
     progress_bar,
+    quoted,
 )
 from vidlat.commands.dry_run import print_dry_run
 from vidlat.config import EncodeConfig
@@ -43,6 +44,7 @@ def encode(
     checksum: bool,
     dry_run: bool,
     skip_stills: bool,
+    show_paths: bool,
     labels: Path | None,
     settings: dict[str, Any],
 ) -> ExitCode:
@@ -51,7 +53,7 @@ def encode(
     options = {"retry_failed": retry_failed, "checksum": checksum, "dry_run": dry_run, "labels": labels}
     options["skip_stills"] = skip_stills
     prepared = _prepare(inputs, config, out, options)
-    names = _shown_names(prepared)
+    names = _paths_of_hashed(prepared) if show_paths else {}
     failures = list(prepared.plan.known_failures)
     _report_stills(prepared)
     if dry_run:
@@ -61,7 +63,7 @@ def encode(
     else:
         _record_changes(prepared)
     _report_vanished(prepared)
-    _report_unmatched(prepared, labels)
+    _report_unmatched(prepared, labels, hide=config.ids == "hash" and not show_paths)
     if failures:
         _print_failures(names, failures, len(prepared.plan.known_failures), out)
         if len(failures) == prepared.plan.num_sources:
@@ -116,12 +118,13 @@ def _report_vanished(prepared: PreparedEncode) -> None:
         have, them = ("has lost its", "it") if len(vanished) == 1 else ("have lost their", "them")
         console.print(
             f"{format_count(len(vanished), 'video')} of the cache {have} source ({format_names(vanished)}); "
-            f"`vidlat prune {prepared.out}` drops {them}",
+            f"`vidlat prune {quoted(prepared.out)}` drops {them}",
             soft_wrap=True,
         )
 
 
-def _report_unmatched(prepared: PreparedEncode, labels: Path | None) -> None:
+def _report_unmatched(prepared: PreparedEncode, labels: Path | None, *, hide: bool) -> None:
+    """Rows without a video and videos without a row; hide: only how many, for their names are paths."""
     discovery = prepared.discovery
     sides = [
         (
@@ -134,13 +137,15 @@ def _report_unmatched(prepared: PreparedEncode, labels: Path | None) -> None:
         ),
     ]
     for title, video_ids in sides:
-        if video_ids:
+        if video_ids and hide:
+            console.print(f"{title} (--show-paths lists them)", soft_wrap=True)
+        elif video_ids:
             first = f", the first {MAX_ROWS}" if len(video_ids) > MAX_ROWS else ""
             print_table(title + first, ("video",), [(name,) for name in video_ids[:MAX_ROWS]])
 
 
-def _shown_names(prepared: PreparedEncode) -> dict[str, str]:
-    """Names for hashed ids, with the path; for the terminal only, they are stored nowhere."""
+def _paths_of_hashed(prepared: PreparedEncode) -> dict[str, str]:
+    """Hashed ids with the paths of their files; for the terminal only, they are stored nowhere."""
     return {
         source.video_id: f"{source.video_id} {source.path}"
         for source in prepared.discovery.videos
@@ -239,4 +244,4 @@ def _print_failures(names: dict[str, str], failures: list[FailureRecord], num_kn
     known = f", {how_many}in an earlier run (--retry-failed tries again)" if num_known else ""
     rows = [(names.get(f.video_id, f.video_id), f.kind, f.reason) for f in failures]
     print_table(f"{format_count(len(failures), 'video')} failed{known}", ("video", "kind", "reason"), rows)
-    console.print(f"Tracebacks: `vidlat ls {out} --failed --traceback`", soft_wrap=True)
+    console.print(f"Tracebacks: `vidlat ls {quoted(out)} --failed --traceback`", soft_wrap=True)

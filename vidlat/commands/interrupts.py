@@ -1,4 +1,4 @@
-"""Ctrl-C, and the SIGTERM of a batch system, as a request to finish the current step."""
+"""Ctrl-C, the signals of a batch system and a closed terminal as a request to finish the current step."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""SLURM sends SIGUSR1, or another, some time before the limit of a job."""
 
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
     """Within the block these signals call `stop`; a second Ctrl-C interrupts as usual.
 
-    A second SIGTERM does not: launchers forward signals that the whole process group has received already.
-    A signal that is ignored, as SIGINT is in the background of a shell script, stays ignored.
+    A second one of the others does not: launchers forward signals that the whole process group has received
+    already. A signal that is ignored, as SIGINT is in the background of a shell script, stays ignored.
     """
     before = {
         number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not signal.SIG_IGN

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.commands.display import console, echo, format_bytes, format_count, print_table, progress_bar
+from vidlat.commands.display import (
+    console,
+    echo,
+    format_bytes,
+    format_count,
+    print_table,
+    progress_bar,
+    quoted,
+)
 from vidlat.errors import ExitCode, InputError
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.metadata import read_schema
@@ -76,7 +84,7 @@ def _print_plan(latents: Path, plan: PrunePlan, requested: tuple[str, ...], *, d
         if labelled:
             console.print(
                 f"The labels of {format_count(len(labelled), 'video')} go with them, and a renamed file "
-                f"does not inherit them: `vidlat ls {latents} --json` shows them",
+                f"does not inherit them: `vidlat ls {quoted(latents)} --json` shows them",
                 soft_wrap=True,
             )
     rows = [

@@ -6,7 +6,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import console, format_seconds, progress_bar
+from vidlat.commands.display import console, format_count, format_seconds, progress_bar, quoted
 from vidlat.commands.interrupts import stopping
 from vidlat.config import TrainConfig
 from vidlat.pipeline.manifest import read_labels
@@ -27,6 +27,7 @@ def train(
     trainer = Trainer(config, cache, out, resume=resume, labels=annotations)
     if trainer.state.step < config.steps:
         seconds = trainer.estimate_seconds_per_step()  # in every process: they wait for each other
+        validation_seconds = trainer.estimate_seconds_per_validation()
     if not trainer.ranks.is_first:
         with stopping(trainer.stop):
             deque(trainer.steps(), maxlen=0)
@@ -36,14 +37,18 @@ def train(
     if left <= 0:
         console.print(f"Nothing to do: {out} already has {trainer.state.step} steps; --steps asks for more.")
         return
-    console.print(f"about {format_seconds(seconds * left)} for {left} steps of {seconds:.2f} s")
+    num_validations = trainer.num_validations_left()
+    whole = format_seconds(seconds * left + validation_seconds * num_validations)
+    also = f" and {format_count(num_validations, 'validation')} of {validation_seconds:.1f} s"
+    steps = f"{format_count(left, 'step')} of {seconds:.2f} s{also if num_validations else ''}"
+    console.print(f"about {whole} for {steps}")
     _train(trainer, vae)
     if trainer.state.step < config.steps:
         console.print(
             f"stopped and saved after step {trainer.state.step}; the same command with --resume continues"
         )
         raise KeyboardInterrupt
-    console.print(f"{config.steps} steps -> {out}; next: vidlat sample --run {out} --out samples/")
+    console.print(f"{config.steps} steps -> {out}; next: vidlat sample --run {quoted(out)} --out samples/")
 
 
 def _introduce(trainer: Trainer) -> None:

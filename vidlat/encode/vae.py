@@ -20,7 +20,7 @@ from vidlat.encode.memory import keep_freed_memory, release_freed_memory
 from vidlat.encode.network import bypass_wrappers, compression_of
 from vidlat.encode.stacking import stack_frames, unstack_frames
 from vidlat.encode.weights_file import hash_weights, load_network
-from vidlat.errors import NotEnoughMemoryError, ShapeError
+from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
 
 
 class FrozenVAE:
@@ -52,7 +52,7 @@ class FrozenVAE:
         try:
             self._network.to(self.device)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise NotEnoughMemoryError(
                 f"not enough memory on {device} for the VAE itself; free some, or use another --device"
@@ -139,7 +139,7 @@ class FrozenVAE:
                 output = function(part.to(self.device, torch.float32, non_blocking=True))
             return tuple(o.float() for o in output) if isinstance(output, tuple) else output.float()
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Outside the handler: inside it, the error's traceback keeps every activation of the call alive.
         if self.device.type == "cuda":
@@ -150,15 +150,6 @@ class FrozenVAE:
             f"not enough memory on {self.device} for {num_stacks} stacks of "
             f"{'x'.join(map(str, shape))}; {advice}"
         )
-
-
-_OUT_OF_MEMORY_TEXTS = (
-    "can't allocate memory",  # a CPU
-    "out of memory",  # CUDA
-    "ALLOC_FAILED",  # cuDNN and cuBLAS
-    "could not create a primitive",  # oneDNN, which does not state the reason
-    "could not create a memory",
-)
 
 
 @contextmanager
@@ -173,13 +164,6 @@ def _without_tf32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolution, product
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch has an error class for its GPU allocator, but none for a CPU or for the libraries it calls."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in _OUT_OF_MEMORY_TEXTS
-    )
 
 
 def check_stack(stack: int, compression: int) -> int:

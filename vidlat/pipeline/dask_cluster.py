@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,10 @@ import dask
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
-from vidlat.errors import InputError
+from vidlat.errors import InputError, one_line
+
+LOOPBACK, LOOPBACK_SECONDS = "127.0.0.1", 10.0
+"""Where the processes of a local cluster meet, and how long a connection there may take."""
 
 _LOCAL_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
@@ -73,21 +78,52 @@ def connect(
 def _start_cluster(num_workers: int, num_batches: int) -> LocalCluster:
     # A killed worker leaves Dask coroutines with errors that nobody retrieves, and asyncio would print them.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    _require_loopback()
     try:
         with _without_interrupts():
             return LocalCluster(
                 n_workers=num_workers,
                 memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container
                 threads_per_worker=num_batches,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",  # any free port: another cluster may hold Dask's own
+                host=LOOPBACK,
+                dashboard_address=f"{LOOPBACK}:0",  # any free port: another cluster may hold Dask's own
                 silence_logs=logging.CRITICAL,
             )
-    except (RuntimeError, TimeoutError) as error:
+    except (RuntimeError, TimeoutError, OSError) as error:
         raise InputError(
-            f"the {num_workers} processes that encode could not be started ({error}); is there memory for "
-            "them? Run the same command again, or with fewer --workers"
+            f"the {num_workers} processes that encode could not be started ({_why(error)}"
         ) from error
+
+
+def _require_loopback() -> None:
+    """Raise InputError where this machine does not reach itself; Dask would try for minutes."""
+    try:
+        with (
+            socket.create_server((LOOPBACK, 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=LOOPBACK_SECONDS),
+        ):
+            return
+    except OSError as error:
+        raise InputError(
+            f"this machine does not reach itself at {LOOPBACK} ({one_line(error)}), where the processes that "
+            "encode talk to each other; is the loopback network device up?"
+        ) from error
+
+
+def _why(error: BaseException) -> str:
+    """The cause of a failed start and what to do; Dask's own error is the last of several."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in causes):
+        return "too many open files); allow more with `ulimit -n`, or take fewer --workers"
+    if dask.config.get("distributed.comm.require-encryption", None):
+        return "Dask's configuration requires encryption); turn it off for this, or give a --scheduler"
+    return (
+        f"{one_line(error)}); is there memory for them? Run the same command again, or with fewer --workers"
+    )
 
 
 @contextmanager

@@ -122,8 +122,11 @@ class DaskExecutor:
         return self._result_of(found, step) if step else None
 
     def _workers(self) -> dict[str, int]:
-        """The number of threads of each worker, by address."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        """The number of threads of each worker, by address; InputError where no scheduler answers."""
+        try:
+            workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        except (KeyError, OSError, TimeoutError) as error:  # a lost scheduler has no workers, not none
+            raise InputError(_SCHEDULER_GONE) from error
         return {address: worker["nthreads"] for address, worker in workers.items()}
 
     def _submit(self, step: _Step, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:

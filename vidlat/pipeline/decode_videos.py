@@ -12,11 +12,14 @@ import torch
 
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
-from vidlat.errors import InputError, StoreError, VidlatError, WeightsError
+from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
 from vidlat.types import FloatArray
 from vidlat.video.writer import prepare_folder, write_video
+
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
+"""Limits of Linux for one name and for a whole path."""
 
 
 def load_vae_of(
@@ -115,5 +118,14 @@ def _path_below(out: Path, video_id: str) -> Path:
     """The file of a video; the ids of a cache from elsewhere must not lead outside `out`."""
     name = Path(os.path.normpath(f"{video_id}.mp4"))
     if name.is_absolute() or ".." in name.parts:
-        raise InputError(f"video {video_id!r}: its file would lie outside {out}; it is not written")
-    return out / name
+        raise InputError(f"video {shown(video_id)}: its file would lie outside {out}; it is not written")
+    path = out / name
+    try:
+        sizes = [len(os.fsencode(part)) for part in name.parts]
+    except UnicodeEncodeError:
+        sizes = []
+    if not sizes or "\0" in video_id:
+        raise InputError(f"video {shown(video_id)}: no file can have its name; it is not written")
+    if max(sizes) > MAX_NAME_BYTES or len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise InputError(f"video {shown(video_id)}: File name too long; it is not written")
+    return path

@@ -155,11 +155,12 @@ class Run:
         Raises ValueError, ConfigError, StoreError or TrainError for what no run has written.
         """
         fields = Fields(document, "the run")
+        config = TrainConfig.from_mapping(fields.take("config", dict, "an object"))
         schema = CacheSchema.from_attributes(fields.take("cache", dict, "an object"))
         _require_usable(Fields(schema.to_attributes(), "cache"))
         labels = fields.fields("labels")
         run = cls(
-            config=TrainConfig.from_mapping(fields.take("config", dict, "an object")),
+            config=config,
             schema=schema,
             whitening=Whitening.from_fields(fields.fields("whitening"), schema.latent_dim),
             median_fps=fields.number("median_fps", 0, MAX_FPS),

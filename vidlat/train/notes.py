@@ -11,8 +11,14 @@ FAR = 2.01
 """The share of the held-out videos is far from the one asked for if it is so many times larger or smaller."""
 
 
-def run_notes(run: Run, training: Sequence[VideoRecord]) -> Iterator[str]:
-    """What is unusual about a run; training: the records of its training videos."""
+def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> Iterator[str]:
+    """What is unusual about a run; training: the records of its training videos; num_videos: of the cache."""
+    num_added = num_videos - len(run.checksums)
+    if num_added > 0:
+        yield (
+            f"{num_added} {'video' if num_added == 1 else 'videos'} of the cache came after the run was "
+            "started, and it does not use them; a new run with another --out does"
+        )
     if not run.validation:
         yield "no video is held out, so there is no validation loss"
     yield from _notes_on_split(run)

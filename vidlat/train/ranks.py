@@ -11,32 +11,59 @@ import torch.distributed
 from torch import nn
 
 from vidlat.encode.device import resolve_device
+from vidlat.errors import TrainError, one_line, shown
 
 
 def rank_and_count() -> tuple[int, int]:
     """The rank of this process and the number of ranks.
 
-    From torch.distributed if it is initialised, else from RANK and WORLD_SIZE, which torchrun sets.
+    From torch.distributed if it is initialised, else from RANK and WORLD_SIZE, which torchrun sets. Raises
+    TrainError if these are no such numbers.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, count = (os.environ.get(name) or default for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if not (rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
+        raise TrainError(
+            f"RANK is {shown(rank)} and WORLD_SIZE {shown(count)}: expected numbers as torchrun sets them, "
+            "0 <= RANK < WORLD_SIZE; for one process unset both"
+        )
+    return int(rank), int(count)
+
+
+def _require_meeting_place(count: int) -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise TrainError(
+            f"WORLD_SIZE is {count}, and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
+            "set; start the processes with torchrun, or unset WORLD_SIZE to train in one"
+        )
 
 
 class Ranks:
     """This process, number `index` of `count`, connected to the others by Hugging Face Accelerate.
 
-    device: the one this process computes on.
+    device: the one this process computes on. Raises TrainError if the processes cannot find each other.
     """
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(resolve_device(device))
         self.index, self.count = 0, 1
-        if rank_and_count()[1] > 1:
+        num_expected = rank_and_count()[1]
+        if num_expected > 1:
+            _require_meeting_place(num_expected)
             from accelerate import Accelerator  # takes a second to import
 
             # Precision is a setting of the run, not of a launcher's environment.
-            self._accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="no")
+            try:
+                self._accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="no")
+            except (ValueError, RuntimeError, OSError) as error:
+                raise TrainError(
+                    f"the {num_expected} processes of WORLD_SIZE do not find each other "
+                    f"({one_line(error)[:300]}); start them with torchrun, or unset WORLD_SIZE for one"
+                ) from error
             self.device = self._accelerator.device
             self.index, self.count = self._accelerator.process_index, self._accelerator.num_processes
 

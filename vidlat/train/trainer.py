@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import MappingProxyType
@@ -40,7 +40,7 @@ from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.resuming import resume_run
 from vidlat.train.run_folder import checkpoint_folder, hold_run, read_run, start_run, write_run
 from vidlat.train.unet import build_unet
-from vidlat.train.windows import training_windows, validation_windows
+from vidlat.train.windows import Window, training_windows, validation_windows
 from vidlat.types import Annotation
 
 NUM_PREFETCHED = 2
@@ -48,6 +48,10 @@ NUM_PREFETCHED = 2
 
 NUM_VALIDATION_WINDOWS = 64
 """Windows per validation, each at a fixed timestep; costs as much as about three training steps of 8."""
+
+
+ValidationPart = tuple[list[Window], list[float]]
+"""Windows and their timesteps."""
 
 
 class Trainer:
@@ -93,7 +97,7 @@ class Trainer:
             self.settings = self.run.config
             self._prepare_data()
             self._prepare_network(build_model)
-            self.notes = tuple(run_notes(self.run, self._training))
+            self.notes = tuple(run_notes(self.run, self._training, num_videos=len(cache.records())))
             if resume and self.state.step < self.settings.steps:
                 self._note_changed_end()
         except BaseException:  # a traceback may keep this object alive, and with it the lock
@@ -162,14 +166,32 @@ class Trainer:
         """Measure the forward and backward pass of the next step; changes nothing."""
         ((batch, draws),) = self.batches([self.state.step])
         noised = self.noised(batch, draws)
+        seconds = self._seconds_of(lambda: self._optimisation.compute_gradients(noised))
+        self.state.optimiser.zero_grad()
+        return seconds
+
+    def estimate_seconds_per_validation(self) -> float:
+        """Measure a part of a validation; changes nothing. 0 without validation videos."""
+        parts = self._validation_parts()
+        if not parts:
+            return 0.0
+        return len(parts) * self._seconds_of(lambda: self._validation_totals(parts[:1]))
+
+    def num_validations_left(self) -> int:
+        """Number of validations until the configured number of steps."""
+        if not self._validation or self.state.step >= self.settings.steps:
+            return 0
+        every, steps = self.settings.validate_every, self.settings.steps
+        return steps // every - self.state.step // every + (steps % every > 0)
+
+    def _seconds_of(self, compute: Callable[[], object]) -> float:
         seconds = 0.0
         for _ in range(2):  # the first one warms up
             began = time.perf_counter()
-            self._optimisation.compute_gradients(noised)
+            compute()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
-            self.state.optimiser.zero_grad()
         return seconds
 
     def steps(self) -> Iterator[StepRecord]:
@@ -248,19 +270,7 @@ class Trainer:
         """
         if not self._validation:
             return None
-        windows = validation_windows(
-            self._validation, self._shape, seed=self.settings.seed, num_windows=NUM_VALIDATION_WINDOWS
-        )
-        timesteps = [(index + 0.5) / len(windows) for index in range(len(windows))]
-        size = max(self.settings.batch // (self.settings.accumulate * self.ranks.count), 1)
-        parts = [slice(start, start + size) for start in range(0, len(windows), size)]
-        parts = parts[self.ranks.index :: self.ranks.count]
-        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for part, batch in zip(parts, self._dataset.batches(windows[part] for part in parts), strict=True):
-            draws = self._noising.draws(batch, timesteps[part])
-            noised = self._noising.noised(batch.to(self.device), draws)
-            error = noised.squared_error(self._optimisation.predict(self.state.ema, noised))
-            totals += torch.stack([error, noised.num_counted])
+        totals = self._validation_totals(self._validation_parts())
         sum_of_errors, num_counted = self.ranks.total(totals)
         loss = float(sum_of_errors / num_counted)
         if not math.isfinite(loss):
@@ -270,6 +280,30 @@ class Trainer:
                 "--precision float32"
             )
         return loss
+
+    def _validation_parts(self) -> list[ValidationPart]:
+        """This process's share of a validation, in parts of as many windows as are trained on at once."""
+        if not self._validation:
+            return []
+        windows = validation_windows(
+            self._validation, self._shape, seed=self.settings.seed, num_windows=NUM_VALIDATION_WINDOWS
+        )
+        timesteps = [(index + 0.5) / len(windows) for index in range(len(windows))]
+        size = max(self.settings.batch // (self.settings.accumulate * self.ranks.count), 1)
+        parts = [slice(start, start + size) for start in range(0, len(windows), size)]
+        return [(windows[part], timesteps[part]) for part in parts[self.ranks.index :: self.ranks.count]]
+
+    @torch.no_grad()
+    def _validation_totals(self, parts: Sequence[ValidationPart]) -> torch.Tensor:
+        """The sum of squared errors and the number of values that count, (2,) float64."""
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        batches = self._dataset.batches(windows for windows, _ in parts)
+        for (_, timesteps), batch in zip(parts, batches, strict=True):
+            draws = self._noising.draws(batch, timesteps)
+            noised = self._noising.noised(batch.to(self.device), draws)
+            error = noised.squared_error(self._optimisation.predict(self.state.ema, noised))
+            totals += torch.stack([error, noised.num_counted])
+        return totals
 
     def _is_due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.settings.steps
