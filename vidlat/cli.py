@@ -286,7 +286,8 @@ def sample() -> None:
 def decode() -> None:
     """Decode a cache to video, one mp4 per video.
 
-    Each has its original number of frames and median frame rate.
+    Each has its original number of frames and median frame rate. A later encode of a folder around --out
+    does not take them for clips.
 
     \b
     Example:

@@ -49,6 +49,22 @@ def test_decoding_in_pieces_equals_decoding_at_once(cache, batch, video_id):
     np.testing.assert_array_equal(decode_latents(vae, mean, LENGTHS[video_id]), whole)
 
 
+def test_decoded_videos_below_the_input_are_not_encoded_next(cache, tmp_path):
+    before = discover_videos([str(tmp_path / "v")]).videos
+    assert len(list(decode_videos(tmp_path / "l.zarr", tmp_path / "v" / "recon", device="cpu"))) == 2
+    found = discover_videos([str(tmp_path / "v")])
+    assert found.videos == before
+    assert found.decoded == (str(tmp_path / "v" / "recon"),)
+
+
+@pytest.mark.parametrize("out", ["v", "v/deep", "."])
+def test_a_folder_that_holds_the_sources_is_not_decoded_into(cache, tmp_path, out):
+    before = sorted((tmp_path / "v").rglob("*"))
+    with pytest.raises(InputError, match=r"holds the video (a|deep/b)\.mp4 that was encoded"):
+        list(decode_videos(tmp_path / "l.zarr", tmp_path / out, device="cpu"))
+    assert sorted((tmp_path / "v").rglob("*")) == before
+
+
 def test_long_video_is_decoded_as_it_is_consumed(cache):
     vae = load_vae_of(cache.schema, device="cpu", batch=2)
     decoded, real = [], vae.decode

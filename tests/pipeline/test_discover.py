@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from vidlat.errors import InputError
 from vidlat.pipeline.discover import _escape, discover_videos
+from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.store.sources import source_state
 from vidlat.types import WHOLE, Annotation, Selection
 
@@ -475,6 +476,16 @@ def test_an_excluded_input_leaves_no_video_and_a_manifest_excludes_nothing(place
         discover_videos(["v/a_gt.mp4"], exclude=["*_gt*"])
     found = discover_videos([write(root / "v" / "m.csv", "path\na_gt.mp4\n")], exclude=["*_gt*"])
     assert [video.video_id for video in found.videos] == ["a_gt.mp4"]
+
+
+def test_decoded_videos_below_the_input_are_no_clips_unless_they_are_asked_for(place):
+    root = place("v/a.mp4", "v/recon/a.mp4.mp4", "v/recon/deep/b.mp4.mp4", "v/recon_other/c.mp4")
+    (root / "v" / "recon" / DECODED_MARK).touch()
+    for text in ("v", "./v/", "v/", "[v]"):
+        found = discover_videos([text])
+        assert {video.path.name for video in found.videos} == {"a.mp4", "c.mp4"}
+        assert [Path(name).name for name in found.decoded] == ["recon"]
+    assert ids("v/recon") == ["a.mp4.mp4", "deep/b.mp4.mp4"]
 
 
 def test_folder_that_cannot_be_listed_is_refused(place, monkeypatch):

@@ -56,6 +56,7 @@ def encode(
     names = _paths_of_hashed(prepared) if show_paths else {}
     failures = list(prepared.plan.known_failures)
     _report_stills(prepared)
+    _report_decoded(prepared)
     if dry_run:
         print_dry_run(prepared, config)
     elif prepared.plan.num_videos:
@@ -109,6 +110,16 @@ def _report_stills(prepared: PreparedEncode) -> None:
             f"{discovery.num_stills} of the {format_count(len(discovery.videos), 'video')} found {is_one}, "
             "a video of one frame each; --skip-stills leaves them out",
             soft_wrap=True,
+        )
+
+
+def _report_decoded(prepared: PreparedEncode) -> None:
+    if prepared.discovery.decoded:
+        console.print(
+            f"Passed over: {format_names(prepared.discovery.decoded)}, decoded by vidlat; to encode such "
+            "videos, give their folder as --input",
+            soft_wrap=True,
+            markup=False,
         )
 
 

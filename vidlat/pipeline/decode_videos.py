@@ -13,6 +13,7 @@ import torch
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown
+from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
 from vidlat.types import FloatArray
@@ -99,9 +100,12 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
     """Write every cached video to `out/<video_id>.mp4` with its own frame count and median rate.
 
     Yields each video's id with its file, or with the error where its latents are damaged or its file cannot
-    be written. Raises InputError where `out` cannot be written.
+    be written. The folder is marked, so that an encode of a folder around it passes it over.
+    Raises InputError where `out` cannot be written, or holds the videos that were encoded.
     """
+    _require_no_sources(cache, out)
     prepare_folder(out)
+    (out / DECODED_MARK).touch()
     for video_id, record in cache.records().items():
         frames = (to_gray_levels(frame) for frame in decode_video(cache, vae, video_id))
         try:
@@ -112,6 +116,16 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
             yield video_id, error
         else:
             yield video_id, path
+
+
+def _require_no_sources(cache: LatentCache, out: Path) -> None:
+    folder = out.absolute()
+    for video_id, record in cache.records().items():
+        if record.source.path and Path(record.source.path).is_relative_to(folder):
+            raise InputError(
+                f"--out {out} holds the video {video_id} that was encoded; give a folder of its own, or the "
+                "next encode would take decoded videos for clips"
+            )
 
 
 def _path_below(out: Path, video_id: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vidlat.config import Ids
 from vidlat.errors import InputError
-from vidlat.pipeline.folder import FoundVideo, videos_in_folder
+from vidlat.pipeline.folder import DECODED_MARK, FoundVideo, videos_in_folder
 from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read_manifest
 from vidlat.store.sources import size_and_time
 from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name, rows_of, source_id
@@ -23,7 +23,7 @@ class Discovery:
     """The videos found, sorted by id.
 
     num_ignored: files that are not videos. num_excluded: files passed over as asked. num_stills: videos that
-    are one DICOM image.
+    are one DICOM image. decoded: folders of decoded videos below an input, which were passed over.
     unmatched: ids in the table of labels that no video has. unlabelled: ids of the videos that are not in
     that table. Both are empty where there is no table.
     """
@@ -32,6 +32,7 @@ class Discovery:
     num_ignored: int
     num_excluded: int = 0
     num_stills: int = 0
+    decoded: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
 
@@ -88,6 +89,7 @@ def discover_videos(
         videos=sorted(videos, key=lambda video: video.video_id),
         num_ignored=collection.num_ignored,
         num_excluded=collection.num_excluded,
+        decoded=tuple(collection.decoded),
         num_stills=len(stills) - num_skipped,
         unmatched=tuple(sorted(rows.keys() - matched)),
         unlabelled=tuple(sorted(unlabelled)) if labels else (),
@@ -101,12 +103,13 @@ class _Collection:
     num_ignored: int = 0
     num_excluded: int = 0
     stills: set[str] = field(default_factory=set)
+    decoded: list[str] = field(default_factory=list)
     _places: set[tuple[str, Selection]] = field(default_factory=set)
 
     def add_input(self, text: str) -> None:
         path = Path(text)
         if path.is_dir():
-            for folder, files in _walk(path):
+            for folder, files in self._walk_clips(path):
                 self._add_files(path, folder, files)
         elif is_manifest(path):
             for row in read_manifest(path):
@@ -124,11 +127,22 @@ class _Collection:
             raise InputError(f"--input {pattern}: the pattern matches nothing")
         root = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
         for folder in filter(Path.is_dir, matches):
-            for below, files in _walk(folder):
+            for below, files in self._walk_clips(folder):
                 self._add_files(root, below, files)
         files = [path for path in matches if not path.is_dir()]
         for folder, members in groupby(files, key=lambda path: path.parent):
             self._add_files(root, folder, list(members))
+
+    def _walk_clips(self, folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+        decoded: list[Path] = []
+        for parent, files in _walk(folder):
+            if any(parent.is_relative_to(other) for other in decoded):
+                continue
+            if parent != folder and (parent / DECODED_MARK).exists():
+                decoded.append(parent)
+                continue
+            yield parent, files
+        self.decoded += map(str, decoded)
 
     def _add_files(self, root: Path, folder: Path, files: Sequence[Path]) -> None:
         kept = [path for path in files if not self._excludes(path, root)]

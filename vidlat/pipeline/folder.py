@@ -14,6 +14,9 @@ from vidlat.video.images import has_pages, image_sequences, is_named_like_pictur
 from vidlat.video.nifti import nifti_videos
 from vidlat.video.reader import is_named_like_video, kind_of
 
+DECODED_MARK = ".vidlat-decoded"
+"""A file in a folder of decoded videos, which are no clips of the folder around it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundVideo:
