@@ -699,7 +699,7 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(videos, small_vae, 
     for given in ("--input=~/v", "--input=~/v/*.mp4", "--input=~/m.csv", "--input=~/v/a.mp4"):
         code, out, err = vidlat("encode", given, "--out=~/l.zarr", *settings)
         assert (code, err) == (0, "")
-        assert f"nothing is written to {home}/l.zarr" in " ".join(out.split())
+        assert f"nothingiswrittento{home}/l.zarr" in "".join(out.split())  # the title may be folded
     assert list(here.iterdir()) == []
     code, _, err = vidlat("info", "~/nothing.zarr")
     assert code == 1
