@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 
+from vidlat.encode.device import has_bfloat16
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK
 from vidlat.encode.vae import FrozenVAE
@@ -25,7 +26,7 @@ NETWORKS = {"maisi": MAISI_NETWORK, "tiny": TINY_NETWORK}
 GFLOP = {"encode": 99.2, "decode": 212.0}
 """Operations of MAISI's convolutions on one stack of 4 frames of 128 x 128 pixels, padding included."""
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16") if has_bfloat16("cpu") else ("float32",)
 Run = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -88,6 +89,8 @@ def main() -> None:
     encoders, decoders = build(NETWORKS[options.network])
     side = options.size
     given = {"encode": torch.rand(1, 1, 4, side, side), "decode": torch.randn(1, 4, 1, side // 4, side // 4)}
+    if "bfloat16" not in PRECISIONS:
+        print("this CPU does not compute with bfloat16, which is left out: one call would take minutes")
     print(f"{options.network}, 4 frames of {side} x {side}, {torch.get_num_threads()} threads")
     print("way     network    median s   min s   max s  stock/this  difference / std  stock GFLOP/s")
     report: dict = {"network": options.network, "size": side, "threads": torch.get_num_threads()}

@@ -68,6 +68,18 @@ def make_videos():
 
 
 @pytest.fixture
+def cpu_with_bfloat16(monkeypatch):
+    """A CPU that computes with bfloat16, whatever this one is: slow here and there, and no less right."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"architecture": "x86_64", "amx_bf16": True})
+
+
+@pytest.fixture
+def cpu_without_bfloat16(monkeypatch):
+    """A CPU without it, whatever this one is."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"architecture": "x86_64", "avx2": True})
+
+
+@pytest.fixture
 def signals_as_in_a_terminal():
     """SIGINT is ignored where the tests run in the background of a script."""
     others = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

@@ -252,7 +252,10 @@ class LatentSettings(Preprocessing):
     """Every setting that changes the value of a latent: with the VAE, the identity of a cache."""
 
     stack: int = setting(4, "frames per VAE call", at_least=1, at_most=MANY)
-    precision: Precision = setting("auto", "arithmetic of the VAE; auto is resolved when the cache is made")
+    precision: Precision = setting(
+        "auto",
+        "arithmetic of the VAE; auto is resolved when the cache is made; not every CPU has bfloat16",
+    )
     keepbits: int = setting(
         MANTISSA_BITS,
         f"mantissa bits kept of each stored latent: fewer take less disk, {MANTISSA_BITS} is all of float16",
@@ -349,7 +352,9 @@ class TrainConfig(Config):
     checkpoint_activations: bool = setting(
         False, "recompute activations in the backward pass: less memory, a third more time"
     )
-    precision: Precision = setting("auto", "arithmetic of the U-Net; auto is bfloat16 on a GPU")
+    precision: Precision = setting(
+        "auto", "arithmetic of the U-Net; auto is bfloat16 on a GPU; not every CPU has it"
+    )
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
 

@@ -13,7 +13,7 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from safetensors.torch import load_file, save_file
 
-from vidlat.encode.device import resolve_batch, resolve_device
+from vidlat.encode.device import has_bfloat16, resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import FrozenVAE, check_stack, load_vae
 from vidlat.encode.weights_file import NETWORK_METADATA_KEY, hash_weights, write_weights
@@ -341,6 +341,41 @@ def test_latents_of_another_width_are_refused():
         small_vae(stack=8).decode(torch.rand(1, 4, 3, 2, 2), 12)
     with pytest.raises(ShapeError, match=r"\(B, 4,"):
         small_vae().decode(torch.rand(1, 3, 1, 2, 2), 4)
+
+
+AVX512 = {"architecture": "x86_64", "avx512_bw": True, "avx512_vl": True, "avx512_dq": True}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has_it"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_f": True, "avx512_bw": False}, False),
+        (AVX512 | {"avx512_bf16": False}, True),
+        (AVX512 | {"avx512_bf16": True}, True),
+        ({"architecture": "x86_64", "amx_bf16": True}, True),
+        ({"architecture": "aarch64", "bf16": True}, True),
+        ({"architecture": "aarch64", "bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_refused_on_a_cpu_without_it(small_file, monkeypatch, capabilities, has_it):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    assert has_bfloat16("cpu") == has_it
+    assert resolve_precision("auto", "cpu") == resolve_precision("float32", "cpu") == "float32"
+    elsewhere = load_vae(small_file, device="cpu", precision="bfloat16", computes_here=False)
+    assert elsewhere.precision == "bfloat16"
+    if has_it:
+        assert load_vae(small_file, device="cpu", precision="bfloat16").precision == "bfloat16"
+    else:
+        with pytest.raises(DeviceError, match="use --precision float32, or a GPU"):
+            load_vae(small_file, device="cpu", precision="bfloat16")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_is_not_asked_for_the_flags_of_the_cpu(device, cpu_without_bfloat16):
+    assert has_bfloat16(device)
+    assert resolve_precision("bfloat16", device) == "bfloat16"
 
 
 def test_the_vae_is_frozen():

@@ -132,6 +132,27 @@ def test_other_weights_than_the_caches_are_refused(cache, small_vae):
         load_vae_of(other, device="cpu")
 
 
+def test_a_cache_in_bfloat16_is_decoded_in_float32_where_the_cpu_lacks_it(
+    cache, cpu_without_bfloat16, capsys
+):
+    half = replace(cache.schema, settings=replace(cache.schema.settings, precision="bfloat16"))
+    said = []
+    assert load_vae_of(half, device="cpu", show_notice=said.append).precision == "float32"
+    assert said == [
+        "The VAE encoded in bfloat16, which this CPU does not compute with: it decodes in float32."
+    ]
+    load_vae_of(half, device="cpu")
+    assert capsys.readouterr().err == f"{said[0]}\n"
+    load_vae_of(cache.schema, device="cpu")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_cache_in_bfloat16_is_decoded_so_where_the_cpu_has_it(cache, cpu_with_bfloat16, capsys):
+    half = replace(cache.schema, settings=replace(cache.schema.settings, precision="bfloat16"))
+    assert load_vae_of(half, device="cpu").precision == "bfloat16"
+    assert capsys.readouterr().err == ""
+
+
 def test_moved_weights_are_requested_and_accepted_from_their_new_path(cache, small_vae):
     moved = replace(cache.schema, vae_path="/gone.safetensors", vae_name="gone.safetensors")
     with pytest.raises(WeightsError, match=r"no longer at /gone\.safetensors; give it by --vae"):

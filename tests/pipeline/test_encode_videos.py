@@ -10,7 +10,15 @@ import pytest
 
 from tests.pipeline.one_thread import OneThread
 from vidlat.config import EncodeConfig, Preprocessing
-from vidlat.errors import CacheMismatchError, ConfigError, InputError, ShapeError, StoreError, WeightsError
+from vidlat.errors import (
+    CacheMismatchError,
+    ConfigError,
+    DeviceError,
+    InputError,
+    ShapeError,
+    StoreError,
+    WeightsError,
+)
 from vidlat.pipeline.encode_videos import encode_videos
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
@@ -48,7 +56,9 @@ def test_workers_are_chosen_for_the_machine_where_none_are_asked_for(videos, pre
      ({"precision": "bfloat16"}, "precision"), ({"vae": "tiny"}, "vae_hash"),
      ({"keepbits": 7}, "keepbits")],
 )  # fmt: skip
-def test_other_settings_than_the_caches_are_refused_by_name(videos, prepare, tmp_path, settings, field):
+def test_other_settings_than_the_caches_are_refused_by_name(
+    videos, prepare, tmp_path, settings, field, cpu_with_bfloat16
+):
     prepare(videos, tmp_path / "l.zarr")
     with pytest.raises(CacheMismatchError, match=field):
         prepare(videos, tmp_path / "l.zarr", **settings)
@@ -75,7 +85,18 @@ def test_settings_that_do_not_affect_latents_may_differ(videos, prepare, tmp_pat
     prepare(videos, tmp_path / "l.zarr", batch=1, workers=1)
 
 
-def test_auto_precision_is_what_the_cache_was_made_with(videos, prepare, tmp_path):
+def test_bfloat16_is_refused_where_the_cpu_lacks_it_unless_others_compute(
+    videos, prepare, tmp_path, cpu_without_bfloat16
+):
+    with pytest.raises(DeviceError, match="precision bfloat16: this CPU does not compute with it"):
+        prepare(videos, tmp_path / "l.zarr", precision="bfloat16")
+    elsewhere = prepare(
+        videos, tmp_path / "other.zarr", precision="bfloat16", scheduler="tcp://elsewhere:8786"
+    )
+    assert elsewhere.job.settings.precision == "bfloat16"
+
+
+def test_auto_precision_is_what_the_cache_was_made_with(videos, prepare, tmp_path, cpu_with_bfloat16):
     assert prepare(videos, tmp_path / "l.zarr", precision="bfloat16").job.settings.precision == "bfloat16"
     assert prepare(videos, tmp_path / "l.zarr", precision="auto").job.settings.precision == "bfloat16"
     with pytest.raises(CacheMismatchError, match="precision"):

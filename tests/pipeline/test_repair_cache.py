@@ -20,7 +20,7 @@ from tests.pipeline.opened import reading
 from tests.store.damage import commit_as_it_is
 from vidlat.cli import commands
 from vidlat.config import PREPROCESS_VERSION, Preprocessing
-from vidlat.errors import StoreError
+from vidlat.errors import DeviceError, StoreError
 from vidlat.pipeline import repair_cache as repair_module
 from vidlat.pipeline.read_video import read_video
 from vidlat.pipeline.repair_cache import repair_cache
@@ -293,6 +293,16 @@ def test_range_whose_shards_are_lost_too_is_not_handed_out_again(path, repaired,
     assert code == 1
     assert {problem["where"] for problem in report["problems_left"]} == {last.video_id}
     assert open_cache(path).records()[other].start >= last.stop
+
+
+def test_a_cache_in_bfloat16_is_not_repaired_on_a_cpu_without_it(videos, encode_here, tmp_path, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+        path = encode_here(videos, tmp_path / "half.zarr", precision="bfloat16")
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx2": True})
+    (next(path.glob("mean/c/0/*/0/0"))).write_bytes(b"damaged")
+    with pytest.raises(DeviceError, match="this CPU does not compute with it"):
+        list(repair_cache(path, device="cpu"))
 
 
 def test_leftovers_of_kills_are_removed(path, repaired, read_all, latents):

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.train.toys import SmallNetwork, build_small, random_posterior
 from vidlat import train_unet
 from vidlat.config import TrainConfig
-from vidlat.errors import TrainError
+from vidlat.errors import DeviceError, TrainError
 from vidlat.train import trainer as trainer_module
 from vidlat.train.checkpoint import best_checkpoint, list_checkpoints, step_of
 from vidlat.train.optimisation import learning_rate, update_average
@@ -339,7 +339,19 @@ def test_short_videos_are_counted_in_a_note(make_trainer):
     assert "4 of 4 training videos are shorter than 64 frames" in note
 
 
-def test_bfloat16_trains(make_trainer):
+def test_bfloat16_is_refused_where_the_cpu_lacks_it_also_on_resuming(make_trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": False, "avx2": True})
+    with pytest.raises(DeviceError, match="this CPU does not compute with it"):
+        make_trainer(precision="bfloat16")
+    assert not (tmp_path / "run").exists()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("torch.cpu.get_capabilities", lambda: {"bf16": True})
+        list(make_trainer(precision="bfloat16", steps=2).steps())
+    with pytest.raises(DeviceError, match="this CPU does not compute with it"):
+        make_trainer(precision="bfloat16", steps=4, resume=True)
+
+
+def test_bfloat16_trains(make_trainer, cpu_with_bfloat16):
     records = list(make_trainer(precision="bfloat16").steps())
     assert all(math.isfinite(record.loss) for record in records)
 

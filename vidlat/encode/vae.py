@@ -179,13 +179,21 @@ def check_stack(stack: int, compression: int) -> int:
 
 
 def load_vae(
-    path: Path, *, stack: int = 4, batch: int = 8, device: str = "auto", precision: str = "auto"
+    path: Path,
+    *,
+    stack: int = 4,
+    batch: int = 8,
+    device: str = "auto",
+    precision: str = "auto",
+    computes_here: bool = True,
 ) -> FrozenVAE:
     """Build the network of a weights file and load all its tensors.
 
-    path: `.safetensors`, or `.pt` with a state dict, flat or under "unet_state_dict".
-    Raises WeightsError for a file that cannot be read or does not fit, naming the tensors, and ShapeError for
-    a stack length that the network cannot process.
+    path: `.safetensors`, or `.pt` with a state dict, flat or under "unet_state_dict". computes_here: False
+    where other machines compute, so that this one need not be able to.
+    Raises DeviceError for a device that does not exist or lacks the precision, WeightsError for a file that
+    cannot be read or does not fit, naming the tensors, and ShapeError for a stack length that the network
+    cannot process.
     """
     keep_freed_memory()
     network, settings = load_network(path)
@@ -196,5 +204,5 @@ def load_vae(
         stack=stack,
         batch=batch,
         device=device,
-        precision=resolve_precision(precision, device),
+        precision=resolve_precision(precision, device) if computes_here or precision == "auto" else precision,
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidlat.encode.device import has_bfloat16, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown
@@ -24,15 +27,27 @@ MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
 
 
 def load_vae_of(
-    schema: CacheSchema, *, vae: str | None = None, device: str = "auto", batch: int = 8
+    schema: CacheSchema,
+    *,
+    vae: str | None = None,
+    device: str = "auto",
+    batch: int = 8,
+    show_notice: Callable[[str], None] | None = None,
 ) -> FrozenVAE:
     """The VAE a cache was made with: from `vae`, from its recorded path, or by its name.
+
+    It computes as when it encoded; where the device has no bfloat16, in float32, which is more exact.
+    show_notice: receives a line about that; by default it goes to stderr.
 
     Raises WeightsError where it cannot be found or has other weights.
     """
     settings = schema.settings
-    path = find_weights_of(schema, vae)
-    found = load_vae(path, stack=settings.stack, batch=batch, device=device, precision=settings.precision)
+    path, precision = find_weights_of(schema, vae), settings.precision
+    if precision == "bfloat16" and not has_bfloat16(resolve_device(device)):
+        precision = "float32"
+        notice = "The VAE encoded in bfloat16, which this CPU does not compute with: it decodes in float32."
+        (show_notice or partial(print, file=sys.stderr))(notice)
+    found = load_vae(path, stack=settings.stack, batch=batch, device=device, precision=precision)
     if found.weights_hash != settings.vae_hash:
         raise WeightsError(
             f"{path}: these are other weights (hash {found.weights_hash[:12]}) than the latents were made "

@@ -150,6 +150,7 @@ def prepare_encode(
         batch=resolve_batch(config.batch, resolve_device(config.device)),
         device=config.device,
         precision=config.precision,
+        computes_here=config.scheduler is None,
     )
     _require_expected(config, vae)
     schema = _describe_cache(config, vae, vae_path)

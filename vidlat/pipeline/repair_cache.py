@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidlat.config import PREPROCESS_VERSION, LatentSettings
-from vidlat.encode.device import resolve_device
+from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.errors import StoreError
 from vidlat.pipeline.cached_sources import find_cached_sources
 from vidlat.pipeline.dask_executor import open_dask_executor
@@ -116,6 +116,7 @@ def _describe_job(path: Path, sources: Sequence[InputVideo], vae: str | None, de
             f"prepares them as version {PREPROCESS_VERSION}: repair it with the vidlat that made it, "
             "or make a new cache"
         )
+    resolve_precision(settings.precision, resolve_device(device))  # refuses one that the device lacks
     batch = _recorded_batch(path, sources)
     load_vae_of(schema, vae=vae, device=device, batch=batch)  # refuses another VAE before workers start
     return EncodeJob(

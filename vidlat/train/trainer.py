@@ -87,6 +87,8 @@ class Trainer:
             precision = resolve_precision(settings.precision, self.device.type)
             resolved = TrainConfig.from_mapping(settings.to_dict() | {"precision": precision})
             self.run = Run.plan(resolved, cache, labels)
+        if resume:
+            resolve_precision(self.run.config.precision, self.device.type)  # perhaps on another machine
         # Only the first process writes into the folder.
         self._lock = hold_run(run_dir) if self.ranks.is_first else ExitStack()
         try:
