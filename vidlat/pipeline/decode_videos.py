@@ -138,8 +138,8 @@ def _require_no_sources(cache: LatentCache, out: Path) -> None:
     for video_id, record in cache.records().items():
         if record.source.path and Path(record.source.path).is_relative_to(folder):
             raise InputError(
-                f"--out {out} holds the video {shown(video_id)} that was encoded; give a folder of its own, or "
-                "the next encode would take decoded videos for clips"
+                f"--out {out} holds the video {shown(video_id)} that was encoded; give a folder of its own, "
+                "or the next encode would take decoded videos for clips"
             )
 
 
