@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.phantom import make_phantom
 from tests.train.toys import CacheMaker, random_posterior
+from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.video.writer import write_video
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
@@ -45,7 +46,7 @@ def test_whole_path_takes_ten_lines():
     for seed, num_frames in enumerate((12, 9)):
         write_video(Path(f"videos/{seed}.mp4"), make_phantom("heart", seed, num_frames, 48, 64, 25), 25)
     run_here(WHOLE_PATH)
-    assert names_in(Path("decoded")) == ["0.mp4.mp4", "1.mp4.mp4"]
+    assert names_in(Path("decoded")) == [DECODED_MARK, "0.mp4.mp4", "1.mp4.mp4"]
     assert names_in(Path("samples")) == ["contact_sheet.png", "sample-0000.mp4", "sample-0001.mp4"]
     assert Path("runs/first/checkpoints/step_00000010").is_dir()
 
@@ -56,7 +57,7 @@ def test_commands_run(make_videos, folder, scheduler, run):
     Path("labels.csv").write_text("video_id,subject\na.mp4,S1\n")
     elsewhere = f"size=128, scheduler={scheduler!r})"
     run(COMMANDS if run is run_as_script else COMMANDS.replace("size=128)", elsewhere))
-    assert names_in(Path("recon")) == ["a.mp4.mp4", "b.mp4.mp4"]
+    assert names_in(Path("recon")) == [DECODED_MARK, "a.mp4.mp4", "b.mp4.mp4"]
 
 
 @pytest.mark.parametrize("run", [run_here, pytest.param(run_as_script, marks=pytest.mark.slow)])

@@ -171,8 +171,8 @@ class Run:
             labels={video_id: labels.fields(video_id).all_texts() for video_id in labels.names()},
             duplicates=tuple(fields.pairs("duplicates")),
         )
-        listed = [*run.training, *run.validation]
-        if not run.training or not set(listed) == run.checksums.keys() == run.labels.keys():
+        listed = {*run.training, *run.validation}  # those for testing are in neither
+        if not run.training or not listed <= run.checksums.keys() == run.labels.keys():
             raise ValueError("training, validation, latent_crc32 and labels do not list the same videos")
         if len(set(listed)) < len(listed):
             raise ValueError("training and validation list a video twice")
