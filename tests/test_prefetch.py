@@ -48,17 +48,18 @@ def test_error_is_raised_in_its_place_and_ends_the_items():
             next(taken)
 
 
+def count_until_closed(closed):
+    try:
+        yield from count()
+    finally:
+        closed.append(True)
+
+
 def test_generator_is_closed_where_the_block_is_left():
     closed = []
 
-    def make():
-        try:
-            yield from count()
-        finally:
-            closed.append(True)
-
     def leave():
-        with prefetch(make(), 2) as taken:
+        with prefetch(count_until_closed(closed), 2) as taken:
             next(taken)
             raise KeyError
 
@@ -72,14 +73,8 @@ def test_what_is_left_in_a_cycle_of_references_is_closed_as_garbage():
     """As in the traceback of an error: the thread may end before the generator does."""
     closed = []
 
-    def make():
-        try:
-            yield from count()
-        finally:
-            closed.append(True)
-
     def use():
-        with prefetch(make(), 2) as taken:
+        with prefetch(count_until_closed(closed), 2) as taken:
             yield from taken
 
     cycle = [use()]

@@ -13,6 +13,7 @@ import zarr
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import every_kill, meet
 from vidlat.store import filesystem
+from vidlat.store.layout import MANIFEST
 from vidlat.store.lease import hold_lease, read_lease
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -93,6 +94,16 @@ def test_commit_killed_at_any_step_happened_wholly_or_not_at_all(cache_path, mon
         committed |= batch()
         assert seen() == committed
         batch_number += 1
+
+
+def test_commit_whose_manifest_was_not_written_is_completed_before_a_prune(path):
+    before = (path / MANIFEST).read_bytes()
+    add_videos(path, {"new.mp4": random_posterior(3)})
+    (path / MANIFEST).write_bytes(before)  # as a kill between the two files leaves it
+    assert list(verify_cache(path)) == []
+    assert "new.mp4" not in open_cache(path).records()
+    writer_of(path).roll_forward()
+    assert open_cache(path).read_latents("new.mp4").mean.shape[1] == 3
 
 
 def test_removal_killed_at_any_step_happened_wholly_or_not_at_all(cache_path, monkeypatch):

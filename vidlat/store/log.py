@@ -156,8 +156,8 @@ def compact(path: Path, partial: Path) -> None:
 
 def _supersede(
     path: Path, manifest: Manifest, files: Sequence[RecordFile], tables: Mapping[str, pa.Table], partial: Path
-) -> Manifest:
-    """Replace record files by one per folder, with the rows given; returns the new manifest."""
+) -> None:
+    """Replace record files by one per folder, with the rows given."""
     first = min((commits_of(path / file.where)[0] for file in files), default=1)
     new = [
         _create(path, folder, (first, manifest.sequence), rows, partial)
@@ -168,13 +168,16 @@ def _supersede(
     write_manifest(path, manifest, partial)
     for file in files:
         filesystem.delete(path / file.where)
-    return manifest
 
 
 def _next_sequence(path: Path, manifest: Manifest) -> int:
     # Files that a killed process left keep their names, and so their numbers.
-    used = [commits_of(file)[1] for folder in COLUMNS for file in record_files(path / folder)]
-    return 1 + max([manifest.sequence, *used])
+    return 1 + max([manifest.sequence, *(commits_of(path / where)[1] for where in _files_on_disk(path))])
+
+
+def _files_on_disk(path: Path) -> list[str]:
+    """Every record file relative to the cache, whether or not the manifest names it."""
+    return [f"{folder}/{file.name}" for folder in COLUMNS for file in record_files(path / folder)]
 
 
 def roll_forward(path: Path, partial: Path) -> None:
@@ -188,8 +191,7 @@ def roll_forward(path: Path, partial: Path) -> None:
 
 def uncommitted_files(path: Path, manifest: Manifest) -> list[RecordFile]:
     """The files of commits that a killed process did not complete; other unnamed files are superseded."""
-    files = (f"{folder}/{file.name}" for folder in COLUMNS for file in record_files(path / folder))
-    new = [where for where in files if commits_of(path / where)[0] > manifest.sequence]
+    new = [where for where in _files_on_disk(path) if commits_of(path / where)[0] > manifest.sequence]
     return describe_record_files(path, new)[0]
 
 
@@ -197,11 +199,9 @@ def describe_record_files(
     path: Path, files: Sequence[str] | None = None
 ) -> tuple[list[RecordFile], dict[str, StoreError]]:
     """Describe record files as they are on disk, all unless named; and why others cannot be read."""
-    if files is None:
-        files = [f"{folder}/{file.name}" for folder in COLUMNS for file in record_files(path / folder)]
     described: list[RecordFile] = []
     damaged: dict[str, StoreError] = {}
-    for where in files:
+    for where in _files_on_disk(path) if files is None else files:
         try:
             content = filesystem.read(path / where)
             file = RecordFile(where=where, num_bytes=len(content), num_rows=0, crc32=zlib.crc32(content))

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from vidlat.documents import Fields, parse_json
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.layout import MANIFEST, is_record_file
+
+MOST = 2**63 - 1
+"""The largest whole number in a manifest."""
 
 REPAIR = "`vidlat verify --repair` restores what can be restored"
 
@@ -50,26 +53,40 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The content of the manifest's file, with a checksum."""
-        values = asdict(self)
-        return json.dumps(values | {"crc32": _checksum(values)}, indent=2).encode()
+        return json.dumps(self._to_values(), indent=2).encode()
+
+    def _to_values(self) -> dict[str, Any]:
+        values = asdict(self) | {"files": [asdict(file) for file in self.files]}
+        return values | {"crc32": _checksum(values)}
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
         """The inverse of `to_json`. Raises ValueError for anything that it did not write."""
-        values = json.loads(content)
-        if not isinstance(values, dict) or values.pop("crc32", None) != _checksum(values):
+        values = parse_json(content)
+        fields = Fields(values, "the manifest")
+        if fields.whole("crc32", 0, 2**32 - 1) != _checksum(values):
             raise ValueError("its checksum is wrong")
-        try:
-            files: Sequence[dict[str, Any]] = values.pop("files")
-            manifest = cls(**values, files=tuple(RecordFile(**file) for file in files))
-        except (KeyError, TypeError) as error:
-            raise ValueError(str(error)) from error
-        _require_types(manifest)
-        for file in manifest.files:
-            _require_types(file)
-            if not is_record_file(file.where):  # the manifest of a stranger must not lead outside the cache
-                raise ValueError(f"it names {file.where!r}, which is no record file")
+        manifest = cls(
+            cache_uuid=fields.text("cache_uuid"),
+            description=fields.take("description", dict, "an object"),
+            sequence=fields.whole("sequence", 0, MOST),
+            files=tuple(map(_to_record_file, fields.objects("files"))),
+        )
+        if manifest._to_values() != values:
+            raise ValueError("it has fields that no manifest has")
         return manifest
+
+
+def _to_record_file(fields: Fields) -> RecordFile:
+    file = RecordFile(
+        where=fields.text("where"),
+        num_bytes=fields.whole("num_bytes", 0, MOST),
+        num_rows=fields.whole("num_rows", 0, MOST),
+        crc32=fields.whole("crc32", 0, 2**32 - 1),
+    )
+    if not is_record_file(file.where):  # the manifest of a stranger must not lead outside the cache
+        raise ValueError(f"it names {file.where!r}, which is no record file")
+    return file
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -78,7 +95,7 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.from_json(filesystem.read(path / MANIFEST))
     except FileNotFoundError as error:
         raise StoreError(f"{path}: damaged: {MANIFEST} is missing; {REPAIR}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise StoreError(f"{path}: damaged: {MANIFEST} cannot be read ({error}); {REPAIR}") from error
 
 
@@ -87,15 +104,7 @@ def write_manifest(path: Path, manifest: Manifest, partial: Path) -> None:
     filesystem.replace(path / MANIFEST, manifest.to_json(), partial)
 
 
-def _require_types(values: Manifest | RecordFile) -> None:
-    kinds = {"str": str, "int": int, "dict[str, Any]": dict}
-    for field in fields(values):
-        value: Any = getattr(values, field.name)
-        kind = kinds.get(str(field.type))
-        is_absurd = isinstance(value, int) and not 0 <= value < 2**63
-        if is_absurd or (kind and type(value) is not kind):
-            raise ValueError(f"{field.name} is {value!r}")
-
-
 def _checksum(values: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
+    """Of all fields but the checksum itself."""
+    rest = {name: value for name, value in values.items() if name != "crc32"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())

@@ -14,11 +14,12 @@ from vidlat.store import filesystem
 from vidlat.store.disk_usage import disk_usage
 from vidlat.store.layout import LOCK
 from vidlat.store.lease import hold_for_reading
+from vidlat.store.log import ROWS_AT_ONCE
 from vidlat.store.ranges import range_faults
 from vidlat.store.records import VIDEO_COLUMNS, latest, without_removed
 from vidlat.store.verify.latents import LatentChecker
 from vidlat.store.verify.problem import Problem
-from vidlat.store.verify.record_files import ROWS_AT_ONCE, RecordReading, overlaps, read_all_records
+from vidlat.store.verify.record_files import RecordReading, overlaps, read_all_records
 from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspects
 from vidlat.store.verify.zarr_metadata import ZarrMetadata, read_zarr_metadata
 

@@ -10,11 +10,9 @@ import pyarrow as pa
 
 from vidlat.errors import StoreError
 from vidlat.store.layout import MANIFEST, RECORDS
-from vidlat.store.log import COLUMNS, describe_record_files, read_checked
-from vidlat.store.manifest import Manifest, RecordFile, read_manifest
+from vidlat.store.log import COLUMNS, ROWS_AT_ONCE, describe_record_files, read_checked
+from vidlat.store.manifest import Manifest, read_manifest
 from vidlat.store.verify.problem import Problem
-
-ROWS_AT_ONCE = 1000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,14 +20,13 @@ class RecordReading:
     """What can be read of the records of a cache.
 
     manifest: None if it cannot be read; then every readable record file counts. videos: some columns of all
-    rows of videos. problems: of the manifest and the files. readable: the files whose rows were read.
-    damaged, missing: the other files, by their path relative to the cache.
+    rows of videos. problems: of the manifest and the files. damaged, missing: files whose rows were not read,
+    by their path relative to the cache.
     """
 
     manifest: Manifest | None
     videos: pa.Table
     problems: list[Problem]
-    readable: list[RecordFile] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
@@ -62,16 +59,14 @@ def read_all_records(path: Path, columns: Sequence[str]) -> RecordReading:
             reading.damaged.append(file.where)
             problems.append(_problem(path, file.where, error, file.num_rows))
         else:
-            reading.readable.append(file)
-            # Column by column: the schema of a file may carry notes that this one does not.
-            tables += [pa.Table.from_arrays(table.columns, schema=schema)] if is_of_videos else []
+            tables += [table] if is_of_videos else []
     reading.videos = pa.concat_tables(tables)
     return reading
 
 
 def _problem(path: Path, where: str, what: object, num_rows: int | None = None) -> Problem:
     text = str(what).removeprefix(f"{path}: ").removeprefix("damaged: ").removeprefix(f"{where} ")
-    lost = "" if num_rows is None else f"; the last state of {num_rows} videos is lost with it"
+    lost = "" if num_rows is None else f"; rows lost with it: {num_rows}"
     return Problem(where=where, kind="record", what=f"{text}{lost}")
 
 
