@@ -37,6 +37,8 @@ class VideoRanges:
         self.video_ids = table["video_id"]
         self.starts: Integers = table["start"].to_numpy()
         self.stops: Integers = table["stop"].to_numpy()
+        # The last one is that of index -1: of frames before the first video.
+        self._stops_and_none = np.append(self.stops, -1)
         self._table = table
         # The frames of all videos one after another, without the holes between them.
         lengths = self.stops - self.starts
@@ -66,8 +68,7 @@ class VideoRanges:
     def index_of(self, starts: npt.NDArray[np.integer]) -> Integers:
         """The index of the video that each of the latent frames `starts` (B,) lies in, -1 for none."""
         index = np.searchsorted(self.starts, starts, side="right") - 1
-        stops = np.append(self.stops, -1)[index]  # the last one, for frames before the first video
-        return np.where(starts < stops, index, -1)
+        return np.where(starts < self._stops_and_none[index], index, -1)
 
     def require_as_written(
         self, name: str, videos: Integers, frames: Integers, latents: npt.NDArray[np.float16]
