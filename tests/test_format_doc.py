@@ -22,7 +22,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 
 def read_description(path):
     description = json.loads((path / "zarr.json").read_text())["attributes"]["vidlat"]
-    if description["format_version"] != 5:
+    if description["format_version"] != 6:
         raise ValueError(f"format version {description['format_version']} is not known")
     return description
 

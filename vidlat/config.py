@@ -22,6 +22,7 @@ from vidlat.types import Box, Range
 
 Fit = Literal["crop", "letterbox", "stretch"]
 Ids = Literal["path", "hash"]
+Deinterlace = Literal["auto", "off"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Objective = Literal["flow", "v", "epsilon"]
 TimestepDistribution = Literal["uniform", "logit-normal"]
@@ -204,12 +205,15 @@ def _canonical(meaning: str | tuple[float, ...]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading(Config):
-    """How files are read that do not say enough about themselves. Kept in canonical form."""
+    """How files are read. Kept in canonical form."""
 
     axes: str = setting(
         "auto",
         "order of the axes of NumPy arrays: THW, HWT (MATLAB's), THWC or any other order of time, height, "
         "width and channels; auto is THW or THWC",
+    )
+    deinterlace: Deinterlace = setting(
+        "auto", "auto deinterlaces frames that a video flags as interlaced; off keeps their combs"
     )
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ CHANGED = {
     "fps": 25.0,
     "intensity": "ct",
     "axes": "HWT",
+    "deinterlace": "off",
     "keepbits": 7,
 }
 

@@ -19,6 +19,8 @@ from pydicom.uid import (
 )
 
 from tests.video.test_container import giant_mov
+from tests.video.test_deinterlace import scene, woven, write as write_interlaced
+from vidlat.config import Reading
 from vidlat.errors import DecodeError
 from vidlat.pipeline.folder import videos_in_folder
 from vidlat.types import WHOLE, Selection, VideoHeader
@@ -140,6 +142,21 @@ def test_gray_streams_are_read(tmp_path, photometric):
 def test_fragmentable_syntaxes_are_known(tmp_path, syntax):
     path = write(tmp_path / "a.dcm", encoded(clip()), syntax, 3)
     np.testing.assert_array_equal(pixels(read(path)), clip())
+
+
+@pytest.mark.parametrize("how", ["auto", "off"])
+def test_interlaced_streams_are_deinterlaced(tmp_path, how):
+    fields = scene(12)
+    data = write_interlaced(tmp_path / "a.mp4", woven(fields)).read_bytes()
+    path, told = write(tmp_path / "a.dcm", data, Rows=96, Columns=128), []
+    got = pixels(open_video(path, WHOLE, told.append, Reading(deinterlace=how)).frames())
+    errors = [
+        np.abs(got[:, lines].astype(int) - fields[::2, lines]).mean()
+        for lines in (slice(0, None, 2), slice(1, None, 2))
+    ]
+    assert len(got) == 6
+    assert (errors[1] > 10 * errors[0]) == (how == "off")
+    assert [text.partition(":")[0] for text in told] == ["interlaced"]
 
 
 # What the header says

@@ -15,7 +15,7 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 from av.codec.context import ThreadType
@@ -25,9 +25,11 @@ from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from vidlat.config import Deinterlace
 from vidlat.errors import DecodeError, one_line
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.container_pixels import FrameConverter
+from vidlat.video.deinterlace import deinterlaced
 from vidlat.video.untrusted import MAX_FRAME_PIXELS, check_frame_size
 
 Open = Callable[[], AbstractContextManager[io.RawIOBase]]
@@ -96,15 +98,18 @@ def _is_transport_stream(head: bytes, num_packet_bytes: int) -> bool:
     return len(starts) > 2 and all(head[at] == 0x47 and 0x10 <= head[at + 3] < 0x40 for at in starts)
 
 
-def open_container(path: Path, warn: Warn) -> Video:
+def open_container(path: Path, warn: Warn, deinterlace: Deinterlace = "auto") -> Video:
     """Open a video file; see `open_stream`."""
-    return open_stream(lambda: path.open("rb", buffering=0), warn)
+    return open_stream(lambda: path.open("rb", buffering=0), warn, deinterlace)
 
 
-def open_stream(open_file: Open, warn: Warn, *, is_timed: bool = True) -> Video:
+def open_stream(
+    open_file: Open, warn: Warn, deinterlace: Deinterlace = "auto", *, is_timed: bool = True
+) -> Video:
     """Open a video: its first video stream that is no cover picture.
 
-    open_file: opens it, for every pass. is_timed: whether its times are used, so that wrong ones are told of.
+    open_file: opens it, for every pass. deinterlace: as for `deinterlaced`. is_timed: whether its times are
+    used, so that wrong ones are told of.
 
     Frames are rotated and mirrored as a player displays them, uint8, or uint16 above 8 bits, over the full
     range of that type. Limited range is expanded, except for gray pixel formats, which FFmpeg defines as
@@ -112,15 +117,16 @@ def open_stream(open_file: Open, warn: Warn, *, is_timed: bool = True) -> Video:
     are skipped; they, and frames missing against the header, become a warning at the end.
     Raises DecodeError, OSError.
     """
-    container = _Container(open_file, warn, is_timed)
+    container = _Container(open_file, warn, deinterlace, is_timed)
     return Video(frames=container.frames, auto_range=container.auto_range, header=container.header)
 
 
 class _Container:
     """A video file, opened anew by every call. Remembers whether its pixels need 16 bits."""
 
-    def __init__(self, open_file: Open, warn: Warn, is_timed: bool) -> None:
+    def __init__(self, open_file: Open, warn: Warn, deinterlace: Deinterlace, is_timed: bool) -> None:
         self._open_file = open_file
+        self._deinterlace = deinterlace
         self._is_timed = is_timed
         self._warn = warn
         self._is_deep: bool | None = None
@@ -138,18 +144,16 @@ class _Container:
             decoding = _Decoding(container, stream)
             converter = FrameConverter()
 
-            def converted(frame: av.VideoFrame) -> Frame:
+            def converted(decoded: tuple[av.VideoFrame, _Shown]) -> tuple[Frame, _Shown]:
+                frame, shown = decoded
                 pixels, is_turned = converter.pixels(frame)
                 self._is_deep = converter.is_deep
-                return Frame(
-                    pixels=pixels,
-                    pts_seconds=decoding.seconds,
-                    sample_aspect_ratio=1 / decoding.aspect if is_turned else decoding.aspect,
-                    is_damaged=decoding.is_damaged,
-                )
+                aspect = 1 / decoding.aspect if is_turned else decoding.aspect
+                return Frame(pixels, shown.seconds, aspect, shown.is_damaged), shown
 
+            decoded = deinterlaced(decoding.frames(), self._deinterlace, self._warn)
             # Unlike a loop variable, `map` keeps no reference to the frame: see _Decoding.frames.
-            yield from _with_repetitions(map(converted, decoding.frames()), decoding)
+            yield from _with_repetitions(map(converted, decoded))
             if converter.lacks_palette:
                 self._warn("declares no palette: its 8 bits are taken for gray levels")
             for text in decoding.warnings(self._is_timed):
@@ -176,28 +180,33 @@ class _Container:
             return VideoHeader(num_frames=num_frames or None, seconds=seconds)
 
 
-def _with_repetitions(frames: Iterator[Frame], decoding: _Decoding) -> Iterator[Frame]:
+class _Shown(NamedTuple):
+    """When a frame is shown.
+
+    seconds: its time. is_damaged: the decoder says so, or it may depend on a lost packet. repeated_at: the
+    times before it at which the previous frame is shown again.
+    """
+
+    seconds: float | None
+    is_damaged: bool
+    repeated_at: tuple[float | None, ...]
+
+
+def _with_repetitions(frames: Iterator[tuple[Frame, _Shown]]) -> Iterator[Frame]:
     previous: Frame | None = None
-    for frame in frames:
+    for frame, shown in frames:
         if previous:
-            for seconds in decoding.repeated_at:
+            for seconds in shown.repeated_at:
                 yield previous._replace(pts_seconds=seconds)
         yield frame
         previous = frame
 
 
 class _Decoding:
-    """One pass over a stream; afterwards, its warnings.
-
-    seconds, is_damaged: of the latest frame. A frame is damaged where the decoder says so, or where it may
-    depend on a lost packet. repeated_at: the times before it at which the previous frame is shown again.
-    """
+    """One pass over a stream; afterwards, its warnings."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.aspect = float(stream.sample_aspect_ratio or 1)
-        self.seconds: float | None = None
-        self.is_damaged = False
-        self.repeated_at: list[float | None] = []
         self._container = container
         self._stream = stream
         self._clock = _Clock(stream.time_base or Fraction(0))
@@ -205,7 +214,7 @@ class _Decoding:
         self._num_frames = self._num_hidden = self._num_lost = 0
         self._error: av.FFmpegError | None = None
 
-    def frames(self) -> Iterator[av.VideoFrame]:
+    def frames(self) -> Iterator[tuple[av.VideoFrame, _Shown]]:
         """Yield every decodable frame. Raises the first FFmpegError where there is none."""
         is_in_doubt = False
         # AVI times packets in decoding order, from which FFmpeg derives times that jump back and forth: take
@@ -231,13 +240,12 @@ class _Decoding:
                 frame = frames.pop(0)
                 is_in_doubt = is_in_doubt and not frame.key_frame
                 is_cut = packet.is_corrupt and packet.pts == frame.pts
-                self.is_damaged = is_in_doubt or is_cut or frame.is_corrupt
+                is_damaged = is_in_doubt or is_cut or frame.is_corrupt
                 *repeated, pts = ((times.popleft() if times else None) or [None]) if is_avi else [frame.pts]
-                self.repeated_at = [*map(self._clock.seconds, repeated)]
-                self.seconds = self._clock.seconds(pts)
+                repeated_at = tuple(map(self._clock.seconds, repeated))
                 self._num_frames += len(repeated) + 1
                 self._sizes[f"{frame.width}x{frame.height}"] = None
-                yield frame
+                yield frame, _Shown(self._clock.seconds(pts), is_damaged, repeated_at)
                 del frame  # while a reference exists, the GIF decoder copies the frame before it draws on it
         if self._error and not self._num_frames:
             raise self._error

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut
 
+from vidlat.config import Deinterlace
 from vidlat.errors import DecodeError
 from vidlat.types import Frame, Range, Video, VideoHeader, Warn
 from vidlat.video.dicom_elements import Elements, items, numbers, parsing, read_elements, text
@@ -109,10 +110,13 @@ class DicomHeader:
         return (to_pixel_type if self.is_gray else to_luma)(stored).dtype
 
 
-def open_dicom(path: Path, file: IO[bytes], warn: Warn, part: str | None = None) -> Video:
+def open_dicom(
+    path: Path, file: IO[bytes], warn: Warn, part: str | None = None, deinterlace: Deinterlace = "auto"
+) -> Video:
     """Open a DICOM file: stored values, or float32 where a rescale (per frame, shared or global) applies.
 
-    part: the video to open, where the functional groups make several; see `frame_orders`.
+    part: the video to open, where the functional groups make several; see `frame_orders`. deinterlace: of a
+    video stream, see `open_stream`.
 
     MONOCHROME1 is reported as inverted; colour becomes luma of the same depth. The range of CT above 8 bits
     is HOUNSFIELD_RANGE. For other gray above 8 bits it is the first window that overlaps the values, which
@@ -126,7 +130,7 @@ def open_dicom(path: Path, file: IO[bytes], warn: Warn, part: str | None = None)
     elements = read_elements(file, KEYWORDS)
     if is_video_syntax(elements.syntax):
         choose_order([], part)
-        return _open_stream(path, elements, warn)
+        return _open_stream(path, elements, warn, deinterlace)
     header = to_header(path, elements)
     with parsing():
         header = _ordered(header, choose_order(frame_orders(elements.dataset, warn), part))
@@ -153,7 +157,7 @@ def _video_header(header: DicomHeader) -> VideoHeader:
     return VideoHeader(num_frames=num_frames, seconds=_duration(num_frames, steps))
 
 
-def _open_stream(path: Path, elements: Elements, warn: Warn) -> Video:
+def _open_stream(path: Path, elements: Elements, warn: Warn, deinterlace: Deinterlace) -> Video:
     dataset = elements.dataset
     if elements.pixels is None:
         raise DecodeError(NO_PIXELS, "no-pixels")
@@ -163,7 +167,7 @@ def _open_stream(path: Path, elements: Elements, warn: Warn) -> Video:
         size = [int(number) for side in ("Columns", "Rows") for number in numbers(dataset, side)[:1]]
         steps = tuple(_frame_steps(dataset, stated))
         is_inverted = text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
-    video = open_dicom_stream(path, elements.pixels, warn, is_timed=not steps)
+    video = open_dicom_stream(path, elements.pixels, warn, deinterlace, is_timed=not steps)
 
     def frames() -> Iterator[Frame]:
         num_frames = 0

@@ -10,13 +10,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
+from vidlat.config import Deinterlace
 from vidlat.types import Video, Warn
 from vidlat.video.container import open_stream
 from vidlat.video.dicom_elements import PixelElement
 from vidlat.video.dicom_pixels import stream_fragments
 
 
-def open_dicom_stream(path: Path, element: PixelElement, warn: Warn, *, is_timed: bool) -> Video:
+def open_dicom_stream(
+    path: Path, element: PixelElement, warn: Warn, deinterlace: Deinterlace, *, is_timed: bool
+) -> Video:
     """Open the video stream in the pixel data of a DICOM file; see `open_stream`."""
 
     @contextmanager
@@ -24,7 +27,7 @@ def open_dicom_stream(path: Path, element: PixelElement, warn: Warn, *, is_timed
         with path.open("rb") as file:
             yield _Joined(file, stream_fragments(file, element))
 
-    return open_stream(open_file, warn, is_timed=is_timed)
+    return open_stream(open_file, warn, deinterlace, is_timed=is_timed)
 
 
 class _Joined(io.RawIOBase):

@@ -109,7 +109,7 @@ def _open_file(path: Path, part: str | None, warn: Warn, how: Reading) -> Video:
     with path.open("rb") as file:
         match kind_of(file):
             case "dicom":
-                return open_dicom(path, file, warn, part)
+                return open_dicom(path, file, warn, part, how.deinterlace)
             case "nifti":
                 return open_nifti(path, file, warn, part)
             case "array":
@@ -122,7 +122,7 @@ def _open_file(path: Path, part: str | None, warn: Warn, how: Reading) -> Video:
             case None:
                 _refuse_no_media(file.read(_HEAD_BYTES))
     # Unknown content too goes to FFmpeg, which knows more formats than are recognised here.
-    return open_container(path, warn)
+    return open_container(path, warn, how.deinterlace)
 
 
 def _refuse_no_media(head: bytes) -> None:
