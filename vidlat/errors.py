@@ -69,6 +69,7 @@ OUT_OF_MEMORY_TEXTS = (
     "could not create a primitive",  # oneDNN, which does not state the reason
     "could not create a memory",
     "can't start new thread",  # no space for its stack
+    "Failed to launch worker thread",  # Arrow
     "failed to map segment",  # a library that is loaded late
     "bad_alloc",
 )

@@ -2,8 +2,11 @@
 
 import fcntl
 import os
+import resource
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 
@@ -11,6 +14,7 @@ from tests.store.caches import add_videos, random_posterior, writer_of
 from tests.store.damage import LENGTHS, MEAN_B, STD_B, flip, found, rewrite
 from vidlat.errors import StoreError
 from vidlat.store.filesystem import locked
+from vidlat.store.process import ROOM_BYTES
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import measure_unused_space, verify_cache
 from vidlat.store.writer import write_shards
@@ -139,3 +143,32 @@ def test_forked_child_of_a_process_that_has_read_is_refused_and_not_aborted(path
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [pa.ArrowMemoryError("malloc of size 64 failed"), pa.ArrowException("Failed to launch worker thread")],
+)
+def test_lack_of_memory_is_no_damage_of_a_record_file(path, monkeypatch, error):
+    """`--repair` would set the file aside."""
+
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", fails)
+    with pytest.raises(MemoryError, match=str(error)):
+        list(verify_cache(path))
+
+
+@pytest.mark.parametrize("read", [lambda cache: cache.records(), lambda cache: cache.read_windows([0], 1)])
+def test_reading_without_address_space_for_threads_is_refused_and_not_aborted(path, read):
+    cache = open_cache(path)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + ROOM_BYTES // 2, before[1]))
+    try:
+        with pytest.raises(MemoryError, match="128 MiB more of address space, see `ulimit -v`"):
+            read(cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    read(cache)

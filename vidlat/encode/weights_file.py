@@ -16,7 +16,7 @@ from torch import nn
 
 from vidlat.documents import Fields, parse_json
 from vidlat.encode.network import MAISI_NETWORK, build_network
-from vidlat.errors import WeightsError, one_line, shorten, shown
+from vidlat.errors import WeightsError, is_out_of_memory, one_line, shorten, shown
 from vidlat.files import replace_file, require_regular_file
 
 NETWORK_METADATA_KEY = "vidlat_network"
@@ -40,6 +40,8 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         else:
             changes, tensors = {}, torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler fails in as many ways as there are first bytes of a file
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(
             f"{path}: cannot be read as weights ({_first_line(error)}); "
             "expected a .safetensors file, or a .pt file that torch.load(weights_only=True) reads"

@@ -7,7 +7,7 @@ from typing import Any
 
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
-from vidlat.store.process import process_id
+from vidlat.store.process import process_id, require_room
 
 READ_CACHE_BYTES = 32 * 1024**2
 """Memory per array for shard indexes and recent chunks, which makes random windows four times faster."""
@@ -35,8 +35,12 @@ def open_for_writing(path: Path) -> Any:
     return _open(path, {}, write=True)
 
 
-def require_unforked() -> None:
-    """Raises StoreError in a forked child of a process that has opened arrays: tensorstore would abort."""
+def require_usable() -> None:
+    """Raise where tensorstore would abort: in a forked child, or without memory for its threads.
+
+    StoreError in a child of a process that has opened arrays, MemoryError without address space.
+    """
+    require_room()
     if _opened_by not in (0, process_id()):
         raise StoreError(
             "this process was forked from one that has read or written latents, which tensorstore does not "
@@ -49,7 +53,7 @@ def _open(path: Path, spec: dict[str, Any], *, write: bool = False) -> Any:
     # Imported when latents are read or written: `vidlat info` does without.
     import tensorstore as ts
 
-    require_unforked()
+    require_usable()
     _opened_by = process_id()
     try:
         spec = {"driver": "zarr3", "kvstore": filesystem.kvstore(path), **spec}

@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vidlat.errors import StoreError, one_line
+from vidlat.errors import StoreError, is_out_of_memory, one_line
 from vidlat.store import filesystem
 from vidlat.store.layout import FAILURES, RECORDS, commits_of, record_file, record_files
 from vidlat.store.manifest import REPAIR, Manifest, RecordFile, read_manifest, write_manifest
+from vidlat.store.process import require_room
 from vidlat.store.records import (
     FAILURE_COLUMNS,
     VIDEO_COLUMNS,
@@ -300,6 +301,7 @@ def _require_columns(found: pa.Schema, expected: pa.Schema) -> None:
 @contextmanager
 def _open_parquet(source: Any) -> Iterator[pq.ParquetFile]:
     """Open a record file; whatever is wrong with it becomes a StoreError, in the block too."""
+    require_room()
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
             contents, num_bytes = parquet.metadata, source.size()
@@ -313,4 +315,6 @@ def _open_parquet(source: Any) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
+        if is_out_of_memory(error):  # the file is none the worse
+            raise MemoryError(one_line(error)) from error
         raise StoreError(f"damaged record file: {one_line(error)[:300]}; {REPAIR}") from error

@@ -1,11 +1,15 @@
-"""Identity of a process: process numbers are reused, and every container has its own."""
+"""Identity of a process, across containers that number their own; and the address space it has left."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+
+ROOM_BYTES = 2**27
+"""Address space for the first threads of a library: their stacks, and memory to allocate from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,18 @@ class Process:
 def process_id() -> int:
     """The number of this process, another one in a forked child."""
     return os.getpid()
+
+
+def require_room() -> None:
+    """Raise MemoryError unless ROOM_BYTES of address space are left; takes microseconds.
+
+    tensorstore and Arrow end the process where they cannot start a thread.
+    """
+    try:
+        mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError as error:
+        room = f"{ROOM_BYTES >> 20} MiB more of address space"
+        raise MemoryError(f"reading and writing takes {room}, see `ulimit -v`") from error
 
 
 def this_process() -> Process:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
-from vidlat.store.arrays import open_for_reading, require_unforked
+from vidlat.store.arrays import open_for_reading, require_usable
 from vidlat.store.disk_usage import DiskUsage, disk_usage
 from vidlat.store.layout import ARRAYS, array_document
 from vidlat.store.lease import hold_for_reading
@@ -209,7 +209,7 @@ class LatentCache:
             raise StoreError(f"{self.path}: was removed or replaced while it was read; start again")
 
     def _array(self, name: str) -> Any:
-        require_unforked()
+        require_usable()
         if name not in self._arrays:
             documents = zarr_documents({}, self.schema, self.num_latent_frames)
             metadata = documents[array_document(name)]
