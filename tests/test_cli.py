@@ -454,7 +454,7 @@ def test_interrupted_encode_leaves_a_cache_that_opens_and_resumes(way, make_vide
     assert "Traceback" not in err
     records = open_cache(path).records()
     assert len(records) == 24
-    assert {record.latents.crc32 for record in records.values()} == fresh_checksums(folder, small_vae)
+    assert {record.latents.crc32c for record in records.values()} == fresh_checksums(folder, small_vae)
 
 
 def fresh_checksums(folder, vae):
@@ -466,7 +466,7 @@ def fresh_checksums(folder, vae):
     checksums = set()
     for batch in prepared.plan.batches:
         checksums |= {
-            v.record.latents.crc32 for v in encode_batch(batch, prepared.job, scratch_parent=folder).videos
+            v.record.latents.crc32c for v in encode_batch(batch, prepared.job, scratch_parent=folder).videos
         }
     return checksums
 

@@ -5,9 +5,9 @@ import hashlib
 import json
 import re
 import shutil
-import zlib
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 
 def read_description(path):
     description = json.loads((path / "zarr.json").read_text())["attributes"]["vidlat"]
-    if description["format_version"] != 6:
+    if description["format_version"] != 7:
         raise ValueError(f"format version {description['format_version']} is not known")
     return description
 
@@ -34,9 +34,9 @@ def compute_cache_id(settings):
 
 def read_manifest(path):
     manifest = json.loads((path / "videos" / "records" / "manifest.json").read_text())
-    crc32 = manifest.pop("crc32")
+    crc32c = manifest.pop("crc32c")
     canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    if zlib.crc32(canonical.encode("ascii")) != crc32:
+    if google_crc32c.value(canonical.encode("ascii")) != crc32c:
         raise ValueError("the manifest is damaged")
     return manifest
 
@@ -47,7 +47,7 @@ def read_rows(path, folder):
     for file in read_manifest(path)["files"]:
         if file["where"].startswith(f"{folder}/"):
             content = (path / file["where"]).read_bytes()
-            if (len(content), zlib.crc32(content)) != (file["num_bytes"], file["crc32"]):
+            if (len(content), google_crc32c.value(content)) != (file["num_bytes"], file["crc32c"]):
                 raise ValueError(f"{file['where']} is damaged")
             found = pq.ParquetFile(pa.BufferReader(content)).read().to_pylist(maps_as_pydicts="strict")
             assert len(found) == file["num_rows"]
@@ -80,7 +80,8 @@ def read_latents(path, row):
 def checksums(mean, std):
     """Of each latent frame, mean first."""
     frames = [array[:, frame] for array in (mean, std) for frame in range(array.shape[1])]
-    return b"".join(zlib.crc32(frame.astype("<f2").tobytes()).to_bytes(4, "little") for frame in frames)
+    values = [google_crc32c.value(frame.astype("<f2").tobytes()) for frame in frames]
+    return np.array(values, "<u4").tobytes()
 
 
 def num_valid(description, row):
@@ -100,24 +101,15 @@ def chunk_by_hand(path, description, name, frame):
     content = (path / name / "c" / "0" / str(shard) / "0" / "0").read_bytes()
     num_chunks = description["shard_frames"] // description["chunk_frames"]
     index = content[-16 * num_chunks - 4 :]
-    assert crc32c(index[:-4]) == int.from_bytes(index[-4:], "little")
+    assert google_crc32c.value(index[:-4]) == int.from_bytes(index[-4:], "little")
     entries = np.frombuffer(index[:-4], "<u8").reshape(num_chunks, 2)
     offset, num_bytes = map(int, entries[inside // description["chunk_frames"]])
     if offset == num_bytes == 2**64 - 1:
         return None
     chunk = content[offset : offset + num_bytes]
-    assert crc32c(chunk[:-4]) == int.from_bytes(chunk[-4:], "little")
+    assert google_crc32c.value(chunk[:-4]) == int.from_bytes(chunk[-4:], "little")
     shape = [description[field] for field in ("latent_dim", "chunk_frames", "latent_height", "latent_width")]
     return np.frombuffer(Blosc().decode(chunk[:-4]), "<f2").reshape(shape)
-
-
-def crc32c(content):
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
 
 
 # The reader ends here.
@@ -202,7 +194,7 @@ def test_reader_of_the_page_gets_the_same_latents_and_checksums(cache_path):
         ours = open_cache(cache_path).read_latents(video_id)
         np.testing.assert_array_equal(mean, ours.mean)
         np.testing.assert_array_equal(std, ours.std)
-        assert checksums(mean, std) == rows[video_id]["latents_frame_crc32"]
+        assert checksums(mean, std) == rows[video_id]["latents_frame_crc32c"]
 
 
 def test_reader_of_the_page_decodes_chunks_by_hand(path):
@@ -219,6 +211,26 @@ def test_reader_of_the_page_decodes_chunks_by_hand(path):
                     np.testing.assert_array_equal(chunk, expected)
                 seen.append(chunk is None)
     assert set(seen) == {True, False}
+
+
+def bitwise_crc32c(content):
+    """CRC-32C by its definition: the polynomial 0x1EDC6F41, here reflected."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def test_checksums_of_the_page_are_those_of_rfc_3720(path):
+    examples = {bytes(32): 0x8A9136AA, b"\xff" * 32: 0x62A8AB43, bytes(range(32)): 0x46DD794E}  # appendix B.4
+    for content, checksum in (examples | {b"123456789": 0xE3069283}).items():
+        assert bitwise_crc32c(content) == google_crc32c.value(content) == checksum
+    assert f"`0x{bitwise_crc32c(b'123456789'):X}`" in PAGE
+    mean, _ = read_latents(path, row := read_videos(path)["a.mp4"])
+    first = bitwise_crc32c(mean[:, 0].astype("<f2").tobytes())
+    assert row["latents_frame_crc32c"][:4] == first.to_bytes(4, "little")
 
 
 def test_tombstone_is_as_the_page_says(path):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -208,22 +208,23 @@ class LatentPosterior:
 class LatentStatistics:
     """Checksums and exact sums of one video's stored latents.
 
-    frame_crc32: the CRC-32 of each latent frame of mean, then of each of std, stack padding included, each as
-    four little-endian bytes; see `frame_checksums`. The rest covers the latent frames below
+    frame_crc32c: the CRC-32C of each latent frame of mean, then of each of std, stack padding included, each
+    as four little-endian bytes; see `frame_checksums`. The rest covers the latent frames below
     ceil(num_frames / time compression): count is the number of values per channel, the sums are per channel,
     in float64.
     """
 
-    frame_crc32: bytes
+    frame_crc32c: bytes
     count: int
     sum_mean: tuple[float, ...]
     sum_mean_squared: tuple[float, ...]
     sum_std_squared: tuple[float, ...]
 
     @property
-    def crc32(self) -> int:
+    def crc32c(self) -> int:
         """One checksum of all latents of the video."""
-        return zlib.crc32(self.frame_crc32)
+        crc32c: int = google_crc32c.value(self.frame_crc32c)
+        return crc32c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ def read_all():
             facts = (
                 record.num_frames,
                 record.fps,
-                record.latents.crc32,
+                record.latents.crc32c,
                 record.latents.count,
                 record.latents.sum_mean,
             )

@@ -200,12 +200,12 @@ VICTIMS = {
     "latents of another": (write_latents_of_another, "checksum"),
     "sums": (lambda path: edit_record(path, latents_sum_mean=[0.0] * 4), "statistics"),
     "count": (lambda path: edit_record(path, latents_count=1), "statistics"),
-    "checksums": (lambda path: edit_record(path, latents_frame_crc32=bytes(64)), "checksum"),
+    "checksums": (lambda path: edit_record(path, latents_frame_crc32c=bytes(64)), "checksum"),
     "overlap": (overlap, "overlap"),
     "beyond the end": (lambda path: shift(path, 10**6), "range"),
     "far beyond the end": (lambda path: shift(path, 2**60), "range"),
     "no range": (lambda path: edit_record(path, stop=0), "range"),
-    "checksums of too few frames": (lambda path: edit_record(path, latents_frame_crc32=b"1234"), "range"),
+    "checksums of too few frames": (lambda path: edit_record(path, latents_frame_crc32c=b"1234"), "range"),
 }
 
 FILES = {
@@ -592,11 +592,11 @@ def test_latents_that_another_machine_would_give_are_accepted(path, repaired, re
         return replace(open_video(*source), auto_range=lambda: (0.0, 280.0))
 
     read_instead(partial(read_video, open_video=open_darker))
-    before = open_cache(path).records()[VICTIM].latents.crc32
+    before = open_cache(path).records()[VICTIM].latents.crc32c
     shard_of(path, VICTIM).unlink()
     code, _ = repaired(path)
     assert code == 0
-    assert open_cache(path).records()[VICTIM].latents.crc32 != before
+    assert open_cache(path).records()[VICTIM].latents.crc32c != before
     assert list(verify_cache(path)) == []
 
 

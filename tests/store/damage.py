@@ -1,7 +1,6 @@
 """Damage to a small cache, and the problems that verify finds."""
 
 import json
-import zlib
 from dataclasses import replace
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ import zarr
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, writer_of
 from vidlat.store.layout import MANIFEST
-from vidlat.store.manifest import read_manifest
+from vidlat.store.manifest import RecordFile, read_manifest
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import KINDS
 from vidlat.store.writer import create_cache
@@ -65,8 +64,7 @@ def commit_as_it_is(file):
     where = file.relative_to(path).as_posix()
     manifest = read_manifest(path)
     files = tuple(
-        replace(one, num_bytes=len(content), crc32=zlib.crc32(content)) if one.where == where else one
-        for one in manifest.files
+        RecordFile.of(where, content, one.num_rows) if one.where == where else one for one in manifest.files
     )
     (path / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
 

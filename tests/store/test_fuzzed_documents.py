@@ -3,9 +3,9 @@
 import json
 import random
 import shutil
-import zlib
 from dataclasses import replace
 
+import google_crc32c
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -110,13 +110,13 @@ def test_any_value_of_any_field_of_the_description_is_an_error_of_ours(pristine,
 
 def write_with_checksum(file, manifest):
     canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-    file.write_text(json.dumps(manifest | {"crc32": zlib.crc32(canonical)}))
+    file.write_text(json.dumps(manifest | {"crc32c": google_crc32c.value(canonical)}))
 
 
 @pytest.mark.parametrize("value", VALUES, ids=str)
 def test_any_value_of_any_field_of_the_manifest_is_an_error_of_ours(path, value):
     manifest = json.loads((path / MANIFEST).read_text())
-    del manifest["crc32"]
+    del manifest["crc32c"]
     for place in (manifest, manifest["files"][0]):
         for name in list(place):
             before = place[name]
@@ -129,7 +129,7 @@ def test_any_value_of_any_field_of_the_manifest_is_an_error_of_ours(path, value)
 def test_link_out_of_the_cache_is_no_record_file(path, tmp_path):
     shutil.move(path / RECORD_B, tmp_path / "outside.parquet")
     manifest = json.loads((path / MANIFEST).read_text())
-    del manifest["crc32"]
+    del manifest["crc32c"]
     outside = ["../outside.parquet", str(tmp_path / "outside.parquet"), f"videos/records/../../{RECORD_B}"]
     for where in outside:
         manifest["files"][0]["where"] = where

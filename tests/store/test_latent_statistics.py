@@ -1,6 +1,6 @@
 import struct
-import zlib
 
+import google_crc32c.python
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -36,13 +36,21 @@ def test_sums_of_videos_give_the_statistics_of_all_their_latents(lengths, paddin
 def test_checksums_cover_each_frame_of_mean_then_of_std_as_stored_padding_too():
     video = random_posterior(2 * BLOCK_FRAMES + 3)
     expected = [
-        zlib.crc32(values[:, frame].astype("<f2").tobytes())
+        google_crc32c.value(values[:, frame].astype("<f2").tobytes())
         for values in (video.mean, video.std)
         for frame in range(2 * BLOCK_FRAMES + 3)
     ]
     statistics = latent_statistics(video.mean, video.std, 5)
-    assert statistics.frame_crc32 == struct.pack(f"<{len(expected)}I", *expected)
-    assert statistics.crc32 == zlib.crc32(statistics.frame_crc32)
+    assert statistics.frame_crc32c == struct.pack(f"<{len(expected)}I", *expected)
+    assert statistics.crc32c == google_crc32c.value(statistics.frame_crc32c)
+
+
+def test_checksums_are_the_same_without_the_c_extension(monkeypatch):
+    video = random_posterior(3)
+    expected = latent_statistics(video.mean, video.std, 3)
+    monkeypatch.setattr(google_crc32c, "value", google_crc32c.python.value)
+    assert latent_statistics(video.mean, video.std, 3) == expected
+    assert latent_statistics(video.mean, video.std, 3).crc32c == expected.crc32c
 
 
 def test_memmap_gives_the_same_statistics_as_an_array(tmp_path):

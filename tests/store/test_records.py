@@ -54,7 +54,7 @@ video_records = st.builds(
     width=big,
     latents=st.builds(
         LatentStatistics,
-        frame_crc32=st.binary(max_size=16),
+        frame_crc32c=st.binary(max_size=16),
         count=big,
         sum_mean=sums,
         sum_mean_squared=sums,

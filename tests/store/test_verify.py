@@ -78,7 +78,7 @@ def test_records_are_read_while_no_driver_writes(path, monkeypatch):
 def test_all_problems_are_reported_at_once(path):
     flip(path / "mean/c/0/0/0/0", 0)
     (path / STD_B).unlink()
-    rewrite(path / "videos/records/000000000003-000000000003.parquet", latents_frame_crc32=[bytes(24)])
+    rewrite(path / "videos/records/000000000003-000000000003.parquet", latents_frame_crc32c=[bytes(24)])
     (path / "notes.txt").write_text("?")
     (path / "videos/records/partial").write_text("")
     assert sorted(found(path)) == [

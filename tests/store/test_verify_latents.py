@@ -122,7 +122,7 @@ def test_padding_frames_count_for_the_checksum_alone(tmp_path):
                 video,
                 num_frames=18,
                 latents=LatentStatistics(
-                    frame_crc32=latent_statistics(video.mean, video.std, 5).frame_crc32,
+                    frame_crc32c=latent_statistics(video.mean, video.std, 5).frame_crc32c,
                     count=5 * 3 * 5,
                     sum_mean=tuple(valid["mean"].sum((1, 2, 3))),
                     sum_mean_squared=tuple((valid["mean"] ** 2).sum((1, 2, 3))),

@@ -17,7 +17,7 @@ from vidlat.store.verify.cache import measure_unused_space, verify_cache
 
 
 def test_changed_checksum_of_a_record_is_reported(path):
-    rewrite(path / RECORD_B, latents_frame_crc32=[bytes(8 * 20)])
+    rewrite(path / RECORD_B, latents_frame_crc32c=[bytes(8 * 20)])
     assert found(path) == [("b.mp4", "checksum"), ("b.mp4", "checksum")]
 
 
@@ -108,7 +108,7 @@ def test_flipped_bit_in_a_record_file_stops_nothing(pristine, position, bit):
     assert all(where not in ("a.mp4", "c/[b].mp4") or kind == "overlap" for where, kind in problems)
 
 
-@pytest.mark.parametrize("column", ["start", "latents_frame_crc32", "warnings", "video_id", "sequence"])
+@pytest.mark.parametrize("column", ["start", "latents_frame_crc32c", "warnings", "video_id", "sequence"])
 def test_record_without_a_value_is_reported_and_refused(path, column):
     rewrite(path / RECORD_B, **{column: [None]})
     (problem,) = verify_cache(path)

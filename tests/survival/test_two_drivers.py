@@ -41,7 +41,7 @@ def checksums(videos, tmp_path_factory):
 
 
 def checksums_of(path):
-    return {video_id: record.latents.crc32 for video_id, record in open_cache(path).records().items()}
+    return {video_id: record.latents.crc32c for video_id, record in open_cache(path).records().items()}
 
 
 def is_one_line_naming(error, encode):

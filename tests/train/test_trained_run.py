@@ -40,7 +40,7 @@ def test_config_json_holds_everything_the_run_froze(make_trainer, cache, tmp_pat
     assert written["config"]["batch"] == 2
     assert written["cache"]["cache_id"] == cache.schema.cache_id
     assert sorted(written["training"] + written["validation"]) == list(cache.records())
-    assert written["latent_crc32"] == {id: r.latents.crc32 for id, r in cache.records().items()}
+    assert written["latent_crc32c"] == {id: r.latents.crc32c for id, r in cache.records().items()}
     assert written["whitening"] == json.loads(json.dumps(trainer.run.whitening.to_dict()))
     assert written["median_fps"] == 30.0
 

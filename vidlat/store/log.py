@@ -6,7 +6,6 @@ happens as a whole or not at all; what it makes superfluous is deleted afterward
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -205,7 +205,7 @@ def describe_record_files(
     for where in _files_on_disk(path) if files is None else files:
         try:
             content = filesystem.read(path / where)
-            file = RecordFile(where=where, num_bytes=len(content), num_rows=0, crc32=zlib.crc32(content))
+            file = RecordFile.of(where, content, num_rows=0)
             num_rows = len(read_checked(path, file, ["sequence"]))
         except (OSError, StoreError) as error:
             damaged[where] = StoreError(f"{path}: {where} cannot be read: {error}")
@@ -218,7 +218,7 @@ def _create(path: Path, folder: str, commits: tuple[int, int], rows: pa.Table, p
     content = to_parquet(rows)
     where = f"{folder}/{record_file(*commits)}"
     filesystem.create(path / where, content, partial)
-    return RecordFile(where=where, num_bytes=len(content), num_rows=len(rows), crc32=zlib.crc32(content))
+    return RecordFile.of(where, content, num_rows=len(rows))
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -236,15 +236,15 @@ def open_record_file(path: Path, file: RecordFile) -> pa.NativeFile:
     """
     try:
         handle = filesystem.open_input(path / file.where)
-        crc32 = 0
+        crc32c = 0
         while block := handle.read(BLOCK_BYTES):
-            crc32 = zlib.crc32(block, crc32)
+            crc32c = google_crc32c.extend(crc32c, block)
         handle.seek(0)
     except FileNotFoundError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path / file.where)) from error
     except OSError as error:
         raise StoreError(f"{path}: {file.where} cannot be read: {error}") from error
-    if crc32 != file.crc32:
+    if crc32c != file.crc32c:
         raise StoreError(f"{path}: damaged: {file.where} is not what was committed; {REPAIR}")
     return handle
 

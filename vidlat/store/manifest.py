@@ -7,10 +7,11 @@ noticed. It also holds a second copy of the cache's description, from which a da
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
+
+import google_crc32c
 
 from vidlat.documents import Fields, parse_json
 from vidlat.errors import StoreError
@@ -25,12 +26,18 @@ REPAIR = "`vidlat verify --repair` restores what can be restored"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFile:
-    """A record file. where: its path relative to the cache. crc32: of its bytes."""
+    """A record file. where: its path relative to the cache. crc32c: of its bytes."""
 
     where: str
     num_bytes: int
     num_rows: int
-    crc32: int
+    crc32c: int
+
+    @classmethod
+    def of(cls, where: str, content: bytes, num_rows: int) -> Self:
+        """The record file `where` of that content."""
+        crc32c = google_crc32c.value(content)
+        return cls(where=where, num_bytes=len(content), num_rows=num_rows, crc32c=crc32c)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +64,14 @@ class Manifest:
 
     def _to_values(self) -> dict[str, Any]:
         values = asdict(self) | {"files": [asdict(file) for file in self.files]}
-        return values | {"crc32": _checksum(values)}
+        return values | {"crc32c": _checksum(values)}
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
         """The inverse of `to_json`. Raises ValueError for anything that it did not write."""
         values = parse_json(content)
         fields = Fields(values, "the manifest")
-        if fields.whole("crc32", 0, 2**32 - 1) != _checksum(values):
+        if fields.whole("crc32c", 0, 2**32 - 1) != _checksum(values):
             raise ValueError("its checksum is wrong")
         manifest = cls(
             cache_uuid=fields.text("cache_uuid"),
@@ -82,7 +89,7 @@ def _to_record_file(fields: Fields) -> RecordFile:
         where=fields.text("where"),
         num_bytes=fields.whole("num_bytes", 0, MOST),
         num_rows=fields.whole("num_rows", 0, MOST),
-        crc32=fields.whole("crc32", 0, 2**32 - 1),
+        crc32c=fields.whole("crc32c", 0, 2**32 - 1),
     )
     if not is_record_file(file.where):  # the manifest of a stranger must not lead outside the cache
         raise ValueError(f"it names {file.where!r}, which is no record file")
@@ -106,5 +113,6 @@ def write_manifest(path: Path, manifest: Manifest, partial: Path) -> None:
 
 def _checksum(values: dict[str, Any]) -> int:
     """Of all fields but the checksum itself."""
-    rest = {name: value for name, value in values.items() if name != "crc32"}
-    return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
+    rest = {name: value for name, value in values.items() if name != "crc32c"}
+    crc32c: int = google_crc32c.value(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
+    return crc32c

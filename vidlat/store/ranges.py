@@ -18,7 +18,7 @@ from vidlat.store.statistics import frame_checksums
 
 Integers = npt.NDArray[np.int64]
 
-RANGE_COLUMNS = ("start", "stop", "num_frames", "latents_frame_crc32")
+RANGE_COLUMNS = ("start", "stop", "num_frames", "latents_frame_crc32c")
 
 CHECKSUM_BYTES = 4 * len(ARRAYS)
 """Of each latent frame, in its record."""
@@ -75,32 +75,31 @@ class VideoRanges:
     ) -> None:
         """Compare latent frames with their recorded checksums, each the first time that it is read.
 
-        videos: (B,) indices. frames: (B, t) on the time axis. latents: (B, L, t, h, w) of the array `name`.
+        videos: (B,) indices. frames: (B, t) on the time axis. latents: (B, t, L, h, w) of the array `name`.
         Raises StoreError, naming the video, for a frame that is missing or not what was recorded.
         """
         # A missing chunk reads as NaN, so that one value per latent frame shows it, every time.
-        (missing,) = np.nonzero(np.isnan(latents[:, 0, :, 0, 0]).any(axis=1))
+        (missing,) = np.nonzero(np.isnan(latents[:, :, 0, 0, 0]).any(axis=1))
         if len(missing):
             video_id = self.video_ids[int(videos[missing[0]])].as_py()
             raise StoreError(f"{video_id}: latents of {name} are missing; {REPAIR}")
-        places = frames + self._offsets[videos][:, None]
-        is_new = ~self._is_checked[name][places]
-        if not is_new.any():
+        places = (frames + self._offsets[videos][:, None]).ravel()
+        (new,) = np.nonzero(~self._is_checked[name][places])
+        if not len(new):
             return
-        new = places[is_new]
-        is_wrong = frame_checksums(latents.swapaxes(1, 2)[is_new]) != self._recorded(name)[new]
-        if is_wrong.any():
-            rows, columns = np.nonzero(is_new)
-            item = int(np.flatnonzero(is_wrong)[0])
-            video_id = self.video_ids[int(videos[rows[item]])].as_py()
-            frame = frames[rows[item], columns[item]]
+        found = frame_checksums(latents.reshape(-1, *latents.shape[2:]), new.tolist())
+        (wrong,) = np.nonzero(found != self._recorded(name)[places[new]])
+        if len(wrong):
+            item, column = divmod(int(new[wrong[0]]), frames.shape[1])
+            video_id = self.video_ids[int(videos[item])].as_py()
+            frame = frames[item, column]
             raise StoreError(f"{video_id}: latent frame {frame} of {name} is not as recorded; {REPAIR}")
-        self._is_checked[name][new] = True
+        self._is_checked[name][places[new]] = True
 
     def _recorded(self, name: str) -> npt.NDArray[np.uint32]:
         """The checksums of all frames of the array `name`."""
         if not self._checksums:
-            cells = self._table["latents_frame_crc32"].to_pylist()
+            cells = self._table["latents_frame_crc32c"].to_pylist()
             halves = [np.frombuffer(cell, "<u4").reshape(2, -1) for cell in cells]
             joined = np.concatenate([np.zeros((2, 0), "<u4"), *halves], axis=1)
             self._checksums = dict(zip(ARRAYS, joined, strict=True))
@@ -110,7 +109,7 @@ class VideoRanges:
 def range_faults(row: Mapping[str, Any], schema: CacheSchema, num_frames: int) -> Iterator[str]:
     """Why the range of a record is impossible in arrays of `num_frames` latent frames.
 
-    row: RANGE_COLUMNS, where latents_frame_crc32 may be missing.
+    row: RANGE_COLUMNS, where latents_frame_crc32c may be missing.
     """
     start, stop = row["start"], row["stop"]
     named = f"its record names latent frames {start}-{stop}"
@@ -124,14 +123,14 @@ def range_faults(row: Mapping[str, Any], schema: CacheSchema, num_frames: int) -
     expected = num_stacks * schema.settings.stack // schema.time_compression
     if stop - start != expected:
         yield f"{named}, but {row['num_frames']} frames in stacks of {schema.settings.stack} give {expected}"
-    if len(row["latents_frame_crc32"]) != CHECKSUM_BYTES * (stop - start):
-        yield f"{named}, but holds checksums of {len(row['latents_frame_crc32']) / CHECKSUM_BYTES:g}"
+    if len(row["latents_frame_crc32c"]) != CHECKSUM_BYTES * (stop - start):
+        yield f"{named}, but holds checksums of {len(row['latents_frame_crc32c']) / CHECKSUM_BYTES:g}"
 
 
 def _is_faulty(table: pa.Table, schema: CacheSchema, num_frames: int) -> npt.NDArray[np.bool_]:
     """Whether each row has a fault, as `range_faults` says which."""
     start, stop, num_video_frames = (table[name].to_numpy() for name in ("start", "stop", "num_frames"))
-    num_bytes = pc.binary_length(table["latents_frame_crc32"]).to_numpy().astype(np.int64)
+    num_bytes = pc.binary_length(table["latents_frame_crc32c"]).to_numpy().astype(np.int64)
     # Not stop - start, which overflows for numbers that make no sense.
     most = num_bytes // CHECKSUM_BYTES * schema.time_compression
     faulty: npt.NDArray[np.bool_] = (

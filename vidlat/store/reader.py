@@ -158,7 +158,7 @@ class LatentCache:
             raise StoreError(f"{video_id}: its latents are damaged ({error}); {REPAIR}") from error
         self._require_in_place()
         checksums = [frame_checksums(each.swapaxes(0, 1)) for each in (posterior.mean, posterior.std)]
-        if np.concatenate(checksums).tobytes() != record.latents.frame_crc32:
+        if np.concatenate(checksums).tobytes() != record.latents.frame_crc32c:
             # Without this a missing shard would read as NaN.
             raise StoreError(f"{video_id}: its latents are not those recorded; {REPAIR}")
         return posterior
@@ -189,7 +189,7 @@ class LatentCache:
         frames = np.minimum(starts[:, None] + np.arange(num_latent_frames), last[:, None])
         names = ARRAYS if with_std else ARRAYS[:1]
         # One gather per array is several times faster than one read per window.
-        futures = [self._array(name)[:, frames].transpose([1, 0, 2, 3, 4]).read() for name in names]
+        futures = [self._array(name)[:, frames].transpose([1, 2, 0, 3, 4]).read() for name in names]
 
         def wait() -> tuple[Latents, Latents | None]:
             try:
@@ -199,7 +199,8 @@ class LatentCache:
             self._require_in_place()
             for name, window in zip(names, windows, strict=True):
                 self._ranges.require_as_written(name, videos, frames, window)
-            return windows[0], windows[1] if with_std else None
+            mean, *std = (window.swapaxes(1, 2) for window in windows)
+            return mean, std[0] if with_std else None
 
         return wait
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+import google_crc32c
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -212,7 +212,7 @@ def _set_aside(path: Path, where: str) -> Outcome:
     except OSError as error:
         what = f"cannot be opened ({error.strerror}): make it readable and repair again"
         return Outcome(where=where, state="not repairable", what=what)
-    aside = file.with_name(f"{file.name}.{zlib.crc32(content):08x}.damaged")
+    aside = file.with_name(f"{file.name}.{google_crc32c.value(content):08x}.damaged")
     filesystem.rename(file, aside)
     filesystem.sync(file.parent)
     what = f"set aside as {aside.relative_to(path)}; "

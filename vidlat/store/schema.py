@@ -13,7 +13,7 @@ from typing import Any, Self, get_args
 from vidlat.config import Ids, LatentSettings
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Increased whenever an older vidlat could no longer read the layout."""
 
 MOST = 2**31 - 1

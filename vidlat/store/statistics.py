@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterable
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +31,7 @@ def latent_statistics(
         of_mean.add(mean[:, first : first + BLOCK_FRAMES], valid - first)
         of_std.add(std[:, first : first + BLOCK_FRAMES], valid - first)
     return LatentStatistics(
-        frame_crc32=bytes(of_mean.checksums + of_std.checksums),
+        frame_crc32c=bytes(of_mean.checksums + of_std.checksums),
         count=valid * mean.shape[2] * mean.shape[3],
         sum_mean=tuple(of_mean.sums.tolist()),
         sum_mean_squared=tuple(of_mean.squares.tolist()),
@@ -56,10 +57,16 @@ class LatentDigest:
             self.squares[channel] += np.square(exact).sum()
 
 
-def frame_checksums(frames: npt.NDArray[np.float16]) -> npt.NDArray[np.uint32]:
-    """The CRC-32 (zlib) of each of the latent frames (t, L, h, w), over its float16 bytes in C order."""
-    stored = np.ascontiguousarray(frames, dtype="<f2")
-    return np.array([zlib.crc32(frame.data) for frame in stored], dtype="<u4")
+def frame_checksums(
+    frames: npt.NDArray[np.float16], picked: Iterable[int] | None = None
+) -> npt.NDArray[np.uint32]:
+    """The CRC-32C of each of the latent frames (t, L, h, w), over its float16 bytes in C order.
+
+    picked: the indices of some of them, or None for all.
+    """
+    stored = np.ascontiguousarray(frames, dtype="<f2").reshape(len(frames), -1).view(np.uint8)
+    rows = stored if picked is None else (stored[index] for index in picked)
+    return np.array([google_crc32c.value(row) for row in rows], dtype="<u4")
 
 
 def to_stored(name: str, values: FloatArray, keepbits: int = MANTISSA_BITS) -> npt.NDArray[np.float16]:

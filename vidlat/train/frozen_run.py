@@ -34,7 +34,7 @@ BuildModel = Callable[..., nn.Module]
 class Run:
     """The frozen facts of a run. The cache may grow afterwards; the videos listed here may not change.
 
-    config: its precision is never `auto`. checksums: CRC-32 of the latents by video_id. labels: by video_id,
+    config: its precision is never `auto`. checksums: CRC-32C of the latents by video_id. labels: by video_id,
     those that the network is conditioned on. duplicates: pairs of a validation and a training video that are
     nearly the same. median_fps: of the training videos with a known rate up to MAX_FPS, else 0.0.
     """
@@ -84,7 +84,7 @@ class Run:
             schema=cache.schema,
             training=training,
             validation=validation,
-            checksums={video_id: record.latents.crc32 for video_id, record in records.items()},
+            checksums={video_id: record.latents.crc32c for video_id, record in records.items()},
             whitening=Whitening.from_records((records[id] for id in training), config.latents_as),
             median_fps=statistics.median(rates) if rates else 0.0,
             conditions=conditions,
@@ -142,7 +142,7 @@ class Run:
             "median_fps": self.median_fps,
             "training": list(self.training),
             "validation": list(self.validation),
-            "latent_crc32": self.checksums,
+            "latent_crc32c": self.checksums,
             "conditions": self.conditions.to_list(),
             "labels": self.labels,
             "duplicates": [list(pair) for pair in self.duplicates],
@@ -166,14 +166,14 @@ class Run:
             median_fps=fields.number("median_fps", 0, MAX_FPS),
             training=fields.texts("training"),
             validation=fields.texts("validation"),
-            checksums=fields.fields("latent_crc32").wholes(0, 2**32 - 1),
+            checksums=fields.fields("latent_crc32c").wholes(0, 2**32 - 1),
             conditions=Conditions.from_fields(fields.objects("conditions")),
             labels={video_id: labels.fields(video_id).all_texts() for video_id in labels.names()},
             duplicates=tuple(fields.pairs("duplicates")),
         )
         listed = {*run.training, *run.validation}  # those for testing are in neither
         if not run.training or not listed <= run.checksums.keys() == run.labels.keys():
-            raise ValueError("training, validation, latent_crc32 and labels do not list the same videos")
+            raise ValueError("training, validation, latent_crc32c and labels do not list the same videos")
         if len(set(listed)) < len(listed):
             raise ValueError("training and validation list a video twice")
         if run.config.precision == "auto":

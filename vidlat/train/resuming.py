@@ -56,7 +56,7 @@ def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
     changed = [
         video_id
         for video_id, checksum in run.checksums.items()
-        if video_id in records and records[video_id].latents.crc32 != checksum
+        if video_id in records and records[video_id].latents.crc32c != checksum
     ]
     if gone or changed:
         what = [f"{verb} {shorten(ids)}" for verb, ids in (("gone:", gone), ("changed:", changed)) if ids]

@@ -99,7 +99,7 @@ class LatentChecker:
 
 
 def _compare(row: Mapping[str, Any], mean: LatentDigest, std: LatentDigest, count: int) -> Iterator[Finding]:
-    recorded = np.frombuffer(row["latents_frame_crc32"], "<u4").reshape(2, -1)
+    recorded = np.frombuffer(row["latents_frame_crc32c"], "<u4").reshape(2, -1)
     for name, digest, expected in (("mean", mean, recorded[0]), ("std", std, recorded[1])):
         (wrong,) = np.nonzero(np.frombuffer(digest.checksums, "<u4") != expected)
         if len(wrong):
