@@ -15,12 +15,12 @@ from tests.store.caches import SCHEMA, SETTINGS, failure_of, random_posterior, r
 from vidlat.cli import commands
 from vidlat.commands.ls import _format_rate
 from vidlat.store import summary
-from vidlat.store.layout import PARTIAL
 from vidlat.store.reader import LatentCache
 from vidlat.store.writer import create_cache, open_writer, write_shards
 from vidlat.types import Annotation
 
 PAGE = (Path(__file__).parents[1] / "docs" / "info.md").read_text()
+PARTIAL = "videos/records/.0af0.partial"
 TRACEBACK = 'Traceback (most recent call last):\n  File "reader.py", line 3\nValueError: no frame'
 
 

@@ -4,7 +4,15 @@ import os
 
 import pytest
 
-from vidlat.files import read_file, replace_file, require_folder, require_regular_file
+from vidlat import files
+from vidlat.files import (
+    create_file,
+    read_file,
+    replace_file,
+    require_folder,
+    require_regular_file,
+    temporary_name,
+)
 
 
 def make_special(kind, path):
@@ -55,12 +63,57 @@ def test_links_are_refused_where_they_would_lead_elsewhere(tmp_path):
         require_folder(tmp_path / "a")
 
 
-def test_replacing_follows_no_link_of_either_name(tmp_path):
+def test_replacing_follows_no_link_and_leaves_no_other_file(tmp_path):
     (tmp_path / "outside").write_bytes(b"kept")
-    for name in ("file", "temporary"):
-        (tmp_path / name).symlink_to("outside")
-    replace_file(tmp_path / "file", b"new", tmp_path / "temporary")
+    (tmp_path / "file").symlink_to("outside")
+    replace_file(tmp_path / "file", b"new")
     assert (tmp_path / "outside").read_bytes() == b"kept"
     assert not (tmp_path / "file").is_symlink()
     assert (tmp_path / "file").read_bytes() == b"new"
-    assert not (tmp_path / "temporary").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"outside", "file"}
+
+
+@pytest.mark.parametrize("write", [replace_file, create_file])
+def test_a_temporary_name_that_was_foreseen_is_refused_and_no_link_there_followed(
+    tmp_path, monkeypatch, write
+):
+    (tmp_path / "outside").write_bytes(b"kept")
+    monkeypatch.setattr(files, "temporary_name", lambda: "foreseen")
+    (tmp_path / "foreseen").symlink_to("outside")
+    with pytest.raises(FileExistsError):
+        write(tmp_path / "file", b"new")
+    assert (tmp_path / "outside").read_bytes() == b"kept"
+    assert not (tmp_path / "file").exists()
+
+
+def test_temporary_names_are_all_different_and_short():
+    names = {temporary_name() for _ in range(1000)}
+    assert len(names) == 1000
+    assert max(map(len, names)) < 50
+
+
+def test_creating_never_replaces_and_leaves_no_other_file(tmp_path):
+    create_file(tmp_path / "file", b"first")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "file", b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("write", "final"), [(replace_file, "replace"), (create_file, "link")])
+def test_content_is_on_disk_before_the_name_and_the_name_before_the_return(
+    tmp_path, monkeypatch, write, final
+):
+    done = []
+    for name in ("fsync", final):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (done.append(name), real(*a)))
+    write(tmp_path / "file", b"new")
+    assert done == ["fsync", final, "fsync"]
+
+
+def test_a_file_that_cannot_be_replaced_leaves_no_other_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        replace_file(tmp_path / "folder", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -1,11 +1,14 @@
-"""Opening files that others may have put there: only regular ones are read, and only new ones written."""
+"""Files among others' files: only regular ones are read, and only new ones written, whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -47,12 +50,57 @@ def read_file(path: Path, at_most: int) -> bytes:
         return file.read(at_most + 1)
 
 
-def replace_file(path: Path, content: bytes, temporary: Path) -> None:
-    """Write a file whole or not at all, under another name first; a link of either name is never followed."""
-    temporary.unlink(missing_ok=True)
-    with temporary.open("xb") as file:  # exclusively: whoever puts a link there meanwhile ends this
-        file.write(content)
-    temporary.replace(path)
+def replace_file(path: Path, content: bytes, temporary_in: Path | None = None) -> None:
+    """Create or replace a file, whole or not at all; it survives a power failure once this returns.
+
+    temporary_in: the folder in which it is written first, on the same file system; None for its own. A link
+    in its place is replaced, not followed.
+    """
+    with _temporary_file(temporary_in or path.parent, content) as temporary:
+        temporary.replace(path)
+    sync(path.parent)
+
+
+def create_file(path: Path, content: bytes) -> None:
+    """Like `replace_file` for a file that must not exist yet; raises FileExistsError if it does."""
+    with _temporary_file(path.parent, content) as temporary:
+        os.link(temporary, path)
+        temporary.unlink()
+    sync(path.parent)
+
+
+@contextmanager
+def _temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
+    """A new file of that content, on disk, to be renamed or deleted in the block; deleted if that fails."""
+    temporary = folder / temporary_name()
+    file = temporary.open("xb")
+    try:
+        with file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def temporary_name() -> str:
+    """A name for a file that is being written: short, since its own may be as long as names can be.
+
+    Nobody can foresee it and put a link in its place. No scan of a folder takes it for an input.
+    """
+    return f".{uuid4().hex}.partial"
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file's content, or the names in a folder, survive a power failure."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

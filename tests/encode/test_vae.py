@@ -278,13 +278,6 @@ def test_written_weights_load_again_rounded_to_float16(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_writing_weights_follows_no_link_with_the_temporary_name(tmp_path):
-    (tmp_path / "outside").write_text("kept")
-    (tmp_path / f".w.safetensors.{os.getpid()}.partial").symlink_to("outside")
-    write_weights(tmp_path / "w.safetensors", stock_network(SMALL_NETWORK).state_dict(), SMALL_NETWORK)
-    assert (tmp_path / "outside").read_text() == "kept"
-
-
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5, 9])
 @pytest.mark.parametrize("stack", [4, 8])
 def test_any_number_of_frames_is_encoded_and_decoded(num_frames, stack):

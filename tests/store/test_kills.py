@@ -61,9 +61,9 @@ def test_reservation_killed_at_any_step_hands_no_frame_out_twice(cache_path, mon
 
 
 def test_record_file_is_never_written_over(tmp_path):
-    filesystem.create(tmp_path / "record", b"first", tmp_path / "partial")
+    filesystem.create_file(tmp_path / "record", b"first")
     with pytest.raises(FileExistsError):
-        filesystem.create(tmp_path / "record", b"second", tmp_path / "partial")
+        filesystem.create_file(tmp_path / "record", b"second")
     assert (tmp_path / "record").read_bytes() == b"first"
 
 

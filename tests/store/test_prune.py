@@ -78,7 +78,7 @@ def used_cache(cache_path):
     write_orphan(cache_path, 11, 8)
     half = writer.reserve(1) // SCHEMA.shard_frames
     shutil.copytree(cache_path / "mean/c/0/0", cache_path / f"mean/c/0/{half}")
-    (cache_path / "videos/records/partial").write_bytes(b"half a record")
+    (cache_path / "videos/records/.0af0.partial").write_bytes(b"half a record")
     (cache_path / "mean/c/0/1/0/0.__lock").touch()
     (cache_path / f"std/c/0/{half}/0").mkdir(parents=True)
     (cache_path.parent / f".{cache_path.name}.{'0a' * 16}.partial").mkdir()

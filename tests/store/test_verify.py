@@ -80,14 +80,14 @@ def test_all_problems_are_reported_at_once(path):
     (path / STD_B).unlink()
     rewrite(path / "videos/records/000000000003-000000000003.parquet", latents_frame_crc32c=[bytes(24)])
     (path / "notes.txt").write_text("?")
-    (path / "videos/records/partial").write_text("")
+    (path / "videos/records/.0af0.partial").write_text("")
     assert sorted(found(path)) == [
         ("a.mp4", "damaged"),
         ("b.mp4", "missing"),
         ("c/[b].mp4", "checksum"),
         ("c/[b].mp4", "checksum"),
         ("notes.txt", "foreign"),
-        ("videos/records/partial", "leftover"),
+        ("videos/records/.0af0.partial", "leftover"),
     ]
 
 

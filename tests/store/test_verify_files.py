@@ -42,7 +42,7 @@ def test_shard_past_the_end_of_the_array_is_reported(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["videos/records/partial", "mean/c/0/1/0/0.__lock", "zarr.json.partial", "std/c/0/1/0/0#1"]
+    "name", ["videos/records/.0af0.partial", "mean/c/0/1/0/0.__lock", "zarr.json.partial", "std/c/0/1/0/0#1"]
 )
 def test_leftover_of_a_kill_is_reported(path, name):
     (path / name).write_text("")
@@ -73,11 +73,11 @@ def test_record_file_that_was_set_aside_is_no_problem(path):
 
 
 def test_file_of_a_running_encode_is_no_leftover(path):
-    (path / "videos/records/partial").write_text("being written")
+    (path / "videos/records/.0af0.partial").write_text("being written")
 
     def encode_goes_on(*_):
-        (path / "videos/records/partial").unlink(missing_ok=True)
-        (path / "videos/records/partial").write_text("another commit")
+        (path / "videos/records/.0af0.partial").unlink(missing_ok=True)
+        (path / "videos/records/.0af1.partial").write_text("another commit")
 
     assert list(verify_cache(path, encode_goes_on)) == []
 

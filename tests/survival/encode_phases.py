@@ -53,6 +53,10 @@ def merged_files(encode):
     return sorted(name for name in names if name.endswith(".parquet") and name[:12] != name[13:25])
 
 
+def partial_files(encode):
+    return sorted(name for name in names_in(encode.cache / "videos/records") if name.endswith(".partial"))
+
+
 def builds(encode):
     return sorted(name for name in names_in(encode.cache.parent) if name.endswith(".partial"))
 
@@ -97,7 +101,7 @@ WHILE_HELD: dict[str, Look] = {
     "shard lock": shards("mean", "0.__lock"),
     "shard of mean there": shards("mean", "0"),
     "shard of std there": shards("std", "0"),
-    "partial": identity("videos/records/partial"),
+    "partial": partial_files,
     "record": record_files,
     "merge": merged_files,
     "lease given back": lease,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -112,10 +111,9 @@ def write_weights(path: Path, tensors: dict[str, torch.Tensor], network_settings
     """Write float16 safetensors for `load_vae`, with the network's settings; atomically."""
     changes = {k: v for k, v in network_settings.items() if v != MAISI_NETWORK.get(k)}
     half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     # As bytes: safetensors itself makes files that only their owner can read.
     content = save(half, metadata={NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)})
-    replace_file(path, content, partial)
+    replace_file(path, content)
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

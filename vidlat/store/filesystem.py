@@ -18,6 +18,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
 
+# A part of this module as well.
+from vidlat.files import create_file as create_file, replace_file as replace_file, sync as sync
+
 AnyPath = Path | str
 
 
@@ -48,21 +51,6 @@ def open_input(path: Path) -> pa.NativeFile:
 def kvstore(path: Path) -> dict[str, Any]:
     """A folder as tensorstore's key-value store; a write returns once its data are on disk."""
     return {"driver": "file", "path": str(path.absolute()), "file_io_sync": True}
-
-
-def create(path: Path, content: bytes, temporary: Path) -> None:
-    """Create a file atomically, written as `temporary` first. Raises FileExistsError if `path` exists."""
-    _write(temporary, content)
-    os.link(temporary, path)
-    sync(path.parent)
-    temporary.unlink()
-
-
-def replace(path: Path, content: bytes, temporary: Path) -> None:
-    """Create or replace a file atomically, written as `temporary` first."""
-    _write(temporary, content)
-    temporary.rename(path)
-    sync(path.parent)
 
 
 def rename(path: Path, new_path: Path) -> None:
@@ -97,15 +85,6 @@ def delete_tree(path: Path) -> None:
 def delete_empty_folder(path: Path) -> None:
     """Delete a folder. Raises OSError if it is missing or not empty."""
     path.rmdir()
-
-
-def sync(path: Path) -> None:
-    """Make sure that a file's content, or the names in a folder, survive a power failure."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def exists(path: Path) -> bool:
@@ -211,12 +190,3 @@ def lock_shared(path: Path, *, wait: bool = True) -> ExitStack:
     except OSError:
         pass
     return lock
-
-
-def _write(temporary: Path, content: bytes) -> None:
-    # A temporary file that a killed process left may be a second name of a file in use: never write into it.
-    temporary.unlink(missing_ok=True)
-    with temporary.open("xb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())

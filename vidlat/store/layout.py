@@ -20,8 +20,6 @@ MANIFEST = f"{RECORDS}/manifest.json"
 """Names the record files; replacing it is what commits."""
 READERS = f"{RECORDS}/readers"
 """Locked by every reader of latents, so that prune does not remove them."""
-PARTIAL = f"{RECORDS}/partial"
-"""The only temporary file, where Zarr readers do not look."""
 
 ROOT = "zarr.json"
 OWN_FILES = {ROOT, *(f"{name}/{ROOT}" for name in (*ARRAYS, "videos", "failures")), LOCK, READERS, MANIFEST}

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
-from vidlat.store.layout import LEASE, LOCK, PARTIAL, READERS
+from vidlat.store.layout import LEASE, LOCK, READERS
 from vidlat.store.process import Process, this_process
 
 HEARTBEAT_SECONDS = 5.0
@@ -172,7 +172,7 @@ def _take(lease: Lease, purpose: str) -> LeaseHolder | None:
             filesystem.delete(file)
             try:
                 # Create-only, so that one of two hosts without a common lock fails here.
-                filesystem.create(file, json.dumps(content, indent=2).encode(), path / PARTIAL)
+                filesystem.create_file(file, json.dumps(content, indent=2).encode())
             except FileExistsError:
                 refuse_if_held(path)
                 raise

@@ -122,29 +122,26 @@ def last_sequence(path: Path) -> int:
     return read_manifest(path).sequence
 
 
-def append(path: Path, tables: Mapping[str, Callable[[int], pa.Table]], partial: Path) -> Manifest:
+def append(path: Path, tables: Mapping[str, Callable[[int], pa.Table]]) -> Manifest:
     """Commit rows to the cache at `path`, all at once; returns the new manifest.
 
     tables: by folder, the rows to add, given the number of the commit. The caller holds the cache's lock.
     """
     manifest = read_manifest(path)
     sequence = _next_sequence(path, manifest)
-    new = [
-        _create(path, folder, (sequence, sequence), rows(sequence), partial)
-        for folder, rows in tables.items()
-    ]
+    new = [_create(path, folder, (sequence, sequence), rows(sequence)) for folder, rows in tables.items()]
     manifest = replace(manifest, sequence=sequence, files=(*manifest.files, *new))
-    write_manifest(path, manifest, partial)
+    write_manifest(path, manifest)
     return manifest
 
 
-def merge(path: Path, manifest: Manifest, folder: str, files: Sequence[RecordFile], partial: Path) -> None:
+def merge(path: Path, manifest: Manifest, folder: str, files: Sequence[RecordFile]) -> None:
     """Merge record files of a folder into one. The caller holds the cache's lock."""
     rows = latest(pa.concat_tables(read_record_file(path, file) for file in files))
-    _supersede(path, manifest, files, {folder: rows}, partial)
+    _supersede(path, manifest, files, {folder: rows})
 
 
-def compact(path: Path, partial: Path) -> None:
+def compact(path: Path) -> None:
     """Rewrite the records without old rows, tombstones and the rows that tombstones hide.
 
     Holds all kept rows in memory, 1 to 2 kB each. The caller holds the cache's lock.
@@ -152,21 +149,21 @@ def compact(path: Path, partial: Path) -> None:
     snapshot = read_records(path)
     manifest = replace(snapshot.manifest, sequence=_next_sequence(path, snapshot.manifest))
     tables = {RECORDS: snapshot.videos.read(), FAILURES: snapshot.standing_failures()}
-    _supersede(path, manifest, manifest.files, tables, partial)
+    _supersede(path, manifest, manifest.files, tables)
 
 
 def _supersede(
-    path: Path, manifest: Manifest, files: Sequence[RecordFile], tables: Mapping[str, pa.Table], partial: Path
+    path: Path, manifest: Manifest, files: Sequence[RecordFile], tables: Mapping[str, pa.Table]
 ) -> None:
     """Replace record files by one per folder, with the rows given."""
     first = min((commits_of(path / file.where)[0] for file in files), default=1)
     new = [
-        _create(path, folder, (first, manifest.sequence), rows, partial)
+        _create(path, folder, (first, manifest.sequence), rows)
         for folder, rows in tables.items()
         if len(rows)
     ]
     manifest = replace(manifest, files=(*(file for file in manifest.files if file not in files), *new))
-    write_manifest(path, manifest, partial)
+    write_manifest(path, manifest)
     for file in files:
         filesystem.delete(path / file.where)
 
@@ -181,13 +178,13 @@ def _files_on_disk(path: Path) -> list[str]:
     return [f"{folder}/{file.name}" for folder in COLUMNS for file in record_files(path / folder)]
 
 
-def roll_forward(path: Path, partial: Path) -> None:
+def roll_forward(path: Path) -> None:
     """Complete commits that a killed process had written but not made. The caller holds the cache's lock."""
     manifest = read_manifest(path)
     if new := uncommitted_files(path, manifest):
         sequence = max(commits_of(path / file.where)[1] for file in new)
         manifest = replace(manifest, sequence=sequence, files=(*manifest.files, *new))
-        write_manifest(path, manifest, partial)
+        write_manifest(path, manifest)
 
 
 def uncommitted_files(path: Path, manifest: Manifest) -> list[RecordFile]:
@@ -214,10 +211,10 @@ def describe_record_files(
     return described, damaged
 
 
-def _create(path: Path, folder: str, commits: tuple[int, int], rows: pa.Table, partial: Path) -> RecordFile:
+def _create(path: Path, folder: str, commits: tuple[int, int], rows: pa.Table) -> RecordFile:
     content = to_parquet(rows)
     where = f"{folder}/{record_file(*commits)}"
-    filesystem.create(path / where, content, partial)
+    filesystem.create_file(path / where, content)
     return RecordFile.of(where, content, num_rows=len(rows))
 
 

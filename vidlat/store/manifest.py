@@ -106,9 +106,9 @@ def read_manifest(path: Path) -> Manifest:
         raise StoreError(f"{path}: damaged: {MANIFEST} cannot be read ({error}); {REPAIR}") from error
 
 
-def write_manifest(path: Path, manifest: Manifest, partial: Path) -> None:
+def write_manifest(path: Path, manifest: Manifest) -> None:
     """Replace the manifest of the cache at `path` atomically. The caller holds the cache's lock."""
-    filesystem.replace(path / MANIFEST, manifest.to_json(), partial)
+    filesystem.replace_file(path / MANIFEST, manifest.to_json())
 
 
 def _checksum(values: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
-from vidlat.store.layout import ARRAYS, ROOT, array_document
+from vidlat.store.layout import ARRAYS, RECORDS, ROOT, array_document
 from vidlat.store.schema import CacheSchema
 
 
@@ -39,6 +39,13 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise StoreError(f"{path}: cannot be read as Zarr metadata: expected a JSON object")
     return document
+
+
+def write_document(path: Path, name: str, document: dict[str, Any]) -> None:
+    """Replace the zarr.json `name` of the cache at `path` atomically. The caller holds the cache's lock."""
+    content = json.dumps(document, indent=2).encode()
+    # Written first where Zarr readers, which warn of unknown files, do not look.
+    filesystem.replace_file(path / name, content, temporary_in=path / RECORDS)
 
 
 def read_attributes(path: Path) -> dict[str, Any]:

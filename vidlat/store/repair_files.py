@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from vidlat.store import filesystem, layout
 from vidlat.store.lease import hold_lease
 from vidlat.store.log import describe_record_files, read_records, roll_forward
 from vidlat.store.manifest import Manifest, RecordFile, write_manifest
-from vidlat.store.metadata import read_document, zarr_documents
+from vidlat.store.metadata import read_document, write_document, zarr_documents
 from vidlat.store.records import SOURCE_COLUMNS, latest, to_source, without_removed
 from vidlat.store.verify.record_files import read_all_records
 from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspects
@@ -55,8 +54,8 @@ def repair_description(path: Path) -> list[Outcome]:
 
     Raises StoreError if the cache cannot be written, or if another process writes to it.
     """
-    with _held(path) as partial:
-        return [*_repair_records(path, partial), *_repair_metadata(path, partial)]
+    with _held(path):
+        return [*_repair_records(path), *_repair_metadata(path)]
 
 
 def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
@@ -94,20 +93,20 @@ def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, Source
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[Path]:
-    """Hold and lock the cache, which may be damaged; gives the path of its temporary file."""
+def _held(path: Path) -> Iterator[None]:
+    """Hold and lock the cache, which may be damaged."""
     read_zarr_metadata(path)  # before a file is created in a folder that is not a cache
     try:
         with hold_lease(path, PURPOSE) as lease:
             filesystem.make_folder(path / layout.FAILURES)
             with filesystem.locked(path / layout.LOCK):
                 lease.require_held()
-                yield path / layout.PARTIAL
+                yield
     except OSError as error:
         raise StoreError(f"{path}: cannot be repaired: {error}") from error
 
 
-def _repair_metadata(path: Path, partial: Path) -> Iterator[Outcome]:
+def _repair_metadata(path: Path) -> Iterator[Outcome]:
     """Rewrite the zarr.json files from the attributes of the root and the length of the arrays."""
     metadata = read_zarr_metadata(path)
     if metadata.is_contradicted or (schema := metadata.schema) is None:
@@ -125,7 +124,7 @@ def _repair_metadata(path: Path, partial: Path) -> Iterator[Outcome]:
             document["attributes"] = found["attributes"]  # set by other programs
         if any(found.get(field) != value for field, value in document.items()):
             filesystem.make_folder((path / name).parent)
-            filesystem.replace(path / name, json.dumps(document, indent=2).encode(), partial)
+            write_document(path, name, document)
             what = f"rewritten from the description, for {num_frames} latent frames"
             yield Outcome(where=name, state="repaired", what=what)
 
@@ -159,11 +158,11 @@ def _lost_description(metadata: ZarrMetadata) -> Outcome:
     )
 
 
-def _repair_records(path: Path, partial: Path) -> Iterator[Outcome]:
+def _repair_records(path: Path) -> Iterator[Outcome]:
     """Bring the manifest and the record files that can be read into agreement."""
     reading = read_all_records(path, ["video_id", "sequence"])
     if not reading.problems:
-        roll_forward(path, partial)
+        roll_forward(path)
         return
     outcomes = [_set_aside(path, where) for where in reading.damaged]
     yield from outcomes
@@ -178,7 +177,7 @@ def _repair_records(path: Path, partial: Path) -> Iterator[Outcome]:
     files, _ = describe_record_files(path)
     last = max((layout.commits_of(path / file.where)[1] for file in files), default=0)
     manifest = replace(manifest, sequence=max(manifest.sequence, last), files=tuple(files))
-    write_manifest(path, manifest, partial)
+    write_manifest(path, manifest)
     if reading.manifest is None:
         yield _rebuilt(path, files, last)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.store import filesystem
-from vidlat.store.layout import PARTIAL
+from vidlat.store.layout import FAILURES, LEFTOVER, RECORDS
 from vidlat.store.lease import LeaseHolder, read_lease
 from vidlat.store.metadata import array_frames
 from vidlat.store.reader import LatentCache, open_cache
@@ -154,5 +154,6 @@ def _unfinished(path: Path, schema: CacheSchema, holder: LeaseHolder | None) -> 
     if len(set(lengths.values())) > 1:
         by_array = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         yield f"the arrays differ in latent frames ({by_array}): the next encode completes the growth"
-    if filesystem.exists(path / PARTIAL):
-        yield f"{PARTIAL} was left unfinished: `vidlat prune` deletes it"
+    for folder in (RECORDS, FAILURES):
+        for name in filter(LEFTOVER.fullmatch, filesystem.list_names(path / folder)):
+            yield f"{folder}/{name} was left unfinished: `vidlat prune` deletes it"

@@ -6,7 +6,6 @@ The order that survives a kill at any point: `CacheWriter.reserve` (driver), `wr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ from vidlat.store.arrays import open_for_writing
 from vidlat.store.lease import Lease, hold_lease
 from vidlat.store.log import append, compact, last_sequence, merge, read_records, roll_forward
 from vidlat.store.manifest import Manifest, write_manifest
-from vidlat.store.metadata import array_frames, read_attributes, read_schema, zarr_documents
+from vidlat.store.metadata import array_frames, read_attributes, read_schema, write_document, zarr_documents
 from vidlat.store.records import (
     FAILURE_COLUMNS,
     VIDEO_COLUMNS,
@@ -62,13 +61,13 @@ def _build(path: Path, schema: CacheSchema) -> None:
     try:
         for folder in (layout.RECORDS, layout.FAILURES, *layout.ARRAYS):
             filesystem.make_folder(building / folder)
-        filesystem.replace(building / layout.READERS, b"", building / layout.PARTIAL)
+        filesystem.replace_file(building / layout.READERS, b"")
         description = schema.to_attributes()
         manifest = Manifest(cache_uuid=uuid4().hex, description=description)
-        write_manifest(building, manifest, building / layout.PARTIAL)
+        write_manifest(building, manifest)
         documents = zarr_documents({"vidlat": description}, schema, 0)
         for name, document in documents.items():
-            filesystem.replace(building / name, _to_json(document), building / layout.PARTIAL)
+            write_document(building, name, document)
         filesystem.rename(building, path)
     except OSError:
         with suppress(OSError):
@@ -121,13 +120,13 @@ class CacheWriter:
         """
         if num_shards < 1:
             raise ValueError(f"num_shards: got {num_shards}; expected 1 or more")
-        with self._locked() as partial:
+        with self._locked():
             start = max(array_frames(self.path, self.schema).values())
             stop = start + num_shards * self.schema.shard_frames
             documents = zarr_documents(read_attributes(self.path), self.schema, stop)
             # The root last: until then, readers see the old shape of both arrays.
             for name in (*map(layout.array_document, layout.ARRAYS), layout.ROOT):
-                filesystem.replace(self.path / name, _to_json(documents[name]), partial)
+                write_document(self.path, name, documents[name])
         return start
 
     def commit(self, records: Sequence[VideoRecord]) -> None:
@@ -138,14 +137,14 @@ class CacheWriter:
     def recommit(self, records: Sequence[VideoRecord]) -> None:
         """Record the new ranges of moved videos, all at once; their later failures keep standing."""
         ids = pa.array([record.video_id for record in records])
-        with self._locked() as partial:
+        with self._locked():
             failures = read_records(self.path).standing_failures()
             again = failures.filter(pc.is_in(failures["video_id"], value_set=ids))
             tables: dict[str, Callable[[int], pa.Table]] = {}
             if len(again):  # first: if a kill leaves it alone, nothing changes
                 tables[layout.FAILURES] = lambda sequence: with_sequence(again, sequence)
             tables[layout.RECORDS] = lambda sequence: to_table(records, VIDEO_COLUMNS, sequence)
-            append(self.path, tables, partial)
+            append(self.path, tables)
 
     def remove(self, video_ids: Sequence[str]) -> None:
         """Remove videos, all at once; their latents remain on disk as holes."""
@@ -171,31 +170,31 @@ class CacheWriter:
 
     def roll_forward(self) -> None:
         """Complete a commit that a killed process had written but not yet committed."""
-        with self._locked() as partial:
-            roll_forward(self.path, partial)
+        with self._locked():
+            roll_forward(self.path)
 
     def compact_records(self) -> None:
         """Rewrite the records without old rows, so that no trace of replaced or removed videos is left."""
-        with self._locked() as partial:
-            compact(self.path, partial)
+        with self._locked():
+            compact(self.path)
 
     def append_rows(self, folder: str, rows: Callable[[int], pa.Table]) -> None:
         """Commit the rows made for the next sequence number, and merge small files if there are many."""
-        with self._locked() as partial:
-            manifest = append(self.path, {folder: rows}, partial)
+        with self._locked():
+            manifest = append(self.path, {folder: rows})
             small = [file for file in manifest.files_in(folder) if file.num_bytes < self.small_bytes]
             if len(small) > self.max_small_files:
-                merge(self.path, manifest, folder, small, partial)
+                merge(self.path, manifest, folder, small)
 
     @contextmanager
-    def _locked(self) -> Iterator[Path]:
-        """Lock the cache; gives the path of its temporary file."""
+    def _locked(self) -> Iterator[None]:
+        """Lock the cache for one change."""
         try:
             for folder in (layout.RECORDS, layout.FAILURES):  # tools that copy a cache may drop empty folders
                 filesystem.make_folder(self.path / folder)
             with filesystem.locked(self.path / layout.LOCK):
                 self.lease.require_held()
-                yield self.path / layout.PARTIAL
+                yield
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error}") from error
 
@@ -286,7 +285,3 @@ def _result_of(future: Any, path: Path, name: str) -> Any:
         return future.result()
     except ValueError as error:  # raised by tensorstore for any error of the system
         raise StoreError(f"{path}: {name} cannot be written: {error}") from error
-
-
-def _to_json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=2).encode()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from vidlat.store.filesystem import replace
+from vidlat.files import replace_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Recorder:
         path = run_dir / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         # One line per step, in order. Only the last may be incomplete, and it belongs to no checkpoint.
-        replace(path, b"".join(lines[:step]), path.with_suffix(".partial"))
+        replace_file(path, b"".join(lines[:step]))
         self._lines = path.open("a")
         self._scalars = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
 

@@ -18,8 +18,8 @@ from torch import nn
 
 from vidlat.documents import read_json
 from vidlat.errors import TrainError, VidlatError, one_line
-from vidlat.files import require_folder, require_regular_file
-from vidlat.store.filesystem import locked, replace
+from vidlat.files import replace_file, require_folder, require_regular_file
+from vidlat.store.filesystem import locked
 from vidlat.train.checkpoint import (
     best_checkpoint,
     list_checkpoints,
@@ -93,7 +93,7 @@ def write_run(run_dir: Path, run: Run) -> None:
     """Write config.json atomically; raises TrainError if it cannot be written."""
     content = json.dumps(run.to_dict(), indent=2) + "\n"
     try:
-        replace(run_dir / "config.json", content.encode(), run_dir / "config.json.partial")
+        replace_file(run_dir / "config.json", content.encode())
     except OSError as error:
         raise _unusable(run_dir, error) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from vidlat.errors import InputError, ShapeError
+from vidlat.files import temporary_name
 
 DEFAULT_FPS = 25
 """Frame rate of a video whose source states none."""
@@ -57,9 +57,7 @@ def write_array(path: Path, frames: npt.NDArray[np.uint8]) -> None:
 @contextmanager
 def appearing_whole(path: Path) -> Iterator[Path]:
     """Another name to write under, which becomes `path` at the end; raises InputError."""
-    # The process id keeps two writers apart; the suffix keeps the draft out of every folder scan. The name
-    # of the video is not in it: that may be as long as names can be.
-    draft = path.with_name(f".{os.getpid()}.partial")
+    draft = path.with_name(temporary_name())
     try:
         try:
             yield draft
