@@ -647,7 +647,7 @@ def test_cache_that_cannot_be_written_is_verified_and_refused(path, vidlat, monk
     def read_only(*_, **__):
         raise OSError(30, os.strerror(30))
 
-    monkeypatch.setattr(filesystem, "create", read_only)
+    monkeypatch.setattr(filesystem, "create_file", read_only)
     shard_of(path, VICTIM).unlink()
     code, out, err = vidlat("verify", path, "--repair")
     assert (code, err.count("\n")) == (1, 1)
@@ -658,5 +658,5 @@ def test_cache_that_cannot_be_written_is_verified_and_refused(path, vidlat, monk
 
 
 def test_sound_cache_that_cannot_be_written_needs_no_repair(path, vidlat, monkeypatch):
-    monkeypatch.setattr(filesystem, "create", None)
+    monkeypatch.setattr(filesystem, "create_file", None)
     assert vidlat("verify", path, "--repair")[0] == 0

@@ -162,12 +162,12 @@ def test_cache_opened_at_any_step_of_an_append_holds_all_of_a_commit_or_nothing(
         for video_id in seen[-1]:
             cache.read_latents(video_id)
 
-    for name in ("replace", "create"):
+    for name in ("replace_file", "create_file"):
         write = getattr(filesystem, name)
 
-        def looked_at(*arguments, write=write):
+        def looked_at(*arguments, write=write, **named):
             look()
-            write(*arguments)
+            write(*arguments, **named)
             look()
 
         monkeypatch.setattr(filesystem, name, looked_at)
@@ -408,14 +408,14 @@ def test_cache_of_the_same_settings_is_left_as_it_is(tmp_path):
 @pytest.mark.parametrize("step", range(6))
 def test_caches_made_at_once_are_one_whole_cache(tmp_path, monkeypatch, step):
     """A second driver creates the whole cache between any two files of the first."""
-    path, written, replace = tmp_path / "latents.zarr", itertools.count(), filesystem.replace
+    path, written, replace = tmp_path / "latents.zarr", itertools.count(), filesystem.replace_file
 
-    def overtaken(*arguments):
+    def overtaken(*arguments, **named):
         if next(written) == step:
             create_cache(path, SCHEMA)
-        replace(*arguments)
+        replace(*arguments, **named)
 
-    monkeypatch.setattr(filesystem, "replace", overtaken)
+    monkeypatch.setattr(filesystem, "replace_file", overtaken)
     create_cache(path, SCHEMA)
     assert open_cache(path).schema == SCHEMA
     assert list(tmp_path.iterdir()) == [path]

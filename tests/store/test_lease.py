@@ -269,13 +269,13 @@ def test_heart_does_not_beat_for_another(cache_path):
 
 
 def test_ctrl_c_while_the_lease_is_being_taken_gives_it_back(cache_path, monkeypatch):
-    create = filesystem.create
+    create = filesystem.create_file
 
     def interrupted(*arguments):
         create(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(filesystem, "create", interrupted)
+    monkeypatch.setattr(filesystem, "create_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         hold_lease(cache_path, "test").__enter__()
     assert read_lease(cache_path) is None

@@ -84,6 +84,15 @@ class RecordTable:
         """The columns `names` of the latest row of every video, removed ones included, sorted by video_id."""
         return self._concatenated(names).take(self._rows[0])
 
+    def read_sizes(self, name: str) -> pa.ChunkedArray:
+        """The bytes of the binary column `name` in each row of `read`; raises like it."""
+        column = pa.schema([self._columns.field(name)])
+        # File by file: checksums are most of a record, and all of them take more memory than the rest.
+        sizes = [pc.binary_length(read_rows(file, column)[name]).combine_chunks() for file in self._files]
+        table = pa.table({name: pa.chunked_array(sizes, pa.int32())}).take(self._rows[1])
+        require_complete(table)
+        return table[name]
+
     @cached_property
     def _rows(self) -> tuple[pa.Array, pa.Array]:
         """Indices of the latest rows, sorted by video_id: of all videos, and of those not removed."""

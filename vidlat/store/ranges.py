@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
 from vidlat.store.layout import ARRAYS
@@ -18,7 +17,10 @@ from vidlat.store.statistics import frame_checksums
 
 Integers = npt.NDArray[np.int64]
 
-RANGE_COLUMNS = ("start", "stop", "num_frames", "latents_frame_crc32c")
+RANGE_COLUMNS = ("start", "stop", "num_frames")
+CHECKSUMS = "latents_frame_crc32c"
+CHECKSUM_SIZES = "checksum_sizes"
+"""The bytes of the checksums of each video, which are not read before its latents are."""
 
 CHECKSUM_BYTES = 4 * len(ARRAYS)
 """Of each latent frame, in its record."""
@@ -32,14 +34,14 @@ class VideoRanges:
     starts, stops: (N,). video_ids: N.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        """table: video_id and RANGE_COLUMNS, sorted by start."""
+    def __init__(self, table: pa.Table, read_checksums: Callable[[], pa.ChunkedArray]) -> None:
+        """table: video_id and RANGE_COLUMNS, sorted by start. read_checksums: gives them in that order."""
         self.video_ids = table["video_id"]
         self.starts: Integers = table["start"].to_numpy()
         self.stops: Integers = table["stop"].to_numpy()
         # The last one is that of index -1: of frames before the first video.
         self._stops_and_none = np.append(self.stops, -1)
-        self._table = table
+        self._read_checksums = read_checksums
         # The frames of all videos one after another, without the holes between them.
         lengths = self.stops - self.starts
         self._offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64) - self.starts
@@ -47,23 +49,31 @@ class VideoRanges:
         self._checksums: dict[str, npt.NDArray[np.uint32]] = {}
 
     @classmethod
-    def from_records(cls, path: Path, records: pa.Table, schema: CacheSchema, num_frames: int) -> Self:
+    def from_records(
+        cls,
+        path: Path,
+        records: pa.Table,
+        schema: CacheSchema,
+        num_frames: int,
+        read_checksums: Callable[[], pa.ChunkedArray],
+    ) -> Self:
         """The ranges of the videos in `records`, in arrays of `num_frames` latent frames.
 
-        Raises StoreError if a range cannot belong to its video, or if two overlap.
+        records: with CHECKSUM_SIZES. Raises StoreError if a range cannot belong to its video, or if two
+        overlap.
         """
-        table = records.select(["video_id", *RANGE_COLUMNS]).sort_by("start")
+        table = records.select(["video_id", *RANGE_COLUMNS, CHECKSUM_SIZES]).sort_by("start")
         faulty = np.flatnonzero(_is_faulty(table, schema, num_frames))
         if len(faulty):
             row = table.slice(int(faulty[0]), 1).to_pylist()[0]
-            fault = next(range_faults(row, schema, num_frames))
+            fault = next(range_faults(row, row[CHECKSUM_SIZES], schema, num_frames))
             raise StoreError(f"{path}: damaged: {row['video_id']}: {fault}; {REPAIR}")
         starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
         (overlapping,) = np.nonzero(starts[1:] < stops[:-1])
         if len(overlapping):
             one, two = table["video_id"].slice(int(overlapping[0]), 2).to_pylist()
             raise StoreError(f"{path}: damaged: {one} and {two} name the same latent frames; {REPAIR}")
-        return cls(table)
+        return cls(table, read_checksums)
 
     def index_of(self, starts: npt.NDArray[np.integer]) -> Integers:
         """The index of the video that each of the latent frames `starts` (B,) lies in, -1 for none."""
@@ -99,17 +109,20 @@ class VideoRanges:
     def _recorded(self, name: str) -> npt.NDArray[np.uint32]:
         """The checksums of all frames of the array `name`."""
         if not self._checksums:
-            cells = self._table["latents_frame_crc32c"].to_pylist()
-            halves = [np.frombuffer(cell, "<u4").reshape(2, -1) for cell in cells]
-            joined = np.concatenate([np.zeros((2, 0), "<u4"), *halves], axis=1)
-            self._checksums = dict(zip(ARRAYS, joined, strict=True))
+            values = np.frombuffer(b"".join(self._read_checksums().to_pylist()), "<u4")
+            # Of each video those of mean, then as many of std.
+            lengths = np.repeat(self.stops - self.starts, len(ARRAYS))
+            of_array = np.repeat(np.arange(len(lengths)) % len(ARRAYS), lengths)
+            self._checksums = {name: values[of_array == index] for index, name in enumerate(ARRAYS)}
         return self._checksums[name]
 
 
-def range_faults(row: Mapping[str, Any], schema: CacheSchema, num_frames: int) -> Iterator[str]:
+def range_faults(
+    row: Mapping[str, Any], checksum_size: int, schema: CacheSchema, num_frames: int
+) -> Iterator[str]:
     """Why the range of a record is impossible in arrays of `num_frames` latent frames.
 
-    row: RANGE_COLUMNS, where latents_frame_crc32c may be missing.
+    row: RANGE_COLUMNS. checksum_size: bytes of its checksums.
     """
     start, stop = row["start"], row["stop"]
     named = f"its record names latent frames {start}-{stop}"
@@ -123,14 +136,14 @@ def range_faults(row: Mapping[str, Any], schema: CacheSchema, num_frames: int) -
     expected = num_stacks * schema.settings.stack // schema.time_compression
     if stop - start != expected:
         yield f"{named}, but {row['num_frames']} frames in stacks of {schema.settings.stack} give {expected}"
-    if len(row["latents_frame_crc32c"]) != CHECKSUM_BYTES * (stop - start):
-        yield f"{named}, but holds checksums of {len(row['latents_frame_crc32c']) / CHECKSUM_BYTES:g}"
+    if checksum_size != CHECKSUM_BYTES * (stop - start):
+        yield f"{named}, but holds checksums of {checksum_size / CHECKSUM_BYTES:g}"
 
 
 def _is_faulty(table: pa.Table, schema: CacheSchema, num_frames: int) -> npt.NDArray[np.bool_]:
     """Whether each row has a fault, as `range_faults` says which."""
     start, stop, num_video_frames = (table[name].to_numpy() for name in ("start", "stop", "num_frames"))
-    num_bytes = pc.binary_length(table["latents_frame_crc32c"]).to_numpy().astype(np.int64)
+    num_bytes = table[CHECKSUM_SIZES].to_numpy().astype(np.int64)
     # Not stop - start, which overflows for numbers that make no sense.
     most = num_bytes // CHECKSUM_BYTES * schema.time_compression
     faulty: npt.NDArray[np.bool_] = (

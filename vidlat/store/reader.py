@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from vidlat.store.arrays import open_for_reading, require_usable
 from vidlat.store.disk_usage import DiskUsage, disk_usage
 from vidlat.store.layout import ARRAYS, array_document
 from vidlat.store.lease import hold_for_reading
-from vidlat.store.log import read_records
+from vidlat.store.log import RecordTable, read_records
 from vidlat.store.metadata import array_frames, read_schema, zarr_documents
-from vidlat.store.ranges import RANGE_COLUMNS, REPAIR, VideoRanges
+from vidlat.store.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, REPAIR, VideoRanges
 from vidlat.store.records import (
     ANNOTATION_COLUMNS,
     SOURCE_COLUMNS,
@@ -219,8 +219,19 @@ class LatentCache:
 
     @cached_property
     def _ranges(self) -> VideoRanges:
-        records = self._table(RANGE_COLUMNS)
-        return VideoRanges.from_records(self.path, records, self.schema, self.num_latent_frames)
+        videos = self._snapshot.videos
+        sizes = videos.read_sizes(CHECKSUMS)
+        records = self._table(RANGE_COLUMNS).append_column(CHECKSUM_SIZES, sizes)
+        # Not a method, by which the cache would hold itself, and its lock for readers, after its last use.
+        read_checksums = partial(_checksums_in_order, videos)
+        return VideoRanges.from_records(
+            self.path, records, self.schema, self.num_latent_frames, read_checksums
+        )
+
+
+def _checksums_in_order(videos: RecordTable) -> pa.ChunkedArray:
+    """The checksums of every video, in the order of the time axis."""
+    return videos.read(["start", CHECKSUMS]).sort_by("start")[CHECKSUMS]
 
 
 def _require_sums(path: Path, record: VideoRecord, latent_dim: int) -> None:

@@ -15,7 +15,7 @@ from vidlat.store.disk_usage import disk_usage
 from vidlat.store.layout import LOCK
 from vidlat.store.lease import hold_for_reading
 from vidlat.store.log import ROWS_AT_ONCE
-from vidlat.store.ranges import range_faults
+from vidlat.store.ranges import CHECKSUMS, range_faults
 from vidlat.store.records import VIDEO_COLUMNS, latest, without_removed
 from vidlat.store.verify.latents import LatentChecker
 from vidlat.store.verify.problem import Problem
@@ -113,7 +113,7 @@ def _videos_problems(
     checker = LatentChecker(path, schema, num_frames)
     for batch in videos.to_batches(max_chunksize=ROWS_AT_ONCE):
         for row in batch.to_pylist():
-            wrong = [("range", what) for what in range_faults(row, schema, num_frames)]
+            wrong = [("range", what) for what in range_faults(row, len(row[CHECKSUMS]), schema, num_frames)]
             for kind, what in wrong or checker.findings(row):
                 yield Problem(where=row["video_id"], kind=kind, what=what, is_video=True)
             if on_video:
