@@ -1,11 +1,13 @@
 """The executor on Dask: against a scripted cluster whose workers die on cue, and on real Dask processes."""
 
 import errno
+import io
 import os
 import shutil
 import sys
 from collections import deque
 from functools import partial
+from logging import StreamHandler, getLogger
 from pathlib import Path
 from queue import Empty
 from types import SimpleNamespace
@@ -400,6 +402,15 @@ def test_weights_error_on_a_real_worker_reaches_the_driver_as_itself(client, vid
         encode_for_real(prepared, client, vae_hash="f" * 64)
 
 
+@pytest.fixture
+def dask_log(monkeypatch):
+    """What Dask would print on stderr: all its loggers share a handler."""
+    loggers, log = (getLogger("distributed"), getLogger("distributed.client")), io.StringIO()
+    (handler,) = {each for logger in loggers for each in logger.handlers if type(each) is StreamHandler}
+    monkeypatch.setattr(handler, "stream", log)
+    return log
+
+
 class Poison(WorkerPlugin):
     """A real worker ends as if out of memory when it comes to this video."""
 
@@ -415,12 +426,15 @@ class Poison(WorkerPlugin):
 
 
 @pytest.mark.slow
-def test_video_that_kills_real_workers_fails_alone(videos, prepare, tmp_path, undisturbed, read_all):
+def test_video_that_kills_real_workers_fails_alone(
+    videos, prepare, tmp_path, undisturbed, read_all, dask_log
+):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     with connect(None, 1) as client:
         client.register_plugin(Poison())
         events = encode_for_real(prepared, client)
+    assert dask_log.getvalue() == ""
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert videos_in(events, "failures") == ["04.mp4", "broken.mp4"]
     assert {**read_all(tmp_path / "l.zarr"), "04.mp4": undisturbed["04.mp4"]} == undisturbed
@@ -434,10 +448,11 @@ def test_invalid_scheduler_address_is_refused(address):
 
 @pytest.mark.slow
 def test_scheduler_that_goes_away_ends_the_encode_and_finished_videos_stay(
-    videos, prepare, tmp_path, read_all, undisturbed
+    videos, prepare, tmp_path, read_all, undisturbed, dask_log
 ):
     prepared, committed = prepare(videos, tmp_path / "l.zarr", workers=1), []
-    elsewhere = LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+    settings = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": False}
+    elsewhere = LocalCluster(n_workers=1, threads_per_worker=1, **settings)
 
     def encode():
         with connect(elsewhere.scheduler_address, 1) as client, prepared.open_writer() as writer:
@@ -448,6 +463,7 @@ def test_scheduler_that_goes_away_ends_the_encode_and_finished_videos_stay(
 
     with pytest.raises(InputError, match="scheduler went away"):
         encode()
+    assert "distributed.client" not in dask_log.getvalue()  # of the cluster itself it may tell
     assert read_all(tmp_path / "l.zarr") == {name: undisturbed[name] for name in committed}
 
 

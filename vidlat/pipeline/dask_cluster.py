@@ -16,6 +16,7 @@ from pathlib import Path
 import dask
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import silence_logging_cmgr
 
 from vidlat.errors import InputError, one_line
 
@@ -48,24 +49,36 @@ def connect(
 
     num_workers: processes of a local cluster. num_batches: batches that each of them works on at once.
     patience_seconds: how long to wait for the first worker at an address; for the scheduler 10 s at most.
+    Dask logs nothing to the terminal meanwhile: what it notices of lost processes is told in errors of ours.
     Raises InputError where no scheduler answers at the address, or no cluster can be started.
     """
-    if scheduler:
-        if not re.fullmatch(r"\w+://.+:\d+", scheduler):
-            raise InputError(f"--scheduler {scheduler}: no address; it looks like tcp://host:8786")
+    # A killed process leaves Dask coroutines with errors that nobody retrieves, and asyncio would print them.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    cluster = _connect_to(scheduler, patience_seconds) if scheduler else _start(num_workers, num_batches)
+    with silence_logging_cmgr(logging.CRITICAL), cluster as client:
+        yield client
+
+
+@contextmanager
+def _connect_to(scheduler: str, patience_seconds: float) -> Iterator[Client]:
+    if not re.fullmatch(r"\w+://.+:\d+", scheduler):
+        raise InputError(f"--scheduler {scheduler}: no address; it looks like tcp://host:8786")
+    try:
+        client = Client(scheduler, timeout=min(10, patience_seconds), set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise InputError(
+            f"--scheduler {scheduler}: no Dask scheduler answers there; is it running?"
+        ) from error
+    with client:
         try:
-            client = Client(scheduler, timeout=min(10, patience_seconds), set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise InputError(
-                f"--scheduler {scheduler}: no Dask scheduler answers there; is it running?"
-            ) from error
-        with client:
-            try:
-                client.wait_for_workers(1, timeout=patience_seconds)
-            except TimeoutError as error:
-                raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
-            yield client
-        return
+            client.wait_for_workers(1, timeout=patience_seconds)
+        except TimeoutError as error:
+            raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
+        yield client
+
+
+@contextmanager
+def _start(num_workers: int, num_batches: int) -> Iterator[Client]:
     # As long as the cluster lasts: a process that replaces one that died reads the settings again.
     with (
         dask.config.set(_LOCAL_SETTINGS),
@@ -76,8 +89,6 @@ def connect(
 
 
 def _start_cluster(num_workers: int, num_batches: int) -> LocalCluster:
-    # A killed worker leaves Dask coroutines with errors that nobody retrieves, and asyncio would print them.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     _require_loopback()
     try:
         with _without_interrupts():
