@@ -25,6 +25,7 @@ from vidlat.commands import display
 from vidlat.config import EncodeConfig, TrainConfig, load_yaml
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch
+from vidlat.store.layout import shard_file
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache
 
@@ -406,6 +407,26 @@ def test_evaluate_names_a_source_that_has_changed(cache, videos, make_videos, tm
     code, _, err = vidlat("evaluate", "--latents", cache, "--input", tmp_path / "b.mp4")
     assert code == 1
     assert re.search(r"no cached video can be compared: .*b\.mp4: is an empty file", err)
+
+
+def test_evaluate_names_each_video_that_it_cannot_compare(encode, make_videos, tmp_path):
+    folder = make_videos(tmp_path / "v", {"damaged.mp4": 4})
+    assert encode(folder, tmp_path / "l.zarr")[0] == 0  # into a shard of its own
+    make_videos(folder, {"empty.mp4": 4, "gone.mp4": 4, "whole.mp4": 4})
+    assert encode(folder, tmp_path / "l.zarr")[0] == 0
+    (tmp_path / "l.zarr" / shard_file("mean", 0)).write_bytes(b"no shard")
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "gone.mp4").unlink()
+    code, out, _ = vidlat("evaluate", "--latents", tmp_path / "l.zarr", "--input", folder)
+    assert code == 3
+    assert "8/8" in out
+    assert "3 videos not compared" in out
+    for name, reason in (
+        ("damaged.mp4", "latents are damaged"),
+        ("empty.mp4", "is an empty file"),
+        ("gone.mp4", "its source is not among --input"),
+    ):
+        assert re.search(rf"{name} .*{reason}", out)
 
 
 def test_weights_check_counts_the_tensors(small_vae):

@@ -318,8 +318,8 @@ def evaluate() -> None:
       vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
 
     \b
-    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some sources are not what was encoded,
-    130 interrupted.
+    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some not compared: a source is missing,
+    unreadable or not what was encoded, or latents are damaged; 130 interrupted.
     """
 
 

@@ -21,16 +21,18 @@ def evaluate(
     if json_file:
         prepare_file(json_file, "--json")
     with progress_bar("{task.fields[name]}") as progress:
-        task = progress.add_task("comparing", total=2 * len(open_cache(latents)), name="")
+        num_readings = 2 * len(open_cache(latents))
+        task = progress.add_task("comparing", total=num_readings, name="")
         for event in steps:
             events.append(event)
             progress.update(task, advance=1, name=event.video_id)
+        progress.update(task, completed=num_readings)  # what cannot be compared is not read twice
     evaluation = Evaluation.of(events)
     _print(evaluation)
     if json_file:
         json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
         console.print(f"all figures -> {json_file}")
-    if evaluation.failed:
+    if evaluation.failed or evaluation.without_source:
         return ExitCode.SOME_FAILED
     return ExitCode.DONE
 
@@ -58,13 +60,10 @@ def _print(evaluation: Evaluation) -> None:
     print_table("Overall, mean of the videos", ("", "videos", "MSE", "PSNR dB", "SSIM"), overall)
     for criterion, holds in evaluation.summaries["vae"].criteria.items():
         console.print(f"{criterion}: {'holds' if holds else 'does not hold'}")
-    if evaluation.failed:
-        count = format_count(len(evaluation.failed), "video")
-        title = f"{count} not compared: the source is not what was encoded"
-        print_table(title, ("video", "reason"), evaluation.failed.items())
-    if missing := evaluation.without_source:
-        count = format_count(len(missing), "cached video")
-        console.print(f"not among --input: {count}: {', '.join(missing[:5])}")
+    reasons = evaluation.failed | dict.fromkeys(evaluation.without_source, "its source is not among --input")
+    if reasons:
+        title = f"{format_count(len(reasons), 'video')} not compared"
+        print_table(title, ("video", "reason"), reasons.items())
 
 
 def _psnr(quality: VideoQuality | None) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from vidlat.encode.block_pca import BlockPca
 from vidlat.encode.vae import FrozenVAE
-from vidlat.errors import DecodeError, InputError
+from vidlat.errors import DecodeError, InputError, StoreError
 from vidlat.evaluate.baselines import AveragingBaseline, PcaBaseline
 from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
 from vidlat.pipeline.decode_videos import decode_video, load_vae_of
@@ -52,7 +52,7 @@ class EvaluationProgress:
 class Evaluation:
     """All compared videos, and the cached videos that could not be compared.
 
-    without_source: ids of those not among the inputs. failed: by id, why a source is not what was encoded.
+    without_source: ids of those not among the inputs. failed: by id, why a video cannot be compared.
     """
 
     videos: list[VideoComparison]
@@ -102,9 +102,10 @@ def evaluate_videos(
     """Compare every video of the cache at `latents` with its source after preprocessing, in bounded memory.
 
     inputs: what the cache was encoded from. vae: where its VAE is, if not where it was.
-    A source that no longer decodes, or to another number of frames than when it was encoded, is reported and
-    the others are compared. Raises, when called, StoreError, WeightsError or InputError if no cached video is
-    among the inputs; and, when iterated, InputError if none can be compared.
+    A source that no longer decodes, or to another number of frames than when it was encoded, is reported, as
+    are damaged latents, and the others are compared.
+    Raises, when called, StoreError, WeightsError or InputError if no cached video is among the inputs; and,
+    when iterated, InputError if none can be compared.
     """
     cache = open_cache(latents)
     found = discover_videos([str(text) for text in inputs], ids=cache.schema.ids).videos
@@ -124,7 +125,7 @@ def _evaluate(
         if video_id not in found:
             yield EvaluationProgress(video_id=video_id, has_source=False)
     baseline = PcaBaseline((vae.compression,) * 3, vae.latent_dim)
-    usable, failures = [], []
+    usable, failures, num_compared = [], [], 0
     for index, source in enumerate(sources):
         try:
             _fit(baseline, index, cache, source)
@@ -134,11 +135,17 @@ def _evaluate(
         else:
             usable.append((index, source))
             yield EvaluationProgress(video_id=source.video_id)
-    if not usable:
-        raise InputError(f"no cached video can be compared: {sources[0].path}: {failures[0]}")
     for index, source in usable:
-        comparison = _compare(cache, vae, source, baseline.fit_without(index))
-        yield EvaluationProgress(video_id=source.video_id, comparison=comparison)
+        try:
+            comparison = _compare(cache, vae, source, baseline.fit_without(index))
+        except (DecodeError, StoreError) as error:
+            failures.append(str(error))
+            yield EvaluationProgress(video_id=source.video_id, failure=str(error))
+        else:
+            num_compared += 1
+            yield EvaluationProgress(video_id=source.video_id, comparison=comparison)
+    if not num_compared:
+        raise InputError(f"no cached video can be compared: {sources[0].path}: {failures[0]}")
 
 
 def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, source: InputVideo) -> None:
