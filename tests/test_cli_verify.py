@@ -110,6 +110,7 @@ def test_repair_of_files_starts_no_processes_and_prints_the_outcomes(path, monke
     for text in ("2 problems", "std/zarr.json", "rewritten", "zarr.json.partial", "removed"):
         assert text in out
     assert out.strip().endswith("no problem left")
+    assert "0/0" not in out  # nothing is to be encoded
 
 
 @pytest.mark.slow

@@ -78,7 +78,9 @@ def test_latents_are_read_without_the_root_or_the_manifest_but_not_without_both(
 
 def test_lost_root_is_reported(path):
     (path / ROOT).unlink()
-    assert found(path) == [(ROOT, "description")]
+    (problem,) = verify_cache(path)
+    assert (problem.where, problem.kind) == (ROOT, "description")
+    assert problem.what == "damaged: its zarr.json is missing; `vidlat verify --repair` restores it"
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"{}"])

@@ -87,7 +87,8 @@ def _repair(
                 num_to_encode += event.num_to_encode
                 num_encoded += len(event.outcomes) if num_to_encode and not event.num_to_encode else 0
                 num_frames += event.num_frames
-                progress.update(task, total=num_to_encode, completed=num_encoded, frames=num_frames)
+                if num_to_encode:
+                    progress.update(task, total=num_to_encode, completed=num_encoded, frames=num_frames)
         except KeyboardInterrupt:
             echo(f"{num_encoded} videos are repaired; the same command continues.", err=True)
             raise

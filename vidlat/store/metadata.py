@@ -14,7 +14,7 @@ from typing import Any
 
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
-from vidlat.store.layout import ARRAYS, RECORDS, ROOT, array_document
+from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document
 from vidlat.store.schema import CacheSchema
 
 
@@ -58,6 +58,10 @@ def read_attributes(path: Path) -> dict[str, Any]:
                 f"{path}: is not a vidlat cache: no such folder; `vidlat encode --out` makes one"
             )
         if not filesystem.exists(path / ROOT):
+            if filesystem.exists(path / MANIFEST):
+                raise StoreError(
+                    f"{path}: damaged: its {ROOT} is missing; `vidlat verify --repair` restores it"
+                )
             raise StoreError(f"{path}: is not a vidlat cache: it has no zarr.json")
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error}") from error
