@@ -409,6 +409,24 @@ def test_evaluate_names_a_source_that_has_changed(cache, videos, make_videos, tm
     assert re.search(r"no cached video can be compared: .*b\.mp4: is an empty file", err)
 
 
+@pytest.mark.parametrize(
+    ("flags", "yaml", "named"),
+    [
+        (["--learning-rate", "0"], "{}", "--learning-rate: got 0.0; expected"),
+        (["--objective", "flow"], "{learning_rate: 0}", "c.yaml: learning_rate: got 0; expected"),
+        (["--min-snr", "5"], "{objective: flow}", "--min-snr: weights v and epsilon only"),
+        (["--split-by", "site"], "{steps: 1}", "--split-by: "),
+    ],
+)
+def test_wrong_setting_is_named_as_it_was_given(cache, tmp_path, flags, yaml, named):
+    (tmp_path / "c.yaml").write_text(f"train: {yaml}")
+    train = ("train", "--latents", cache, "--out", tmp_path / "r", "--config", tmp_path / "c.yaml")
+    code, _, err = vidlat(*train, *flags)
+    assert code in (1, 2)
+    assert is_one_line(err)
+    assert named in err
+
+
 def test_evaluate_names_each_video_that_it_cannot_compare(encode, make_videos, tmp_path):
     folder = make_videos(tmp_path / "v", {"damaged.mp4": 4})
     assert encode(folder, tmp_path / "l.zarr")[0] == 0  # into a shard of its own

@@ -72,7 +72,13 @@ class Command(click.Command):
             config_file = values.pop("config_file")
             values["settings"] = load_yaml(config_file, f"{self.name}") if config_file else {}
             values["settings"] |= {name: value for name, value in flags.items() if value not in (None, ())}
-        ctx.exit(self.import_body()(**values) or ExitCode.DONE)
+        try:
+            ctx.exit(self.import_body()(**values) or ExitCode.DONE)
+        except VidlatError as error:
+            name, _, what = str(error).partition(": ")  # what is wrong with a setting begins with its name
+            if ctx.params.get(name) not in (None, ()):
+                error.args = (f"--{name.replace('_', '-')}: {what}",)
+            raise
 
     def import_body(self) -> Callable[..., ExitCode | None]:
         """The function that does the work."""
