@@ -63,6 +63,7 @@ def test_dry_run_of_a_new_cache_writes_nothing_and_estimates_time_and_space(
     assert names_below(tmp_path) == before
     assert cell(out, "videos to encode") == "4"
     assert cell(out, "other files, ignored") == "1"
+    assert out.startswith("Ignored: 1 .txt ")
     assert cell(out, "frames to encode") == "about 30"
     assert cell(out, "their duration") == "about 1 s of video"
     assert cell(out, "will fail") == "1 video without a readable frame: odd.mp4"

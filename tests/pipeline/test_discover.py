@@ -108,7 +108,7 @@ def test_hidden_files_are_passed_over_and_other_files_counted(place):
     (root / "v" / "empty").write_bytes(b"")
     found = discover_videos(["v"])
     assert [source.video_id for source in found.videos] == ["a.mp4"]
-    assert found.num_ignored == 2
+    assert found.ignored == {".txt": 1, "": 1}
 
 
 def test_file_named_like_a_video_stays_so_that_its_failure_is_seen(place):
@@ -164,7 +164,7 @@ def test_symlinks_to_files_count_and_loops_do_not_hang(place):
     (root / "v" / "dangling.mp4").symlink_to("nowhere")
     found = discover_videos(["v"])
     assert [source.video_id for source in found.videos] == ["a.mp4", "link.mp4"]
-    assert found.num_ignored == 2
+    assert found.ignored == {".mp4": 2}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_symlinks_to_files_count_and_loops_do_not_hang(place):
         ("missing", "missing: no such file or folder"),
         ("missing/*.mp4", "matches nothing"),
         ("empty", r"no video in empty \(0 other files\)"),
-        ("texts", r"no video in texts \(2 other files\)"),
+        ("texts", r"no video in texts \(2 other files: 2 \.txt\)"),
         ("texts/a.txt", "no video"),
     ],
 )
@@ -237,7 +237,7 @@ def test_several_sequences_of_a_folder_are_called_like_their_first_pictures(plac
 def test_single_picture_is_no_video(place):
     root = place("v/a.mp4")
     place_pictures(root / "v", "thumbnail.png")
-    assert discover_videos(["v"]).num_ignored == 1
+    assert sum(discover_videos(["v"]).ignored.values()) == 1
 
 
 def test_picture_that_is_named_like_a_video_stays_so_that_its_failure_is_seen(place):
@@ -285,7 +285,7 @@ def test_dicom_without_pixels_is_no_video(place):
     report.save_as(root / "v" / "DICOMDIR", enforce_file_format=True)
     found = discover_videos(["v"])
     assert [source.video_id for source in found.videos] == ["a.mp4"]
-    assert found.num_ignored == 1
+    assert sum(found.ignored.values()) == 1
 
 
 def place_study(folder):
@@ -315,10 +315,10 @@ def test_stills_are_counted_and_can_be_left_out(place):
     cines = ["p10/s1/0001.dcm", "p10/s1/0003.dcm"]
     names = [cines[0], "p10/s1/0002.dcm", cines[1], "p10/s1/0004", "p10/s1/ct"]
     assert [video.video_id for video in found.videos] == names
-    assert (found.num_stills, found.num_ignored) == (2, 0)
+    assert (found.num_stills, found.ignored) == (2, {})
     left = discover_videos(["v"], skip_stills=True)
     assert [video.video_id for video in left.videos] == [*cines, "p10/s1/ct"]
-    assert (left.num_stills, left.num_ignored) == (0, 2)
+    assert (left.num_stills, left.ignored) == (0, {".dcm": 1, "": 1})
     hashed = discover_videos(["v"], skip_stills=True, ids="hash")
     assert len(hashed.videos) == 3
 
@@ -336,7 +336,7 @@ def test_stills_of_a_manifest_are_left_out_too(place):
 def test_an_input_of_stills_alone_is_refused_once_they_are_left_out(place):
     place_study(place() / "v")
     assert discover_videos(["v/0002.dcm"]).num_stills == 1
-    with pytest.raises(InputError, match="1 other files, 1 of them single images"):
+    with pytest.raises(InputError, match=r"1 other files, 1 of them single images: 1 \.dcm"):
         discover_videos(["v/0002.dcm"], skip_stills=True)
 
 
@@ -466,7 +466,7 @@ def test_files_that_match_a_pattern_by_path_or_name_are_passed_over(place, patte
     found = discover_videos(["v"], exclude=patterns)
     assert [video.video_id for video in found.videos] == left
     files_left = sum(len(video.selection.files) or 1 for video in found.videos)
-    assert found.num_excluded + found.num_ignored + files_left == 10
+    assert found.num_excluded + sum(found.ignored.values()) + files_left == 10
     assert discover_videos(["v/**/*.mp4", "v"], exclude=patterns).videos == found.videos
 
 

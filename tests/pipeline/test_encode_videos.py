@@ -35,7 +35,11 @@ def videos(make_videos, tmp_path_factory):
 
 def test_plan_and_job_follow_from_settings_videos_and_weights(videos, prepare, tmp_path, small_vae):
     prepared = prepare(videos, tmp_path / "l.zarr", fit="letterbox", workers=1)
-    assert (prepared.plan.num_videos, prepared.discovery.num_ignored, prepared.num_workers) == (2, 1, 1)
+    assert (prepared.plan.num_videos, sum(prepared.discovery.ignored.values()), prepared.num_workers) == (
+        2,
+        1,
+        1,
+    )
     job = prepared.job
     assert job.settings.select(Preprocessing) == Preprocessing(size=16, fit="letterbox")
     assert (job.settings.stack, job.batch, job.settings.precision) == (4, 3, "float32")

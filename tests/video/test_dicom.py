@@ -994,7 +994,7 @@ def test_non_square_pixels_are_reported(tmp_path, elements, expected):
 
 def is_found(path):
     """Whether the file counts as a video."""
-    return videos_in_folder(path.parent, [path])[1] == 0
+    return videos_in_folder(path.parent, [path])[1] == []
 
 
 @pytest.mark.parametrize("name", ["rtplan.dcm", "waveform_ecg.dcm", "reportsi.dcm"])

@@ -122,8 +122,8 @@ def read(path, selection=WHOLE, told=None):
 
 def videos(path, told=None):
     """Name -> frames of every video that is found in a file."""
-    found, num_ignored = videos_in_folder(path.parent, [path])
-    assert num_ignored == 0
+    found, others = videos_in_folder(path.parent, [path])
+    assert others == []
     return {one.name: read(one.path, one.selection, told) for one in found}
 
 

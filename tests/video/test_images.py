@@ -384,7 +384,7 @@ def test_numbered_tiffs_of_several_pages_are_videos_of_their_own(tmp_path):
     for path in files[2:]:
         save(path, noise(5, 6))
     own = [FoundVideo(name=path.name, path=path) for path in files[:2]]
-    assert videos_in_folder(tmp_path, files[:2]) == (own, 0)
+    assert videos_in_folder(tmp_path, files[:2]) == (own, [])
     (sequence, *others), _ = videos_in_folder(tmp_path, files)
     assert sequence.selection.files == ("patient2.tif", "patient3.tif")
     assert others == own

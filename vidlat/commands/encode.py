@@ -26,6 +26,7 @@ from vidlat.config import EncodeConfig
 from vidlat.errors import ExitCode, InputError
 from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
+from vidlat.pipeline.ignored import describe_ignored
 from vidlat.pipeline.measure import measure_size
 from vidlat.store.filesystem import free_bytes
 from vidlat.types import FailureRecord
@@ -56,6 +57,7 @@ def encode(
     names = _paths_of_hashed(prepared) if show_paths else {}
     failures = list(prepared.plan.known_failures)
     _report_stills(prepared)
+    _report_ignored(prepared, hide=config.ids == "hash" and not show_paths)
     _report_decoded(prepared)
     if dry_run:
         print_dry_run(prepared, config)
@@ -111,6 +113,11 @@ def _report_stills(prepared: PreparedEncode) -> None:
             "a video of one frame each; --skip-stills leaves them out",
             soft_wrap=True,
         )
+
+
+def _report_ignored(prepared: PreparedEncode, *, hide: bool) -> None:
+    if kinds := describe_ignored(prepared.discovery.ignored, hide=hide):
+        console.print(f"Ignored: {kinds}", soft_wrap=True)
 
 
 def _report_decoded(prepared: PreparedEncode) -> None:
@@ -189,7 +196,7 @@ def _run(
     excluded = f", {prepared.discovery.num_excluded} excluded" if config.exclude else ""
     console.print(
         f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} already done, "
-        f"{prepared.discovery.num_ignored} other files ignored{excluded}; VAE {config.vae} in "
+        f"{sum(prepared.discovery.ignored.values())} other files ignored{excluded}; VAE {config.vae} in "
         f"{prepared.job.settings.precision}, {config.scheduler or f'{prepared.num_workers} processes'}"
     )
     _warn_of_full_disk(prepared)

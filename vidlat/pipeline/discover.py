@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import groupby, takewhile
@@ -13,6 +14,7 @@ from pathlib import Path
 from vidlat.config import Ids
 from vidlat.errors import InputError
 from vidlat.pipeline.folder import DECODED_MARK, FoundVideo, videos_in_folder
+from vidlat.pipeline.ignored import describe_ignored, kind_of_name
 from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read_manifest
 from vidlat.store.sources import size_and_time
 from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name, rows_of, source_id
@@ -22,14 +24,15 @@ from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name,
 class Discovery:
     """The videos found, sorted by id.
 
-    num_ignored: files that are not videos. num_excluded: files passed over as asked. num_stills: videos that
-    are one DICOM image. decoded: folders of decoded videos below an input, which were passed over.
+    ignored: numbers of files that are no videos, by suffix; see `describe_ignored`. num_excluded: files
+    passed over as asked. num_stills: videos that are one DICOM image. decoded: folders of decoded videos
+    below an input, which were passed over.
     unmatched: ids in the table of labels that no video has. unlabelled: ids of the videos that are not in
     that table. Both are empty where there is no table.
     """
 
     videos: list[InputVideo]
-    num_ignored: int
+    ignored: Mapping[str, int]
     num_excluded: int = 0
     num_stills: int = 0
     decoded: tuple[str, ...] = ()
@@ -63,16 +66,17 @@ def discover_videos(
     found, stills = collection.found, collection.stills & collection.found.keys()
     num_skipped = len(stills) if skip_stills else 0
     if num_skipped:
-        collection.num_ignored += num_skipped
+        collection.ignored.update(kind_of_name(found[video_id].path) for video_id in stills)
         found = {video_id: video for video_id, video in found.items() if video_id not in stills}
     if not found:
         where = ", ".join(inputs)
         left_out = f", {num_skipped} of them single images" if num_skipped else ""
         if collection.num_excluded:
             left_out += f", {collection.num_excluded} more excluded"
-        raise InputError(
-            f"no video in {where} ({collection.num_ignored} other files{left_out}); is it the right folder?"
-        )
+        kinds = describe_ignored(collection.ignored, hide=ids == "hash")
+        left_out += f": {kinds}" if kinds else ""
+        others = f"{collection.ignored.total()} other files{left_out}"
+        raise InputError(f"no video in {where} ({others}); is it the right folder?")
     rows = read_labels(labels) if labels else {}
     videos = [*found.values()]
     unlabelled, matched = [], set()
@@ -87,7 +91,7 @@ def discover_videos(
         videos = [replace(video, video_id=_hashed_id(video), hides_names=True) for video in videos]
     return Discovery(
         videos=sorted(videos, key=lambda video: video.video_id),
-        num_ignored=collection.num_ignored,
+        ignored=collection.ignored,
         num_excluded=collection.num_excluded,
         decoded=tuple(collection.decoded),
         num_stills=len(stills) - num_skipped,
@@ -100,7 +104,7 @@ def discover_videos(
 class _Collection:
     exclude: Sequence[str]
     found: dict[str, InputVideo] = field(default_factory=dict)
-    num_ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
     num_excluded: int = 0
     stills: set[str] = field(default_factory=set)
     decoded: list[str] = field(default_factory=list)
@@ -147,8 +151,8 @@ class _Collection:
     def _add_files(self, root: Path, folder: Path, files: Sequence[Path]) -> None:
         kept = [path for path in files if not self._excludes(path, root)]
         self.num_excluded += len(files) - len(kept)
-        videos, num_ignored = videos_in_folder(folder, kept)
-        self.num_ignored += num_ignored
+        videos, others = videos_in_folder(folder, kept)
+        self.ignored.update(map(kind_of_name, others))
         for found in videos:
             video = _to_video(found, (folder / found.name).relative_to(root).as_posix(), root)
             self._add(video, found.is_still)

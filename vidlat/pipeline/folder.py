@@ -32,8 +32,8 @@ class FoundVideo:
     is_still: bool = False
 
 
-def videos_in_folder(folder: Path, files: Sequence[Path]) -> tuple[list[FoundVideo], int]:
-    """The videos among files of one folder, and the number of files that belong to none.
+def videos_in_folder(folder: Path, files: Sequence[Path]) -> tuple[list[FoundVideo], list[Path]]:
+    """The videos among files of one folder, and the files that belong to none.
 
     The slices of a DICOM series are a video, and so are numbered pictures. Such a video is named like the
     folder if it is the only one, else like its first file.
@@ -48,7 +48,7 @@ def videos_in_folder(folder: Path, files: Sequence[Path]) -> tuple[list[FoundVid
     for path in {path for group, _ in groups for path in group}:
         del alone[path]
     found = [*_name_groups(folder, groups), *chain.from_iterable(alone.values())]
-    return found, sum(not videos for videos in alone.values())
+    return found, [path for path, videos in alone.items() if not videos]
 
 
 def _name_groups(folder: Path, groups: Sequence[tuple[tuple[Path, ...], str | None]]) -> Iterator[FoundVideo]:
