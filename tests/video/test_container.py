@@ -613,10 +613,11 @@ def miscounting_avi(path, counted):
     return path
 
 
+@pytest.mark.parametrize("num_last", [0, 1, 5])
 @pytest.mark.parametrize("has_index", [False, True])
-def test_empty_chunks_of_an_avi_repeat_the_frame_before(tmp_path, has_index):
+def test_empty_chunks_of_an_avi_repeat_the_frame_before(tmp_path, has_index, num_last):
     frames = random_frames(3, 20, 32)
-    shown = [0, None, None, None, None, 1, 2, None, 0]  # None: an empty chunk
+    shown = [0, None, None, None, None, 1, 2, None, 0, *[None] * num_last]  # None: an empty chunk
     chunks = [b"" if index is None else frames[index, ::-1].tobytes() for index in shown]
     data = raw_avi(frames, [(level,) * 3 for level in range(256)], chunks)
     if has_index:
@@ -628,9 +629,21 @@ def test_empty_chunks_of_an_avi_repeat_the_frame_before(tmp_path, has_index):
         data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
     (tmp_path / "a.avi").write_bytes(data)
     got, warnings = read(tmp_path / "a.avi")
-    np.testing.assert_array_equal([frame.pixels for frame in got], frames[[0, 0, 0, 0, 0, 1, 2, 2, 0]])
-    assert [frame.pts_seconds for frame in got] == pytest.approx(np.arange(9) / 25)
+    np.testing.assert_array_equal(
+        [frame.pixels for frame in got], frames[[0, 0, 0, 0, 0, 1, 2, 2, 0, *[0] * num_last]]
+    )
+    assert [frame.pts_seconds for frame in got] == pytest.approx(np.arange(9 + num_last) / 25)
     assert warnings == []
+
+
+def test_a_cut_in_the_empty_chunks_at_the_end_leaves_those_before_it(tmp_path):
+    frames = random_frames(3, 20, 32)
+    chunks = [*(frame[::-1].tobytes() for frame in frames), *[b""] * 9]
+    data = raw_avi(frames, [(level,) * 3 for level in range(256)], chunks)
+    (tmp_path / "a.avi").write_bytes(data[: -4 * 8 - 3])
+    got, warnings = read(tmp_path / "a.avi")
+    np.testing.assert_array_equal([frame.pixels for frame in got], frames[[0, 1, *[2] * 5]])
+    assert warnings == ["only 7 of the 12 frames that its header declares: truncated?"]
 
 
 def test_a_chunk_that_is_no_frame_is_not_repeated_but_reported(tmp_path):
@@ -756,7 +769,7 @@ def test_frames_before_a_read_error_are_yielded(tmp_path):
     for error, num_lost in ((IndexError(), 0), (av.InvalidDataError(1, "broken"), 1)):
         with av.open(str(path)) as file:
             stream = file.streams.video[0]
-            decoding = container._Decoding(Failing(file, error), stream)
+            decoding = container._Decoding(Failing(file, error), stream, path.open)
             assert sum(1 for _ in decoding.frames()) == 30
             assert [text for text in decoding.warnings() if "broken" in text] == [
                 "1 packets could not be decoded: broken"

@@ -141,7 +141,7 @@ class _Container:
             num_streams = len(_video_streams(container))
             if num_streams > 1:
                 self._warn(f"holds {num_streams} video streams: only the first is read")
-            decoding = _Decoding(container, stream)
+            decoding = _Decoding(container, stream, self._open_file)
             converter = FrameConverter()
 
             def converted(decoded: tuple[av.VideoFrame, _Shown]) -> tuple[Frame, _Shown]:
@@ -153,7 +153,7 @@ class _Container:
 
             decoded = deinterlaced(decoding.frames(), self._deinterlace, self._warn)
             # Unlike a loop variable, `map` keeps no reference to the frame: see _Decoding.frames.
-            yield from _with_repetitions(map(converted, decoded))
+            yield from _with_repetitions(map(converted, decoded), decoding)
             if converter.lacks_palette:
                 self._warn("declares no palette: its 8 bits are taken for gray levels")
             for text in decoding.warnings(self._is_timed):
@@ -192,7 +192,7 @@ class _Shown(NamedTuple):
     repeated_at: tuple[float | None, ...]
 
 
-def _with_repetitions(frames: Iterator[tuple[Frame, _Shown]]) -> Iterator[Frame]:
+def _with_repetitions(frames: Iterator[tuple[Frame, _Shown]], decoding: _Decoding) -> Iterator[Frame]:
     previous: Frame | None = None
     for frame, shown in frames:
         if previous:
@@ -200,15 +200,20 @@ def _with_repetitions(frames: Iterator[tuple[Frame, _Shown]]) -> Iterator[Frame]
                 yield previous._replace(pts_seconds=seconds)
         yield frame
         previous = frame
+    if previous:
+        for seconds in decoding.repeated_at_end():
+            yield previous._replace(pts_seconds=seconds)
 
 
 class _Decoding:
     """One pass over a stream; afterwards, its warnings."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, open_file: Open) -> None:
         self.aspect = float(stream.sample_aspect_ratio or 1)
         self._container = container
         self._stream = stream
+        self._open_file = open_file
+        self._last_packet: tuple[int, int] | None = None  # of an AVI: its time and where its data starts
         self._clock = _Clock(stream.time_base or Fraction(0))
         self._sizes: dict[str, None] = {}  # in the order of their appearance
         self._num_frames = self._num_hidden = self._num_lost = 0
@@ -222,12 +227,12 @@ class _Decoding:
         # A time that no packet has is that of an empty chunk, which repeats the frame before.
         times: deque[range] = deque(maxlen=self._stream.codec_context.reorder_depth + 1)
         is_avi = self._container.format.name == "avi"
-        latest: int | None = None
         for packet in self._packets():
             span = range(0)  # of the packet and the empty chunks before it
             if is_avi and packet.dts is not None:
-                span = range(packet.dts if latest is None else min(latest + 1, packet.dts), packet.dts + 1)
-                latest = packet.dts
+                latest = packet.dts - 1 if self._last_packet is None else self._last_packet[0]
+                span = range(min(latest + 1, packet.dts), packet.dts + 1)
+                self._last_packet = packet.dts, max(8, packet.pos or 0)
             try:
                 frames = self._stream.decode(packet)
             except av.FFmpegError as error:
@@ -249,6 +254,18 @@ class _Decoding:
                 del frame  # while a reference exists, the GIF decoder copies the frame before it draws on it
         if self._error and not self._num_frames:
             raise self._error
+
+    def repeated_at_end(self) -> Iterator[float | None]:
+        """Yield, after `frames`, the times of empty chunks at the end of an AVI, which FFmpeg passes over."""
+        if self._last_packet is None:
+            return
+        latest, data_at = self._last_packet
+        num_missing = _declared_num_frames(self._container, self._stream) - (latest + 1)
+        if num_missing > 0:
+            with self._open_file() as file:
+                num_empty = _num_empty_chunks(file, data_at, num_missing)
+            self._num_frames += num_empty
+            yield from (self._clock.seconds(latest + number) for number in range(1, num_empty + 1))
 
     def warnings(self, is_timed: bool = True) -> Iterator[str]:
         """Yield the warnings about this pass, after its end."""
@@ -378,6 +395,20 @@ def _refuse_declared_giant(open_file: Open, index: int) -> None:
         context = container.streams[index].codec_context
         if isinstance(context, VideoCodecContext):
             check_frame_size(context.width, context.height)
+
+
+def _num_empty_chunks(file: io.RawIOBase, data_at: int, at_most: int) -> int:
+    """The number of empty chunks of an AVI stream after the chunk whose data starts at `data_at`."""
+    at, num_empty = data_at - 8, 0
+    file.seek(at)
+    own = head = file.read(8) or b""  # a chunk: its name, of which two letters are the stream, and its length
+    while len(head) == 8 and head[:4] != b"idx1" and num_empty < at_most:
+        length = int.from_bytes(head[4:], "little")
+        num_empty += head[:2] == own[:2] and not length
+        at += 12 if head[:4] in (b"LIST", b"RIFF") else 8 + length + length % 2
+        file.seek(at)
+        head = file.read(8) or b""
+    return num_empty
 
 
 def _gif_ends(open_file: Open) -> bool:
