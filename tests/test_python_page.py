@@ -47,7 +47,12 @@ def test_whole_path_takes_ten_lines():
         write_video(Path(f"videos/{seed}.mp4"), make_phantom("heart", seed, num_frames, 48, 64, 25), 25)
     run_here(WHOLE_PATH)
     assert names_in(Path("decoded")) == [DECODED_MARK, "0.mp4.mp4", "1.mp4.mp4"]
-    assert names_in(Path("samples")) == ["contact_sheet.png", "sample-0000.mp4", "sample-0001.mp4"]
+    assert names_in(Path("samples")) == [
+        DECODED_MARK,
+        "contact_sheet.png",
+        "sample-0000.mp4",
+        "sample-0001.mp4",
+    ]
     assert Path("runs/first/checkpoints/step_00000010").is_dir()
 
 

@@ -267,7 +267,8 @@ def train() -> None:
 def sample() -> None:
     """Sample new videos from a trained run.
 
-    A contact sheet of the samples is written too.
+    A contact sheet of the samples is written too. A later encode of a folder around --out does not take them
+    for clips.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from vidlat.video.nifti import nifti_videos
 from vidlat.video.reader import is_named_like_video, kind_of
 
 DECODED_MARK = ".vidlat-decoded"
-"""A file in a folder of decoded videos, which are no clips of the folder around it."""
+"""A file in a folder of decoded videos and samples, which are no clips of the folder around it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

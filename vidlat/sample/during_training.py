@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vidlat.config import SampleConfig, TrainConfig
 from vidlat.pipeline.decode_videos import load_vae_of
+from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.clips import ClipSampler
 from vidlat.sample.videos import decode_sample
@@ -89,6 +90,7 @@ class TrainingSamples:
         first, _ = cache.read_windows(starts, 1, with_std=False)
         self._first_frames = run.whitening.whiten(torch.from_numpy(first).float())[:, :, 0]
         prepare_folder(self.folder)
+        (self.folder / DECODED_MARK).touch()
         # An event file of its own, beside that of the curves.
         self._events = SummaryWriter(str(run_dir / "tensorboard"), filename_suffix=".samples")
 

@@ -15,6 +15,7 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import ConfigError, DecodeError, InputError, TrainError, one_line
 from vidlat.files import require_regular_file
 from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
+from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.sample.clips import ClipSampler
 from vidlat.train.frozen_run import Run
 from vidlat.train.run_folder import load_run
@@ -40,7 +41,8 @@ def sample_videos(
     """Sample videos and yield the path of each, `out/sample-<seed>.mp4` (gif, npy), once it is written.
 
     A contact sheet is written at the end, or of the videos so far when interrupted. Videos have the median
-    frame rate of the training videos. vae: where the VAE of the latents is, if it has moved. on_progress: as
+    frame rate of the training videos. The folder is marked, so that an encode of a folder around it passes it
+    over. vae: where the VAE of the latents is, if it has moved. on_progress: as
     for `ClipSampler.sample`.
 
     Raises TrainError for a folder without a usable run or where a sample is not finite, ConfigError for
@@ -53,6 +55,7 @@ def sample_videos(
     check_trained_for(run, settings)
     frozen = load_vae_of(run.schema, vae=vae, device=settings.device)
     prepare_folder(out)
+    (out / DECODED_MARK).touch()
     first_frames = None
     if settings.first_frame:
         first_frames = read_first_frame(Path(settings.first_frame).expanduser(), run, frozen).expand(
