@@ -145,7 +145,12 @@ def test_no_pixels_are_refused(tmp_path, shape):
 @pytest.mark.parametrize(
     ("shape", "likely"),
     [
-        ((8, 8, 5), "HWT"),
+        ((40, 40, 25), "HWT"),
+        ((32, 32, 5), "HWT"),
+        ((8, 8, 5), None),
+        ((20, 16, 24), None),
+        ((24, 40, 56), None),
+        ((24, 40, 56, 3), None),
         ((64, 80, 20), "HWT"),
         ((80, 64, 20), "HWT"),
         ((64, 80, 60), "HWT"),

@@ -37,6 +37,8 @@ _NOT_NUMBERS = {
 }
 """What an array of each other kind of dtype holds."""
 _MAX_HEADER_BYTES = 1 << 14
+_SMALLEST_FRAME = 32
+"""Pixels of a side, below which an axis is rather the time of a short clip."""
 _WHAT = "cannot be read as NumPy array"
 
 
@@ -184,9 +186,9 @@ def _assumed_axes(header: _Header, warn: Warn) -> str:
         case _:
             raise DecodeError(f"shape {header.shape}: {_AXES}", "wrong-axes")
     first, second, third = header.shape[:3]
-    # Frames are rather square, and NumPy has time outermost in memory, as MATLAB has with HWT.
+    # Frames are rather square and not tiny, and NumPy has time outermost in memory, as MATLAB has with HWT.
     is_squarer = second != third and _elongation(first, second) <= _elongation(second, third)
-    if is_squarer or header.order == "F":
+    if (is_squarer and min(first, second) >= _SMALLEST_FRAME) or header.order == "F":
         warn(f"shape {header.shape} is read as {axes}: if it is {other}, MATLAB's order, give --axes {other}")
     return axes
 
