@@ -807,6 +807,7 @@ def test_all_frames_that_the_pixel_data_holds_are_read(tmp_path, save, stated, e
     told = []
     np.testing.assert_array_equal(read(path, told.append), pixels)
     assert told == [f"holds 3 frames, its header {expected}: all are read"]
+    assert opened(open_dicom, path, refuse).header().num_frames == (stated or 3)
 
 
 @pytest.mark.parametrize("save", [write, lossless])
@@ -817,6 +818,7 @@ def test_one_frame_needs_no_declared_number(tmp_path, save):
     del dataset.NumberOfFrames
     dataset.save_as(path)
     np.testing.assert_array_equal(read(path), pixels)
+    assert opened(open_dicom, path, refuse).header().num_frames == 1
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 5])

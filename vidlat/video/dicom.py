@@ -28,6 +28,7 @@ from vidlat.video.dicom_pixels import (
     NO_PIXELS,
     PixelFormat,
     is_video_syntax,
+    num_stored_frames,
     read_pixel_format,
     stored_frames,
 )
@@ -150,11 +151,19 @@ def _ordered(header: DicomHeader, order: FrameOrder | None) -> DicomHeader:
 
 def _video_header(header: DicomHeader) -> VideoHeader:
     order, steps = header.order, header.steps
-    num_frames = header.pixel_format.num_frames if order is None else len(order.indices)
+    num_frames = _num_frames(header) if order is None else len(order.indices)
     if order is not None and order.seconds:
         step = order.seconds[-1] / (len(order.seconds) - 1)
         return VideoHeader(num_frames=num_frames, seconds=order.seconds[-1] + step)
     return VideoHeader(num_frames=num_frames, seconds=_duration(num_frames, steps))
+
+
+def _num_frames(header: DicomHeader) -> int | None:
+    pixel_format = header.pixel_format
+    if pixel_format.declares_frames:
+        return pixel_format.num_frames
+    with decode_errors(_WHAT):
+        return num_stored_frames(header.path, pixel_format)
 
 
 def _open_stream(path: Path, elements: Elements, warn: Warn, deinterlace: Deinterlace) -> Video:

@@ -150,6 +150,14 @@ def stored_frames(
         warn(f"holds {num_frames} frames, its header {declared}: {which} are read")
 
 
+def num_stored_frames(path: Path, pixel_format: PixelFormat) -> int:
+    """The number of complete frames in the pixel data, whatever the header says. Raises as pydicom does."""
+    if not pixel_format.syntax.is_encapsulated:
+        return _num_whole_frames(pixel_format)
+    with path.open("rb") as opened, data_set(opened) as (file, _):
+        return len(_layout(file, pixel_format))
+
+
 def holds_several_frames(file: IO[bytes], elements: Elements) -> bool:
     """Whether there are several frames by the header, or by the pixel data where the header is silent.
 
