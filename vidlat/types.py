@@ -113,12 +113,6 @@ class Annotation(NamedTuple):
         return Annotation(newer.subject or self.subject, {**self.labels, **newer.labels})
 
 
-def rows_of(rows: Mapping[str, Annotation], video_id: str, selection: Selection) -> Annotation | None:
-    """What a table by id says about a video; a row of the video itself wins over one of its source."""
-    found = [rows[name] for name in (source_id(video_id, selection), video_id) if name in rows]
-    return found[0].updated(found[-1]) if found else None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputVideo:
     """A video to encode.

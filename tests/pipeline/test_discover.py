@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -406,6 +407,36 @@ def test_labels_are_joined_by_id_and_unmatched_ids_are_reported(place):
     found = discover_videos(["v"], labels=labels)
     assert [source.annotation for source in found.videos] == [Annotation("S1", {"EF": "0.5"}), None]
     assert (found.unmatched, found.unlabelled) == (("lost.mp4",), ("b.mp4",))
+
+
+@pytest.mark.parametrize("name", ["0X1A", "0X1A.avi", "Videos/0X1A.avi"])
+def test_a_row_may_name_a_video_by_the_last_part_of_its_id(place, name):
+    root = place("v/Videos/0X1A.avi", "v/Videos/0X1B.avi")
+    labels = Path(write(root / "l.csv", f"FileName,EF\n{name},55\n0X1C,60\n"))
+    found = discover_videos(["v"], labels=labels)
+    assert [source.annotation for source in found.videos] == [Annotation("", {"EF": "55"}), None]
+    assert (found.unmatched, found.unlabelled) == (("0X1C",), ("Videos/0X1B.avi",))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,1\n", "labels: 'a' fits 2 videos, x/a.avi and y/a.mp4 among them"),
+        ("b,1\nx/b.avi,2\n", "labels: 'x/b.avi' and another row both mean 'x/b.avi'"),
+        ("x/b.avi,2\nb.avi,1\n", "labels: 'b.avi' and another row both mean 'x/b.avi'"),
+    ],
+)
+def test_a_row_that_may_mean_several_videos_and_two_rows_of_one_are_refused(place, rows, message):
+    root = place("v/x/a.avi", "v/y/a.mp4", "v/x/b.avi")
+    with pytest.raises(InputError, match=re.escape(message)):
+        discover_videos(["v"], labels=Path(write(root / "l.csv", f"video_id,EF\n{rows}")))
+
+
+def test_a_whole_id_is_no_last_part_of_another_one(place):
+    root = place("v/a.mp4", "v/x/a.mp4")
+    labels = Path(write(root / "l.csv", "video_id,EF\na.mp4,1\nx/a.mp4,2\n"))
+    videos = discover_videos(["v"], labels=labels).videos
+    assert [video.annotation.labels["EF"] for video in videos] == ["1", "2"]
 
 
 def test_a_row_of_a_scan_reaches_its_slices_and_stretches_unless_they_have_their_own(place):

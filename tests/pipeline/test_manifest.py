@@ -96,6 +96,25 @@ def test_table_that_makes_no_sense_is_refused_by_its_line(tmp_path, name, text, 
     assert str(tmp_path / name) in str(caught.value)
 
 
+@pytest.mark.parametrize("column", ["dicom_filepath", "FilePath", "video_path"])
+def test_a_single_column_of_paths_need_not_be_called_so(tmp_path, column):
+    (row,) = read_manifest(write(tmp_path / "m.csv", f"subject_id,{column}\n10,s1/a.dcm\n"))
+    assert (row.path, row.annotation) == ("s1/a.dcm", Annotation("", {"subject_id": "10"}))
+
+
+def test_paths_in_two_columns_are_told_apart_by_name_only(tmp_path):
+    (row,) = read_manifest(write(tmp_path / "m.csv", "path,mask_path\na.dcm,b.dcm\n"))
+    assert (row.path, row.annotation.labels) == ("a.dcm", {"mask_path": "b.dcm"})
+    with pytest.raises(InputError, match="path among them; got image_path, mask_path"):
+        list(read_manifest(write(tmp_path / "n.csv", "image_path,mask_path\na.dcm,b.dcm\n")))
+
+
+@pytest.mark.parametrize("column", ["FileName", "file_name"])
+def test_labels_by_file_name_are_read(tmp_path, column):
+    path = write(tmp_path / "l.csv", f"{column},EF\n0X1A,55\n")
+    assert read_labels(path) == {"0X1A": Annotation("", {"EF": "55"})}
+
+
 def test_table_that_is_not_there_is_called_so(tmp_path):
     with pytest.raises(InputError, match=r"l\.csv: no such file"):
         read_labels(tmp_path / "l.csv")

@@ -159,7 +159,7 @@ def test_a_table_without_a_video_of_the_cache_is_refused(make_cache, make_traine
     with pytest.raises(
         TrainError, match=r"none of the 1 rows names a video of the cache.*such as bright_0\.mp4"
     ):
-        make_trainer(cache=cache, labels={"bright_0": Annotation("", {"kind": "bright"})}, **SETTINGS)
+        make_trainer(cache=cache, labels={"bright_9": Annotation("", {"kind": "bright"})}, **SETTINGS)
 
 
 def test_first_frames_are_given_to_the_configured_share_of_items_and_carry_no_loss(make_cache, make_trainer):

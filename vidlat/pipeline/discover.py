@@ -13,11 +13,12 @@ from pathlib import Path
 
 from vidlat.config import Ids
 from vidlat.errors import InputError
+from vidlat.labels import rows_by_id, rows_of
 from vidlat.pipeline.folder import DECODED_MARK, FoundVideo, videos_in_folder
 from vidlat.pipeline.ignored import describe_ignored, kind_of_name
 from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read_manifest
 from vidlat.store.sources import size_and_time
-from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name, rows_of, source_id
+from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name, source_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +78,9 @@ def discover_videos(
         left_out += f": {kinds}" if kinds else ""
         others = f"{collection.ignored.total()} other files{left_out}"
         raise InputError(f"no video in {where} ({others}); is it the right folder?")
-    rows = read_labels(labels) if labels else {}
     videos = [*found.values()]
+    selections = {video.video_id: video.selection for video in videos}
+    rows = rows_by_id(read_labels(labels), selections) if labels else {}
     unlabelled, matched = [], set()
     for index, video in enumerate(videos):
         row = rows_of(rows, video.video_id, video.selection)

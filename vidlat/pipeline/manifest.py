@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,11 @@ Row = tuple[str, dict[str, str]]
 """File and line, for errors, and the cells that are not empty, by column."""
 
 SUFFIXES = (".csv", ".jsonl")
+
+_ALIKE = {
+    "path": re.compile(r".*path", re.IGNORECASE),  # dicom_filepath in MIMIC-IV-ECHO
+    "video_id": re.compile(r"file_?name", re.IGNORECASE),  # FileName in EchoNet-Dynamic
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,7 @@ def is_manifest(path: Path) -> bool:
 def read_manifest(path: Path) -> Iterator[ManifestRow]:
     """The rows of a manifest: `path`, and optional `id`, `start_seconds`, `stop_seconds`, `subject`, labels.
 
+    In CSV, a single column whose name ends in `path` will do, such as `dicom_filepath`.
     Raises InputError, naming the line, for a table that cannot be read or a row with invalid values.
     """
     for where, cells in _read_table(path, "path"):
@@ -64,6 +71,7 @@ def read_manifest(path: Path) -> Iterator[ManifestRow]:
 def read_labels(path: Path) -> dict[str, Annotation]:
     """Annotations by id: the column `video_id`, an optional `subject`, and any other column as a label.
 
+    In CSV, a column `FileName` or `file_name` will do; see `rows_by_id` for what may stand there.
     Raises InputError for a table that cannot be read or that lists a video twice.
     """
     labels: dict[str, Annotation] = {}
@@ -108,7 +116,7 @@ def _read_table(path: Path, key: str) -> Iterator[Row]:
 
 def _read_csv(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:
     reader = csv.reader(lines, strict=True)
-    names = [name.strip() for name in next(reader, [])]
+    names = _with_key([name.strip() for name in next(reader, [])], key)
     if key not in names or len(set(names)) < len(names):
         found = ", ".join(names) or "nothing"
         raise InputError(f"{path}: expected a first line of different columns, {key} among them; got {found}")
@@ -119,6 +127,12 @@ def _read_csv(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:
         if any(cells):
             pairs = zip(names, (cell.strip() for cell in cells), strict=True)
             yield where, {name: cell for name, cell in pairs if cell}
+
+
+def _with_key(names: Sequence[str], key: str) -> list[str]:
+    """The columns, where the only one that is called like `key` in data sets of others has its name."""
+    alike = [name for name in names if _ALIKE[key].fullmatch(name)]
+    return [key if key not in names and [name] == alike else name for name in names]
 
 
 def _read_jsonl(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:

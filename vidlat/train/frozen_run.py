@@ -15,13 +15,14 @@ import vidlat
 from vidlat.config import MANY, TrainConfig
 from vidlat.documents import Fields
 from vidlat.errors import TrainError
+from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
 from vidlat.store.schema import CacheSchema
 from vidlat.train.conditioning import Conditions
 from vidlat.train.latents import Whitening
 from vidlat.train.split import near_duplicates, split_videos, stated_split, subjects_of
 from vidlat.train.windows import WindowShape
-from vidlat.types import Annotation, rows_of
+from vidlat.types import Annotation
 
 MAX_FPS = 1e6
 """A higher frame rate is a mistake of the file, and no video file can have it."""
@@ -55,12 +56,14 @@ class Run:
         """Decide everything that a new run freezes.
 
         labels: by the id of a video or its source; they override those in the cache, label by label. Raises
-        TrainError for an empty cache, a clip that is not whole stacks, labels of no video in the cache, and
-        ConfigError or TrainError for conditions or a split that the labels do not allow.
+        TrainError for an empty cache, a clip that is not whole stacks, labels of no video in the cache,
+        InputError as `rows_by_id`, and ConfigError or TrainError for conditions or a split that the labels do
+        not allow.
         """
         records = cache.records()
         if not records:
             raise TrainError("the cache holds no video to train on; fill it with `vidlat encode`")
+        labels = rows_by_id(labels, {id: record.source.selection for id, record in records.items()})
         rows = {id: rows_of(labels, id, record.source.selection) for id, record in records.items()}
         if labels and not any(rows.values()):
             raise TrainError(

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError, shorten
+from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
 from vidlat.train.frozen_run import Run
 from vidlat.train.run_folder import read_run
-from vidlat.types import Annotation, rows_of
+from vidlat.types import Annotation
 
 MAY_CHANGE = (
     "steps", "device", "accumulate", "compile", "checkpoint_activations",
@@ -70,6 +71,7 @@ def _require_same_labels(
     run: Run, labels: Mapping[str, Annotation], cache: LatentCache, run_dir: Path
 ) -> None:
     records = cache.records()
+    labels = rows_by_id(labels, {video_id: record.source.selection for video_id, record in records.items()})
     rows = {
         video_id: rows_of(labels, video_id, records[video_id].source.selection) for video_id in run.labels
     }
