@@ -205,6 +205,7 @@ def prepare_empty(cache, tmp_path_factory):
         (["train", "--latents", "l.zarr", "--out", "run", "--objective", "gan"], "gan"),
         (["sample", "--run", "r", "--out", "s", "-n", "0"], "num: got 0"),
         (["fit-vae", "--input", "v", "--out", "vae.pt"], ".safetensors"),
+        (["preview", "l.zarr", "--out", "p.txt"], "--out p.txt: a preview is written as .png"),
         (["nonsense"], "nonsense"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

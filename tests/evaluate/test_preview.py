@@ -215,7 +215,8 @@ def test_command_writes_the_picture_and_names_what_it_lacks(own, tmp_path):
 )
 def test_command_that_cannot_be_done_is_one_clear_line(made, tmp_path, monkeypatch, arguments, reason):
     monkeypatch.chdir(tmp_path)
-    names = {"CACHE": made[1], "FOLDER": tmp_path}
+    (tmp_path / "f.png").mkdir()
+    names = {"CACHE": made[1], "FOLDER": tmp_path / "f.png"}
     code, _, err = vidlat_preview(*(names.get(argument, argument) for argument in arguments))
     assert (code, err.count("\n")) == (1, 1)
     assert reason in err
