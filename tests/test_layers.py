@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
     {"types", "errors", "prefetch", "files"},
-    {"documents", "labels"},
+    {"documents", "labels", "paths"},
     {"config"},
     {"encode", "store", "video"},
     {"pipeline", "train"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import re
 import typing
 from collections import Counter
 from collections.abc import Callable
@@ -14,23 +13,18 @@ from typing import Any
 import click
 
 from vidlat.config import Config, limits_in_words, load_yaml
-from vidlat.errors import ExitCode, VidlatError, is_out_of_memory, one_line, printable
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
+from vidlat.paths import expand
 
 
 class LocalPath(click.Path):
     """A path on this machine, with `~` expanded; click's `path_type` is Path, or str for a pattern."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        text = str(value)
-        if _URL.match(text):
-            self.fail(f"{text} is a URL; expected a path on this machine: copy or mount it", param, ctx)
         try:
-            text = str(Path(text).expanduser()) if text.startswith("~") else text
-        except RuntimeError:
-            self.fail(f"{text} names a home folder that is not known; give the whole path", param, ctx)
-        return super().convert(text, param, ctx)
+            return super().convert(expand(str(value)), param, ctx)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 PATH = LocalPath(path_type=Path)

@@ -21,6 +21,7 @@ from vidlat.encode.weights_file import load_network, write_weights
 from vidlat.errors import ConfigError, DecodeError, TrainError
 from vidlat.fit.linear_start import start_from_pca
 from vidlat.fit.stacks import TrainingStacks
+from vidlat.paths import local_path
 from vidlat.pipeline.discover import discover_videos
 from vidlat.train.optimisation import learning_rate, set_learning_rate, start_average, update_average
 from vidlat.types import InputVideo
@@ -66,7 +67,7 @@ def fit_vae(
     steps and at the end. Raises, when called, ConfigError, DeviceError, WeightsError, ShapeError or
     InputError; and, when iterated, TrainError if no video is long enough or the loss is not finite.
     """
-    out = Path(out)
+    out = local_path(out)
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: weights are written as .safetensors; give such a name")
     init = resolve_weights(settings.init) if settings.init else None

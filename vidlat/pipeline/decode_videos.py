@@ -16,6 +16,7 @@ from vidlat.encode.device import has_bfloat16, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown
+from vidlat.paths import local_path
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
@@ -108,7 +109,7 @@ def decode_videos(
     Raises StoreError for a path that is no cache, WeightsError for another VAE.
     """
     cache = open_cache(latents)
-    return decode_cache(cache, load_vae_of(cache.schema, vae=vae, device=device), Path(out))
+    return decode_cache(cache, load_vae_of(cache.schema, vae=vae, device=device), local_path(out))
 
 
 def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path | VidlatError]]:

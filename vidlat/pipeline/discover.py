@@ -14,6 +14,7 @@ from pathlib import Path
 from vidlat.config import Ids
 from vidlat.errors import InputError
 from vidlat.labels import rows_by_id, rows_of
+from vidlat.paths import expand, local_path
 from vidlat.pipeline.folder import DECODED_MARK, FoundVideo, videos_in_folder
 from vidlat.pipeline.ignored import describe_ignored, kind_of_name
 from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read_manifest
@@ -113,6 +114,7 @@ class _Collection:
     _places: set[tuple[str, Selection]] = field(default_factory=set)
 
     def add_input(self, text: str) -> None:
+        text = expand(text)
         path = Path(text)
         if path.is_dir():
             for folder, files in self._walk_clips(path):
@@ -164,7 +166,10 @@ class _Collection:
         return any(fnmatchcase(name, pattern) for pattern in self.exclude for name in names)
 
     def _add_row(self, manifest: Path, row: ManifestRow) -> None:
-        path = manifest.parent / Path(row.path).expanduser()
+        try:
+            path = manifest.parent / local_path(row.path)
+        except InputError as error:
+            raise InputError(f"{row.where}: {error}") from error
         folder, files = next(_walk(path)) if path.is_dir() else (path.parent, [path])
         videos, _ = videos_in_folder(folder, files)
         if not videos and path.is_dir():

@@ -13,6 +13,7 @@ from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
+from vidlat.paths import local_path
 from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.discover import Discovery, discover_videos
 from vidlat.pipeline.driver import EncodeProgress, run_encode
@@ -105,8 +106,8 @@ def encode_videos(
     prepared = prepare_encode(
         [str(text) for text in inputs],
         settings,
-        Path(out),
-        labels=Path(labels) if labels else None,
+        local_path(out),
+        labels=local_path(labels) if labels else None,
         retry_failed=retry_failed,
         checksum=checksum,
         skip_stills=skip_stills,

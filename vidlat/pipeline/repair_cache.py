@@ -11,6 +11,7 @@ from pathlib import Path
 from vidlat.config import PREPROCESS_VERSION, LatentSettings
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.errors import StoreError
+from vidlat.paths import local_path
 from vidlat.pipeline.cached_sources import find_cached_sources
 from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.decode_videos import find_weights_of, load_vae_of
@@ -63,7 +64,7 @@ def repair_cache(
     Raises StoreError if the cache cannot be written or was made by another version of the preprocessing, and
     WeightsError for another VAE.
     """
-    path = Path(path)
+    path = local_path(path)
     if problems is None:
         refuse_if_held(path)  # before the long reading
         problems = list(verify_cache(path, on_video))

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from vidlat.config import SampleConfig, TrainConfig
+from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.pipeline.manifest import read_labels
@@ -45,8 +46,8 @@ def train_unet(
     whose labels take precedence over those in the cache. vae: as for `steps_with_samples`.
     Raises StoreError if `latents` is not a cache, InputError for a wrong table, and TrainError as `Trainer`.
     """
-    annotations = read_labels(Path(labels)) if labels else {}
-    trainer = Trainer(settings, open_cache(latents), Path(out), resume=resume, labels=annotations)
+    annotations = read_labels(local_path(labels)) if labels else {}
+    trainer = Trainer(settings, open_cache(latents), local_path(out), resume=resume, labels=annotations)
     return steps_with_samples(trainer, vae=vae)
 
 

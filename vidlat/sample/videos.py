@@ -14,6 +14,7 @@ from vidlat.config import SampleConfig
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import ConfigError, DecodeError, InputError, TrainError, one_line
 from vidlat.files import require_regular_file
+from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.sample.clips import ClipSampler
@@ -49,8 +50,8 @@ def sample_videos(
     settings that the run was not trained for, WeightsError if its VAE cannot be found, InputError if the
     first frame cannot be read or `out` cannot be written.
     """
-    out = Path(out)
-    trained = load_run(Path(run_dir), best=settings.checkpoint == "best")
+    out = local_path(out)
+    trained = load_run(local_path(run_dir), best=settings.checkpoint == "best")
     run = trained.run
     check_trained_for(run, settings)
     frozen = load_vae_of(run.schema, vae=vae, device=settings.device)
@@ -58,7 +59,7 @@ def sample_videos(
     (out / DECODED_MARK).touch()
     first_frames = None
     if settings.first_frame:
-        first_frames = read_first_frame(Path(settings.first_frame).expanduser(), run, frozen).expand(
+        first_frames = read_first_frame(local_path(settings.first_frame), run, frozen).expand(
             settings.num, -1, -1, -1
         )
     seeds, num_frames = (

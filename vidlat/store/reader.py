@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
+from vidlat.paths import local_path
 from vidlat.store import filesystem
 from vidlat.store.arrays import open_for_reading, require_usable
 from vidlat.store.disk_usage import DiskUsage, disk_usage
@@ -45,7 +46,7 @@ def open_cache(path: str | Path, *, hold: bool = True) -> LatentCache:
     hold: keep prune away as long as the object lives; not needed if no latents are read. Raises StoreError if
     there is no cache, if it is damaged or of another format version, or while it is being pruned.
     """
-    return LatentCache(Path(path), hold)
+    return LatentCache(local_path(path), hold)
 
 
 def _open_copy(path: Path, hold: bool, cache_uuid: str) -> LatentCache:

@@ -48,7 +48,7 @@ class LatentBatches(IterableDataset[Batch]):
         rank: int | None = None,
         num_ranks: int | None = None,
     ) -> None:
-        self.cache = open_cache(Path(latents))
+        self.cache = open_cache(latents)
         records = self.cache.records()
         unknown = sorted(set(videos or ()) - records.keys())
         if unknown:

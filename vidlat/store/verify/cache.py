@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vidlat.paths import local_path
 from vidlat.store import filesystem
 from vidlat.store.disk_usage import disk_usage
 from vidlat.store.layout import LOCK
@@ -41,7 +42,7 @@ def verify_cache(
     problem, and not read. Changes nothing. May run while an encode adds to the cache, but not during a prune.
     Raises StoreError if there is no cache at `path`, or if it is being pruned.
     """
-    path, reading = Path(path), _Reading()
+    path, reading = local_path(path), _Reading()
     hold_for_reading(path, reading)
     with filesystem.lock_shared(path / LOCK):  # no driver commits or merges meanwhile
         layout = read_zarr_metadata(path)

@@ -1,0 +1,56 @@
+"""Paths in calls from Python: those of the command line are in test_cli.py."""
+
+import pytest
+
+from vidlat import (
+    EncodeConfig,
+    FitVAEConfig,
+    LatentBatches,
+    SampleConfig,
+    TrainConfig,
+    decode_videos,
+    encode_videos,
+    evaluate_videos,
+    fit_vae,
+    open_cache,
+    repair_cache,
+    sample_videos,
+    train_unet,
+    verify_cache,
+)
+from vidlat.errors import InputError, VidlatError
+
+URL = "s3://bucket/l.zarr"
+TINY = EncodeConfig(vae="tiny", size=16)
+CALLS = {
+    "open_cache": lambda path: open_cache(path),
+    "encode_videos, out": lambda path: encode_videos(["v"], path, TINY),
+    "encode_videos, input": lambda path: encode_videos([path], "l.zarr", TINY),
+    "encode_videos, labels": lambda path: encode_videos(["v"], "l.zarr", TINY, labels=path),
+    "verify_cache": lambda path: next(verify_cache(path)),
+    "repair_cache": lambda path: next(repair_cache(path)),
+    "decode_videos": lambda path: decode_videos(path, "out"),
+    "evaluate_videos": lambda path: evaluate_videos(path, ["v"]),
+    "sample_videos": lambda path: next(sample_videos(path, "out", SampleConfig())),
+    "sample_videos, out": lambda path: next(sample_videos("run", path, SampleConfig())),
+    "train_unet": lambda path: train_unet(path, "run", TrainConfig()),
+    "train_unet, labels": lambda path: train_unet("l.zarr", "run", TrainConfig(), labels=path),
+    "fit_vae, input": lambda path: fit_vae([path], "v.safetensors", FitVAEConfig(size=16)),
+    "fit_vae, out": lambda path: fit_vae(["v"], path, FitVAEConfig(size=16)),
+    "LatentBatches": lambda path: LatentBatches(path, frames=4, batch=1, steps=1),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_url_is_refused_and_nothing_is_written(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"{URL} is a URL; expected a path on this machine"):
+        call(URL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["open_cache", "encode_videos, input", "repair_cache", "decode_videos"])
+def test_a_tilde_is_the_home_folder(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(VidlatError, match=f"{tmp_path}/home/nothing"):
+        CALLS[name]("~/nothing")
