@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from tests.store.caches import SCHEMA, SETTINGS, failure_of, random_posterior, record_of, writer_of
+from tests.store.damage import rewrite
 from vidlat.cli import commands
 from vidlat.commands.ls import _format_rate
 from vidlat.store import summary
@@ -29,6 +31,10 @@ def vidlat(*arguments):
     answer = CliRunner().invoke(commands, [str(argument) for argument in arguments])
     assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
     return answer.exit_code, answer.stdout, answer.stderr
+
+
+def num_rows(file):
+    return pq.ParquetFile(file).metadata.num_rows
 
 
 def json_of(*arguments):
@@ -323,3 +329,22 @@ def test_info_and_ls_build_no_records_and_load_nothing_heavy(cache, monkeypatch)
 )
 def test_implausible_rate_is_shown_and_fits_its_column(fps, text):
     assert _format_rate(fps) == text
+
+
+def test_info_of_records_with_negative_ranges_is_one_line(cache):
+    for file in (cache / "videos/records").glob("*.parquet"):
+        rewrite(file, start=[-4] * num_rows(file), stop=[-1] * num_rows(file))
+    code, _, err = vidlat("info", cache)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "a.mp4: its record names latent frames -4--1" in err
+
+
+@pytest.mark.parametrize("command", ["preview", "decode"])
+def test_vae_path_that_leads_to_another_file_ends_a_command_in_one_line(tmp_path, command):
+    path = tmp_path / "l.zarr"
+    create_cache(path, dataclasses.replace(SCHEMA, vae_path="/etc/passwd"))
+    given = (path,) if command == "preview" else ("--latents", path)
+    code, _, err = vidlat(command, *given, "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "/etc/passwd: cannot be read as weights" in err
+    assert "root" not in err  # nothing of the file is shown

@@ -3,11 +3,13 @@
 import math
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from tests.store.caches import writer_of
+from tests.store.damage import rewrite
 from vidlat.cli import commands
 from vidlat.errors import InputError, StoreError
 from vidlat.evaluate import preview
@@ -203,6 +205,15 @@ def test_command_writes_the_picture_and_names_what_it_lacks(own, tmp_path):
     code, out, _ = vidlat_preview(path, "--out", tmp_path / "p.png")
     assert code == 3
     assert "Left out" in out
+
+
+def test_records_with_negative_ranges_are_one_clear_line(own, tmp_path):
+    for file in (own[1] / "videos/records").glob("*.parquet"):
+        num_rows = pq.ParquetFile(file).metadata.num_rows
+        rewrite(file, start=[-4] * num_rows, stop=[-1] * num_rows)
+    code, _, err = vidlat_preview(own[1], "--out", tmp_path / "p.png")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "a.mp4: its record names latent frames -4--1" in err
 
 
 @pytest.mark.parametrize(
