@@ -344,7 +344,7 @@ def test_vae_path_that_leads_to_another_file_ends_a_command_in_one_line(tmp_path
     path = tmp_path / "l.zarr"
     create_cache(path, dataclasses.replace(SCHEMA, vae_path="/etc/passwd"))
     given = (path,) if command == "preview" else ("--latents", path)
-    code, _, err = vidlat(command, *given, "--out", tmp_path / "out")
+    code, _, err = vidlat(command, *given, "--out", tmp_path / "out.png")
     assert (code, err.count("\n")) == (1, 1)
     assert "/etc/passwd: cannot be read as weights" in err
     assert "root" not in err  # nothing of the file is shown
