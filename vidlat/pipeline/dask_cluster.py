@@ -16,14 +16,18 @@ from pathlib import Path
 import dask
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
-from distributed.utils import silence_logging_cmgr
+from distributed.utils import get_mp_context, silence_logging_cmgr
 
 from vidlat.errors import InputError, one_line
 
 LOOPBACK, LOOPBACK_SECONDS = "127.0.0.1", 10.0
 """Where the processes of a local cluster meet, and how long a connection there may take."""
 
+_PRELOADED = "vidlat.pipeline.task"
+"""Imported once, in a process that forks each worker: torch and MONAI take seconds and hundreds of MB."""
+
 _LOCAL_SETTINGS = {
+    "distributed.worker.multiprocessing-method": "forkserver",
     "distributed.scheduler.allowed-failures": 0,
     "distributed.comm.timeouts.connect": "60s",
     # A worker keeps the memory it has freed (encode/memory.py), so a paused worker would never resume.
@@ -90,6 +94,7 @@ def _start(num_workers: int, num_batches: int) -> Iterator[Client]:
 
 def _start_cluster(num_workers: int, num_batches: int) -> LocalCluster:
     _require_loopback()
+    get_mp_context().set_forkserver_preload([_PRELOADED])
     try:
         with _without_interrupts():
             return LocalCluster(
