@@ -50,8 +50,10 @@ def processes_of(session: int) -> dict[int, str]:
     roles = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                is_worker = b"spawn_main" in (folder / "cmdline").read_bytes()
+            _, parent, _, own_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(own_session) == session:
+                is_forked = b"multiprocessing.forkserver" in (folder / "cmdline").read_bytes()
+                is_worker = is_forked and int(parent) != session  # the fork server is the driver's child
                 roles[int(folder.name)] = "worker" if is_worker else "helper"
     return roles | {session: "driver"}
 

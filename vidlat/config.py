@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -67,11 +68,17 @@ class Config:
     """Common to all settings: values are checked against annotation and limits, unknown names are refused."""
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = self._type_hints()
         for declared in dataclasses.fields(self):
             value = getattr(self, declared.name)
             _check_type(declared.name, value, hints[declared.name])
             _check_limits(declared.name, value, declared.metadata.get("limits", {}))
+
+    @classmethod
+    @cache
+    def _type_hints(cls) -> dict[str, Any]:
+        """Evaluated once: every look at a cache checks its settings."""
+        return typing.get_type_hints(cls)
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> Self:
@@ -79,7 +86,7 @@ class Config:
 
         Raises ConfigError for an unknown name or a value of the wrong type.
         """
-        known = typing.get_type_hints(cls)
+        known = cls._type_hints()
         values = {_field_name(name): value for name, value in values.items()}
         unknown = sorted(set(values) - set(known))
         if unknown:

@@ -67,6 +67,7 @@ def test_speckle_belongs_to_the_tissue_and_moves_with_it(kind):
     assert least_likeness(fps=10) < 0.8  # within a second much does
 
 
+@pytest.mark.slow  # `make demo` makes them too
 def test_demo_videos_are_of_varied_length_and_hold_a_real_cine(tmp_path):
     paths = write_demo_videos(tmp_path / "new" / "folder")
     lengths = {path.name: sum(1 for _ in open_video(path, WHOLE, print).frames()) for path in paths}

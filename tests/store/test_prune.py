@@ -19,6 +19,7 @@ from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior,
 from tests.store.faults import Killed, meet
 from vidlat.errors import EncodeError, StoreError
 from vidlat.store import prune as prune_module
+from vidlat.store.manifest import read_manifest
 from vidlat.store.prune import prune
 from vidlat.store.prune_plan import plan_prune, vanished_videos
 from vidlat.store.reader import open_cache
@@ -31,7 +32,10 @@ FAILED = {"broken.mp4", "a.mp4"}
 
 
 def pruned(path, *drop):
-    return prune(writer_of(path), plan_prune(path, drop))
+    """Prune as the command does: what a killed process had not committed is completed first."""
+    writer = writer_of(path)
+    writer.roll_forward()
+    return prune(writer, plan_prune(path, drop))
 
 
 def stored(posterior):
@@ -404,6 +408,10 @@ def test_after_any_history_prune_leaves_what_a_dictionary_would_hold(history, la
                 write_orphan(path, what, number)
             elif kind == "reserve":
                 writer_of(path).reserve(what)
+            elif not read_manifest(path).files and list(path.glob("*/c/0/*")):
+                # As in a cache whose records were lost.
+                with pytest.raises(StoreError, match="no record of any video"):
+                    pruned(path)
             else:
                 drop = what & (videos.keys() | failures)
                 pruned(path, *drop)

@@ -77,15 +77,16 @@ class EncodeProcess:
         return [pid for pid in pids if self._is_own(pid)]
 
     def workers(self) -> list[int]:
-        return [pid for pid in self.processes() if pid != self.pid and b"spawn_main" in _command_of(pid)]
+        """The processes that the driver's fork server has forked."""
+        return [
+            pid
+            for pid in self.processes()
+            if b"multiprocessing.forkserver" in _command_of(pid) and _status_of(pid)[1] != str(self.pid)
+        ]
 
     def _is_own(self, pid: int) -> bool:
-        try:
-            status = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
-            return False
-        state, _, _, session = status.rpartition(")")[2].split()[:4]
-        return int(session) == self.pid and state not in "ZX"
+        state, _, _, session = _status_of(pid)
+        return session == str(self.pid) and state not in "ZX"
 
     def wait(self) -> int:
         """Wait for the driver alone; returns its exit code."""
@@ -134,6 +135,14 @@ def _signal(pids: list[int], number: int) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _status_of(pid: int) -> list[str]:
+    """State, parent, process group and session; that of a dead process where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+    except OSError:
+        return ["X", "", "", ""]
 
 
 def _command_of(pid: int) -> bytes:

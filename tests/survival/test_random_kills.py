@@ -111,11 +111,11 @@ class Campaign:
     def _make_many_commits(self) -> None:
         """Half of the videos in so many commits that a few more trigger a merge of the records."""
         shutil.copytree(self.undisturbed, self.many_commits)
-        records = list(open_cache(self.many_commits).records().values())[: NUM_VIDEOS // 2]
-        for file in self.many_commits.glob("videos/records/*.parquet"):
-            file.unlink()
+        records = open_cache(self.many_commits).records()
         with open_writer(self.many_commits, "test") as writer:
-            for record in 3 * records:
+            writer.remove(records)
+            writer.compact_records()
+            for record in 3 * list(records.values())[: NUM_VIDEOS // 2]:
                 writer.commit([record])
 
     def _begin_life(self) -> None:

@@ -103,7 +103,7 @@ class Group(click.Group):
         except BrokenPipeError:
             raise  # `vidlat info | head`: click ends it in silence
         except OSError as error:
-            click.echo(f"Error: {printable(str(error))}", err=True)
+            click.echo(f"Error: {printable(str(error)) or type(error).__name__}", err=True)
             ctx.exit(ExitCode.REFUSED)
         except (MemoryError, RuntimeError, ImportError) as error:
             if not is_out_of_memory(error):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -26,8 +27,10 @@ LOOPBACK, LOOPBACK_SECONDS = "127.0.0.1", 10.0
 _PRELOADED = "vidlat.pipeline.task"
 """Imported once, in a process that forks each worker: torch and MONAI take seconds and hundreds of MB."""
 
+_SOCKET_BYTES = 75
+"""Longest path of the temporary folder below which the fork server's socket has a path that Linux allows."""
+
 _LOCAL_SETTINGS = {
-    "distributed.worker.multiprocessing-method": "forkserver",
     "distributed.scheduler.allowed-failures": 0,
     "distributed.comm.timeouts.connect": "60s",
     # A worker keeps the memory it has freed (encode/memory.py), so a paused worker would never resume.
@@ -83,32 +86,30 @@ def _connect_to(scheduler: str, patience_seconds: float) -> Iterator[Client]:
 
 @contextmanager
 def _start(num_workers: int, num_batches: int) -> Iterator[Client]:
-    # As long as the cluster lasts: a process that replaces one that died reads the settings again.
-    with (
-        dask.config.set(_LOCAL_SETTINGS),
-        _start_cluster(num_workers, num_batches) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-def _start_cluster(num_workers: int, num_batches: int) -> LocalCluster:
     _require_loopback()
-    get_mp_context().set_forkserver_preload([_PRELOADED])
-    try:
-        with _without_interrupts():
-            return LocalCluster(
-                n_workers=num_workers,
-                memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container
-                threads_per_worker=num_batches,
-                host=LOOPBACK,
-                dashboard_address=f"{LOOPBACK}:0",  # any free port: another cluster may hold Dask's own
-                silence_logs=logging.CRITICAL,
-            )
-    except (RuntimeError, TimeoutError, OSError) as error:
-        raise InputError(
-            f"the {num_workers} processes that encode could not be started ({_why(error)}"
-        ) from error
+    method = "forkserver" if len(os.fsencode(tempfile.gettempdir())) <= _SOCKET_BYTES else "spawn"
+    settings = _LOCAL_SETTINGS | {"distributed.worker.multiprocessing-method": method}
+    # The settings hold as long as the cluster: a process that replaces one that died reads them again.
+    with dask.config.set(settings), ExitStack() as running:
+        if method == "forkserver":
+            get_mp_context().set_forkserver_preload([_PRELOADED])
+        try:
+            with _without_interrupts():
+                cluster = LocalCluster(
+                    n_workers=num_workers,
+                    memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container
+                    threads_per_worker=num_batches,
+                    host=LOOPBACK,
+                    dashboard_address=f"{LOOPBACK}:0",  # any free port: another cluster may hold Dask's own
+                    silence_logs=logging.CRITICAL,
+                )
+            running.enter_context(cluster)
+            client = running.enter_context(Client(cluster, set_as_default=False))
+        except (RuntimeError, TimeoutError, OSError) as error:
+            raise InputError(
+                f"the {num_workers} processes that encode could not be started ({_why(error)}"
+            ) from error
+        yield client
 
 
 def _require_loopback() -> None:

@@ -60,18 +60,26 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The content of the manifest's file, with a checksum."""
-        return json.dumps(self._to_values(), indent=2).encode()
+        values = self._to_values()
+        return json.dumps(values | {"crc32c": _checksum(values)}, indent=2).encode()
 
     def _to_values(self) -> dict[str, Any]:
-        values = asdict(self) | {"files": [asdict(file) for file in self.files]}
-        return values | {"crc32c": _checksum(values)}
+        # Not asdict(self), which copies the description: every look at a cache reads its manifest.
+        return {
+            "cache_uuid": self.cache_uuid,
+            "description": self.description,
+            "sequence": self.sequence,
+            "files": [asdict(file) for file in self.files],
+        }
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
         """The inverse of `to_json`. Raises ValueError for anything that it did not write."""
         values = parse_json(content)
         fields = Fields(values, "the manifest")
-        if fields.whole("crc32c", 0, 2**32 - 1) != _checksum(values):
+        crc32c = fields.whole("crc32c", 0, 2**32 - 1)
+        del values["crc32c"]
+        if crc32c != _checksum(values):
             raise ValueError("its checksum is wrong")
         manifest = cls(
             cache_uuid=fields.text("cache_uuid"),
@@ -113,6 +121,5 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 def _checksum(values: dict[str, Any]) -> int:
     """Of all fields but the checksum itself."""
-    rest = {name: value for name, value in values.items() if name != "crc32c"}
-    crc32c: int = google_crc32c.value(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
+    crc32c: int = google_crc32c.value(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
     return crc32c
