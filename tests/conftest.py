@@ -26,6 +26,16 @@ settings.register_profile("thorough", deadline=None, max_examples=300)  # make t
 settings.load_profile("quick")
 
 
+SLOW_SECONDS = 3600
+"""A slow test may take this long; a machine that does other things beside it is several times slower."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
 @pytest.fixture(scope="session")
 def small_vae(tmp_path_factory):
     """The weights file of a random network of some thousand parameters, in every way like a real one."""

@@ -244,7 +244,6 @@ def play(folder: Path, num_kills: int, seed: int) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 def test_cache_survives_kills_at_random_moments(tmp_path):
     histogram = play(tmp_path, num_kills=50, seed=0)
     hit_phases = {phase for phase, _ in +histogram}

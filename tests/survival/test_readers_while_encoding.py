@@ -59,7 +59,6 @@ def test_reader_beside_a_writer_that_is_killed_sees_whole_videos(cache_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_readers_beside_writers_that_are_killed_again_and_again_see_whole_videos(cache_path, tmp_path):
     began, rng, stop = time.monotonic(), random.Random(0), tmp_path / "stop"
     with ExitStack() as processes:

@@ -15,7 +15,7 @@ from tests.survival.encode_process import encoding, make_videos
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
