@@ -146,7 +146,7 @@ def edit_record(path, of=VICTIM, **values):
             column[ids.index(of)] = value(column[ids.index(of)]) if callable(value) else value
             field = table.schema.field(name)
             table = table.set_column(index, field, pa.array(column, field.type))
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", use_dictionary=False)
         commit_as_it_is(file)
 
 

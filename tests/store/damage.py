@@ -54,7 +54,7 @@ def rewrite(file, **columns):
         else:
             field = table.schema.field(name)
             table = table.set_column(index, field, pa.array(values, field.type))
-    pq.write_table(table, file, compression="zstd")
+    pq.write_table(table, file, compression="zstd", use_dictionary=False)
     commit_as_it_is(file)
 
 

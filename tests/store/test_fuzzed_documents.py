@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import google_crc32c
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -137,12 +138,28 @@ def test_link_out_of_the_cache_is_no_record_file(path, tmp_path):
             open_cache(path)
 
 
+def test_record_file_whose_rows_share_one_long_text_is_refused(path):
+    row = pq.ParquetFile(path / RECORD_B).read()
+    table = pa.concat_tables([row] * 20_000)
+    index = table.schema.get_field_index("source_path")
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20_000, np.int32)), [" " * 300_000])  # 6 GB
+    bomb = table.set_column(index, "source_path", texts)
+    pq.write_table(
+        bomb, path / RECORD_B, compression="zstd", use_dictionary=["source_path"], store_schema=False
+    )
+    commit_as_it_is(path / RECORD_B)
+    assert (path / RECORD_B).stat().st_size < 2_000_000
+    with pytest.raises(VidlatError, match="column source_path has a dictionary"):
+        read_records(path)
+    read_it_all(path)
+
+
 def test_record_file_made_to_exhaust_memory_is_refused(path):
     table = pq.ParquetFile(path / RECORD_B).read()
     index = table.schema.get_field_index("warnings")
     warnings = pa.array([[" " * 500_000_000]], table.schema.field(index).type)
     bomb = table.set_column(index, table.schema.field(index), warnings)
-    pq.write_table(bomb, path / RECORD_B, compression="zstd", write_statistics=False)
+    pq.write_table(bomb, path / RECORD_B, compression="zstd", write_statistics=False, use_dictionary=False)
     commit_as_it_is(path / RECORD_B)
     assert (path / RECORD_B).stat().st_size < 2_000_000
     with pytest.raises(VidlatError, match="bytes unpack to 1 rows of"):

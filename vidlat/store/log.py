@@ -230,7 +230,8 @@ def _create(path: Path, folder: str, commits: tuple[int, int], rows: pa.Table) -
 def to_parquet(table: pa.Table) -> bytes:
     """A table as the content of a record file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    # Without dictionaries, which zstd makes superfluous, a file states truly what it unpacks to.
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, use_dictionary=False)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
@@ -311,7 +312,11 @@ def _open_parquet(source: Any) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
             contents, num_bytes = parquet.metadata, source.size()
-            groups = (contents.row_group(number) for number in range(contents.num_row_groups))
+            groups = [contents.row_group(number) for number in range(contents.num_row_groups)]
+            for column in (group.column(index) for group in groups for index in range(group.num_columns)):
+                if any("DICTIONARY" in encoding for encoding in column.encodings):
+                    name = column.path_in_schema
+                    raise ValueError(f"column {name} has a dictionary, so that it may unpack to any size")
             num_unpacked = sum(group.total_byte_size for group in groups)
             if contents.num_rows > num_bytes or num_unpacked > MOST_UNPACKED * num_bytes:
                 raise ValueError(
