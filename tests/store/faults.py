@@ -8,6 +8,8 @@ import threading
 from itertools import count
 from pathlib import Path
 
+from tests.thorough import steps
+
 OPERATIONS = [
     *((os, name) for name in ("open", "fsync", "link", "rename", "replace", "unlink", "mkdir", "rmdir")),
     *((os, name) for name in ("stat", "lstat", "fstat", "scandir", "listdir", "utime", "write", "ftruncate")),
@@ -91,8 +93,8 @@ def meet(operation, step, monkeypatch, error=Killed, stays=True):
 
 
 def every_kill(operation, monkeypatch):
-    """Kill `operation` at each of its steps in turn, until it completes; yields each step."""
-    for step in count():
+    """Kill `operation` at one of its steps after the other, until it completes; yields each step."""
+    for step in steps():
         hit, raised = meet(operation, step, monkeypatch)
         if not isinstance(raised, Killed | None):
             raise raised
@@ -103,13 +105,13 @@ def every_kill(operation, monkeypatch):
 
 
 def every_error(operation, monkeypatch, stays=False):
-    """Let each step of `operation` fail in turn; yields the failed step and the exception raised, if any.
+    """Let one step of `operation` after the other fail; yields that step and the exception, if any.
 
     stays: no later write succeeds either.
     """
     numbers = (errno.ENOSPC, errno.EROFS, errno.EIO)
-    for step in count():
-        hit, raised = meet(operation, step, monkeypatch, numbers[step % len(numbers)], stays)
+    for number, step in enumerate(steps()):
+        hit, raised = meet(operation, step, monkeypatch, numbers[number % len(numbers)], stays)
         yield hit, raised
         if hit is None:
             assert step > 5

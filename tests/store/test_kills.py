@@ -12,6 +12,7 @@ import zarr
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import every_kill, meet
+from tests.thorough import steps
 from vidlat.store import filesystem
 from vidlat.store.layout import MANIFEST
 from vidlat.store.lease import hold_lease, read_lease
@@ -21,7 +22,7 @@ from vidlat.store.writer import create_cache, open_writer, write_shards
 
 
 def test_creation_killed_at_any_step_leaves_nothing_or_a_whole_cache(tmp_path, monkeypatch):
-    for step in count():
+    for step in steps():
         path = tmp_path / f"{step}.zarr"
         hit, _ = meet(lambda path=path: create_cache(path, SCHEMA), step, monkeypatch)
         if not path.exists():
@@ -138,7 +139,7 @@ def test_merge_killed_at_any_step_loses_no_record(cache_path, tmp_path, monkeypa
     writer_of(cache_path).reserve(3)
     for number in range(4):
         writer_of(cache_path).commit([record_of(f"{number % 3}.mp4", 4 * number, video)])
-    for step in count():
+    for step in steps():
         path = tmp_path / f"{step}.zarr"
         shutil.copytree(cache_path, path)
 

@@ -1,7 +1,6 @@
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import meet
+from tests.thorough import steps
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.log import read_records
@@ -217,7 +217,7 @@ def test_compaction_killed_at_any_step_brings_no_removed_video_back(cache_path, 
     assert sorted(large.parent.glob("*.parquet")) == [merged, large]
     before = open_cache(cache_path).records()
     assert "100.mp4" not in before
-    for step in count():
+    for step in steps():
         path = tmp_path / f"{step}.zarr"
         shutil.copytree(cache_path, path)
         hit, _ = meet(writer_of(path).compact_records, step, monkeypatch)

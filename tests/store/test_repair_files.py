@@ -3,13 +3,13 @@
 import json
 import shutil
 from contextlib import nullcontext
-from itertools import count
 
 import pytest
 
 from tests.store.caches import NoLease, add_videos, random_posterior
 from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, ROOT, edit_json, found, rewrite
 from tests.store.faults import meet
+from tests.thorough import steps
 from vidlat.errors import StoreError
 from vidlat.store import repair_files as repair
 from vidlat.store.lease import hold_lease
@@ -38,7 +38,7 @@ def test_repair_killed_at_any_step_is_ended_by_the_next_one(pristine, tmp_path, 
     (damaged / "failures/records/000000000004-000000000004.parquet").write_bytes(b"")
     rewrite(damaged / RECORD_B, sequence=[None])
     (damaged / "mean/c/0/0/0/0.__lock").write_text("")
-    for step in count():
+    for step in steps():
         path = shutil.copytree(damaged, tmp_path / f"{step}.zarr")
         hit, _ = meet(lambda path=path: everything(path), step, monkeypatch)
         everything(path)
