@@ -22,7 +22,8 @@ from tests.train.toys import CacheMaker
 from vidlat import commands as commands_package
 from vidlat.cli import commands
 from vidlat.commands import display
-from vidlat.config import EncodeConfig, TrainConfig, load_yaml
+from vidlat.commands.settings_file import load_yaml
+from vidlat.config import EncodeConfig, TrainConfig
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch
 from vidlat.store.layout import shard_file

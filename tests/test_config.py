@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from vidlat.config import EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig, load_yaml
+from vidlat.commands.settings_file import load_yaml
+from vidlat.config import EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
 from vidlat.errors import ConfigError
 
 FLOATS = [

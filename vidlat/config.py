@@ -12,13 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-import yaml
-
-from vidlat.errors import SHOWN_LETTERS, ConfigError, one_line, shorten, shown
-from vidlat.files import read_file
+from vidlat.errors import SHOWN_LETTERS, ConfigError, shorten, shown
 from vidlat.types import Box, Range
 
 Fit = Literal["crop", "letterbox", "stretch"]
@@ -87,7 +83,7 @@ class Config:
         Raises ConfigError for an unknown name or a value of the wrong type.
         """
         known = cls._type_hints()
-        values = {_field_name(name): value for name, value in values.items()}
+        values = {field_name(name): value for name, value in values.items()}
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ConfigError(f"unknown setting {shorten(unknown)}; known are {', '.join(sorted(known))}")
@@ -102,7 +98,8 @@ class Config:
         return kind(**{declared.name: getattr(self, declared.name) for declared in dataclasses.fields(kind)})
 
 
-def _field_name(name: object) -> str:
+def field_name(name: object) -> str:
+    """The name of a field as a flag or a YAML file writes it, shortened where it is none."""
     return (name[:SHOWN_LETTERS] if isinstance(name, str) else shown(name)).replace("-", "_")
 
 
@@ -428,67 +425,3 @@ class FitVAEConfig(Preprocessing):
     save_every: int = setting(100, "steps between saves of the weights", at_least=1)
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
-
-
-SECTIONS: dict[str, type[Config]] = {
-    "encode": EncodeConfig,
-    "train": TrainConfig,
-    "sample": SampleConfig,
-    "fit-vae": FitVAEConfig,
-}
-"""Sections of a YAML file of settings: one per command."""
-
-YAML_BYTES = 100_000
-"""Most bytes of a YAML file of settings."""
-
-
-def load_yaml(path: Path, section: str) -> dict[str, Any]:
-    """The settings in one of a YAML file's SECTIONS, checked, by field name.
-
-    Raises ConfigError naming the file if it cannot be read, repeats a key, holds an unknown section or not
-    this one, or if one of the section's settings is wrong.
-    """
-    try:
-        document = yaml.load(read_file(path, YAML_BYTES).decode(), _StrictLoader)
-    except RecursionError as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: it is nested too deeply") from error
-    except Exception as error:  # PyYAML fails in as many ways as it has tags
-        raise ConfigError(f"{path}: cannot be read as YAML: {one_line(error)[:500]}") from error
-    sections = document if isinstance(document, dict) else {}
-    unknown = [_field_name(name) for name in sections if name not in SECTIONS]
-    if unknown:
-        raise ConfigError(f"{path}: unknown section {shorten(unknown)}; known are {', '.join(SECTIONS)}")
-    values = sections.get(section)
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
-    names = [_field_name(name) for name in values]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{path}: {', '.join(twice)} is given twice in `{section}:`; keep one")
-    try:
-        config = SECTIONS[section].from_mapping(values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return {name: getattr(config, name) for name in names}
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which silently keeps the last of duplicate keys, and merges without end."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value[:SHOWN_LETTERS]} is given twice; keep one", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        if len(node.value) > YAML_BYTES:  # `<<` takes over mappings that took over others
-            raise yaml.constructor.ConstructorError(
-                None, None, "merges more keys than it could hold", node.start_mark
-            )

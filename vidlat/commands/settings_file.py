@@ -1,0 +1,75 @@
+"""Settings of commands in a YAML file, one section per command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vidlat.config import Config, EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig, field_name
+from vidlat.errors import SHOWN_LETTERS, ConfigError, one_line, shorten
+from vidlat.files import read_file
+
+SECTIONS: dict[str, type[Config]] = {
+    "encode": EncodeConfig,
+    "train": TrainConfig,
+    "sample": SampleConfig,
+    "fit-vae": FitVAEConfig,
+}
+"""Sections of a file, by command."""
+
+YAML_BYTES = 100_000
+"""Most bytes of a file."""
+
+
+def load_yaml(path: Path, section: str) -> dict[str, Any]:
+    """The settings in one of a YAML file's SECTIONS, checked, by field name.
+
+    Raises ConfigError naming the file if it cannot be read, repeats a key, holds an unknown section or not
+    this one, or if one of the section's settings is wrong.
+    """
+    try:
+        document = yaml.load(read_file(path, YAML_BYTES).decode(), _StrictLoader)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: it is nested too deeply") from error
+    except Exception as error:  # PyYAML fails in as many ways as it has tags
+        raise ConfigError(f"{path}: cannot be read as YAML: {one_line(error)[:500]}") from error
+    sections = document if isinstance(document, dict) else {}
+    unknown = [field_name(name) for name in sections if name not in SECTIONS]
+    if unknown:
+        raise ConfigError(f"{path}: unknown section {shorten(unknown)}; known are {', '.join(SECTIONS)}")
+    values = sections.get(section)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
+    names = [field_name(name) for name in values]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{path}: {', '.join(twice)} is given twice in `{section}:`; keep one")
+    try:
+        config = SECTIONS[section].from_mapping(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return {name: getattr(config, name) for name in names}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which silently keeps the last of duplicate keys, and merges without end."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value[:SHOWN_LETTERS]} is given twice; keep one", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > YAML_BYTES:  # `<<` takes over mappings that took over others
+            raise yaml.constructor.ConstructorError(
+                None, None, "merges more keys than it could hold", node.start_mark
+            )
