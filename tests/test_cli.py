@@ -391,6 +391,14 @@ def test_evaluate_prints_and_writes_the_same_figures(cache, videos, tmp_path):
     assert sorted(figures["overall"]) == ["averaging", "pca", "vae"]
     assert [video["vae"]["video_id"] for video in figures["videos"]] == list(LENGTHS)
     assert f"{figures['overall']['vae']['psnr']:.2f}" in out
+    assert f"{figures['overall']['vae']['motion']['energy_inside']:.2f}" in out
+    assert "of the energy of the motion survives" in out
+    some = ("--max-videos", 2, "--json", tmp_path / "2.json")
+    assert vidlat("evaluate", "--latents", cache, "--input", videos, *some)[0] == 0
+    fewer = json.loads((tmp_path / "2.json").read_text())
+    ids = list(LENGTHS)
+    assert [video["vae"]["video_id"] for video in fewer["videos"]] == [ids[0], ids[-1]]
+    assert fewer["videos"][0]["vae"] == figures["videos"][0]["vae"]
     assert "does not hold" in out  # a random VAE meets no criterion
 
 

@@ -22,13 +22,13 @@ def clip(num_frames, height=16, width=20, seed=0, smoothness=1.0):
 
 
 def measure(reference, reconstruction):
-    meter = QualityMeter("a.mp4")
+    meter = QualityMeter("a.mp4", stack=4)
     meter.update(reference, reconstruction)
     return meter.result()
 
 
 def averaging_baseline(frames, block=BLOCK, pieces=None):
-    baseline = AveragingBaseline("a.mp4", block)
+    baseline = AveragingBaseline("a.mp4", block, stack=4)
     for start in range(0, len(frames), pieces or len(frames)):
         baseline.update(frames[start : start + (pieces or len(frames))])
     return baseline.result()
@@ -58,7 +58,7 @@ def test_averaging_baseline_equals_pooling_and_trilinear_interpolation_of_the_wh
 
 
 def test_averaging_baseline_refuses_frames_after_a_broken_block():
-    baseline = AveragingBaseline("a.mp4", BLOCK)
+    baseline = AveragingBaseline("a.mp4", BLOCK, stack=4)
     baseline.update(clip(6))
     with pytest.raises(ShapeError, match="multiple of 4"):
         baseline.update(clip(4))

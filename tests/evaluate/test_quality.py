@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity as skimage_ssim
 
 from vidlat.errors import ShapeError, VidlatError
+from vidlat.evaluate.motion import Changes
 from vidlat.evaluate.quality import (
     PSNR_CAP,
     QualityMeter,
@@ -25,7 +27,7 @@ def pair(num_frames=5, height=24, width=31, noise=0.1, seed=0):
 
 
 def measure(reference, reconstruction, sizes=None):
-    meter = QualityMeter("a.mp4")
+    meter = QualityMeter("a.mp4", stack=4)
     start = 0
     for size in sizes or [len(reference)]:
         meter.update(reference[start : start + size], reconstruction[start : start + size])
@@ -34,7 +36,9 @@ def measure(reference, reconstruction, sizes=None):
 
 
 def quality(mse=0.01, psnr=40.0, ssim=0.9, num_frames=4):
-    return VideoQuality(video_id="a.mp4", num_frames=num_frames, mse=mse, psnr=psnr, ssim=ssim)
+    changes = {"inside": Changes(), "at_borders": Changes()}
+    figures = {"mse": mse, "psnr": psnr, "ssim": ssim, "sharpness": 0.5}
+    return VideoQuality(video_id="a.mp4", num_frames=num_frames, **figures, **changes)
 
 
 @pytest.mark.parametrize("noise", [0.001, 0.05, 0.5])
@@ -56,6 +60,21 @@ def test_figures_equal_scikit_images(noise):
     assert result.ssim == pytest.approx(wanted_ssim, abs=1e-9)
 
 
+def test_sharpness_is_the_share_of_detail_that_is_left():
+    reference, _ = pair(noise=0)
+    rows = np.arange(24)
+    fine, coarse = np.cos(np.pi * (rows + 0.5) * 18 / 24), np.cos(np.pi * (rows + 0.5) * 6 / 24)
+    detailed = np.broadcast_to(0.5 + 0.2 * fine[:, None] + 0.2 * coarse[:, None], reference.shape)
+    halved = np.broadcast_to(0.5 + 0.1 * fine[:, None] + 0.2 * coarse[:, None], reference.shape)
+    assert measure(detailed, halved).sharpness == pytest.approx(0.25)
+    assert measure(detailed, detailed).sharpness == pytest.approx(1)
+    blurred = np.stack([gaussian_filter(frame, 1.5) for frame in reference])
+    assert measure(reference, blurred).sharpness < 0.05
+    coarse_only = np.broadcast_to(0.5 + 0.2 * coarse[:, None], reference.shape)
+    assert summarise([measure(detailed, halved), quality()]).sharpness == pytest.approx((0.25 + 0.5) / 2)
+    assert measure(np.zeros_like(coarse_only), coarse_only).sharpness is None
+
+
 def test_ssim_equals_brute_force_over_every_window():
     source, copy = (video[0, :14, :13].astype(float) for video in pair(noise=0.2))
     distance = np.arange(-5, 6)
@@ -73,7 +92,7 @@ def test_ssim_equals_brute_force_over_every_window():
                 * (2 * covariance + 9e-4)
                 / ((mean_x**2 + mean_y**2 + 1e-4) * (variance_x + variance_y + 9e-4))
             )
-    assert structural_similarity(source, copy) == pytest.approx(np.mean(values), abs=1e-12)
+    assert structural_similarity(source[None], copy[None]) == pytest.approx([np.mean(values)], abs=1e-12)
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
@@ -81,7 +100,9 @@ def test_stacks_of_any_length_give_the_figures_of_the_whole_video(sizes):
     reference, reconstruction = pair(num_frames=sum(sizes), height=12, width=12)
     pieces, whole = measure(reference, reconstruction, sizes), measure(reference, reconstruction)
     assert pieces.num_frames == whole.num_frames
-    assert (pieces.mse, pieces.psnr, pieces.ssim) == pytest.approx((whole.mse, whole.psnr, whole.ssim))
+    for name in ("mse", "psnr", "ssim", "sharpness"):
+        assert getattr(pieces, name) == pytest.approx(getattr(whole, name))
+    assert pieces.motion.to_dict() == pytest.approx(whole.motion.to_dict())
 
 
 def test_reconstruction_is_clipped_to_the_unit_range_and_not_rounded():
@@ -130,7 +151,7 @@ def test_each_criterion_holds_strictly_beyond_its_threshold(figures, holds):
 @pytest.mark.parametrize("shape", [(4, 12, 12), (5, 12, 13), (12, 12)])
 def test_videos_of_other_shapes_are_refused(shape):
     with pytest.raises(ShapeError, match=r"a\.mp4.*must be equal"):
-        QualityMeter("a.mp4").update(np.zeros((5, 12, 12), np.float32), np.zeros(shape, np.float32))
+        QualityMeter("a.mp4", 4).update(np.zeros((5, 12, 12), np.float32), np.zeros(shape, np.float32))
 
 
 def test_frames_smaller_than_the_window_are_refused():
@@ -148,6 +169,6 @@ def test_values_that_are_not_finite_are_refused_by_frame(value):
 
 def test_comparing_nothing_is_an_error():
     with pytest.raises(VidlatError, match="no frames"):
-        QualityMeter("a.mp4").result()
+        QualityMeter("a.mp4", 4).result()
     with pytest.raises(VidlatError, match="no videos"):
         summarise([])

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar
 from vidlat.errors import ExitCode
-from vidlat.evaluate.quality import VideoQuality
+from vidlat.evaluate.motion import Motion
+from vidlat.evaluate.quality import Summary, VideoQuality
 from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
-from vidlat.store.reader import open_cache
+from vidlat.store.reader import LatentCache, open_cache
 from vidlat.video.writer import prepare_file
+
+FIGURES = ("MSE", "PSNR dB", "SSIM", "sharp", "motion in", "border", "corr")
+"""Columns of the tables. motion in, border: energy ratios of changes inside stacks and at their borders."""
 
 
 def evaluate(
-    latents: Path, inputs: tuple[str, ...], json_file: Path | None, vae: str | None, device: str
+    latents: Path,
+    inputs: tuple[str, ...],
+    max_videos: int | None,
+    json_file: Path | None,
+    vae: str | None,
+    device: str,
 ) -> ExitCode:
     """Compare decoded latents with their sources, and print the figures."""
-    steps, events = evaluate_videos(latents, inputs, vae=vae, device=device), []
+    steps = evaluate_videos(latents, inputs, max_videos=max_videos or 0, vae=vae, device=device)
+    events = []
     if json_file:
         prepare_file(json_file, "--json")
+    cache = open_cache(latents)
     with progress_bar("{task.fields[name]}") as progress:
-        num_readings = 2 * len(open_cache(latents))
+        num_readings = 2 * min(len(cache), max_videos or len(cache))
         task = progress.add_task("comparing", total=num_readings, name="")
         for event in steps:
             events.append(event)
             progress.update(task, advance=1, name=event.video_id)
         progress.update(task, completed=num_readings)  # what cannot be compared is not read twice
     evaluation = Evaluation.of(events)
-    _print(evaluation)
+    _print(evaluation, cache)
     if json_file:
         json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
         console.print(f"all figures -> {json_file}")
@@ -37,28 +49,29 @@ def evaluate(
     return ExitCode.DONE
 
 
-def _print(evaluation: Evaluation) -> None:
-    columns = ("video", "frames", "MSE", "PSNR dB", "SSIM", "average dB", "PCA dB")
+def _print(evaluation: Evaluation, cache: LatentCache) -> None:
     rows = [
         (
             video.vae.video_id,
             str(video.vae.num_frames),
-            f"{video.vae.mse:.5f}",
-            f"{video.vae.psnr:.2f}",
-            f"{video.vae.ssim:.3f}",
+            *_figures(video.vae, video.vae.motion),
             f"{video.averaging.psnr:.2f}",
-            _psnr(video.pca),
+            _number(video.pca.psnr if video.pca else None),
         )
         for video in evaluation.videos
     ]
+    columns = ("video", "frames", *FIGURES, "average dB", "PCA dB")
     print_table("Reconstruction after preprocessing, and of two baselines", columns, rows)
     names = {"vae": "this VAE", "averaging": "baseline: block averages", "pca": "baseline: PCA of blocks"}
     overall = [
-        (names[name], str(s.num_videos), f"{s.mse:.5f}", f"{s.psnr:.2f}", f"{s.ssim:.3f}")
-        for name, s in evaluation.summaries.items()
+        (names[name], str(summary.num_videos), *_figures(summary, summary.motion))
+        for name, summary in evaluation.summaries.items()
     ]
-    print_table("Overall, mean of the videos", ("", "videos", "MSE", "PSNR dB", "SSIM"), overall)
-    for criterion, holds in evaluation.summaries["vae"].criteria.items():
+    print_table("Overall: means of the videos; motion of all together", ("", "videos", *FIGURES), overall)
+    summary = evaluation.summaries["vae"]
+    fps = statistics.median(cache.records()[video.vae.video_id].fps for video in evaluation.videos)
+    console.print(summary.motion.describe(cache.schema.settings.stack, fps), soft_wrap=True)
+    for criterion, holds in summary.criteria.items():
         console.print(f"{criterion}: {'holds' if holds else 'does not hold'}")
     reasons = evaluation.failed | dict.fromkeys(evaluation.without_source, "its source is not among --input")
     if reasons:
@@ -66,5 +79,17 @@ def _print(evaluation: Evaluation) -> None:
         print_table(title, ("video", "reason"), reasons.items())
 
 
-def _psnr(quality: VideoQuality | None) -> str:
-    return f"{quality.psnr:.2f}" if quality else "-"
+def _figures(quality: VideoQuality | Summary, motion: Motion) -> tuple[str, ...]:
+    """In the order of FIGURES."""
+    return (
+        f"{quality.mse:.5f}",
+        f"{quality.psnr:.2f}",
+        f"{quality.ssim:.3f}",
+        *map(
+            _number, (quality.sharpness, motion.energy_inside, motion.energy_at_borders, motion.correlation)
+        ),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

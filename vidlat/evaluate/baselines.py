@@ -17,12 +17,12 @@ class AveragingBaseline:
     """Quality of one video from its block averages, one number per block.
 
     Averages are interpolated trilinearly between block centres and constant beyond the outermost ones. One
-    block of frames is held back until the block after it is known.
+    block of frames is held back until the block after it is known. stack: as for `QualityMeter`.
     """
 
-    def __init__(self, video_id: str, block: Block) -> None:
+    def __init__(self, video_id: str, block: Block, stack: int) -> None:
         self._block = block
-        self._meter = QualityMeter(video_id)
+        self._meter = QualityMeter(video_id, stack)
         self._before: Array | None = None
         self._held: tuple[Array, Array] | None = None
 

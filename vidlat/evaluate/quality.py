@@ -1,4 +1,4 @@
-"""How close a reconstruction is to its source: MSE, PSNR and SSIM per video, and over all videos.
+"""How close a reconstruction is to its source: MSE, PSNR, SSIM, sharpness and motion, per video and over all.
 
 Frames are float32 (T, H, W) in [0, 1], as after preprocessing; nothing is rounded to 8 bits.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
+from scipy.fft import dctn
 
 from vidlat.errors import ShapeError, VidlatError
+from vidlat.evaluate.motion import Changes, Motion, MotionMeter
 
 Array = npt.NDArray[np.floating]
 
@@ -23,6 +25,9 @@ MSE_BELOW, PSNR_ABOVE, SSIM_ABOVE = 0.05, 38.0, 0.88
 
 PSNR_CAP = 100.0
 """A mean counts any higher PSNR as this many dB; that of an exact reconstruction is infinite."""
+
+SHARP_ABOVE = 0.5
+"""Spatial frequencies above this share of the Nyquist frequency count as detail, for the sharpness."""
 
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
@@ -35,28 +40,50 @@ def psnr_of(mse: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoQuality:
-    """One video's figures. psnr is that of the MSE over the whole video, in dB."""
+    """One video's figures. psnr is that of the MSE over the whole video, in dB.
+
+    sharpness: energy of fine detail over that of the source, None where that has none. inside, at_borders:
+    its changes from frame to frame inside stacks and at their borders.
+    """
 
     video_id: str
     num_frames: int
     mse: float
     psnr: float
     ssim: float
+    sharpness: float | None
+    inside: Changes
+    at_borders: Changes
+
+    @property
+    def motion(self) -> Motion:
+        """How much of the motion is kept."""
+        return Motion.of(self.inside, self.at_borders)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no infinity: an infinite psnr is None."""
-        return {**asdict(self), "psnr": self.psnr if math.isfinite(self.psnr) else None}
+        values = {
+            name: getattr(self, name) for name in ("video_id", "num_frames", "mse", "ssim", "sharpness")
+        }
+        psnr = self.psnr if math.isfinite(self.psnr) else None
+        return {**values, "psnr": psnr, "motion": self.motion.to_dict()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Means of the videos' figures, each video with the same weight; psnr is the mean of capped PSNRs."""
+    """Means of the videos' figures, each video with the same weight; psnr is the mean of capped PSNRs.
+
+    sharpness: over the videos that have one. motion: of all changes together, so that videos which hardly
+    move, and whose ratios mean little, weigh little.
+    """
 
     num_videos: int
     num_frames: int
     mse: float
     psnr: float
     ssim: float
+    sharpness: float | None
+    motion: Motion
 
     @property
     def criteria(self) -> dict[str, bool]:
@@ -73,14 +100,19 @@ class Summary:
 
 
 class QualityMeter:
-    """Measures one video's quality piece by piece; memory does not grow with its length."""
+    """Measures one video's quality piece by piece; memory does not grow with its length.
 
-    def __init__(self, video_id: str) -> None:
+    stack: frames per VAE call, at whose borders motion is measured apart.
+    """
+
+    def __init__(self, video_id: str, stack: int) -> None:
         self.video_id = video_id
+        self._motion = MotionMeter(stack)
         self._num_frames = 0
         self._num_pixels = 0
         self._squared_error = 0.0
         self._ssim = 0.0
+        self._detail = np.zeros(2)  # of source and reconstruction
 
     def update(self, reference: Array, reconstruction: Array) -> None:
         """Add frames, both (T, H, W); the reconstruction is clipped to [0, 1] first.
@@ -92,38 +124,47 @@ class QualityMeter:
                 f"{self.video_id}: source {reference.shape} and reconstruction {reconstruction.shape} "
                 "must be equal (T, H, W)"
             )
-        for source, copy in zip(reference.astype(np.float64), reconstruction.astype(np.float64), strict=True):
-            if not np.isfinite(copy).all():
-                raise VidlatError(
-                    f"{self.video_id}: frame {self._num_frames} of the reconstruction is not finite"
-                )
-            clipped = np.clip(copy, 0, 1)
-            self._squared_error += float(np.square(source - clipped).sum())
-            self._ssim += structural_similarity(source, clipped)
-            self._num_pixels += source.size
-            self._num_frames += 1
+        if not len(reference):
+            return
+        is_finite = np.isfinite(reconstruction).all(axis=(1, 2))
+        if not is_finite.all():
+            number = self._num_frames + int(np.argmin(is_finite))
+            raise VidlatError(f"{self.video_id}: frame {number} of the reconstruction is not finite")
+        source = reference.astype(np.float64)
+        copy = np.clip(reconstruction.astype(np.float64), 0, 1)
+        self._squared_error += float(np.square(source - copy).sum())
+        self._ssim += float(structural_similarity(source, copy).sum())
+        self._detail += detail_energy(source), detail_energy(copy)
+        self._motion.update(source, copy)
+        self._num_pixels += source.size
+        self._num_frames += len(source)
 
     def result(self) -> VideoQuality:
         """The figures of all frames so far; raises VidlatError if there were none."""
         if not self._num_frames:
             raise VidlatError(f"{self.video_id}: no frames were compared")
         mse = self._squared_error / self._num_pixels
+        of_source, of_copy = self._detail
         return VideoQuality(
             video_id=self.video_id,
             num_frames=self._num_frames,
             mse=mse,
             psnr=psnr_of(mse),
             ssim=self._ssim / self._num_frames,
+            sharpness=float(of_copy / of_source) if of_source else None,
+            inside=self._motion.inside,
+            at_borders=self._motion.at_borders,
         )
 
 
-def structural_similarity(source: Array, copy: Array) -> float:
-    """SSIM of two frames (H, W) of range 1: Gaussian window of 11 pixels, sigma 1.5, population covariance.
+def structural_similarity(source: Array, copy: Array) -> Array:
+    """SSIM of each pair of frames (T, H, W) of range 1: (T,); population covariance.
 
-    Averaged over the windows that lie within the frame. Wang et al. 2004, doi 10.1109/TIP.2003.819861.
+    Windows are Gaussian, 11 pixels wide, sigma 1.5; averaged over those that lie within the frame.
+    Wang et al. 2004, doi 10.1109/TIP.2003.819861.
     """
-    if min(source.shape) < _WINDOW:
-        raise ShapeError(f"SSIM needs frames of at least {_WINDOW}x{_WINDOW} pixels: got {source.shape}")
+    if min(source.shape[1:]) < _WINDOW:
+        raise ShapeError(f"SSIM needs frames of at least {_WINDOW}x{_WINDOW} pixels: got {source.shape[1:]}")
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
         _windowed_mean(values) for values in (source, copy, source * source, copy * copy, source * copy)
     )
@@ -131,22 +172,51 @@ def structural_similarity(source: Array, copy: Array) -> float:
     covariance = mean_xy - mean_x * mean_y
     numerator = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
     denominator = (mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2)
-    return float((numerator / denominator).mean())
+    return np.asarray((numerator / denominator).mean(axis=(1, 2)))
+
+
+def detail_energy(frames: Array) -> float:
+    """Energy of frames (T, H, W) at spatial frequencies above SHARP_ABOVE, by the cosine transform.
+
+    The cosine transform (DCT-II) continues a frame as its mirror image, so that opposite edges of different
+    brightness are no detail.
+    """
+    rows, columns = (np.arange(side) / side for side in frames.shape[1:])
+    is_detail = np.hypot(rows[:, None], columns) > SHARP_ABOVE
+    return float(np.square(dctn(frames, axes=(1, 2), norm="ortho")[:, is_detail]).sum())
 
 
 def summarise(videos: Sequence[VideoQuality]) -> Summary:
     """The means over videos; raises VidlatError if there are none."""
     if not videos:
         raise VidlatError("no videos were compared")
+    sharp = [video.sharpness for video in videos if video.sharpness is not None]
     return Summary(
         num_videos=len(videos),
         num_frames=sum(video.num_frames for video in videos),
         mse=float(np.mean([video.mse for video in videos])),
         psnr=float(np.mean([min(video.psnr, PSNR_CAP) for video in videos])),
         ssim=float(np.mean([video.ssim for video in videos])),
+        sharpness=float(np.mean(sharp)) if sharp else None,
+        motion=Motion.of(
+            sum((video.inside for video in videos), Changes()),
+            sum((video.at_borders for video in videos), Changes()),
+        ),
     )
 
 
 def _windowed_mean(values: Array) -> Array:
-    half = _WINDOW // 2
-    return np.asarray(gaussian_filter(values, _SIGMA, radius=half)[half:-half, half:-half])
+    """Frames (T, H, W) to weighted means of the windows within each: (T, H - 10, W - 10)."""
+    rows, columns = (_window_weights(side) for side in values.shape[1:])
+    return rows @ values @ columns.T
+
+
+@lru_cache(maxsize=8)
+def _window_weights(side: int) -> Array:
+    """(side - 10, side): row i holds the weights of the window that begins at pixel i."""
+    distances = np.arange(_WINDOW) - _WINDOW // 2
+    weights = np.exp(-(distances**2) / (2 * _SIGMA**2))
+    matrix = np.zeros((side - _WINDOW + 1, side))
+    for first, row in enumerate(matrix):
+        row[first : first + _WINDOW] = weights / weights.sum()
+    return matrix

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,11 +18,19 @@ from vidlat.evaluate.baselines import AveragingBaseline, PcaBaseline
 from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
 from vidlat.pipeline.decode_videos import decode_video, load_vae_of
 from vidlat.pipeline.discover import discover_videos
+from vidlat.prefetch import prefetch
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.types import InputVideo
+from vidlat.video.contact_sheet import evenly_spaced
 from vidlat.video.reader import read_prepared
 
 Frames = npt.NDArray[np.float32]
+
+STACKS_PER_PIECE = 8
+"""Stacks that are decoded and measured at once: one call of the VAE."""
+
+PIECES_PREFETCHED = 2
+"""Pieces of a source that are decoded in a thread while earlier ones are measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +105,17 @@ class Evaluation:
 
 
 def evaluate_videos(
-    latents: str | Path, inputs: Sequence[str | Path], *, vae: str | None = None, device: str = "auto"
+    latents: str | Path,
+    inputs: Sequence[str | Path],
+    *,
+    max_videos: int = 0,
+    vae: str | None = None,
+    device: str = "auto",
 ) -> Iterator[EvaluationProgress]:
-    """Compare every video of the cache at `latents` with its source after preprocessing, in bounded memory.
+    """Compare the videos of the cache at `latents` with their sources after preprocessing, in bounded memory.
 
-    inputs: what the cache was encoded from. vae: where its VAE is, if not where it was.
+    inputs: what the cache was encoded from. max_videos: compare this many, evenly spread over the sorted ids;
+    0 for all. vae: where its VAE is, if not where it was.
     A source that no longer decodes, or to another number of frames than when it was encoded, is reported, as
     are damaged latents, and the others are compared.
     Raises, when called, StoreError, WeightsError or InputError if no cached video is among the inputs; and,
@@ -114,16 +128,17 @@ def evaluate_videos(
     frozen = load_vae_of(cache.schema, vae=vae, device=device)
     if not sources:
         raise InputError("none of the cached videos is among --input; give the folder that was encoded")
-    return _evaluate(cache, frozen, sources)
+    without_source = [video_id for video_id in cache.records() if video_id not in by_id]
+    if max_videos:
+        sources = [sources[index] for index in evenly_spaced(len(sources), max_videos)]
+    return _evaluate(cache, frozen, sources, without_source)
 
 
 def _evaluate(
-    cache: LatentCache, vae: FrozenVAE, sources: Sequence[InputVideo]
+    cache: LatentCache, vae: FrozenVAE, sources: Sequence[InputVideo], without_source: Sequence[str]
 ) -> Iterator[EvaluationProgress]:
-    found = {source.video_id for source in sources}
-    for video_id in cache.records():
-        if video_id not in found:
-            yield EvaluationProgress(video_id=video_id, has_source=False)
+    for video_id in without_source:
+        yield EvaluationProgress(video_id=video_id, has_source=False)
     baseline = PcaBaseline((vae.compression,) * 3, vae.latent_dim)
     usable, failures, num_compared = [], [], 0
     for index, source in enumerate(sources):
@@ -151,7 +166,7 @@ def _evaluate(
 def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, source: InputVideo) -> None:
     """Add a video to the baseline; raises DecodeError if it is not the one that was encoded."""
     num_frames = 0
-    for frames in _stacks(cache, source):
+    for frames in _pieces(cache, source):
         num_frames += len(frames)
         baseline.update(index, frames)
     encoded = cache.records()[source.video_id].num_frames
@@ -160,22 +175,23 @@ def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, source: InputVid
 
 
 def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockPca | None) -> VideoComparison:
-    meter, pca_meter = QualityMeter(source.video_id), QualityMeter(source.video_id)
-    averaging = AveragingBaseline(source.video_id, (vae.compression,) * 3)
+    meter, pca_meter = QualityMeter(source.video_id, vae.stack), QualityMeter(source.video_id, vae.stack)
+    averaging = AveragingBaseline(source.video_id, (vae.compression,) * 3, vae.stack)
     decoded = decode_video(cache, vae, source.video_id)
-    for frames in _stacks(cache, source):
-        meter.update(frames, np.stack(list(islice(decoded, len(frames)))))
-        averaging.update(frames)
-        if pca:
-            pca_meter.update(frames, pca.reconstruct(frames))
+    with prefetch(_pieces(cache, source), PIECES_PREFETCHED) as pieces:
+        for frames in pieces:
+            meter.update(frames, np.stack(list(islice(decoded, len(frames)))))
+            averaging.update(frames)
+            if pca:
+                pca_meter.update(frames, pca.reconstruct(frames))
     return VideoComparison(
         vae=meter.result(), averaging=averaging.result(), pca=pca_meter.result() if pca else None
     )
 
 
-def _stacks(cache: LatentCache, source: InputVideo) -> Iterator[Frames]:
-    """The prepared frames of a video, (T, H, W) per stack; the last one may be shorter."""
+def _pieces(cache: LatentCache, source: InputVideo) -> Generator[Frames]:
+    """The prepared frames of a video, STACKS_PER_PIECE stacks at a time (T, H, W), fewer at the end."""
     settings = cache.schema.settings
     frames = (frame.pixels for frame in read_prepared(source.path, source.selection, settings))
-    while stack := list(islice(frames, settings.stack)):
-        yield np.stack(stack)
+    while piece := list(islice(frames, STACKS_PER_PIECE * settings.stack)):
+        yield np.stack(piece)
