@@ -94,7 +94,7 @@ def _start(num_workers: int, num_batches: int) -> Iterator[Client]:
         if method == "forkserver":
             get_mp_context().set_forkserver_preload([_PRELOADED])
         try:
-            with _without_interrupts():
+            with _without_interrupts():  # when it ends, a Ctrl-C may be raised: the cluster is closed then
                 cluster = LocalCluster(
                     n_workers=num_workers,
                     memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container
@@ -103,7 +103,7 @@ def _start(num_workers: int, num_batches: int) -> Iterator[Client]:
                     dashboard_address=f"{LOOPBACK}:0",  # any free port: another cluster may hold Dask's own
                     silence_logs=logging.CRITICAL,
                 )
-            running.enter_context(cluster)
+                running.enter_context(cluster)
             client = running.enter_context(Client(cluster, set_as_default=False))
         except (RuntimeError, TimeoutError, OSError) as error:
             raise InputError(
