@@ -30,10 +30,7 @@ Rows = list[tuple[str, str]]
 
 def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
     """Print the plan and, if there is something to encode, estimates of size and time."""
-    rows = [
-        *_rows_of_plan(prepared.plan),
-        ("other files, ignored", str(sum(prepared.discovery.ignored.values()))),
-    ]
+    rows = [*_rows_of_plan(prepared.plan), ("other files, ignored", str(prepared.discovery.num_ignored))]
     if config.exclude:
         rows.append(("excluded", format_count(prepared.discovery.num_excluded, "file")))
     if prepared.plan.num_videos:

@@ -197,7 +197,7 @@ def _run(
     processes = "1 process" if prepared.num_workers == 1 else f"{prepared.num_workers} processes"
     console.print(
         f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} already done, "
-        f"{sum(prepared.discovery.ignored.values())} other files ignored{excluded}; VAE {config.vae} in "
+        f"{prepared.discovery.num_ignored} other files ignored{excluded}; VAE {config.vae} in "
         f"{prepared.job.settings.precision}, {config.scheduler or processes}"
     )
     _warn_of_full_disk(prepared)

@@ -81,14 +81,8 @@ def _print(evaluation: Evaluation, cache: LatentCache) -> None:
 
 def _figures(quality: VideoQuality | Summary, motion: Motion) -> tuple[str, ...]:
     """In the order of FIGURES."""
-    return (
-        f"{quality.mse:.5f}",
-        f"{quality.psnr:.2f}",
-        f"{quality.ssim:.3f}",
-        *map(
-            _number, (quality.sharpness, motion.energy_inside, motion.energy_at_borders, motion.correlation)
-        ),
-    )
+    ratios = quality.sharpness, motion.energy_inside, motion.energy_at_borders, motion.correlation
+    return f"{quality.mse:.5f}", f"{quality.psnr:.2f}", f"{quality.ssim:.3f}", *map(_number, ratios)
 
 
 def _number(value: float | None) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import dctn
+from scipy.ndimage import gaussian_filter
 
 from vidlat.errors import ShapeError, VidlatError
 from vidlat.evaluate.motion import Changes, Motion, MotionMeter
@@ -207,16 +207,6 @@ def summarise(videos: Sequence[VideoQuality]) -> Summary:
 
 def _windowed_mean(values: Array) -> Array:
     """Frames (T, H, W) to weighted means of the windows within each: (T, H - 10, W - 10)."""
-    rows, columns = (_window_weights(side) for side in values.shape[1:])
-    return rows @ values @ columns.T
-
-
-@lru_cache(maxsize=8)
-def _window_weights(side: int) -> Array:
-    """(side - 10, side): row i holds the weights of the window that begins at pixel i."""
-    distances = np.arange(_WINDOW) - _WINDOW // 2
-    weights = np.exp(-(distances**2) / (2 * _SIGMA**2))
-    matrix = np.zeros((side - _WINDOW + 1, side))
-    for first, row in enumerate(matrix):
-        row[first : first + _WINDOW] = weights / weights.sum()
-    return matrix
+    half = _WINDOW // 2
+    means = gaussian_filter(values, _SIGMA, radius=half, axes=(1, 2))
+    return np.asarray(means[:, half:-half, half:-half])

@@ -26,9 +26,6 @@ from vidlat.video.reader import read_prepared
 
 Frames = npt.NDArray[np.float32]
 
-STACKS_PER_PIECE = 8
-"""Stacks that are decoded and measured at once: one call of the VAE."""
-
 PIECES_PREFETCHED = 2
 """Pieces of a source that are decoded in a thread while earlier ones are measured."""
 
@@ -143,7 +140,7 @@ def _evaluate(
     usable, failures, num_compared = [], [], 0
     for index, source in enumerate(sources):
         try:
-            _fit(baseline, index, cache, source)
+            _fit(baseline, index, cache, vae, source)
         except DecodeError as error:
             failures.append(str(error))
             yield EvaluationProgress(video_id=source.video_id, failure=str(error))
@@ -163,10 +160,10 @@ def _evaluate(
         raise InputError(f"no cached video can be compared: {sources[0].path}: {failures[0]}")
 
 
-def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, source: InputVideo) -> None:
+def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, vae: FrozenVAE, source: InputVideo) -> None:
     """Add a video to the baseline; raises DecodeError if it is not the one that was encoded."""
     num_frames = 0
-    for frames in _pieces(cache, source):
+    for frames in _pieces(cache, vae, source):
         num_frames += len(frames)
         baseline.update(index, frames)
     encoded = cache.records()[source.video_id].num_frames
@@ -178,7 +175,7 @@ def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockP
     meter, pca_meter = QualityMeter(source.video_id, vae.stack), QualityMeter(source.video_id, vae.stack)
     averaging = AveragingBaseline(source.video_id, (vae.compression,) * 3, vae.stack)
     decoded = decode_video(cache, vae, source.video_id)
-    with prefetch(_pieces(cache, source), PIECES_PREFETCHED) as pieces:
+    with prefetch(_pieces(cache, vae, source), PIECES_PREFETCHED) as pieces:
         for frames in pieces:
             meter.update(frames, np.stack(list(islice(decoded, len(frames)))))
             averaging.update(frames)
@@ -189,9 +186,9 @@ def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockP
     )
 
 
-def _pieces(cache: LatentCache, source: InputVideo) -> Generator[Frames]:
-    """The prepared frames of a video, STACKS_PER_PIECE stacks at a time (T, H, W), fewer at the end."""
+def _pieces(cache: LatentCache, vae: FrozenVAE, source: InputVideo) -> Generator[Frames]:
+    """The prepared frames of a video (T, H, W), as many at a time as the VAE decodes, fewer at the end."""
     settings = cache.schema.settings
     frames = (frame.pixels for frame in read_prepared(source.path, source.selection, settings))
-    while piece := list(islice(frames, STACKS_PER_PIECE * settings.stack)):
+    while piece := list(islice(frames, vae.batch * vae.stack)):
         yield np.stack(piece)

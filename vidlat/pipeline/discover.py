@@ -41,6 +41,11 @@ class Discovery:
     unmatched: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
 
+    @property
+    def num_ignored(self) -> int:
+        """Files that are no videos."""
+        return sum(self.ignored.values())
+
 
 def discover_videos(
     inputs: Sequence[str],
