@@ -150,7 +150,21 @@ def test_record_file_whose_rows_share_one_long_text_is_refused(path):
     )
     commit_as_it_is(path / RECORD_B)
     assert (path / RECORD_B).stat().st_size < 2_000_000
-    with pytest.raises(VidlatError, match="column source_path has a dictionary"):
+    with pytest.raises(VidlatError, match="column source_path is encoded as RLE_DICTIONARY, in which"):
+        read_records(path)
+    read_it_all(path)
+
+
+def test_record_file_whose_texts_begin_alike_is_refused(path):
+    """By deltas each text of a million letters takes some bytes, and the footer counts those."""
+    table = pa.concat_tables([pq.ParquetFile(path / RECORD_B).read()] * 100)
+    index = table.schema.get_field_index("source_path")
+    bomb = table.set_column(index, table.schema.field(index), pa.array(["A" * 1_000_000] * 100))
+    options = {"use_dictionary": False, "column_encoding": {"source_path": "DELTA_BYTE_ARRAY"}}
+    pq.write_table(bomb, path / RECORD_B, compression="zstd", write_statistics=False, **options)
+    commit_as_it_is(path / RECORD_B)
+    assert (path / RECORD_B).stat().st_size < 100_000
+    with pytest.raises(VidlatError, match="column source_path is encoded as DELTA_BYTE_ARRAY, in which"):
         read_records(path)
     read_it_all(path)
 

@@ -39,6 +39,9 @@ COLUMNS = {RECORDS: VIDEO_COLUMNS, FAILURES: FAILURE_COLUMNS}
 BLOCK_BYTES = 2**20
 ROWS_AT_ONCE = 1000
 
+PLAIN_ENCODINGS = {"PLAIN", "RLE"}
+"""Of values, and of how deep they are nested. Parquet's others repeat a text without repeating its bytes."""
+
 MOST_UNPACKED = 200
 """A record file that unpacks to more than so many times its size was made to exhaust memory."""
 
@@ -230,7 +233,7 @@ def _create(path: Path, folder: str, commits: tuple[int, int], rows: pa.Table) -
 def to_parquet(table: pa.Table) -> bytes:
     """A table as the content of a record file."""
     sink = pa.BufferOutputStream()
-    # Without dictionaries, which zstd makes superfluous, a file states truly what it unpacks to.
+    # Plain values, which zstd compresses as well, and whose size in memory a file states: see _open_parquet.
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True, use_dictionary=False)
     content: bytes = sink.getvalue().to_pybytes()
     return content
@@ -314,9 +317,11 @@ def _open_parquet(source: Any) -> Iterator[pq.ParquetFile]:
             contents, num_bytes = parquet.metadata, source.size()
             groups = [contents.row_group(number) for number in range(contents.num_row_groups)]
             for column in (group.column(index) for group in groups for index in range(group.num_columns)):
-                if any("DICTIONARY" in encoding for encoding in column.encodings):
-                    name = column.path_in_schema
-                    raise ValueError(f"column {name} has a dictionary, so that it may unpack to any size")
+                if others := set(column.encodings) - PLAIN_ENCODINGS:
+                    raise ValueError(
+                        f"column {column.path_in_schema} is encoded as {', '.join(sorted(others))}, in which "
+                        f"few bytes may stand for many; expected {' and '.join(sorted(PLAIN_ENCODINGS))}"
+                    )
             num_unpacked = sum(group.total_byte_size for group in groups)
             if contents.num_rows > num_bytes or num_unpacked > MOST_UNPACKED * num_bytes:
                 raise ValueError(
