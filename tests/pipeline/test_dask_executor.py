@@ -4,7 +4,9 @@ import errno
 import io
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections import deque
 from functools import partial
 from logging import StreamHandler, getLogger
@@ -530,3 +532,24 @@ def test_a_machine_that_does_not_reach_itself_is_told_as_that(monkeypatch):
     message = r"does not reach itself at 127.0.0.1 \(Network is unreachable\)"
     with pytest.raises(InputError, match=message), connect(None, 2):
         pass
+
+
+def test_ctrl_c_while_processes_start_waits_until_they_can_be_ended():
+    begin, done, finished = threading.Event(), threading.Event(), []
+
+    def take_the_signal():
+        begin.wait()
+        signal.raise_signal(signal.SIGINT)
+        done.set()
+
+    def start_processes():
+        with dask_cluster._without_interrupts():
+            begin.set()
+            done.wait()
+            finished.append(True)
+
+    threading.Thread(target=take_the_signal).start()  # before the block, so that it does not block the signal
+    with pytest.raises(KeyboardInterrupt):
+        start_processes()
+    assert finished
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
@@ -147,12 +148,20 @@ def _why(error: BaseException) -> str:
 def _without_interrupts() -> Iterator[None]:
     """Threads and processes started in this block ignore Ctrl-C; the driver receives it and ends them.
 
-    They inherit the blocked signal. The driver receives a signal that came meanwhile when the block ends.
+    They inherit the blocked signal. The driver receives a signal that came meanwhile when the block
+    ends. Older threads do not block it: Python would interrupt the main thread for one that they take.
     """
     # Started inside the block, it would unblock the signal again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    taken: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()  # no other may set a handler
+    handler = signal.signal(signal.SIGINT, lambda number, _: taken.append(number)) if is_main else None
     try:
         yield
     finally:
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if taken:
+            signal.raise_signal(signal.SIGINT)
