@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.survival.encode_process import POLL_SECONDS, EncodeProcess
+from vidlat.store.layout import MANIFEST
 
 Look = Callable[[EncodeProcess], object]
 """Returns what is seen now; a phase has come when this changes."""
@@ -102,7 +103,8 @@ WHILE_HELD: dict[str, Look] = {
     "shard of mean there": shards("mean", "0"),
     "shard of std there": shards("std", "0"),
     "partial": partial_files,
-    "record": record_files,
+    "record file": record_files,
+    "commit": identity(MANIFEST),
     "merge": merged_files,
     "lease given back": lease,
 }
