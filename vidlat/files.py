@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from uuid import uuid4
 
@@ -37,17 +38,30 @@ def require_folder(path: Path) -> None:
         raise _wrong_kind(path, mode, "a folder")
 
 
+def open_regular_file(path: Path, *, create: bool = False) -> BufferedReader | BufferedRandom:
+    """A regular file, opened for reading; raises OSError for anything else.
+
+    create: open it for writing too, and create it if there is none.
+    """
+    with suppress(FileNotFoundError):  # which os.open may create
+        require_regular_file(path)
+    # Without waiting: since that check the file may have become a pipe.
+    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise _wrong_kind(path, mode, "a regular file")
+    return os.fdopen(handle, "r+b") if create else os.fdopen(handle, "rb")
+
+
 def read_file(path: Path, at_most: int) -> bytes:
     """The content of a regular file; raises OSError for anything else and for more than `at_most` bytes."""
-    require_regular_file(path)
-    # Without waiting: since that check the file may have become a pipe.
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise _wrong_kind(path, status.st_mode, "a regular file")
-        if status.st_size > at_most:
-            raise OSError(errno.EFBIG, f"has {status.st_size} bytes; expected {at_most} at most", str(path))
-        return file.read(at_most + 1)
+    with open_regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > at_most:
+            raise OSError(errno.EFBIG, f"has {size} bytes; expected {at_most} at most", str(path))
+        return file.read(size + 1)
 
 
 def replace_file(path: Path, content: bytes, temporary_in: Path | None = None) -> None:
@@ -101,10 +115,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _wrong_kind(path: Path, mode: int, expected: str) -> OSError:

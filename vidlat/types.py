@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -60,11 +61,21 @@ class Selection:
     @classmethod
     def from_text(cls, text: str) -> Self:
         """The inverse of `to_text`; raises ValueError for any other text."""
-        values = json.loads(text) if text else {}
         try:
-            return cls(**values | {"files": tuple(values.get("files", ()))})
-        except (AttributeError, TypeError) as error:
-            raise ValueError(f"not a selection of frames: {text!r}") from error
+            values = json.loads(text) if text else {}
+            selection = cls(**values | {"files": tuple(values.get("files", ()))})
+        except (AttributeError, RecursionError, TypeError) as error:
+            raise ValueError(f"not a selection of frames: {text[:200]!r}") from error
+        texts = [*selection.files, selection.part or ""]
+        seconds = [selection.start_seconds or 0.0, selection.stop_seconds or 0.0]
+        is_sound = all(isinstance(each, str) for each in texts) and all(map(_is_finite, seconds))
+        if not is_sound or selection.to_text() != text:
+            raise ValueError(f"not a selection of frames: {text[:200]!r}")
+        return selection
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < math.inf
 
 
 WHOLE = Selection()

@@ -41,7 +41,7 @@ class Fault:
             return
         number = next(self.numbers)
         if number == self.step or (self.stays and number > self.step):
-            file = getattr(file, "name", str(file))
+            file = str(getattr(file, "name", file))
             self.hit = self.hit or (name, Path(file).name)
             raise Killed if self.error is Killed else OSError(self.error, os.strerror(self.error), file)
 

@@ -328,14 +328,23 @@ def test_unknown_video_is_refused_by_name(used_cache):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"start": 4, "stop": 6}, {"start": 1, "stop": 3}, {"start": 800, "stop": 802}, {"start": 2}]
+    ("changes", "why"),
+    [
+        ({"start": 4, "stop": 6}, "name the same latent frames"),
+        ({"start": 1, "stop": 3}, "starts inside a chunk"),
+        ({"start": 800, "stop": 802}, "the arrays end at 80"),
+        ({"start": 2}, "is no range"),
+        ({"start": -4, "stop": -2}, "is no range"),
+        ({"start": 2**62, "stop": 2**62 + 2}, "the arrays end at 80"),
+    ],
 )
-def test_records_that_cannot_be_true_are_refused(used_cache, changes):
+def test_records_that_cannot_be_true_are_refused_until_they_are_dropped(used_cache, changes, why):
     path, _ = used_cache
     wrong = dataclasses.replace(record_of("x.mp4", 0, random_posterior(2)), **changes)
     writer_of(path).commit([wrong])
-    with pytest.raises(StoreError, match="impossible ranges"):
+    with pytest.raises(StoreError, match=why):
         plan_prune(path)
+    assert plan_prune(path, ["x.mp4"]).drop == ("x.mp4",)
 
 
 def test_failed_video_can_be_dropped(used_cache):

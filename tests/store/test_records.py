@@ -27,6 +27,7 @@ from vidlat.store.writer import CacheWriter
 from vidlat.types import Annotation, FailureRecord, LatentStatistics, Selection, Source, VideoRecord
 
 VIDEO = random_posterior(4)
+TIMES = (*tuple(0.04 * index for index in range(15)), 0.7)
 MANY = CacheWriter.max_small_files
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -101,13 +102,13 @@ def cache_path(cache_path):
 
 def test_committed_records_come_back_sorted_by_video_id(cache_path):
     writer = writer_of(cache_path)
-    varied = record_of("b.mp4", 8, VIDEO, pts_seconds=(0.0, 0.04, 0.1), warnings=("rotated", "cut short"))
+    varied = record_of("b.mp4", 8, VIDEO, pts_seconds=TIMES, warnings=("rotated", "cut short"))
     writer.commit([varied, record_of("ä.mp4", 16, VIDEO)])
     writer.commit([record_of("a.mp4", 0, VIDEO)])
     records = open_cache(cache_path).records()
     assert list(records) == ["a.mp4", "b.mp4", "ä.mp4"]
     assert records["b.mp4"] == record_of(
-        "b.mp4", 8, VIDEO, pts_seconds=(0.0, 0.04, 0.1), warnings=("rotated", "cut short"), sequence=1
+        "b.mp4", 8, VIDEO, pts_seconds=TIMES, warnings=("rotated", "cut short"), sequence=1
     )
     assert records["a.mp4"].sequence == 2
 

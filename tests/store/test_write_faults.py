@@ -88,7 +88,7 @@ STAYS = [False, pytest.param(True, marks=pytest.mark.slow)]
 TOLERATED = {"mkdir"}
 """The folder exists."""
 
-TOLERATED_OF_A_LEASE = {"mkdir", "utime", "stat", "unlink", "flock", "open to read", "open to write"}
+TOLERATED_OF_A_LEASE = {"mkdir", "utime", "stat", "unlink", "flock", "open", "open to read", "fstat"}
 """A missed heartbeat, an unknown age, a lease that is not deleted: the next holder checks the process."""
 
 

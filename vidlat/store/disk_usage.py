@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidlat.store import filesystem
-from vidlat.store.layout import ARRAYS, FAILURES, OWN_FILES, RECORDS, shard_file, shards_folder
+from vidlat.store.layout import ARRAYS, FAILURES, OWN_FILES, RECORDS, SHARD_NUMBER, shard_file, shards_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def _shards_of(
 def _shard_sizes(path: Path, name: str) -> Iterator[tuple[int, int]]:
     """Number and size of every shard file of an array."""
     for number in filesystem.list_names(path / shards_folder(name)):
-        if number.isdecimal():
+        if SHARD_NUMBER.fullmatch(number):
             shard = int(number)
             # Text, since a Path for each of a million shards takes seconds.
             yield shard, filesystem.size_or_zero(f"{path}/{shard_file(name, shard)}")

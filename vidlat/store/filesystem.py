@@ -1,7 +1,7 @@
 """The store's only access to storage, today a local or network file system.
 
 Another kind of storage, such as an object store, would replace this module. Nothing else in the store opens,
-lists or deletes a file.
+lists or deletes a file. Only regular files are opened: a pipe or a device in their place may wait for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,40 @@ import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
 
 # A part of this module as well.
-from vidlat.files import create_file as create_file, replace_file as replace_file, sync as sync
+from vidlat.files import (
+    create_file as create_file,
+    open_regular_file,
+    read_file,
+    replace_file as replace_file,
+    require_regular_file as require_regular_file,
+    sync as sync,
+)
 
 AnyPath = Path | str
+
+FILE_BYTES = 2**40
+DOCUMENT_BYTES = 2**26
+"""Of a document, at most: one that names 100,000 record files has a quarter."""
 
 
 def read(path: Path) -> bytes:
     """The content of a file."""
-    return path.read_bytes()
+    return read_file(path, FILE_BYTES)
+
+
+def read_document(path: Path) -> bytes:
+    """The content of a file of at most DOCUMENT_BYTES."""
+    return read_file(path, DOCUMENT_BYTES)
 
 
 def read_with_time(path: Path) -> tuple[bytes, float]:
-    """The content of a file and its time of change, in seconds since 1970."""
-    with path.open("rb") as handle:
-        return handle.read(), os.fstat(handle.fileno()).st_mtime
+    """The content of a document and its time of change, in seconds since 1970."""
+    return read_document(path), path.stat().st_mtime
 
 
 def read_end(path: Path, num_bytes: int) -> tuple[bytes, int]:
     """The last `num_bytes` of a file, or all of a shorter one, and the size of the file."""
-    with path.open("rb") as handle:
+    with open_regular_file(path) as handle:
         size = handle.seek(0, os.SEEK_END)
         handle.seek(max(size - num_bytes, 0))
         return handle.read(), size
@@ -45,6 +61,7 @@ def read_end(path: Path, num_bytes: int) -> tuple[bytes, int]:
 
 def open_input(path: Path) -> pa.NativeFile:
     """A file opened for pyarrow, which can still be read after its deletion."""
+    require_regular_file(path)
     return LocalFileSystem().open_input_file(str(path))
 
 
@@ -97,6 +114,11 @@ def is_folder(path: Path) -> bool:
     return path.is_dir()
 
 
+def is_link(path: Path) -> bool:
+    """Whether there is a symbolic link."""
+    return path.is_symlink()
+
+
 def list_names(folder: AnyPath) -> list[str]:
     """The names in a folder, sorted; none if there is no such folder."""
     try:
@@ -106,11 +128,12 @@ def list_names(folder: AnyPath) -> list[str]:
 
 
 def list_files(path: Path) -> Iterator[Path]:
-    """All files in a folder and its subfolders, or the file that `path` is."""
+    """All files in a folder and its subfolders, links to folders among them, or the file that `path` is."""
     if not is_folder(path):
         yield path
-    for folder, _, names in os.walk(path):
-        yield from (Path(folder, name) for name in names)
+    for folder, folders, names in os.walk(path):
+        links = (name for name in folders if os.path.islink(f"{folder}/{name}"))  # noqa: PTH114  (as above)
+        yield from (Path(folder, name) for name in chain(names, links))
 
 
 def size(path: AnyPath) -> int:
@@ -167,7 +190,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
     Raises BlockingIOError if another process holds a lock and `wait` is False.
     """
-    with path.open("ab") as handle:
+    with open_regular_file(path, create=True) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
@@ -180,9 +203,9 @@ def lock_shared(path: Path, *, wait: bool = True) -> ExitStack:
     """
     lock = ExitStack()
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = open_regular_file(path)
         # Closed, not unlocked: a forked child shares the lock and must not release its parent's.
-        lock.callback(os.close, handle)
+        lock.callback(handle.close)
         fcntl.flock(handle, fcntl.LOCK_SH if wait else fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()

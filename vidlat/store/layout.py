@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from uuid import uuid4
 
+from vidlat.errors import StoreError
 from vidlat.store import filesystem
 
 ARRAYS = ("mean", "std")
@@ -22,14 +23,20 @@ READERS = f"{RECORDS}/readers"
 """Locked by every reader of latents, so that prune does not remove them."""
 
 ROOT = "zarr.json"
+OWN_FOLDERS = (
+    *(f"{name}{below}" for name in ARRAYS for below in ("", "/c", "/c/0")),
+    *("videos", RECORDS, "failures", FAILURES),
+)
 OWN_FILES = {ROOT, *(f"{name}/{ROOT}" for name in (*ARRAYS, "videos", "failures")), LOCK, READERS, MANIFEST}
 
-SHARD_NUMBER = re.compile(r"0|[1-9]\d*")
+SHARD_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 SHARD_FILE = re.compile(rf"(?:{'|'.join(ARRAYS)})/c/0/({SHARD_NUMBER.pattern})/0/0")
-RECORD_FILE = re.compile(r"(\d{12,})-(\d{12,})\.parquet")
+RECORD_FILE = re.compile(r"([0-9]{12,18})-([0-9]{12,18})\.parquet")
+LAST_COMMIT = 10**18 - 1
+"""The greatest number that the name of a record file can hold."""
 SET_ASIDE = re.compile(rf"{RECORD_FILE.pattern}\.[0-9a-f]{{8}}\.damaged")
 """A damaged record file that a repair has renamed, so that no reader opens it."""
-LEFTOVER = re.compile(r".*(?:\.__lock|\bpartial|#\d+)")
+LEFTOVER = re.compile(r".*(?:\.__lock|\bpartial|#[0-9]+)")
 """A temporary file, of vidlat or of tensorstore."""
 
 
@@ -60,6 +67,17 @@ def shard_files(path: Path, shard: int) -> list[Path]:
     return [path / shard_file(name, shard) for name in ARRAYS]
 
 
+def wrong_shard(file: Path) -> str:
+    """What is in place of the file of a shard, on which tensorstore may wait for ever; empty if it may be."""
+    try:
+        filesystem.require_regular_file(file)
+    except FileNotFoundError:
+        return ""  # its latents read as missing
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
 def record_file(first: int, last: int) -> str:
     """The name of the record file that holds the commits `first` to `last`."""
     return f"{first:012d}-{last:012d}.parquet"
@@ -80,6 +98,13 @@ def commits_of(file: Path) -> tuple[int, int]:
 def record_files(folder: Path) -> list[Path]:
     """The record files in a folder, sorted by name."""
     return [folder / name for name in filesystem.list_names(folder) if RECORD_FILE.fullmatch(name)]
+
+
+def require_own_folders(path: Path) -> None:
+    """Raise StoreError for a link in place of a folder: what is written or deleted in it lies elsewhere."""
+    for where in OWN_FOLDERS:
+        if filesystem.is_link(path / where):
+            raise StoreError(f"{path}: {where} is a link; expected a folder: put the folder itself there")
 
 
 def new_build_folder(path: Path) -> Path:

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
-from vidlat.store.layout import LEASE, LOCK, READERS
+from vidlat.store.layout import LEASE, LOCK, READERS, require_own_folders
 from vidlat.store.process import Process, this_process
 
 HEARTBEAT_SECONDS = 5.0
@@ -97,7 +97,7 @@ class Lease:
                 filesystem.delete(self.path / LEASE)
 
     def _is_own(self) -> bool:
-        return _parse(filesystem.read(self.path / LEASE), 0).token == self.token
+        return _parse(filesystem.read_document(self.path / LEASE), 0).token == self.token
 
 
 def read_lease(path: Path) -> LeaseHolder | None:
@@ -166,6 +166,7 @@ def _take(lease: Lease, purpose: str) -> LeaseHolder | None:
     since = datetime.now(UTC).isoformat(timespec="seconds")
     content = asdict(this_process()) | {"purpose": purpose, "since": since, "token": lease.token}
     try:
+        require_own_folders(path)
         filesystem.make_folder(file.parent)  # tools that copy a cache may drop empty folders
         with filesystem.locked(path / LOCK):
             dead = refuse_if_held(path)

@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 
 from vidlat.errors import StoreError, is_out_of_memory, one_line
 from vidlat.store import filesystem
-from vidlat.store.layout import FAILURES, RECORDS, commits_of, record_file, record_files
+from vidlat.store.layout import FAILURES, LAST_COMMIT, RECORDS, commits_of, record_file, record_files
 from vidlat.store.manifest import REPAIR, Manifest, RecordFile, read_manifest, write_manifest
 from vidlat.store.process import require_room
+from vidlat.store.record_values import require_selections, require_sound
 from vidlat.store.records import (
     FAILURE_COLUMNS,
     VIDEO_COLUMNS,
     latest,
-    require_complete,
     standing,
     without_removed,
 )
@@ -56,7 +56,7 @@ class RecordSnapshot:
         """Open and check every file. Raises FileNotFoundError for a missing one, StoreError for another."""
         self.manifest = manifest
         self.videos, self.failures = (
-            RecordTable([open_record_file(path, file) for file in manifest.files_in(folder)], columns)
+            RecordTable(path, [open_record_file(path, file) for file in manifest.files_in(folder)], columns)
             for folder, columns in COLUMNS.items()
         )
 
@@ -68,7 +68,8 @@ class RecordSnapshot:
 class RecordTable:
     """The records of one kind in a snapshot."""
 
-    def __init__(self, files: Sequence[pa.NativeFile], columns: pa.Schema) -> None:
+    def __init__(self, path: Path, files: Sequence[pa.NativeFile], columns: pa.Schema) -> None:
+        self._path = path
         self._files = files
         self._columns = columns
 
@@ -79,9 +80,7 @@ class RecordTable:
         damaged.
         """
         names = self._columns.names if columns is None else ["video_id", "sequence", *columns]
-        table = self._concatenated(names).take(self._rows[1])
-        require_complete(table)
-        return table
+        return self._sound(self._concatenated(names).take(self._rows[1]))
 
     def read_with_removed(self, names: Sequence[str]) -> pa.Table:
         """The columns `names` of the latest row of every video, removed ones included, sorted by video_id."""
@@ -93,8 +92,14 @@ class RecordTable:
         # File by file: checksums are most of a record, and all of them take more memory than the rest.
         sizes = [pc.binary_length(read_rows(file, column)[name]).combine_chunks() for file in self._files]
         table = pa.table({name: pa.chunked_array(sizes, pa.int32())}).take(self._rows[1])
-        require_complete(table)
-        return table[name]
+        return self._sound(table)[name]
+
+    def _sound(self, rows: pa.Table) -> pa.Table:
+        try:
+            require_sound(rows)
+        except StoreError as error:
+            raise StoreError(f"{self._path}: damaged: {error}; {REPAIR}") from error
+        return rows
 
     @cached_property
     def _rows(self) -> tuple[pa.Array, pa.Array]:
@@ -182,7 +187,10 @@ def _supersede(
 
 def _next_sequence(path: Path, manifest: Manifest) -> int:
     # Files that a killed process left keep their names, and so their numbers.
-    return 1 + max([manifest.sequence, *(commits_of(path / where)[1] for where in _files_on_disk(path))])
+    last = max([manifest.sequence, *(commits_of(path / where)[1] for where in _files_on_disk(path))])
+    if last >= LAST_COMMIT:
+        raise StoreError(f"{path}: no commit can follow number {last}; encode into another --out")
+    return last + 1
 
 
 def _files_on_disk(path: Path) -> list[str]:
@@ -246,15 +254,16 @@ def open_record_file(path: Path, file: RecordFile) -> pa.NativeFile:
     """
     try:
         handle = filesystem.open_input(path / file.where)
-        crc32c = 0
+        crc32c = num_bytes = 0
         while block := handle.read(BLOCK_BYTES):
             crc32c = google_crc32c.extend(crc32c, block)
+            num_bytes += len(block)
         handle.seek(0)
     except FileNotFoundError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path / file.where)) from error
     except OSError as error:
         raise StoreError(f"{path}: {file.where} cannot be read: {error}") from error
-    if crc32c != file.crc32c:
+    if (num_bytes, crc32c) != (file.num_bytes, file.crc32c):
         raise StoreError(f"{path}: damaged: {file.where} is not what was committed; {REPAIR}")
     return handle
 
@@ -276,14 +285,20 @@ def read_checked(path: Path, file: RecordFile, columns: Sequence[str]) -> pa.Tab
         _require_columns(parquet.schema_arrow, expected)
         for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE):
             batch.validate(full=True)
-            require_complete(batch)
+            require_sound(batch)
+            require_selections(batch)
             bounds = pc.min_max(batch["sequence"]).as_py()
             if len(batch) and not first <= bounds["min"] <= bounds["max"] <= last:
                 raise ValueError("its rows are of other commits than its name says")
             # Column by column: the schema of a file may carry notes that this one does not.
             part = [batch[name] for name in columns]
             parts.append(pa.Table.from_arrays(part, schema=parts[0].schema))
-    return pa.concat_tables(parts)
+    table = pa.concat_tables(parts)
+    if {"video_id", "sequence"} <= set(columns):
+        keys = table.select(["video_id", "sequence"])
+        if len(keys.group_by(keys.column_names).aggregate([])) < len(keys):
+            raise StoreError(f"{file.where}: two rows of one commit are of one video; {REPAIR}")
+    return table
 
 
 def read_rows(source: Any, columns: pa.Schema) -> pa.Table:

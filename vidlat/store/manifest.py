@@ -16,10 +16,10 @@ import google_crc32c
 from vidlat.documents import Fields, parse_json
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
-from vidlat.store.layout import MANIFEST, is_record_file
+from vidlat.store.layout import LAST_COMMIT, MANIFEST, is_record_file
 
 MOST = 2**63 - 1
-"""The largest whole number in a manifest."""
+"""The largest size or number of rows in a manifest."""
 
 REPAIR = "`vidlat verify --repair` restores what can be restored"
 
@@ -84,11 +84,13 @@ class Manifest:
         manifest = cls(
             cache_uuid=fields.text("cache_uuid"),
             description=fields.take("description", dict, "an object"),
-            sequence=fields.whole("sequence", 0, MOST),
+            sequence=fields.whole("sequence", 0, LAST_COMMIT),
             files=tuple(map(_to_record_file, fields.objects("files"))),
         )
         if manifest._to_values() != values:
             raise ValueError("it has fields that no manifest has")
+        if len({file.where for file in manifest.files}) < len(manifest.files):
+            raise ValueError("it names a record file twice")
         return manifest
 
 
@@ -107,7 +109,7 @@ def _to_record_file(fields: Fields) -> RecordFile:
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the cache at `path`. Raises StoreError if it is missing or damaged."""
     try:
-        return Manifest.from_json(filesystem.read(path / MANIFEST))
+        return Manifest.from_json(filesystem.read_document(path / MANIFEST))
     except FileNotFoundError as error:
         raise StoreError(f"{path}: damaged: {MANIFEST} is missing; {REPAIR}") from error
     except (OSError, ValueError) as error:

@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vidlat.documents import parse_json
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document
 from vidlat.store.schema import CacheSchema
+
+MOST_FRAMES = 2**40
+"""A greater length is damage: no disk holds as many latent frames."""
 
 
 def zarr_documents(attributes: dict[str, Any], schema: CacheSchema, num_frames: int) -> dict[str, Any]:
@@ -33,8 +37,8 @@ def zarr_documents(attributes: dict[str, Any], schema: CacheSchema, num_frames: 
 def read_document(path: Path) -> dict[str, Any]:
     """A zarr.json as JSON. Raises StoreError if it is missing or damaged."""
     try:
-        document = json.loads(filesystem.read(path))
-    except (OSError, ValueError, RecursionError) as error:
+        document = parse_json(filesystem.read_document(path))
+    except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read as Zarr metadata: {error}") from error
     if not isinstance(document, dict):
         raise StoreError(f"{path}: cannot be read as Zarr metadata: expected a JSON object")
@@ -119,7 +123,7 @@ def document_length(name: str, document: dict[str, Any]) -> int | None:
         length = document["shape"][1]
     except (KeyError, IndexError, TypeError):
         return None
-    return length if isinstance(length, int) and length >= 0 else None
+    return length if type(length) is int and 0 <= length <= MOST_FRAMES else None
 
 
 def _group(attributes: dict[str, Any], members: dict[str, Any]) -> dict[str, Any]:

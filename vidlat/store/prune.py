@@ -187,6 +187,8 @@ def _readers_kept_out(path: Path) -> Iterator[None]:
 
 def _delete_shard(path: Path, shard: int) -> None:
     for file in shard_files(path, shard):
+        if any(map(filesystem.is_link, (file.parent, file.parent.parent))):
+            continue  # the file lies elsewhere
         filesystem.delete(file)
         for folder in (file.parent, file.parent.parent):
             with suppress(OSError):  # missing, or not empty because of a foreign file

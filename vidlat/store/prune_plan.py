@@ -16,6 +16,7 @@ from vidlat.errors import StoreError
 from vidlat.store import filesystem, layout
 from vidlat.store.log import read_records
 from vidlat.store.metadata import array_frames, read_schema
+from vidlat.store.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, require_possible_ranges
 from vidlat.store.records import SOURCE_COLUMNS, to_source
 from vidlat.store.schema import CacheSchema
 from vidlat.store.sources import source_state
@@ -70,7 +71,8 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
             f"{path}: holds latents but no record of any video, so prune would delete everything; "
             "`vidlat encode` with your inputs adds them again"
         )
-    rows = records.videos.read(["start", "stop"])
+    rows = records.videos.read(list(RANGE_COLUMNS))
+    rows = rows.append_column(CHECKSUM_SIZES, records.videos.read_sizes(CHECKSUMS))
     committed = records.videos.read_with_removed(["video_id"])
     failed = records.standing_failures([])
     known = set(rows["video_id"].to_pylist()) | set(failed["video_id"].to_pylist())
@@ -80,8 +82,9 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
         raise StoreError(f"{path}: holds no video {unknown[0]!r}; nothing was changed")
     dropped = known & set(drop)
     is_dropped = pc.is_in(rows["video_id"], value_set=pa.array(dropped, pa.string()))
-    live = rows.filter(pc.invert(is_dropped)).sort_by("start")
-    chunks = _Chunks(path, schema, live["start"].to_numpy(), live["stop"].to_numpy())
+    num_frames = min(array_frames(path, schema).values())
+    live = require_possible_ranges(path, rows.filter(pc.invert(is_dropped)), schema, num_frames)
+    chunks = _Chunks(path, schema, live["start"].to_numpy(), live["stop"].to_numpy(), num_frames)
     groups = [group for group in chunks.groups() if chunks.num_dead_bytes(group.shards)]
     shards = chunks.dead_shards()
     leftovers = tuple(_leftovers(path))
@@ -133,20 +136,15 @@ class _Group:
 class _Chunks:
     """The chunks of the arrays, live or dead; starts and stops of the videos are sorted."""
 
-    def __init__(self, path: Path, schema: CacheSchema, starts: Integers, stops: Integers) -> None:
+    def __init__(
+        self, path: Path, schema: CacheSchema, starts: Integers, stops: Integers, num_frames: int
+    ) -> None:
+        if num_frames % schema.shard_frames:
+            raise StoreError(f"{path}: its arrays end inside a shard; `vidlat verify --repair` restores them")
         self.path = path
         self.schema = schema
         self._starts, self._stops = starts, stops
-        num_frames = min(array_frames(path, schema).values())
         first, last = self._starts // schema.chunk_frames, -(-self._stops // schema.chunk_frames)
-        if (
-            (self._starts % schema.chunk_frames).any()
-            or (first >= last).any()
-            or (first[1:] < last[:-1]).any()
-            or (self._stops > num_frames).any()
-            or num_frames % schema.shard_frames
-        ):
-            raise StoreError(f"{path}: its records name impossible ranges; `vidlat verify` lists them")
         self._num_chunks = schema.shard_frames // schema.chunk_frames
         edges = np.zeros(num_frames // schema.chunk_frames + 1, np.int64)
         edges[first] += 1
@@ -196,7 +194,8 @@ class _Chunks:
 
 def _is_shard(folder: Path) -> bool:
     """Whether a folder holds a shard, or nothing but leftovers of one."""
-    if not layout.SHARD_NUMBER.fullmatch(folder.name) or not filesystem.is_folder(folder):
+    is_folder = filesystem.is_folder(folder) and not filesystem.is_link(folder)
+    if not is_folder or not layout.SHARD_NUMBER.fullmatch(folder.name):
         return False
     files = list(filesystem.list_files(folder))
     return folder / "0" / "0" in files or all(layout.LEFTOVER.fullmatch(file.name) for file in files)

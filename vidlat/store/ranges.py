@@ -59,21 +59,10 @@ class VideoRanges:
     ) -> Self:
         """The ranges of the videos in `records`, in arrays of `num_frames` latent frames.
 
-        records: with CHECKSUM_SIZES. Raises StoreError if a range cannot belong to its video, or if two
-        overlap.
+        records: with CHECKSUM_SIZES. Raises StoreError like `require_possible_ranges`.
         """
-        table = records.select(["video_id", *RANGE_COLUMNS, CHECKSUM_SIZES]).sort_by("start")
-        faulty = np.flatnonzero(_is_faulty(table, schema, num_frames))
-        if len(faulty):
-            row = table.slice(int(faulty[0]), 1).to_pylist()[0]
-            fault = next(range_faults(row, row[CHECKSUM_SIZES], schema, num_frames))
-            raise StoreError(f"{path}: damaged: {row['video_id']}: {fault}; {REPAIR}")
-        starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
-        (overlapping,) = np.nonzero(starts[1:] < stops[:-1])
-        if len(overlapping):
-            one, two = table["video_id"].slice(int(overlapping[0]), 2).to_pylist()
-            raise StoreError(f"{path}: damaged: {one} and {two} name the same latent frames; {REPAIR}")
-        return cls(table, read_checksums)
+        table = records.select(["video_id", *RANGE_COLUMNS, CHECKSUM_SIZES])
+        return cls(require_possible_ranges(path, table, schema, num_frames), read_checksums)
 
     def index_of(self, starts: npt.NDArray[np.integer]) -> Integers:
         """The index of the video that each of the latent frames `starts` (B,) lies in, -1 for none."""
@@ -115,6 +104,26 @@ class VideoRanges:
             of_array = np.repeat(np.arange(len(lengths)) % len(ARRAYS), lengths)
             self._checksums = {name: values[of_array == index] for index, name in enumerate(ARRAYS)}
         return self._checksums[name]
+
+
+def require_possible_ranges(path: Path, records: pa.Table, schema: CacheSchema, num_frames: int) -> pa.Table:
+    """The records in the order of the time axis.
+
+    records: RANGE_COLUMNS and CHECKSUM_SIZES. Raises StoreError if a range cannot belong to its video in
+    arrays of `num_frames` latent frames, or if two overlap.
+    """
+    table = records.sort_by("start")
+    faulty = np.flatnonzero(_is_faulty(table, schema, num_frames))
+    if len(faulty):
+        row = table.slice(int(faulty[0]), 1).to_pylist()[0]
+        fault = next(range_faults(row, row[CHECKSUM_SIZES], schema, num_frames))
+        raise StoreError(f"{path}: damaged: {row['video_id']}: {fault}; {REPAIR}")
+    starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
+    (overlapping,) = np.nonzero(starts[1:] < stops[:-1])
+    if len(overlapping):
+        one, two = table["video_id"].slice(int(overlapping[0]), 2).to_pylist()
+        raise StoreError(f"{path}: damaged: {one} and {two} name the same latent frames; {REPAIR}")
+    return table
 
 
 def range_faults(

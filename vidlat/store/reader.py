@@ -19,7 +19,7 @@ from vidlat.paths import local_path
 from vidlat.store import filesystem
 from vidlat.store.arrays import open_for_reading, require_usable
 from vidlat.store.disk_usage import DiskUsage, disk_usage
-from vidlat.store.layout import ARRAYS, array_document
+from vidlat.store.layout import ARRAYS, array_document, shard_files, wrong_shard
 from vidlat.store.lease import hold_for_reading
 from vidlat.store.log import RecordTable, read_records
 from vidlat.store.metadata import array_frames, read_schema, zarr_documents
@@ -76,6 +76,7 @@ class LatentCache:
         # After the records, whose ranges it must cover: arrays grow before a commit.
         self.num_latent_frames = min(array_frames(path, self.schema).values())
         self._arrays: dict[str, Any] = {}
+        self._seen_shards: set[int] = set()
         self._records: dict[str, VideoRecord] | None = None
 
     def __reduce__(self) -> tuple[Any, tuple[Path, bool, str]]:
@@ -152,6 +153,7 @@ class LatentCache:
         if record is None:
             raise StoreError(f"{self.path}: holds no video {video_id!r}; `vidlat ls` lists its videos")
         frames = slice(record.start, record.stop)
+        self._require_shards(np.arange(record.start, record.stop))
         pending = {name: self._array(name)[:, frames].read() for name in ARRAYS}
         try:
             posterior = LatentPosterior(**{name: future.result() for name, future in pending.items()})
@@ -188,6 +190,7 @@ class LatentCache:
             )
         last = self._ranges.stops[videos] - 1
         frames = np.minimum(starts[:, None] + np.arange(num_latent_frames), last[:, None])
+        self._require_shards(frames)
         names = ARRAYS if with_std else ARRAYS[:1]
         # One gather per array is several times faster than one read per window.
         futures = [self._array(name)[:, frames].transpose([1, 2, 0, 3, 4]).read() for name in names]
@@ -204,6 +207,14 @@ class LatentCache:
             return mean, std[0] if with_std else None
 
         return wait
+
+    def _require_shards(self, frames: npt.NDArray[np.integer]) -> None:
+        """Look at the files that hold latent frames, each once. Raises StoreError for what is no file."""
+        shards = set(np.unique(frames // self.schema.shard_frames).tolist()) - self._seen_shards
+        for file in (file for shard in shards for file in shard_files(self.path, shard)):
+            if what := wrong_shard(file):
+                raise StoreError(f"{file}: {what}; {REPAIR}")
+        self._seen_shards |= shards
 
     def _require_in_place(self) -> None:
         """Raises StoreError if the folder of the cache was removed or replaced."""

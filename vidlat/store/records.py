@@ -52,7 +52,6 @@ def _columns(kind: type, prefix: str = "") -> list[tuple[str, pa.DataType]]:
 VIDEO_COLUMNS = pa.schema(_columns(VideoRecord))
 FAILURE_COLUMNS = pa.schema(_columns(FailureRecord))
 SOURCE_COLUMNS = tuple(name for name, _ in _columns(Source, "source_"))
-OPTIONAL_COLUMNS = {"pts_seconds"}
 ANNOTATION_COLUMNS = tuple(name for name, _ in _columns(Annotation, "annotation_"))
 
 
@@ -168,18 +167,6 @@ def to_tombstones(video_ids: Sequence[str], sequence: int) -> pa.Table:
     """The rows that remove videos: no frames, and nothing else but their sequence number."""
     rows = [{"video_id": video_id, "num_frames": 0, "sequence": sequence} for video_id in video_ids]
     return pa.Table.from_pylist(rows, schema=VIDEO_COLUMNS)
-
-
-def require_complete(rows: pa.Table | pa.RecordBatch) -> None:
-    """Raises StoreError if a row lacks a value that is not optional; a tombstone has only a few."""
-    for name in ("video_id", "sequence", "num_frames"):
-        if name in rows.schema.names and rows[name].null_count:
-            raise StoreError(f"a row has no {name}")
-    if "num_frames" in rows.schema.names:
-        rows = rows.filter(pc.not_equal(rows["num_frames"], 0))
-    for name in rows.schema.names:
-        if name not in OPTIONAL_COLUMNS and rows[name].null_count:
-            raise StoreError(f"a row has no {name}")
 
 
 def without_removed(table: pa.Table) -> pa.Table:

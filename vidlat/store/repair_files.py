@@ -17,8 +17,8 @@ from vidlat.errors import StoreError, shorten
 from vidlat.store import filesystem, layout
 from vidlat.store.lease import hold_lease
 from vidlat.store.log import describe_record_files, read_records, roll_forward
-from vidlat.store.manifest import Manifest, RecordFile, write_manifest
-from vidlat.store.metadata import read_document, write_document, zarr_documents
+from vidlat.store.manifest import Manifest, RecordFile, read_manifest, write_manifest
+from vidlat.store.metadata import MOST_FRAMES, read_document, write_document, zarr_documents
 from vidlat.store.records import SOURCE_COLUMNS, latest, to_source, without_removed
 from vidlat.store.verify.record_files import read_all_records
 from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspects
@@ -31,9 +31,6 @@ _ENCODE_AGAIN = (
     "its videos are lost, and videos that it removed may be back: run `vidlat encode` with your inputs "
     "again, which adds what is missing"
 )
-
-MOST_FRAMES = 2**40
-"""A greater length is damage: no disk holds as many latent frames."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +124,19 @@ def _repair_metadata(path: Path) -> Iterator[Outcome]:
             write_document(path, name, document)
             what = f"rewritten from the description, for {num_frames} latent frames"
             yield Outcome(where=name, state="repaired", what=what)
+    yield from _repair_copy(path, schema.to_attributes())
+
+
+def _repair_copy(path: Path, description: dict[str, Any]) -> Iterator[Outcome]:
+    """Rewrite the copy of the description in the manifest."""
+    try:
+        manifest = read_manifest(path)
+    except StoreError:
+        return  # reported with the records
+    if manifest.description != description:
+        write_manifest(path, replace(manifest, description=description))
+        what = f"its copy of the description rewritten from that in {layout.ROOT}"
+        yield Outcome(where=layout.MANIFEST, state="repaired", what=what)
 
 
 def _implied_frames(path: Path, metadata: ZarrMetadata, shard_frames: int) -> Iterator[int]:
@@ -179,7 +189,7 @@ def _repair_records(path: Path) -> Iterator[Outcome]:
     manifest = replace(manifest, sequence=max(manifest.sequence, last), files=tuple(files))
     write_manifest(path, manifest)
     if reading.manifest is None:
-        yield _rebuilt(path, files, last)
+        yield _rebuilt(path, files)
 
 
 def _new_manifest(path: Path) -> Manifest | None:
@@ -188,13 +198,16 @@ def _new_manifest(path: Path) -> Manifest | None:
     return Manifest(cache_uuid=uuid4().hex, description=schema.to_attributes()) if schema else None
 
 
-def _rebuilt(path: Path, files: Sequence[RecordFile], last: int) -> Outcome:
-    covered = {number for file in files for number in _commits(path, file)}
-    gaps = sorted(set(range(1, last + 1)) - covered)
+def _rebuilt(path: Path, files: Sequence[RecordFile]) -> Outcome:
+    gaps, following = [], 1
+    for first, stop in sorted((each.start, each.stop) for each in (_commits(path, file) for file in files)):
+        if following < first:
+            gaps.append(f"{following}" if first == following + 1 else f"{following} to {first - 1}")
+        following = max(following, stop)
     what = f"written again, with the {len(files)} record files that are there"
     if files and not gaps:
         return Outcome(where=layout.MANIFEST, state="repaired", what=what)
-    lost = f"commits {shorten([str(number) for number in gaps])} are in none" if files else "none is left"
+    lost = f"commits {shorten(gaps)} are in none" if files else "none is left"
     return Outcome(where=layout.MANIFEST, state="lost", what=f"{what}: {lost}; {_ENCODE_AGAIN}")
 
 

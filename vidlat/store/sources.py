@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from vidlat.files import open_regular_file
 from vidlat.types import WHOLE, Source
 
 SourceState = Literal["ok", "stale", "vanished", "unknown"]
@@ -43,7 +44,7 @@ def content_hash(path: Path, files: Sequence[str] = ()) -> str:
     if files:
         hashes = "".join(content_hash(path / name) for name in files)
         return hashlib.sha256(hashes.encode()).hexdigest()
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

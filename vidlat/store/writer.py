@@ -259,8 +259,10 @@ def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards:
     first = start // schema.shard_frames
     for index in range(first, first + num_shards):
         for name in layout.ARRAYS:
+            file = path / layout.shard_file(name, index)
             try:
-                is_written = filesystem.exists(path / layout.shard_file(name, index))
+                places = file, file.parent, file.parent.parent
+                is_written = filesystem.exists(file) or any(map(filesystem.is_link, places))
             except OSError as error:
                 raise StoreError(f"{path}: {name} cannot be read: {error}") from error
             if is_written:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vidlat.errors import one_line
 from vidlat.store import filesystem
 from vidlat.store.arrays import open_for_reading
-from vidlat.store.layout import ARRAYS, array_document, shard_file
+from vidlat.store.layout import ARRAYS, array_document, shard_file, wrong_shard
 from vidlat.store.metadata import zarr_documents
 from vidlat.store.schema import CacheSchema
 from vidlat.store.statistics import LatentDigest
@@ -72,6 +72,8 @@ class LatentChecker:
         """A part of one shard, None if it cannot be read as a whole, and its problems."""
         file = shard_file(name, first // self.schema.shard_frames)
         faults: dict[tuple[str, str], list[Frames]] = {}
+        if what := wrong_shard(self.path / file):
+            return None, [("damaged", f"{name}, latent frames {first}-{stop}: {file} {what}")]
         try:
             block = self._arrays[name][:, first:stop].read().result()
         except ValueError:

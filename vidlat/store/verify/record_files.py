@@ -52,6 +52,8 @@ def read_all_records(path: Path, columns: Sequence[str]) -> RecordReading:
         is_of_videos = file.where.startswith(RECORDS)
         try:
             table = read_checked(path, file, columns if is_of_videos else ["video_id", "sequence"])
+            if len(table) != file.num_rows:
+                raise StoreError(f"has {len(table)} rows, {MANIFEST} says {file.num_rows}")
         except FileNotFoundError:
             reading.missing.append(file.where)
             problems.append(_problem(path, file.where, "is missing", file.num_rows))

@@ -81,6 +81,8 @@ def file_problem(path: Path, where: str, known: KnownFiles) -> Problem | None:
         what = f"lies past the end of the array, which has {known.num_shards} shards"
     elif layout.LEFTOVER.fullmatch(where):
         kind, what = "leftover", "left by a killed process and not needed"
+    elif filesystem.is_link(path / where) and filesystem.is_folder(path / where):
+        what = "is a link to a folder, in which nothing is written or deleted; put the folder itself there"
     # A file name may hold bytes that are not text.
     where = where.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return Problem(where=where, kind=kind, what=what)

@@ -65,7 +65,8 @@ def read_zarr_metadata(path: Path) -> ZarrMetadata:
     faults = {name: list(document_faults(name, document, schema)) for name, document in documents.items()}
     found += [(name, "description", what) for name, wrong in faults.items() for what in wrong]
     # Of a root that is damaged anyway, the consequences need not be listed.
-    findings += [finding for finding in found if finding[0] != ROOT or not findings]
+    is_root_damaged = any(where == ROOT for where, _, _ in findings)
+    findings += [finding for finding in found if finding[0] != ROOT or not is_root_damaged]
     lengths = {
         name: length
         for name, document in documents.items()
@@ -87,18 +88,22 @@ def read_zarr_metadata(path: Path) -> ZarrMetadata:
 def _read_description(path: Path) -> tuple[CacheSchema | None, bool, list[Finding]]:
     """The description by the manifest or else by the root, whether it is certain, and its problems."""
     copy, schema = None, None
-    with suppress(StoreError):
+    found: list[Finding] = []
+    with suppress(StoreError):  # a manifest that cannot be read is reported with the records
         copy = read_manifest(path).description
-        schema = CacheSchema.from_attributes(copy)
+        try:
+            schema = CacheSchema.from_attributes(copy)
+        except StoreError as error:
+            found.append((MANIFEST, "description", f"its copy of the description: {error}"))
     try:
         in_root = read_schema(path)
     except StoreError as error:
         if not filesystem.is_folder(path / RECORDS):
             raise  # there is no sign of a cache
-        return schema, schema is not None, [(ROOT, "description", _without(path, error))]
+        return schema, schema is not None, [*found, (ROOT, "description", _without(path, error))]
     if schema and read_attributes(path)["vidlat"] != copy:
         return schema, True, [(ROOT, "description", f"its description differs from the copy in {MANIFEST}")]
-    return in_root, schema is not None, []
+    return in_root, schema is not None, found
 
 
 def _uneven(lengths: dict[str, int], schema: CacheSchema) -> Iterator[Finding]:
