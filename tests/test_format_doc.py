@@ -142,7 +142,13 @@ def path(tmp_path_factory):
         writer.commit([dataclasses.replace(records[number % 2], batch=number)])
     add_videos(path, {"a.mp4": random_posterior(10, 1)})
     start = writer.reserve(1)
-    timed = record_of("timed", start, random_posterior(2), pts_seconds=(0.0, 0.5), warnings=("w",))
+    timed = record_of(
+        "timed",
+        start,
+        random_posterior(2),
+        pts_seconds=(0.0, 0.5, 0.6, 1.0, 1.1, 1.2, 1.3, 1.4),
+        warnings=("w",),
+    )
     writer.commit([timed])
     add_videos(path, {"removed.mp4": random_posterior(4), "again.mp4": random_posterior(4)})
     writer.record_failures([failure_of("gone.mp4", "second try"), failure_of("removed.mp4")])

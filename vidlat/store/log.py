@@ -23,6 +23,7 @@ from vidlat.errors import StoreError, is_out_of_memory, one_line
 from vidlat.store import filesystem
 from vidlat.store.layout import FAILURES, LAST_COMMIT, RECORDS, commits_of, record_file, record_files
 from vidlat.store.manifest import REPAIR, Manifest, RecordFile, read_manifest, write_manifest
+from vidlat.store.parquet_pages import read_pages
 from vidlat.store.process import require_room
 from vidlat.store.record_values import require_selections, require_sound
 from vidlat.store.records import (
@@ -39,11 +40,8 @@ COLUMNS = {RECORDS: VIDEO_COLUMNS, FAILURES: FAILURE_COLUMNS}
 BLOCK_BYTES = 2**20
 ROWS_AT_ONCE = 1000
 
-PLAIN_ENCODINGS = {"PLAIN", "RLE"}
-"""Of values, and of how deep they are nested. Parquet's others repeat a text without repeating its bytes."""
-
 MOST_UNPACKED = 200
-"""A record file that unpacks to more than so many times its size was made to exhaust memory."""
+"""Values, or bytes of them, for each byte of a record file."""
 
 
 class RecordSnapshot:
@@ -265,6 +263,10 @@ def open_record_file(path: Path, file: RecordFile) -> pa.NativeFile:
         raise StoreError(f"{path}: {file.where} cannot be read: {error}") from error
     if (num_bytes, crc32c) != (file.num_bytes, file.crc32c):
         raise StoreError(f"{path}: damaged: {file.where} is not what was committed; {REPAIR}")
+    try:
+        _require_small(handle)
+    except ValueError as error:
+        raise StoreError(f"{path}: damaged: {file.where}: {error}; {REPAIR}") from error
     return handle
 
 
@@ -323,25 +325,20 @@ def _require_columns(found: pa.Schema, expected: pa.Schema) -> None:
             raise ValueError(f"column {field.name}: expected {field.type}, found {has}")
 
 
+def _require_small(file: pa.NativeFile) -> None:
+    """Raises ValueError for a record file that was made to exhaust memory."""
+    num_bytes, pages = file.size(), list(read_pages(file))
+    num_values, num_unpacked = sum(page.num_values for page in pages), sum(page.num_bytes for page in pages)
+    if max(num_values, num_unpacked) > MOST_UNPACKED * num_bytes:
+        raise ValueError(f"its {num_bytes} bytes unpack to {num_values} values of {num_unpacked} bytes")
+
+
 @contextmanager
 def _open_parquet(source: Any) -> Iterator[pq.ParquetFile]:
     """Open a record file; whatever is wrong with it becomes a StoreError, in the block too."""
     require_room()
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
-            contents, num_bytes = parquet.metadata, source.size()
-            groups = [contents.row_group(number) for number in range(contents.num_row_groups)]
-            for column in (group.column(index) for group in groups for index in range(group.num_columns)):
-                if others := set(column.encodings) - PLAIN_ENCODINGS:
-                    raise ValueError(
-                        f"column {column.path_in_schema} is encoded as {', '.join(sorted(others))}, in which "
-                        f"few bytes may stand for many; expected {' and '.join(sorted(PLAIN_ENCODINGS))}"
-                    )
-            num_unpacked = sum(group.total_byte_size for group in groups)
-            if contents.num_rows > num_bytes or num_unpacked > MOST_UNPACKED * num_bytes:
-                raise ValueError(
-                    f"its {num_bytes} bytes unpack to {contents.num_rows} rows of {num_unpacked} bytes"
-                )
             yield parquet
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
