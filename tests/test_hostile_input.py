@@ -410,7 +410,7 @@ NO_FORMAT, GIANT = "cannot be decoded as video: Invalid data", "at most 64,000,0
 SINGLE, PAGE = "single image", "web page"
 AXES, NUMBERS = "expected (T,H,W), (H,W)", "expected integers, floats or bool"
 NONE_SUCH = "its number of frames is invalid"
-IGNORED = "(1 other files: "
+IGNORED = "(1 other file: "
 
 CASES = {
     # Cut off

@@ -1,6 +1,8 @@
 """Signals that ask a command to finish its current step."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -37,3 +39,18 @@ def test_ignored_signal_stays_ignored(number):
         signal.raise_signal(number)
     assert not asked
     assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line():
+    code = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "click":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from vidlat.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted.\n")

@@ -1,6 +1,17 @@
-"""`python -m vidlat`, which torchrun and `accelerate launch -m` can start."""
+"""What `vidlat` and `python -m vidlat` start, also under torchrun and `accelerate launch -m`."""
 
-from vidlat.cli import main
+import sys
+
+
+def main() -> None:
+    """The command line; Ctrl-C while Python still imports it ends like any other."""
+    try:
+        from vidlat.cli import main as run
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

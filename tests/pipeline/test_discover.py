@@ -337,7 +337,7 @@ def test_stills_of_a_manifest_are_left_out_too(place):
 def test_an_input_of_stills_alone_is_refused_once_they_are_left_out(place):
     place_study(place() / "v")
     assert discover_videos(["v/0002.dcm"]).num_stills == 1
-    with pytest.raises(InputError, match=r"1 other files, 1 of them single images: 1 \.dcm"):
+    with pytest.raises(InputError, match=r"1 other file, 1 of them single images: 1 \.dcm"):
         discover_videos(["v/0002.dcm"], skip_stills=True)
 
 

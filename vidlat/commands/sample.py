@@ -14,6 +14,7 @@ from vidlat.sample.videos import CONTACT_SHEET, sample_videos
 def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) -> None:
     """Sample videos and report where they are."""
     config = SampleConfig.from_mapping(settings)
+    before = set(out.glob("sample-*"))
     num = 0
     with progress_bar() as progress:
         task = progress.add_task("sampling", total=config.num)
@@ -21,8 +22,8 @@ def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) 
             run_dir, out, config, vae=vae, on_progress=lambda share: progress.advance(task, share)
         )
         try:
-            for num, _ in enumerate(samples, 1):  # noqa: B007
-                pass
+            for num, path in enumerate(samples, 1):  # noqa: B007
+                before.discard(path)
             progress.update(task, completed=config.num)  # a sum of parts has rounding errors
         except KeyboardInterrupt:
             progress.stop()
@@ -31,5 +32,7 @@ def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) 
                 console.print(f"{num} of {format_count(config.num, 'sample')} written; {rest}")
             raise
     console.print(f"{format_count(num, 'video')} -> {out}")
+    if before:
+        console.print(f"{format_count(len(before), 'earlier file')} named sample-* left in {out}")
     shown = f" (the first {videos.MAX_ROWS})" if num > videos.MAX_ROWS else ""
     console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")

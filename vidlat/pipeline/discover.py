@@ -82,7 +82,8 @@ def discover_videos(
             left_out += f", {collection.num_excluded} more excluded"
         kinds = describe_ignored(collection.ignored, hide=ids == "hash")
         left_out += f": {kinds}" if kinds else ""
-        others = f"{collection.ignored.total()} other files{left_out}"
+        num_others = collection.ignored.total()
+        others = f"{num_others} other file{'s' * (num_others != 1)}{left_out}"
         raise InputError(f"no video in {where} ({others}); is it the right folder?")
     videos = [*found.values()]
     selections = {video.video_id: video.selection for video in videos}

@@ -385,6 +385,9 @@ def _av_errors() -> Iterator[None]:
     """Turn PyAV's errors into DecodeError; errors of the disk stay OSError."""
     try:
         yield
+    except av.InvalidDataError as error:
+        what = "it was cut off, or is no video; copy it again from where it came from"
+        raise DecodeError(f"cannot be decoded as video: {one_line(error)}: {what}") from error
     except (av.FFmpegError, ValueError) as error:
         raise DecodeError(f"cannot be decoded as video: {one_line(error)}") from error
 
