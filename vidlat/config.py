@@ -293,6 +293,11 @@ class EncodeConfig(LatentSettings):
         "path", "name videos by their path, or by a hash of it; with hash, no path or file name is kept"
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "" in self.exclude:
+            raise ConfigError("exclude: got an empty pattern, which matches nothing; leave it out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):

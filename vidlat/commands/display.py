@@ -107,7 +107,8 @@ def progress_bar(*columns: str, show: bool = True) -> Progress:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows of text under column names; columns of numbers are right-aligned."""
     cells = [[printable(cell) for cell in row] for row in rows]
-    table = Table(title=Text(printable(title)), title_justify="left", header_style="bold")
+    console.print(Text(printable(title), style="italic"), soft_wrap=True)  # else as narrow as the table
+    table = Table(header_style="bold")
     for number, column in enumerate(columns):
         numeric = bool(cells) and all(_is_number(row[number]) for row in cells)
         table.add_column(Text(column), overflow="fold", justify="right" if numeric else "left")

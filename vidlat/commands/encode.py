@@ -144,6 +144,10 @@ def _report_vanished(prepared: PreparedEncode) -> None:
 def _report_unmatched(prepared: PreparedEncode, labels: Path | None, *, hide: bool) -> None:
     """Rows without a video and videos without a row; hide: only how many, for their names are paths."""
     discovery = prepared.discovery
+    if labels:
+        num_labelled = len(discovery.videos) - len(discovery.unlabelled)
+        count = format_count(len(discovery.videos), "video")
+        console.print(f"Labels: {num_labelled} of {count} from {labels}", soft_wrap=True, markup=False)
     sides = [
         (
             format_count(len(discovery.unmatched), "row") + f" of {labels} without a video",
@@ -263,4 +267,5 @@ def _print_failures(names: dict[str, str], failures: list[FailureRecord], num_kn
     known = f", {how_many}in an earlier run (--retry-failed tries again)" if num_known else ""
     rows = [(names.get(f.video_id, f.video_id), f.kind, f.reason) for f in failures]
     print_table(f"{format_count(len(failures), 'video')} failed{known}", ("video", "kind", "reason"), rows)
-    console.print(f"Tracebacks: `vidlat ls {quoted(out)} --failed --traceback`", soft_wrap=True)
+    if any(failure.traceback for failure in failures):
+        console.print(f"Tracebacks: `vidlat ls {quoted(out)} --failed --traceback`", soft_wrap=True)

@@ -93,13 +93,15 @@ def array_frames(path: Path, schema: CacheSchema) -> dict[str, int]:
 
 
 def _array_frames(path: Path, where: str, schema: CacheSchema) -> int:
-    document = read_document(path / where)
+    rewrites = "`vidlat verify --repair` rewrites it"
+    try:
+        document = read_document(path / where)
+    except StoreError as error:
+        raise StoreError(f"{error}; {rewrites}") from error
     fault = next(document_faults(where, document, schema), None)
     num_frames = document_length(where, document)
     if fault or num_frames is None:
-        raise StoreError(
-            f"{path}: damaged: {where}: {fault or 'has no shape'}; `vidlat verify --repair` rewrites it"
-        )
+        raise StoreError(f"{path}: damaged: {where}: {fault or 'has no shape'}; {rewrites}")
     return num_frames
 
 

@@ -57,6 +57,6 @@ def _notes_on_split(run: Run) -> Iterator[str]:
     if run.validation and not asked / FAR < achieved < asked * FAR:
         yield (
             f"{len(run.validation)} of {num_videos} videos are held out, {achieved:.0%}, where "
-            f"--validation-fraction asks for {asked:.0%}: all videos of a subject are on one side, a split "
+            f"--validation-fraction asks for {asked:.0%}: all videos of a subject, and copies of a video, are on one side, a split "
             "that a label states is kept; check --split-by if that is not what you want"
         )
