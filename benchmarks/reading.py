@@ -26,6 +26,7 @@ from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames
 from vidlat.store.statistics import latent_statistics
 from vidlat.store.writer import create_cache, open_writer, write_shards
+from vidlat.timing import Timing
 from vidlat.train.dataset import LatentDataset
 from vidlat.train.latents import Whitening
 from vidlat.train.windows import WindowShape
@@ -97,7 +98,7 @@ def with_memmap(path: Path, frames: np.ndarray) -> Read:
 def in_memory(cache: LatentCache) -> Read:
     """What the trainer does where the latents fit: the gather, before it whitens them."""
     records = list(cache.records().values())
-    shape = WindowShape(num_stacks=WINDOW, stack_length=1, time_compression=4)
+    shape = WindowShape(num_stacks=WINDOW, timing=Timing(stack=4, compression=4))
     dataset = LatentDataset(cache, records, shape, Whitening.from_records(records, "mean"), "mean")
 
     def read(batches: list[Starts]) -> Iterator[np.ndarray]:

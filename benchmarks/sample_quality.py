@@ -34,7 +34,9 @@ def windows_of(cache: LatentCache, run: Run, video_ids: tuple[str, ...], most: i
         start
         for record in (records[video_id] for video_id in video_ids)
         for start in range(
-            record.start, record.start + shape.num_valid(record) - length + 1, shape.stack_length
+            record.start,
+            record.start + shape.timing.num_valid(record.num_frames) - length + 1,
+            shape.stack_length,
         )
     ]
     if not starts:

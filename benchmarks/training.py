@@ -36,7 +36,7 @@ def windows_a_second(cache: LatentCache, memory_limit_bytes: int, num_steps: int
     """Of batches as they come, and with the noise that a step adds to them."""
     records = list(cache.records().values())
     schema = cache.schema
-    shape = WindowShape.of_clip(FRAMES, stack=schema.settings.stack, time_compression=schema.time_compression)
+    shape = WindowShape.of_clip(FRAMES, schema.timing)
     whitening = Whitening.from_records(records, "sample")
     dataset = LatentDataset(cache, records, shape, whitening, "sample", memory_limit_bytes)
     noising = Noising(TrainConfig(), Conditions())

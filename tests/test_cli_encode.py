@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from pydicom.data import get_testdata_file
 
 from vidlat.cli import commands
+from vidlat.commands import display
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer
 
@@ -200,11 +201,11 @@ def test_only_the_first_of_many_videos_without_source_are_named(encode, videos, 
     assert r"(x0\n.mp4, x1\n.mp4, x2\n.mp4, ...); `vidlat prune" in encode()[1]
 
 
-def test_failures_say_where_their_tracebacks_are(encode, videos, tmp_path):
+def test_failures_say_where_they_are_listed_again(encode, videos, tmp_path):
     (videos / "empty.mp4").write_bytes(b"")
     code, out, _ = encode()
     assert code == 3
-    assert f"`vidlat ls {tmp_path}/l.zarr --failed --traceback`" in out
+    assert f"`vidlat ls {tmp_path}/l.zarr --failed`" in out
 
 
 def unfolded(out):
@@ -230,6 +231,7 @@ def test_labels_are_stored_with_the_videos_and_unmatched_ones_are_listed(encode,
         "deep/c.mp4": ("S2", {}),
     }
     shown = unfolded(out)
+    assert "Labels: 2 of 3 videos from" in out
     assert re.search(r"1rowof\S+l\.csvwithoutavideo.*lost\.mp4", shown)
     assert re.search(r"1videowithoutarowin\S+l\.csv.*b\.mp4", shown)
 
@@ -270,7 +272,10 @@ def test_manifest_encodes_time_ranges_with_their_labels(encode, videos, tmp_path
     assert "Nothing to do" in encode(inputs=videos / "m.csv")[1]
 
 
-def test_hashed_ids_are_shown_with_their_path_only_on_request_and_stored_without(encode, videos, tmp_path):
+def test_hashed_ids_are_shown_with_their_path_only_on_request_and_stored_without(
+    encode, videos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(display.console, "width", 300)  # so that no cell is folded
     (videos / "broken.mp4").write_bytes(b"no video")
     (tmp_path / "ef.csv").write_text("video_id,EF\nmiss-doe.mp4,55\n")
     code, out, err = encode("--ids", "hash", "--labels", tmp_path / "ef.csv")

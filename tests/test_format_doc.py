@@ -22,7 +22,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 
 def read_description(path):
     description = json.loads((path / "zarr.json").read_text())["attributes"]["vidlat"]
-    if description["format_version"] != 7:
+    if description["format_version"] != 8:
         raise ValueError(f"format version {description['format_version']} is not known")
     return description
 
@@ -84,13 +84,19 @@ def checksums(mean, std):
     return np.array(values, "<u4").tobytes()
 
 
-def num_valid(description, row):
-    return -(-row["num_frames"] // description["time_compression"])
+def num_shown(description, row):
+    return row["num_frames"] * description["settings"]["stretch"]
+
+
+def num_summed(description, row):
+    stack, compression = description["settings"]["stack"], description["time_compression"]
+    shown = num_shown(description, row)
+    return shown // stack * stack // compression or -(-shown // compression)
 
 
 def num_latent_frames(description, row):
     stack = description["settings"]["stack"]
-    return -(-row["num_frames"] // stack) * stack // description["time_compression"]
+    return -(-num_shown(description, row) // stack) * stack // description["time_compression"]
 
 
 def chunk_by_hand(path, description, name, frame):
@@ -264,11 +270,11 @@ def last_commit(path):
     return max(int(file.stem.split("-")[1]) for file in (path / "videos" / "records").glob("*.parquet"))
 
 
-def test_reader_of_the_page_gets_the_sums_of_the_valid_frames(path):
+def test_reader_of_the_page_gets_the_sums(path):
     description, rows = read_description(path), read_videos(path)
     row = rows["sub/ü.avi"]
     mean, std = (
-        latents[:, : num_valid(description, row)].astype(float) for latents in read_latents(path, row)
+        latents[:, : num_summed(description, row)].astype(float) for latents in read_latents(path, row)
     )
     assert row["latents_count"] == mean[0].size
     np.testing.assert_allclose(row["latents_sum_mean"], mean.sum((1, 2, 3)), rtol=1e-9)

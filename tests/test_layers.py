@@ -18,7 +18,7 @@ from vidlat.cli import commands
 PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
-    {"types", "errors", "prefetch", "files"},
+    {"types", "timing", "errors", "prefetch", "files"},
     {"documents", "labels", "paths"},
     {"config"},
     {"encode", "store", "video"},

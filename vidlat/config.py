@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Literal, Self, TypeVar
 
 from vidlat.errors import SHOWN_LETTERS, ConfigError, shorten, shown
+from vidlat.timing import STRETCHES, StretchBy
 from vidlat.types import Box, Range
 
 Fit = Literal["crop", "letterbox", "stretch"]
@@ -260,6 +261,14 @@ class LatentSettings(Preprocessing):
     """Every setting that changes the value of a latent: with the VAE, the identity of a cache."""
 
     stack: int = setting(4, "frames per VAE call", at_least=1, at_most=MANY)
+    stretch: int = setting(
+        1,
+        "show the VAE each frame 1, 2 or 4 times: slow motion, of which more is kept, for as many times the "
+        "VAE calls and latents",
+    )
+    stretch_by: StretchBy = setting(
+        "repeat", "between two frames of a stretched video, show the earlier one again, or blends of both"
+    )
     precision: Precision = setting(
         "auto",
         "arithmetic of the VAE; auto is resolved when the cache is made; not every CPU has bfloat16",
@@ -270,6 +279,13 @@ class LatentSettings(Preprocessing):
         at_least=1,
         at_most=MANTISSA_BITS,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stretch not in STRETCHES:
+            raise ConfigError(
+                f"stretch: got {self.stretch}; expected one of {', '.join(map(str, STRETCHES))}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -214,9 +214,9 @@ class LatentStatistics:
     """Checksums and exact sums of one video's stored latents.
 
     frame_crc32c: the CRC-32C of each latent frame of mean, then of each of std, stack padding included, each
-    as four little-endian bytes; see `frame_checksums`. The rest covers the latent frames below
-    ceil(num_frames / time compression): count is the number of values per channel, the sums are per channel,
-    in float64.
+    as four little-endian bytes; see `frame_checksums`. The rest covers the latent frames of VAE calls
+    without padding (see `Timing.num_unpadded`): count is the number of values per channel, the sums are per
+    channel, in float64.
     """
 
     frame_crc32c: bytes

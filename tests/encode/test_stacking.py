@@ -5,7 +5,14 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from vidlat.encode.stacking import fold_frames, stack_frames, unstack_frames
+from vidlat.encode.stacking import (
+    fold_frames,
+    shrink_video,
+    stack_frames,
+    stretch_video,
+    unstack_frames,
+)
+from vidlat.timing import Timing
 
 sizes = st.integers(1, 3)
 
@@ -51,11 +58,48 @@ def test_no_frames_and_uneven_stacks_are_refused():
         unstack_frames(torch.zeros(5, 4, 1, 2, 2), 2)
 
 
-@given(num_frames=st.integers(1, 21), stack=st.integers(1, 8))
-def test_a_stream_of_frames_is_folded_as_the_whole_video_is(num_frames, stack):
+timings = st.builds(
+    Timing,
+    stack=st.sampled_from([4, 8, 12]),
+    compression=st.just(4),
+    stretch=st.sampled_from([1, 2, 4]),
+    stretch_by=st.sampled_from(["repeat", "linear"]),
+)
+
+
+@given(num_frames=st.integers(1, 21), timing=timings)
+def test_a_stream_of_frames_is_folded_as_the_whole_video_is(num_frames, timing):
     video = np.random.default_rng(num_frames).random((num_frames, 2, 3), np.float32)
-    whole = stack_frames(torch.from_numpy(video)[None, None], stack)[:, 0].numpy()
-    np.testing.assert_array_equal(np.stack(list(fold_frames(iter(video), stack))), whole)
+    shown = stretch_video(torch.from_numpy(video)[None, None], timing)
+    whole = stack_frames(shown, timing.stack)[:, 0].numpy()
+    stacks = np.stack(list(fold_frames(iter(video), timing)))
+    np.testing.assert_allclose(stacks, whole, rtol=0, atol=1e-6)
+    assert len(stacks) == timing.num_calls(num_frames)
+
+
+@given(num_frames=st.integers(1, 21), timing=timings)
+def test_each_frame_is_shown_as_often_as_asked_with_blends_of_it_and_the_next(num_frames, timing):
+    """Brute force, in float64: frame t is at time t, what is shown at times 0, 1/R, 2/R and so on."""
+    video = np.random.default_rng(num_frames).random((num_frames, 2, 3))
+    shown = stretch_video(torch.from_numpy(video)[None, None], timing)[0, 0].numpy()
+    for index in range(num_frames * timing.stretch):
+        frame, part = divmod(index, timing.stretch)
+        share = part / timing.stretch if timing.stretch_by == "linear" else 0
+        after = video[min(frame + 1, num_frames - 1)]
+        np.testing.assert_allclose(shown[index], (1 - share) * video[frame] + share * after, atol=1e-12)
+
+
+@given(num_frames=st.integers(1, 21), timing=timings)
+def test_shrinking_undoes_stretching(num_frames, timing):
+    video = torch.from_numpy(np.random.default_rng(num_frames).random((1, 2, num_frames, 2, 3)))
+    again = shrink_video(stretch_video(video, timing), timing)
+    torch.testing.assert_close(again, video, rtol=0, atol=1e-12)
+
+
+def test_a_frame_is_the_mean_of_its_copies():
+    timing = Timing(stack=4, compression=4, stretch=2)
+    shown = torch.tensor([1.0, 2.0, 10.0, 30.0]).reshape(1, 1, 4, 1, 1)
+    assert shrink_video(shown, timing).flatten().tolist() == [1.5, 20.0]
 
 
 def test_a_stream_is_folded_as_it_comes_and_breaks_off_without_a_part_of_a_stack():
@@ -67,10 +111,10 @@ def test_a_stream_is_folded_as_it_comes_and_breaks_off_without_a_part_of_a_stack
             yield np.zeros((2, 3), np.float32)
         raise KeyError("broken")
 
-    stacks = fold_frames(frames(), 3)
+    stacks = fold_frames(frames(), Timing(stack=3, compression=1))
     assert next(stacks).shape == (3, 2, 3)
     assert len(read) == 3
     assert next(stacks).shape == (3, 2, 3)
     with pytest.raises(KeyError, match="broken"):
         next(stacks)
-    assert list(fold_frames(iter([]), 3)) == []
+    assert list(fold_frames(iter([]), Timing(stack=3, compression=1))) == []

@@ -94,7 +94,7 @@ def test_long_video_is_decoded_a_stack_at_a_time_and_only_what_is_shown(made, va
     cache = open_cache(made[1])
     cache.records = lambda: {"07.mp4": open_cache(made[1]).records()["07.mp4"]}
     write_preview(cache, vae, tmp_path / "p.png")
-    assert decoded == [vae.stack] * 8
+    assert decoded == [vae.timing.frames_per_call] * 8
 
 
 def test_same_cache_gives_the_same_picture(made, vae, tmp_path):

@@ -21,20 +21,56 @@ from vidlat.pipeline.decode_videos import (
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
+from vidlat.store.verify.cache import verify_cache
 from vidlat.store.writer import open_writer
 
 LENGTHS = {"a.mp4": 5, "deep/b.mp4": 16}
 
 
 @pytest.fixture
-def cache(make_videos, prepare, tmp_path):
-    folder = make_videos(tmp_path / "v", LENGTHS, fps=10)
-    job = prepare(folder, tmp_path / "l.zarr").job
-    batch = encode_batch(discover_videos([str(folder)]).videos, job, scratch_parent=tmp_path)
-    with open_writer(tmp_path / "l.zarr", "test") as writer:
-        start = writer.reserve(writer.schema.num_shards(batch.num_latent_frames))
-        writer.commit(write_batch(batch, tmp_path / "l.zarr", start))
-    return open_cache(tmp_path / "l.zarr")
+def make_cache(make_videos, prepare, tmp_path):
+    def make(**settings):
+        folder = make_videos(tmp_path / "v", LENGTHS, fps=10)
+        job = prepare(folder, tmp_path / "l.zarr", **settings).job
+        batch = encode_batch(discover_videos([str(folder)]).videos, job, scratch_parent=tmp_path)
+        with open_writer(tmp_path / "l.zarr", "test") as writer:
+            start = writer.reserve(writer.schema.num_shards(batch.num_latent_frames))
+            writer.commit(write_batch(batch, tmp_path / "l.zarr", start))
+        return open_cache(tmp_path / "l.zarr"), job
+
+    return make
+
+
+@pytest.fixture
+def cache(make_cache):
+    return make_cache()[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stretch": 2},
+        {"stretch": 4},
+        {"stretch": 4, "stretch_by": "linear"},
+        {"stack": 8, "stretch": 2},
+        {"stack": 8, "stretch": 2, "stretch_by": "linear"},
+    ],
+)
+def test_stretched_videos_are_encoded_and_decoded_like_whole_ones(
+    make_cache, expected_latents, tmp_path, settings
+):
+    cache, job = make_cache(**settings)
+    vae = load_vae_of(cache.schema, device="cpu", batch=2)
+    for video_id, num_frames in LENGTHS.items():
+        posterior = cache.read_latents(video_id)
+        mean, std = expected_latents(tmp_path / "v" / video_id, job)
+        np.testing.assert_array_equal(posterior.mean, mean)
+        np.testing.assert_array_equal(posterior.std, std)
+        assert posterior.mean.shape[1] == cache.schema.timing.num_latent_frames(num_frames)
+        latents = torch.from_numpy(mean.astype(np.float32))[None]
+        whole = vae.decode(latents, num_frames)[0, 0].clamp(0, 1).numpy()
+        np.testing.assert_array_equal(np.stack(list(decode_video(cache, vae, video_id))), whole)
+    assert list(verify_cache(tmp_path / "l.zarr")) == []
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])

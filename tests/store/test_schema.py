@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.store.caches import SCHEMA, SETTINGS
-from vidlat.errors import CacheMismatchError, StoreError
+from vidlat.errors import CacheMismatchError, ConfigError, StoreError
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import (
     FORMAT_VERSION,
@@ -28,6 +28,8 @@ CHANGED = {
     "axes": "HWT",
     "deinterlace": "off",
     "keepbits": 7,
+    "stretch": 2,
+    "stretch_by": "linear",
 }
 
 counts = st.integers(1, 1000)
@@ -38,7 +40,9 @@ schemas = st.builds(
         lambda config, **values: dataclasses.replace(SETTINGS, vae_config=config, **values),
         config=st.dictionaries(names, st.integers() | names | st.tuples(counts, counts)),
         vae_hash=names,
-        stack=counts,
+        stack=counts.map(lambda count: 12 * count),
+        stretch=st.sampled_from([1, 2, 4]),
+        stretch_by=st.sampled_from(["repeat", "linear"]),
         size=counts,
         fit=st.sampled_from(["crop", "letterbox", "stretch"]),
         crop=st.sampled_from(["none", "auto", "1,2,30,40"]),
@@ -48,7 +52,7 @@ schemas = st.builds(
     vae_name=names,
     vae_licence=names,
     vae_path=names,
-    time_compression=counts,
+    time_compression=st.sampled_from([1, 2, 3, 4, 6, 12]),
     space_compression=counts,
     latent_dim=counts,
     latent_height=counts,
@@ -73,8 +77,9 @@ def test_cache_id_depends_on_each_setting(field):
 )
 def test_cache_id_depends_on_no_recorded_fact(field):
     value = getattr(SCHEMA, field)
-    other = "hash" if field == "ids" else "other"
-    changed = dataclasses.replace(SCHEMA, **{field: value * 2 if isinstance(value, int) else other})
+    others = {"ids": "hash", "time_compression": 2}
+    other = others.get(field, value * 2 if isinstance(value, int) else "other")
+    changed = dataclasses.replace(SCHEMA, **{field: other})
     assert changed != SCHEMA
     assert changed.cache_id == SCHEMA.cache_id
 
@@ -82,6 +87,12 @@ def test_cache_id_depends_on_no_recorded_fact(field):
 def test_cache_id_does_not_depend_on_the_order_of_the_vae_config():
     turned = dict(reversed(SETTINGS.vae_config.items()))
     assert dataclasses.replace(SETTINGS, vae_config=turned).cache_id == SETTINGS.cache_id
+
+
+@pytest.mark.parametrize("changes", [{"stack": 6}, {"stack": 4, "stretch": 3}])
+def test_stacks_that_hold_no_whole_frames_are_refused(changes):
+    with pytest.raises((StoreError, ConfigError), match=r"stack: got 6; expected a multiple|stretch: got 3"):
+        dataclasses.replace(SCHEMA, settings=dataclasses.replace(SETTINGS, **changes))
 
 
 @given(schemas)

@@ -17,6 +17,7 @@ import zarr
 from tests.store.caches import SCHEMA, failure_of, frames_of, random_posterior, record_of
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.writer import CacheWriter, create_cache, open_writer, write_shards
+from vidlat.timing import Timing
 from vidlat.types import LatentPosterior, VideoRecord
 
 MAX_SMALL_FILES = 8
@@ -127,7 +128,7 @@ class Reader:
         from vidlat.train.windows import WindowShape, training_windows
 
         records = list(cache.records().values())
-        shape = WindowShape.of_clip(4, stack=4, time_compression=4)
+        shape = WindowShape.of_clip(4, Timing(stack=4, compression=4))
         identity = Whitening(mean=(0.0, 0.0), scale=(1.0, 1.0))
         dataset = LatentDataset(cache, records, shape, identity, "mean", self.rng.choice([0, 1 << 30]))
         plans = [training_windows(records, shape, seed=0, step=step, batch=4) for step in range(8)]

@@ -11,6 +11,7 @@ from vidlat.store.prune import prune
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer
+from vidlat.timing import Timing
 from vidlat.train.dataset import LatentDataset
 from vidlat.train.latents import Whitening
 from vidlat.train.trainer import Trainer
@@ -41,7 +42,7 @@ def test_windows_are_the_same_after_a_prune(path, memory_limit_bytes):
     def windows():
         cache = open_cache(path)
         records = list(cache.records().values())
-        shape = WindowShape.of_clip(8, stack=cache.schema.settings.stack, time_compression=4)
+        shape = WindowShape.of_clip(8, Timing(stack=cache.schema.settings.stack, compression=4))
         whitening = Whitening(mean=(0.0, 0.0), scale=(1.0, 1.0))
         dataset = LatentDataset(cache, records, shape, whitening, "sample", memory_limit_bytes)
         plans = [training_windows(records, shape, seed=0, step=step, batch=3) for step in range(6)]

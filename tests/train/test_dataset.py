@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidlat.timing import Timing
 from vidlat.train.dataset import MEMORY_LIMIT_BYTES, NUM_PREFETCHED, LatentDataset
 from vidlat.train.latents import Whitening
 from vidlat.train.seeding import Draw, normal
@@ -13,7 +14,7 @@ IN_MEMORY_AND_NOT = pytest.mark.parametrize("memory_limit_bytes", [MEMORY_LIMIT_
 
 def make_dataset(cache, frames=8, latents_as="mean", whitening=IDENTITY, limit=MEMORY_LIMIT_BYTES):
     stack = cache.schema.settings.stack
-    shape = WindowShape.of_clip(frames, stack=stack, time_compression=4)
+    shape = WindowShape.of_clip(frames, Timing(stack=stack, compression=4))
     records = list(cache.records().values())
     return LatentDataset(cache, records, shape, whitening, latents_as, limit)
 

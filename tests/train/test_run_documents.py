@@ -132,7 +132,7 @@ def test_what_a_run_wrote_is_read(made, document):
         ("cache.latent_dim", MUCH, "latent_dim: got 1099511627776"),
         ("cache.latent_dim", True, "latent_dim: got True"),
         ("cache.latent_height", MUCH, "latent_height: got"),
-        ("cache.time_compression", 3, "stack: is no multiple"),
+        ("cache.time_compression", 3, "stack: got 4; expected a multiple"),
         ("cache.vae_path", 3, "vae_path: got 3"),
         ("cache.vae_name", None, "vae_name: got None"),
         ("cache.settings.size", MUCH, "size: got|edited"),

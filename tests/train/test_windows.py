@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from tests.train.toys import CacheMaker
 from vidlat.errors import TrainError
+from vidlat.timing import Timing
 from vidlat.train.windows import (
     WindowShape,
     training_windows,
@@ -32,13 +33,13 @@ def make_records(all_num_frames, stack):
 @pytest.mark.parametrize(("frames", "nearest"), [(6, 8), (5, 4), (1, 4), (17, 16)])
 def test_clips_that_are_not_whole_stacks_are_refused_with_the_nearest_length(frames, nearest):
     with pytest.raises(TrainError, match=rf"got {frames};.* nearest is {nearest}$"):
-        WindowShape.of_clip(frames, stack=4, time_compression=4)
+        WindowShape.of_clip(frames, Timing(stack=4, compression=4))
 
 
 @given(num_videos=st.integers(1, 9), batch=st.integers(1, 7), seed=st.integers(0, 2**40))
 def test_every_video_comes_exactly_once_per_epoch(num_videos, batch, seed):
     records = make_records([16] * num_videos, 4)
-    shape = WindowShape.of_clip(8, stack=4, time_compression=4)
+    shape = WindowShape.of_clip(8, Timing(stack=4, compression=4))
     num_epochs = 3
     num_steps = -(-num_epochs * num_videos // batch)
     seen = [
@@ -52,7 +53,7 @@ def test_every_video_comes_exactly_once_per_epoch(num_videos, batch, seed):
 
 
 def test_epochs_come_in_different_orders_and_seeds_too():
-    records, shape = make_records([16] * 20, 4), WindowShape.of_clip(8, stack=4, time_compression=4)
+    records, shape = make_records([16] * 20, 4), WindowShape.of_clip(8, Timing(stack=4, compression=4))
     orders = {
         tuple(w.video_id for w in training_windows(records, shape, seed=seed, step=epoch, batch=20))
         for seed in (0, 1)
@@ -70,7 +71,7 @@ def test_epochs_come_in_different_orders_and_seeds_too():
 )
 def test_windows_are_whole_stacks_of_one_video(all_num_frames, stack, num_stacks, step):
     records = make_records(all_num_frames, stack)
-    shape = WindowShape.of_clip(num_stacks * stack, stack=stack, time_compression=4)
+    shape = WindowShape.of_clip(num_stacks * stack, Timing(stack=stack, compression=4))
     by_id = {record.video_id: record for record in records}
     for window in training_windows(records, shape, seed=1, step=step, batch=4):
         record = by_id[window.video_id]
@@ -82,11 +83,14 @@ def test_windows_are_whole_stacks_of_one_video(all_num_frames, stack, num_stacks
         frames = [frame for start in stacks for frame in range(start, start + stack // 4)]
         assert window.num_valid == sum(holds_a_frame[frame] for frame in frames)
         assert window.num_valid >= 1
+        # A still end is no motion: no window has padding where stacks without any fill it.
+        if record.num_frames // stack >= num_stacks:
+            assert (window.start - record.start) * 4 + num_stacks * stack <= record.num_frames
 
 
 def test_every_window_of_a_video_is_drawn():
     records = make_records([40], 4)
-    shape = WindowShape.of_clip(16, stack=4, time_compression=4)
+    shape = WindowShape.of_clip(16, Timing(stack=4, compression=4))
     drawn = {
         window.start
         for step in range(100)
@@ -97,7 +101,7 @@ def test_every_window_of_a_video_is_drawn():
 
 def test_validation_windows_are_always_the_same_and_cycle_through_the_videos():
     records = make_records([40, 40, 40], 4)
-    shape = WindowShape.of_clip(16, stack=4, time_compression=4)
+    shape = WindowShape.of_clip(16, Timing(stack=4, compression=4))
     windows = validation_windows(records, shape, seed=0, num_windows=6)
     assert windows == validation_windows(records, shape, seed=0, num_windows=6)
     names = [window.video_id for window in windows]
@@ -107,7 +111,7 @@ def test_validation_windows_are_always_the_same_and_cycle_through_the_videos():
 def test_fewer_validation_windows_than_videos_are_of_all_kinds():
     """Ids sort by site, so the first ones would all be of one site."""
     records = make_records([8] * 1000, 4)
-    shape = WindowShape.of_clip(8, stack=4, time_compression=4)
+    shape = WindowShape.of_clip(8, Timing(stack=4, compression=4))
     windows = validation_windows(records, shape, seed=0, num_windows=64)
     places = sorted(int(window.video_id.removesuffix(".mp4")) for window in windows)
     assert len(set(places)) == 64

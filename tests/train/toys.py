@@ -32,12 +32,13 @@ def whole_file(path, **selection):
 class CacheMaker:
     """Makes a cache at `path` and adds videos to it: {video_id: number of frames}."""
 
-    def __init__(self, path, stack=4, vae_hash="a" * 64, latent_dim=2):
-        self.path, self.stack = path, stack
+    def __init__(self, path, stack=4, vae_hash="a" * 64, latent_dim=2, stretch=1):
+        self.path = path
         settings = CacheSettings(
             vae_hash=vae_hash,
             vae_config={},
             stack=stack,
+            stretch=stretch,
             size=16,
             fit="crop",
             precision="float32",
@@ -77,6 +78,7 @@ class CacheMaker:
                     *span,
                     fps,
                     (sources or {}).get(video_id),
+                    self.schema.timing.num_unpadded(videos[video_id]),
                 )
                 for video_id, span in zip(videos, ranges, strict=True)
             ]
@@ -84,11 +86,10 @@ class CacheMaker:
         return open_cache(self.path)
 
     def num_latent(self, num_frames):
-        return -(-num_frames // self.stack) * self.stack // TIME_COMPRESSION
+        return self.schema.timing.num_latent_frames(num_frames)
 
     @staticmethod
-    def _record(video_id, num_frames, posterior, start, stop, fps, source=None):
-        valid = -(-num_frames // TIME_COMPRESSION)
+    def _record(video_id, num_frames, posterior, start, stop, fps, source=None, num_unpadded=1):
         return VideoRecord(
             video_id=video_id,
             start=start,
@@ -99,7 +100,7 @@ class CacheMaker:
             source=source or whole_file(video_id),
             height=16,
             width=16,
-            latents=latent_statistics(posterior.mean, posterior.std, valid),
+            latents=latent_statistics(posterior.mean, posterior.std, num_unpadded),
             warnings=(),
             versions={},
             device="cpu",

@@ -107,7 +107,7 @@ def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEs
     num_processes = local_processes(prepared)
     on_gpu = resolve_device(prepared.job.device) != "cpu"
     time = estimate_time(size, speed, num_processes, is_overlapping=on_gpu)
-    frames_per_call = prepared.job.batch * prepared.job.settings.stack
+    frames_per_call = prepared.job.batch * prepared.schema.timing.frames_per_call
     where = f"in {num_processes} processes" if num_processes > 1 else "in 1 process"
     cluster = " on this machine, not on the scheduler's workers" if config.scheduler else ""
     share = 100 * time.vae_seconds / time.seconds if time.seconds else 0

@@ -267,5 +267,5 @@ def _print_failures(names: dict[str, str], failures: list[FailureRecord], num_kn
     known = f", {how_many}in an earlier run (--retry-failed tries again)" if num_known else ""
     rows = [(names.get(f.video_id, f.video_id), f.kind, f.reason) for f in failures]
     print_table(f"{format_count(len(failures), 'video')} failed{known}", ("video", "kind", "reason"), rows)
-    if any(failure.traceback for failure in failures):
-        console.print(f"Tracebacks: `vidlat ls {quoted(out)} --failed --traceback`", soft_wrap=True)
+    traceback = " --traceback" if any(failure.traceback for failure in failures) else ""
+    console.print(f"Listed again by `vidlat ls {quoted(out)} --failed{traceback}`", soft_wrap=True)

@@ -1,26 +1,62 @@
-"""Folding frames into VAE stacks, of whole videos or of a stream, and back.
+"""Stretching frames and folding them into VAE stacks, of whole videos or of a stream, and back.
 
-Shape letters: B videos, C channels, T frames, H height, W width, n stacks of a video, S frames of a stack.
+Shape letters: B videos, C channels, T frames, H height, W width, n stacks of a video, S frames of a stack, R
+frames shown for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidlat.timing import Timing
 
-def fold_frames(frames: Iterable[npt.NDArray[np.float32]], stack: int) -> Iterator[npt.NDArray[np.float32]]:
+Frame = npt.NDArray[np.float32]
+
+
+def fold_frames(frames: Iterable[Frame], timing: Timing) -> Iterator[Frame]:
     """Fold a stream of frames (H, W) into stacks (S, H, W), the last one filled with its last frame.
 
     Holds one stack in memory; an error of `frames` is raised without yielding a part of one.
     """
-    frames = iter(frames)
-    while some := list(islice(frames, stack)):
-        yield np.stack(some + [some[-1]] * (stack - len(some)))
+    shown = _stretched(frames, timing)
+    while some := list(islice(shown, timing.stack)):
+        yield np.stack(some + [some[-1]] * (timing.stack - len(some)))
+
+
+def _stretched(frames: Iterable[Frame], timing: Timing) -> Iterator[Frame]:
+    """Each frame R times, or with R - 1 blends of it and the next one; the last frame R times."""
+    if timing.stretch == 1 or timing.stretch_by == "repeat":
+        for frame in frames:
+            yield from [frame] * timing.stretch
+        return
+    shares = [np.float32(part / timing.stretch) for part in range(timing.stretch)]
+    ends: Iterable[Frame | None] = chain(frames, [None])
+    for before, following in pairwise(ends):
+        assert before is not None
+        after = before if following is None else following
+        yield from (before * (1 - share) + after * share for share in shares)
+
+
+def stretch_video(video: torch.Tensor, timing: Timing) -> torch.Tensor:
+    """(B, C, T, H, W) to (B, C, R*T, H, W), as the VAE is shown it."""
+    if timing.stretch == 1 or timing.stretch_by == "repeat":
+        return video.repeat_interleave(timing.stretch, dim=2)
+    after = torch.cat([video[:, :, 1:], video[:, :, -1:]], dim=2)
+    shares = torch.arange(timing.stretch, dtype=video.dtype, device=video.device) / timing.stretch
+    shown = torch.stack([video * (1 - share) + after * share for share in shares], dim=3)
+    return shown.flatten(2, 3)
+
+
+def shrink_video(shown: torch.Tensor, timing: Timing) -> torch.Tensor:
+    """(B, C, R*T, H, W) to (B, C, T, H, W): the mean of what stands for a frame, without blends."""
+    batch, channels, _, height, width = shown.shape
+    each = shown.reshape(batch, channels, -1, timing.stretch, height, width)
+    return each.mean(dim=3) if timing.stretch_by == "repeat" else each[:, :, :, 0]
 
 
 def stack_frames(video: torch.Tensor, stack: int) -> torch.Tensor:

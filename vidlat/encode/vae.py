@@ -18,16 +18,17 @@ from torch import nn
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.memory import keep_freed_memory, release_freed_memory
 from vidlat.encode.network import bypass_wrappers, compression_of
-from vidlat.encode.stacking import stack_frames, unstack_frames
+from vidlat.encode.stacking import shrink_video, stack_frames, stretch_video, unstack_frames
 from vidlat.encode.weights_file import hash_weights, load_network
 from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
+from vidlat.timing import StretchBy, Timing
 
 
 class FrozenVAE:
     """A VAE that is not trained: `(B, 1, T, H, W)` in [0, 1] to latent mean and std, and back.
 
-    batch: stacks per call. Every call has exactly this many, the last one padded, so that a video's latents
-    depend neither on other videos nor on how often an encode was resumed.
+    timing: how frames become stacks. batch: stacks per call. Every call has exactly this many, the last one
+    padded, so that a video's latents depend neither on other videos nor on how often an encode was resumed.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class FrozenVAE:
         network_settings: dict[str, Any],
         *,
         stack: int = 4,
+        stretch: int = 1,
+        stretch_by: StretchBy = "repeat",
         batch: int = 8,
         device: str = "cpu",
         precision: str = "float32",
@@ -44,7 +47,12 @@ class FrozenVAE:
         self.weights_hash = hash_weights(network.state_dict())
         self.compression = compression_of(network)
         self.latent_dim: int = network_settings["latent_channels"]
-        self.stack = check_stack(stack, self.compression)
+        self.timing = Timing(
+            stack=check_stack(stack, self.compression, stretch),
+            compression=self.compression,
+            stretch=stretch,
+            stretch_by=stretch_by,
+        )
         self.batch = batch
         self.device = torch.device(device)
         self.precision = precision
@@ -73,26 +81,27 @@ class FrozenVAE:
     def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Latent mean and standard deviation, each (B, L, t, h, w) float32 on the VAE's device.
 
-        video: (B, 1, T, H, W) float in [0, 1], any T >= 1; t = ceil(T / stack) * stack / compression.
+        video: (B, 1, T, H, W) float in [0, 1], any T >= 1; t = timing.num_latent_frames(T).
         Raises ShapeError if H or W is not a multiple of the compression.
         """
         if video.ndim != 5 or video.shape[1] != 1:
             raise ShapeError(f"a video is (B, 1, T, H, W): got {tuple(video.shape)}")
-        mean, std = self.encode_stacks(stack_frames(video, self.stack))
+        stacks = stack_frames(stretch_video(video, self.timing), self.timing.stack)
+        mean, std = self.encode_stacks(stacks)
         return unstack_frames(mean, len(video)), unstack_frames(std, len(video))
 
     def decode(self, latent: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Frames (B, 1, T, H, W) float32, T = num_frames, without the padding of the last stack.
 
-        latent: (B, L, t, h, w), t a multiple of stack / compression. Frames may leave [0, 1] a little.
+        latent: (B, L, t, h, w), t whole calls. Frames may leave [0, 1] a little.
         """
-        depth = self.stack // self.compression
+        depth = self.timing.latents_per_call
         if latent.ndim != 5 or latent.shape[1] != self.latent_dim or latent.shape[2] % depth:
             raise ShapeError(
                 f"latents are (B, {self.latent_dim}, a multiple of {depth}, h, w): got {tuple(latent.shape)}"
             )
-        frames = unstack_frames(self.decode_stacks(stack_frames(latent, depth)), len(latent))
-        return frames[:, :, :num_frames]
+        shown = unstack_frames(self.decode_stacks(stack_frames(latent, depth)), len(latent))
+        return shrink_video(shown, self.timing)[:, :, :num_frames]
 
     def encode_stacks(self, stacks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 1, S, H, W) to mean and std (N, L, S / compression, h, w), any N >= 1.
@@ -166,8 +175,13 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolution, product
 
 
-def check_stack(stack: int, compression: int) -> int:
+def check_stack(stack: int, compression: int, stretch: int = 1) -> int:
     """Return the stack length; raises ShapeError if the network would fail on it or lose frames."""
+    if stack % stretch:
+        raise ShapeError(
+            f"stretch: got {stretch}; expected a divisor of the stack of {stack} frames, so that a call "
+            "holds whole frames of the video"
+        )
     if stack >= compression and stack % compression == 0:
         return stack
     below, above = stack // compression * compression, (stack // compression + 1) * compression
@@ -182,6 +196,8 @@ def load_vae(
     path: Path,
     *,
     stack: int = 4,
+    stretch: int = 1,
+    stretch_by: StretchBy = "repeat",
     batch: int = 8,
     device: str = "auto",
     precision: str = "auto",
@@ -202,6 +218,8 @@ def load_vae(
         network,
         settings,
         stack=stack,
+        stretch=stretch,
+        stretch_by=stretch_by,
         batch=batch,
         device=device,
         precision=resolve_precision(precision, device) if computes_here or precision == "auto" else precision,

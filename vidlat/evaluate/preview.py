@@ -87,11 +87,11 @@ def _decoded(
     cache: LatentCache, vae: FrozenVAE, record: VideoRecord, numbers: Sequence[int]
 ) -> Iterator[Frames]:
     """Decoded frames (H, W) by number, in order, one stack at a time."""
-    step = vae.stack // vae.compression
+    step, frames_per_call = vae.timing.latents_per_call, vae.timing.frames_per_call
     for number in numbers:
-        start = record.start + number // vae.stack * step
+        start = record.start + number // frames_per_call * step
         mean, _ = cache.read_windows(np.array([start]), step, with_std=False)
-        yield decode_latents(vae, mean[0], vae.stack)[number % vae.stack]
+        yield decode_latents(vae, mean[0], frames_per_call)[number % frames_per_call]
 
 
 def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[int]) -> Frames:

@@ -172,8 +172,9 @@ def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, vae: FrozenVAE, 
 
 
 def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockPca | None) -> VideoComparison:
-    meter, pca_meter = QualityMeter(source.video_id, vae.stack), QualityMeter(source.video_id, vae.stack)
-    averaging = AveragingBaseline(source.video_id, (vae.compression,) * 3, vae.stack)
+    stack = vae.timing.frames_per_call
+    meter, pca_meter = QualityMeter(source.video_id, stack), QualityMeter(source.video_id, stack)
+    averaging = AveragingBaseline(source.video_id, (vae.compression,) * 3, stack)
     decoded = decode_video(cache, vae, source.video_id)
     with prefetch(_pieces(cache, vae, source), PIECES_PREFETCHED) as pieces:
         for frames in pieces:
@@ -190,5 +191,5 @@ def _pieces(cache: LatentCache, vae: FrozenVAE, source: InputVideo) -> Generator
     """The prepared frames of a video (T, H, W), as many at a time as the VAE decodes, fewer at the end."""
     settings = cache.schema.settings
     frames = (frame.pixels for frame in read_prepared(source.path, source.selection, settings))
-    while piece := list(islice(frames, vae.batch * vae.stack)):
+    while piece := list(islice(frames, vae.batch * vae.timing.frames_per_call)):
         yield np.stack(piece)

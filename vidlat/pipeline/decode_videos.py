@@ -48,7 +48,15 @@ def load_vae_of(
         precision = "float32"
         notice = "The VAE encoded in bfloat16, which this CPU does not compute with: it decodes in float32."
         (show_notice or partial(print, file=sys.stderr))(notice)
-    found = load_vae(path, stack=settings.stack, batch=batch, device=device, precision=precision)
+    found = load_vae(
+        path,
+        stack=settings.stack,
+        stretch=settings.stretch,
+        stretch_by=settings.stretch_by,
+        batch=batch,
+        device=device,
+        precision=precision,
+    )
     if found.weights_hash != settings.vae_hash:
         raise WeightsError(
             f"{path}: these are other weights (hash {found.weights_hash[:12]}) than the latents were made "
@@ -78,12 +86,12 @@ def find_weights_of(schema: CacheSchema, vae: str | None = None) -> Path:
 def decode_video(cache: LatentCache, vae: FrozenVAE, video_id: str) -> Iterator[npt.NDArray[np.float32]]:
     """Yield the frames (H, W) float32 in [0, 1] of a cached video, in bounded memory."""
     record = cache.records()[video_id]
-    step = vae.stack // vae.compression * vae.batch
+    step, timing = vae.timing.latents_per_call * vae.batch, vae.timing
     left = record.num_frames
     for start in range(record.start, record.stop, step):
         num_latent_frames = min(step, record.stop - start)
         mean, _ = cache.read_windows(np.array([start]), num_latent_frames, with_std=False)
-        frames = decode_latents(vae, mean[0], min(left, num_latent_frames * vae.compression))
+        frames = decode_latents(vae, mean[0], min(left, timing.frames_per_call * vae.batch))
         left -= len(frames)
         yield from frames
 

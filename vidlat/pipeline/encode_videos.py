@@ -148,6 +148,8 @@ def prepare_encode(
     vae = load_vae(
         vae_path,
         stack=config.stack,
+        stretch=config.stretch,
+        stretch_by=config.stretch_by,
         batch=resolve_batch(config.batch, resolve_device(config.device)),
         device=config.device,
         precision=config.precision,

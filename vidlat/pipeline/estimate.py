@@ -76,11 +76,13 @@ def estimate_encode(
         video_id: header or VideoHeader(num_frames=0, seconds=0.0) for video_id, header in headers.items()
     }
     every = fill_in_headers([source for batch in batches for source in batch], found)
-    stack = schema.settings.stack
+    timing = schema.timing
     values_per_latent_frame = schema.latent_dim * schema.latent_height * schema.latent_width
     num_bytes = 2 * 2  # float16, of mean and of std
-    stack_bytes = num_bytes * values_per_latent_frame * stack // schema.time_compression
-    num_stacks = [sum(-(-(every[s.video_id].num_frames or 0) // stack) for s in batch) for batch in batches]
+    stack_bytes = num_bytes * values_per_latent_frame * timing.latents_per_call
+    num_stacks = [
+        sum(timing.num_calls(every[s.video_id].num_frames or 0) for s in batch) for batch in batches
+    ]
     return EncodeEstimate(
         num_headers=len(headers),
         num_frames=sum(header.num_frames or 0 for header in every.values()),

@@ -51,6 +51,8 @@ class EncodeJob:
         vae = load_vae(
             self.vae_path,
             stack=self.settings.stack,
+            stretch=self.settings.stretch,
+            stretch_by=self.settings.stretch_by,
             batch=self.batch,
             device=self.device,
             precision=self.settings.precision,

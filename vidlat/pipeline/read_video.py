@@ -18,6 +18,7 @@ from vidlat.pipeline.deadline import Deadline
 from vidlat.pipeline.failures import failure_from
 from vidlat.pipeline.job import EncodeJob
 from vidlat.store.sources import content_hash
+from vidlat.timing import Timing
 from vidlat.types import Box, FailureRecord, InputVideo, Range, Selection, Video, Warn
 from vidlat.video.preprocessing import PreparedVideo, prepare_video
 from vidlat.video.reader import open_video
@@ -50,6 +51,7 @@ class VideoFacts:
 def read_video(
     video: InputVideo,
     job: EncodeJob,
+    timing: Timing,
     deadline: Deadline,
     is_refused: Callable[[], bool],
     open_video: Callable[[Path, Selection, Warn, Reading], Video] = open_video,
@@ -63,7 +65,7 @@ def read_video(
         opened = open_video(video.path, video.selection, warnings.append, job.settings)
         prepared = prepare_video(opened, job.settings, warnings.append, deadline.check)
         frames = _Frames(prepared, deadline)
-        for stack in fold_frames(frames, job.settings.stack):
+        for stack in fold_frames(frames, timing):
             yield stack
             if is_refused():
                 return

@@ -85,7 +85,7 @@ def encode_batch(
             for index, video in enumerate(batch):
                 hangs = partial(on_hang, video.video_id)
                 with start_deadline(job.time_limit_seconds, hangs, clock) as deadline:
-                    for item in read(video, job, deadline, latents[index].is_refused):
+                    for item in read(video, job, vae.timing, deadline, latents[index].is_refused):
                         with deadline.paused():
                             yield index, item
 
@@ -134,8 +134,8 @@ def _finish(
     assert found is not None
     mean_path, std_path = latents.paths
     posterior = open_scratch(mean_path, std_path, latents.shape)
-    num_valid = -(-found.num_frames // vae.compression)
-    statistics = latent_statistics(posterior.mean, posterior.std, num_valid)
+    num_unpadded = vae.timing.num_unpadded(found.num_frames)
+    statistics = latent_statistics(posterior.mean, posterior.std, num_unpadded)
     record = _record(video, found, statistics, latents.batch, vae)
     return EncodedVideo(record=record, mean_path=mean_path, std_path=std_path, shape=latents.shape)
 

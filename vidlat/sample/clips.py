@@ -54,7 +54,7 @@ class ClipSampler:
         was trained with first-frame conditioning; else in overlapping windows (see `GuidedDenoiser`).
         """
         shape = self._run.window_shape()
-        length = -(-num_frames // self._run.schema.settings.stack) * shape.stack_length
+        length = shape.timing.num_latent_frames(num_frames)
         num_clips, window = 1, shape.num_latent_frames
         if self._run.config.first_frame and length > window:
             num_clips += -(-(length - window) // (window - shape.stack_length))

@@ -103,10 +103,10 @@ def read_first_frame(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
     try:
         require_regular_file(path)
         frames = read_prepared(*lone_file(path), run.schema.settings)
-        last = [frame.pixels for frame in deque(frames, maxlen=vae.stack)]
+        last = [frame.pixels for frame in deque(frames, maxlen=vae.timing.frames_per_call)]
     except (DecodeError, OSError) as error:
         raise InputError(f"{path}: cannot be read as the first frame: {one_line(error)}") from error
-    last = [last[0]] * (vae.stack - len(last)) + last
+    last = [last[0]] * (vae.timing.frames_per_call - len(last)) + last
     mean, _ = vae.encode(torch.from_numpy(np.stack(last))[None, None])
     return run.whitening.whiten(mean)[0, :, -1]
 
@@ -133,7 +133,7 @@ def check_trained_for(run: Run, settings: SampleConfig) -> None:
         raise ConfigError(
             "first_frame: the run was trained with --first-frame 1 and needs one; give a picture"
         )
-    stack, frames = run.schema.settings.stack, run.config.frames
+    stack, frames = run.schema.timing.frames_per_call, run.config.frames
     if settings.frames > frames <= stack:
         raise ConfigError(
             f"frames: got {settings.frames}; the run was trained on clips of {frames} frames, a single "

@@ -141,10 +141,9 @@ def range_faults(
         yield f"{named}, but the arrays end at {num_frames}"
     if start % schema.chunk_frames:
         yield f"{named}, which starts inside a chunk of {schema.chunk_frames}"
-    num_stacks = -(-row["num_frames"] // schema.settings.stack)
-    expected = num_stacks * schema.settings.stack // schema.time_compression
+    expected, stack = schema.timing.num_latent_frames(row["num_frames"]), schema.timing.frames_per_call
     if stop - start != expected:
-        yield f"{named}, but {row['num_frames']} frames in stacks of {schema.settings.stack} give {expected}"
+        yield f"{named}, but {row['num_frames']} frames in stacks of {stack} give {expected}"
     if checksum_size != CHECKSUM_BYTES * (stop - start):
         yield f"{named}, but holds checksums of {checksum_size / CHECKSUM_BYTES:g}"
 
@@ -154,15 +153,16 @@ def _is_faulty(table: pa.Table, schema: CacheSchema, num_frames: int) -> npt.NDA
     start, stop, num_video_frames = (table[name].to_numpy() for name in ("start", "stop", "num_frames"))
     num_bytes = table[CHECKSUM_SIZES].to_numpy().astype(np.int64)
     # Not stop - start, which overflows for numbers that make no sense.
-    most = num_bytes // CHECKSUM_BYTES * schema.time_compression
+    timing = schema.timing
+    most = num_bytes // CHECKSUM_BYTES // timing.latents_per_call * timing.frames_per_call
     faulty: npt.NDArray[np.bool_] = (
         (start < 0)
         | (stop <= start)
         | (stop > num_frames)
         | (start % schema.chunk_frames != 0)
         | (num_bytes != CHECKSUM_BYTES * (stop - start))
-        | (most % schema.settings.stack != 0)
+        | (num_bytes % (CHECKSUM_BYTES * timing.latents_per_call) != 0)
         | (num_video_frames > most)
-        | (num_video_frames <= most - schema.settings.stack)
+        | (num_video_frames <= most - timing.frames_per_call)
     )
     return faulty

@@ -12,8 +12,9 @@ from typing import Any, Self, get_args
 
 from vidlat.config import Ids, LatentSettings
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
+from vidlat.timing import Timing
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 """Increased whenever an older vidlat could no longer read the layout."""
 
 MOST = 2**31 - 1
@@ -116,6 +117,12 @@ class CacheSchema:
                 raise StoreError(f"{field.name}: got {value!r}; expected a text")
         if self.ids not in get_args(Ids):
             raise StoreError(f"ids: got {self.ids!r}; expected one of {', '.join(get_args(Ids))}")
+        stack, stretch = self.settings.stack, self.settings.stretch
+        if stack % self.time_compression or stack % stretch:
+            raise StoreError(
+                f"stack: got {stack}; expected a multiple of time_compression, {self.time_compression}, and "
+                f"of stretch, {stretch}"
+            )
         if self.shard_frames % self.chunk_frames:
             raise StoreError(
                 f"shard_frames: got {self.shard_frames}; "
@@ -164,6 +171,16 @@ class CacheSchema:
     def cache_id(self) -> str:
         """The identity of the settings; see `CacheSettings`."""
         return self.settings.cache_id
+
+    @property
+    def timing(self) -> Timing:
+        """How the frames of its videos became latent frames."""
+        return Timing(
+            stack=self.settings.stack,
+            compression=self.time_compression,
+            stretch=self.settings.stretch,
+            stretch_by=self.settings.stretch_by,
+        )
 
     def pack(self, num_latent_frames: Sequence[int]) -> list[int]:
         """Start of each video of a batch, on a chunk boundary, relative to the start of the batch."""

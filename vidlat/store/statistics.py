@@ -17,22 +17,21 @@ BLOCK_FRAMES = 64
 
 
 def latent_statistics(
-    mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16], num_valid_latent_frames: int
+    mean: npt.NDArray[np.float16], std: npt.NDArray[np.float16], num_unpadded: int
 ) -> LatentStatistics:
     """Statistics of one video's latents as stored, each (L, t, h, w); a memmap is read in blocks.
 
-    The sums cover the first `num_valid_latent_frames`, which hold no stack padding; the checksums cover all.
+    The sums cover the first `num_unpadded` latent frames, the checksums all.
     """
-    valid = num_valid_latent_frames
-    if not 1 <= valid <= mean.shape[1]:
-        raise ValueError(f"num_valid_latent_frames: got {valid}; expected 1 to {mean.shape[1]}")
+    if not 1 <= num_unpadded <= mean.shape[1]:
+        raise ValueError(f"num_unpadded: got {num_unpadded}; expected 1 to {mean.shape[1]}")
     of_mean, of_std = LatentDigest(len(mean)), LatentDigest(len(std))
     for first in range(0, mean.shape[1], BLOCK_FRAMES):
-        of_mean.add(mean[:, first : first + BLOCK_FRAMES], valid - first)
-        of_std.add(std[:, first : first + BLOCK_FRAMES], valid - first)
+        of_mean.add(mean[:, first : first + BLOCK_FRAMES], num_unpadded - first)
+        of_std.add(std[:, first : first + BLOCK_FRAMES], num_unpadded - first)
     return LatentStatistics(
         frame_crc32c=bytes(of_mean.checksums + of_std.checksums),
-        count=valid * mean.shape[2] * mean.shape[3],
+        count=num_unpadded * mean.shape[2] * mean.shape[3],
         sum_mean=tuple(of_mean.sums.tolist()),
         sum_mean_squared=tuple(of_mean.squares.tolist()),
         sum_std_squared=tuple(of_std.squares.tolist()),

@@ -56,10 +56,7 @@ class LatentBatches(IterableDataset[Batch]):
         self._records = [record for name, record in records.items() if videos is None or name in videos]
         if not self._records:
             raise TrainError(f"{latents} has no videos to train on")
-        schema = self.cache.schema
-        self.shape = WindowShape.of_clip(
-            frames, stack=schema.settings.stack, time_compression=schema.time_compression
-        )
+        self.shape = WindowShape.of_clip(frames, self.cache.schema.timing)
         self.whitening = whitening or Whitening.from_records(self._records, latents_as)
         self.batch, self.latents_as, self.seed = batch, latents_as, seed
         self.first_step, self.steps = first_step, steps

@@ -124,11 +124,7 @@ class Run:
 
     def window_shape(self) -> WindowShape:
         """The windows of a training clip; raises TrainError if the clip is not whole stacks."""
-        return WindowShape.of_clip(
-            self.config.frames,
-            stack=self.schema.settings.stack,
-            time_compression=self.schema.time_compression,
-        )
+        return WindowShape.of_clip(self.config.frames, self.schema.timing)
 
     def latent_shape(self) -> tuple[int, int, int, int]:
         """The shape (L, t, h, w) of one window."""
@@ -192,6 +188,3 @@ def _require_usable(cache: Fields) -> None:
     cache.whole("latent_dim", 1, 4096)
     for name in ("latent_height", "latent_width", "space_compression"):
         cache.whole(name, 1, MANY)
-    stack = cache.fields("settings").whole("stack", 1, MANY)
-    if stack % cache.whole("time_compression", 1, MANY):
-        raise ValueError("stack: is no multiple of time_compression")

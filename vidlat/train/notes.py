@@ -29,7 +29,7 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
             f"validation loss is too low ({'; '.join(pairs)}); put them on one side with --split-by"
         )
     shape = run.window_shape()
-    short = sum(shape.num_valid(record) < shape.num_latent_frames for record in training)
+    short = sum(shape.timing.num_valid(record.num_frames) < shape.num_latent_frames for record in training)
     if short:
         yield (
             f"{short} of {len(training)} training videos are shorter than {run.config.frames} frames: their "
@@ -57,6 +57,7 @@ def _notes_on_split(run: Run) -> Iterator[str]:
     if run.validation and not asked / FAR < achieved < asked * FAR:
         yield (
             f"{len(run.validation)} of {num_videos} videos are held out, {achieved:.0%}, where "
-            f"--validation-fraction asks for {asked:.0%}: all videos of a subject, and copies of a video, are on one side, a split "
-            "that a label states is kept; check --split-by if that is not what you want"
+            f"--validation-fraction asks for {asked:.0%}: all videos of a subject, and copies of a "
+            "video, are on one side, a split that a label states is kept; check --split-by if that is not "
+            "what you want"
         )

@@ -13,41 +13,39 @@ from functools import lru_cache
 import numpy as np
 
 from vidlat.errors import TrainError
+from vidlat.timing import Timing
 from vidlat.train.seeding import Draw, SeedKey, Stream, generator
 from vidlat.types import VideoRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowShape:
-    """The number of stacks of a window, and of latent frames of a stack."""
+    """The number of stacks of a window, and the latent frames of each."""
 
     num_stacks: int
-    stack_length: int
-    time_compression: int
+    timing: Timing
 
     @classmethod
-    def of_clip(cls, frames: int, *, stack: int, time_compression: int) -> WindowShape:
+    def of_clip(cls, frames: int, timing: Timing) -> WindowShape:
         """The windows of clips of `frames` video frames; raises TrainError unless these are whole stacks."""
+        stack = timing.frames_per_call
         if frames % stack:
             nearest = max(stack, round(frames / stack) * stack)
             raise TrainError(
                 f"frames: got {frames}; expected a multiple of {stack}, the frames of a stack in this cache: "
                 f"the nearest is {nearest}"
             )
-        return cls(
-            num_stacks=frames // stack,
-            stack_length=stack // time_compression,
-            time_compression=time_compression,
-        )
+        return cls(num_stacks=frames // stack, timing=timing)
+
+    @property
+    def stack_length(self) -> int:
+        """Latent frames of a stack."""
+        return self.timing.latents_per_call
 
     @property
     def num_latent_frames(self) -> int:
         """Latent frames of a window."""
         return self.num_stacks * self.stack_length
-
-    def num_valid(self, record: VideoRecord) -> int:
-        """Latent frames of a video that hold a real frame; the others are padding of its last stack."""
-        return -(-record.num_frames // self.time_compression)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +108,10 @@ def validation_windows(
 
 
 def _draw_window(record: VideoRecord, shape: WindowShape, key: SeedKey) -> Window:
-    num_stacks = (record.stop - record.start) // shape.stack_length
-    last = max(num_stacks - shape.num_stacks, 0)
+    timing = shape.timing
+    # Of stacks without padding, where they fill a window: a still end is no motion to learn.
+    num_whole = record.num_frames // timing.frames_per_call
+    last = max(num_whole - shape.num_stacks, 0)
     first = int(generator(key, Draw.WINDOW).integers(last + 1)) * shape.stack_length
-    num_valid = min(shape.num_valid(record) - first, shape.num_latent_frames)
+    num_valid = min(timing.num_valid(record.num_frames) - first, shape.num_latent_frames)
     return Window(video_id=record.video_id, start=record.start + first, num_valid=num_valid, key=key)

@@ -386,7 +386,7 @@ def _av_errors() -> Iterator[None]:
     try:
         yield
     except av.InvalidDataError as error:
-        what = "it was cut off, or is no video; copy it again from where it came from"
+        what = "cut off, or no video"
         raise DecodeError(f"cannot be decoded as video: {one_line(error)}: {what}") from error
     except (av.FFmpegError, ValueError) as error:
         raise DecodeError(f"cannot be decoded as video: {one_line(error)}") from error

@@ -48,7 +48,7 @@ class LatentChecker:
         row: start, stop (within the arrays), num_frames and the statistics of a record. Checksum and
         statistics are compared only if every latent could be read.
         """
-        num_valid = -(-row["num_frames"] // self.schema.time_compression)
+        num_summed = self.schema.timing.num_unpadded(row["num_frames"])
         digests = {name: LatentDigest(self.schema.latent_dim) for name in ARRAYS}
         is_whole = True
         for name in ARRAYS:
@@ -56,10 +56,10 @@ class LatentChecker:
                 block, faults = self._read(name, first, stop)
                 is_whole = is_whole and block is not None and not faults
                 if is_whole and block is not None:
-                    digests[name].add(block, row["start"] + num_valid - first)
+                    digests[name].add(block, row["start"] + num_summed - first)
                 yield from faults
         if is_whole:
-            count = num_valid * self.schema.latent_height * self.schema.latent_width
+            count = num_summed * self.schema.latent_height * self.schema.latent_width
             yield from _compare(row, digests["mean"], digests["std"], count)
 
     def _shard_parts(self, start: int, stop: int) -> Iterator[Frames]:
