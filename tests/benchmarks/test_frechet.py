@@ -6,6 +6,7 @@ import scipy.linalg
 import torch
 
 from benchmarks.frechet import clip_features, frechet_distance
+from vidlat.config import LatentSettings
 from vidlat.encode.vae import load_vae
 
 
@@ -25,7 +26,7 @@ def test_distance_of_a_set_to_itself_is_zero_and_to_a_shifted_one_the_shift_squa
 
 
 def test_features_are_means_and_stds_of_cells_of_the_latents_encoded_again(small_vae):
-    vae = load_vae(small_vae, device="cpu", precision="float32")
+    vae = load_vae(small_vae, LatentSettings(precision="float32"), device="cpu")
     latents = np.random.default_rng(0).normal(size=(vae.latent_dim, 2, 8, 8)).astype(np.float32)
     features = clip_features(vae, latents).reshape(2, vae.latent_dim, 4, 4)
     frames = vae.decode(torch.from_numpy(latents)[None], 8).clamp(0, 1)

@@ -13,6 +13,7 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from safetensors.torch import load_file, save_file
 
+from vidlat.config import LatentSettings
 from vidlat.encode.device import has_bfloat16, resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import FrozenVAE, check_stack, load_vae
@@ -24,6 +25,9 @@ PUBLISHED_TENSORS = json.loads((Path(__file__).parent / "maisi_checkpoint_tensor
 SMALL = {"num_channels": [8, 8, 16], "num_res_blocks": [1, 1, 1], "norm_num_groups": 4}
 SMALL_NETWORK = {**MAISI_NETWORK, **SMALL}
 THIN_NETWORK = {**SMALL_NETWORK, "num_channels": [4, 4, 8], "norm_num_groups": 2}
+
+
+FLOAT32, BFLOAT16 = LatentSettings(precision="float32"), LatentSettings(precision="bfloat16")
 
 
 def stock_network(settings, **extra):
@@ -69,7 +73,7 @@ def test_the_network_has_the_published_tensors_and_no_other(full_network):
 
 
 def test_a_full_size_checkpoint_encodes_and_decodes_as_monai_does(full_network, full_checkpoint):
-    vae = load_vae(full_checkpoint, device="cpu", precision="float32", batch=1)
+    vae = load_vae(full_checkpoint, FLOAT32, device="cpu", batch=1)
     assert vae.size == (130, 20_944_897)
     stack = torch.rand(1, 1, 4, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -387,13 +391,13 @@ def test_bfloat16_is_refused_on_a_cpu_without_it(small_file, monkeypatch, capabi
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
     assert has_bfloat16("cpu") == has_it
     assert resolve_precision("auto", "cpu") == resolve_precision("float32", "cpu") == "float32"
-    elsewhere = load_vae(small_file, device="cpu", precision="bfloat16", computes_here=False)
+    elsewhere = load_vae(small_file, BFLOAT16, device="cpu", computes_here=False)
     assert elsewhere.precision == "bfloat16"
     if has_it:
-        assert load_vae(small_file, device="cpu", precision="bfloat16").precision == "bfloat16"
+        assert load_vae(small_file, BFLOAT16, device="cpu").precision == "bfloat16"
     else:
         with pytest.raises(DeviceError, match="use --precision float32, or a GPU"):
-            load_vae(small_file, device="cpu", precision="bfloat16")
+            load_vae(small_file, BFLOAT16, device="cpu")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])

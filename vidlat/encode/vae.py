@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vidlat.config import LatentSettings
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.memory import keep_freed_memory, release_freed_memory
 from vidlat.encode.network import bypass_wrappers, compression_of
@@ -22,6 +23,8 @@ from vidlat.encode.stacking import shrink_video, stack_frames, stretch_video, un
 from vidlat.encode.weights_file import hash_weights, load_network
 from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
 from vidlat.timing import StretchBy, Timing
+
+DEFAULT_SETTINGS = LatentSettings()
 
 
 class FrozenVAE:
@@ -194,32 +197,30 @@ def check_stack(stack: int, compression: int, stretch: int = 1) -> int:
 
 def load_vae(
     path: Path,
+    settings: LatentSettings = DEFAULT_SETTINGS,
     *,
-    stack: int = 4,
-    stretch: int = 1,
-    stretch_by: StretchBy = "repeat",
     batch: int = 8,
     device: str = "auto",
-    precision: str = "auto",
     computes_here: bool = True,
 ) -> FrozenVAE:
     """Build the network of a weights file and load all its tensors.
 
-    path: `.safetensors`, or `.pt` with a state dict, flat or under "unet_state_dict". computes_here: False
-    where other machines compute, so that this one need not be able to.
+    path: `.safetensors`, or `.pt` with a state dict, flat or under "unet_state_dict". settings: how frames
+    become stacks, and the precision. computes_here: False where other machines compute, so that this one need
+    not be able to.
     Raises DeviceError for a device that does not exist or lacks the precision, WeightsError for a file that
     cannot be read or does not fit, naming the tensors, and ShapeError for a stack length that the network
     cannot process.
     """
     keep_freed_memory()
-    network, settings = load_network(path)
-    device = resolve_device(device)
+    network, network_settings = load_network(path)
+    device, precision = resolve_device(device), settings.precision
     return FrozenVAE(
         network,
-        settings,
-        stack=stack,
-        stretch=stretch,
-        stretch_by=stretch_by,
+        network_settings,
+        stack=settings.stack,
+        stretch=settings.stretch,
+        stretch_by=settings.stretch_by,
         batch=batch,
         device=device,
         precision=resolve_precision(precision, device) if computes_here or precision == "auto" else precision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -42,21 +43,12 @@ def load_vae_of(
 
     Raises WeightsError where it cannot be found or has other weights.
     """
-    settings = schema.settings
-    path, precision = find_weights_of(schema, vae), settings.precision
-    if precision == "bfloat16" and not has_bfloat16(resolve_device(device)):
-        precision = "float32"
+    settings, path = schema.settings, find_weights_of(schema, vae)
+    if settings.precision == "bfloat16" and not has_bfloat16(resolve_device(device)):
+        settings = replace(settings, precision="float32")
         notice = "The VAE encoded in bfloat16, which this CPU does not compute with: it decodes in float32."
         (show_notice or partial(print, file=sys.stderr))(notice)
-    found = load_vae(
-        path,
-        stack=settings.stack,
-        stretch=settings.stretch,
-        stretch_by=settings.stretch_by,
-        batch=batch,
-        device=device,
-        precision=precision,
-    )
+    found = load_vae(path, settings, batch=batch, device=device)
     if found.weights_hash != settings.vae_hash:
         raise WeightsError(
             f"{path}: these are other weights (hash {found.weights_hash[:12]}) than the latents were made "

@@ -147,12 +147,9 @@ def prepare_encode(
     vae_path = resolve_weights(config.vae)
     vae = load_vae(
         vae_path,
-        stack=config.stack,
-        stretch=config.stretch,
-        stretch_by=config.stretch_by,
+        config,
         batch=resolve_batch(config.batch, resolve_device(config.device)),
         device=config.device,
-        precision=config.precision,
         computes_here=config.scheduler is None,
     )
     _require_expected(config, vae)

@@ -48,15 +48,7 @@ class EncodeJob:
 
     def load_vae(self) -> FrozenVAE:
         """The VAE on this machine; raises WeightsError if its weights are not those the driver has."""
-        vae = load_vae(
-            self.vae_path,
-            stack=self.settings.stack,
-            stretch=self.settings.stretch,
-            stretch_by=self.settings.stretch_by,
-            batch=self.batch,
-            device=self.device,
-            precision=self.settings.precision,
-        )
+        vae = load_vae(self.vae_path, self.settings, batch=self.batch, device=self.device)
         if vae.weights_hash != self.vae_hash:
             raise WeightsError(f"{self.vae_path}: holds other weights here than where the encode was started")
         return vae
