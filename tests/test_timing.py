@@ -41,3 +41,4 @@ def test_numbers_are_those_of_the_calls_written_out(num_frames, timing):
 def test_slow_motion_of_four_gives_every_frame_a_latent_frame():
     timing = Timing(stack=4, compression=4, stretch=4)
     assert [timing.num_latent_frames(num_frames) for num_frames in (1, 2, 17)] == [1, 2, 17]
+    assert (timing.frames_per_latent, Timing(stack=8, compression=4, stretch=2).frames_per_latent) == (1, 2)

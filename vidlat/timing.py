@@ -36,6 +36,11 @@ class Timing:
         """Latent frames of a VAE call."""
         return self.stack // self.compression
 
+    @property
+    def frames_per_latent(self) -> int:
+        """Frames of the video in a latent frame; 1 where it has several latent frames."""
+        return max(1, self.compression // self.stretch)
+
     def num_calls(self, num_frames: int) -> int:
         """Calls for a video of `num_frames` frames; the last one may be padded with its last frame."""
         return -(-num_frames // self.frames_per_call)

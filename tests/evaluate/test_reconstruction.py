@@ -37,3 +37,16 @@ def test_wrong_inputs_are_refused_before_a_video_is_read(cache, make_videos, tmp
         evaluate_videos(cache, [tmp_path], device="cpu")
     with pytest.raises(StoreError, match="not a vidlat cache"):
         evaluate_videos(tmp_path / "nowhere.zarr", [tmp_path])
+
+
+@pytest.mark.parametrize("stretch", [2, 4])
+def test_baselines_have_as_many_latent_frames_as_the_cache(make_videos, encode_here, tmp_path, stretch):
+    """Where frames change all the time, averages of fewer keep more of the changes."""
+    folder = make_videos(tmp_path / "v", {"a.mp4": 9, "b.mp4": 5})
+    energies = []
+    for settings in ({}, {"stretch": stretch}):
+        out = encode_here(folder, tmp_path / f"{stretch if settings else 1}.zarr", **settings)
+        (a, _) = [e.comparison for e in evaluate_videos(out, [folder], device="cpu") if e.comparison]
+        assert a.vae.num_frames == a.averaging.num_frames == 9
+        energies.append(a.averaging.motion.energy)
+    assert energies[1] > 2 * energies[0]

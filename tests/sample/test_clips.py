@@ -13,10 +13,11 @@ def sample_with(make_cache, make_trainer):
     """sample_with(network, num_frames) samples from a run of 16 frames, four latent ones; two by default."""
 
     def sample(
-        network, num_frames, *, seeds=(5, 6), first_frames=None, stack=4, batch=0, on_progress=lambda _: None,
-        **settings,
+        network, num_frames, *, seeds=(5, 6), first_frames=None, stack=4, stretch=1, batch=0,
+        on_progress=lambda _: None, **settings,
     ):  # fmt: skip
-        cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24}, stack=stack, name=f"stack{stack}.zarr")
+        name = f"stack{stack}-stretch{stretch}.zarr"
+        cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24}, stack=stack, stretch=stretch, name=name)
         trainer = make_trainer(cache=cache, frames=16, **settings)
         trained = TrainedRun(run=trainer.run, model=network, step=1)
         trainer.close()
@@ -48,6 +49,20 @@ def test_each_clip_of_a_long_sample_continues_the_one_before(sample_with, stack,
     ramp = first[:, :, None] + 0.5 * torch.arange(length).view(1, 1, -1, 1, 1)
     torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
     assert sum(progress) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("stack", "stretch"), [(4, 2), (4, 4), (8, 2)])
+@pytest.mark.parametrize("num_frames", [1, 9, 16, 17, 40])
+def test_frames_keep_their_meaning_in_slow_motion(sample_with, stack, stretch, num_frames):
+    """Clips of 16 frames of the video, whatever the rate of their latent frames."""
+    first = torch.zeros(2, 2, 4, 4)
+    latents = sample_with(
+        Ramp(), num_frames, first_frames=first, stack=stack, stretch=stretch, first_frame=1.0
+    )
+    length = -(-num_frames * stretch // stack) * stack // 4
+    assert latents.shape == (2, 2, length, 4, 4)
+    ramp = 0.5 * torch.arange(length).view(1, 1, -1, 1, 1).expand_as(latents)
+    torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
 
 
 def test_a_long_sample_without_a_first_frame_begins_by_itself(sample_with):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidlat.encode.block_pca import BlockPca
+from vidlat.encode.block_pca import Block, BlockPca
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, InputError, StoreError
 from vidlat.evaluate.baselines import AveragingBaseline, PcaBaseline
@@ -136,7 +136,7 @@ def _evaluate(
 ) -> Iterator[EvaluationProgress]:
     for video_id in without_source:
         yield EvaluationProgress(video_id=video_id, has_source=False)
-    baseline = PcaBaseline((vae.compression,) * 3, vae.latent_dim)
+    baseline = PcaBaseline(_block_of(vae), vae.latent_dim)
     usable, failures, num_compared = [], [], 0
     for index, source in enumerate(sources):
         try:
@@ -160,6 +160,11 @@ def _evaluate(
         raise InputError(f"no cached video can be compared: {sources[0].path}: {failures[0]}")
 
 
+def _block_of(vae: FrozenVAE) -> Block:
+    """The frames, rows and columns that a position of a latent frame stands for: the baselines' blocks."""
+    return vae.timing.frames_per_latent, vae.compression, vae.compression
+
+
 def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, vae: FrozenVAE, source: InputVideo) -> None:
     """Add a video to the baseline; raises DecodeError if it is not the one that was encoded."""
     num_frames = 0
@@ -174,7 +179,7 @@ def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, vae: FrozenVAE, 
 def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockPca | None) -> VideoComparison:
     stack = vae.timing.frames_per_call
     meter, pca_meter = QualityMeter(source.video_id, stack), QualityMeter(source.video_id, stack)
-    averaging = AveragingBaseline(source.video_id, (vae.compression,) * 3, stack)
+    averaging = AveragingBaseline(source.video_id, _block_of(vae), stack)
     decoded = decode_video(cache, vae, source.video_id)
     with prefetch(_pieces(cache, vae, source), PIECES_PREFETCHED) as pieces:
         for frames in pieces:
