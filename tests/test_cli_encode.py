@@ -52,6 +52,21 @@ def names_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
+def test_dry_run_tells_what_slow_motion_costs_and_stacks_that_the_weights_have_not_seen(videos, tmp_path):
+    def dry_run(*flags):
+        fixed = ("--input", videos, "--out", tmp_path / "l.zarr", "--vae", "tiny", "--size", 16, "--dry-run")
+        answer = CliRunner().invoke(commands, ["encode", *map(str, (*fixed, *flags))])
+        assert answer.exit_code == 0, answer.output
+        return " ".join(answer.stdout.split())
+
+    once, out = dry_run(), dry_run("--stretch", 4, "--stack", 8)
+    assert "Warning" not in once
+    assert "Warning: tiny was trained on stacks of 4 frames, and is shown 8 at a time" in out
+    # 2 + 3 + 4 stacks at once; of 8 that hold 2 frames each, 3 + 5 + 8, each two latent frames.
+    assert cell(once, "latents").startswith(f"about {round(0.8 * 9 * 256 / 1000, 1)} kB; ")
+    assert cell(out, "latents").startswith(f"about {round(0.8 * 32 * 256 / 1000, 1)} kB; ")
+
+
 def test_dry_run_of_a_new_cache_writes_nothing_and_estimates_time_and_space(
     encode, videos, tmp_path, monkeypatch
 ):

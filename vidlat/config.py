@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, Literal, Self, TypeVar
 
 from vidlat.errors import SHOWN_LETTERS, ConfigError, shorten, shown
-from vidlat.timing import STRETCHES, StretchBy
+from vidlat.timing import StretchBy
 from vidlat.types import Box, Range
 
 Fit = Literal["crop", "letterbox", "stretch"]
@@ -260,11 +260,18 @@ class Preprocessing(Reading):
 class LatentSettings(Preprocessing):
     """Every setting that changes the value of a latent: with the VAE, the identity of a cache."""
 
-    stack: int = setting(4, "frames per VAE call", at_least=1, at_most=MANY)
+    stack: int = setting(
+        4,
+        "frames per VAE call; MAISI learned from deep CT volumes, which longer stacks resemble: untested",
+        at_least=1,
+        at_most=MANY,
+    )
     stretch: int = setting(
         1,
-        "show the VAE each frame 1, 2 or 4 times: slow motion, of which more is kept, for as many times the "
-        "VAE calls and latents",
+        "show the VAE each frame so many times: slow motion, of which more is kept, for as many times the "
+        "calls and latents; a divisor of --stack",
+        at_least=1,
+        at_most=4,
     )
     stretch_by: StretchBy = setting(
         "repeat", "between two frames of a stretched video, show the earlier one again, or blends of both"
@@ -279,13 +286,6 @@ class LatentSettings(Preprocessing):
         at_least=1,
         at_most=MANTISSA_BITS,
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.stretch not in STRETCHES:
-            raise ConfigError(
-                f"stretch: got {self.stretch}; expected one of {', '.join(map(str, STRETCHES))}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-STRETCHES = (1, 2, 4)
-"""Frames that the VAE may be shown for each frame of a video."""
-
 StretchBy = Literal["repeat", "linear"]
 """What is shown between two frames of a stretched video: the earlier one again, or a blend of both."""
 

@@ -17,7 +17,14 @@ from vidlat.config import LatentSettings
 from vidlat.encode.device import has_bfloat16, resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import FrozenVAE, check_stack, load_vae
-from vidlat.encode.weights_file import NETWORK_METADATA_KEY, hash_weights, write_weights
+from vidlat.encode.weights import resolve_weights
+from vidlat.encode.weights_file import (
+    NETWORK_METADATA_KEY,
+    STACKS_METADATA_KEY,
+    hash_weights,
+    trained_stacks,
+    write_weights,
+)
 from vidlat.errors import DeviceError, EncodeError, NotEnoughMemoryError, ShapeError, WeightsError
 
 PUBLISHED_TENSORS = json.loads((Path(__file__).parent / "maisi_checkpoint_tensors.json").read_text())
@@ -527,3 +534,22 @@ def test_other_errors_of_the_network_are_not_mistaken_for_lack_of_memory():
     vae = small_vae(lambda _: {"encode": lambda _: torch.zeros(2) + torch.zeros(3)})
     with pytest.raises(RuntimeError, match="size of tensor"):
         vae.encode(torch.rand(1, 1, 4, 8, 8))
+
+
+def test_weights_tell_the_stacks_they_were_trained_on(small_file, tmp_path):
+    assert trained_stacks(resolve_weights("tiny")) == (4,)
+    assert trained_stacks(small_file) == trained_stacks(tmp_path / "any.pt") == ()
+    network = stock_network(SMALL_NETWORK)
+    write_weights(tmp_path / "w.safetensors", network.state_dict(), SMALL_NETWORK, trained_stacks=[8, 16])
+    assert trained_stacks(tmp_path / "w.safetensors") == (8, 16)
+    plain = load_vae(small_file, device="cpu")
+    assert load_vae(tmp_path / "w.safetensors", device="cpu").settings == plain.settings
+
+
+@pytest.mark.parametrize("stated", ["{", "4", '["4"]', "[0]", "[1e9]", str([4] * 1000)])
+def test_stacks_that_no_weights_were_trained_on_are_refused(tmp_path, stated):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={STACKS_METADATA_KEY: stated})
+    with pytest.raises(WeightsError, match="vidlat_trained_stacks cannot be read") as refusal:
+        trained_stacks(path)
+    assert "\n" not in str(refusal.value)

@@ -406,10 +406,12 @@ def test_weights_error_on_a_real_worker_reaches_the_driver_as_itself(client, vid
 
 @pytest.fixture
 def dask_log(monkeypatch):
-    """What Dask would print on stderr: all its loggers share a handler."""
+    """What Dask would print on stderr. Its loggers share a handler, or have more after other tests."""
     loggers, log = (getLogger("distributed"), getLogger("distributed.client")), io.StringIO()
-    (handler,) = {each for logger in loggers for each in logger.handlers if type(each) is StreamHandler}
-    monkeypatch.setattr(handler, "stream", log)
+    handlers = {each for logger in loggers for each in logger.handlers if type(each) is StreamHandler}
+    assert handlers
+    for handler in handlers:
+        monkeypatch.setattr(handler, "stream", log)
     return log
 
 

@@ -23,6 +23,7 @@ from vidlat.commands.display import (
 )
 from vidlat.commands.dry_run import print_dry_run
 from vidlat.config import EncodeConfig
+from vidlat.encode.weights_file import trained_stacks
 from vidlat.errors import ExitCode, InputError
 from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
@@ -59,6 +60,7 @@ def encode(
     _report_stills(prepared)
     _report_ignored(prepared, hide=config.ids == "hash" and not show_paths)
     _report_decoded(prepared)
+    _warn_of_other_stacks(prepared, config)
     if dry_run:
         print_dry_run(prepared, config)
     elif prepared.plan.num_videos:
@@ -243,6 +245,17 @@ def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progr
             rate=results.num_frames_encoded / max(time.monotonic() - began, 1e-9),
         )
     return time.monotonic() - began if began else 0.0
+
+
+def _warn_of_other_stacks(prepared: PreparedEncode, config: EncodeConfig) -> None:
+    stacks = trained_stacks(prepared.job.vae_path)
+    if stacks and config.stack not in stacks:
+        console.print(
+            f"Warning: {config.vae} was trained on stacks of {' and '.join(map(str, stacks))} frames, and is "
+            f"shown {config.stack} at a time: expect worse pictures; `vidlat evaluate` measures them",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _warn_of_full_disk(prepared: PreparedEncode) -> None:

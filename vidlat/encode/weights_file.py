@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from vidlat.config import MANY
 from vidlat.documents import Fields, parse_json
 from vidlat.encode.network import MAISI_NETWORK, build_network
 from vidlat.errors import WeightsError, is_out_of_memory, one_line, shorten, shown
@@ -21,8 +23,11 @@ from vidlat.files import replace_file, require_regular_file
 NETWORK_METADATA_KEY = "vidlat_network"
 """The metadata of a safetensors file that states, as JSON, what differs from MAISI_NETWORK."""
 
-MOST_CHANNELS, MOST_LEVELS = 4096, 8
-"""Limits of a network that a file may state."""
+STACKS_METADATA_KEY = "vidlat_trained_stacks"
+"""The metadata of a safetensors file that states, as JSON, the frames of the stacks it was trained on."""
+
+MOST_CHANNELS, MOST_LEVELS, MOST_STACKS = 4096, 8, 64
+"""Limits of what a file may state."""
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -74,6 +79,19 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return network, settings
 
 
+def trained_stacks(path: Path) -> tuple[int, ...]:
+    """The frames of the stacks that weights were trained on; none if their file does not say."""
+    if path.suffix != ".safetensors":
+        return ()
+    try:
+        require_regular_file(path)
+        with safe_open(path, framework="pt") as file:
+            stated = {"stacks": parse_json((file.metadata() or {}).get(STACKS_METADATA_KEY, "[]"))}
+        return tuple(Fields(stated, STACKS_METADATA_KEY).whole_list("stacks", MOST_STACKS, MANY))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"{path}: its {STACKS_METADATA_KEY} cannot be read ({one_line(error)})") from error
+
+
 def _network_changes(changes: object) -> dict[str, Any]:
     """What a file changes in MAISI_NETWORK; raises ValueError for what no network of this class has."""
     fields = Fields(changes, NETWORK_METADATA_KEY)
@@ -107,13 +125,23 @@ def _is_plain(tensor: object) -> bool:
     )
 
 
-def write_weights(path: Path, tensors: dict[str, torch.Tensor], network_settings: dict[str, Any]) -> None:
-    """Write float16 safetensors for `load_vae`, with the network's settings; atomically."""
+def write_weights(
+    path: Path,
+    tensors: dict[str, torch.Tensor],
+    network_settings: dict[str, Any],
+    trained_stacks: Sequence[int] = (),
+) -> None:
+    """Write float16 safetensors for `load_vae`, with the network's settings; atomically.
+
+    trained_stacks: frames of the stacks that the weights were trained on, if that is known.
+    """
     changes = {k: v for k, v in network_settings.items() if v != MAISI_NETWORK.get(k)}
     half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
     # As bytes: safetensors itself makes files that only their owner can read.
-    content = save(half, metadata={NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)})
-    replace_file(path, content)
+    metadata = {NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)}
+    if trained_stacks:
+        metadata[STACKS_METADATA_KEY] = json.dumps(list(trained_stacks))
+    replace_file(path, save(half, metadata=metadata))
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

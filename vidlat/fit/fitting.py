@@ -133,7 +133,7 @@ def fit_to_stacks(
         optimiser.step()
         update_average(average, network, settings.ema_decay, step - 1)
         if step % settings.save_every == 0 or step == settings.steps:
-            write_weights(out, average.state_dict(), network_settings)
+            write_weights(out, average.state_dict(), network_settings, [settings.stack])
         yield FitStep(step=step, loss=loss.item(), mse=math.exp(log_mse.item()), learning_rate=rate)
 
 
