@@ -54,7 +54,11 @@ class RecordSnapshot:
         """Open and check every file. Raises FileNotFoundError for a missing one, StoreError for another."""
         self.manifest = manifest
         self.videos, self.failures = (
-            RecordTable(path, [open_record_file(path, file) for file in manifest.files_in(folder)], columns)
+            RecordTable(
+                path,
+                [(open_record_file(path, file), file.num_rows) for file in manifest.files_in(folder)],
+                columns,
+            )
             for folder, columns in COLUMNS.items()
         )
 
@@ -66,7 +70,8 @@ class RecordSnapshot:
 class RecordTable:
     """The records of one kind in a snapshot."""
 
-    def __init__(self, path: Path, files: Sequence[pa.NativeFile], columns: pa.Schema) -> None:
+    def __init__(self, path: Path, files: Sequence[tuple[pa.NativeFile, int]], columns: pa.Schema) -> None:
+        """files: opened, each with its number of rows."""
         self._path = path
         self._files = files
         self._columns = columns
@@ -88,7 +93,10 @@ class RecordTable:
         """The bytes of the binary column `name` in each row of `read`; raises like it."""
         column = pa.schema([self._columns.field(name)])
         # File by file: checksums are most of a record, and all of them take more memory than the rest.
-        sizes = [pc.binary_length(read_rows(file, column)[name]).combine_chunks() for file in self._files]
+        sizes = [
+            pc.binary_length(read_rows(file, column, num_rows)[name]).combine_chunks()
+            for file, num_rows in self._files
+        ]
         table = pa.table({name: pa.chunked_array(sizes, pa.int32())}).take(self._rows[1])
         return self._sound(table)[name]
 
@@ -111,7 +119,8 @@ class RecordTable:
 
     def _concatenated(self, names: Sequence[str]) -> pa.Table:
         columns = pa.schema([self._columns.field(name) for name in names])
-        return pa.concat_tables([columns.empty_table(), *(read_rows(file, columns) for file in self._files)])
+        tables = (read_rows(file, columns, num_rows) for file, num_rows in self._files)
+        return pa.concat_tables([columns.empty_table(), *tables])
 
 
 def read_records(path: Path, attempts: int = 100) -> RecordSnapshot:
@@ -272,7 +281,7 @@ def open_record_file(path: Path, file: RecordFile) -> pa.NativeFile:
 
 def read_record_file(path: Path, file: RecordFile) -> pa.Table:
     """All columns of a record file; raises like `open_record_file`."""
-    return read_rows(open_record_file(path, file), _columns_of(file))
+    return read_rows(open_record_file(path, file), _columns_of(file), file.num_rows)
 
 
 def read_checked(path: Path, file: RecordFile, columns: Sequence[str]) -> pa.Table:
@@ -303,12 +312,14 @@ def read_checked(path: Path, file: RecordFile, columns: Sequence[str]) -> pa.Tab
     return table
 
 
-def read_rows(source: Any, columns: pa.Schema) -> pa.Table:
-    """The `columns` of an opened record file. Raises StoreError if it cannot be read."""
+def read_rows(source: Any, columns: pa.Schema, num_rows: int) -> pa.Table:
+    """The `columns` of an opened record file. Raises StoreError if it cannot be read or has other rows."""
     # Not read_table, which imports pyarrow.dataset and would slow down `vidlat info`.
     with _open_parquet(source) as parquet:
         _require_columns(parquet.schema_arrow, columns)
         table = parquet.read(columns=columns.names)
+        if len(table) != num_rows:
+            raise ValueError(f"has {len(table)} rows; expected {num_rows}")
         # Column by column: the schema of a file may carry notes that this one does not.
         return pa.Table.from_arrays([table[name] for name in columns.names], schema=columns)
 
