@@ -77,12 +77,16 @@ class EncodeProcess:
         return [pid for pid in pids if self._is_own(pid)]
 
     def workers(self) -> list[int]:
-        """The processes that the driver's fork server has forked."""
-        return [
-            pid
-            for pid in self.processes()
-            if b"multiprocessing.forkserver" in _command_of(pid) and _status_of(pid)[1] != str(self.pid)
-        ]
+        """The processes that the driver's fork server has forked, or the driver itself has spawned.
+
+        It spawns them where the path of its TMPDIR is too long for the server's socket.
+        """
+        return [pid for pid in self.processes() if self._is_worker(pid)]
+
+    def _is_worker(self, pid: int) -> bool:
+        command = _command_of(pid)
+        is_forked = b"multiprocessing.forkserver" in command and _status_of(pid)[1] != str(self.pid)
+        return is_forked or b"multiprocessing.spawn" in command
 
     def _is_own(self, pid: int) -> bool:
         state, _, _, session = _status_of(pid)
