@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.store.caches import SCHEMA, SETTINGS
-from vidlat.errors import CacheMismatchError, ConfigError, StoreError
+from vidlat.errors import CacheMismatchError, StoreError
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import (
     FORMAT_VERSION,
@@ -91,7 +91,7 @@ def test_cache_id_does_not_depend_on_the_order_of_the_vae_config():
 
 @pytest.mark.parametrize("changes", [{"stack": 6}, {"stack": 4, "stretch": 3}])
 def test_stacks_that_hold_no_whole_frames_are_refused(changes):
-    with pytest.raises((StoreError, ConfigError), match=r"stack: got 6; expected a multiple|stretch: got 3"):
+    with pytest.raises(StoreError, match="stack: got .; expected a multiple"):
         dataclasses.replace(SCHEMA, settings=dataclasses.replace(SETTINGS, **changes))
 
 
