@@ -91,7 +91,7 @@ def test_cache_id_does_not_depend_on_the_order_of_the_vae_config():
 
 @pytest.mark.parametrize("changes", [{"stack": 6}, {"stack": 4, "stretch": 3}])
 def test_stacks_that_hold_no_whole_frames_are_refused(changes):
-    with pytest.raises(StoreError, match="stack: got .; expected a multiple"):
+    with pytest.raises(StoreError, match=r"stack: got .; expected a multiple"):
         dataclasses.replace(SCHEMA, settings=dataclasses.replace(SETTINGS, **changes))
 
 
