@@ -189,3 +189,8 @@ def test_axes_are_kept_in_upper_case(text):
 def test_axes_other_than_each_letter_once_are_refused(text):
     with pytest.raises(ConfigError, match=r"axes: got .*; expected auto, or each axis of the array once"):
         EncodeConfig(axes=text)
+
+
+def test_an_empty_pattern_to_exclude_is_refused():
+    with pytest.raises(ConfigError, match="exclude: got an empty pattern"):
+        EncodeConfig(exclude=("*_gt*", ""))

@@ -178,6 +178,20 @@ def test_copy_of_the_description_that_does_not_parse_is_reported_and_restored(pa
     assert found(path) == []
 
 
+@pytest.mark.parametrize(("lost", "gaps"), [((2,), "2"), ((2, 3), "2 to 3"), ((1, 3), "1, 3")])
+def test_commits_that_no_file_holds_are_told(path, lost, gaps):
+    for where in (MANIFEST, *(f"videos/records/{number:012d}-{number:012d}.parquet" for number in lost)):
+        (path / where).unlink()
+    told = {outcome.where: outcome.what for outcome in repair_description(path)}
+    assert f"the {4 - len(lost)} record files that are there: commits {gaps} are in none" in told[MANIFEST]
+
+
+def test_lost_document_of_an_array_names_the_repair(path):
+    (path / "mean/zarr.json").unlink()
+    with pytest.raises(StoreError, match=r"mean/zarr\.json: .*; `vidlat verify --repair` rewrites it"):
+        open_cache(path)
+
+
 def test_great_numbers_in_names_are_neither_counted_nor_allocated(path):
     (path / MANIFEST).unlink()
     shutil.copy(path / RECORD_B, path / f"videos/records/000000000001-{LAST_COMMIT}.parquet")

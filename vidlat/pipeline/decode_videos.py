@@ -78,12 +78,12 @@ def find_weights_of(schema: CacheSchema, vae: str | None = None) -> Path:
 def decode_video(cache: LatentCache, vae: FrozenVAE, video_id: str) -> Iterator[npt.NDArray[np.float32]]:
     """Yield the frames (H, W) float32 in [0, 1] of a cached video, in bounded memory."""
     record = cache.records()[video_id]
-    step, timing = vae.timing.latents_per_call * vae.batch, vae.timing
+    step = vae.timing.latents_per_call * vae.batch
     left = record.num_frames
     for start in range(record.start, record.stop, step):
         num_latent_frames = min(step, record.stop - start)
         mean, _ = cache.read_windows(np.array([start]), num_latent_frames, with_std=False)
-        frames = decode_latents(vae, mean[0], min(left, timing.frames_per_call * vae.batch))
+        frames = decode_latents(vae, mean[0], min(left, vae.timing.frames_per_call * vae.batch))
         left -= len(frames)
         yield from frames
 

@@ -32,6 +32,7 @@ from vidlat.files import (
 AnyPath = Path | str
 
 FILE_BYTES = 2**40
+"""Of any file, at most."""
 DOCUMENT_BYTES = 2**26
 """Of a document, at most: one that names 100,000 record files has a quarter."""
 

@@ -200,20 +200,15 @@ def _new_manifest(path: Path) -> Manifest | None:
 
 def _rebuilt(path: Path, files: Sequence[RecordFile]) -> Outcome:
     gaps, following = [], 1
-    for first, stop in sorted((each.start, each.stop) for each in (_commits(path, file) for file in files)):
+    for first, last in sorted(layout.commits_of(path / file.where) for file in files):
         if following < first:
             gaps.append(f"{following}" if first == following + 1 else f"{following} to {first - 1}")
-        following = max(following, stop)
+        following = max(following, last + 1)
     what = f"written again, with the {len(files)} record files that are there"
     if files and not gaps:
         return Outcome(where=layout.MANIFEST, state="repaired", what=what)
     lost = f"commits {shorten(gaps)} are in none" if files else "none is left"
     return Outcome(where=layout.MANIFEST, state="lost", what=f"{what}: {lost}; {_ENCODE_AGAIN}")
-
-
-def _commits(path: Path, file: RecordFile) -> range:
-    first, last = layout.commits_of(path / file.where)
-    return range(first, last + 1)
 
 
 def _set_aside(path: Path, where: str) -> Outcome:
