@@ -22,7 +22,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 
 def read_description(path):
     description = json.loads((path / "zarr.json").read_text())["attributes"]["vidlat"]
-    if description["format_version"] != 8:
+    if description["format_version"] != 9:
         raise ValueError(f"format version {description['format_version']} is not known")
     return description
 
@@ -88,15 +88,25 @@ def num_shown(description, row):
     return row["num_frames"] * description["settings"]["stretch"]
 
 
+def steps(description):
+    """Frames shown, and latent frames, from the start of a call to that of the next."""
+    stack, overlap = description["settings"]["stack"], description["settings"]["overlap"]
+    compression, step = description["time_compression"], stack - overlap
+    return step, step // compression if overlap % compression == 0 else stack // compression
+
+
 def num_summed(description, row):
     stack, compression = description["settings"]["stack"], description["time_compression"]
-    shown = num_shown(description, row)
-    return shown // stack * stack // compression or -(-shown // compression)
+    shown, (step, latent_step) = num_shown(description, row), steps(description)
+    if shown >= stack:
+        return (shown - stack) // step * latent_step + stack // compression
+    return -(-shown // compression)
 
 
 def num_latent_frames(description, row):
-    stack = description["settings"]["stack"]
-    return -(-num_shown(description, row) // stack) * stack // description["time_compression"]
+    stack, (step, latent_step) = description["settings"]["stack"], steps(description)
+    calls = 1 + max(0, -(-(num_shown(description, row) - stack) // step))
+    return (calls - 1) * latent_step + stack // description["time_compression"]
 
 
 def chunk_by_hand(path, description, name, frame):

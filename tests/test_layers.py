@@ -18,8 +18,8 @@ from vidlat.cli import commands
 PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
-    {"types", "timing", "errors", "prefetch", "files"},
-    {"documents", "labels", "paths"},
+    {"types", "errors", "prefetch", "files"},
+    {"documents", "labels", "paths", "timing", "checked_settings"},
     {"config"},
     {"encode", "store", "video"},
     {"pipeline", "train"},

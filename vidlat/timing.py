@@ -5,23 +5,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vidlat.errors import ShapeError
+
 StretchBy = Literal["repeat", "linear"]
 """What is shown between two frames of a stretched video: the earlier one again, or a blend of both."""
+
+Blend = Literal["average", "center"]
+"""Which latents are kept of frames that several calls share: their mean, or those nearest a call's middle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How many frames a VAE call takes, and how slowly a video is shown to it.
+    """How many frames a VAE call takes, how many it shares with the next, and how slowly a video is shown.
 
-    stack: frames of a call, a multiple of both others. compression: of those frames, per latent frame.
-    stretch: of those frames, per frame of the video; with 4, and a compression of 4, every frame of the video
-    has a latent frame of its own.
+    stack: frames of a call. compression: of those frames, per latent frame. overlap: of those frames, shared
+    with the next call. stretch: of those frames, per frame of the video; with 4, and a compression of 4,
+    every frame of the video has a latent frame of its own.
+
+    An overlap of whole latent frames leaves one latent frame for all calls that share its frames, chosen by
+    `blend`. Any other overlap keeps the latent frames of every call.
+    Raises ShapeError, with what would work, for values that do not fit each other.
     """
 
     stack: int
     compression: int
+    overlap: int = 0
+    blend: Blend = "average"
     stretch: int = 1
     stretch_by: StretchBy = "repeat"
+
+    def __post_init__(self) -> None:
+        stack, compression, overlap, stretch = self.stack, self.compression, self.overlap, self.stretch
+        if stack < compression or stack % compression:
+            below, above = stack // compression * compression, (stack // compression + 1) * compression
+            nearest = f"{below} and {above}" if below else str(above)
+            raise ShapeError(
+                f"stack: got {stack}; expected a multiple of {compression}, by which this VAE compresses "
+                f"time; nearest that works: {nearest}"
+            )
+        if stack % stretch:
+            raise ShapeError(
+                f"stretch: got {stretch}; expected a divisor of the stack of {stack} frames, so that a call "
+                "holds whole frames of the video"
+            )
+        if overlap >= stack:
+            raise ShapeError(
+                f"overlap: got {overlap}; expected less than the stack of {stack} frames: {stack - stretch} "
+                "at most"
+            )
+        if overlap % stretch:
+            raise ShapeError(
+                f"overlap: got {overlap}; expected a multiple of the stretch of {stretch}, so that calls "
+                "share whole frames of the video"
+            )
+        if self.blend != "average" and not (overlap and self._shares_latents):
+            raise ShapeError(
+                f"blend: got {self.blend}; it needs calls that share latent frames: an overlap of a multiple "
+                f"of {compression} frames, less than the stack of {stack}"
+            )
 
     @property
     def frames_per_call(self) -> int:
@@ -34,23 +75,46 @@ class Timing:
         return self.stack // self.compression
 
     @property
+    def frame_step(self) -> int:
+        """Frames of the video from the start of a call to the start of the next."""
+        return (self.stack - self.overlap) // self.stretch
+
+    @property
+    def latent_step(self) -> int:
+        """Stored latent frames from the start of a call to the start of the next."""
+        return self.latents_per_call - (self.overlap // self.compression if self._shares_latents else 0)
+
+    @property
     def frames_per_latent(self) -> int:
-        """Frames of the video in a latent frame; 1 where it has several latent frames."""
-        return max(1, self.compression // self.stretch)
+        """Frames of the video per latent frame, rounded down; 1 where there are more latent frames."""
+        return max(1, self.frame_step // self.latent_step)
+
+    @property
+    def _shares_latents(self) -> bool:
+        return self.overlap % self.compression == 0
 
     def num_calls(self, num_frames: int) -> int:
         """Calls for a video of `num_frames` frames; the last one may be padded with its last frame."""
-        return -(-num_frames // self.frames_per_call)
+        return 1 + max(0, -(-(num_frames - self.frames_per_call) // self.frame_step))
+
+    def num_whole_calls(self, num_frames: int) -> int:
+        """Those of the calls that are not padded."""
+        return max(0, (num_frames - self.frames_per_call) // self.frame_step + 1)
 
     def num_latent_frames(self, num_frames: int) -> int:
         """Latent frames of a video of `num_frames` frames, padding included."""
-        return self.num_calls(num_frames) * self.latents_per_call
+        return self._latents_of(self.num_calls(num_frames))
 
     def num_valid(self, num_frames: int) -> int:
         """Leading latent frames of such a video that hold a frame of it; the others hold padding alone."""
-        return -(-num_frames * self.stretch // self.compression)
+        num_before = self.num_calls(num_frames) - 1
+        in_last = num_frames - num_before * self.frame_step
+        return num_before * self.latent_step - (-in_last * self.stretch // self.compression)
 
     def num_unpadded(self, num_frames: int) -> int:
         """Leading latent frames of calls without any padding; those with a frame, if no call is without."""
-        num_whole = num_frames // self.frames_per_call * self.latents_per_call
-        return num_whole or self.num_valid(num_frames)
+        num_whole = self.num_whole_calls(num_frames)
+        return self._latents_of(num_whole) if num_whole else self.num_valid(num_frames)
+
+    def _latents_of(self, num_calls: int) -> int:
+        return (num_calls - 1) * self.latent_step + self.latents_per_call

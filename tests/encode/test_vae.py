@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
@@ -16,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from vidlat.config import LatentSettings
 from vidlat.encode.device import has_bfloat16, resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
-from vidlat.encode.vae import FrozenVAE, check_stack, load_vae
+from vidlat.encode.stacking import stretch_video
+from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import (
     NETWORK_METADATA_KEY,
@@ -65,11 +67,11 @@ def small_file(tmp_path):
     return path
 
 
-def small_vae(instead=lambda network: {}, **options):
+def small_vae(instead=lambda network: {}, *, batch=8, precision="float32", **settings):
     """instead: what takes the place of methods of the network, by name."""
     network = stock_network(SMALL_NETWORK)
     vars(network).update(instead(network))
-    return FrozenVAE(network, SMALL_NETWORK, **options)
+    return FrozenVAE(network, SMALL_NETWORK, LatentSettings(**settings), batch=batch, precision=precision)
 
 
 def test_the_network_has_the_published_tensors_and_no_other(full_network):
@@ -113,7 +115,7 @@ def test_every_size_and_stack_is_as_close_to_the_truth_as_monai_is(size, stack):
     """The truth is float64, which MONAI's norm does not allow: the same network without its wrappers."""
     network = stock_network(THIN_NETWORK)
     exact = bypass_wrappers(copy.deepcopy(network)).double()
-    vae = FrozenVAE(copy.deepcopy(network), THIN_NETWORK, stack=stack, batch=1)
+    vae = FrozenVAE(copy.deepcopy(network), THIN_NETWORK, LatentSettings(stack=stack), batch=1)
     frames = torch.rand(1, 1, stack, size, size, generator=torch.Generator().manual_seed(size + stack))
     with torch.inference_mode():
         stock = *network.encode(frames), network.decode(latents := network.encode(frames)[0])
@@ -130,7 +132,7 @@ def test_every_size_and_stack_is_as_close_to_the_truth_as_monai_is(size, stack):
 )
 def test_every_size_is_encoded_by_the_full_network_as_monai_does(full_network, size, stack):
     """Up to 256: the truth, in float64, takes 22 GB at 512, where the thin network above stands in."""
-    vae = FrozenVAE(copy.deepcopy(full_network), MAISI_NETWORK, stack=stack, batch=1)
+    vae = FrozenVAE(copy.deepcopy(full_network), MAISI_NETWORK, LatentSettings(stack=stack), batch=1)
     frames = torch.rand(1, 1, stack, size, size, generator=torch.Generator().manual_seed(size))
     with torch.inference_mode():
         expected = full_network.encode(frames)
@@ -350,19 +352,84 @@ def test_slow_motion_is_the_stock_network_on_repeated_frames_and_the_mean_of_wha
         torch.testing.assert_close(frames[:, :, frame], copies.mean(2), rtol=1e-4, atol=1e-4)
 
 
-def test_a_stretch_that_does_not_divide_the_stack_is_refused():
-    with pytest.raises(ShapeError, match="stretch: got 3; expected a divisor of the stack of 4 frames"):
-        small_vae(stretch=3)
+TIMES = [
+    {"overlap": 2},
+    {"overlap": 3},
+    {"stack": 8, "overlap": 4},
+    {"stack": 12, "overlap": 8},
+    {"stack": 12, "overlap": 8, "blend": "center"},
+    {"stack": 8, "overlap": 4, "stretch": 2},
+    {"stack": 8, "overlap": 2, "stretch": 2, "stretch_by": "linear"},
+]
 
 
-def test_stack_lengths_the_network_cannot_process_are_refused_before_it_runs():
-    assert [check_stack(stack, 4) for stack in (4, 8, 16)] == [4, 8, 16]
-    with pytest.raises(ShapeError, match=r"nearest that works: 4$"):
-        check_stack(2, 4)
-    with pytest.raises(ShapeError, match=r"nearest that works: 4 and 8$"):
-        check_stack(6, 4)
-    with pytest.raises(ShapeError, match="stack: got 5; expected a multiple of 4"):
-        small_vae(stack=5)
+@pytest.mark.parametrize("settings", TIMES, ids=str)
+def test_overlapping_calls_are_those_of_the_stock_network_and_their_latents_are_blended(settings):
+    network, vae = stock_network(SMALL_NETWORK), small_vae(**settings, batch=2)
+    timing = vae.timing
+    video = torch.rand(1, 1, 13, 8, 8, generator=torch.Generator().manual_seed(0))
+    shown = stretch_video(video, timing)
+    step = timing.stack - timing.overlap
+    held: dict[tuple, list] = {}
+    for number in range(timing.num_calls(13)):
+        places = [min(number * step + place, shown.shape[2] - 1) for place in range(timing.stack)]
+        with torch.inference_mode():
+            mean, std = network.encode(shown[:, :, places])
+        for place in range(timing.latents_per_call):
+            begins = number * step + 4 * place
+            key = (begins,) if timing.overlap % 4 == 0 else (begins, number)
+            nearness = min(place + 1, timing.latents_per_call - place)
+            held.setdefault(key, []).append((nearness, mean[:, :, place], std[:, :, place]))
+    in_order = [held[key] for key in sorted(held, key=lambda key: key[::-1])]
+    found = vae.encode(video)
+    assert found[0].shape[2] == timing.num_latent_frames(13) == len(in_order)
+    for place, calls in enumerate(in_order):
+        for which, latents in enumerate(found, 1):
+            each = torch.stack([call[which] for call in calls])
+            nearest = each[int(np.argmax([call[0] for call in calls]))]
+            expected = nearest if timing.blend == "center" else each.mean(0)
+            torch.testing.assert_close(latents[:, :, place], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", TIMES, ids=str)
+def test_frames_that_calls_share_are_cross_faded_when_they_are_decoded(settings):
+    network, vae = stock_network(SMALL_NETWORK), small_vae(**settings, batch=2)
+    timing, num_frames = vae.timing, 13
+    shape = (1, 4, timing.num_latent_frames(num_frames), 2, 2)
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    sums, weights = torch.zeros(1, 1, 99, 8, 8), torch.zeros(99)
+    for number in range(timing.num_calls(num_frames)):
+        first = number * timing.latent_step
+        with torch.inference_mode():
+            call = network.decode(latents[:, :, first : first + timing.latents_per_call])
+        for place in range(timing.stack):
+            weight = min(place + 1, timing.stack - place)
+            time = number * (timing.stack - timing.overlap) + place
+            sums[:, :, time] += weight * call[:, :, place]
+            weights[time] += weight
+    frames = vae.decode(latents, num_frames)
+    assert frames.shape == (1, 1, num_frames, 8, 8)
+    for number in range(num_frames):
+        copies = [number * timing.stretch + copy for copy in range(timing.stretch)]
+        if timing.stretch_by == "linear":
+            copies = copies[:1]
+        expected = torch.stack([sums[:, :, time] / weights[time] for time in copies]).mean(0)
+        torch.testing.assert_close(frames[:, :, number], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stretch": 3}, "stretch: got 3; expected a divisor of the stack of 4 frames"),
+        ({"stack": 5}, "stack: got 5; expected a multiple of 4"),
+        ({"stack": 2}, "nearest that works: 4$"),
+        ({"stack": 6}, "nearest that works: 4 and 8$"),
+        ({"overlap": 4}, "overlap: got 4; expected less than the stack of 4 frames: 3 at most"),
+    ],
+)
+def test_time_settings_the_network_cannot_process_are_refused_before_it_runs(settings, message):
+    with pytest.raises(ShapeError, match=message):
+        small_vae(**settings)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 4, 8, 8), (1, 4, 8, 8), (1, 1, 4, 10, 8), (1, 1, 4, 8, 9)])
@@ -374,6 +441,8 @@ def test_shapes_the_network_would_crop_are_refused(shape):
 def test_latents_of_another_width_are_refused():
     with pytest.raises(ShapeError, match="multiple of 2"):
         small_vae(stack=8).decode(torch.rand(1, 4, 3, 2, 2), 12)
+    with pytest.raises(ShapeError, match="3 and a multiple of 2"):
+        small_vae(stack=12, overlap=4).decode(torch.rand(1, 4, 4, 2, 2), 12)
     with pytest.raises(ShapeError, match=r"\(B, 4,"):
         small_vae().decode(torch.rand(1, 3, 1, 2, 2), 4)
 

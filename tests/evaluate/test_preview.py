@@ -83,6 +83,16 @@ def test_frames_are_those_of_the_source_and_of_the_whole_video_decoded(made, vae
         assert row.note.startswith("1 frame," if len(source) == 1 else f"{len(source)} frames,")
 
 
+@pytest.mark.parametrize("times", [{"overlap": 2}, {"stack": 12, "overlap": 8}, {"overlap": 3}], ids=str)
+def test_frames_that_calls_share_are_shown_as_in_the_whole_video(made, encode_here, tmp_path, rows, times):
+    cache = open_cache(encode_here(made[0], tmp_path / "l.zarr", **times))
+    vae = load_vae_of(cache.schema, device="cpu", batch=1)
+    write_preview(cache, vae, tmp_path / "p.png", 10)
+    for row in rows:
+        decoded = np.stack(list(decode_video(cache, vae, row.label)))
+        np.testing.assert_allclose(row.below, decoded[list(row.numbers)], atol=1e-5)
+
+
 def test_long_video_is_decoded_a_stack_at_a_time_and_only_what_is_shown(made, vae, tmp_path, monkeypatch):
     decoded, real_decode = [], preview.decode_latents
 
@@ -94,7 +104,8 @@ def test_long_video_is_decoded_a_stack_at_a_time_and_only_what_is_shown(made, va
     cache = open_cache(made[1])
     cache.records = lambda: {"07.mp4": open_cache(made[1]).records()["07.mp4"]}
     write_preview(cache, vae, tmp_path / "p.png")
-    assert decoded == [vae.timing.frames_per_call] * 8
+    assert len(decoded) == 8
+    assert max(decoded) <= vae.timing.frames_per_call
 
 
 def test_same_cache_gives_the_same_picture(made, vae, tmp_path):

@@ -54,9 +54,14 @@ def cache(make_cache):
         {"stretch": 4, "stretch_by": "linear"},
         {"stack": 8, "stretch": 2},
         {"stack": 8, "stretch": 2, "stretch_by": "linear"},
+        {"overlap": 2},
+        {"overlap": 3},
+        {"stack": 8, "overlap": 4},
+        {"stack": 12, "overlap": 8, "blend": "center"},
+        {"stack": 8, "stretch": 2, "overlap": 2},
     ],
 )
-def test_stretched_videos_are_encoded_and_decoded_like_whole_ones(
+def test_videos_of_any_time_settings_are_encoded_and_decoded_like_whole_ones(
     make_cache, expected_latents, tmp_path, settings
 ):
     cache, job = make_cache(**settings)
@@ -103,8 +108,8 @@ def test_a_folder_that_holds_the_sources_is_not_decoded_into(cache, tmp_path, ou
 
 def test_long_video_is_decoded_as_it_is_consumed(cache):
     vae = load_vae_of(cache.schema, device="cpu", batch=2)
-    decoded, real = [], vae.decode
-    vae.decode = lambda part, n: decoded.append(part.shape[2]) or real(part, n)
+    decoded, real = [], vae.decode_stacks
+    vae.decode_stacks = lambda stacks: decoded.append(len(stacks)) or real(stacks)
     frames = decode_video(cache, vae, "deep/b.mp4")
     next(frames)
     assert decoded == [2]

@@ -13,12 +13,12 @@ def sample_with(make_cache, make_trainer):
     """sample_with(network, num_frames) samples from a run of 16 frames, four latent ones; two by default."""
 
     def sample(
-        network, num_frames, *, seeds=(5, 6), first_frames=None, stack=4, stretch=1, batch=0,
+        network, num_frames, *, seeds=(5, 6), first_frames=None, stack=4, times=None, batch=0,
         on_progress=lambda _: None, **settings,
     ):  # fmt: skip
-        name = f"stack{stack}-stretch{stretch}.zarr"
-        cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24}, stack=stack, stretch=stretch, name=name)
-        trainer = make_trainer(cache=cache, frames=16, **settings)
+        name = f"stack{stack}-{times}.zarr"
+        cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24}, stack=stack, times=times, name=name)
+        trainer = make_trainer(cache=cache, **{"frames": 16} | settings)
         trained = TrainedRun(run=trainer.run, model=network, step=1)
         trainer.close()
         sampler = ClipSampler(trained, SampleConfig(steps=4, batch=batch), torch.device("cpu"))
@@ -57,9 +57,32 @@ def test_frames_keep_their_meaning_in_slow_motion(sample_with, stack, stretch, n
     """Clips of 16 frames of the video, whatever the rate of their latent frames."""
     first = torch.zeros(2, 2, 4, 4)
     latents = sample_with(
-        Ramp(), num_frames, first_frames=first, stack=stack, stretch=stretch, first_frame=1.0
+        Ramp(), num_frames, first_frames=first, stack=stack, times={"stretch": stretch}, first_frame=1.0
     )
     length = -(-num_frames * stretch // stack) * stack // 4
+    assert latents.shape == (2, 2, length, 4, 4)
+    ramp = 0.5 * torch.arange(length).view(1, 1, -1, 1, 1).expand_as(latents)
+    torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stack", "overlap", "num_frames", "length"),
+    [
+        (4, 2, 16, 7),
+        (4, 2, 20, 9),
+        (4, 2, 61, 30),
+        (8, 4, 16, 4),
+        (8, 4, 40, 10),
+        (12, 4, 37, 11),
+        (4, 3, 19, 16),
+    ],
+)
+def test_clips_of_overlapping_calls_continue_each_other(sample_with, stack, overlap, num_frames, length):
+    first, frames = torch.zeros(2, 2, 4, 4), 20 if stack == 12 else 16
+    latents = sample_with(
+        Ramp(), num_frames, first_frames=first, stack=stack, times={"overlap": overlap}, first_frame=1.0,
+        frames=frames,
+    )  # fmt: skip
     assert latents.shape == (2, 2, length, 4, 4)
     ramp = 0.5 * torch.arange(length).view(1, 1, -1, 1, 1).expand_as(latents)
     torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)

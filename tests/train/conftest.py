@@ -9,8 +9,8 @@ from vidlat.train.trainer import Trainer
 def make_cache(tmp_path):
     """A cache of the given videos, with its maker: make_cache({"a.mp4": 20}) -> (cache, maker)."""
 
-    def make(videos, stack=4, name="latents.zarr", stretch=1, **options):
-        maker = CacheMaker(tmp_path / name, stack=stack, stretch=stretch)
+    def make(videos, stack=4, name="latents.zarr", times=None, **options):
+        maker = CacheMaker(tmp_path / name, stack=stack, **times or {})
         return maker.add(videos, **options), maker
 
     return make

@@ -32,13 +32,13 @@ def whole_file(path, **selection):
 class CacheMaker:
     """Makes a cache at `path` and adds videos to it: {video_id: number of frames}."""
 
-    def __init__(self, path, stack=4, vae_hash="a" * 64, latent_dim=2, stretch=1):
+    def __init__(self, path, stack=4, vae_hash="a" * 64, latent_dim=2, **times):
         self.path = path
         settings = CacheSettings(
             vae_hash=vae_hash,
             vae_config={},
             stack=stack,
-            stretch=stretch,
+            **times,
             size=16,
             fit="crop",
             precision="float32",

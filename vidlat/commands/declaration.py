@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from vidlat.checked_settings import Config, limits_in_words
 from vidlat.commands.settings_file import load_yaml
-from vidlat.config import Config, limits_in_words
 from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
 from vidlat.paths import expand
 

@@ -58,7 +58,12 @@ def _rows_of_size(size: EncodeEstimate, num_videos: int) -> Rows:
     length = f"about {format_seconds(size.seconds)} of video" if size.seconds else "not stated by any file"
     is_part = size.num_headers < num_videos
     source = f", from {size.num_headers} of {num_videos} headers" if is_part else ""
-    rows = [("frames to encode", f"about {size.num_frames}{source}"), ("their duration", length)]
+    per_frame = f", {size.num_latent_frames / size.num_frames:.3g} per frame" if size.num_frames else ""
+    rows = [
+        ("frames to encode", f"about {size.num_frames}{source}"),
+        ("their duration", length),
+        ("latent frames", f"about {size.num_latent_frames}{per_frame}"),
+    ]
     if size.unknown:
         count = format_count(len(size.unknown), "video")
         rows.append(
@@ -107,7 +112,7 @@ def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEs
     num_processes = local_processes(prepared)
     on_gpu = resolve_device(prepared.job.device) != "cpu"
     time = estimate_time(size, speed, num_processes, is_overlapping=on_gpu)
-    frames_per_call = prepared.job.batch * prepared.schema.timing.frames_per_call
+    frames_per_call = prepared.job.batch * prepared.schema.timing.frame_step
     where = f"in {num_processes} processes" if num_processes > 1 else "in 1 process"
     cluster = " on this machine, not on the scheduler's workers" if config.scheduler else ""
     share = 100 * time.vae_seconds / time.seconds if time.seconds else 0

@@ -70,7 +70,7 @@ def _print(evaluation: Evaluation, cache: LatentCache) -> None:
     print_table("Overall: means of the videos; motion of all together", ("", "videos", *FIGURES), overall)
     summary = evaluation.summaries["vae"]
     fps = statistics.median(cache.records()[video.vae.video_id].fps for video in evaluation.videos)
-    console.print(summary.motion.describe(cache.schema.timing.frames_per_call, fps), soft_wrap=True)
+    console.print(summary.motion.describe(cache.schema.timing.frame_step, fps), soft_wrap=True)
     for criterion, holds in summary.criteria.items():
         console.print(f"{criterion}: {'holds' if holds else 'does not hold'}")
     reasons = evaluation.failed | dict.fromkeys(evaluation.without_source, "its source is not among --input")

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from vidlat.config import Config, EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig, field_name
+from vidlat.checked_settings import Config, field_name
+from vidlat.config import EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
 from vidlat.errors import SHOWN_LETTERS, ConfigError, one_line, shorten
 from vidlat.files import read_file
 

@@ -1,6 +1,6 @@
-"""Stretching frames and folding them into VAE stacks, of whole videos or of a stream, and back.
+"""From the frames of a video to VAE calls, and from what calls return to one sequence again.
 
-Shape letters: B videos, C channels, T frames, H height, W width, n stacks of a video, S frames of a stack, R
+Shape letters: B videos, C channels, T frames, H height, W width, n calls of a video, S frames of a call, R
 frames shown for each.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, pairwise
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +18,20 @@ from vidlat.timing import Timing
 
 Frame = npt.NDArray[np.float32]
 
+Item = TypeVar("Item", bound=Any)
+"""What a call returns for one time: a NumPy array or tensor, of one video or of several."""
+
 
 def fold_frames(frames: Iterable[Frame], timing: Timing) -> Iterator[Frame]:
-    """Fold a stream of frames (H, W) into stacks (S, H, W), the last one filled with its last frame.
+    """Fold a stream of frames (H, W) into calls (S, H, W), the last one filled with its last frame.
 
-    Holds one stack in memory; an error of `frames` is raised without yielding a part of one.
+    Holds one call in memory; an error of `frames` is raised without yielding a part of one.
     """
-    shown = _stretched(frames, timing)
-    while some := list(islice(shown, timing.stack)):
+    shown, shared = _stretched(frames, timing), list[Frame]()
+    while new := list(islice(shown, timing.stack - len(shared))):
+        some = shared + new
         yield np.stack(some + [some[-1]] * (timing.stack - len(some)))
+        shared = some[timing.stack - timing.overlap :]
 
 
 def _stretched(frames: Iterable[Frame], timing: Timing) -> Iterator[Frame]:
@@ -42,6 +48,61 @@ def _stretched(frames: Iterable[Frame], timing: Timing) -> Iterator[Frame]:
         yield from (before * (1 - share) + after * share for share in shares)
 
 
+def unfold_frames(calls: Iterable[Iterable[Item]], timing: Timing) -> Iterator[Item]:
+    """The frames of a stream of calls, each of S frames: the inverse of `fold_frames`, padding kept.
+
+    Calls that share frames are cross-faded. A frame is the mean of what stands for it, without blends.
+    """
+    shown = join_calls(calls, timing.stack - timing.overlap, "cross-fade")
+    while copies := list(islice(shown, timing.stretch)):
+        yield copies[0] if timing.stretch_by == "linear" else sum(copies[1:], copies[0]) / timing.stretch
+
+
+def join_calls(
+    calls: Iterable[Iterable[Item]], step: int, blend: Literal["average", "center", "cross-fade"]
+) -> Iterator[Item]:
+    """Join calls of one length, each of which starts `step` items after the one before.
+
+    What several calls hold becomes their mean (average), that of the call in which it lies nearest the
+    middle (center), or their mean with weights that fall linearly towards both ends (cross-fade).
+    """
+    joiner = CallJoiner[Item](step, blend)
+    for call in calls:
+        yield from joiner.add(call)
+    yield from joiner.finish()
+
+
+class CallJoiner(Generic[Item]):
+    """What `join_calls` does, one call at a time; holds back what the next call may share."""
+
+    def __init__(self, step: int, blend: Literal["average", "center", "cross-fade"]) -> None:
+        self._step, self._blend = step, blend
+        self._held: list[tuple[int, Item]] = []
+
+    def add(self, call: Iterable[Item]) -> list[Item]:
+        """Add a call; returns the items that no later call shares."""
+        items = list(call)
+        length, is_weighted = len(items), self._blend != "average"
+        new = [
+            (min(place + 1, length - place) if is_weighted else 1, item) for place, item in enumerate(items)
+        ]
+        shared = [self._merge(held, added) for held, added in zip(self._held, new, strict=False)]
+        joined = shared + new[len(shared) :]
+        self._held = joined[self._step :]
+        return [item for _, item in joined[: self._step]]
+
+    def finish(self) -> list[Item]:
+        """The items that the last call would have shared."""
+        held, self._held = self._held, []
+        return [item for _, item in held]
+
+    def _merge(self, held: tuple[int, Item], added: tuple[int, Item]) -> tuple[int, Item]:
+        if self._blend == "center":
+            return max(held, added, key=lambda weighted: weighted[0])
+        weight = held[0] + added[0]
+        return weight, held[1] + (added[1] - held[1]) * (added[0] / weight)
+
+
 def stretch_video(video: torch.Tensor, timing: Timing) -> torch.Tensor:
     """(B, C, T, H, W) to (B, C, R*T, H, W), as the VAE is shown it."""
     if timing.stretch == 1 or timing.stretch_by == "repeat":
@@ -52,38 +113,24 @@ def stretch_video(video: torch.Tensor, timing: Timing) -> torch.Tensor:
     return shown.flatten(2, 3)
 
 
-def shrink_video(shown: torch.Tensor, timing: Timing) -> torch.Tensor:
-    """(B, C, R*T, H, W) to (B, C, T, H, W): the mean of what stands for a frame, without blends."""
-    batch, channels, _, height, width = shown.shape
-    each = shown.reshape(batch, channels, -1, timing.stretch, height, width)
-    return each.mean(dim=3) if timing.stretch_by == "repeat" else each[:, :, :, 0]
+def cut_calls(video: torch.Tensor, length: int, step: int) -> torch.Tensor:
+    """Cut (B, C, T, H, W) into calls (B*n, C, length, H, W) that start `step` apart, any T >= 1.
 
-
-def stack_frames(video: torch.Tensor, stack: int) -> torch.Tensor:
-    """Fold (B, C, T, H, W) into (B*n, C, S, H, W), n = ceil(T / S); the last frame fills the last stack.
-
-    Stacks of one video lie side by side: video 0's n stacks first. Any T >= 1 works.
+    Calls of one video lie side by side: video 0's n calls first. The last frame fills the last call.
     """
-    batch, channels, num_frames, height, width = video.shape
+    num_frames = video.shape[2]
     if num_frames < 1:
         raise ValueError(f"a video needs at least one frame: got shape {tuple(video.shape)}")
-    missing = -num_frames % stack
+    missing = -(num_frames - length) % step if num_frames > length else length - num_frames
     if missing:
         video = torch.cat([video, video[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
-    num_stacks = video.shape[2] // stack
-    # A plain reshape to (B*n, C, S, H, W) would mix channels and time: the n axis has to pass C first.
-    folded = video.reshape(batch, channels, num_stacks, stack, height, width)
-    return folded.transpose(1, 2).reshape(batch * num_stacks, channels, stack, height, width)
+    # A plain reshape to (B*n, C, length, H, W) would mix channels and time: the n axis has to pass C first.
+    return video.unfold(2, length, step).permute(0, 2, 1, 5, 3, 4).flatten(0, 1)
 
 
-def unstack_frames(stacks: torch.Tensor, num_videos: int) -> torch.Tensor:
-    """Unfold (B*n, C, S, H, W) into (B, C, n*S, H, W): the inverse of `stack_frames`, padding kept.
-
-    S may differ from the stack length that went in: latents come back with S / time compression.
-    """
-    total, channels, depth, height, width = stacks.shape
-    if total % num_videos:
-        raise ValueError(f"{total} stacks cannot belong to {num_videos} videos of equal length")
-    num_stacks = total // num_videos
-    unfolded = stacks.reshape(num_videos, num_stacks, channels, depth, height, width)
-    return unfolded.transpose(1, 2).reshape(num_videos, channels, num_stacks * depth, height, width)
+def split_calls(calls: torch.Tensor, num_videos: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Calls (B*n, C, S, H, W), as `cut_calls` orders them, to n calls of all videos, S times (B, C, H, W)."""
+    if len(calls) % num_videos:
+        raise ValueError(f"{len(calls)} calls cannot belong to {num_videos} videos of equal length")
+    for call in calls.reshape(num_videos, -1, *calls.shape[1:]).unbind(1):
+        yield call.unbind(2)

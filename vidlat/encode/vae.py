@@ -19,10 +19,9 @@ from vidlat.config import LatentSettings
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.memory import keep_freed_memory, release_freed_memory
 from vidlat.encode.network import bypass_wrappers, compression_of
-from vidlat.encode.stacking import shrink_video, stack_frames, stretch_video, unstack_frames
+from vidlat.encode.stacking import cut_calls, join_calls, split_calls, stretch_video, unfold_frames
 from vidlat.encode.weights_file import hash_weights, load_network
 from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
-from vidlat.timing import StretchBy, Timing
 
 DEFAULT_SETTINGS = LatentSettings()
 
@@ -38,10 +37,8 @@ class FrozenVAE:
         self,
         network: nn.Module,
         network_settings: dict[str, Any],
+        settings: LatentSettings = DEFAULT_SETTINGS,
         *,
-        stack: int = 4,
-        stretch: int = 1,
-        stretch_by: StretchBy = "repeat",
         batch: int = 8,
         device: str = "cpu",
         precision: str = "float32",
@@ -50,12 +47,7 @@ class FrozenVAE:
         self.weights_hash = hash_weights(network.state_dict())
         self.compression = compression_of(network)
         self.latent_dim: int = network_settings["latent_channels"]
-        self.timing = Timing(
-            stack=check_stack(stack, self.compression, stretch),
-            compression=self.compression,
-            stretch=stretch,
-            stretch_by=stretch_by,
-        )
+        self.timing = settings.timing(self.compression)
         self.batch = batch
         self.device = torch.device(device)
         self.precision = precision
@@ -89,22 +81,30 @@ class FrozenVAE:
         """
         if video.ndim != 5 or video.shape[1] != 1:
             raise ShapeError(f"a video is (B, 1, T, H, W): got {tuple(video.shape)}")
-        stacks = stack_frames(stretch_video(video, self.timing), self.timing.stack)
-        mean, std = self.encode_stacks(stacks)
-        return unstack_frames(mean, len(video)), unstack_frames(std, len(video))
+        timing, num_videos = self.timing, len(video)
+        shown = stretch_video(video, timing)
+        outputs = self.encode_stacks(cut_calls(shown, timing.stack, timing.stack - timing.overlap))
+        mean, std = (
+            torch.stack(list(join_calls(split_calls(calls, num_videos), timing.latent_step, timing.blend)), 2)
+            for calls in outputs
+        )
+        return mean, std
 
     def decode(self, latent: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """Frames (B, 1, T, H, W) float32, T = num_frames, without the padding of the last stack.
+        """Frames (B, 1, T, H, W) float32, T = num_frames, without the padding of the last call.
 
-        latent: (B, L, t, h, w), t whole calls. Frames may leave [0, 1] a little.
+        latent: (B, L, t, h, w), t = timing.num_latent_frames of a T that is not smaller. Frames may leave
+        [0, 1] a little.
         """
-        depth = self.timing.latents_per_call
-        if latent.ndim != 5 or latent.shape[1] != self.latent_dim or latent.shape[2] % depth:
+        depth, step = self.timing.latents_per_call, self.timing.latent_step
+        num_latent_frames = latent.shape[2] if latent.ndim == 5 else 0
+        if latent.ndim != 5 or latent.shape[1] != self.latent_dim or (num_latent_frames - depth) % step:
+            expected = f"a multiple of {depth}" if step == depth else f"{depth} and a multiple of {step}"
             raise ShapeError(
-                f"latents are (B, {self.latent_dim}, a multiple of {depth}, h, w): got {tuple(latent.shape)}"
+                f"latents are (B, {self.latent_dim}, {expected}, h, w): got {tuple(latent.shape)}"
             )
-        shown = unstack_frames(self.decode_stacks(stack_frames(latent, depth)), len(latent))
-        return shrink_video(shown, self.timing)[:, :, :num_frames]
+        calls = split_calls(self.decode_stacks(cut_calls(latent, depth, step)), len(latent))
+        return torch.stack(list(unfold_frames(calls, self.timing)), 2)[:, :, :num_frames]
 
     def encode_stacks(self, stacks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 1, S, H, W) to mean and std (N, L, S / compression, h, w), any N >= 1.
@@ -178,23 +178,6 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolution, product
 
 
-def check_stack(stack: int, compression: int, stretch: int = 1) -> int:
-    """Return the stack length; raises ShapeError if the network would fail on it or lose frames."""
-    if stack % stretch:
-        raise ShapeError(
-            f"stretch: got {stretch}; expected a divisor of the stack of {stack} frames, so that a call "
-            "holds whole frames of the video"
-        )
-    if stack >= compression and stack % compression == 0:
-        return stack
-    below, above = stack // compression * compression, (stack // compression + 1) * compression
-    nearest = f"{below} and {above}" if below else str(above)
-    raise ShapeError(
-        f"stack: got {stack}; expected a multiple of {compression}, by which this VAE compresses time; "
-        f"nearest that works: {nearest}"
-    )
-
-
 def load_vae(
     path: Path,
     settings: LatentSettings = DEFAULT_SETTINGS,
@@ -218,9 +201,7 @@ def load_vae(
     return FrozenVAE(
         network,
         network_settings,
-        stack=settings.stack,
-        stretch=settings.stretch,
-        stretch_by=settings.stretch_by,
+        settings,
         batch=batch,
         device=device,
         precision=resolve_precision(precision, device) if computes_here or precision == "auto" else precision,

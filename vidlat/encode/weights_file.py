@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from vidlat.config import MANY
+from vidlat.checked_settings import MANY
 from vidlat.documents import Fields, parse_json
 from vidlat.encode.network import MAISI_NETWORK, build_network
 from vidlat.errors import WeightsError, is_out_of_memory, one_line, shorten, shown

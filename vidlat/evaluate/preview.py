@@ -86,12 +86,16 @@ def _row(cache: LatentCache, vae: FrozenVAE, record: VideoRecord, without_source
 def _decoded(
     cache: LatentCache, vae: FrozenVAE, record: VideoRecord, numbers: Sequence[int]
 ) -> Iterator[Frames]:
-    """Decoded frames (H, W) by number, in order, one stack at a time."""
-    step, frames_per_call = vae.timing.latents_per_call, vae.timing.frames_per_call
+    """Decoded frames (H, W) by number, in order, each from all calls that hold it."""
+    timing, last_call = vae.timing, vae.timing.num_calls(record.num_frames) - 1
     for number in numbers:
-        start = record.start + number // frames_per_call * step
-        mean, _ = cache.read_windows(np.array([start]), step, with_std=False)
-        yield decode_latents(vae, mean[0], frames_per_call)[number % frames_per_call]
+        last = min(number // timing.frame_step, last_call)
+        first = max(0, -(-(number - timing.frames_per_call + 1) // timing.frame_step))
+        start = record.start + first * timing.latent_step
+        length = (last - first) * timing.latent_step + timing.latents_per_call
+        mean, _ = cache.read_windows(np.array([start]), length, with_std=False)
+        num_before = number - first * timing.frame_step
+        yield decode_latents(vae, mean[0], num_before + 1)[-1]
 
 
 def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[int]) -> Frames:

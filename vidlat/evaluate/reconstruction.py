@@ -177,7 +177,7 @@ def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, vae: FrozenVAE, 
 
 
 def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockPca | None) -> VideoComparison:
-    stack = vae.timing.frames_per_call
+    stack = vae.timing.frame_step
     meter, pca_meter = QualityMeter(source.video_id, stack), QualityMeter(source.video_id, stack)
     averaging = AveragingBaseline(source.video_id, _block_of(vae), stack)
     decoded = decode_video(cache, vae, source.video_id)

@@ -15,7 +15,6 @@ from vidlat.config import FitVAEConfig
 from vidlat.encode.device import resolve_device
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.network import TINY_NETWORK, build_network, bypass_wrappers, compression_of
-from vidlat.encode.vae import check_stack
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import load_network, write_weights
 from vidlat.errors import ConfigError, DecodeError, TrainError
@@ -23,6 +22,7 @@ from vidlat.fit.linear_start import start_from_pca
 from vidlat.fit.stacks import TrainingStacks
 from vidlat.paths import local_path
 from vidlat.pipeline.discover import discover_videos
+from vidlat.timing import Timing
 from vidlat.train.optimisation import learning_rate, set_learning_rate, start_average, update_average
 from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared
@@ -150,7 +150,7 @@ def _load_network(settings: FitVAEConfig, init: Path | None) -> tuple[Any, dict[
     """The network to train and its settings; raises ShapeError or ConfigError if it refuses stack or size."""
     network, network_settings = load_network(init) if init else (build_network(TINY_NETWORK), TINY_NETWORK)
     compression = compression_of(network)
-    check_stack(settings.stack, compression)
+    Timing(stack=settings.stack, compression=compression)  # raises ShapeError
     if settings.size % compression:
         raise ConfigError(f"size: got {settings.size}; expected a multiple of {compression} for this VAE")
     return network, network_settings

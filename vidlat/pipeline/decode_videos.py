@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from vidlat.encode.device import has_bfloat16, resolve_device
+from vidlat.encode.stacking import cut_calls, unfold_frames
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown
@@ -21,7 +23,7 @@ from vidlat.paths import local_path
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
-from vidlat.types import FloatArray
+from vidlat.types import FloatArray, VideoRecord
 from vidlat.video.writer import prepare_folder, write_video
 
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
@@ -78,14 +80,22 @@ def find_weights_of(schema: CacheSchema, vae: str | None = None) -> Path:
 def decode_video(cache: LatentCache, vae: FrozenVAE, video_id: str) -> Iterator[npt.NDArray[np.float32]]:
     """Yield the frames (H, W) float32 in [0, 1] of a cached video, in bounded memory."""
     record = cache.records()[video_id]
-    step = vae.timing.latents_per_call * vae.batch
-    left = record.num_frames
-    for start in range(record.start, record.stop, step):
-        num_latent_frames = min(step, record.stop - start)
-        mean, _ = cache.read_windows(np.array([start]), num_latent_frames, with_std=False)
-        frames = decode_latents(vae, mean[0], min(left, vae.timing.frames_per_call * vae.batch))
-        left -= len(frames)
-        yield from frames
+    frames = unfold_frames(_decoded_calls(cache, vae, record), vae.timing)
+    for frame in islice(frames, record.num_frames):
+        yield frame.clip(0, 1)
+
+
+def _decoded_calls(
+    cache: LatentCache, vae: FrozenVAE, record: VideoRecord
+) -> Iterator[npt.NDArray[np.float32]]:
+    """What the VAE decodes of each call of a video, (S, H, W)."""
+    length, step = vae.timing.latents_per_call, vae.timing.latent_step
+    last = record.stop - length
+    for start in range(record.start, last + 1, step * vae.batch):
+        stop = min(start + step * (vae.batch - 1), last) + length
+        mean, _ = cache.read_windows(np.array([start]), stop - start, with_std=False)
+        latents = torch.from_numpy(mean.astype(np.float32))
+        yield from vae.decode_stacks(cut_calls(latents, length, step))[:, 0].cpu().numpy()
 
 
 def decode_latents(vae: FrozenVAE, latents: FloatArray, num_frames: int) -> npt.NDArray[np.float32]:

@@ -19,7 +19,8 @@ class EncodeEstimate:
 
     num_headers: videos whose header was read; the others are assumed to hold as many frames per byte.
     num_frames, seconds: of the videos whose header states them. num_calls: calls of the VAE.
-    latent_bytes: by how much the cache will grow. scratch_bytes: what scratch holds at one time, at most.
+    num_latent_frames: that they give. latent_bytes: by how much the cache will grow. scratch_bytes: what
+    scratch holds at one time, at most.
     unknown: ids of videos whose header states no number of frames. broken: ids of videos that will fail,
     since their file cannot be opened or holds no frame of what was selected. Neither adds to the size.
     """
@@ -28,6 +29,7 @@ class EncodeEstimate:
     num_frames: int
     seconds: float
     num_calls: int
+    num_latent_frames: int
     latent_bytes: int
     scratch_bytes: int
     unknown: tuple[str, ...]
@@ -79,19 +81,20 @@ def estimate_encode(
     timing = schema.timing
     values_per_latent_frame = schema.latent_dim * schema.latent_height * schema.latent_width
     num_bytes = 2 * 2  # float16, of mean and of std
-    stack_bytes = num_bytes * values_per_latent_frame * timing.latents_per_call
-    num_stacks = [
-        sum(timing.num_calls(every[s.video_id].num_frames or 0) for s in batch) for batch in batches
-    ]
+    lengths = [[n for s in batch if (n := every[s.video_id].num_frames)] for batch in batches]
+    num_stacks = [sum(map(timing.num_calls, frames)) for frames in lengths]
+    num_latent_frames = [sum(map(timing.num_latent_frames, frames)) for frames in lengths]
+    latent_frame_bytes = num_bytes * values_per_latent_frame
     return EncodeEstimate(
         num_headers=len(headers),
         num_frames=sum(header.num_frames or 0 for header in every.values()),
         seconds=sum(header.seconds or 0.0 for header in every.values()),
         # The last call of a batch is padded.
         num_calls=sum(-(-count // stacks_per_call) for count in num_stacks),
-        latent_bytes=round(sum(num_stacks) * stack_bytes * COMPRESSED_SHARE),
+        num_latent_frames=sum(num_latent_frames),
+        latent_bytes=round(sum(num_latent_frames) * latent_frame_bytes * COMPRESSED_SHARE),
         # Not compressed there.
-        scratch_bytes=stack_bytes * sum(sorted(num_stacks, reverse=True)[:num_batches_at_once]),
+        scratch_bytes=latent_frame_bytes * sum(sorted(num_latent_frames, reverse=True)[:num_batches_at_once]),
         unknown=tuple(video_id for video_id, header in every.items() if header.num_frames is None),
         broken=tuple(sorted(video_id for video_id, header in found.items() if header.num_frames == 0)),
     )

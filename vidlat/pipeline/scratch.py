@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from vidlat.encode.stacking import CallJoiner
 from vidlat.errors import EncodeError, ScratchError
 from vidlat.store.statistics import to_stored
+from vidlat.timing import Timing
 from vidlat.types import LatentPosterior, VideoRecord
 
 
@@ -34,25 +36,33 @@ class EncodedVideo:
 
 
 class ScratchLatents:
-    """The latents of one video, converted once to what the cache stores and appended to scratch files.
+    """The latents of one video, joined, converted once to what the cache stores, and kept in scratch files.
 
     shape: (t, L, h, w) so far. batch: stacks of the smallest VAE call. refusal: kind and reason why there
     will be no latents, else None.
     """
 
-    def __init__(self, path: Path, keepbits: int) -> None:
+    def __init__(self, path: Path, keepbits: int, timing: Timing) -> None:
         self.paths = path.with_suffix(".mean"), path.with_suffix(".std")
         self.shape: tuple[int, ...] = ()
         self.batch = 0
         self.refusal: tuple[str, BaseException] | None = None
         self._keepbits = keepbits
         self._files: tuple[BinaryIO, ...] = ()
+        self._joiner = CallJoiner[npt.NDArray[np.float32]](timing.latent_step, timing.blend)
 
     def append(self, mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32], batch: int) -> None:
         """Add one stack's latents, each (L, t, h, w), from a call of `batch` stacks."""
         if self.refusal:
             return
         self.batch = batch  # the smallest yet: calls never grow again
+        self._write(self._joiner.add(list(np.stack([mean, std]).transpose(2, 0, 1, 3, 4))))
+
+    def _write(self, latent_frames: Sequence[npt.NDArray[np.float32]]) -> None:
+        """Write latent frames, each mean and std (2, L, h, w)."""
+        if self.refusal or not latent_frames:
+            return
+        mean, std = np.stack(latent_frames, axis=2)
         try:
             stored = to_stored("mean", mean, self._keepbits), to_stored("std", std, self._keepbits)
         except EncodeError as error:
@@ -73,7 +83,8 @@ class ScratchLatents:
         return self.refusal is not None
 
     def close(self) -> None:
-        """Close the files; raises OSError where the disk is full."""
+        """Write what no further stack will share, and close the files; raises OSError on a full disk."""
+        self._write(self._joiner.finish())
         for file in self._files:
             file.close()
 

@@ -75,7 +75,10 @@ def encode_batch(
     vae = vae_of_this_process(job)
     calls = VAECalls(vae.with_batch(most_stacks or job.batch), report)
     with new_scratch(scratch_parent) as scratch, ExitStack() as at_exit:
-        latents = [ScratchLatents(scratch / str(index), job.settings.keepbits) for index in range(len(batch))]
+        latents = [
+            ScratchLatents(scratch / str(index), job.settings.keepbits, vae.timing)
+            for index in range(len(batch))
+        ]
         for kept in latents:
             at_exit.callback(kept.abandon)
         found: dict[int, VideoFacts | FailureRecord] = {}

@@ -55,7 +55,7 @@ class VAECalls:
         del self._waiting[: len(part)]
         for index, (latents, _) in enumerate(part):
             latents.append(mean[index], std[index], self.vae.batch)
-        self.report(len(part) * self.vae.timing.frames_per_call)
+        self.report(len(part) * self.vae.timing.frame_step)
 
     def _shrink(self, error: NotEnoughMemoryError) -> None:
         if self.vae.batch > 1:

@@ -100,7 +100,7 @@ class ClipSampler:
         denoiser = GuidedDenoiser(
             network=self._network,
             window=shape.num_latent_frames,
-            stride=max(shape.num_stacks // 2, 1) * shape.stack_length,
+            stride=max(shape.num_stacks // 2, 1) * shape.timing.latent_step,
             features=self._features,
             guidance=self._settings.guidance,
             takes_first_frame=run.config.first_frame > 0,

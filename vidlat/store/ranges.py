@@ -154,15 +154,19 @@ def _is_faulty(table: pa.Table, schema: CacheSchema, num_frames: int) -> npt.NDA
     num_bytes = table[CHECKSUM_SIZES].to_numpy().astype(np.int64)
     # Not stop - start, which overflows for numbers that make no sense.
     timing = schema.timing
-    most = num_bytes // CHECKSUM_BYTES // timing.latents_per_call * timing.frames_per_call
+    num_latent_frames = num_bytes // CHECKSUM_BYTES
+    after_first = num_latent_frames - timing.latents_per_call
+    most = after_first // timing.latent_step * timing.frame_step + timing.frames_per_call
     faulty: npt.NDArray[np.bool_] = (
         (start < 0)
         | (stop <= start)
         | (stop > num_frames)
         | (start % schema.chunk_frames != 0)
         | (num_bytes != CHECKSUM_BYTES * (stop - start))
-        | (num_bytes % (CHECKSUM_BYTES * timing.latents_per_call) != 0)
+        | (after_first < 0)
+        | (after_first % timing.latent_step != 0)
+        | (num_video_frames < 1)
         | (num_video_frames > most)
-        | (num_video_frames <= most - timing.frames_per_call)
+        | ((after_first > 0) & (num_video_frames <= most - timing.frame_step))
     )
     return faulty

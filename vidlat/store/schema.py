@@ -11,10 +11,10 @@ from itertools import accumulate
 from typing import Any, Self, get_args
 
 from vidlat.config import Ids, LatentSettings
-from vidlat.errors import CacheMismatchError, ConfigError, StoreError
+from vidlat.errors import CacheMismatchError, ConfigError, ShapeError, StoreError
 from vidlat.timing import Timing
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 """Increased whenever an older vidlat could no longer read the layout."""
 
 MOST = 2**31 - 1
@@ -117,12 +117,10 @@ class CacheSchema:
                 raise StoreError(f"{field.name}: got {value!r}; expected a text")
         if self.ids not in get_args(Ids):
             raise StoreError(f"ids: got {self.ids!r}; expected one of {', '.join(get_args(Ids))}")
-        stack, stretch = self.settings.stack, self.settings.stretch
-        if stack % self.time_compression or stack % stretch:
-            raise StoreError(
-                f"stack: got {stack}; expected a multiple of time_compression, {self.time_compression}, and "
-                f"of stretch, {stretch}"
-            )
+        try:
+            self.settings.timing(self.time_compression)
+        except ShapeError as error:
+            raise StoreError(str(error)) from error
         if self.shard_frames % self.chunk_frames:
             raise StoreError(
                 f"shard_frames: got {self.shard_frames}; "
@@ -175,12 +173,7 @@ class CacheSchema:
     @property
     def timing(self) -> Timing:
         """How the frames of its videos became latent frames."""
-        return Timing(
-            stack=self.settings.stack,
-            compression=self.time_compression,
-            stretch=self.settings.stretch,
-            stretch_by=self.settings.stretch_by,
-        )
+        return self.settings.timing(self.time_compression)
 
     def pack(self, num_latent_frames: Sequence[int]) -> list[int]:
         """Start of each video of a batch, on a chunk boundary, relative to the start of the batch."""

@@ -12,7 +12,8 @@ import numpy as np
 from torch import nn
 
 import vidlat
-from vidlat.config import MANY, TrainConfig
+from vidlat.checked_settings import MANY
+from vidlat.config import TrainConfig
 from vidlat.documents import Fields
 from vidlat.errors import TrainError
 from vidlat.labels import rows_by_id, rows_of

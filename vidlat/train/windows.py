@@ -28,14 +28,17 @@ class WindowShape:
     @classmethod
     def of_clip(cls, frames: int, timing: Timing) -> WindowShape:
         """The windows of clips of `frames` video frames; raises TrainError unless these are whole stacks."""
-        stack = timing.frames_per_call
-        if frames % stack:
-            nearest = max(stack, round(frames / stack) * stack)
+        num_stacks, stack, step = timing.num_calls(frames), timing.frames_per_call, timing.frame_step
+        above = stack + (num_stacks - 1) * step
+        if frames != above:
+            expected = f"{stack}" if step < stack else f"a multiple of {stack}"
+            more = f", or {step} more any number of times" if step < stack else ""
+            nearest = min(max(above - step, stack), above, key=lambda number: abs(number - frames))
             raise TrainError(
-                f"frames: got {frames}; expected a multiple of {stack}, the frames of a stack in this cache: "
+                f"frames: got {frames}; expected {expected}, the frames of a stack in this cache{more}: "
                 f"the nearest is {nearest}"
             )
-        return cls(num_stacks=frames // stack, timing=timing)
+        return cls(num_stacks=num_stacks, timing=timing)
 
     @property
     def stack_length(self) -> int:
@@ -45,7 +48,7 @@ class WindowShape:
     @property
     def num_latent_frames(self) -> int:
         """Latent frames of a window."""
-        return self.num_stacks * self.stack_length
+        return self.stack_length + (self.num_stacks - 1) * self.timing.latent_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +113,7 @@ def validation_windows(
 def _draw_window(record: VideoRecord, shape: WindowShape, key: SeedKey) -> Window:
     timing = shape.timing
     # Of stacks without padding, where they fill a window: a still end is no motion to learn.
-    num_whole = record.num_frames // timing.frames_per_call
-    last = max(num_whole - shape.num_stacks, 0)
-    first = int(generator(key, Draw.WINDOW).integers(last + 1)) * shape.stack_length
+    last = max(timing.num_whole_calls(record.num_frames) - shape.num_stacks, 0)
+    first = int(generator(key, Draw.WINDOW).integers(last + 1)) * timing.latent_step
     num_valid = min(timing.num_valid(record.num_frames) - first, shape.num_latent_frames)
     return Window(video_id=record.video_id, start=record.start + first, num_valid=num_valid, key=key)

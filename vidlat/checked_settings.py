@@ -1,0 +1,139 @@
+"""Settings as frozen dataclasses whose values are checked against their annotations and limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import sys
+import types
+import typing
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, Self, TypeVar
+
+from vidlat.errors import SHOWN_LETTERS, ConfigError, shorten, shown
+
+ConfigType = TypeVar("ConfigType", bound="Config")
+
+
+_LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "at_least": ("at least", operator.ge),
+    "above": ("more than", operator.gt),
+    "at_most": ("at most", operator.le),
+    "below": ("less than", operator.lt),
+}
+"""The kinds of limits a number may have, in words and as comparisons."""
+
+MANY, LARGE = 100_000, 1e9
+"""Most frames, pixels or items at once, and the largest of all other numbers: far beyond what is of use."""
+
+SEED_STOP = 2**63
+"""Seeds are below this: torch's generators accept no larger one."""
+
+
+def setting(default: Any, help: str, *, short: str | None = None, **limits: float) -> Any:
+    """A dataclass field with the text that `--help` shows, its one-letter flag, and its _LIMITS."""
+    return field(default=default, metadata={"help": help, "short": short, "limits": limits})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Common to all settings: values are checked against annotation and limits, unknown names are refused."""
+
+    def __post_init__(self) -> None:
+        hints = self._type_hints()
+        for declared in dataclasses.fields(self):
+            value = getattr(self, declared.name)
+            _check_type(declared.name, value, hints[declared.name])
+            _check_limits(declared.name, value, declared.metadata.get("limits", {}))
+
+    @classmethod
+    @cache
+    def _type_hints(cls) -> dict[str, Any]:
+        """Evaluated once: every look at a cache checks its settings."""
+        return typing.get_type_hints(cls)
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> Self:
+        """Build from flag or YAML names (`-` and `_` are the same); a float may be a text such as 2e-4.
+
+        Raises ConfigError for an unknown name or a value of the wrong type.
+        """
+        known = cls._type_hints()
+        values = {field_name(name): value for name, value in values.items()}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ConfigError(f"unknown setting {shorten(unknown)}; known are {', '.join(sorted(known))}")
+        return cls(**{name: _parse(value, known[name]) for name, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    def select(self, kind: type[ConfigType]) -> ConfigType:
+        """Those of the settings that `kind`, a base class of this one, declares."""
+        return kind(**{declared.name: getattr(self, declared.name) for declared in dataclasses.fields(kind)})
+
+
+def field_name(name: object) -> str:
+    """The name of a field as a flag or a YAML file writes it, shortened where it is none."""
+    return (name[:SHOWN_LETTERS] if isinstance(name, str) else shown(name)).replace("-", "_")
+
+
+def _parse(value: Any, annotation: Any) -> Any:
+    if typing.get_origin(annotation) is tuple and isinstance(value, list):
+        return tuple(value)  # JSON and YAML have no tuples
+    # YAML 1.1, and so PyYAML, reads 2e-4 as text: it wants 2.0e-4.
+    if annotation is float and isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _check_type(name: str, value: Any, annotation: Any) -> None:
+    origin, options = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        if value not in options:
+            raise ConfigError(f"{name}: got {shown(value)}; expected one of {', '.join(map(str, options))}")
+        return
+    if origin is tuple:
+        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{name}: got {shown(value)}; expected a list of texts")
+        return
+    kinds = options if origin in (typing.Union, types.UnionType) else (annotation,)
+    # YAML and JSON write 1 where a float is meant; to Python a bool is an int, to a user it never is.
+    if isinstance(value, bool) and bool not in kinds:
+        raise ConfigError(f"{name}: got {shown(value)}; expected {_type_names(kinds)}")
+    if isinstance(value, int) and float in kinds:
+        return
+    if not isinstance(value, tuple(typing.get_origin(kind) or kind for kind in kinds)):
+        raise ConfigError(f"{name}: got {shown(value)}; expected {_type_names(kinds)}")
+
+
+def _type_names(kinds: tuple[Any, ...]) -> str:
+    return " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+
+
+def limits_in_words(limits: dict[str, float]) -> str:
+    """Such as `at least 0 and less than 1`; empty without limits."""
+    texts = [
+        f"{_LIMITS[kind][0]} {'2**63' if bound == SEED_STOP else format(bound, 'g')}"
+        for kind, bound in limits.items()
+    ]
+    return " and ".join(texts)
+
+
+def _check_limits(name: str, value: Any, limits: dict[str, float]) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if "below" not in limits:
+        limits = {**limits, "at_most": limits.get("at_most", LARGE)}
+    is_finite = abs(value) <= sys.float_info.max  # of a whole number beyond it nothing else can be asked
+    if is_finite and all(_LIMITS[kind][1](value, bound) for kind, bound in limits.items()):
+        return
+    expected = limits_in_words(limits)
+    if not is_finite:
+        expected = f"a finite number, {expected}".removesuffix(", ")
+    raise ConfigError(f"{name}: got {shown(value)}; expected {expected}")
