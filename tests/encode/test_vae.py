@@ -126,6 +126,17 @@ def test_every_size_and_stack_is_as_close_to_the_truth_as_monai_is(size, stack):
         require_float32_of(ours, monais, true)
 
 
+@pytest.mark.parametrize("brightness", [0.0, 1.0])
+def test_flat_frames_are_as_close_to_the_truth(brightness):
+    """Their activations hardly vary about a mean that is large beside."""
+    network = stock_network(THIN_NETWORK)
+    exact = bypass_wrappers(copy.deepcopy(network)).double()
+    frames = torch.full((1, 1, 4, 64, 64), brightness)
+    with torch.inference_mode():
+        truth, monais = exact.encode(frames.double())[0], network.encode(frames)[0]
+    require_float32_of(FrozenVAE(network, THIN_NETWORK, batch=1).encode(frames)[0], monais, truth)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "stack"), [(64, 4), (112, 4), (120, 4), (128, 4), (128, 8), (128, 16), (256, 4)]
@@ -576,7 +587,7 @@ def test_lack_of_memory_is_recognised_whichever_library_reports_it(message):
 
 def test_network_that_does_not_fit_on_its_device_is_refused():
     with pytest.raises(NotEnoughMemoryError, match="not enough memory on cpu for the VAE itself; free some"):
-        small_vae(lambda _: {"to": lambda *_: out_of_gpu_memory()})
+        small_vae(lambda _: {"to": lambda *_, **__: out_of_gpu_memory()})
 
 
 def test_the_same_vae_with_another_number_of_stacks_per_call():

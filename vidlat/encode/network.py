@@ -1,4 +1,7 @@
-"""AutoencoderKlMaisi as published, and the same network without its memory-saving wrappers."""
+"""AutoencoderKlMaisi as published, and the same network without its memory-saving wrappers.
+
+Shape letters: B stacks, C channels, S frames, H height, W width, G groups.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import torch
 from monai.apps.generation.maisi.networks import autoencoderkl_maisi as maisi
 from torch import nn
+from torch.nn.functional import interpolate, silu
 
 MAISI_NETWORK: dict[str, Any] = {
     "spatial_dims": 3,
@@ -48,21 +52,79 @@ def build_network(network: dict[str, Any]) -> nn.Module:
 
 
 def bypass_wrappers(network: nn.Module) -> nn.Module:
-    """Replace MAISI's group norm and convolution wrappers by plain layers with the same tensors, in place.
+    """Replace MAISI's norms, convolutions and blocks by plain layers with the same tensors, in place.
 
-    The wrappers loop over groups and splits in Python. Mathematics and state dict stay the same.
+    The wrappers loop over groups and splits in Python, and the blocks return to the default memory format at
+    their end. Mathematics and state dict stay the same.
     """
     for name, child in list(network.named_children()):
-        if isinstance(child, maisi.MaisiGroupNorm3D):
-            # On "meta": takes no memory and no random numbers, and its tensors are replaced at once.
-            plain = nn.GroupNorm(child.num_groups, child.num_channels, child.eps, child.affine, device="meta")
-            plain.weight, plain.bias = child.weight, child.bias
-            setattr(network, name, plain)
-        elif isinstance(child, maisi.MaisiConvolution):
-            setattr(network, name, _PlainConvolution(child.conv))
-        else:
-            bypass_wrappers(child)
+        setattr(network, name, _plain(bypass_wrappers(child)))
     return network
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    if isinstance(module, maisi.MaisiGroupNorm3D):
+        return _PlainGroupNorm(module)
+    if isinstance(module, maisi.MaisiConvolution):
+        return _PlainConvolution(module.conv)
+    if isinstance(module, maisi.MaisiResBlock):
+        return _PlainResBlock(module)
+    if isinstance(module, maisi.MaisiUpsample):
+        return _PlainUpsample(module)
+    return module
+
+
+class _PlainGroupNorm(nn.GroupNorm):
+    """Group norm whose statistics are exact to float32 in channels-last memory too.
+
+    There PyTorch's CPU kernel adds up all pixels of a group one by one: off by 4e-4 in a stack of 256 x 256.
+    """
+
+    def __init__(self, norm: maisi.MaisiGroupNorm3D) -> None:
+        # On "meta": takes no memory and no random numbers, and its tensors are replaced at once.
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps, norm.affine, device="meta")
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        is_channels_last = x.is_contiguous(memory_format=torch.channels_last_3d)
+        if x.device.type != "cpu" or not is_channels_last or torch.is_grad_enabled():
+            return super().forward(x)
+        x = x if x.dtype == torch.float64 else x.float()
+        pixels = x.permute(0, 2, 3, 4, 1).flatten(1, 3)  # (B, S * H * W, C)
+        means = pixels.mean(1, keepdim=True)
+        centred = pixels - means
+        groups = len(x), self.num_groups, -1
+        means, variances = means.reshape(groups), centred.square().mean(1).reshape(groups)
+        offsets = means - means.mean(2, keepdim=True)
+        variance = (variances + offsets.square()).mean(2, keepdim=True)
+        scale = self.weight.reshape(groups[1:]) * torch.rsqrt(variance + self.eps)
+        shift = self.bias.reshape(groups[1:]) + offsets * scale
+        normed = torch.addcmul(shift.flatten(1)[:, None], centred, scale.flatten(1)[:, None], out=centred)
+        return normed.reshape(len(x), *x.shape[2:], -1).permute(0, 4, 1, 2, 3)
+
+
+class _PlainResBlock(nn.Module):
+    def __init__(self, block: maisi.MaisiResBlock) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = block.norm1, block.conv1
+        self.norm2, self.conv2 = block.norm2, block.conv2
+        self.nin_shortcut = block.nin_shortcut  # the identity where the number of channels stays
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.conv1(silu(self.norm1(x)))
+        output: torch.Tensor = self.nin_shortcut(x) + self.conv2(silu(self.norm2(inner)))
+        return output
+
+
+class _PlainUpsample(nn.Module):
+    def __init__(self, upsample: maisi.MaisiUpsample) -> None:
+        super().__init__()
+        self.conv, self.use_convtranspose = upsample.conv, upsample.use_convtranspose
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        larger = x if self.use_convtranspose else interpolate(x, scale_factor=2.0, mode="trilinear")
+        output: torch.Tensor = self.conv(larger)
+        return output
 
 
 class _PlainConvolution(nn.Module):

@@ -51,9 +51,12 @@ class FrozenVAE:
         self.batch = batch
         self.device = torch.device(device)
         self.precision = precision
-        self._network = bypass_wrappers(network).eval().requires_grad_(False)
+        # oneDNN computes on channels last as it is, and reorders the default format before and after.
+        is_cpu = self.device.type == "cpu"
+        self._memory_format = torch.channels_last_3d if is_cpu else torch.contiguous_format
+        self._network: Any = bypass_wrappers(network).eval().requires_grad_(False)
         try:
-            self._network.to(self.device)
+            self._network.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -131,9 +134,10 @@ class FrozenVAE:
         """
         advice = "free some, or use another --device"
         outputs = [
-            self._call_network(self._network.decode, part, advice) for part in self._split_into_calls(latents)
+            self._call_network(self._network.decode, part, advice)
+            for part in torch.split(latents, self.batch)
         ]
-        return torch.cat(outputs)[: len(latents)]
+        return torch.cat(outputs)
 
     def _split_into_calls(self, stacks: torch.Tensor) -> list[torch.Tensor]:
         """Split into parts of exactly `batch` stacks; the last stack is repeated to fill the last part."""
@@ -148,7 +152,8 @@ class FrozenVAE:
             with torch.inference_mode(), _without_tf32(), half:
                 if self.device.type == "cuda" and part.device.type == "cpu":
                     part = part.pin_memory()
-                output = function(part.to(self.device, torch.float32, non_blocking=True))
+                part = part.to(self.device, torch.float32, non_blocking=True)
+                output = function(part.contiguous(memory_format=self._memory_format))
             return tuple(o.float() for o in output) if isinstance(output, tuple) else output.float()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
