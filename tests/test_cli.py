@@ -298,6 +298,8 @@ def test_flags_take_precedence_over_yaml(tmp_path, videos, small_vae, no_cluster
         ("sample", "--seed", "[default: 0; at least 0 and less than 2**63]"),
         ("fit-vae", "--learning-rate", "[default: 0.001; more than 0]"),
         ("train", "--compile", "[default: no]"),
+        ("compare", "--stack", "[default: 4; at least 1 and at most 100000]"),
+        ("compare", "--vae", "be repeated [default: maisi]"),
     ],
 )
 def test_help_shows_the_default_and_the_limits_of_a_setting(command, flag, shown):
@@ -702,6 +704,10 @@ def warned(record):
     ("arguments", "message"),
     [
         (["train", "--latents", "a", "--out", "r", "--latents", "b"], "--latents is given 2 times"),
+        (
+            ["compare", "--input", "v", "--out", "o", "--stack", "4", "--stack", "8"],
+            "--stack is given 2 times",
+        ),
         (
             ["encode", "--input", "v", "--out", "o", "--labels", "a", "--labels", "b"],
             "--labels is given 2 times",

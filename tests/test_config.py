@@ -3,12 +3,13 @@ import math
 import pytest
 
 from vidlat.commands.settings_file import load_yaml
-from vidlat.config import EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
+from vidlat.config import CompareConfig, EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
 from vidlat.errors import ConfigError
 
 FLOATS = [
     (EncodeConfig, "fps"),
     (EncodeConfig, "time_limit_seconds"),
+    (CompareConfig, "fps"),
     (TrainConfig, "shift"),
     (TrainConfig, "min_snr"),
     (TrainConfig, "condition_dropout"),
@@ -29,7 +30,7 @@ FLOATS = [
 def test_every_float_is_among_those_tested():
     found = [
         (config, name)
-        for config in (EncodeConfig, TrainConfig, SampleConfig, FitVAEConfig)
+        for config in (EncodeConfig, CompareConfig, TrainConfig, SampleConfig, FitVAEConfig)
         for name, value in config().to_dict().items()
         if isinstance(value, float)
     ]
@@ -69,6 +70,42 @@ def test_a_text_is_not_taken_for_a_whole_number():
         TrainConfig.from_mapping({"steps": "2e4"})
 
 
+@pytest.mark.parametrize("given", ["4,8", " 4, 8", [4, 8], (4, 8)])
+def test_a_list_of_numbers_may_be_one_text(given):
+    assert CompareConfig.from_mapping({"stack": given}).stack == (4, 8)
+
+
+def test_a_list_may_be_a_single_value():
+    assert CompareConfig.from_mapping({"stack": 8, "blend": "center"}).blend == ("center",)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stack": []}, "stack: got an empty list"),
+        ({"stack": ""}, "stack: got ''; expected int"),
+        ({"stack": "4,"}, "stack: got ''; expected int"),
+        ({"stack": [4, 4.5]}, r"stack: got 4\.5; expected int"),
+        ({"stack": True}, "stack: got True; expected int"),
+        ({"stretch": "1,5"}, "stretch: got 5; expected at least 1 and at most 4"),
+        ({"stretch_by": "repeat,blend"}, "stretch_by: got 'blend'; expected one of repeat, linear"),
+        ({"vae": "tiny"}, "vae: got 'tiny'; expected a list of texts"),
+        ({"exclude": [""]}, "exclude: got an empty pattern"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_in_a_list_is_named(given, message):
+    with pytest.raises(ConfigError, match=message):
+        CompareConfig.from_mapping(given)
+
+
+def test_a_list_is_no_single_value_of_another_setting():
+    with pytest.raises(ConfigError, match="stack: got 4; expected a list of whole numbers"):
+        CompareConfig(stack=4)
+    with pytest.raises(ConfigError, match=r"stack: got \[4, 8\]; expected int"):
+        EncodeConfig.from_mapping({"stack": [4, 8]})
+
+
 def test_a_file_gives_the_settings_that_stand_in_it(tmp_path):
     (tmp_path / "c.yaml").write_text("encode: {size: 64}\nfit-vae: {kl-weight: 1e-6, steps: 3}\n")
     assert load_yaml(tmp_path / "c.yaml", "encode") == {"size": 64}
@@ -80,7 +117,7 @@ def test_a_file_gives_the_settings_that_stand_in_it(tmp_path):
     [
         (
             "train: {steps: 3}\ndraw: {num: 3}",
-            r"unknown section draw; known are encode, train, sample, fit-vae",
+            r"unknown section draw; known are encode, train, sample, fit-vae, compare",
         ),
         ("steps: 3", "unknown section steps"),
         ("[train]: {steps: 3}", "unhashable|unknown section"),

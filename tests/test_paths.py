@@ -3,11 +3,13 @@
 import pytest
 
 from vidlat import (
+    CompareConfig,
     EncodeConfig,
     FitVAEConfig,
     LatentBatches,
     SampleConfig,
     TrainConfig,
+    compare_videos,
     decode_videos,
     encode_videos,
     evaluate_videos,
@@ -30,6 +32,8 @@ CALLS = {
     "verify_cache": lambda path: next(verify_cache(path)),
     "repair_cache": lambda path: next(repair_cache(path)),
     "decode_videos": lambda path: decode_videos(path, "out"),
+    "compare_videos, input": lambda path: compare_videos([path], "out", CompareConfig()),
+    "compare_videos, out": lambda path: compare_videos(["v"], path, CompareConfig()),
     "evaluate_videos": lambda path: evaluate_videos(path, ["v"]),
     "sample_videos": lambda path: next(sample_videos(path, "out", SampleConfig())),
     "sample_videos, out": lambda path: next(sample_videos("run", path, SampleConfig())),

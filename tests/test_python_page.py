@@ -14,7 +14,7 @@ from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.video.writer import write_video
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
-WHOLE_PATH, COMMANDS, *TRAINING = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+WHOLE_PATH, COMMANDS, COMPARISON, *TRAINING = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -65,6 +65,13 @@ def test_commands_run(make_videos, folder, scheduler, run):
     assert names_in(Path("recon")) == [DECODED_MARK, "a.mp4.mp4", "b.mp4.mp4"]
 
 
+def test_comparison_runs(make_videos, folder, capsys):
+    make_videos(folder / "videos", {"a.mp4": 9, "b.mp4": 8})
+    run_here(COMPARISON)
+    assert names_in(Path("comparison")) == [DECODED_MARK, "a.mp4.mp4", "a.mp4.png", "b.mp4.mp4", "b.mp4.png"]
+    assert "tiny stack 8 stretch 4" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("run", [run_here, pytest.param(run_as_script, marks=pytest.mark.slow)])
 def test_examples_of_training_run(folder, run):
     """With two steps each, on latents of MAISI's four channels."""
@@ -79,6 +86,6 @@ def four_channels(video_id, num_latent_frames):
     return [np.concatenate(parts) for parts in zip(*halves, strict=True)]
 
 
-@pytest.mark.parametrize("example", [WHOLE_PATH, COMMANDS, *TRAINING])
+@pytest.mark.parametrize("example", [WHOLE_PATH, COMMANDS, COMPARISON, *TRAINING])
 def test_example_is_short(example):
     assert len(example.splitlines()) < 25

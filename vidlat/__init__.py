@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidlat.config import (
+        CompareConfig as CompareConfig,
         EncodeConfig as EncodeConfig,
         FitVAEConfig as FitVAEConfig,
         SampleConfig as SampleConfig,
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
         TrainError as TrainError,
         VidlatError as VidlatError,
         WeightsError as WeightsError,
+    )
+    from vidlat.evaluate.comparison import (
+        CompareProgress as CompareProgress,
+        Comparison as Comparison,
+        compare_videos as compare_videos,
     )
     from vidlat.evaluate.reconstruction import (
         Evaluation as Evaluation,
@@ -81,13 +87,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "config": "EncodeConfig FitVAEConfig SampleConfig TrainConfig",
+    "config": "CompareConfig EncodeConfig FitVAEConfig SampleConfig TrainConfig",
     "encode.vae": "FrozenVAE load_vae",
     "errors": (
         "CacheMismatchError ConfigError DecodeError DeviceError EncodeError InputError "
         "NotEnoughMemoryError ScratchError ShapeError ShardExistsError StoreError TrainError VidlatError "
         "WeightsError"
     ),
+    "evaluate.comparison": "CompareProgress Comparison compare_videos",
     "evaluate.reconstruction": "Evaluation EvaluationProgress evaluate_videos",
     "fit.fitting": "FitStep VideoRead fit_vae",
     "pipeline.dask_executor": "DaskExecutor open_dask_executor",

@@ -59,6 +59,7 @@ class Config:
     def from_mapping(cls, values: dict[str, Any]) -> Self:
         """Build from flag or YAML names (`-` and `_` are the same); a float may be a text such as 2e-4.
 
+        A list of anything but texts may be one text with commas, as in a flag, or a single value.
         Raises ConfigError for an unknown name or a value of the wrong type.
         """
         known = cls._type_hints()
@@ -82,14 +83,40 @@ def field_name(name: object) -> str:
     return (name[:SHOWN_LETTERS] if isinstance(name, str) else shown(name)).replace("-", "_")
 
 
+def is_list(annotation: Any) -> bool:
+    """Whether a setting is a list, of texts or of something else."""
+    return typing.get_origin(annotation) is tuple
+
+
+def item_of(annotation: Any) -> Any:
+    """What such a list holds."""
+    return typing.get_args(annotation)[0]
+
+
 def _parse(value: Any, annotation: Any) -> Any:
-    if typing.get_origin(annotation) is tuple and isinstance(value, list):
-        return tuple(value)  # JSON and YAML have no tuples
+    if is_list(annotation):
+        return _parse_list(value, item_of(annotation))
     # YAML 1.1, and so PyYAML, reads 2e-4 as text: it wants 2.0e-4.
     if annotation is float and isinstance(value, str):
         with suppress(ValueError):
             return float(value)
     return value
+
+
+def _parse_list(value: Any, item: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)  # JSON and YAML have no tuples
+    if item is str or isinstance(value, tuple):
+        return value
+    if not isinstance(value, str):
+        return (value,)
+    return tuple(_to_number(part.strip()) if item is int else part.strip() for part in value.split(","))
+
+
+def _to_number(text: str) -> int | str:
+    with suppress(ValueError):
+        return int(text)
+    return text
 
 
 def _check_type(name: str, value: Any, annotation: Any) -> None:
@@ -99,8 +126,11 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
             raise ConfigError(f"{name}: got {shown(value)}; expected one of {', '.join(map(str, options))}")
         return
     if origin is tuple:
-        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{name}: got {shown(value)}; expected a list of texts")
+        item = item_of(annotation)
+        if not isinstance(value, tuple) or (item is str and not all(isinstance(each, str) for each in value)):
+            raise ConfigError(f"{name}: got {shown(value)}; expected a list of {_LISTED.get(item, 'words')}")
+        for each in value:
+            _check_type(name, each, item)
         return
     kinds = options if origin in (typing.Union, types.UnionType) else (annotation,)
     # YAML and JSON write 1 where a float is meant; to Python a bool is an int, to a user it never is.
@@ -110,6 +140,9 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
         return
     if not isinstance(value, tuple(typing.get_origin(kind) or kind for kind in kinds)):
         raise ConfigError(f"{name}: got {shown(value)}; expected {_type_names(kinds)}")
+
+
+_LISTED = {str: "texts", int: "whole numbers"}
 
 
 def _type_names(kinds: tuple[Any, ...]) -> str:
@@ -126,6 +159,10 @@ def limits_in_words(limits: dict[str, float]) -> str:
 
 
 def _check_limits(name: str, value: Any, limits: dict[str, float]) -> None:
+    if isinstance(value, tuple):
+        for each in value:
+            _check_limits(name, each, limits)
+        return
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     if "below" not in limits:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import product
+from typing import Any, Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
 from vidlat.errors import ConfigError
@@ -180,6 +182,19 @@ class LatentSettings(Preprocessing):
         )
 
 
+def _exclude() -> Any:
+    return setting(
+        (),
+        "pass over files whose path below --input, or whose name, matches this pattern, such as '*_gt*'; may "
+        "be repeated",
+    )
+
+
+def _refuse_empty_pattern(patterns: tuple[str, ...]) -> None:
+    if "" in patterns:
+        raise ConfigError("exclude: got an empty pattern, which matches nothing; leave it out")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig(LatentSettings):
     """Settings of `vidlat encode`."""
@@ -192,19 +207,59 @@ class EncodeConfig(LatentSettings):
     time_limit_seconds: float = setting(0.0, "longest time to decode one video; 0: no limit", at_least=0)
     workers: int = setting(0, "processes that encode; 0 chooses for this machine", at_least=0)
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
-    exclude: tuple[str, ...] = setting(
-        (),
-        "pass over files whose path below --input, or whose name, matches this pattern, such as '*_gt*'; may "
-        "be repeated",
-    )
+    exclude: tuple[str, ...] = _exclude()
     ids: Ids = setting(
         "path", "name videos by their path, or by a hash of it; with hash, no path or file name is kept"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "" in self.exclude:
-            raise ConfigError("exclude: got an empty pattern, which matches nothing; leave it out")
+        _refuse_empty_pattern(self.exclude)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Preprocessing):
+    """Settings of `vidlat compare`. Every VAE is combined with every combination of the lists of timing."""
+
+    size: int = setting(
+        256, "height and width of the frames the VAE sees, in pixels", at_least=11, at_most=MANY
+    )  # the SSIM needs 11
+    vae: tuple[str, ...] = setting(
+        ("maisi",), "a VAE to compare, by name or path as for encode; may be repeated"
+    )
+    stack: tuple[int, ...] = setting((4,), "frames per VAE call", at_least=1, at_most=MANY)
+    stretch: tuple[int, ...] = setting(
+        (1,), "how often the VAE is shown each frame; a divisor of the stack", at_least=1, at_most=4
+    )
+    overlap: tuple[int, ...] = setting(
+        (0,), "frames of a VAE call that the next one takes too", at_least=0, at_most=MANY
+    )
+    blend: tuple[Blend, ...] = setting(("average",), "what is kept of latents that calls share")
+    stretch_by: tuple[StretchBy, ...] = setting(
+        ("repeat",), "what is shown between two frames of a stretched video"
+    )
+    videos: int = setting(12, "number of clips, evenly spread over subjects and ids", at_least=1)
+    frames: int = setting(64, "frames measured of each clip, from its first on", at_least=1, at_most=1000)
+    precision: Precision = setting("auto", "arithmetic of the VAEs; auto is bfloat16 on a GPU")
+    batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0, at_most=MANY)
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    exclude: tuple[str, ...] = _exclude()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_empty_pattern(self.exclude)
+        for name in ("vae", "stack", "stretch", "overlap", "blend", "stretch_by"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name}: got an empty list; expected something to compare")
+
+    def settings_of_each_vae(self) -> Iterator[LatentSettings]:
+        """Every combination of the lists but that of the VAEs, once, whether or not it makes sense."""
+        common: dict[str, Any] = self.select(Preprocessing).to_dict() | {"precision": self.precision}
+        names = "stack", "stretch", "overlap", "blend", "stretch_by"
+        for values in dict.fromkeys(product(*(getattr(self, name) for name in names))):
+            timing = dict(zip(names, values, strict=True))
+            if timing["stretch"] > 1 or timing["stretch_by"] == self.stretch_by[0]:  # nothing lies between
+                yield LatentSettings(**common | timing)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from vidlat.checked_settings import Config, limits_in_words
+from vidlat.checked_settings import Config, is_list, item_of, limits_in_words
 from vidlat.commands.settings_file import load_yaml
 from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
 from vidlat.paths import expand
@@ -128,16 +128,26 @@ def _option(field: dataclasses.Field[Any], annotation: Any) -> click.Option:
     flags = [f"--{name}/--no-{name}" if annotation is bool else f"--{name}"]
     if field.metadata["short"]:
         flags.append(field.metadata["short"])
-    is_list = typing.get_origin(annotation) is tuple
-    kind = None if is_list or annotation is bool else _click_type(annotation)
+    kind = None if is_list(annotation) or annotation is bool else _click_type(annotation)
+    # Texts may hold commas: an option with a list of them is repeated instead.
+    is_repeated = is_list(annotation) and item_of(annotation) is str
+    metavar = _list_in_words(item_of(annotation)) if is_list(annotation) and not is_repeated else None
     text = field.metadata["help"] + _default_and_limits(field)
-    return click.Option(flags, type=kind, multiple=is_list, default=None, help=text)
+    return click.Option(flags, type=kind, multiple=is_repeated, default=None, help=text, metavar=metavar)
+
+
+def _list_in_words(item: Any) -> str:
+    return f"{'|'.join(typing.get_args(item)) or item.__name__.upper()},..."
 
 
 def _default_and_limits(field: dataclasses.Field[Any]) -> str:
     """Such as `  [default: 4; at least 1]`, as click writes it."""
-    default = {True: "yes", False: "no"}[field.default] if isinstance(field.default, bool) else field.default
-    shown = "" if default in (None, ()) else f"default: {default}"
+    default = field.default
+    if isinstance(default, bool):
+        default = {True: "yes", False: "no"}[default]
+    elif isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    shown = "" if default in (None, "") else f"default: {default}"
     notes = "; ".join(filter(None, (shown, limits_in_words(field.metadata["limits"]))))
     return f"  [{notes}]" if notes else ""
 

@@ -159,6 +159,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def _is_number(cell: str) -> bool:
+    cell = cell.removesuffix("*").strip()  # what marks the best
     if cell == "-":  # no figure
         return True
     try:

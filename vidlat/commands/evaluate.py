@@ -7,15 +7,11 @@ import statistics
 from pathlib import Path
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar
+from vidlat.commands.figures import FIGURES, figures, number
 from vidlat.errors import ExitCode
-from vidlat.evaluate.motion import Motion
-from vidlat.evaluate.quality import Summary, VideoQuality
 from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.video.writer import prepare_file
-
-FIGURES = ("MSE", "PSNR dB", "SSIM", "sharp", "motion in", "border", "corr")
-"""Columns of the tables. motion in, border: energy ratios of changes inside stacks and at their borders."""
 
 
 def evaluate(
@@ -54,9 +50,9 @@ def _print(evaluation: Evaluation, cache: LatentCache) -> None:
         (
             video.vae.video_id,
             str(video.vae.num_frames),
-            *_figures(video.vae, video.vae.motion),
+            *figures(video.vae, video.vae.motion),
             f"{video.averaging.psnr:.2f}",
-            _number(video.pca.psnr if video.pca else None),
+            number(video.pca.psnr if video.pca else None),
         )
         for video in evaluation.videos
     ]
@@ -64,7 +60,7 @@ def _print(evaluation: Evaluation, cache: LatentCache) -> None:
     print_table("Reconstruction after preprocessing, and of two baselines", columns, rows)
     names = {"vae": "this VAE", "averaging": "baseline: block averages", "pca": "baseline: PCA of blocks"}
     overall = [
-        (names[name], str(summary.num_videos), *_figures(summary, summary.motion))
+        (names[name], str(summary.num_videos), *figures(summary, summary.motion))
         for name, summary in evaluation.summaries.items()
     ]
     print_table("Overall: means of the videos; motion of all together", ("", "videos", *FIGURES), overall)
@@ -77,13 +73,3 @@ def _print(evaluation: Evaluation, cache: LatentCache) -> None:
     if reasons:
         title = f"{format_count(len(reasons), 'video')} not compared"
         print_table(title, ("video", "reason"), reasons.items())
-
-
-def _figures(quality: VideoQuality | Summary, motion: Motion) -> tuple[str, ...]:
-    """In the order of FIGURES."""
-    ratios = quality.sharpness, motion.energy_inside, motion.energy_at_borders, motion.correlation
-    return f"{quality.mse:.5f}", f"{quality.psnr:.2f}", f"{quality.ssim:.3f}", *map(_number, ratios)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from vidlat.checked_settings import Config, field_name
-from vidlat.config import EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
+from vidlat.config import CompareConfig, EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
 from vidlat.errors import SHOWN_LETTERS, ConfigError, one_line, shorten
 from vidlat.files import read_file
 
@@ -17,6 +17,7 @@ SECTIONS: dict[str, type[Config]] = {
     "train": TrainConfig,
     "sample": SampleConfig,
     "fit-vae": FitVAEConfig,
+    "compare": CompareConfig,
 }
 """Sections of a file, by command."""
 

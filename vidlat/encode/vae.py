@@ -22,6 +22,7 @@ from vidlat.encode.network import bypass_wrappers, compression_of
 from vidlat.encode.stacking import cut_calls, join_calls, split_calls, stretch_video, unfold_frames
 from vidlat.encode.weights_file import hash_weights, load_network
 from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
+from vidlat.timing import Timing
 
 DEFAULT_SETTINGS = LatentSettings()
 
@@ -74,6 +75,12 @@ class FrozenVAE:
         """The same VAE, sharing the network in memory, with another number of stacks per call."""
         other = copy(self)
         other.batch = batch
+        return other
+
+    def with_timing(self, timing: Timing) -> FrozenVAE:
+        """The same VAE, sharing the network in memory, that is shown videos in another way."""
+        other = copy(self)
+        other.timing = timing
         return other
 
     def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ from torch import nn
 from vidlat.config import FitVAEConfig
 from vidlat.encode.device import resolve_device
 from vidlat.encode.memory import keep_freed_memory
-from vidlat.encode.network import TINY_NETWORK, build_network, bypass_wrappers, compression_of
+from vidlat.encode.network import TINY_NETWORK, build_network, bypass_wrappers, compression_of, require_size
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import load_network, write_weights
 from vidlat.errors import ConfigError, DecodeError, TrainError
@@ -151,6 +151,5 @@ def _load_network(settings: FitVAEConfig, init: Path | None) -> tuple[Any, dict[
     network, network_settings = load_network(init) if init else (build_network(TINY_NETWORK), TINY_NETWORK)
     compression = compression_of(network)
     Timing(stack=settings.stack, compression=compression)  # raises ShapeError
-    if settings.size % compression:
-        raise ConfigError(f"size: got {settings.size}; expected a multiple of {compression} for this VAE")
+    require_size(settings.size, compression)
     return network, network_settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -129,13 +129,12 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
     be written. The folder is marked, so that an encode of a folder around it passes it over.
     Raises InputError where `out` cannot be written, or holds the videos that were encoded.
     """
-    _require_no_sources(cache, out)
-    prepare_folder(out)
-    (out / DECODED_MARK).touch()
+    paths = {video_id: record.source.path for video_id, record in cache.records().items()}
+    prepare_decoded_folder(out, paths)
     for video_id, record in cache.records().items():
         frames = (to_gray_levels(frame) for frame in decode_video(cache, vae, video_id))
         try:
-            path = _path_below(out, video_id)
+            path = path_below(out, video_id)
             prepare_folder(path.parent)
             write_video(path, frames, record.fps)
         except (InputError, StoreError) as error:
@@ -144,19 +143,30 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
             yield video_id, path
 
 
-def _require_no_sources(cache: LatentCache, out: Path) -> None:
+def prepare_decoded_folder(out: Path, source_paths: Mapping[str, str]) -> None:
+    """Make a folder for decoded videos, with a mark so that an encode of a folder around it passes it over.
+
+    source_paths: those of the sources by video id, empty where unknown. Raises InputError where the folder
+    holds one of them or cannot be written.
+    """
     folder = out.absolute()
-    for video_id, record in cache.records().items():
-        if record.source.path and Path(record.source.path).is_relative_to(folder):
+    for video_id, path in source_paths.items():
+        if path and Path(path).is_relative_to(folder):
             raise InputError(
-                f"--out {out} holds the video {shown(video_id)} that was encoded; give a folder of its own, "
-                "or the next encode would take decoded videos for clips"
+                f"--out {out} holds the video {shown(video_id)} itself; give a folder of its own, or the "
+                "next encode would take decoded videos for clips"
             )
+    prepare_folder(out)
+    (out / DECODED_MARK).touch()
 
 
-def _path_below(out: Path, video_id: str) -> Path:
-    """The file of a video; the ids of a cache from elsewhere must not lead outside `out`."""
-    name = Path(os.path.normpath(f"{video_id}.mp4"))
+def path_below(out: Path, video_id: str, suffix: str = ".mp4") -> Path:
+    """The file of a video in the folder `out`, whose folders are not made.
+
+    Raises InputError for an id that no file can be named after, or that leads outside `out`, as one of a
+    cache from elsewhere may.
+    """
+    name = Path(os.path.normpath(f"{video_id}{suffix}"))
     if name.is_absolute() or ".." in name.parts:
         raise InputError(f"video {shown(video_id)}: its file would lie outside {out}; it is not written")
     path = out / name

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from vidlat.config import PREPROCESS_VERSION, EncodeConfig, LatentSettings
 from vidlat.encode.device import resolve_batch, resolve_device
+from vidlat.encode.network import require_size
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
@@ -195,8 +196,7 @@ def prepare_encode(
 
 
 def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
-    if config.size % vae.compression:
-        raise ConfigError(f"size: got {config.size}; expected a multiple of {vae.compression} for this VAE")
+    require_size(config.size, vae.compression)
     found = {"in_channels": vae.settings["in_channels"], "latent_dim": vae.latent_dim}
     for name, expected in (("in_channels", config.in_channels), ("latent_dim", config.latent_dim)):
         if expected not in (None, found[name]):

@@ -12,6 +12,9 @@ from vidlat.types import InputVideo, VideoHeader
 COMPRESSED_SHARE = 0.8
 """Bytes on disk per byte of float16 latents; 0.78 for ultrasound and the tiny VAE (means 0.93, stds 0.60)."""
 
+NUM_BYTES = 2 * 2
+"""Of a latent value: float16, of mean and of std."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeEstimate:
@@ -42,6 +45,11 @@ class Speed:
 
     frame_seconds: float
     call_seconds: float
+
+
+def bytes_on_disk(num_values: float) -> float:
+    """What a cache takes for so many values of the posterior mean, and as many standard deviations."""
+    return num_values * NUM_BYTES * COMPRESSED_SHARE
 
 
 def fill_in_headers(
@@ -80,11 +88,9 @@ def estimate_encode(
     every = fill_in_headers([source for batch in batches for source in batch], found)
     timing = schema.timing
     values_per_latent_frame = schema.latent_dim * schema.latent_height * schema.latent_width
-    num_bytes = 2 * 2  # float16, of mean and of std
     lengths = [[n for s in batch if (n := every[s.video_id].num_frames)] for batch in batches]
     num_stacks = [sum(map(timing.num_calls, frames)) for frames in lengths]
     num_latent_frames = [sum(map(timing.num_latent_frames, frames)) for frames in lengths]
-    latent_frame_bytes = num_bytes * values_per_latent_frame
     return EncodeEstimate(
         num_headers=len(headers),
         num_frames=sum(header.num_frames or 0 for header in every.values()),
@@ -92,9 +98,11 @@ def estimate_encode(
         # The last call of a batch is padded.
         num_calls=sum(-(-count // stacks_per_call) for count in num_stacks),
         num_latent_frames=sum(num_latent_frames),
-        latent_bytes=round(sum(num_latent_frames) * latent_frame_bytes * COMPRESSED_SHARE),
+        latent_bytes=round(bytes_on_disk(sum(num_latent_frames) * values_per_latent_frame)),
         # Not compressed there.
-        scratch_bytes=latent_frame_bytes * sum(sorted(num_latent_frames, reverse=True)[:num_batches_at_once]),
+        scratch_bytes=NUM_BYTES
+        * values_per_latent_frame
+        * sum(sorted(num_latent_frames, reverse=True)[:num_batches_at_once]),
         unknown=tuple(video_id for video_id, header in every.items() if header.num_frames is None),
         broken=tuple(sorted(video_id for video_id, header in found.items() if header.num_frames == 0)),
     )

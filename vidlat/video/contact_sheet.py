@@ -73,7 +73,7 @@ def _strip(row: Row, columns: int, below: str) -> Image.Image:
         note += f", {below} below" if row.below is not None else ""
     large, small = ImageFont.load_default(17), ImageFont.load_default(13)
     note_left = width - draw.textlength(note, small)
-    draw.text((0, 0), _shorten(draw, row.label, large, note_left - 2 * _GAP), _BRIGHT, large)
+    draw.text((0, 0), cut_to_width(draw, row.label, large, note_left - 2 * _GAP), _BRIGHT, large)
     draw.text((note_left, 3), note, _DIM, small)
     for column, index in enumerate(evenly_spaced(num_frames, columns)):
         left = column * (_CELL + _GAP)
@@ -100,10 +100,13 @@ def _thumbnail(frame: npt.NDArray[np.generic]) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _shorten(
+def cut_to_width(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float
 ) -> str:
-    """Cut the start away until the text fits: the end of a path tells videos apart."""
+    """One line of text without its start, as far as it does not fit: the end of a path tells videos apart.
+
+    width: in pixels.
+    """
     text = " ".join(text.split())  # Pillow cannot measure a line break
     if draw.textlength(text, font) <= width:
         return text

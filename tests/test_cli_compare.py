@@ -1,0 +1,142 @@
+"""`vidlat compare` as a user types it: a table, pictures, one line for whatever is left out."""
+
+import json
+import re
+
+import pytest
+
+from tests.test_cli import is_one_line, vidlat
+from vidlat.commands import compare as command
+from vidlat.commands.figures import mark_best
+
+LENGTHS = {"a.mp4": 9, "b.mp4": 6, "c.mp4": 5}
+
+
+@pytest.fixture(scope="module")
+def videos(make_videos, tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("videos"), LENGTHS)
+
+
+@pytest.fixture
+def compare(videos, small_vae, tmp_path):
+    def run(*more, vae=small_vae):
+        given = ("--input", videos, "--out", tmp_path / "out", "--size", 16, "--device", "cpu", "--vae", vae)
+        return vidlat("compare", *given, *more)
+
+    return run
+
+
+def test_prints_and_writes_the_same_figures(compare, tmp_path):
+    lists = ("--stack", "4,8", "--stretch", "1,4", "--videos", 2)
+    code, out, err = compare(*lists, "--json", tmp_path / "c.json")
+    assert (code, err) == (0, "")
+    figures = json.loads((tmp_path / "c.json").read_text())
+    assert figures["clips"] == ["a.mp4", "c.mp4"]
+    names = [candidate["name"] for candidate in figures["candidates"]]
+    assert names == ["small stack 4", "small stack 4 stretch 4", "small stack 8", "small stack 8 stretch 4"]
+    for candidate in figures["candidates"]:
+        (row,) = re.findall(rf"│ {candidate['name']} +│(.*)│", out)
+        cells = [cell.strip(" *") for cell in row.split("│")]
+        assert cells[1] == f"{candidate['overall']['psnr']:.2f}"
+        assert cells[7] == f"{candidate['values_per_pixel']:.4f}"
+        inside = candidate["overall"]["motion"]["energy_inside"]
+        assert cells[4] == ("-" if inside is None else f"{inside:.2f}")
+        assert [clip["video_id"] for clip in candidate["clips"]] == figures["clips"]
+    assert figures["candidates"][1]["timing"]["stretch"] == 4
+    assert f"2 clips to look at -> {tmp_path}/out" in out
+    assert (tmp_path / "out" / "c.mp4.mp4").is_file()
+
+
+def test_whatever_is_left_out_has_a_line(compare, videos, small_vae, make_videos, tmp_path):
+    folder = make_videos(tmp_path / "v", LENGTHS)
+    (folder / "b.mp4").write_bytes(b"")
+    (tmp_path / "broken.pt").write_bytes(b"")
+    code, out, err = vidlat(
+        *("compare", "--input", folder, "--out", tmp_path / "out", "--size", 16, "--stack", "4,6"),
+        *("--vae", small_vae, "--vae", tmp_path / "broken.pt", "--device", "cpu"),
+    )
+    assert (code, err) == (3, "")
+    lines = [line for line in out.splitlines() if line.endswith("; left out")]
+    assert [line.split(": ")[0] for line in lines] == ["small stack 6", "broken", "b.mp4"]
+    assert "Means of 2 clips, 14 frames" in out
+
+
+def test_senseless_combinations_alone_are_no_failure(compare):
+    assert compare("--stack", "4,6")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--stack", "6"], 1, "Error: --stack: got 6; expected a multiple of 4"),
+        (["--stack", "6,7"], 1, "Error: nothing is left to compare: small stack 6: stack: got 6"),
+        (["--stack", "4,four"], 2, "Error: --stack: got 'four'; expected int"),
+        (["--stack", "0,4"], 2, "Error: --stack: got 0; expected at least 1"),
+        (["--blend", "mean"], 2, "Error: --blend: got 'mean'; expected one of average, center"),
+        (["--size", "18"], 2, "Error: --size: got 18; expected a multiple of 4"),
+        (["--size", "8"], 2, "Error: --size: got 8; expected at least 11"),
+        (["--vae", "missing.pt"], 1, "Error: no weights file at missing.pt"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_one_line_says_why_nothing_is_compared(videos, small_vae, tmp_path, more, code, message):
+    given = {"--size": 16, "--vae": small_vae} | dict(zip(more[::2], more[1::2], strict=True))
+    arguments = [text for pair in given.items() for text in pair]
+    ended, out, err = vidlat(
+        "compare", "--input", videos, "--out", tmp_path / "out", "--device", "cpu", *arguments
+    )
+    assert (ended, out) == (code, "")
+    assert is_one_line(err)
+    assert err.startswith(message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_the_figures_of_the_clips_that_are_done(compare, tmp_path, monkeypatch):
+    def interrupted(*arguments, **more):
+        for number, event in enumerate(real(*arguments, **more)):
+            if number == 4:  # two settings on one clip, its pictures, and one setting on the next
+                raise KeyboardInterrupt
+            yield event
+
+    real = command.compare_videos
+    monkeypatch.setattr(command, "compare_videos", interrupted)
+    code, out, err = compare("--stretch", "1,2", "--json", tmp_path / "c.json")
+    assert (code, err) == (130, "Interrupted.\n")
+    assert "Cut short: 2 of 2 settings are compared, on 1 of 3 clips; the rest is left out." in out
+    assert "1 clip to look at" in out
+    figures = json.loads((tmp_path / "c.json").read_text())
+    assert figures["clips"] == ["a.mp4"]
+    assert [len(candidate["clips"]) for candidate in figures["candidates"]] == [1, 1]
+
+
+def test_ctrl_c_before_anything_is_measured_prints_no_table(compare, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(command, "compare_videos", interrupted)
+    assert compare() == (130, "", "Interrupted.\n")
+
+
+def test_lists_may_stand_in_a_file(compare, tmp_path):
+    (tmp_path / "c.yaml").write_text("compare: {stack: [4, 8], stretch: 4, blend: average}")
+    code, out, _ = compare("--config", tmp_path / "c.yaml", "--videos", 1)
+    assert code == 0
+    assert re.findall(r"│ (small stack \d+ stretch \d)", out) == [
+        "small stack 4 stretch 4",
+        "small stack 8 stretch 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "marked"),
+    [
+        (["0.90", "1.30", "-", "1.10"], ["0.90*", "1.30 ", "- ", "1.10*"]),
+        (["2.00", "2.00"], ["2.00 ", "2.00 "]),
+        (["-", "-"], ["- ", "- "]),
+        (["3.00"], ["3.00 "]),
+        (["0.50", "0.50", "4.00"], ["0.50*", "0.50*", "4.00 "]),
+    ],
+)
+def test_the_best_of_a_column_has_a_star_unless_all_are_alike(cells, marked):
+    assert mark_best(cells, lambda value: round(abs(value - 1), 6)) == marked

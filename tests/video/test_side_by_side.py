@@ -1,0 +1,70 @@
+"""Videos beside one another are those videos, pixel by pixel, each below its label."""
+
+import numpy as np
+import pytest
+
+from vidlat.errors import ShapeError
+from vidlat.video.side_by_side import side_by_side
+
+
+def noise(num_videos, num_frames=3, height=40, width=160, seed=0):
+    shape = num_videos, num_frames, height, width
+    videos = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    return {f"setting {number}": video for number, video in enumerate(videos)}
+
+
+def place(frame, tile):
+    """Top and left edge of the one place where `frame` holds `tile`."""
+    height, width = tile.shape
+    corners = np.argwhere(frame[: -height + 1, : -width + 1] == tile[0, 0])
+    (found,) = [
+        (int(top), int(left))
+        for top, left in corners
+        if np.array_equal(frame[top : top + height, left : left + width], tile)
+    ]
+    return found
+
+
+@pytest.mark.parametrize("num_videos", [1, 2, 5, 13, 25])
+def test_every_tile_is_its_video_and_stays_where_it_is(num_videos):
+    videos = noise(num_videos)
+    frames = list(side_by_side(videos))
+    assert len(frames) == 3
+    places = [[place(frame, video[t]) for video in videos.values()] for t, frame in enumerate(frames)]
+    assert places[0] == places[1] == places[2]
+    assert sorted(places[0]) == places[0]  # in reading order
+
+
+def test_many_videos_fill_a_screen():
+    (frame, *_) = side_by_side(noise(25, 1, 256, 256))
+    height, width = frame.shape
+    assert 1.2 < width / height < 2.4
+
+
+def test_a_long_label_takes_several_lines_above_its_video():
+    white = np.full((1, 60, 64), 255, np.uint8)
+    one, several = (
+        next(side_by_side({name: white})) for name in ("tiny", "tiny stack 16 stretch 4 overlap 12")
+    )
+    assert one.shape[1] == several.shape[1]
+    assert [num_lines(frame) for frame in (one, several)] == [1, 2]  # 34 letters do not fit in 128 pixels
+
+
+def num_lines(frame):
+    """Lines of text: runs of rows with something bright in them, the video below not counted."""
+    is_bright = (frame > 100).any(1)
+    return int((np.diff(is_bright.astype(int), prepend=0) == 1).sum()) - 1
+
+
+def test_a_word_that_is_wider_than_its_column_keeps_its_end():
+    black = np.zeros((1, 20, 20), np.uint8)
+    plain = next(side_by_side({"x": black}))
+    assert next(side_by_side({"w" * 500 + "x": black})).shape == plain.shape
+
+
+@pytest.mark.parametrize(
+    "videos", [{}, {"a": np.zeros((2, 8, 8), np.uint8), "b": np.zeros((3, 8, 8), np.uint8)}]
+)
+def test_videos_of_different_shapes_and_none_are_refused(videos):
+    with pytest.raises(ShapeError, match="expected videos of one shape"):
+        next(side_by_side(videos))

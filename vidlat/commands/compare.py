@@ -1,0 +1,118 @@
+"""`vidlat compare`: prints what settings keep of some clips, and writes pictures to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
+from vidlat.commands.figures import FIGURES, figures, mark_best
+from vidlat.config import CompareConfig
+from vidlat.errors import ExitCode, VidlatError
+from vidlat.evaluate.comparison import MAX_SHOWN, CompareProgress, Comparison, compare_videos
+from vidlat.video.writer import prepare_file
+
+COSTS = ("values/px", "MB/1000", "s/1000")
+"""Columns: latent values per pixel; megabytes in a cache and seconds to encode, per 1,000 frames."""
+
+
+def _less(value: float) -> float:
+    return value
+
+
+def _more(value: float) -> float:
+    return -value
+
+
+def _near_one(value: float) -> float:
+    return abs(value - 1)
+
+
+ERRORS: Mapping[str, Callable[[float], float]] = {
+    **dict(zip(FIGURES, (_less, _more, _more, _near_one, _near_one, _near_one, _more), strict=True)),
+    **dict.fromkeys(COSTS, _less),
+}
+"""Of the numbers in each column, least for the best."""
+
+
+def compare(
+    inputs: tuple[str, ...],
+    out: Path,
+    json_file: Path | None,
+    labels: Path | None,
+    settings: dict[str, Any],
+) -> ExitCode:
+    """Compare, and print the figures; also those so far where it is cut short."""
+    events = compare_videos(inputs, out, CompareConfig.from_mapping(settings), labels=labels)
+    if json_file:
+        prepare_file(json_file, "--json")
+    seen: list[CompareProgress] = []
+    try:
+        _follow(events, seen)
+    except (KeyboardInterrupt, VidlatError):
+        _report(seen, out, json_file, is_cut_short=True)
+        raise
+    comparison = _report(seen, out, json_file, is_cut_short=False)
+    failed = comparison.failed_candidates or comparison.failed_clips
+    return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+
+def _follow(events: Iterable[CompareProgress], seen: list[CompareProgress]) -> None:
+    """Add the events to those seen and to a progress bar, with a line for whatever is left out."""
+    with progress_bar("{task.fields[note]}") as progress:
+        task = progress.add_task("comparing", total=None, note="")
+        for event in events:
+            seen.append(event)
+            if reason := event.impossible or event.failure:
+                console.print(f"{event.name or event.video_id}: {reason}; left out", soft_wrap=True)
+            num_steps = event.num_clips * event.num_candidates
+            if event.measurement:
+                note = f"{event.video_id}: {event.name}"
+                progress.update(task, advance=1, total=num_steps, note=note)
+            elif event.video_id and event.failure:
+                progress.update(task, advance=event.num_candidates, total=num_steps)
+
+
+def _report(
+    seen: Sequence[CompareProgress], out: Path, json_file: Path | None, *, is_cut_short: bool
+) -> Comparison:
+    comparison = Comparison.of(seen)
+    if comparison.candidates:
+        _print_figures(comparison)
+        if num_shown := sum(bool(event.pictures) for event in seen):
+            shown = f", with the first {MAX_SHOWN} settings" if len(comparison.candidates) > MAX_SHOWN else ""
+            count = format_count(num_shown, "clip")
+            console.print(f"{count} to look at{shown} -> {quoted(out)}", soft_wrap=True)
+        if json_file:
+            json_file.write_text(json.dumps(comparison.to_dict(), indent=2) + "\n")
+            console.print(f"all figures -> {quoted(json_file)}", soft_wrap=True)
+    if is_cut_short and comparison.candidates:
+        console.print(
+            f"Cut short: {len(comparison.candidates)} of {seen[0].num_candidates} settings are compared, on "
+            f"{len(comparison.clips)} of {format_count(seen[0].num_clips, 'clip')}; the rest is left out.",
+            soft_wrap=True,
+        )
+    return comparison
+
+
+def _print_figures(comparison: Comparison) -> None:
+    rows = [
+        (
+            *figures(compared.summary, compared.summary.motion),
+            f"{compared.candidate.values_per_pixel:.4f}",
+            f"{compared.candidate.bytes_per_1000_frames / 1e6:.2f}",
+            f"{compared.seconds_per_1000_frames:.1f}",
+        )
+        for compared in comparison.candidates
+    ]
+    columns = zip(*rows, strict=True)
+    marked = [mark_best(column, error) for column, error in zip(columns, ERRORS.values(), strict=True)]
+    names = [compared.candidate.name for compared in comparison.candidates]
+    frames = format_count(comparison.candidates[0].summary.num_frames, "frame")
+    print_table(
+        f"Means of {format_count(len(comparison.clips), 'clip')}, {frames}; motion of all together; * best",
+        ("setting", *ERRORS),
+        list(zip(names, *marked, strict=True)),
+    )

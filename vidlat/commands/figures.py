@@ -1,0 +1,34 @@
+"""Figures of quality as cells of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from vidlat.evaluate.motion import Motion
+from vidlat.evaluate.quality import Summary, VideoQuality
+
+FIGURES = ("MSE", "PSNR dB", "SSIM", "sharp", "motion in", "border", "corr")
+"""Columns. motion in, border: energy ratios of changes inside stacks and at their borders."""
+
+
+def figures(quality: VideoQuality | Summary, motion: Motion) -> tuple[str, ...]:
+    """In the order of FIGURES."""
+    ratios = quality.sharpness, motion.energy_inside, motion.energy_at_borders, motion.correlation
+    return f"{quality.mse:.5f}", f"{quality.psnr:.2f}", f"{quality.ssim:.3f}", *map(number, ratios)
+
+
+def number(value: float | None) -> str:
+    """With two decimals; a dash for none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def mark_best(cells: Sequence[str], error: Callable[[float], float]) -> list[str]:
+    """A column whose best numbers, as they are printed, have a star; none where all are alike.
+
+    error: of a number, lowest for the best.
+    """
+    errors = [None if cell == "-" else error(float(cell)) for cell in cells]
+    known = {value for value in errors if value is not None}
+    best = min(known) if len(known) > 1 else None
+    marks = ["*" if value is not None and value == best else " " for value in errors]
+    return [cell + mark for cell, mark in zip(cells, marks, strict=True)]
