@@ -67,7 +67,7 @@ def make_cache(path: Path, num_videos: int) -> LatentCache:
 def record(video_id: str, start: int, stop: int, latents: LatentPosterior) -> VideoRecord:
     return VideoRecord(
         video_id=video_id, start=start, stop=stop, num_frames=4 * LENGTH, fps=25.0, pts_seconds=None,
-        source=Source("", 0, 0), height=0, width=0,
+        source=Source("", 0, 0), height=4 * SIDE, width=4 * SIDE,
         latents=latent_statistics(latents.mean, latents.std, LENGTH),
         warnings=(), versions={}, device="cpu", batch=1,
     )  # fmt: skip

@@ -3,10 +3,11 @@
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from vidlat.commands.interrupts import stopping
+from vidlat.interrupts import stopping
 
 pytestmark = pytest.mark.usefixtures("signals_as_in_a_terminal")
 
@@ -39,6 +40,27 @@ def test_ignored_signal_stays_ignored(number):
         signal.raise_signal(number)
     assert not asked
     assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_only_the_signals_that_are_named_are_taken():
+    asked = []
+    with stopping(lambda: asked.append(1), [signal.SIGINT]):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        signal.raise_signal(signal.SIGINT)
+    assert asked == [1]
+
+
+def test_in_another_thread_signals_stay_as_they_are():
+    found = []
+
+    def run():
+        with stopping(lambda: None):
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [signal.default_int_handler]
 
 
 def test_ctrl_c_while_the_command_line_is_imported_is_one_line():

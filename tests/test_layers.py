@@ -18,7 +18,7 @@ from vidlat.cli import commands
 PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
-    {"types", "errors", "prefetch", "files"},
+    {"types", "errors", "prefetch", "files", "interrupts"},
     {"documents", "labels", "paths", "timing", "checked_settings"},
     {"config"},
     {"encode", "store", "video"},

@@ -1,6 +1,7 @@
 """The executor on Dask: against a scripted cluster whose workers die on cue, and on real Dask processes."""
 
 import errno
+import gc
 import io
 import os
 import shutil
@@ -9,7 +10,7 @@ import sys
 import threading
 from collections import deque
 from functools import partial
-from logging import StreamHandler, getLogger
+from logging import INFO, WARNING, StreamHandler, getLogger
 from pathlib import Path
 from queue import Empty
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER
 from vidlat.pipeline.task import encode_batch, replace
 from vidlat.store.reader import open_cache
+from vidlat.store.verify.cache import verify_cache
 from vidlat.store.writer import open_writer, write_shards
 
 
@@ -152,6 +154,28 @@ def encodes(name):
         return encodes and name in [source.video_id for source in future.arguments[0]]
 
     return kills
+
+
+def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector(
+    videos, prepare, tmp_path, signals_as_in_a_terminal
+):
+    """Of what is raised there Python says "Exception ignored", and Dask has such a callback."""
+
+    class Pressing(ScriptedCluster):
+        def work(self):
+            def press(*_):
+                gc.callbacks.remove(press)
+                signal.raise_signal(signal.SIGINT)
+
+            gc.callbacks.append(press)
+            gc.collect()
+            super().work()
+
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        encode_on(Pressing(), prepared, tmp_path / "l.zarr")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert list(verify_cache(tmp_path / "l.zarr")) == []
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
@@ -370,6 +394,72 @@ def client():
         yield client
 
 
+@pytest.fixture
+def dask_log():
+    """What Dask logs, at the levels that it has chosen; for tests before the first that uses `client`."""
+    log, loggers = io.StringIO(), (getLogger("distributed"), getLogger("distributed.client"))
+    handler, before = StreamHandler(log), [logger.level for logger in loggers]
+    for logger, level in zip(loggers, (INFO, WARNING), strict=True):
+        logger.addHandler(handler)
+        logger.setLevel(level)
+    yield log
+    for logger, level in zip(loggers, before, strict=True):
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class Poison(WorkerPlugin):
+    """A real worker ends as if out of memory when it comes to this video."""
+
+    def setup(self, worker):
+        from vidlat.pipeline import dask_executor
+
+        def read_frames(path, warn):
+            if path.name == "04.mp4":
+                os._exit(1)
+            return frames_of(path, warn)
+
+        dask_executor.encode_batch = partial(encode_batch, read=reading(read_frames))
+
+
+@pytest.mark.slow
+def test_video_that_kills_real_workers_fails_alone(
+    videos, prepare, tmp_path, undisturbed, read_all, dask_log
+):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    with connect(None, 1) as client:
+        client.register_plugin(Poison())
+        events = encode_for_real(prepared, client)
+    assert dask_log.getvalue() == ""
+    getLogger("distributed.nanny").info("afterwards")
+    assert dask_log.getvalue() == "afterwards\n"
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert videos_in(events, "failures") == ["04.mp4", "broken.mp4"]
+    assert {**read_all(tmp_path / "l.zarr"), "04.mp4": undisturbed["04.mp4"]} == undisturbed
+
+
+@pytest.mark.slow
+def test_scheduler_that_goes_away_ends_the_encode_and_finished_videos_stay(
+    videos, prepare, tmp_path, read_all, undisturbed, dask_log
+):
+    prepared, committed = prepare(videos, tmp_path / "l.zarr", workers=1), []
+    settings = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": False}
+    elsewhere = LocalCluster(n_workers=1, threads_per_worker=1, **settings)
+
+    def encode():
+        with connect(elsewhere.scheduler_address, 1) as client, prepared.open_writer() as writer:
+            for event in run_encode(prepared.plan, prepared.job, writer, DaskExecutor(client)):
+                committed.extend(videos_in([event], "records"))
+                if committed:
+                    elsewhere.close()
+
+    with pytest.raises(InputError, match="scheduler went away"):
+        encode()
+    assert "distributed.client" not in dask_log.getvalue()  # of the cluster itself it may tell
+    assert read_all(tmp_path / "l.zarr") == {name: undisturbed[name] for name in committed}
+
+
 def test_local_workers_share_the_memory_and_never_pause(client):
     """They keep what they have freed: a pause, which ends when memory is given back, would never end."""
     assert memory_rules(client) == {(False, MEMORY_LIMIT // 2)}
@@ -404,71 +494,10 @@ def test_weights_error_on_a_real_worker_reaches_the_driver_as_itself(client, vid
         encode_for_real(prepared, client, vae_hash="f" * 64)
 
 
-@pytest.fixture
-def dask_log(monkeypatch):
-    """What Dask would print on stderr. Its loggers share a handler, or have more after other tests."""
-    loggers, log = (getLogger("distributed"), getLogger("distributed.client")), io.StringIO()
-    handlers = {each for logger in loggers for each in logger.handlers if type(each) is StreamHandler}
-    assert handlers
-    for handler in handlers:
-        monkeypatch.setattr(handler, "stream", log)
-    return log
-
-
-class Poison(WorkerPlugin):
-    """A real worker ends as if out of memory when it comes to this video."""
-
-    def setup(self, worker):
-        from vidlat.pipeline import dask_executor
-
-        def read_frames(path, warn):
-            if path.name == "04.mp4":
-                os._exit(1)
-            return frames_of(path, warn)
-
-        dask_executor.encode_batch = partial(encode_batch, read=reading(read_frames))
-
-
-@pytest.mark.slow
-def test_video_that_kills_real_workers_fails_alone(
-    videos, prepare, tmp_path, undisturbed, read_all, dask_log
-):
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
-    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
-    with connect(None, 1) as client:
-        client.register_plugin(Poison())
-        events = encode_for_real(prepared, client)
-    assert dask_log.getvalue() == ""
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    assert videos_in(events, "failures") == ["04.mp4", "broken.mp4"]
-    assert {**read_all(tmp_path / "l.zarr"), "04.mp4": undisturbed["04.mp4"]} == undisturbed
-
-
 @pytest.mark.parametrize("address", ["foo", "host:8786", "tcp://host", "nonsense://x", "no address"])
 def test_invalid_scheduler_address_is_refused(address):
     with pytest.raises(InputError, match="looks like tcp://host:8786"), connect(address, 1):
         pass
-
-
-@pytest.mark.slow
-def test_scheduler_that_goes_away_ends_the_encode_and_finished_videos_stay(
-    videos, prepare, tmp_path, read_all, undisturbed, dask_log
-):
-    prepared, committed = prepare(videos, tmp_path / "l.zarr", workers=1), []
-    settings = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": False}
-    elsewhere = LocalCluster(n_workers=1, threads_per_worker=1, **settings)
-
-    def encode():
-        with connect(elsewhere.scheduler_address, 1) as client, prepared.open_writer() as writer:
-            for event in run_encode(prepared.plan, prepared.job, writer, DaskExecutor(client)):
-                committed.extend(videos_in([event], "records"))
-                if committed:
-                    elsewhere.close()
-
-    with pytest.raises(InputError, match="scheduler went away"):
-        encode()
-    assert "distributed.client" not in dask_log.getvalue()  # of the cluster itself it may tell
-    assert read_all(tmp_path / "l.zarr") == {name: undisturbed[name] for name in committed}
 
 
 def test_scheduler_without_workers_is_refused():

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.commands.display import console, format_count, format_seconds, progress_bar, quoted
-from vidlat.commands.interrupts import stopping
 from vidlat.config import TrainConfig
+from vidlat.interrupts import stopping
 from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.during_training import steps_with_samples
 from vidlat.store.reader import open_cache

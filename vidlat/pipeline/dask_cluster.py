@@ -18,7 +18,7 @@ from pathlib import Path
 import dask
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
-from distributed.utils import get_mp_context, silence_logging_cmgr
+from distributed.utils import get_mp_context
 
 from vidlat.errors import InputError, one_line
 
@@ -63,8 +63,29 @@ def connect(
     # A killed process leaves Dask coroutines with errors that nobody retrieves, and asyncio would print them.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     cluster = _connect_to(scheduler, patience_seconds) if scheduler else _start(num_workers, num_batches)
-    with silence_logging_cmgr(logging.CRITICAL), cluster as client:
+    with _silenced_dask(), cluster as client:
         yield client
+
+
+@contextmanager
+def _silenced_dask() -> Iterator[None]:
+    """Dask logs only what is critical, whoever prints it.
+
+    Dask adds a handler of its own only where the program had none when it was imported.
+    """
+    dask_loggers = [
+        logger
+        for name, logger in logging.root.manager.loggerDict.items()
+        if name.partition(".")[0] == "distributed" and isinstance(logger, logging.Logger)
+    ]
+    before = [(logger, logger.level) for logger in dask_loggers if logger.level]
+    for logger, _ in before:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in before:
+            logger.setLevel(level)
 
 
 @contextmanager

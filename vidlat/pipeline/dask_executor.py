@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -15,6 +16,7 @@ import torch
 from distributed import CancelledError, Client, Future, KilledWorker, Worker, get_worker
 
 from vidlat.errors import InputError, ShardExistsError
+from vidlat.interrupts import stopping
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.executor import (
     BatchEncoded,
@@ -64,10 +66,15 @@ class _Step:
     address: str = ""
 
 
+class _Interrupt:
+    """Ctrl-C was pressed."""
+
+
 class DaskExecutor:
     """Runs tasks on Dask workers; a batch is written by the worker that encoded it, which holds its scratch.
 
-    queue: receives finished futures and the messages of workers.
+    queue: receives finished futures, the messages of workers, and Ctrl-C, which `next_event` raises. Raised
+    wherever it strikes it would be lost in one of Dask's callbacks, or leave Dask unable to close.
     """
 
     def __init__(self, client: Client, queue: SimpleQueue[Any] | None = None) -> None:
@@ -77,18 +84,21 @@ class DaskExecutor:
         self._encoded_by: dict[Task, str] = {}
         self._ended: set[str] = set()
         self._seconds_without_workers = 0.0
+        self._at_exit = ExitStack()
 
     def __enter__(self) -> Self:
+        self._at_exit.enter_context(stopping(lambda: self._queue.put(_Interrupt()), [signal.SIGINT]))
         self.client.subscribe_topic(_FRAMES_TOPIC, lambda event: self._queue.put(FramesEncoded(event[1])))
         self.client.subscribe_topic(_HANG_TOPIC, lambda event: self._queue.put(WorkerEnds(*event[1])))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.client.status == "running":
-            self.client.unsubscribe_topic(_FRAMES_TOPIC)
-            self.client.unsubscribe_topic(_HANG_TOPIC)
-            self.client.cancel(list(self._running))
-        self._running.clear()
+        with self._at_exit:
+            if self.client.status == "running":
+                self.client.unsubscribe_topic(_FRAMES_TOPIC)
+                self.client.unsubscribe_topic(_HANG_TOPIC)
+                self.client.cancel(list(self._running))
+            self._running.clear()
 
     def capacity(self) -> int:
         """One batch per thread of each worker, and one more per worker."""
@@ -106,7 +116,8 @@ class DaskExecutor:
     def next_event(self) -> Event | None:
         """Wait for a result or a message; None after PATIENCE_SECONDS without one.
 
-        Raises InputError where the scheduler is gone, or all workers have been for ALL_WORKERS_LOST_SECONDS.
+        Raises KeyboardInterrupt after a Ctrl-C, and InputError where the scheduler is gone, or all workers
+        have been for ALL_WORKERS_LOST_SECONDS.
         """
         try:
             found = self._queue.get(timeout=PATIENCE_SECONDS)
@@ -115,6 +126,8 @@ class DaskExecutor:
             return None
         if isinstance(found, FramesEncoded | TaskLost):
             return found
+        if isinstance(found, _Interrupt):
+            raise KeyboardInterrupt
         if isinstance(found, WorkerEnds):
             self._ended.add(found.address)
             return DecoderHangs(found.video_id, found.num_frames)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,14 +13,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextmanager
-def stopping(stop: Callable[[], None]) -> Iterator[None]:
+def stopping(stop: Callable[[], None], signals: Collection[signal.Signals] = SIGNALS) -> Iterator[None]:
     """Within the block these signals call `stop`; a second Ctrl-C interrupts as usual.
 
     A second one of the others does not: launchers forward signals that the whole process group has received
-    already. A signal that is ignored, as SIGINT is in the background of a shell script, stays ignored.
+    already. A signal that is ignored, as SIGINT is in the background of a shell script, stays ignored. In
+    another thread than the main one, which alone may handle signals, nothing changes.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {
-        number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not signal.SIG_IGN
+        number: handler for number in signals if (handler := signal.getsignal(number)) is not signal.SIG_IGN
     }
 
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
