@@ -50,6 +50,12 @@ def test_a_long_label_takes_several_lines_above_its_video():
     assert [num_lines(frame) for frame in (one, several)] == [1, 2]  # 34 letters do not fit in 128 pixels
 
 
+def test_a_number_stays_with_the_word_before_it():
+    black = np.zeros((1, 60, 64), np.uint8)
+    short, long = (next(side_by_side({name: black})) for name in ("tiny stack 16", "tiny stack 16 stretch 2"))
+    np.testing.assert_array_equal(short[:26], long[:26])  # the first line
+
+
 def num_lines(frame):
     """Lines of text: runs of rows with something bright in them, the video below not counted."""
     is_bright = (frame > 100).any(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -62,7 +63,7 @@ def _num_columns(num_tiles: int, tile_shape: float) -> int:
 def _wrap(label: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float) -> list[str]:
     draw = ImageDraw.Draw(Image.new("L", (1, 1)))
     lines = [""]
-    for word in label.split():
+    for word in re.split(r"\s+(?!\d)", label):  # a number stays with the word before it
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and draw.textlength(longer, font) > width:
             lines.append(word)
