@@ -1,9 +1,9 @@
 """The start of fitting a VAE: weights that compute the best linear code, so that training improves on it.
 
-A 4x4x4 block holds 64 numbers and the latent keeps 4 of them. The best linear choice is the principal
-component analysis (PCA) of the blocks, and AutoencoderKlMaisi can compute it: stride-2 convolutions gather a
-block, transposed convolutions spread it out again, and residual branches are zero-initialised. The last norm
-of the encoder and of the decoder would rescale the signal; two large constant channels in each group dominate
+A 4x4x4 block holds 64 numbers and the latent keeps a few of them, MAISI's 4. The best linear choice is the
+principal component analysis (PCA) of the blocks, and AutoencoderKlMaisi can compute it: stride-2 convolutions
+gather a block, transposed convolutions spread it out again, and residual branches are zero-initialised. The
+last norm of encoder and decoder would rescale the signal; two large constant channels in each group dominate
 its statistics, so that the signal passes almost unchanged.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +23,9 @@ BLOCK = (4, 4, 4)
 
 _CONSTANT = 30.0
 """Far above any signal (|x| < 10), so that a group's variance is that of the constants to within 1 %."""
+
+_SMALLEST_SCALE = 1e-3
+"""A quarter of a gray level: where videos vary by less, dividing by it would leave the range of float16."""
 
 _CORNERS = list(product((0, 1), repeat=3))
 
@@ -37,14 +41,15 @@ def start_from_pca(network: Network, pca: BlockPca) -> None:
     """Write a PCA of 4x4x4 blocks into an AutoencoderKlMaisi of two halvings and transposed convolutions.
 
     pca: with a constant mean, because the bias of a transposed convolution is one value per channel.
-    Latent channel j becomes component j over its standard deviation: mean about 0, variance about 1.
+    Latent channel j becomes component j over its standard deviation: mean about 0, variance about 1, or less
+    where the videos hardly vary.
     Raises ValueError if the groups of the last norm are too small for the code.
     """
     latent_dim, mean = len(pca.components), float(pca.mean[0])
-    shape = (latent_dim, *BLOCK)
-    analysis = torch.tensor(pca.components / pca.scales[:, None], dtype=torch.float32).reshape(shape)
-    synthesis = torch.tensor(pca.components * pca.scales[:, None], dtype=torch.float32).reshape(shape)
-    _zero_residual_branches(network)
+    shape, scales = (latent_dim, *BLOCK), np.maximum(pca.scales, _SMALLEST_SCALE)[:, None]
+    analysis = torch.tensor(pca.components / scales, dtype=torch.float32).reshape(shape)
+    synthesis = torch.tensor(pca.components * scales, dtype=torch.float32).reshape(shape)
+    _zero_residual_branches(network, num_signals=max(len(_CORNERS), latent_dim))
     _write_encoder(network.encoder.blocks, analysis, mean)
     _write_decoder(network.decoder.blocks, synthesis, mean)
     eye = torch.eye(latent_dim)[:, :, None, None, None]
@@ -56,14 +61,15 @@ def start_from_pca(network: Network, pca: BlockPca) -> None:
     _convolution(network.quant_conv_log_sigma).bias.fill_(-6.0)
 
 
-def _zero_residual_branches(network: Network) -> None:
+def _zero_residual_branches(network: Network, num_signals: int) -> None:
+    """Let every residual block pass its first channels unchanged, as many of them as carry a signal."""
     for module in network.modules():
         if hasattr(module, "conv2") and hasattr(module, "nin_shortcut"):
             _convolution(module.conv2).weight.zero_()
             _convolution(module.conv2).bias.zero_()
             if not isinstance(module.nin_shortcut, nn.Identity):
                 shortcut = _convolution(module.nin_shortcut)
-                _pass_unchanged(shortcut, range(min(8, *shortcut.weight.shape[:2])))
+                _pass_unchanged(shortcut, range(min(num_signals, *shortcut.weight.shape[:2])))
 
 
 def _convolution(wrapper: nn.Module) -> Any:
