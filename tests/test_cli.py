@@ -24,6 +24,7 @@ from vidlat.cli import commands
 from vidlat.commands import display
 from vidlat.commands.settings_file import load_yaml
 from vidlat.config import EncodeConfig, TrainConfig
+from vidlat.fit.stacks import TrainingStacks
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch
 from vidlat.store.layout import shard_file
@@ -645,6 +646,38 @@ def test_fit_vae_counts_only_videos_that_gave_stacks(make_videos, tmp_path):
     code, out, _ = vidlat("fit-vae", "--input", folder, "--out", tmp_path / "new" / "v.safetensors", *flags)
     assert code == 0
     assert "2 stacks of 4 frames from 1 video\n" in out
+
+
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
+def test_fit_vae_ends_after_the_step_when_interrupted_and_resumes(make_videos, tmp_path, monkeypatch):
+    draw = TrainingStacks.draw
+
+    def draw_with_ctrl_c(stacks, step):
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return draw(stacks, step)
+
+    command = [
+        "fit-vae",
+        "--input",
+        make_videos(tmp_path / "v", {"a.mp4": 8}),
+        "--out",
+        tmp_path / "v.safetensors",
+    ]
+    flags = ["--size", 16, "--steps", 3, "--batch", 1, "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingStacks, "draw", draw_with_ctrl_c)
+        code, out, err = vidlat(*command, *flags)
+    assert (code, err) == (130, "Interrupted.\n")
+    assert "stopped and saved after step 2; the same command with --resume continues" in out
+    assert "continue it with --resume" in vidlat(*command, *flags)[2]
+    refused = vidlat(*command, "--resume", "--steps", 4)[2]
+    assert is_one_line(refused)
+    assert "steps: got 4, it has 3" in refused
+    code, out, _ = vidlat(*command, "--resume")  # with the settings it was started with
+    assert code == 0
+    assert "weights -> " in out
+    assert not (tmp_path / "v.fit").exists()
 
 
 def test_refused_commands_show_no_progress_bar(cache, videos, tmp_path):

@@ -23,6 +23,7 @@ FLOATS = [
     (FitVAEConfig, "fps"),
     (FitVAEConfig, "learning_rate"),
     (FitVAEConfig, "kl_weight"),
+    (FitVAEConfig, "change_weight"),
     (FitVAEConfig, "ema_decay"),
 ]
 

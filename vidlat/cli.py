@@ -407,17 +407,26 @@ def check_weights() -> None:
 @commands.command(config=FitVAEConfig)
 @input_option("File, folder or glob.")
 @out_option("The .safetensors file to write.")
+@click.option("--resume", is_flag=True, help="Continue the unfinished fit of --out from its last checkpoint.")
 def fit_vae() -> None:
     """Train a small VAE of MAISI's class on your videos.
 
     --init fine-tunes given weights instead. From scratch, training starts at the best linear code (PCA) and
-    improves on it. The file is written every --save-every steps; after an interruption, `--init FILE`
-    continues from it.
+    improves on it.
+
+    With --stack 16 the network sees the motion of 16 frames at once, and --change-weight makes it keep more
+    of that motion. The weights state the stacks they were trained on; encode with one of them.
 
     \b
     Example:
       vidlat fit-vae --input videos/ --out vae.safetensors --steps 1000
+      vidlat fit-vae --input videos/ --out vae.safetensors --resume
       vidlat encode --input videos/ --out latents.zarr --vae vae.safetensors --size 128
+
+    Every --save-every steps the weights are written, and a checkpoint beside them (vae.fit/), which is
+    removed at the end. Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the fit after the current step, with a
+    checkpoint; a second Ctrl-C ends it at once. A resumed fit keeps its settings; only --device and
+    --save-every can be changed.
     """
 
 

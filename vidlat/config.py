@@ -378,7 +378,25 @@ class FitVAEConfig(Preprocessing):
 
     size: int = setting(128, "height and width of the training frames, in pixels", at_least=1, at_most=MANY)
     init: str | None = setting(None, "weights to fine-tune, as for --vae; else a small network from scratch")
-    stack: int = setting(4, "frames per VAE call", at_least=1, at_most=MANY)
+    latent_dim: int | None = setting(
+        None,
+        "latent channels of the network from scratch; MAISI and the default have 4",
+        at_least=1,
+        at_most=31,
+    )
+    stack: int = setting(
+        4,
+        "frames of a training stack and of a VAE call; the network learns motion as far as a stack reaches",
+        at_least=1,
+        at_most=MANY,
+    )
+    shortest_stack: int | None = setting(
+        None,
+        "learn shorter VAE calls too: steps take turns in showing a stack whole, as two halves, and so on "
+        "down to calls of this many frames",
+        at_least=1,
+        at_most=MANY,
+    )
     steps: int = setting(2000, "training steps", at_least=1)
     batch: int = setting(4, "stacks per step", at_least=1, at_most=MANY)
     learning_rate: float = setting(1e-3, "peak learning rate of AdamW", above=0)
@@ -386,10 +404,36 @@ class FitVAEConfig(Preprocessing):
     kl_weight: float = setting(
         1e-4, "weight of the divergence from a standard normal, averaged over values", at_least=0
     )
+    change_weight: float = setting(
+        0.0, "weight of the error of the change from frame to frame, beside that of the frames", at_least=0
+    )
     ema_decay: float = setting(0.995, "decay of the averaged weights, which are written", at_least=0, below=1)
     max_stacks: int = setting(
         20_000, "training stacks held in memory, drawn evenly from all videos", at_least=1
     )
     save_every: int = setting(100, "steps between saves of the weights", at_least=1)
+    precision: Precision = setting(
+        "auto",
+        "arithmetic of the training; auto is bfloat16 on a GPU; a CPU that has it is several times as fast",
+    )
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.call_lengths[-1] != (self.shortest_stack or self.stack):
+            raise ConfigError(
+                f"shortest_stack: got {self.shortest_stack}; expected --stack {self.stack} halved any number "
+                f"of times, one of {', '.join(map(str, _halvings(self.stack)))}"
+            )
+
+    @property
+    def call_lengths(self) -> tuple[int, ...]:
+        """Frames of the VAE calls that are trained on, from `stack` down to `shortest_stack`."""
+        shortest = self.shortest_stack or self.stack
+        return tuple(frames for frames in _halvings(self.stack) if frames >= shortest) or (self.stack,)
+
+
+def _halvings(number: int) -> list[int]:
+    """A number, its half and so on, as long as it is even."""
+    return [number] if number % 2 else [number, *_halvings(number // 2)]

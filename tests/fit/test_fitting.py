@@ -1,33 +1,18 @@
 """Fitting a VAE: the start is as documented, training improves on it, and the file written loads."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from vidlat.config import FitVAEConfig
+from tests.fit.small import collection, config, frames
+from vidlat.encode.device import has_bfloat16
 from vidlat.encode.vae import load_vae
-from vidlat.encode.weights_file import read_weights
+from vidlat.encode.weights_file import read_weights, trained_stacks
 from vidlat.errors import ConfigError, ShapeError, TrainError
-from vidlat.fit.fitting import FitStep, VideoRead, fit_to_stacks, fit_vae
+from vidlat.fit.fitting import FitStep, VideoRead, _loss, fit_to_stacks, fit_vae
 from vidlat.fit.stacks import TrainingStacks
-
-
-def config(**changes):
-    return FitVAEConfig(
-        **{"size": 16, "steps": 3, "batch": 2, "warmup_steps": 2, "device": "cpu", "save_every": 2} | changes
-    )
-
-
-def frames(num_frames=24, seed=0):
-    values = np.random.default_rng(seed).random((num_frames, 4, 4), np.float32)
-    return list(np.kron(values, np.ones((1, 4, 4), np.float32)))
-
-
-def collection(settings, num_videos=2):
-    stacks = TrainingStacks(settings)
-    for seed in range(num_videos):
-        stacks.add_video(frames(seed=seed))
-    return stacks
 
 
 def test_fitting_yields_a_record_per_step_and_writes_a_vae_that_loads(tmp_path):
@@ -80,6 +65,89 @@ def test_nothing_to_train_on_is_refused(tmp_path):
         next(fit_to_stacks(stacks, tmp_path / "vae.safetensors", config()))
 
 
+class Echo:
+    """A VAE whose reconstruction of every stack is known, and which notes how it was called."""
+
+    def __init__(self, error):
+        self.error, self.calls = error, []
+
+    def encode(self, calls):
+        self.calls.append(tuple(calls.shape))
+        self.target = calls
+        return torch.zeros_like(calls), torch.ones_like(calls)
+
+    def decode(self, latent):
+        return self.target + self.error.expand(-1, -1, -1, *self.target.shape[-2:]).reshape(self.target.shape)
+
+
+@pytest.mark.parametrize(
+    ("signs", "change"),
+    [
+        ([1, 1, 1, 1, 1, 1, 1, 1], 0.0),  # a wrong brightness changes nothing from frame to frame
+        ([1, -1, 1, -1, 1, -1, 1, -1], 0.04),
+        ([1, 1, 1, 1, -1, -1, -1, -1], 0.04 / 7),  # one of seven changes, at the border of two calls
+    ],
+)
+@pytest.mark.parametrize("step", [0, 1])  # of one call per stack, of two
+def test_the_loss_weighs_the_error_of_frames_and_of_their_changes(signs, change, step):
+    error = 0.1 * torch.tensor(signs).reshape(1, 1, 8, 1, 1).expand(2, 1, 8, 1, 1)
+    settings = config(stack=8, shortest_stack=4, change_weight=0.5, kl_weight=0.0)
+    loss, log_mse = _loss(Echo(error), torch.rand(2, 1, 8, 16, 16), settings, step)
+    assert log_mse.item() == pytest.approx(math.log(0.01 + 1e-5), abs=1e-4)
+    assert loss.item() == pytest.approx(log_mse.item() + 0.5 * math.log(change + 1e-5), abs=2e-2)
+
+
+def test_steps_take_turns_in_the_length_of_calls():
+    network = Echo(torch.zeros(2, 1, 16, 1, 1))
+    settings = config(stack=16, shortest_stack=4)
+    for step in range(4):
+        _loss(network, torch.rand(2, 1, 16, 16, 16), settings, step)
+    assert network.calls == [
+        (2, 1, 16, 16, 16),
+        (4, 1, 8, 16, 16),
+        (8, 1, 4, 16, 16),
+        (2, 1, 16, 16, 16),
+    ]
+
+
+def test_calls_of_a_stack_keep_the_order_of_its_frames():
+    network = Echo(torch.zeros(2, 1, 16, 1, 1))
+    numbered = torch.arange(32.0).reshape(2, 1, 16, 1, 1).expand(2, 1, 16, 4, 4)
+    _loss(network, numbered, config(stack=16, shortest_stack=8), 1)
+    assert network.target[:, 0, :, 0, 0].tolist() == [list(range(a, a + 8)) for a in (0, 8, 16, 24)]
+
+
+def test_longer_stacks_are_drawn_whole_and_the_weights_state_their_calls(tmp_path):
+    settings, out = config(stack=8, shortest_stack=4, change_weight=0.1), tmp_path / "vae.safetensors"
+    stacks = collection(settings)
+    assert stacks.draw(1).shape == (2, 1, 8, 16, 16)
+    list(fit_to_stacks(stacks, out, settings))
+    assert trained_stacks(out) == (4, 8)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 16])
+def test_the_network_from_scratch_has_the_latent_channels_asked_for(latent_dim, tmp_path):
+    settings, out = config(steps=1, latent_dim=latent_dim), tmp_path / "vae.safetensors"
+    list(fit_to_stacks(collection(settings), out, settings))
+    assert load_vae(out, device="cpu").latent_dim == latent_dim
+
+
+def test_weights_of_another_number_of_latent_channels_are_refused(make_videos, small_vae, tmp_path):
+    make_videos(tmp_path / "v", {"a.mp4": 9})
+    with pytest.raises(ConfigError, match="latent_dim: got 5, but the weights of --init have 4"):
+        fit_vae([tmp_path / "v"], tmp_path / "v.safetensors", config(init=str(small_vae), latent_dim=5))
+
+
+@pytest.mark.skipif(not has_bfloat16("cpu"), reason="this CPU does not compute in bfloat16")
+def test_training_in_bfloat16_starts_like_that_in_float32(tmp_path):
+    first = {}
+    for precision in ("float32", "bfloat16"):
+        settings = config(precision=precision, steps=1)
+        (first[precision],) = fit_to_stacks(collection(settings), tmp_path / "v.safetensors", settings)
+    assert first["bfloat16"].mse == pytest.approx(first["float32"].mse, rel=0.05)
+    assert first["bfloat16"].mse != first["float32"].mse
+
+
 def test_a_stack_the_network_cannot_process_is_refused(tmp_path):
     settings = config(stack=6)
     with pytest.raises(ShapeError, match="nearest that works: 4 and 8"):
@@ -116,3 +184,13 @@ def test_wrong_settings_are_refused_when_called(make_videos, tmp_path):
         fit_vae([tmp_path / "v"], tmp_path / "vae.pt", config())
     with pytest.raises(ConfigError, match="expected a multiple of 4"):
         fit_vae([tmp_path / "v"], tmp_path / "vae.safetensors", config(size=18))
+
+
+def test_shorter_calls_are_the_stack_halved():
+    assert config(stack=24, shortest_stack=6).call_lengths == (24, 12, 6)
+    assert config(stack=12).call_lengths == (12,)
+    for shortest in (1, 8, 24):
+        with pytest.raises(
+            ConfigError, match="expected --stack 12 halved any number of times, one of 12, 6, 3"
+        ):
+            config(stack=12, shortest_stack=shortest)

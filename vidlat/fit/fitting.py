@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,28 @@ import torch
 from torch import nn
 
 from vidlat.config import FitVAEConfig
-from vidlat.encode.device import resolve_device
+from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.memory import keep_freed_memory
-from vidlat.encode.network import TINY_NETWORK, build_network, bypass_wrappers, compression_of, require_size
+from vidlat.encode.network import (
+    TINY_NETWORK,
+    build_network,
+    bypass_wrappers,
+    compression_of,
+    require_size,
+    small_network,
+)
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import load_network, write_weights
 from vidlat.errors import ConfigError, DecodeError, TrainError
 from vidlat.fit.linear_start import start_from_pca
 from vidlat.fit.stacks import TrainingStacks
+from vidlat.fit.unfinished import UnfinishedFit
 from vidlat.paths import local_path
 from vidlat.pipeline.discover import discover_videos
 from vidlat.timing import Timing
+from vidlat.train.checkpoint import TrainState
 from vidlat.train.optimisation import learning_rate, set_learning_rate, start_average, update_average
+from vidlat.train.seeding import Draw, Stream, normal
 from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared
 from vidlat.video.writer import prepare_file
@@ -59,28 +69,37 @@ class FitStep:
 
 
 def fit_vae(
-    inputs: Sequence[str | Path], out: str | Path, settings: FitVAEConfig
-) -> Iterator[VideoRead | FitStep]:
+    inputs: Sequence[str | Path], out: str | Path, settings: FitVAEConfig, *, resume: bool = False
+) -> Generator[VideoRead | FitStep]:
     """Train a VAE on videos and write it to `out`, yielding each video read and then each step.
 
-    inputs: files, folders, glob patterns or manifests. The averaged weights are written every `save_every`
-    steps and at the end. Raises, when called, ConfigError, DeviceError, WeightsError, ShapeError or
-    InputError; and, when iterated, TrainError if no video is long enough or the loss is not finite.
+    inputs: files, folders, glob patterns or manifests. resume: continue an unfinished fit, bit for bit where
+    machine and device are the same. The averaged weights and a checkpoint are written every `save_every`
+    steps, and when the iterator is closed; at the end the checkpoint is removed.
+    Raises, when called, ConfigError, DeviceError, WeightsError, ShapeError, InputError, or TrainError where
+    there is nothing to resume or an unfinished fit without `resume`; and, when iterated, TrainError if no
+    video is long enough, the loss is not finite, or an unfinished fit had other videos.
     """
     out = local_path(out)
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: weights are written as .safetensors; give such a name")
+    unfinished = UnfinishedFit(out)
+    if resume:
+        settings = unfinished.continued_with(settings)
+    else:
+        unfinished.require_none()
     init = resolve_weights(settings.init) if settings.init else None
-    resolve_device(settings.device)
+    precision = resolve_precision(settings.precision, resolve_device(settings.device))
+    settings = FitVAEConfig.from_mapping(settings.to_dict() | {"precision": precision})
     _load_network(settings, init)
     sources = discover_videos([str(text) for text in inputs]).videos
     prepare_file(out)
-    return _read_and_fit(sources, out, settings, init)
+    return _read_and_fit(sources, out, settings, init, resume)
 
 
 def _read_and_fit(
-    sources: Sequence[InputVideo], out: Path, settings: FitVAEConfig, init: Path | None
-) -> Iterator[VideoRead | FitStep]:
+    sources: Sequence[InputVideo], out: Path, settings: FitVAEConfig, init: Path | None, resume: bool
+) -> Generator[VideoRead | FitStep]:
     stacks = TrainingStacks(settings)
     for number, source in enumerate(sources, 1):
         failure = None
@@ -97,59 +116,123 @@ def _read_and_fit(
             num_videos=stacks.num_videos,
             failure=failure,
         )
-    yield from fit_to_stacks(stacks, out, settings, init)
+    yield from fit_to_stacks(stacks, out, settings, init, resume=resume)
 
 
 def fit_to_stacks(
-    stacks: TrainingStacks, out: Path, settings: FitVAEConfig, init: Path | None = None
-) -> Iterator[FitStep]:
+    stacks: TrainingStacks,
+    out: Path,
+    settings: FitVAEConfig,
+    init: Path | None = None,
+    *,
+    resume: bool = False,
+) -> Generator[FitStep]:
     """Train on stacks, starting from the weights in `init` or else from their PCA, and write to `out`.
 
-    The loss is the mean log of each stack's squared error, so that every stack counts by its PSNR, plus the
-    divergence of the posterior from a standard normal (Kingma and Welling 2014, appendix B).
+    resume: continue the unfinished fit of `out`, whose settings these are.
     """
     if not len(stacks):
         raise TrainError(f"no video with at least {settings.stack} frames to train on")
-    torch.manual_seed(settings.seed)
     keep_freed_memory()
-    device = resolve_device(settings.device)
+    unfinished, device = UnfinishedFit(out), resolve_device(settings.device)
+    state, network_settings = _start(stacks, settings, init, device)
+    if resume:
+        unfinished.load(state, stacks.hash())
+    else:
+        unfinished.start(settings, stacks.hash())
+    while state.step < settings.steps:
+        record = _take_step(state, stacks.draw(state.step + 1).to(device), settings)
+        is_last, is_saved = state.step == settings.steps, state.step % settings.save_every == 0
+        if is_last or is_saved:
+            write_weights(out, state.ema.state_dict(), network_settings, sorted(settings.call_lengths))
+        if is_last:
+            unfinished.remove()
+        elif is_saved:
+            unfinished.save(state)
+        try:
+            yield record
+        except GeneratorExit:
+            if not (is_last or is_saved):
+                unfinished.save(state)
+            raise
+
+
+def _start(
+    stacks: TrainingStacks, settings: FitVAEConfig, init: Path | None, device: str
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state before the first step, and the network's settings."""
+    torch.manual_seed(settings.seed)
     network, network_settings = _load_network(settings, init)
     bypass_wrappers(network)
     if init is None:
         start_from_pca(network, stacks.pca(network_settings["latent_channels"]))
     # Channels last: a seventh faster to train on a CPU, the layout of tensor cores on a GPU.
     network = network.to(device, memory_format=torch.channels_last_3d).train()
-    average = start_average(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
-    for step in range(1, settings.steps + 1):
-        loss, log_mse = _loss(network, stacks.draw(step).to(device), settings.kl_weight)
-        if not torch.isfinite(loss):
-            raise TrainError(f"step {step}: the loss is {loss.item()}; try a lower --learning-rate")
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not annotate it
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        rate = learning_rate(settings, step - 1)
-        set_learning_rate(optimiser, rate)
-        optimiser.step()
-        update_average(average, network, settings.ema_decay, step - 1)
-        if step % settings.save_every == 0 or step == settings.steps:
-            write_weights(out, average.state_dict(), network_settings, [settings.stack])
-        yield FitStep(step=step, loss=loss.item(), mse=math.exp(log_mse.item()), learning_rate=rate)
+    return TrainState(model=network, ema=start_average(network), optimiser=optimiser), network_settings
 
 
-def _loss(network: Any, target: torch.Tensor, kl_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of stacks (N, 1, S, H, W), and its first term, the mean log of their squared errors."""
-    mean, std = network.encode(target)
-    reconstruction = network.decode(mean + std * torch.randn_like(std))
-    log_mse = (reconstruction - target).square().mean(dim=(1, 2, 3, 4)).add(SMALL_MSE).log().mean()
+def _take_step(state: TrainState, target: torch.Tensor, settings: FitVAEConfig) -> FitStep:
+    """Change the weights by one step on stacks (N, 1, S, H, W)."""
+    rate = learning_rate(settings, state.step)
+    loss, log_mse = _loss(state.model, target, settings, state.step)
+    if not torch.isfinite(loss):
+        raise TrainError(f"step {state.step + 1}: the loss is {loss.item()}; try a lower --learning-rate")
+    state.optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not annotate it
+    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    set_learning_rate(state.optimiser, rate)
+    state.optimiser.step()
+    update_average(state.ema, state.model, settings.ema_decay, state.step)
+    state.step += 1
+    return FitStep(step=state.step, loss=loss.item(), mse=math.exp(log_mse.item()), learning_rate=rate)
+
+
+def _loss(
+    network: Any, target: torch.Tensor, settings: FitVAEConfig, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of stacks (N, 1, S, H, W), and its first term. step: counted from 0.
+
+    The mean log of each stack's squared error, so that every stack counts by its PSNR; the same for its
+    changes from frame to frame, also between the calls that it is cut into; and the divergence of the
+    posterior from a standard normal (Kingma and Welling 2014, appendix B).
+    """
+    lengths = settings.call_lengths
+    # One channel: frames that follow each other are side by side in memory, and so are the parts.
+    calls = target.reshape(-1, 1, lengths[step % len(lengths)], *target.shape[-2:])
+    with torch.autocast(target.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        mean, std = (values.float() for values in network.encode(calls))
+        noise = normal((settings.seed, Stream.TRAINING, step, 0), Draw.POSTERIOR, tuple(std.shape))
+        decoded = network.decode(mean + std * torch.from_numpy(noise).to(std.device))
+    error = decoded.float().reshape(target.shape) - target
+    log_mse = _mean_log_square(error)
     divergence = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
-    return log_mse + kl_weight * divergence, log_mse
+    loss = log_mse + settings.kl_weight * divergence
+    if settings.change_weight and target.shape[2] > 1:
+        loss = loss + settings.change_weight * _mean_log_square(error.diff(dim=2))
+    return loss, log_mse
+
+
+def _mean_log_square(error: torch.Tensor) -> torch.Tensor:
+    """The mean log of each stack's mean square."""
+    return error.square().mean(dim=(1, 2, 3, 4)).add(SMALL_MSE).log().mean()
 
 
 def _load_network(settings: FitVAEConfig, init: Path | None) -> tuple[Any, dict[str, Any]]:
-    """The network to train and its settings; raises ShapeError or ConfigError if it refuses stack or size."""
-    network, network_settings = load_network(init) if init else (build_network(TINY_NETWORK), TINY_NETWORK)
+    """The network to train and its settings; raises ShapeError or ConfigError if it refuses a setting."""
+    if init is None:
+        network_settings = small_network(settings.latent_dim or TINY_NETWORK["latent_channels"])
+        network: Any = build_network(network_settings)
+    else:
+        network, network_settings = load_network(init)
+    latent_dim = network_settings["latent_channels"]
+    if settings.latent_dim not in (None, latent_dim):
+        raise ConfigError(
+            f"latent_dim: got {settings.latent_dim}, but the weights of --init have {latent_dim}; "
+            "leave out one of the two"
+        )
     compression = compression_of(network)
-    Timing(stack=settings.stack, compression=compression)  # raises ShapeError
+    for length in settings.call_lengths:
+        Timing(stack=length, compression=compression)  # raises ShapeError
     require_size(settings.size, compression)
     return network, network_settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from itertools import islice
 
@@ -47,6 +48,13 @@ class TrainingStacks:
         elif (place := self._random.integers(self._num_seen + 1)) < len(self._stacks):
             self._stacks[place] = quantised
         self._num_seen += 1
+
+    def hash(self) -> str:
+        """SHA-256 of the stacks held, in their order."""
+        digest = hashlib.sha256()
+        for stack in self._stacks:
+            digest.update(stack.tobytes())
+        return digest.hexdigest()
 
     def pca(self, num_components: int) -> BlockPca:
         """The PCA of all blocks added, about one mean value."""
