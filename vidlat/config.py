@@ -397,6 +397,13 @@ class FitVAEConfig(Preprocessing):
         at_least=1,
         at_most=MANY,
     )
+    patch: int | None = setting(
+        None,
+        "height and width of random squares of the frames to train on, in pixels, for steps that cost less; "
+        "else whole frames",
+        at_least=1,
+        at_most=MANY,
+    )
     steps: int = setting(2000, "training steps", at_least=1)
     batch: int = setting(4, "stacks per step", at_least=1, at_most=MANY)
     learning_rate: float = setting(1e-3, "peak learning rate of AdamW", above=0)
@@ -421,6 +428,8 @@ class FitVAEConfig(Preprocessing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.patch and self.patch > self.size:
+            raise ConfigError(f"patch: got {self.patch}; expected at most --size, {self.size}")
         if self.call_lengths[-1] != (self.shortest_stack or self.stack):
             raise ConfigError(
                 f"shortest_stack: got {self.shortest_stack}; expected --stack {self.stack} halved any number "

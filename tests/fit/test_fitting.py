@@ -1,18 +1,22 @@
 """Fitting a VAE: the start is as documented, training improves on it, and the file written loads."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.fit.small import collection, config, frames
 from vidlat.encode.device import has_bfloat16
+from vidlat.encode.network import TINY_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import load_vae
 from vidlat.encode.weights_file import read_weights, trained_stacks
 from vidlat.errors import ConfigError, ShapeError, TrainError
-from vidlat.fit.fitting import FitStep, VideoRead, _loss, fit_to_stacks, fit_vae
+from vidlat.fit.fitting import FitStep, VideoRead, _loss, _step_smoothly, fit_to_stacks, fit_vae
 from vidlat.fit.stacks import TrainingStacks
+from vidlat.train.checkpoint import TrainState
 
 
 def test_fitting_yields_a_record_per_step_and_writes_a_vae_that_loads(tmp_path):
@@ -138,14 +142,74 @@ def test_weights_of_another_number_of_latent_channels_are_refused(make_videos, s
         fit_vae([tmp_path / "v"], tmp_path / "v.safetensors", config(init=str(small_vae), latent_dim=5))
 
 
-@pytest.mark.skipif(not has_bfloat16("cpu"), reason="this CPU does not compute in bfloat16")
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16("cpu"), reason="this CPU does not compute in bfloat16")
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("stack", [4, 8, 16])  # the deeper levels of the network see two frames, or one
+def test_gradients_in_bfloat16_are_those_of_float32(stack):
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        network = bypass_wrappers(build_network(TINY_NETWORK)).train()
+        clips = torch.rand(1, 1, stack, 16, 16, generator=torch.Generator().manual_seed(1))
+        _loss(network, clips, config(stack=stack, precision=precision), 0)[0].backward()
+        gradients[precision] = dict(network.named_parameters())
+    for name, parameter in gradients["float32"].items():
+        expected, got = parameter.grad, gradients["bfloat16"][name].grad
+        assert (got - expected).norm() <= 0.2 * expected.norm() + 1e-3, name
+
+
+@needs_bfloat16
 def test_training_in_bfloat16_starts_like_that_in_float32(tmp_path):
     first = {}
     for precision in ("float32", "bfloat16"):
         settings = config(precision=precision, steps=1)
         (first[precision],) = fit_to_stacks(collection(settings), tmp_path / "v.safetensors", settings)
-    assert first["bfloat16"].mse == pytest.approx(first["float32"].mse, rel=0.05)
+    assert first["bfloat16"].mse == pytest.approx(first["float32"].mse, rel=0.3)
     assert first["bfloat16"].mse != first["float32"].mse
+
+
+def test_patches_are_squares_cut_from_the_frames():
+    settings = config(patch=8)
+    stacks = TrainingStacks(settings)
+    stacks.add_video([np.arange(256, dtype=np.float32).reshape(16, 16) / 255] * 4)
+    seen = set()
+    for step in range(60):
+        patch = stacks.draw(step)[0, 0, 0]
+        assert patch.shape == (8, 8)
+        across, down = patch.diff(dim=1), patch.diff(dim=0)  # 1 and 16 levels, up to the dimming and flips
+        inner = (patch[:-1, :-1] < 1) & (patch[1:, :-1] < 1) & (patch[:-1, 1:] < 1)  # not clipped
+        assert torch.allclose((16 * across[:-1]).abs()[inner], down[:, :-1].abs()[inner], atol=1e-4)
+        seen.add(round(patch.min().item(), 4))
+    assert len(seen) > 30
+
+
+def test_a_patch_larger_than_the_frames_or_unfit_for_the_network_is_refused(make_videos, tmp_path):
+    with pytest.raises(ConfigError, match="patch: got 20; expected at most --size, 16"):
+        config(patch=20)
+    make_videos(tmp_path / "v", {"a.mp4": 9})
+    with pytest.raises(ConfigError, match="patch: got 6; expected a multiple of 4"):
+        fit_vae([tmp_path / "v"], tmp_path / "vae.safetensors", config(patch=6))
+
+
+def test_a_step_moves_the_mean_of_a_kernel_by_a_twentieth_of_what_adamw_would():
+    torch.manual_seed(0)
+    network = nn.Conv3d(2, 2, 3)
+    plain = copy.deepcopy(network)
+    state = TrainState(model=network, ema=network, optimiser=torch.optim.AdamW(network.parameters(), 0.1))
+    for module in (network, plain):
+        module(torch.ones(1, 2, 4, 4, 4)).square().sum().backward()
+    before = network.weight.detach().clone()
+    _step_smoothly(state)
+    torch.optim.AdamW(plain.parameters(), 0.1).step()
+    got, whole = network.weight.detach() - before, plain.weight.detach() - before
+    taps = (2, 3, 4)
+    assert torch.allclose(got.mean(taps), whole.mean(taps) / 20, atol=1e-6)
+    assert torch.allclose(
+        got - got.mean(taps, keepdim=True), whole - whole.mean(taps, keepdim=True), atol=1e-6
+    )
+    assert torch.equal(network.bias, plain.bias)
 
 
 def test_a_stack_the_network_cannot_process_is_refused(tmp_path):

@@ -29,7 +29,7 @@ def test_the_network_starts_as_pca_of_blocks(latent_dim, tolerance):
     expected = (projected / pca.scales).reshape(2, 16, 16, 1, latent_dim).transpose(0, 4, 3, 1, 2)
     np.testing.assert_allclose(latent_mean.numpy(), expected, atol=tolerance)
     np.testing.assert_allclose(blocks_of(decoded), projected @ pca.components + pca.mean, atol=0.01)
-    assert (latent_std < 0.1).all()
+    assert (latent_std < 0.01).all()
 
 
 def test_groups_too_small_for_the_constants_are_refused():

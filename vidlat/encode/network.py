@@ -159,6 +159,11 @@ class _PlainConvolution(nn.Module):
             return torch.mkldnn_convolution(
                 x, layer.weight, layer.bias, padding, layer.stride, layer.dilation, layer.groups
             )
+        if isinstance(layer, nn.Conv3d) and x.device.type == "cpu" and x.shape[2] == 2 and layer.training:
+            # For two frames oneDNN never writes the gradient of bfloat16 weights (seen in PyTorch 2.13). A
+            # frame of zeros, which is what lies beyond the edge anyway, makes them three.
+            deeper: torch.Tensor = layer(nn.functional.pad(x, (0, 0, 0, 0, 0, 1)))
+            return deeper[:, :, :2]
         output: torch.Tensor = layer(x)
         return output
 
@@ -168,10 +173,10 @@ def _has_onednn() -> bool:
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
-def require_size(size: int, compression: int) -> None:
-    """Raise ConfigError for a setting `size` that a VAE of this compression cannot take."""
+def require_size(size: int, compression: int, setting: str = "size") -> None:
+    """Raise ConfigError for the value of a setting that a VAE of this compression cannot take."""
     if size % compression:
-        raise ConfigError(f"size: got {size}; expected a multiple of {compression} for this VAE")
+        raise ConfigError(f"{setting}: got {size}; expected a multiple of {compression} for this VAE")
 
 
 def compression_of(network: nn.Module) -> int:

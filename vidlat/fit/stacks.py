@@ -63,12 +63,13 @@ class TrainingStacks:
     def draw(self, step: int) -> torch.Tensor:
         """The stacks of one step, (batch, 1, S, H, W) float32 in [0, 1], flipped and dimmed at random.
 
-        Depends on the seed and the step alone.
+        H = W: the patch where one is set, else the size. Depends on the seed and the step alone.
         """
         random = np.random.default_rng((self._settings.seed, step))
-        batch = []
+        batch, side = [], self._settings.patch or self._settings.size
         for index in random.integers(len(self._stacks), size=self._settings.batch):
-            stack = self._stacks[index].astype(np.float32) / 255
+            top, left = random.integers(self._settings.size - side + 1, size=2)
+            stack = self._stacks[index][:, top : top + side, left : left + side].astype(np.float32) / 255
             for axis in range(3):
                 if random.random() < 0.5:
                     stack = np.flip(stack, axis)
