@@ -11,13 +11,8 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structu
 
 from vidlat.errors import ShapeError, VidlatError
 from vidlat.evaluate.motion import Changes
-from vidlat.evaluate.quality import (
-    PSNR_CAP,
-    QualityMeter,
-    VideoQuality,
-    structural_similarity,
-    summarise,
-)
+from vidlat.evaluate.quality import PSNR_CAP, QualityMeter, VideoQuality, summarise
+from vidlat.evaluate.source import SourceFrames
 
 
 def pair(num_frames=5, height=24, width=31, noise=0.1, seed=0):
@@ -30,7 +25,7 @@ def measure(reference, reconstruction, sizes=None):
     meter = QualityMeter("a.mp4", stack=4)
     start = 0
     for size in sizes or [len(reference)]:
-        meter.update(reference[start : start + size], reconstruction[start : start + size])
+        meter.update(SourceFrames(reference[start : start + size]), reconstruction[start : start + size])
         start += size
     return meter.result()
 
@@ -92,7 +87,7 @@ def test_ssim_equals_brute_force_over_every_window():
                 * (2 * covariance + 9e-4)
                 / ((mean_x**2 + mean_y**2 + 1e-4) * (variance_x + variance_y + 9e-4))
             )
-    assert structural_similarity(source[None], copy[None]) == pytest.approx([np.mean(values)], abs=1e-12)
+    assert SourceFrames(source[None]).similarity_of(copy[None]) == pytest.approx([np.mean(values)], abs=1e-12)
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
@@ -150,8 +145,9 @@ def test_each_criterion_holds_strictly_beyond_its_threshold(figures, holds):
 
 @pytest.mark.parametrize("shape", [(4, 12, 12), (5, 12, 13), (12, 12)])
 def test_videos_of_other_shapes_are_refused(shape):
+    source = SourceFrames(np.zeros((5, 12, 12), np.float32))
     with pytest.raises(ShapeError, match=r"a\.mp4.*must be equal"):
-        QualityMeter("a.mp4", 4).update(np.zeros((5, 12, 12), np.float32), np.zeros(shape, np.float32))
+        QualityMeter("a.mp4", 4).update(source, np.zeros(shape, np.float32))
 
 
 def test_frames_smaller_than_the_window_are_refused():

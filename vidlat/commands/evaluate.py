@@ -67,6 +67,10 @@ def _print(evaluation: Evaluation, cache: LatentCache) -> None:
     summary = evaluation.summaries["vae"]
     fps = statistics.median(cache.records()[video.vae.video_id].fps for video in evaluation.videos)
     console.print(summary.motion.describe(cache.schema.timing.frame_step, fps), soft_wrap=True)
+    num_still = sum(video.vae.motion.energy is None for video in evaluation.videos)
+    if 0 < num_still < len(evaluation.videos):
+        what = f"{format_count(num_still, 'video')} without motion (a single frame, or all equal)"
+        console.print(f"{what}: of them the motion has no figures.", soft_wrap=True)
     for criterion, holds in summary.criteria.items():
         console.print(f"{criterion}: {'holds' if holds else 'does not hold'}")
     reasons = evaluation.failed | dict.fromkeys(evaluation.without_source, "its source is not among --input")

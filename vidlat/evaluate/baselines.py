@@ -6,71 +6,50 @@ pieces; every piece of a video except the last is a whole number of blocks long.
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterable
+from itertools import chain, pairwise
+
 import numpy as np
 
 from vidlat.encode.block_pca import Array, Block, BlockMoments, BlockPca, pad_to_blocks
 from vidlat.errors import ShapeError
-from vidlat.evaluate.quality import QualityMeter, VideoQuality
 
 
-class AveragingBaseline:
-    """Quality of one video from its block averages, one number per block.
+def with_block_averages(pieces: Iterable[Array], block: Block) -> Generator[tuple[Array, Array]]:
+    """Each piece of a video with what one number per block, its average, reconstructs of it.
 
-    Averages are interpolated trilinearly between block centres and constant beyond the outermost ones. One
-    block of frames is held back until the block after it is known. stack: as for `QualityMeter`.
+    Averages are interpolated trilinearly between block centres and constant beyond the outermost ones. A
+    piece is held back until the next one is known. Raises ShapeError after one that ended within a block.
     """
-
-    def __init__(self, video_id: str, block: Block, stack: int) -> None:
-        self._block = block
-        self._meter = QualityMeter(video_id, stack)
-        self._before: Array | None = None
-        self._held: tuple[Array, Array] | None = None
-
-    def update(self, frames: Array) -> None:
-        """Add frames (T, H, W); raises ShapeError after a piece that ended within a block."""
-        depth = self._block[0]
-        for start in range(0, len(frames), depth):
-            if self._held is not None and len(self._held[0]) < depth:
-                raise ShapeError(f"every piece of a video but the last must be a multiple of {depth} frames")
-            piece = frames[start : start + depth]
-            average = _interpolated_average(piece, self._block)
-            self._measure_held(average)
-            self._held = piece, average
-
-    def result(self) -> VideoQuality:
-        """The quality of the whole video; call it once, after the last piece."""
-        if self._held is not None:
-            self._measure_held(self._held[1])
-            self._held = None
-        return self._meter.result()
-
-    def _measure_held(self, after: Array) -> None:
-        if self._held is None:
-            return
-        frames, current = self._held
-        before = current if self._before is None else self._before
-        # Distance of each frame from the centre of its block, in blocks.
-        offset = ((np.arange(len(frames)) + 0.5) / self._block[0] - 0.5)[:, None, None]
-        neighbour = np.where(offset < 0, before, after)
-        self._meter.update(frames, current + np.abs(offset) * (neighbour - current))
-        self._before = current
+    depth = block[0]
+    before: Array | None = None
+    ends: Iterable[Array | None] = chain(pieces, [None])
+    for piece, following in pairwise(ends):
+        assert piece is not None
+        if following is not None and len(piece) % depth:
+            raise ShapeError(f"every piece of a video but the last must be a multiple of {depth} frames")
+        averages = _averages(piece, block)
+        first = averages[:1] if before is None else before
+        last = averages[-1:] if following is None else _averages(following[:depth], block)
+        around = np.concatenate([first, averages, last])
+        yield piece, _interpolate_in_time(around, depth)[: len(piece)]
+        before = averages[-1:]
 
 
 class PcaBaseline:
     """PCA of blocks, fitted on other videos than the one to reconstruct, in bounded memory.
 
-    Call `update` with every piece of every video, then `fit_without` for each video. Videos share num_folds
-    accumulators by index, and a whole fold is left out at a time: up to num_folds videos this is exactly
-    leave-one-out.
+    Add the moments of every video, then call `fit_without` for each. Videos share num_folds sums by index,
+    and a whole fold is left out at a time: up to num_folds videos this is exactly leave-one-out.
     """
 
     def __init__(self, block: Block, num_components: int, num_folds: int = 16) -> None:
         self._num_components = num_components
         self._folds = [BlockMoments(block) for _ in range(num_folds)]
 
-    def update(self, video_index: int, frames: Array) -> None:
-        """Add frames (T, H, W) of one video."""
-        self._folds[video_index % len(self._folds)].update(frames)
+    def add(self, video_index: int, moments: BlockMoments) -> None:
+        """Add the moments of all blocks of one video."""
+        self._folds[video_index % len(self._folds)] += moments
 
     def fit_without(self, video_index: int) -> BlockPca | None:
         """The PCA of all other folds; None if they are empty, as for a single video."""
@@ -79,14 +58,23 @@ class PcaBaseline:
         return others.pca(self._num_components) if others.count else None
 
 
-def _interpolated_average(frames: Array, block: Block) -> Array:
-    """(H, W): the average of each block of up to block[0] frames, interpolated between block centres."""
+def _averages(frames: Array, block: Block) -> Array:
+    """(n, H, W): the averages of blocks, of n in time, interpolated between block centres in space."""
     height, width = frames.shape[1:]
     padded = pad_to_blocks(frames, block)
-    rows, columns = padded.shape[1] // block[1], padded.shape[2] // block[2]
-    averages = padded.reshape(block[0], rows, block[1], columns, block[2]).mean((0, 2, 4), dtype=np.float64)
+    depth, rows, columns = (side // size for side, size in zip(padded.shape, block, strict=True))
+    split = padded.reshape(depth, block[0], rows, block[1], columns, block[2])
+    averages = split.mean((1, 3, 5), dtype=np.float64)
     smooth = _interpolation(rows, block[1]) @ averages @ _interpolation(columns, block[2]).T
-    return np.asarray(smooth[:height, :width])
+    return np.asarray(smooth[:, :height, :width])
+
+
+def _interpolate_in_time(averages: Array, depth: int) -> Array:
+    """(n + 2, H, W), one number per block and one on either side, to (n * depth, H, W)."""
+    offsets = ((np.arange(depth) + 0.5) / depth - 0.5)[:, None, None]  # from the centre of a block, in blocks
+    current = averages[1:-1, None]
+    neighbours = np.where(offsets < 0, averages[:-2, None], averages[2:, None])
+    return (current + np.abs(offsets) * (neighbours - current)).reshape(-1, *averages.shape[1:])
 
 
 def _interpolation(num_blocks: int, size: int) -> Array:

@@ -19,6 +19,7 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import InputError, VidlatError, one_line
 from vidlat.evaluate.candidates import NUM_FRAMES, Candidate, Candidates, choose_clips, load_candidates
 from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
+from vidlat.evaluate.source import SourceFrames
 from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import decode_latents, path_below, prepare_decoded_folder, to_gray_levels
 from vidlat.pipeline.discover import discover_videos
@@ -254,7 +255,7 @@ def _measure(
     meter = QualityMeter(video_id, vae.timing.frame_step)
     for start in range(0, len(frames), FRAMES_AT_ONCE):
         piece = slice(start, start + FRAMES_AT_ONCE)
-        meter.update(frames[piece], decoded[piece])
+        meter.update(SourceFrames(frames[piece]), decoded[piece])
     quality = meter.result()
     return Measurement(candidate=candidate, quality=quality, seconds_per_stack=seconds / num_stacks), decoded
 

@@ -105,7 +105,7 @@ class Motion:
     def describe(self, stack: int, fps: float) -> str:
         """What one will see, in a sentence. stack: frames per VAE call. fps: of the videos, 0.0 unknown."""
         if self.energy is None:
-            return "The videos do not move: every frame equals the one before."
+            return "The videos do not move: each is a single frame, or all its frames are equal."
         survives = "of the energy of the motion survives (correlation"
         if self.energy_inside is None:
             return f"{self.energy:.0%} {survives} {self.correlation:.2f})."

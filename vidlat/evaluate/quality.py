@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import dctn
-from scipy.ndimage import gaussian_filter
 
 from vidlat.errors import ShapeError, VidlatError
 from vidlat.evaluate.motion import Changes, Motion, MotionMeter
+from vidlat.evaluate.source import SourceFrames, detail_energy
 
 Array = npt.NDArray[np.floating]
 
@@ -26,11 +25,8 @@ MSE_BELOW, PSNR_ABOVE, SSIM_ABOVE = 0.05, 38.0, 0.88
 PSNR_CAP = 100.0
 """A mean counts any higher PSNR as this many dB; that of an exact reconstruction is infinite."""
 
-SHARP_ABOVE = 0.5
-"""Spatial frequencies above this share of the Nyquist frequency count as detail, for the sharpness."""
-
-_WINDOW, _SIGMA = 11, 1.5
-_C1, _C2 = 0.01**2, 0.03**2
+DETAIL_ABOVE = 1e-12
+"""A source with less fine detail than this mean square has none: it is the rounding of float32."""
 
 
 def psnr_of(mse: float) -> float:
@@ -114,30 +110,27 @@ class QualityMeter:
         self._ssim = 0.0
         self._detail = np.zeros(2)  # of source and reconstruction
 
-    def update(self, reference: Array, reconstruction: Array) -> None:
-        """Add frames, both (T, H, W); the reconstruction is clipped to [0, 1] first.
+    def update(self, source: SourceFrames, reconstruction: Array) -> None:
+        """Add frames (T, H, W) of both; the reconstruction is clipped to [0, 1] first.
 
-        Raises ShapeError for unequal shapes or frames under 11 pixels, VidlatError for values not finite.
+        Raises ShapeError for unequal shapes, VidlatError for values that are not finite.
         """
-        if reference.ndim != 3 or reference.shape != reconstruction.shape:
+        if source.pixels.shape != reconstruction.shape:
             raise ShapeError(
-                f"{self.video_id}: source {reference.shape} and reconstruction {reconstruction.shape} "
+                f"{self.video_id}: source {source.pixels.shape} and reconstruction {reconstruction.shape} "
                 "must be equal (T, H, W)"
             )
-        if not len(reference):
-            return
         is_finite = np.isfinite(reconstruction).all(axis=(1, 2))
         if not is_finite.all():
             number = self._num_frames + int(np.argmin(is_finite))
             raise VidlatError(f"{self.video_id}: frame {number} of the reconstruction is not finite")
-        source = reference.astype(np.float64)
-        copy = np.clip(reconstruction.astype(np.float64), 0, 1)
-        self._squared_error += float(np.square(source - copy).sum())
-        self._ssim += float(structural_similarity(source, copy).sum())
-        self._detail += detail_energy(source), detail_energy(copy)
-        self._motion.update(source, copy)
-        self._num_pixels += source.size
-        self._num_frames += len(source)
+        copy = np.clip(reconstruction, 0, 1, dtype=np.float64)
+        self._squared_error += float(np.square(source.pixels - copy).sum())
+        self._ssim += float(source.similarity_of(copy).sum())
+        self._detail += source.detail_energy, detail_energy(copy)
+        self._motion.update(source.pixels, copy)
+        self._num_pixels += copy.size
+        self._num_frames += len(copy)
 
     def result(self) -> VideoQuality:
         """The figures of all frames so far; raises VidlatError if there were none."""
@@ -151,39 +144,10 @@ class QualityMeter:
             mse=mse,
             psnr=psnr_of(mse),
             ssim=self._ssim / self._num_frames,
-            sharpness=float(of_copy / of_source) if of_source else None,
+            sharpness=float(of_copy / of_source) if of_source > DETAIL_ABOVE * self._num_pixels else None,
             inside=self._motion.inside,
             at_borders=self._motion.at_borders,
         )
-
-
-def structural_similarity(source: Array, copy: Array) -> Array:
-    """SSIM of each pair of frames (T, H, W) of range 1: (T,); population covariance.
-
-    Windows are Gaussian, 11 pixels wide, sigma 1.5; averaged over those that lie within the frame.
-    Wang et al. 2004, doi 10.1109/TIP.2003.819861.
-    """
-    if min(source.shape[1:]) < _WINDOW:
-        raise ShapeError(f"SSIM needs frames of at least {_WINDOW}x{_WINDOW} pixels: got {source.shape[1:]}")
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
-        _windowed_mean(values) for values in (source, copy, source * source, copy * copy, source * copy)
-    )
-    variance_x, variance_y = mean_xx - mean_x**2, mean_yy - mean_y**2
-    covariance = mean_xy - mean_x * mean_y
-    numerator = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-    denominator = (mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2)
-    return np.asarray((numerator / denominator).mean(axis=(1, 2)))
-
-
-def detail_energy(frames: Array) -> float:
-    """Energy of frames (T, H, W) at spatial frequencies above SHARP_ABOVE, by the cosine transform.
-
-    The cosine transform (DCT-II) continues a frame as its mirror image, so that opposite edges of different
-    brightness are no detail.
-    """
-    rows, columns = (np.arange(side) / side for side in frames.shape[1:])
-    is_detail = np.hypot(rows[:, None], columns) > SHARP_ABOVE
-    return float(np.square(dctn(frames, axes=(1, 2), norm="ortho")[:, is_detail]).sum())
 
 
 def summarise(videos: Sequence[VideoQuality]) -> Summary:
@@ -203,10 +167,3 @@ def summarise(videos: Sequence[VideoQuality]) -> Summary:
             sum((video.at_borders for video in videos), Changes()),
         ),
     )
-
-
-def _windowed_mean(values: Array) -> Array:
-    """Frames (T, H, W) to weighted means of the windows within each: (T, H - 10, W - 10)."""
-    half = _WINDOW // 2
-    means = gaussian_filter(values, _SIGMA, radius=half, axes=(1, 2))
-    return np.asarray(means[:, half:-half, half:-half])

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from vidlat.encode.block_pca import Block, BlockPca
+from vidlat.encode.block_pca import Block, BlockMoments
+from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.vae import FrozenVAE
-from vidlat.errors import DecodeError, InputError, StoreError
-from vidlat.evaluate.baselines import AveragingBaseline, PcaBaseline
+from vidlat.errors import DecodeError, InputError, StoreError, VidlatError
+from vidlat.evaluate.baselines import PcaBaseline, with_block_averages
 from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
+from vidlat.evaluate.source import WINDOW, SourceFrames
 from vidlat.pipeline.decode_videos import decode_video, load_vae_of
 from vidlat.pipeline.discover import discover_videos
-from vidlat.prefetch import prefetch
+from vidlat.pipeline.job import choose_num_workers, num_threads_of_worker
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.types import InputVideo
 from vidlat.video.contact_sheet import evenly_spaced
@@ -26,8 +33,10 @@ from vidlat.video.reader import read_prepared
 
 Frames = npt.NDArray[np.float32]
 
-PIECES_PREFETCHED = 2
-"""Pieces of a source that are decoded in a thread while earlier ones are measured."""
+T = TypeVar("T")
+
+PIECE_FRAMES = 16
+"""Frames that are measured together: with fewer, Python's overhead counts; more leave the CPU's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +124,21 @@ def evaluate_videos(
     0 for all. vae: where its VAE is, if not where it was.
     A source that no longer decodes, or to another number of frames than when it was encoded, is reported, as
     are damaged latents, and the others are compared.
-    Raises, when called, StoreError, WeightsError or InputError if no cached video is among the inputs; and,
-    when iterated, InputError if none can be compared.
+    Raises, when called, StoreError, WeightsError or InputError if no cached video is among the inputs or the
+    frames are too small for SSIM; and, when iterated, InputError if none can be compared.
     """
     cache = open_cache(latents)
+    side = cache.schema.settings.size
+    if side < WINDOW:
+        raise InputError(
+            f"{cache.path}: frames of {side}x{side} pixels cannot be compared, as the window of SSIM is "
+            f"{WINDOW}x{WINDOW}; encode with a larger --size"
+        )
     found = discover_videos([str(text) for text in inputs], ids=cache.schema.ids).videos
     by_id = {source.video_id: source for source in found}
     sources = [by_id[video_id] for video_id in cache.records() if video_id in by_id]
-    frozen = load_vae_of(cache.schema, vae=vae, device=device)
+    device = resolve_device(device)
+    frozen = load_vae_of(cache.schema, vae=vae, device=device, batch=resolve_batch(0, device))
     if not sources:
         raise InputError("none of the cached videos is among --input; give the folder that was encoded")
     without_source = [video_id for video_id in cache.records() if video_id not in by_id]
@@ -136,23 +152,22 @@ def _evaluate(
 ) -> Iterator[EvaluationProgress]:
     for video_id in without_source:
         yield EvaluationProgress(video_id=video_id, has_source=False)
-    baseline = PcaBaseline(_block_of(vae), vae.latent_dim)
+    videos = _CachedVideos(cache, vae)
+    baseline = PcaBaseline(videos.block, vae.latent_dim)
     usable, failures, num_compared = [], [], 0
-    for index, source in enumerate(sources):
-        try:
-            _fit(baseline, index, cache, vae, source)
-        except DecodeError as error:
-            failures.append(str(error))
-            yield EvaluationProgress(video_id=source.video_id, failure=str(error))
+    for (index, source), moments in _in_threads(videos.moments, list(enumerate(sources)), videos.stop):
+        if isinstance(moments, VidlatError):
+            failures.append(str(moments))
+            yield EvaluationProgress(video_id=source.video_id, failure=str(moments))
         else:
+            baseline.add(index, moments)
             usable.append((index, source))
             yield EvaluationProgress(video_id=source.video_id)
-    for index, source in usable:
-        try:
-            comparison = _compare(cache, vae, source, baseline.fit_without(index))
-        except (DecodeError, StoreError) as error:
-            failures.append(str(error))
-            yield EvaluationProgress(video_id=source.video_id, failure=str(error))
+    compare = partial(videos.compare, baseline)
+    for (_, source), comparison in _in_threads(compare, usable, videos.stop):
+        if isinstance(comparison, VidlatError):
+            failures.append(str(comparison))
+            yield EvaluationProgress(video_id=source.video_id, failure=str(comparison))
         else:
             num_compared += 1
             yield EvaluationProgress(video_id=source.video_id, comparison=comparison)
@@ -160,41 +175,77 @@ def _evaluate(
         raise InputError(f"no cached video can be compared: {sources[0].path}: {failures[0]}")
 
 
-def _block_of(vae: FrozenVAE) -> Block:
-    """The frames, rows and columns that a position of a latent frame stands for: the baselines' blocks."""
-    return vae.timing.frames_per_latent, vae.compression, vae.compression
+def _in_threads(
+    function: Callable[[int, InputVideo], T], items: Sequence[tuple[int, InputVideo]], stop: Event
+) -> Iterator[tuple[tuple[int, InputVideo], T | DecodeError | StoreError]]:
+    """Each item with what the function returns or why it cannot, in order, several at once.
+
+    As many as an encode has processes on a CPU, each with as many threads of the VAE. stop: set where nobody
+    waits for the rest, so that it ends soon.
+    """
+
+    def attempt(item: tuple[int, InputVideo]) -> T | DecodeError | StoreError:
+        try:
+            return function(*item)
+        except (DecodeError, StoreError) as error:
+            return error
+
+    num_at_once, num_threads = choose_num_workers("cpu"), num_threads_of_worker()
+    pool = ThreadPoolExecutor(num_at_once, "evaluate", torch.set_num_threads, (num_threads,))
+    try:
+        waiting = deque((item, pool.submit(attempt, item)) for item in items)
+        while waiting:
+            item, result = waiting.popleft()
+            yield item, result.result()
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _fit(baseline: PcaBaseline, index: int, cache: LatentCache, vae: FrozenVAE, source: InputVideo) -> None:
-    """Add a video to the baseline; raises DecodeError if it is not the one that was encoded."""
-    num_frames = 0
-    for frames in _pieces(cache, vae, source):
-        num_frames += len(frames)
-        baseline.update(index, frames)
-    encoded = cache.records()[source.video_id].num_frames
-    if num_frames != encoded:
-        raise DecodeError(f"no longer has the {encoded} frames it was encoded with; encode it again")
+class _CachedVideos:
+    """The videos of a cache and their sources, read side by side.
 
+    block: the frames, rows and columns that a position of a latent frame stands for: the baselines' blocks.
+    stop: once it is set, every video ends early.
+    """
 
-def _compare(cache: LatentCache, vae: FrozenVAE, source: InputVideo, pca: BlockPca | None) -> VideoComparison:
-    stack = vae.timing.frame_step
-    meter, pca_meter = QualityMeter(source.video_id, stack), QualityMeter(source.video_id, stack)
-    averaging = AveragingBaseline(source.video_id, _block_of(vae), stack)
-    decoded = decode_video(cache, vae, source.video_id)
-    with prefetch(_pieces(cache, vae, source), PIECES_PREFETCHED) as pieces:
-        for frames in pieces:
-            meter.update(frames, np.stack(list(islice(decoded, len(frames)))))
-            averaging.update(frames)
+    def __init__(self, cache: LatentCache, vae: FrozenVAE) -> None:
+        self.block: Block = vae.timing.frames_per_latent, vae.compression, vae.compression
+        self.stop = Event()
+        self._cache, self._vae = cache, vae
+
+    def moments(self, _: int, source: InputVideo) -> BlockMoments:
+        """Of the source's blocks; raises DecodeError if it is not the one that was encoded."""
+        moments, num_frames = BlockMoments(self.block), 0
+        for frames in self._pieces(source):
+            num_frames += len(frames)
+            moments.update(frames)
+        encoded = self._cache.records()[source.video_id].num_frames
+        if num_frames != encoded:
+            raise DecodeError(f"no longer has the {encoded} frames it was encoded with; encode it again")
+        return moments
+
+    def compare(self, baseline: PcaBaseline, index: int, source: InputVideo) -> VideoComparison:
+        """The latents of a video, decoded, and the baselines with its source."""
+        pca = baseline.fit_without(index)
+        decoded = decode_video(self._cache, self._vae, source.video_id)
+        meters = [QualityMeter(source.video_id, self._vae.timing.frame_step) for _ in range(3 if pca else 2)]
+        for frames, averages in with_block_averages(self._pieces(source), self.block):
+            copies = [np.stack(list(islice(decoded, len(frames)))), averages]
             if pca:
-                pca_meter.update(frames, pca.reconstruct(frames))
-    return VideoComparison(
-        vae=meter.result(), averaging=averaging.result(), pca=pca_meter.result() if pca else None
-    )
+                copies.append(pca.reconstruct(frames))
+            compared = SourceFrames(frames)
+            for meter, copy in zip(meters, copies, strict=True):
+                meter.update(compared, copy)
+        of_vae, of_averaging, *of_pca = (meter.result() for meter in meters)
+        return VideoComparison(vae=of_vae, averaging=of_averaging, pca=of_pca[0] if of_pca else None)
 
-
-def _pieces(cache: LatentCache, vae: FrozenVAE, source: InputVideo) -> Generator[Frames]:
-    """The prepared frames of a video (T, H, W), as many at a time as the VAE decodes, fewer at the end."""
-    settings = cache.schema.settings
-    frames = (frame.pixels for frame in read_prepared(source.path, source.selection, settings))
-    while piece := list(islice(frames, vae.batch * vae.timing.frames_per_call)):
-        yield np.stack(piece)
+    def _pieces(self, source: InputVideo) -> Iterator[Frames]:
+        """The prepared frames of a video (T, H, W), whole blocks but for the last."""
+        prepared = read_prepared(source.path, source.selection, self._cache.schema.settings)
+        frames = (frame.pixels for frame in prepared)
+        size = -(-PIECE_FRAMES // self.block[0]) * self.block[0]
+        while not self.stop.is_set() and (piece := list(islice(frames, size))):
+            yield np.stack(piece)
