@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.test_cli import is_one_line, vidlat
-from vidlat.commands import compare as command
+from vidlat.commands import compare as command, display
 from vidlat.commands.figures import mark_best
 
 LENGTHS = {"a.mp4": 9, "b.mp4": 6, "c.mp4": 5}
@@ -45,6 +45,18 @@ def test_prints_and_writes_the_same_figures(compare, tmp_path):
     assert figures["candidates"][1]["timing"]["stretch"] == 4
     assert f"2 clips to look at -> {tmp_path}/out" in out
     assert (tmp_path / "out" / "c.mp4.mp4").is_file()
+
+
+def test_figures_are_whole_in_a_narrow_terminal(compare, tmp_path, monkeypatch):
+    monkeypatch.setattr(display.console, "width", 80)
+    code, out, _ = compare(
+        "--stretch", "1,2", "--overlap", "0,2", "--videos", 1, "--json", tmp_path / "c.json"
+    )
+    assert code == 0
+    for candidate in json.loads((tmp_path / "c.json").read_text())["candidates"]:
+        assert f"{candidate['overall']['mse']:.5f}" in out
+        assert f"{candidate['bytes_per_1000_frames'] / 1e6:.2f}" in out
+    assert max(len(line) for line in out.splitlines() if line.startswith("│")) == 80
 
 
 def test_whatever_is_left_out_has_a_line(compare, videos, small_vae, make_videos, tmp_path):

@@ -17,6 +17,9 @@ from vidlat.video.writer import prepare_file
 COSTS = ("values/px", "MB/1000", "s/1000")
 """Columns: latent values per pixel; megabytes in a cache and seconds to encode, per 1,000 frames."""
 
+WIDE = 140
+"""Letters in a line from which on all columns are in one table."""
+
 
 def _less(value: float) -> float:
     return value
@@ -107,12 +110,15 @@ def _print_figures(comparison: Comparison) -> None:
         )
         for compared in comparison.candidates
     ]
-    columns = zip(*rows, strict=True)
-    marked = [mark_best(column, error) for column, error in zip(columns, ERRORS.values(), strict=True)]
-    names = [compared.candidate.name for compared in comparison.candidates]
+    columns = dict(zip(ERRORS, zip(*rows, strict=True), strict=True))
+    marked = {name: mark_best(cells, ERRORS[name]) for name, cells in columns.items()}
+    settings = [compared.candidate.name for compared in comparison.candidates]
     frames = format_count(comparison.candidates[0].summary.num_frames, "frame")
-    print_table(
-        f"Means of {format_count(len(comparison.clips), 'clip')}, {frames}; motion of all together; * best",
-        ("setting", *ERRORS),
-        list(zip(names, *marked, strict=True)),
-    )
+    count = format_count(len(comparison.clips), "clip")
+    title = f"Means of {count}, {frames}; motion of all together; * best"
+    tables: dict[str, Sequence[str]] = {title: FIGURES, "Costs per pixel and per 1,000 frames": COSTS}
+    if console.width >= WIDE:
+        tables = {title: [*ERRORS]}
+    for heading, names in tables.items():
+        cells = zip(settings, *(marked[name] for name in names), strict=True)
+        print_table(heading, ("setting", *names), list(cells))

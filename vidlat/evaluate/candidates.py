@@ -20,9 +20,6 @@ from vidlat.train.split import subjects_of
 from vidlat.types import Annotation, InputVideo
 from vidlat.video.contact_sheet import evenly_spaced
 
-NUM_FRAMES = 1000
-"""Frames of the video for which sizes and times are stated: so many that its ends do not count."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -99,13 +96,14 @@ def _add(found: Candidates, spec: str, short_name: str, config: CompareConfig) -
 
 def _candidate(name: str, spec: str, vae: FrozenVAE, size: int) -> Candidate:
     side = size // vae.compression
-    num_values = vae.timing.num_latent_frames(NUM_FRAMES) * vae.latent_dim * side * side
+    # Without the ends of a video, where a call may be padded.
+    values_per_frame = vae.timing.latent_step / vae.timing.frame_step * vae.latent_dim * side * side
     return Candidate(
         name=name,
         vae=spec,
         timing=vae.timing,
-        values_per_pixel=num_values / (NUM_FRAMES * size * size),
-        bytes_per_1000_frames=bytes_on_disk(num_values),
+        values_per_pixel=values_per_frame / (size * size),
+        bytes_per_1000_frames=bytes_on_disk(1000 * values_per_frame),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from vidlat.config import CompareConfig
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import InputError, VidlatError, one_line
-from vidlat.evaluate.candidates import NUM_FRAMES, Candidate, Candidates, choose_clips, load_candidates
+from vidlat.evaluate.candidates import Candidate, Candidates, choose_clips, load_candidates
 from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
 from vidlat.evaluate.source import SourceFrames
 from vidlat.paths import local_path
@@ -76,7 +75,7 @@ class CompareProgress:
 class Compared:
     """The figures of a candidate: means over the clips, motion of all together, and those of each clip.
 
-    seconds_per_1000_frames: of encoding, in this process.
+    seconds_per_1000_frames: of encoding, in this process, at the speed of the fastest clip.
     """
 
     candidate: Candidate
@@ -147,13 +146,13 @@ class Comparison:
 
 def _compared(candidate: Candidate, measurements: Sequence[Measurement]) -> Compared:
     clips = [measurement.quality for measurement in measurements]
-    # The median: the first call of a process takes longer.
-    seconds = statistics.median(measurement.seconds_per_stack for measurement in measurements)
+    # Of the fastest clip: the first call of a process, and whatever else the machine does, takes longer.
+    seconds = min(measurement.seconds_per_stack for measurement in measurements)
     return Compared(
         candidate=candidate,
         summary=summarise(clips),
         clips=clips,
-        seconds_per_1000_frames=seconds * candidate.timing.num_calls(NUM_FRAMES),
+        seconds_per_1000_frames=1000 * seconds / candidate.timing.frame_step,
     )
 
 
