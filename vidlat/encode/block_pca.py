@@ -2,7 +2,7 @@
 
 A block has the size of what one latent position covers in (time, height, width). Frames are (T, H, W); the
 last frame and the edges are repeated to complete the last blocks. Shape letters: N blocks, P pixels of a
-block, K components.
+block, K components. Products of many blocks are PyTorch's, whose threads a caller in a thread can limit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 Array = npt.NDArray[np.floating]
 Block = tuple[int, int, int]
@@ -28,8 +29,9 @@ class BlockPca:
 
     def reconstruct(self, frames: Array) -> npt.NDArray[np.float32]:
         """(T, H, W) from K numbers per block; values may leave [0, 1] a little."""
-        codes = (to_blocks(frames, self.block) - self.mean) @ self.components.T
-        return from_blocks(codes @ self.components + self.mean, frames.shape, self.block)
+        components = torch.from_numpy(np.ascontiguousarray(self.components))
+        codes = torch.from_numpy(to_blocks(frames, self.block) - self.mean) @ components.T
+        return from_blocks((codes @ components).numpy() + self.mean, frames.shape, self.block)
 
 
 class BlockMoments:
@@ -47,7 +49,8 @@ class BlockMoments:
         blocks = to_blocks(frames, self.block)
         self.count += len(blocks)
         self.sums += blocks.sum(0)
-        self.products += blocks.T @ blocks
+        tensor = torch.from_numpy(blocks)
+        self.products += (tensor.T @ tensor).numpy()
 
     def __add__(self, other: BlockMoments) -> BlockMoments:
         total = BlockMoments(self.block)

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable
 from itertools import chain, pairwise
 
 import numpy as np
+import torch
 
 from vidlat.encode.block_pca import Array, Block, BlockMoments, BlockPca, pad_to_blocks
 from vidlat.errors import ShapeError
@@ -64,9 +65,9 @@ def _averages(frames: Array, block: Block) -> Array:
     padded = pad_to_blocks(frames, block)
     depth, rows, columns = (side // size for side, size in zip(padded.shape, block, strict=True))
     split = padded.reshape(depth, block[0], rows, block[1], columns, block[2])
-    averages = split.mean((1, 3, 5), dtype=np.float64)
+    averages = torch.from_numpy(split.mean((1, 3, 5), dtype=np.float64))
     smooth = _interpolation(rows, block[1]) @ averages @ _interpolation(columns, block[2]).T
-    return np.asarray(smooth[:, :height, :width])
+    return smooth.numpy()[:, :height, :width]
 
 
 def _interpolate_in_time(averages: Array, depth: int) -> Array:
@@ -77,7 +78,7 @@ def _interpolate_in_time(averages: Array, depth: int) -> Array:
     return (current + np.abs(offsets) * (neighbours - current)).reshape(-1, *averages.shape[1:])
 
 
-def _interpolation(num_blocks: int, size: int) -> Array:
+def _interpolation(num_blocks: int, size: int) -> torch.Tensor:
     """(num_blocks * size, num_blocks): weights from block centres to pixel centres, constant at the ends."""
     centres = np.clip((np.arange(num_blocks * size) + 0.5) / size - 0.5, 0, num_blocks - 1)
-    return np.asarray(np.clip(1 - np.abs(centres[:, None] - np.arange(num_blocks)), 0, 1))
+    return torch.from_numpy(np.clip(1 - np.abs(centres[:, None] - np.arange(num_blocks)), 0, 1))

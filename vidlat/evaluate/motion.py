@@ -36,9 +36,9 @@ class Changes:
     def between(cls, source: Array, copy: Array) -> Changes:
         """The sums of changes (N, H, W) of the source and of the copy, in [-1, 1]."""
         return cls(
-            source=float(np.vdot(source, source)),
-            copy=float(np.vdot(copy, copy)),
-            product=float(np.vdot(source, copy)),
+            source=float(np.square(source).sum()),
+            copy=float(np.square(copy).sum()),
+            product=float((source * copy).sum()),
             error=float(np.square(source - copy).sum()),
             num_values=source.size,
         )

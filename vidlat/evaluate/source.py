@@ -6,8 +6,9 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
+import torch
 from scipy.fft import dctn
+from torch.nn.functional import pad
 
 from vidlat.errors import ShapeError
 
@@ -71,23 +72,25 @@ def detail_energy(frames: Array) -> float:
 
 def _windowed_mean(values: Array) -> Array:
     """Frames (T, H, W) to weighted means of the windows within each: (T, H - 10, W - 10)."""
-    by_rows = _windowed_mean_of_rows(values)
-    return _windowed_mean_of_rows(by_rows.swapaxes(1, 2)).swapaxes(1, 2)
+    by_rows = _windowed_mean_of_rows(torch.from_numpy(values))
+    return _windowed_mean_of_rows(by_rows.transpose(1, 2)).transpose(1, 2).numpy()
 
 
-def _windowed_mean_of_rows(values: Array) -> Array:
-    """(T, H, W) to (T, H - 10, W), in tiles of _TILE rows, each a product with the same band matrix."""
+def _windowed_mean_of_rows(values: torch.Tensor) -> torch.Tensor:
+    """(T, H, W) to (T, H - 10, W), in tiles of _TILE rows, each a product with the same band matrix.
+
+    In PyTorch: several videos are compared at once, and NumPy's threads would fight over the cores.
+    """
     num_means = values.shape[1] - WINDOW + 1
-    missing = -num_means % _TILE
-    padded = np.pad(values, [(0, 0), (0, missing), (0, 0)])
-    tiles = sliding_window_view(padded, _TILE + WINDOW - 1, axis=1)[:, ::_TILE].swapaxes(2, 3)
-    means = _band_matrix() @ tiles  # (T, tiles, _TILE, W)
-    return means.reshape(len(values), -1, values.shape[2])[:, :num_means]
+    padded = pad(values, (0, 0, 0, -num_means % _TILE))
+    tiles = padded.unfold(1, _TILE + WINDOW - 1, _TILE)  # (T, tiles, W, _TILE + 10)
+    means = tiles @ _band_matrix().T
+    return means.transpose(2, 3).flatten(1, 2)[:, :num_means]
 
 
 @cache
-def _band_matrix() -> Array:
+def _band_matrix() -> torch.Tensor:
     """(_TILE, _TILE + 10): each row holds the weights of one window."""
     offsets = np.arange(_TILE + WINDOW - 1) - np.arange(_TILE)[:, None] - WINDOW // 2
     weights = np.where(abs(offsets) <= WINDOW // 2, np.exp(-(offsets**2) / (2 * _SIGMA**2)), 0)
-    return np.asarray(weights / weights[0].sum())
+    return torch.from_numpy(weights / weights[0].sum())
