@@ -293,7 +293,7 @@ def test_flags_take_precedence_over_yaml(tmp_path, videos, small_vae, no_cluster
 @pytest.mark.parametrize(
     ("command", "flag", "shown"),
     [
-        ("encode", "--stack", "[default: 4; at least 1 and at most 100000]"),
+        ("encode", "--keepbits", "[default: 10; at least 1 and at most 10]"),
         ("encode", "--vae", "[default: maisi]"),
         ("train", "--ema-decay", "[default: 0.999; at least 0 and less than 1]"),
         ("sample", "--seed", "[default: 0; at least 0 and less than 2**63]"),

@@ -59,7 +59,7 @@ def test_dry_run_tells_what_slow_motion_costs_and_stacks_that_the_weights_have_n
         assert answer.exit_code == 0, answer.output
         return " ".join(answer.stdout.split())
 
-    once, out = dry_run(), dry_run("--stretch", 4, "--stack", 8)
+    once, out = dry_run("--stretch", 1), dry_run("--stretch", 4, "--stack", 8)
     assert "Warning" not in once
     assert "Warning: tiny was trained on stacks of 4 frames, and is shown 8 at a time" in out
     # 2 + 3 + 4 stacks at once; of 8 that hold 2 frames each, 3 + 5 + 8, each two latent frames.

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
     {"types", "errors", "prefetch", "files", "interrupts"},
-    {"documents", "labels", "paths", "timing", "checked_settings"},
+    {"documents", "labels", "paths", "timing", "checked_settings", "setting_texts"},
     {"config"},
     {"encode", "store", "video"},
     {"pipeline", "train"},

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
 from vidlat.errors import ConfigError
+from vidlat.setting_texts import parse_axes, parse_crop, parse_intensity
 from vidlat.timing import Blend, StretchBy, Timing
-from vidlat.types import Box, Range
 
 Fit = Literal["crop", "letterbox", "stretch"]
 Ids = Literal["path", "hash"]
@@ -23,57 +22,11 @@ Sampler = Literal["ddim", "euler", "heun"]
 Network = Literal["space-time", "monai"]
 Preset = Literal["tiny", "small", "base"]
 
-INTENSITIES = ("auto", "uint8", "ct", "percentile", "minmax")
-"""Named ways to choose the values that become black and white; LOW,HIGH is one more."""
-
 PREPROCESS_VERSION = 2
 """Part of a cache's identity: raised whenever the same file and settings would give other pixels."""
 
 MANTISSA_BITS = 10
 """Mantissa bits of a float16 (IEEE 754 binary16), the number type of stored latents."""
-
-
-def parse_crop(text: str) -> Literal["none", "auto"] | Box:
-    """The meaning of --crop: a word, or a box of pixels; raises ConfigError."""
-    if text == "none":
-        return "none"
-    if text == "auto":
-        return "auto"
-    try:
-        left, top, width, height = map(int, text.split(","))
-    except ValueError:
-        left, top, width, height = -1, -1, 0, 0
-    if min(left, top) < 0 or min(width, height) < 1:
-        raise ConfigError(
-            f"crop: got {text!r}; expected none, auto, or X,Y,W,H in pixels: left, top, width, height"
-        )
-    return left, top, width, height
-
-
-def parse_intensity(text: str) -> str | Range:
-    """What --intensity means: one of INTENSITIES, or the values of black and white. Raises ConfigError."""
-    if text in INTENSITIES:
-        return text
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(f"intensity: got {text!r}; expected {', '.join(INTENSITIES)}, or LOW,HIGH")
-    return low, high
-
-
-def parse_axes(text: str) -> str:
-    """What --axes means: auto, or each axis of an array by its letter, in upper case. Raises ConfigError."""
-    axes = text.upper()
-    if axes == "AUTO":
-        return "auto"
-    if not set("HW") <= set(axes) <= set("THWC") or len(set(axes)) < len(axes):
-        raise ConfigError(
-            f"axes: got {text!r}; expected auto, or each axis of the array once, such as HWT: "
-            "T time, H height, W width, C channels"
-        )
-    return axes
 
 
 def _canonical(meaning: str | tuple[float, ...]) -> str:
@@ -130,18 +83,23 @@ class Preprocessing(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSettings(Preprocessing):
-    """Every setting that changes the value of a latent: with the VAE, the identity of a cache."""
+    """Every setting that changes the value of a latent: with the VAE, the identity of a cache.
 
-    stack: int = setting(
-        4,
-        "frames per VAE call; MAISI learned from deep CT volumes, which longer stacks resemble: untested",
+    stack, overlap, stretch: None for what suits the VAE, until that is known.
+    """
+
+    stack: int | None = setting(
+        None,
+        "frames per VAE call; else as many as suit --vae, or 4. MAISI learned from deep CT "
+        "volumes, which longer stacks resemble: untested",
         at_least=1,
         at_most=MANY,
     )
-    overlap: int = setting(
-        0,
+    overlap: int | None = setting(
+        None,
         "frames of a VAE call that the next one takes too, fewer than --stack; decoded frames are "
-        "cross-faded. A multiple of the VAE's compression blends the latents, any other keeps them all",
+        "cross-faded. A multiple of the VAE's compression blends the latents, any other keeps them all. "
+        "Else what suits --vae, or 0",
         at_least=0,
         at_most=MANY,
     )
@@ -149,10 +107,10 @@ class LatentSettings(Preprocessing):
         "average",
         "what is kept of latents that calls share: their average, or the one nearest a call's center",
     )
-    stretch: int = setting(
-        1,
+    stretch: int | None = setting(
+        None,
         "show the VAE each frame so many times: slow motion, of which more is kept, for as many times the "
-        "calls and latents; a divisor of --stack",
+        "calls and latents; a divisor of --stack. Else what suits --vae, or 1",
         at_least=1,
         at_most=4,
     )
@@ -170,14 +128,19 @@ class LatentSettings(Preprocessing):
         at_most=MANTISSA_BITS,
     )
 
+    def with_times(self, times: Mapping[str, int]) -> Self:
+        """The same settings; of stack, overlap and stretch those that are None as in `times`."""
+        unset: dict[str, Any] = {name: time for name, time in times.items() if getattr(self, name) is None}
+        return replace(self, **unset)
+
     def timing(self, compression: int) -> Timing:
         """How a VAE of that compression of time is shown a video; raises ShapeError where it cannot be."""
         return Timing(
-            stack=self.stack,
+            stack=self.stack or 4,
             compression=compression,
-            overlap=self.overlap,
+            overlap=self.overlap or 0,
             blend=self.blend,
-            stretch=self.stretch,
+            stretch=self.stretch or 1,
             stretch_by=self.stretch_by,
         )
 

@@ -11,12 +11,12 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 ALONE = {
     "decoding": ["--rounds", "1", "--side", "64"],
-    "encode": ["--vae", "tiny", "--videos", "2", "--size", "32", "--seconds", "0.1"],
+    "encode": ["--vae", "tiny", "--videos", "2", "--size", "128", "--seconds", "0.1"],
     "million_records": ["--videos", "2000", "--commits", "2"],
     "overlap": ["--videos", "4", "--rounds", "1"],
     "reading": ["--windows", "64", "--videos", "2"],
     "tiny_files": ["--videos", "20"],
-    "vae": ["--network", "tiny", "--size", "32", "--rounds", "1"],
+    "vae": ["--network", "tiny", "--size", "128", "--rounds", "1"],
 }
 
 OF_A_CACHE = {

@@ -10,6 +10,7 @@ import pytest
 
 from tests.pipeline.one_thread import OneThread
 from vidlat.config import EncodeConfig, Preprocessing
+from vidlat.encode.weights_file import load_network, write_weights
 from vidlat.errors import (
     CacheMismatchError,
     ConfigError,
@@ -48,6 +49,20 @@ def test_plan_and_job_follow_from_settings_videos_and_weights(videos, prepare, t
     assert (schema.time_compression, schema.space_compression) == (4, 4)
     assert schema.settings.vae_hash == job.vae_hash == job.load_vae().weights_hash
     assert schema.vae_path == str(small_vae)
+
+
+def test_times_that_are_not_given_suit_the_vae(videos, prepare, tmp_path, small_vae):
+    def times_of(out, **settings):
+        found = prepare(videos, tmp_path / out, **settings).schema.settings
+        return found.stack, found.overlap, found.stretch
+
+    assert times_of("plain") == (4, 0, 1)
+    assert times_of("tiny", vae="tiny") == (4, 0, 4)
+    assert times_of("given", vae="tiny", stack=8, overlap=2, stretch=1) == (8, 2, 1)
+    network, settings = load_network(small_vae)
+    write_weights(tmp_path / "own.safetensors", network.state_dict(), settings, [8, 16])
+    assert times_of("own", vae=str(tmp_path / "own.safetensors")) == (16, 0, 1)
+    assert times_of("own short", vae=str(tmp_path / "own.safetensors"), stack=8) == (8, 0, 1)
 
 
 def test_workers_are_chosen_for_the_machine_where_none_are_asked_for(videos, prepare, tmp_path):

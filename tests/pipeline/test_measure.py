@@ -1,7 +1,7 @@
 """What is measured, with a clock that the test moves, and that measuring ends in time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ from vidlat.config import LatentSettings, Reading
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline import measure
 from vidlat.store import filesystem
+from vidlat.timing import Timing
 from vidlat.types import InputVideo, Source, VideoHeader
 
 LENGTHS = {f"{number}.mp4": 4 for number in range(5)}
@@ -92,6 +93,7 @@ class ScriptedVAE:
 
     batch: int
     call: Callable[[torch.Tensor], None]
+    timing: Timing = field(default_factory=lambda: Timing(stack=8, compression=4))
 
     def with_batch(self, batch):
         return replace(self, batch=batch)
@@ -109,7 +111,7 @@ def test_a_vae_call_has_the_real_shape_and_the_first_is_not_timed(clock, seconds
         clock.now += seconds if shapes else 1000
         shapes.append(tuple(stacks.shape))
 
-    settings = LatentSettings(stack=8, size=12)
+    settings = LatentSettings(size=12)
     assert measure.time_vae(ScriptedVAE(3, call), settings) == pytest.approx(seconds)
     assert shapes == [(3, 1, 8, 12, 12)] * num_calls
 

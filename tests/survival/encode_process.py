@@ -41,7 +41,7 @@ class EncodeProcess:
 
     def __init__(self, videos: Path, cache: Path, scratch: Path) -> None:
         self.videos, self.cache, self.scratch = videos, cache, scratch
-        flags = f"--vae tiny --size {SIZE} --batch 1 --workers 2 --device cpu".split()
+        flags = f"--vae tiny --size {SIZE} --stretch 1 --batch 1 --workers 2 --device cpu".split()
         command = ["encode", "--input", str(videos), "--out", str(cache), *flags]
         scratch.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(scratch), "COLUMNS": "1000"}

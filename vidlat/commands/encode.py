@@ -248,11 +248,11 @@ def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progr
 
 
 def _warn_of_other_stacks(prepared: PreparedEncode, config: EncodeConfig) -> None:
-    stacks = trained_stacks(prepared.job.vae_path)
-    if stacks and config.stack not in stacks:
+    stacks, shown = trained_stacks(prepared.job.vae_path), prepared.schema.settings.stack
+    if stacks and shown not in stacks:
         console.print(
             f"Warning: {config.vae} was trained on stacks of {' and '.join(map(str, stacks))} frames, and is "
-            f"shown {config.stack} at a time: expect worse pictures; `vidlat evaluate` measures them",
+            f"shown {shown} at a time: expect worse pictures; `vidlat evaluate` measures them",
             soft_wrap=True,
             markup=False,
         )

@@ -75,6 +75,7 @@ def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
         f"size {settings.size}, fit {settings.fit}, crop {settings.crop}, "
         f"{f'{settings.fps:g} fps' if settings.fps else 'all frames'}, intensity {settings.intensity}, "
         f"stack {settings.stack}, "
+        + (f"overlap {settings.overlap} ({settings.blend}), " * (settings.overlap > 0))
         + (f"each frame shown {settings.stretch} times ({settings.stretch_by}), " * (settings.stretch > 1))
         + f"encoded in {settings.precision}"
         + (f", {settings.keepbits} mantissa bits kept" if settings.keepbits < MANTISSA_BITS else ""),

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 from vidlat.encode.hub import HubFile, download, find_cached, verify
+from vidlat.encode.weights_file import trained_stacks
 from vidlat.errors import WeightsError, one_line
 from vidlat.files import require_regular_file
 
 EMBEDDED_NAME = "tiny"
 """The name of the small VAE that is part of the package."""
+
+SUITED_TIMES: dict[str, dict[str, int]] = {EMBEDDED_NAME: {"stack": 4, "stretch": 4}}
+"""The time settings of VAEs by name that keep the motion of a video; see docs/design/0009-time.md."""
 
 WeightsState = Literal["absent", "cached", "wrong"]
 """State of the local copy: missing, verified, or different from what is expected."""
@@ -125,6 +129,17 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
         return fetch_weights(spec, show_notice)
     with _naming_ways_out(weights):
         return _verified(weights)[0]
+
+
+def times_for(spec: str, path: Path) -> dict[str, int]:
+    """The stack, overlap and stretch that suit the weights at `path`, which `--vae SPEC` means, if known.
+
+    Of a file of one's own, the longest stack that it was trained on.
+    """
+    if spec in SUITED_TIMES:
+        return SUITED_TIMES[spec]
+    stacks = trained_stacks(path)
+    return {"stack": max(stacks)} if stacks else {}
 
 
 def licence_of(spec: str) -> str:

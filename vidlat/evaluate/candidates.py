@@ -110,7 +110,7 @@ def _candidate(name: str, spec: str, vae: FrozenVAE, size: int) -> Candidate:
 def _describe(settings: LatentSettings) -> str:
     """Such as `stack 4 stretch 2`: what is not the default, in words."""
     parts = [f"stack {settings.stack}"]
-    if settings.stretch > 1:
+    if settings.stretch != 1:
         parts.append(f"stretch {settings.stretch}")
         parts += ["linear"] * (settings.stretch_by == "linear")
     if settings.overlap:

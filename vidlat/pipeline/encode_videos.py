@@ -12,7 +12,7 @@ from vidlat.config import PREPROCESS_VERSION, EncodeConfig, LatentSettings
 from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.network import require_size
 from vidlat.encode.vae import FrozenVAE, load_vae
-from vidlat.encode.weights import licence_of, resolve_weights
+from vidlat.encode.weights import licence_of, resolve_weights, times_for
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError
 from vidlat.paths import local_path
 from vidlat.pipeline.dask_executor import open_dask_executor
@@ -146,6 +146,7 @@ def prepare_encode(
         inputs, labels=labels, ids=config.ids, skip_stills=skip_stills, exclude=config.exclude
     )
     vae_path = resolve_weights(config.vae)
+    config = config.with_times(times_for(config.vae, vae_path))
     vae = load_vae(
         vae_path,
         config,
@@ -207,7 +208,13 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
     side = config.size // vae.compression
     return CacheSchema(
         settings=CacheSettings(
-            **config.select(LatentSettings).to_dict() | {"precision": vae.precision},
+            **config.select(LatentSettings).to_dict()
+            | {
+                "precision": vae.precision,
+                "stack": vae.timing.stack,
+                "overlap": vae.timing.overlap,
+                "stretch": vae.timing.stretch,
+            },
             vae_hash=vae.weights_hash,
             vae_config=vae.settings,
             preprocess_version=PREPROCESS_VERSION,

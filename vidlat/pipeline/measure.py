@@ -94,7 +94,7 @@ def time_vae(vae: FrozenVAE, settings: LatentSettings) -> float:
 
 
 def _time_calls(vae: FrozenVAE, settings: LatentSettings) -> float:
-    stacks = torch.rand(vae.batch, 1, settings.stack, settings.size, settings.size)
+    stacks = torch.rand(vae.batch, 1, vae.timing.stack, settings.size, settings.size)
 
     def call() -> None:
         for latents in vae.encode_stacks(stacks):

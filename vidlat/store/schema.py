@@ -31,10 +31,13 @@ SHARD_CHUNKS = 256
 class CacheSettings(LatentSettings):
     """All that changes a number in the cache, and nothing else: equal settings mean equal latents.
 
-    precision is never `auto`. vae_config is kept as JSON returns it (lists for tuples), so that a round trip
-    compares equal.
+    precision is never `auto`, and times are never None. vae_config is kept as JSON returns it (lists for
+    tuples), so that a round trip compares equal.
     """
 
+    stack: int = 4
+    overlap: int = 0
+    stretch: int = 1
     vae_hash: str
     vae_config: dict[str, Any]
     preprocess_version: int

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from vidlat.config import parse_crop
 from vidlat.errors import DecodeError
+from vidlat.setting_texts import parse_crop
 from vidlat.types import Box, Video, Warn
 from vidlat.video.pixels import Pixels
 
@@ -38,7 +38,7 @@ Shares = npt.NDArray[np.float32]
 
 
 def find_box(video: Video, crop: str, warn: Warn) -> Box | None:
-    """Find the part of every frame that is kept, None for all of it; crop: see `config.parse_crop`.
+    """Find the part of every frame that is kept, None for all of it; crop: see `setting_texts.parse_crop`.
 
     auto: the rectangle around the largest moving area and others nearly as large; text, scales and traces are
     too thin to count. A thin black edge of the frame is kept, because dark tissue may reach into it. The

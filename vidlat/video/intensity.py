@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidlat.config import parse_intensity
+from vidlat.setting_texts import parse_intensity
 from vidlat.types import Range, Video
 from vidlat.video.pixels import HOUNSFIELD_RANGE, Pixels, extent
 
@@ -22,7 +22,7 @@ Counts = npt.NDArray[np.int64]
 
 
 def find_range(video: Video, intensity: str) -> Range:
-    """Find the values that become 0 and 1; intensity: see `config.parse_intensity`.
+    """Find the values that become 0 and 1; intensity: see `setting_texts.parse_intensity`.
 
     `auto` is the file's own range, else `percentile`: from the lowest value to the 99.5th percentile of all
     values of all frames, or to the highest value where nearly all is background. The result is exact, in
