@@ -59,12 +59,12 @@ def test_dry_run_tells_what_slow_motion_costs_and_stacks_that_the_weights_have_n
         assert answer.exit_code == 0, answer.output
         return " ".join(answer.stdout.split())
 
-    once, out = dry_run("--stretch", 1), dry_run("--stretch", 4, "--stack", 8)
+    once, out = dry_run("--stretch", 1), dry_run("--stretch", 4, "--stack", 20)
     assert "Warning" not in once
-    assert "Warning: tiny was trained on stacks of 4 frames, and is shown 8 at a time" in out
-    # 2 + 3 + 4 stacks at once; of 8 that hold 2 frames each, 3 + 5 + 8, each two latent frames.
+    assert "Warning: tiny was trained on stacks of 4 and 8 and 16 frames, and is shown 20 at a time" in out
+    # 2 + 3 + 4 stacks at once; of 20 that hold 5 frames each, 1 + 2 + 4, each five latent frames.
     assert cell(once, "latents").startswith(f"about {round(0.8 * 9 * 256 / 1000, 1)} kB; ")
-    assert cell(out, "latents").startswith(f"about {round(0.8 * 32 * 256 / 1000, 1)} kB; ")
+    assert cell(out, "latents").startswith(f"about {round(0.8 * 35 * 256 / 1000, 1)} kB; ")
 
 
 def test_dry_run_of_a_new_cache_writes_nothing_and_estimates_time_and_space(

@@ -50,7 +50,8 @@ def interrupt_first_step(patch, number):
 
 
 @pytest.mark.slow
-def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(scheduler, tmp_path):
+@pytest.mark.parametrize("name", ["tiny", "tiny-16"])
+def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(name, scheduler, tmp_path):
     (tmp_path / "v").mkdir()
     for seed in range(2):
         write_video(tmp_path / "v" / f"{seed}.mp4", make_phantom("heart", seed, 8, 96, 96, 25), 25)
@@ -61,7 +62,7 @@ def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(scheduler
         "--out",
         tmp_path / "l.zarr",
         "--vae",
-        "tiny",
+        name,
         "--size",
         64,
     )

@@ -617,7 +617,7 @@ def test_other_errors_of_the_network_are_not_mistaken_for_lack_of_memory():
 
 
 def test_weights_tell_the_stacks_they_were_trained_on(small_file, tmp_path):
-    assert trained_stacks(resolve_weights("tiny")) == (4,)
+    assert trained_stacks(resolve_weights("tiny")) == (4, 8, 16)
     assert trained_stacks(small_file) == trained_stacks(tmp_path / "any.pt") == ()
     network = stock_network(SMALL_NETWORK)
     write_weights(tmp_path / "w.safetensors", network.state_dict(), SMALL_NETWORK, trained_stacks=[8, 16])

@@ -10,10 +10,12 @@ import pytest
 from tests.encode.hub import COMMIT, closed_port
 from vidlat.encode import hub as hub_module, weights
 from vidlat.encode.hub import read_record, sha256_of
+from vidlat.encode.vae import load_vae
 from vidlat.encode.weights import (
     PUBLISHED_WEIGHTS,
     check_weights,
     fetch_weights,
+    licence_of,
     list_weights,
     resolve_weights,
 )
@@ -344,11 +346,21 @@ def test_neither_a_name_nor_a_file_is_refused_with_the_names(tmp_path):
     assert "known are maisi" in refusal(fetch_weights, "tiny")
 
 
-def test_tiny_is_the_file_in_the_package(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["tiny", "tiny-16"])
+def test_an_embedded_vae_is_the_file_in_the_package(name, tmp_path, monkeypatch):
     monkeypatch.setattr(weights.resources, "files", {"vidlat.encode": tmp_path}.get)
-    assert "the package holds no tiny.safetensors" in refusal(resolve_weights, "tiny")
-    (tmp_path / "tiny.safetensors").write_bytes(b"")
-    assert resolve_weights("tiny") == tmp_path / "tiny.safetensors"
+    assert f"the package holds no {name}.safetensors" in refusal(resolve_weights, name)
+    (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    assert resolve_weights(name) == tmp_path / f"{name}.safetensors"
+
+
+@pytest.mark.parametrize(("name", "latent_dim"), [("tiny", 4), ("tiny-16", 16)])
+def test_an_embedded_vae_is_small_and_has_a_licence(name, latent_dim):
+    path = resolve_weights(name)
+    assert path.stat().st_size < 4_000_000
+    vae = load_vae(path, device="cpu")
+    assert (vae.latent_dim, vae.compression) == (latent_dim, 4)
+    assert "Apache-2.0" in licence_of(name)
 
 
 def test_file_hash_is_sha256_of_the_bytes(tmp_path):

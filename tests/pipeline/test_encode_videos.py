@@ -58,6 +58,7 @@ def test_times_that_are_not_given_suit_the_vae(videos, prepare, tmp_path, small_
 
     assert times_of("plain") == (4, 0, 1)
     assert times_of("tiny", vae="tiny") == (4, 0, 4)
+    assert times_of("tiny-16", vae="tiny-16") == (16, 4, 1)
     assert times_of("given", vae="tiny", stack=8, overlap=2, stretch=1) == (8, 2, 1)
     network, settings = load_network(small_vae)
     write_weights(tmp_path / "own.safetensors", network.state_dict(), settings, [8, 16])

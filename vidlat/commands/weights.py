@@ -13,7 +13,8 @@ def list_weights() -> None:
         file = published.file
         echo(f"{published.name:<16} {state:<7} {file.repo} {file.filename} (revision {file.revision})")
         echo(f"{'':<24} licence: {published.licence} ({published.licence_url})")
-    echo(f"{'tiny':<16} part of the package; small, for demos, tests and laptops")
+    for name, what in weights.EMBEDDED_WEIGHTS.items():
+        echo(f"{name:<16} part of the package; {what}")
 
 
 def fetch_weights(name: str) -> None:

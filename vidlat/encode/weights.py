@@ -20,10 +20,16 @@ from vidlat.encode.weights_file import trained_stacks
 from vidlat.errors import WeightsError, one_line
 from vidlat.files import require_regular_file
 
-EMBEDDED_NAME = "tiny"
-"""The name of the small VAE that is part of the package."""
+EMBEDDED_WEIGHTS = {
+    "tiny": "4 latent channels, as MAISI has: for demos, tests and laptops",
+    "tiny-16": "16 latent channels: keeps more of the picture and of its motion, for four times the latents",
+}
+"""The small VAEs that are part of the package, by the name that `--vae` takes, and what they are."""
 
-SUITED_TIMES: dict[str, dict[str, int]] = {EMBEDDED_NAME: {"stack": 4, "stretch": 4}}
+SUITED_TIMES: dict[str, dict[str, int]] = {
+    "tiny": {"stack": 4, "stretch": 4},
+    "tiny-16": {"stack": 16, "overlap": 4},
+}
 """The time settings of VAEs by name that keep the motion of a video; see docs/design/0009-time.md."""
 
 WeightsState = Literal["absent", "cached", "wrong"]
@@ -104,13 +110,13 @@ def fetch_weights(name: str, show_notice: ShowNotice | None = None) -> Path:
 
 
 def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
-    """The file that `--vae SPEC` means: published weights by name, the embedded `tiny`, or a path.
+    """The file that `--vae SPEC` means: published or embedded weights by name, or a path.
 
     Published weights come verified from the local cache, or are downloaded if it has none. A wrong local copy
     is refused, not replaced. show_notice: see fetch_weights. Raises WeightsError.
     """
-    if spec == EMBEDDED_NAME:
-        path = Path(str(resources.files("vidlat.encode").joinpath(f"{EMBEDDED_NAME}.safetensors")))
+    if spec in EMBEDDED_WEIGHTS:
+        path = Path(str(resources.files("vidlat.encode").joinpath(f"{spec}.safetensors")))
         if not path.is_file():
             raise WeightsError(f"the package holds no {path.name}; install it anew, or use --vae PATH")
         return path
@@ -119,7 +125,7 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
         try:
             require_regular_file(path)
         except (OSError, ValueError) as error:
-            known = ", ".join([*PUBLISHED_WEIGHTS, EMBEDDED_NAME])
+            known = ", ".join([*PUBLISHED_WEIGHTS, *EMBEDDED_WEIGHTS])
             raise WeightsError(
                 f"no weights file at {path} ({one_line(error)}); expected one, or one of the names {known}"
             ) from error
@@ -144,7 +150,7 @@ def times_for(spec: str, path: Path) -> dict[str, int]:
 
 def licence_of(spec: str) -> str:
     """The licence of the weights that `--vae SPEC` means, as a cache records it; unknown for a path."""
-    if spec == EMBEDDED_NAME:
+    if spec in EMBEDDED_WEIGHTS:
         return "Apache-2.0 (see the model card, docs/tiny-vae.md)"
     return PUBLISHED_WEIGHTS[spec].licence if spec in PUBLISHED_WEIGHTS else "unknown"
 
@@ -189,5 +195,5 @@ def _naming_ways_out(weights: PublishedWeights) -> Iterator[None]:
     except WeightsError as error:
         raise WeightsError(
             f"{weights.name}: {error}. Ways out: `vidlat weights fetch {weights.name}` once with a network, "
-            f"`--vae PATH` with a local file, or `--vae {EMBEDDED_NAME}`"
+            f"`--vae PATH` with a local file, or `--vae tiny`"
         ) from error
