@@ -227,7 +227,7 @@ SIZE = 256
 def large_job(make_videos, tmp_path):
     """The work on one video, in calls of 16 stacks that take over a GB more than the process itself."""
     folder = make_videos(tmp_path / "v", {"a.mp4": 66}, height=SIZE, width=SIZE)
-    settings = EncodeConfig(vae=str(TINY), size=SIZE, batch=16, workers=1, device="cpu")
+    settings = EncodeConfig(vae=str(TINY), stack=4, size=SIZE, batch=16, workers=1, device="cpu")
     prepared = prepare_encode([str(folder)], settings, tmp_path / "l.zarr")
     return replace(prepared, job=replace(prepared.job, num_threads=1))
 
