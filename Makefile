@@ -12,7 +12,8 @@ DEMO := demo
 demo: .venv/installed
 	rm -rf $(DEMO)
 	$(BIN)/python benchmarks/phantom.py $(DEMO)/videos > /dev/null
-	$(BIN)/vidlat encode --input $(DEMO)/videos --out $(DEMO)/latents.zarr --vae tiny --stretch 1 --size 64
+	$(BIN)/vidlat encode --input $(DEMO)/videos --out $(DEMO)/latents.zarr --vae tiny \
+		--stack 16 --stretch 1 --size 64
 	$(BIN)/vidlat train --latents $(DEMO)/latents.zarr --out $(DEMO)/run --steps 800 \
 		--learning-rate 5e-4 --ema-decay 0.99 --validate-every 100
 	$(BIN)/vidlat sample --run $(DEMO)/run --out $(DEMO)/samples -n 6
