@@ -222,11 +222,15 @@ def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeyp
     assert most_prepared <= 2 * job.settings.stack
 
 
-def test_progress_counts_every_stack_once(videos, job, scratch):
+@pytest.mark.parametrize(
+    "times", [{}, {"overlap": 2}, {"stretch": 4}, {"stretch": 2, "stretch_by": "linear"}], ids=str
+)
+def test_progress_counts_every_frame_once(videos, job, scratch, times):
     reported = []
+    job = replace(job, settings=replace(job.settings, **times))
     encode_batch(sources_of(videos), job, reported.append, scratch_parent=scratch)
-    assert sum(reported) == sum(-(-length // 4) * 4 for length in LENGTHS.values())
-    assert max(reported) <= job.settings.stack * job.batch
+    assert sum(reported) == sum(LENGTHS.values())
+    assert max(reported) <= (job.settings.stack + 1) * job.batch  # a blend needs the frame after
 
 
 def test_scratch_is_gone_when_the_batch_is_written(videos, job, tmp_path, scratch):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,13 @@ from vidlat.types import Box, FailureRecord, InputVideo, Range, Selection, Video
 from vidlat.video.preprocessing import PreparedVideo, prepare_video
 from vidlat.video.reader import open_video
 
-Stack = npt.NDArray[np.float32]
+
+class Stack(NamedTuple):
+    """What a VAE call is shown, (S, size, size) in [0, 1], and how many frames of the video are new in it."""
+
+    pixels: npt.NDArray[np.float32]
+    num_frames: int
+
 
 Read = Callable[..., "Iterator[Stack | VideoFacts | FailureRecord]"]
 """`read_video`, or what takes its place."""
@@ -56,7 +63,7 @@ def read_video(
     is_refused: Callable[[], bool],
     open_video: Callable[[Path, Selection, Warn, Reading], Video] = open_video,
 ) -> Iterator[Stack | VideoFacts | FailureRecord]:
-    """Yield a video's stacks (S, size, size) in [0, 1], then its facts, or why it could not be read.
+    """Yield a video's stacks, then its facts, or why it could not be read.
 
     The last stack is filled with the last frame. Ends early once the video is refused.
     """
@@ -65,8 +72,10 @@ def read_video(
         opened = open_video(video.path, video.selection, warnings.append, job.settings)
         prepared = prepare_video(opened, job.settings, warnings.append, deadline.check)
         frames = _Frames(prepared, deadline)
-        for stack in fold_frames(frames, timing):
-            yield stack
+        num_stacked = 0
+        for pixels in fold_frames(frames, timing):
+            yield Stack(pixels, frames.num_frames - num_stacked)
+            num_stacked = frames.num_frames
             if is_refused():
                 return
         sha256 = content_hash(video.path, video.selection.files)
@@ -89,19 +98,24 @@ class _Frames:
         self.height = self.width = self.num_damaged = 0
         self.pts_seconds: list[float | None] = []
 
+    @property
+    def num_frames(self) -> int:
+        """Frames read so far."""
+        return len(self.pts_seconds)
+
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
         for frame in self._video.frames():
             if not self.pts_seconds:
                 self.height, self.width = frame.height, frame.width
             self.pts_seconds.append(frame.pts_seconds)
             self.num_damaged += frame.is_damaged
-            self._deadline.num_frames = len(self.pts_seconds)
+            self._deadline.num_frames = self.num_frames
             self._deadline.check()
             yield frame.pixels
 
     def facts(self, sha256: str, warnings: Sequence[str]) -> VideoFacts:
         """What is known once all frames were read."""
-        num_frames = len(self.pts_seconds)
+        num_frames = self.num_frames
         fps, varies = frame_rate(self.pts_seconds)
         damaged = [f"{self.num_damaged} of {num_frames} frames are damaged"] if self.num_damaged else []
         return VideoFacts(

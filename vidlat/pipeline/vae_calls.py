@@ -33,7 +33,7 @@ class VAECalls:
         self._waiting: list[tuple[ScratchLatents, Stack]] = []
 
     def add(self, latents: ScratchLatents, stack: Stack) -> None:
-        """Queue a stack (S, H, W), and run the VAE if that fills a call."""
+        """Queue a stack, and run the VAE if that fills a call."""
         self._waiting.append((latents, stack))
         while len(self._waiting) >= self.vae.batch:
             self._call()
@@ -45,7 +45,7 @@ class VAECalls:
 
     def _call(self) -> None:
         part = self._waiting[: self.vae.batch]
-        stacks = torch.from_numpy(np.stack([stack for _, stack in part]))[:, None]
+        stacks = torch.from_numpy(np.stack([stack.pixels for _, stack in part]))[:, None]
         try:
             with _NETWORK:
                 mean, std = (output.cpu().numpy() for output in self.vae.encode_stacks(stacks))
@@ -55,7 +55,7 @@ class VAECalls:
         del self._waiting[: len(part)]
         for index, (latents, _) in enumerate(part):
             latents.append(mean[index], std[index], self.vae.batch)
-        self.report(len(part) * self.vae.timing.frame_step)
+        self.report(sum(stack.num_frames for _, stack in part))
 
     def _shrink(self, error: NotEnoughMemoryError) -> None:
         if self.vae.batch > 1:
