@@ -133,11 +133,12 @@ def check_trained_for(run: Run, settings: SampleConfig) -> None:
         raise ConfigError(
             "first_frame: the run was trained with --first-frame 1 and needs one; give a picture"
         )
-    stack, frames = run.schema.timing.frames_per_call, run.config.frames
-    if settings.frames > frames <= stack:
+    timing, frames = run.schema.timing, run.config.frames
+    if settings.frames > frames <= timing.frames_per_call:
         raise ConfigError(
             f"frames: got {settings.frames}; the run was trained on clips of {frames} frames, a single "
-            f"stack, and cannot sample longer ones; expected {frames} at most"
+            f"stack, and cannot sample longer ones; expected {frames} at most, or a run trained with "
+            f"--frames {frames + timing.frame_step}"
         )
 
 
