@@ -30,7 +30,6 @@ from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
 from vidlat.pipeline.job import EncodeJob
 from vidlat.store.reader import open_cache
-from vidlat.timing import Timing
 from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared
 from vidlat.video.writer import write_video
@@ -43,7 +42,7 @@ class SleepingVAE:
 
     def __init__(self, job: EncodeJob, stack_seconds: float) -> None:
         self.stack_seconds = stack_seconds
-        self.timing, self.batch = Timing(stack=job.settings.stack, compression=4), job.batch
+        self.timing, self.batch = job.settings.timing(4), job.batch
         self.weights_hash, self.device = job.vae_hash, "asleep"
 
     def with_batch(self, batch: int) -> "SleepingVAE":
