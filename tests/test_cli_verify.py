@@ -62,6 +62,14 @@ def test_shards_without_a_record_are_told_apart_from_reserved_holes(path):
     assert "kB in 2 shard files are of no recorded video: `vidlat prune` frees them" in out
 
 
+def test_shards_of_lost_records_are_not_advised_to_be_freed(path):
+    sorted((path / "videos/records").glob("*.parquet"))[-1].unlink()
+    code, out, _ = vidlat_verify(path)
+    assert code == 1
+    assert "are of no recorded video, perhaps of a lost record" in out
+    assert "frees them" not in out
+
+
 def test_every_problem_is_printed_and_gives_exit_code_1(path):
     flip(shard_of(path, "b.mp4"))
     shard_of(path, "c/[b].mp4").unlink()

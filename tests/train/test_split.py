@@ -236,6 +236,13 @@ def test_a_held_out_share_far_from_the_one_asked_for_is_noted(make_cache, make_t
     assert make_trainer("b", cache=cache, split_by="^(.)/", validation_fraction=0.4).notes == ()
 
 
+def test_one_held_out_video_of_a_few_needs_no_note(make_cache, make_trainer):
+    cache, _ = make_cache({f"{number}.mp4": 8 for number in range(4)}, name="few.zarr")
+    trainer = make_trainer(cache=cache)
+    assert len(trainer.run.validation) == 1
+    assert trainer.notes == ()
+
+
 def copies(video_id, num_latent_frames):
     """b is a copy of a from another codec, c resembles no other."""
     mean, std = random_posterior("c" if video_id.startswith("c") else "a", num_latent_frames)

@@ -35,7 +35,8 @@ def verify(latents: Path, repair: bool, vae: str | None, device: str, as_json: b
         if unused.num_dead_shards:
             files = format_count(unused.num_dead_shards, "shard file")
             size = format_bytes(unused.num_dead_bytes)
-            console.print(f"{size} in {files} are of no recorded video: `vidlat prune` frees them")
+            advice = ", perhaps of a lost record" if problems else ": `vidlat prune` frees them"
+            console.print(f"{size} in {files} are of no recorded video{advice}")
     is_sound = not problems
     report: dict[str, object] = {
         "num_videos": num_videos,

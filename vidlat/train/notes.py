@@ -54,7 +54,8 @@ def _notes_on_split(run: Run) -> Iterator[str]:
         )
         return
     asked, achieved = run.config.validation_fraction, len(run.validation) / num_videos
-    if run.validation and not asked / FAR < achieved < asked * FAR:
+    is_more = achieved >= asked * FAR and len(run.validation) > 1  # of few videos one is the least
+    if is_more or (run.validation and achieved <= asked / FAR):
         yield (
             f"{len(run.validation)} of {num_videos} videos are held out, {achieved:.0%}, where "
             f"--validation-fraction asks for {asked:.0%}: all videos of a subject, and copies of a "
