@@ -565,7 +565,7 @@ def test_a_machine_that_does_not_reach_itself_is_told_as_that(monkeypatch):
         pass
 
 
-def test_ctrl_c_while_processes_start_waits_until_they_can_be_ended():
+def test_ctrl_c_while_processes_start_waits_until_they_can_be_ended(signals_as_in_a_terminal):
     begin, done, finished = threading.Event(), threading.Event(), []
 
     def take_the_signal():
