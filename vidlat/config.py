@@ -99,7 +99,7 @@ class LatentSettings(Preprocessing):
         None,
         "frames of a VAE call that the next one takes too, fewer than --stack; decoded frames are "
         "cross-faded. A multiple of the VAE's compression blends the latents, any other keeps them all. "
-        "Else what suits --vae, or 0",
+        "Else what suits --vae, where --stack is not given, or 0",
         at_least=0,
         at_most=MANY,
     )
@@ -129,8 +129,13 @@ class LatentSettings(Preprocessing):
     )
 
     def with_times(self, times: Mapping[str, int]) -> Self:
-        """The same settings; of stack, overlap and stretch those that are None as in `times`."""
+        """The same settings; of stack, overlap and stretch those that are None as in `times`.
+
+        An overlap suits the stack that it comes with, and no other.
+        """
         unset: dict[str, Any] = {name: time for name, time in times.items() if getattr(self, name) is None}
+        if "stack" not in unset:
+            unset.pop("overlap", None)
         return replace(self, **unset)
 
     def timing(self, compression: int) -> Timing:

@@ -60,6 +60,8 @@ def test_times_that_are_not_given_suit_the_vae(videos, prepare, tmp_path, small_
     assert times_of("tiny", vae="tiny") == (4, 0, 4)
     assert times_of("tiny-16", vae="tiny-16") == (16, 4, 1)
     assert times_of("given", vae="tiny", stack=8, overlap=2, stretch=1) == (8, 2, 1)
+    assert times_of("tiny-16", vae="tiny-16") == (16, 4, 1)
+    assert times_of("another stack", vae="tiny-16", stack=4) == (4, 0, 1)
     network, settings = load_network(small_vae)
     write_weights(tmp_path / "own.safetensors", network.state_dict(), settings, [8, 16])
     assert times_of("own", vae=str(tmp_path / "own.safetensors")) == (16, 0, 1)
