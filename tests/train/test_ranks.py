@@ -53,10 +53,11 @@ def run_processes(cache, run_dir, num_processes, stop_in=0, **settings):
             str(stop_in),
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
     )
+    assert process.returncode == 0, process.stderr
     return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
 
 
