@@ -334,6 +334,10 @@ class SampleConfig(Config):
         "last", "the last checkpoint, or the one with the lowest validation loss"
     )
     format: Literal["mp4", "gif", "npy"] = setting("mp4", "of the videos; npy holds (T, H, W) uint8")
+    precision: Precision = setting(
+        "auto",
+        "arithmetic of the U-Net; auto is as it was trained, or float32 where a CPU lacks bfloat16",
+    )
     batch: int = setting(
         0, "samples drawn at once, the last batch padded; 0 chooses for the device", at_least=0, at_most=MANY
     )

@@ -77,7 +77,8 @@ OUT_OF_MEMORY_TEXTS = (
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: libraries say so in errors of many classes."""
-    is_named_so = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # PyTorch's
+    classes = MemoryError, NotEnoughMemoryError
+    is_named_so = isinstance(error, classes) or type(error).__name__ == "OutOfMemoryError"  # PyTorch's
     return is_named_so or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
 
 
@@ -125,7 +126,7 @@ class EncodeError(VidlatError):
 
 
 class NotEnoughMemoryError(EncodeError):
-    """A VAE call that needs more memory than its device has left."""
+    """A call of a network that needs more memory than its device has left."""
 
 
 class ScratchError(VidlatError):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.pipeline.opened import frames_of
-from vidlat.errors import InputError, WeightsError
+from vidlat.errors import InputError, NotEnoughMemoryError, WeightsError
 from vidlat.pipeline.decode_videos import (
     decode_cache,
     decode_latents,
@@ -115,6 +115,47 @@ def test_long_video_is_decoded_as_it_is_consumed(cache):
     assert decoded == [2]
     assert sum(1 for _ in frames) == 15
     assert decoded == [2, 2]
+
+
+def watch_decode(vae, fails=lambda _: False):
+    """The number of stacks of each call of the network, which lacks memory where `fails` says so of it."""
+    sizes, real = [], vae._network.decode
+
+    def decode(stacks):
+        sizes.append(len(stacks))
+        if fails(len(stacks)):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(stacks)
+
+    vae._network.decode = decode
+    return sizes
+
+
+def test_no_more_stacks_are_decoded_than_there_are(cache):
+    vae = load_vae_of(cache.schema, device="cpu", batch=3)
+    sizes = watch_decode(vae)
+    assert sum(1 for _ in decode_video(cache, vae, "deep/b.mp4")) == 16
+    decode_latents(vae, cache.read_latents("a.mp4").mean, 5)
+    assert sizes == [3, 1, 2]
+
+
+def test_a_video_is_decoded_in_smaller_calls_where_memory_does_not_suffice(cache):
+    expected = list(decode_video(cache, load_vae_of(cache.schema, device="cpu"), "deep/b.mp4"))
+    vae = load_vae_of(cache.schema, device="cpu", batch=4)
+    sizes = watch_decode(vae, lambda size: size > 1)
+    for attempts in ([4, 2], []):
+        frames = list(decode_video(cache, vae, "deep/b.mp4"))
+        np.testing.assert_allclose(np.stack(frames), np.stack(expected), atol=1e-5)
+        assert sizes == [*attempts, 1, 1, 1, 1]
+        sizes.clear()
+
+
+def test_a_stack_that_does_not_fit_alone_ends_in_one_line(cache):
+    vae = load_vae_of(cache.schema, device="cpu", batch=4)
+    sizes = watch_decode(vae, lambda _: True)
+    with pytest.raises(NotEnoughMemoryError, match="not enough memory on cpu for 1 stacks"):
+        next(decode_video(cache, vae, "deep/b.mp4"))
+    assert sizes == [4, 2, 1]
 
 
 def test_every_cached_video_is_written_with_its_own_length_and_rate(cache, tmp_path):

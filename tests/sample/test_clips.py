@@ -6,6 +6,7 @@ import torch
 from vidlat.config import SampleConfig
 from vidlat.sample.clips import ClipSampler
 from vidlat.train.run_folder import TrainedRun
+from vidlat.types import Annotation
 
 
 @pytest.fixture
@@ -13,16 +14,19 @@ def sample_with(make_cache, make_trainer):
     """sample_with(network, num_frames) samples from a run of 16 frames, four latent ones; two by default."""
 
     def sample(
-        network, num_frames, *, seeds=(5, 6), first_frames=None, stack=4, times=None, batch=0,
-        on_progress=lambda _: None, **settings,
+        network, num_frames, *, seeds=(5, 6), conditions=None, first_frames=None, on_progress=lambda _: None,
+        batch=0, stack=4, times=None, labels=None, **settings,
     ):  # fmt: skip
         name = f"stack{stack}-{times}.zarr"
-        cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24}, stack=stack, times=times, name=name)
-        trainer = make_trainer(cache=cache, **{"frames": 16} | settings)
+        cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24, "c.mp4": 24}, stack=stack, times=times, name=name)
+        trainer = make_trainer(cache=cache, labels=labels, **{"frames": 16} | settings)
         trained = TrainedRun(run=trainer.run, model=network, step=1)
         trainer.close()
         sampler = ClipSampler(trained, SampleConfig(steps=4, batch=batch), torch.device("cpu"))
-        return torch.stack(list(sampler.sample(seeds, num_frames, first_frames, on_progress)))
+        samples = sampler.sample(
+            seeds, num_frames, conditions=conditions, first_frames=first_frames, on_progress=on_progress
+        )
+        return torch.stack(list(samples))
 
     return sample
 
@@ -153,3 +157,30 @@ def test_a_last_batch_is_filled_up_and_a_first_frame_is_kept_to_the_bit(sample_w
     for number, inputs in enumerate(network.inputs):
         assert torch.equal(inputs[:, 2:4, 0], first[:2] if number < 4 else first[[2, 2]])
     assert torch.equal(samples[:, :, 0], first)
+
+
+def test_samples_are_the_same_where_memory_does_not_suffice_for_a_batch(sample_with):
+    class Limited(Curved):
+        def forward(self, inputs, timestep, features):
+            if len(inputs) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(inputs, timestep, features)
+
+    limited, free = (sample_with(network, 28, seeds=[3, 1, 4], batch=3) for network in (Limited(), Curved()))
+    torch.testing.assert_close(limited, free, rtol=0, atol=1e-6)
+
+
+class Echo(torch.nn.Module):
+    """Predicts that all data are 1, 2 or 3, by the class that is asked for; 0 if none is."""
+
+    def forward(self, inputs, timestep, features):
+        x0 = (features * torch.tensor([1.0, 2.0, 3.0])).sum(1).view(-1, 1, 1, 1, 1)
+        return (inputs - x0) / timestep.view(-1, 1, 1, 1, 1)
+
+
+def test_each_sample_may_have_a_condition_of_its_own(sample_with):
+    labels = {f"{name}.mp4": Annotation(labels={"kind": name}) for name in "abc"}
+    conditions = [["kind=c"], [], ["kind=a"], ["kind=b"], ["kind=a"]]
+    trained = {"labels": labels, "condition": ("kind",), "validation_fraction": 0.0}
+    samples = sample_with(Echo(), 16, seeds=range(5), conditions=conditions, batch=2, **trained)
+    assert samples.mean((1, 2, 3, 4)).tolist() == pytest.approx([3, 0, 1, 2, 1], abs=1e-4)

@@ -61,7 +61,11 @@ def _introduce(trainer: Trainer) -> None:
         f"on {trainer.device} in {config.precision}{many}"
     )
     for note in trainer.notes:
-        console.print(f"Note: {note}")
+        _show_note(note)
+
+
+def _show_note(note: str) -> None:
+    console.print(f"Note: {note}")
 
 
 def _train(trainer: Trainer, vae: str | None) -> None:
@@ -83,7 +87,7 @@ def _train(trainer: Trainer, vae: str | None) -> None:
 
         loss = None
         with stopping(stop):
-            for record in steps_with_samples(trainer, vae=vae):
+            for record in steps_with_samples(trainer, vae=vae, show_notice=_show_note):
                 # The loss of a single step depends on its random timesteps: show the trend.
                 loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
                 progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)

@@ -6,6 +6,8 @@ import ctypes
 from contextlib import suppress
 from functools import cache
 
+import torch
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h of the GNU C library
 
 
@@ -26,7 +28,9 @@ def keep_freed_memory() -> None:
         return  # not the GNU C library
 
 
-def release_freed_memory() -> None:
-    """Return kept blocks to the system, after an allocation has failed."""
+def release_freed_memory(device: torch.device) -> None:
+    """Return kept blocks to the system, and to the driver of a GPU, after an allocation has failed there."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):  # not the GNU C library
         ctypes.CDLL(None).malloc_trim(0)

@@ -6,6 +6,7 @@ height and width; N stacks, S frames per stack.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -50,6 +51,7 @@ class FrozenVAE:
         self.latent_dim: int = network_settings["latent_channels"]
         self.timing = settings.timing(self.compression)
         self.batch = batch
+        self._most_decoded = sys.maxsize
         self.device = torch.device(device)
         self.precision = precision
         # oneDNN computes on channels last as it is, and reorders the default format before and after.
@@ -137,14 +139,20 @@ class FrozenVAE:
     def decode_stacks(self, latents: torch.Tensor) -> torch.Tensor:
         """(N, L, S / compression, h, w) to frames (N, 1, S, H, W), any N >= 1.
 
-        Raises NotEnoughMemoryError if the memory of the device does not suffice.
+        A call is not filled up. Where the memory of the device does not suffice, it takes half as many
+        stacks, and so do all later ones, which changes frames by rounding at most. Raises
+        NotEnoughMemoryError if it does not suffice for a single stack.
         """
+        size = min(self.batch, self._most_decoded, len(latents))
         advice = "free some, or use another --device"
-        outputs = [
-            self._call_network(self._network.decode, part, advice)
-            for part in torch.split(latents, self.batch)
-        ]
-        return torch.cat(outputs)
+        try:
+            parts = torch.split(latents, size)
+            return torch.cat([self._call_network(self._network.decode, part, advice) for part in parts])
+        except NotEnoughMemoryError:
+            if size == 1:
+                raise
+        self._most_decoded = size // 2
+        return self.decode_stacks(latents)
 
     def _split_into_calls(self, stacks: torch.Tensor) -> list[torch.Tensor]:
         """Split into parts of exactly `batch` stacks; the last stack is repeated to fill the last part."""
@@ -166,9 +174,7 @@ class FrozenVAE:
             if not is_out_of_memory(error):
                 raise
         # Outside the handler: inside it, the error's traceback keeps every activation of the call alive.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        release_freed_memory()
+        release_freed_memory(self.device)
         num_stacks, *shape = part.shape
         raise NotEnoughMemoryError(
             f"not enough memory on {self.device} for {num_stacks} stacks of "

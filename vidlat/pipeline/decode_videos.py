@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -143,11 +144,11 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
             yield video_id, path
 
 
-def prepare_decoded_folder(out: Path, source_paths: Mapping[str, str]) -> None:
+def prepare_decoded_folder(out: Path, source_paths: Mapping[str, str] = MappingProxyType({})) -> None:
     """Make a folder for decoded videos, with a mark so that an encode of a folder around it passes it over.
 
-    source_paths: those of the sources by video id, empty where unknown. Raises InputError where the folder
-    holds one of them or cannot be written.
+    source_paths: those of the sources by video id, empty where unknown; of samples there are none. Raises
+    InputError where the folder holds one of them or cannot be written.
     """
     folder = out.absolute()
     for video_id, path in source_paths.items():

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vidlat.config import SampleConfig
+from vidlat.config import Precision, SampleConfig
+from vidlat.encode.device import has_bfloat16, resolve_precision
 from vidlat.sample.guidance import GuidedDenoiser
+from vidlat.sample.network_calls import NetworkCalls
 from vidlat.sample.sampler import Sampler, sampling_noise
 from vidlat.train.objective import OBJECTIVES
 from vidlat.train.run_folder import TrainedRun
@@ -19,12 +22,14 @@ class ClipSampler:
     """Samples whitened latents from the averaged weights of a run, as the settings say.
 
     device: where the network runs; unless the settings give a batch size, it is 1 on a CPU and 8 on a GPU.
-    Raises ConfigError for a condition that the run does not know.
+    The network computes in the precision that it was trained in, unless they give another.
+    Raises DeviceError for a precision that the device lacks.
     """
 
     def __init__(self, trained: TrainedRun, settings: SampleConfig, device: torch.device) -> None:
         self._run, self._settings, self._device = trained.run, settings, device
-        self._network = trained.model.to(device)
+        precision = sampling_precision(settings.precision, trained.run.config.precision, device.type)
+        self._network = NetworkCalls(trained.model.to(device), precision)
         self._batch = settings.batch or (1 if device.type == "cpu" else 8)
         self._sampler = Sampler(
             objective=OBJECTIVES[trained.run.config.objective],
@@ -32,24 +37,25 @@ class ClipSampler:
             num_steps=settings.steps,
             shift=trained.run.config.shift,
         )
-        conditions = trained.run.conditions
-        self._features = (
-            torch.from_numpy(conditions.parse(settings.condition)) if conditions.num_features else None
-        )
 
     def sample(
         self,
         seeds: Sequence[int],
         num_frames: int,
+        *,
+        conditions: Sequence[Sequence[str]] | None = None,
         first_frames: Tensor | None = None,
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> Iterator[Tensor]:
         """Yield the whitened latents (L, t, h, w) float32 of each seed, on the CPU, for `num_frames` frames.
 
-        first_frames: the given first latent frame of each sample, whitened (N, L, h, w). on_progress: called
-        with the number of samples computed since, which may be a fraction.
+        conditions: those of each sample, `NAME=VALUE`; by default those of the settings. first_frames: the
+        given first latent frame of each, whitened (N, L, h, w). on_progress: called with the number of
+        samples computed since, which may be a fraction. Raises ConfigError for a condition that the run does
+        not know, and NotEnoughMemoryError where memory does not suffice for a single sample.
 
         The last batch is filled up, so a sample depends on its seed alone, whatever other seeds there are.
+        Only where memory runs out, and calls of the network become smaller, may its last bits differ.
         Clips longer than a training clip are sampled clip by clip, each continuing the one before, if the run
         was trained with first-frame conditioning; else in overlapping windows (see `GuidedDenoiser`).
         """
@@ -58,6 +64,7 @@ class ClipSampler:
         num_clips, window = 1, shape.num_latent_frames
         if self._run.config.first_frame and length > window:
             num_clips += -(-(length - window) // (window - shape.stack_length))
+        features = self._features(conditions or [self._settings.condition] * len(seeds))
         for start in range(0, len(seeds), self._batch):
             rows = [min(start + place, len(seeds) - 1) for place in range(self._batch)]
             num = min(self._batch, len(seeds) - start)
@@ -65,25 +72,34 @@ class ClipSampler:
                 [seeds[row] for row in rows],
                 length,
                 num_clips,
+                None if features is None else features[rows].to(self._device),
                 None if first_frames is None else first_frames[rows].to(self._device),
                 partial(on_progress, num / (num_clips * self._settings.steps)),
             )
             yield from latents[:num, :, :length].cpu()
+
+    def _features(self, conditions: Sequence[Sequence[str]]) -> Tensor | None:
+        """(N, D), or None for a run without conditions."""
+        known = self._run.conditions
+        features = torch.from_numpy(np.stack([known.parse(texts) for texts in conditions]))
+        return features if known.num_features else None
 
     def _sample_batch(
         self,
         seeds: Sequence[int],
         length: int,
         num_clips: int,
+        features: Tensor | None,
         first_frame: Tensor | None,
         on_step: Callable[[], None],
     ) -> Tensor:
         shape = self._run.window_shape()
         window, step = shape.num_latent_frames, shape.stack_length
-        latents = self._sample_clip(seeds, length if num_clips == 1 else window, first_frame, 0, on_step)
+        first_length = length if num_clips == 1 else window
+        latents = self._sample_clip(seeds, first_length, features, first_frame, 0, on_step)
         for clip in range(1, num_clips):
             # The first frame of the last stack is kept as given; the rest of that stack is sampled again.
-            continued = self._sample_clip(seeds, window, latents[:, :, -step], clip, on_step)
+            continued = self._sample_clip(seeds, window, features, latents[:, :, -step], clip, on_step)
             latents = torch.cat([latents[:, :, :-step], continued], dim=2)
         return latents
 
@@ -91,6 +107,7 @@ class ClipSampler:
         self,
         seeds: Sequence[int],
         length: int,
+        features: Tensor | None,
         first_frame: Tensor | None,
         clip: int,
         on_step: Callable[[], None],
@@ -101,7 +118,7 @@ class ClipSampler:
             network=self._network,
             window=shape.num_latent_frames,
             stride=max(shape.num_stacks // 2, 1) * shape.timing.latent_step,
-            features=self._features,
+            features=features,
             guidance=self._settings.guidance,
             takes_first_frame=run.config.first_frame > 0,
             first_frame=first_frame,
@@ -112,3 +129,13 @@ class ClipSampler:
         if first_frame is not None:
             latents[:, :, 0] = first_frame
         return latents
+
+
+def sampling_precision(asked: Precision, trained: Precision, device: str) -> str:
+    """float32 or bfloat16; `auto` is that of the training, but float32, which is more exact, if a CPU must.
+
+    Raises DeviceError for bfloat16 on a CPU without it.
+    """
+    if asked == "auto" and not has_bfloat16(device):
+        return "float32"
+    return resolve_precision(trained if asked == "auto" else asked, device)

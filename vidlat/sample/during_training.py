@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,10 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from vidlat.config import SampleConfig, TrainConfig
+from vidlat.encode.memory import release_freed_memory
+from vidlat.errors import NotEnoughMemoryError, is_out_of_memory, one_line
 from vidlat.paths import local_path
-from vidlat.pipeline.decode_videos import load_vae_of
-from vidlat.pipeline.folder import DECODED_MARK
+from vidlat.pipeline.decode_videos import load_vae_of, prepare_decoded_folder
 from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.clips import ClipSampler
 from vidlat.sample.videos import decode_sample
@@ -26,7 +29,7 @@ from vidlat.train.recorder import StepRecord
 from vidlat.train.run_folder import TrainedRun
 from vidlat.train.trainer import Trainer
 from vidlat.video.contact_sheet import contact_sheet
-from vidlat.video.writer import prepare_folder, write_gif
+from vidlat.video.writer import write_gif
 
 NUM_SAMPLES, NUM_STEPS = 4, 25
 
@@ -39,35 +42,57 @@ def train_unet(
     resume: bool = False,
     labels: str | Path | None = None,
     vae: str | None = None,
+    show_notice: Callable[[str], None] | None = None,
 ) -> Iterator[StepRecord]:
     """Train a diffusion U-Net on the cache `latents` into the run folder `out`, yielding a record per step.
 
     resume: continue the run in `out`, with the settings it was started with. labels: a table by video id,
-    whose labels take precedence over those in the cache. vae: as for `steps_with_samples`.
+    whose labels take precedence over those in the cache. vae, show_notice: as for `steps_with_samples`.
     Raises StoreError if `latents` is not a cache, InputError for a wrong table, and TrainError as `Trainer`.
     """
     annotations = read_labels(local_path(labels)) if labels else {}
     trainer = Trainer(settings, open_cache(latents), local_path(out), resume=resume, labels=annotations)
-    return steps_with_samples(trainer, vae=vae)
+    return steps_with_samples(trainer, vae=vae, show_notice=show_notice)
 
 
-def steps_with_samples(trainer: Trainer, *, vae: str | None = None) -> Iterator[StepRecord]:
+def steps_with_samples(
+    trainer: Trainer, *, vae: str | None = None, show_notice: Callable[[str], None] | None = None
+) -> Iterator[StepRecord]:
     """Train, and write samples every `sample_every` steps of the settings; 0 writes none.
 
-    vae: where the VAE of the latents is, if it has moved. Raises as `Trainer.steps` and `TrainingSamples` do.
+    Samples for which memory does not suffice are left out, and the training goes on. vae: where the VAE of
+    the latents is, if it has moved. show_notice: receives a line about such things; by default it goes to
+    stderr. Raises as `Trainer.steps` and `TrainingSamples` do.
     """
     every = trainer.settings.sample_every
     if not every or not trainer.ranks.is_first:
         yield from trainer.steps()
         return
-    device = str(trainer.device)
+    show_notice = show_notice or partial(print, file=sys.stderr)
     with closing(
-        TrainingSamples(trainer.run, trainer.cache, trainer.run_dir, device=device, vae=vae)
-    ) as samples:
+        TrainingSamples(
+            trainer.run, trainer.cache, trainer.run_dir,
+            device=str(trainer.device), vae=vae, show_notice=show_notice,
+        )
+    ) as samples:  # fmt: skip
         for record in trainer.steps():
-            if record.step % every == 0:
-                samples.write(trainer.state.ema, record.step)
+            if record.step % every == 0 and (reason := _lack_of_memory(samples, trainer)):
+                show_notice(f"no samples of step {record.step}, the training goes on: {reason}")
             yield record
+
+
+def _lack_of_memory(samples: TrainingSamples, trainer: Trainer) -> str | None:
+    """Write samples of the present weights; where memory does not suffice, what says so."""
+    try:
+        samples.write(trainer.state.ema, trainer.state.step)
+    except (NotEnoughMemoryError, RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = one_line(error)
+    else:
+        return None
+    release_freed_memory(trainer.device)  # outside the handler, which keeps what the error had in use
+    return reason
 
 
 class TrainingSamples:
@@ -75,30 +100,36 @@ class TrainingSamples:
 
     Each has the conditions of a training video, and its first frame if the run always has one. They go to
     `samples/step_<step>.gif`, side by side, and `.png`, a contact sheet; both also into TensorBoard.
-    device: that of the network. Raises WeightsError if the VAE of the latents cannot be found, InputError if
-    the folder cannot be written.
+    device: that of the network. show_notice: as for `load_vae_of`. Raises WeightsError if the VAE of the
+    latents cannot be found, NotEnoughMemoryError if it has no room on the device, InputError if the folder
+    cannot be written.
     """
 
     def __init__(
-        self, run: Run, cache: LatentCache, run_dir: Path, *, device: str, vae: str | None = None
+        self,
+        run: Run,
+        cache: LatentCache,
+        run_dir: Path,
+        *,
+        device: str,
+        vae: str | None = None,
+        show_notice: Callable[[str], None] | None = None,
     ) -> None:
         self.run, self.folder = run, run_dir / "samples"
-        self._vae = load_vae_of(run.schema, vae=vae, device=device)
+        self._vae = load_vae_of(run.schema, vae=vae, device=device, show_notice=show_notice)
         labelled = [video_id for video_id in run.training if run.labels[video_id]] or list(run.training)
         self._examples = [labelled[index % len(labelled)] for index in range(NUM_SAMPLES)]
         records = cache.records()
         starts = np.array([records[video_id].start for video_id in self._examples])
         first, _ = cache.read_windows(starts, 1, with_std=False)
         self._first_frames = run.whitening.whiten(torch.from_numpy(first).float())[:, :, 0]
-        prepare_folder(self.folder)
-        (self.folder / DECODED_MARK).touch()
+        prepare_decoded_folder(self.folder)
         # An event file of its own, beside that of the curves.
         self._events = SummaryWriter(str(run_dir / "tensorboard"), filename_suffix=".samples")
 
     def write(self, model: nn.Module, step: int) -> Path:
         """Write samples of the weights after a step; returns the path of the contact sheet."""
-        trained = TrainedRun(run=self.run, model=model, step=step)
-        rows = [self._sample(trained, index) for index in range(NUM_SAMPLES)]
+        rows = self._rows(TrainedRun(run=self.run, model=model, step=step))
         videos = [video for _, video in rows]
         stem = self.folder / f"step_{step:08d}"
         moving, sheet = stem.with_suffix(".gif"), stem.with_suffix(".png")
@@ -109,16 +140,20 @@ class TrainingSamples:
         self._events.flush()
         return sheet
 
-    def _sample(self, trained: TrainedRun, index: int) -> tuple[str, npt.NDArray[np.uint8]]:
-        """The caption and the frames of one sample; its seed is its index."""
-        run = self.run
-        condition = tuple(f"{name}={text}" for name, text in run.labels[self._examples[index]].items())
-        settings = SampleConfig(condition=condition, steps=NUM_STEPS, batch=1)
-        first_frames = self._first_frames[index, None] if run.config.first_frame == 1 else None
-        sampler = ClipSampler(trained, settings, self._vae.device)
-        (latents,) = sampler.sample([index], run.config.frames, first_frames)
-        frames = decode_sample(latents, run, self._vae, run.config.frames)
-        return ", ".join((f"seed {index}", *condition)), frames
+    def _rows(self, trained: TrainedRun) -> list[tuple[str, npt.NDArray[np.uint8]]]:
+        """The caption and the frames of each sample; its seed is its index."""
+        run, seeds = self.run, range(NUM_SAMPLES)
+        conditions = [
+            [f"{name}={text}" for name, text in run.labels[example].items()] for example in self._examples
+        ]
+        sampler = ClipSampler(trained, SampleConfig(steps=NUM_STEPS, batch=NUM_SAMPLES), self._vae.device)
+        first_frames = self._first_frames if run.config.first_frame == 1 else None
+        samples = sampler.sample(seeds, run.config.frames, conditions=conditions, first_frames=first_frames)
+        videos = [decode_sample(latents, run, self._vae, run.config.frames) for latents in samples]
+        captions = [
+            ", ".join([f"seed {seed}", *texts]) for seed, texts in zip(seeds, conditions, strict=True)
+        ]
+        return list(zip(captions, videos, strict=True))
 
     def _show(self, tag: str, path: Path, step: int) -> None:
         # As SummaryWriter.add_video does it; that needs moviepy to make the same GIF.

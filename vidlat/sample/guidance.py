@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidlat.train.noising import join_first_frame
+
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Inputs (B, C, t, h, w), timesteps (B,) and features (B, D), or None, to the prediction (B, L, t, h, w)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,13 +19,14 @@ class GuidedDenoiser:
     """A `Denoiser` that calls the network of a run as it was trained.
 
     window: latent frames of a training clip. stride: latent frames between the starts of overlapping windows,
-    in which longer clips are denoised. features: the condition, (D,); None where the network takes none.
-    guidance: the classifier-free guidance scale (Ho and Salimans, https://arxiv.org/abs/2207.12598).
+    in which longer clips are denoised. features: the condition, (D,) or (B, D); None where the network takes
+    none. guidance: the classifier-free guidance scale (Ho and Salimans, https://arxiv.org/abs/2207.12598),
+    which takes one call of the network with twice the items.
     takes_first_frame: whether the network was trained with first-frame conditioning; it is then called with
     the whole clip. first_frame: the given first latent frame of each item, whitened (B, L, h, w), or None.
     """
 
-    network: nn.Module
+    network: Network
     window: int
     stride: int
     features: Tensor | None = None
@@ -46,13 +50,13 @@ class GuidedDenoiser:
 
     def _guided(self, inputs: Tensor, timestep: Tensor) -> Tensor:
         if self.features is None:
-            unconditional: Tensor = self.network(inputs, timestep, None)
-            return unconditional
+            return self.network(inputs, timestep, None)
         features = self.features.to(inputs).expand(len(inputs), -1)
-        conditional: Tensor = self.network(inputs, timestep, features).float()
         if self.guidance == 1:
-            return conditional
-        unconditional = self.network(inputs, timestep, torch.zeros_like(features)).float()
+            return self.network(inputs, timestep, features)
+        with_and_without = torch.cat([features, torch.zeros_like(features)])
+        both = self.network(inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), with_and_without)
+        conditional, unconditional = both.chunk(2)
         return unconditional + self.guidance * (conditional - unconditional)
 
     def _blended(self, latents: Tensor, timestep: Tensor) -> Tensor:

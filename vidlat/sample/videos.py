@@ -15,14 +15,18 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import ConfigError, DecodeError, InputError, TrainError, one_line
 from vidlat.files import require_regular_file
 from vidlat.paths import local_path
-from vidlat.pipeline.decode_videos import decode_latents, load_vae_of, to_gray_levels
-from vidlat.pipeline.folder import DECODED_MARK
+from vidlat.pipeline.decode_videos import (
+    decode_latents,
+    load_vae_of,
+    prepare_decoded_folder,
+    to_gray_levels,
+)
 from vidlat.sample.clips import ClipSampler
 from vidlat.train.frozen_run import Run
 from vidlat.train.run_folder import load_run
 from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.reader import lone_file, read_prepared
-from vidlat.video.writer import prepare_folder, write_array, write_gif, write_video
+from vidlat.video.writer import write_array, write_gif, write_video
 
 CONTACT_SHEET = "contact_sheet.png"
 """File name of the contact sheet of one call."""
@@ -55,8 +59,7 @@ def sample_videos(
     run = trained.run
     check_trained_for(run, settings)
     frozen = load_vae_of(run.schema, vae=vae, device=settings.device)
-    prepare_folder(out)
-    (out / DECODED_MARK).touch()
+    prepare_decoded_folder(out)
     first_frames = None
     if settings.first_frame:
         first_frames = read_first_frame(local_path(settings.first_frame), run, frozen).expand(
@@ -67,7 +70,7 @@ def sample_videos(
         settings.frames or run.config.frames,
     )
     samples = ClipSampler(trained, settings, frozen.device).sample(
-        seeds, num_frames, first_frames, on_progress
+        seeds, num_frames, first_frames=first_frames, on_progress=on_progress
     )
     rows: list[tuple[str, npt.NDArray[np.uint8]]] = []
     try:
@@ -107,7 +110,7 @@ def read_first_frame(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
     except (DecodeError, OSError) as error:
         raise InputError(f"{path}: cannot be read as the first frame: {one_line(error)}") from error
     last = [last[0]] * (vae.timing.frames_per_call - len(last)) + last
-    mean, _ = vae.encode(torch.from_numpy(np.stack(last))[None, None])
+    mean, _ = vae.with_batch(1).encode(torch.from_numpy(np.stack(last))[None, None])
     return run.whitening.whiten(mean)[0, :, -1]
 
 

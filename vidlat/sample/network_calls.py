@@ -1,0 +1,57 @@
+"""Calls of a trained network: in the precision of the sampling, of as many items as memory suffices for."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from vidlat.encode.memory import release_freed_memory
+from vidlat.errors import NotEnoughMemoryError, is_out_of_memory
+
+
+class NetworkCalls:
+    """A network to sample with, called as in training.
+
+    precision: float32 or bfloat16, in which case autocast chooses what is computed in it. Where the memory of
+    the device does not suffice for all items, they are computed in calls of half as many, and so are those of
+    all later calls. That changes predictions by rounding at most.
+    """
+
+    def __init__(self, network: nn.Module, precision: str = "float32") -> None:
+        self._network, self._is_half = network, precision == "bfloat16"
+        self._most_items = sys.maxsize
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, timestep: Tensor, features: Tensor | None) -> Tensor:
+        """The float32 prediction for inputs (B, C, t, h, w), timesteps (B,) and features (B, D) or None.
+
+        Raises NotEnoughMemoryError if memory does not suffice for a single item.
+        """
+        size = min(len(inputs), self._most_items)
+        rows = [slice(start, start + size) for start in range(0, len(inputs), size)]
+        try:
+            return torch.cat([self._call(inputs[r], timestep[r], _rows_of(features, r)) for r in rows])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the handler: inside it, the error's traceback keeps every activation of the call alive.
+        release_freed_memory(inputs.device)
+        if size == 1:
+            shape = "x".join(map(str, inputs.shape[2:]))
+            raise NotEnoughMemoryError(
+                f"not enough memory on {inputs.device} for the U-Net and one sample of {shape} latents; free "
+                "some, sample fewer --frames, or use another --device"
+            )
+        self._most_items = -(-size // 2)
+        return self(inputs, timestep, features)
+
+    def _call(self, inputs: Tensor, timestep: Tensor, features: Tensor | None) -> Tensor:
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._is_half):
+            prediction: Tensor = self._network(inputs, timestep, features)
+        return prediction.float()
+
+
+def _rows_of(features: Tensor | None, rows: slice) -> Tensor | None:
+    return None if features is None else features[rows]
