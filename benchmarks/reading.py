@@ -33,27 +33,26 @@ from vidlat.train.windows import WindowShape
 from vidlat.types import LatentPosterior, Source, VideoRecord
 
 LENGTH, SIDE, BATCH, WINDOW, AHEAD = 128, 32, 32, 4, 4
-SHAPE = (4, LENGTH, SIDE, SIDE)
 Starts = np.ndarray
 Read = Callable[[list[Starts]], Iterator[np.ndarray]]
 
 
-def make_cache(path: Path, num_videos: int) -> LatentCache:
+def make_cache(path: Path, num_videos: int, side: int = SIDE) -> LatentCache:
     schema = CacheSchema(
         settings=CacheSettings(
-            vae_hash="none", vae_config=MAISI_NETWORK, stack=4, size=4 * SIDE, fit="crop",
+            vae_hash="none", vae_config=MAISI_NETWORK, stack=4, size=4 * side, fit="crop",
             precision="float32", preprocess_version=PREPROCESS_VERSION,
         ),
         vae_name="none", vae_licence="none", vae_path="", time_compression=4, space_compression=4,
-        latent_dim=4, latent_height=SIDE, latent_width=SIDE,
-        shard_frames=default_shard_frames(4, SIDE, SIDE),
+        latent_dim=4, latent_height=side, latent_width=side,
+        shard_frames=default_shard_frames(4, side, side),
     )  # fmt: skip
     create_cache(path, schema)
-    rng = np.random.default_rng(0)
+    rng, shape = np.random.default_rng(0), (4, LENGTH, side, side)
     videos = [
         LatentPosterior(
-            mean=rng.standard_normal(SHAPE).astype(np.float16),
-            std=rng.random(SHAPE).astype(np.float16),
+            mean=rng.standard_normal(shape).astype(np.float16),
+            std=rng.random(shape).astype(np.float16),
         )
         for _ in range(num_videos)
     ]
@@ -103,8 +102,8 @@ def in_memory(cache: LatentCache) -> Read:
 
     def read(batches: list[Starts]) -> Iterator[np.ndarray]:
         for starts in batches:
-            mean, _ = dataset._read(starts)()
-            yield mean
+            (mean,) = dataset._read(starts, None)(slice(None), slice(None))
+            yield mean.swapaxes(1, 2)
 
     return read
 

@@ -10,6 +10,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 ALONE = {
+    "data": ["--sides", "8", "--rounds", "1"],
     "decoding": ["--rounds", "1", "--side", "64"],
     "encode": ["--vae", "tiny", "--videos", "2", "--size", "128", "--seconds", "0.1"],
     "million_records": ["--videos", "2000", "--commits", "2"],

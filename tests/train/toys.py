@@ -32,7 +32,9 @@ def whole_file(path, **selection):
 class CacheMaker:
     """Makes a cache at `path` and adds videos to it: {video_id: number of frames}."""
 
-    def __init__(self, path, stack=4, vae_hash="a" * 64, latent_dim=2, **times):
+    def __init__(
+        self, path, stack=4, vae_hash="a" * 64, latent_dim=2, latent_height=4, latent_width=4, **times
+    ):
         self.path = path
         settings = CacheSettings(
             vae_hash=vae_hash,
@@ -52,8 +54,8 @@ class CacheMaker:
             time_compression=TIME_COMPRESSION,
             space_compression=4,
             latent_dim=latent_dim,
-            latent_height=4,
-            latent_width=4,
+            latent_height=latent_height,
+            latent_width=latent_width,
             shard_frames=8,
         )
         create_cache(path, self.schema)

@@ -13,7 +13,7 @@ from vidlat.errors import TrainError
 from vidlat.store.reader import open_cache
 from vidlat.train.dataset import MEMORY_LIMIT_BYTES, Batch, LatentDataset
 from vidlat.train.latents import Whitening
-from vidlat.train.ranks import rank_and_count
+from vidlat.train.ranks import cores_of_rank, rank_and_count
 from vidlat.train.windows import WindowShape, training_windows
 
 
@@ -72,7 +72,7 @@ class LatentBatches(IterableDataset[Batch]):
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         dataset = LatentDataset(
             self.cache, self._records, self.shape, self.whitening, self.latents_as,
-            MEMORY_LIMIT_BYTES // stride,
+            MEMORY_LIMIT_BYTES // stride, num_threads=1 if worker else cores_of_rank(),
         )  # fmt: skip
         plans = (
             training_windows(

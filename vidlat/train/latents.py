@@ -68,6 +68,11 @@ class Whitening:
         whitened: Latents = (latents - self._column(self.mean, latents)) / self._column(self.scale, latents)
         return whitened
 
+    def whiten_in_place(self, latents: np.ndarray) -> None:
+        """The same values as `whiten` returns, in the array itself."""
+        latents -= self._column(self.mean, latents)
+        latents /= self._column(self.scale, latents)
+
     def unwhiten(self, whitened: Latents) -> Latents:
         """The inverse of `whiten`; its result is what the VAE decodes."""
         latents: Latents = whitened * self._column(self.scale, whitened) + self._column(self.mean, whitened)

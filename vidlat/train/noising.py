@@ -17,7 +17,8 @@ from vidlat.config import TimestepDistribution, TrainConfig
 from vidlat.train.conditioning import Conditions
 from vidlat.train.dataset import Batch
 from vidlat.train.objective import OBJECTIVES, masked_squared_error
-from vidlat.train.seeding import Draw, generator, normal
+from vidlat.train.seeding import Draw, generator
+from vidlat.train.transfer import to_device
 
 TimestepType = TypeVar("TimestepType", float, torch.Tensor)
 
@@ -60,16 +61,15 @@ class NoisedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """Everything random about a noised batch, as NumPy arrays in host memory.
+    """What is random about a noised batch besides its noise, in host memory.
 
-    noise: (B, L, t, h, w) float32. timestep: (B,) float32. first_frame_mask: (B,) bool, whether the first
-    latent frame is given. condition_mask: (B, D) float32, 0 where a feature is dropped; None drops nothing.
+    timestep: (B,) float32. first_frame_mask: (B,) bool, whether the first latent frame is given.
+    condition_mask: (B, D) float32, 0 where a feature is dropped; None drops nothing.
     """
 
-    noise: np.ndarray
-    timestep: np.ndarray
-    first_frame_mask: np.ndarray
-    condition_mask: np.ndarray | None
+    timestep: torch.Tensor
+    first_frame_mask: torch.Tensor
+    condition_mask: torch.Tensor | None
 
 
 class Noising:
@@ -80,7 +80,7 @@ class Noising:
         self._objective = OBJECTIVES[settings.objective]
 
     def draws(self, batch: Batch, timesteps: Sequence[float] | None = None) -> Draws:
-        """Draw the noise, and also timesteps, dropped conditions and given first frames as the settings say.
+        """Draw timesteps, dropped conditions and given first frames as the settings say.
 
         timesteps: those of a validation, which drops no condition and gives the first frame only if training
         always does.
@@ -94,34 +94,36 @@ class Noising:
                 generator(key, Draw.FIRST_FRAME).random() < settings.first_frame for key in keys
             ]
             if batch.features is not None:
-                condition_mask = np.stack(
-                    [self._conditions.draw_mask(generator(key, Draw.CONDITION), dropout) for key in keys]
-                )
-        shape = tuple(batch.latents.shape[1:])
+                masks = [self._conditions.draw_mask(generator(key, Draw.CONDITION), dropout) for key in keys]
+                condition_mask = torch.from_numpy(np.stack(masks))
         return Draws(
-            noise=np.stack([normal(key, Draw.NOISE, shape) for key in keys]),
-            timestep=np.array(timesteps, np.float32),
-            first_frame_mask=np.array(first_frame_mask),
+            timestep=torch.tensor(timesteps, dtype=torch.float32),
+            first_frame_mask=torch.tensor(first_frame_mask),
             condition_mask=condition_mask,
         )
 
     def noised(self, batch: Batch, draws: Draws, *, min_snr: float = 0.0) -> NoisedBatch:
-        """Noise a batch that is on its device; min_snr: gamma of the loss weights, 0 for weights of 1."""
-        x0, features, mask = batch.latents, batch.features, batch.mask
-        noise, timestep = (torch.from_numpy(d).to(x0.device) for d in (draws.noise, draws.timestep))
-        alpha, sigma = self._objective.levels(timestep)
+        """Noise a batch that is on its device; min_snr: gamma of the loss weights, 0 for weights of 1.
+
+        Raises ValueError for a batch without noise.
+        """
+        x0, noise, features, mask = batch.latents, batch.noise, batch.features, batch.mask
+        if noise is None:
+            raise ValueError("the batch holds no noise; make its dataset with_noise=True")
+        draws = to_device(draws, x0.device)
+        alpha, sigma = self._objective.levels(draws.timestep)
         inputs = alpha * x0 + sigma * noise
         if self._settings.first_frame:
             # A given frame carries no loss, so it needs a second one that does.
-            is_given = torch.from_numpy(draws.first_frame_mask).to(mask) * mask[:, 0, 1, 0, 0]
+            is_given = draws.first_frame_mask.to(mask) * mask[:, 0, 1, 0, 0]
             inputs, mask = join_first_frame(inputs, x0[:, :, 0], is_given), mask.clone()
             mask[:, 0, 0, 0, 0] *= 1 - is_given
         if features is not None and draws.condition_mask is not None:
-            features = features * torch.from_numpy(draws.condition_mask).to(features)
+            features = features * draws.condition_mask.to(features)
         weight = self._objective.min_snr_weight(alpha, sigma, min_snr) if min_snr else torch.ones_like(alpha)
         return NoisedBatch(
             inputs=inputs,
-            timestep=timestep,
+            timestep=draws.timestep,
             features=features,
             target=self._objective.target(x0, noise, alpha, sigma),
             mask=mask,

@@ -31,6 +31,14 @@ def rank_and_count() -> tuple[int, int]:
     return int(rank), int(count)
 
 
+def cores_of_rank() -> int:
+    """Number of cores for this process: of those it may run on, its share among the ranks of this machine."""
+    may_run_on = getattr(os, "sched_getaffinity", None)
+    cores = len(may_run_on(0)) if may_run_on else os.cpu_count() or 1
+    num_ranks = os.environ.get("LOCAL_WORLD_SIZE", "")  # set by torchrun
+    return max(cores // max(int(num_ranks) if num_ranks.isdecimal() else 1, 1), 1)
+
+
 def _require_meeting_place(count: int) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return

@@ -41,4 +41,11 @@ def generator(key: SeedKey, draw: Draw) -> np.random.Generator:
 
 def normal(key: SeedKey, draw: Draw, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal float32 values of the given shape."""
-    return generator(key, draw).standard_normal(shape, dtype=np.float32)
+    values = np.empty(shape, np.float32)
+    fill_normal(values, key, draw)
+    return values
+
+
+def fill_normal(values: np.ndarray, key: SeedKey, draw: Draw) -> None:
+    """Fill a contiguous float32 array with the values that `normal` returns; other threads run meanwhile."""
+    generator(key, draw).standard_normal(out=values, dtype=np.float32)

@@ -35,7 +35,7 @@ from vidlat.train.frozen_run import BuildModel, Run
 from vidlat.train.noising import Draws, NoisedBatch, Noising
 from vidlat.train.notes import run_notes
 from vidlat.train.optimisation import Optimisation
-from vidlat.train.ranks import Ranks
+from vidlat.train.ranks import Ranks, cores_of_rank
 from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.resuming import resume_run
 from vidlat.train.run_folder import checkpoint_folder, hold_run, read_run, start_run, write_run
@@ -125,6 +125,10 @@ class Trainer:
             self.run.whitening,
             self.settings.latents_as,
             features=self.run.features(),
+            with_noise=True,
+            # On a CPU the cores are the network's, which takes less than one thread computes.
+            num_threads=cores_of_rank() if self.device.type == "cuda" else 1,
+            pinned=self.device.type == "cuda",
         )
         self._noising = Noising(self.settings, self.run.conditions)
 
@@ -246,7 +250,7 @@ class Trainer:
     def batches(self, steps: Iterable[int]) -> Generator[tuple[Batch, Draws]]:
         """Yield this process's part of each step, and everything random about it.
 
-        They are prefetched in another thread, and so computed without torch: on a CPU the two threads' pools
+        They are prefetched in other threads, and so computed without those of torch: on a CPU the two pools
         would wait for each other a third of the time.
         """
         ranks, seed, size = self.ranks, self.settings.seed, self.settings.batch // self.ranks.count
