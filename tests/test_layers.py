@@ -18,7 +18,7 @@ from vidlat.cli import commands
 PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
-    {"types", "errors", "prefetch", "files", "interrupts"},
+    {"types", "errors", "prefetch", "files", "interrupts", "cores"},
     {"documents", "labels", "paths", "timing", "checked_settings", "setting_texts"},
     {"config"},
     {"encode", "store", "video"},

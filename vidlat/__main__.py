@@ -2,9 +2,12 @@
 
 import sys
 
+from vidlat.cores import limit_threads
+
 
 def main() -> None:
     """The command line; Ctrl-C while Python still imports it ends like any other."""
+    limit_threads()
     try:
         from vidlat.cli import main as run
     except KeyboardInterrupt:

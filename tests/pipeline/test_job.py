@@ -1,7 +1,5 @@
 """How many processes, batches and threads suit a machine."""
 
-import os
-
 import pytest
 import torch
 
@@ -11,14 +9,14 @@ from vidlat.pipeline.job import choose_num_workers, device_of_worker, num_batche
 def test_batches_that_a_worker_has_at_once_follow_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for cores, expected in {1: 3, 8: 4, 64: 8}.items():
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("vidlat.pipeline.job.num_cores", lambda cores=cores: cores)
         assert num_batches_of_worker("cuda") == expected
         assert num_batches_of_worker("cpu") == 1
 
 
 def test_number_of_workers_follows_the_machine(monkeypatch):
     for cores, expected in {1: 1, 2: 2, 4: 2, 16: 4, 64: 16}.items():
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("vidlat.pipeline.job.num_cores", lambda cores=cores: cores)
         assert choose_num_workers("cpu") == expected
 
 

@@ -141,7 +141,7 @@ def test_speed_is_measured_with_the_threads_of_a_worker_and_leaves_this_process_
 
 
 def test_more_processes_than_the_cores_have_room_for_gain_nothing(prepared, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr(measure, "num_cores", lambda: 16)
     for num_workers, expected in [(1, 1), (4, 4), (99, 4)]:
         job = replace(prepared.job, num_threads=4)
         assert measure.local_processes(replace(prepared, job=job, num_workers=num_workers)) == expected

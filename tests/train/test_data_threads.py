@@ -1,7 +1,6 @@
 """Threads compute the batches: the bits are those of one after the other, and no thread is left behind."""
 
 import gc
-import os
 import subprocess
 import sys
 import threading
@@ -198,18 +197,11 @@ def test_a_fork_takes_no_thread_along_and_ends(cache):
     ("local_ranks", "expected"), [(None, 12), ("1", 12), ("5", 2), ("64", 1), ("0", 12), ("many", 12)]
 )
 def test_ranks_of_a_machine_share_the_cores_that_they_may_run_on(monkeypatch, local_ranks, expected):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(20, 32)), raising=False)
+    monkeypatch.setattr(ranks, "num_cores", lambda: 12)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if local_ranks is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local_ranks)
     assert ranks.cores_of_rank() == expected
-
-
-def test_where_no_affinity_is_known_all_cores_count(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert ranks.cores_of_rank() == 3
 
 
 def test_a_worker_of_a_loader_has_one_thread(cache, monkeypatch):

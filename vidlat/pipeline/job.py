@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from threading import Lock
 import torch
 
 from vidlat.config import LatentSettings
+from vidlat.cores import num_cores
 from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import WeightsError
@@ -69,7 +69,7 @@ def choose_num_workers(device: str) -> int:
     """One process per GPU; on a CPU one per four cores, but two where there are two: decoding overlaps."""
     if device.startswith("cuda"):
         return 1 if ":" in device else torch.cuda.device_count()
-    cores = os.cpu_count() or 1
+    cores = num_cores()
     return max(min(2, cores), cores // 4)
 
 
@@ -81,17 +81,17 @@ def num_batches_of_worker(device: str) -> int:
     """
     if not device.startswith("cuda"):
         return 1
-    cores = (os.cpu_count() or 1) // max(1, choose_num_workers(device))
+    cores = num_cores() // max(1, choose_num_workers(device))
     return max(3, min(MAX_BATCHES_PER_GPU, cores))
 
 
 def num_threads_of_worker() -> int:
     """Threads of the VAE in each process.
 
-    Their number decides the last bit of a float32 sum. It follows from this machine and not from --workers,
-    so that an encode can be resumed with another number of workers.
+    Their number decides the last bit of a float32 sum. It follows from the cores and not from --workers, so
+    that an encode can be resumed with another number of workers.
     """
-    return max(1, (os.cpu_count() or 1) // choose_num_workers("cpu"))
+    return max(1, num_cores() // choose_num_workers("cpu"))
 
 
 def device_of_worker(device: str, worker_name: object, num_gpus: int) -> str:

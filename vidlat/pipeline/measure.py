@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from itertools import islice
 import torch
 
 from vidlat.config import LatentSettings, Reading
+from vidlat.cores import num_cores
 from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, NotEnoughMemoryError
@@ -138,7 +138,7 @@ def local_processes(prepared: PreparedEncode) -> int:
     """Number of processes that can work at once on this machine; more than that gain nothing."""
     device = resolve_device(prepared.job.device)
     on_gpu = device.startswith("cuda")
-    room = choose_num_workers(device) if on_gpu else (os.cpu_count() or 1) // prepared.job.num_threads
+    room = choose_num_workers(device) if on_gpu else num_cores() // prepared.job.num_threads
     return max(1, min(prepared.num_workers, room))
 
 

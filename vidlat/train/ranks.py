@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 from torch import nn
 
+from vidlat.cores import num_cores
 from vidlat.encode.device import resolve_device
 from vidlat.errors import TrainError, one_line, shown
 
@@ -33,10 +34,8 @@ def rank_and_count() -> tuple[int, int]:
 
 def cores_of_rank() -> int:
     """Number of cores for this process: of those it may run on, its share among the ranks of this machine."""
-    may_run_on = getattr(os, "sched_getaffinity", None)
-    cores = len(may_run_on(0)) if may_run_on else os.cpu_count() or 1
     num_ranks = os.environ.get("LOCAL_WORLD_SIZE", "")  # set by torchrun
-    return max(cores // max(int(num_ranks) if num_ranks.isdecimal() else 1, 1), 1)
+    return max(num_cores() // max(int(num_ranks) if num_ranks.isdecimal() else 1, 1), 1)
 
 
 def _require_meeting_place(count: int) -> None:
