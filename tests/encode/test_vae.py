@@ -267,6 +267,7 @@ def test_a_stated_network_that_none_can_be_is_refused_in_one_line(tmp_path, stat
     assert len(str(refusal.value).splitlines()) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # PyTorch 2.11 mentions them
 @pytest.mark.parametrize(
     "tensors",
     [
