@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from reading import make_cache
+from random_cache import make_random_cache
 
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.store.reader import LatentCache
@@ -28,7 +28,7 @@ from vidlat.train.latents import Whitening
 from vidlat.train.seeding import Draw, SeedKey, generator
 from vidlat.train.windows import Window, WindowShape, training_windows
 
-BATCH, FRAMES, NUM_VIDEOS = 8, 16, 8
+BATCH, FRAMES, NUM_VIDEOS, LENGTH = 8, 16, 8, 128
 Plans = list[list[Window]]
 Arrays = Iterator[tuple[np.ndarray, np.ndarray]]
 
@@ -111,7 +111,9 @@ def main() -> None:
     report = {}
     for side in options.sides:
         with tempfile.TemporaryDirectory() as folder:
-            cache = make_cache(Path(folder) / "l.zarr", NUM_VIDEOS, side)
+            cache = make_random_cache(
+                Path(folder) / "l.zarr", num_videos=NUM_VIDEOS, length=LENGTH, side=side
+            )
             report[side] = measure(cache, side, options.threads, options.rounds)
         print(f"{f'{side} x {side}':<28}{'windows/s':>10}{'ratio':>8}{'CPU ms a window':>18}{'ratio':>8}")
         wall, cpu = report[side]["before"]

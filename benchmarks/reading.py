@@ -19,57 +19,17 @@ import nibabel
 import numpy as np
 import torch
 import zarr
+from random_cache import make_random_cache
 
-from vidlat.config import PREPROCESS_VERSION
-from vidlat.encode.network import MAISI_NETWORK
-from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames
-from vidlat.store.statistics import latent_statistics
-from vidlat.store.writer import create_cache, open_writer, write_shards
+from vidlat.store.reader import LatentCache
 from vidlat.timing import Timing
 from vidlat.train.dataset import LatentDataset
 from vidlat.train.latents import Whitening
 from vidlat.train.windows import WindowShape
-from vidlat.types import LatentPosterior, Source, VideoRecord
 
 LENGTH, SIDE, BATCH, WINDOW, AHEAD = 128, 32, 32, 4, 4
 Starts = np.ndarray
 Read = Callable[[list[Starts]], Iterator[np.ndarray]]
-
-
-def make_cache(path: Path, num_videos: int, side: int = SIDE) -> LatentCache:
-    schema = CacheSchema(
-        settings=CacheSettings(
-            vae_hash="none", vae_config=MAISI_NETWORK, stack=4, size=4 * side, fit="crop",
-            precision="float32", preprocess_version=PREPROCESS_VERSION,
-        ),
-        vae_name="none", vae_licence="none", vae_path="", time_compression=4, space_compression=4,
-        latent_dim=4, latent_height=side, latent_width=side,
-        shard_frames=default_shard_frames(4, side, side),
-    )  # fmt: skip
-    create_cache(path, schema)
-    rng, shape = np.random.default_rng(0), (4, LENGTH, side, side)
-    videos = [
-        LatentPosterior(
-            mean=rng.standard_normal(shape).astype(np.float16),
-            std=rng.random(shape).astype(np.float16),
-        )
-        for _ in range(num_videos)
-    ]
-    with open_writer(path, "benchmark") as writer:
-        start = writer.reserve(schema.num_shards([LENGTH] * num_videos))
-        ranges = write_shards(path, start, videos)
-        writer.commit([record(f"{n:03}", *ranges[n], video) for n, video in enumerate(videos)])
-    return open_cache(path)
-
-
-def record(video_id: str, start: int, stop: int, latents: LatentPosterior) -> VideoRecord:
-    return VideoRecord(
-        video_id=video_id, start=start, stop=stop, num_frames=4 * LENGTH, fps=25.0, pts_seconds=None,
-        source=Source("", 0, 0), height=4 * SIDE, width=4 * SIDE,
-        latents=latent_statistics(latents.mean, latents.std, LENGTH),
-        warnings=(), versions={}, device="cpu", batch=1,
-    )  # fmt: skip
 
 
 def with_vidlat(cache: LatentCache, with_std: bool) -> Read:
@@ -161,7 +121,7 @@ def main() -> None:
     rates = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cache = make_cache(folder / "l.zarr", options.videos)
+        cache = make_random_cache(folder / "l.zarr", num_videos=options.videos, length=LENGTH, side=SIDE)
         frames = np.concatenate([cache.read_latents(v).mean for v in sorted(cache.records())], axis=1)
         first = min(record.start for record in cache.records().values())
         assert first == 0
