@@ -26,6 +26,9 @@ settings.register_profile("thorough", deadline=None, max_examples=300)  # make t
 settings.load_profile("quick")
 
 
+# Before the first product on a GPU: there, deterministic algorithms ask for it.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 SLOW_SECONDS = 3600
 """A slow test may take this long; a machine that does other things beside it is several times slower."""
 
@@ -34,6 +37,22 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        require_gpu()
+
+
+def require_gpu():
+    """Skip a test where there is no GPU, or fail it where VIDLAT_REQUIRE_GPU=1 promises one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    if os.environ.get("VIDLAT_REQUIRE_GPU") == "1":
+        pytest.fail("VIDLAT_REQUIRE_GPU=1, but PyTorch finds no GPU", pytrace=False)
+    pytest.skip("needs a GPU")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,154 @@
+"""The benchmark of a GPU: its parts run here too, one that fails loses only itself, what is done is kept."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import gpu
+from vidlat.encode.network import TINY_NETWORK, build_network
+
+BENCHMARKS = Path(gpu.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def beside_the_parts(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_all_parts_take_less_than_seven_minutes():
+    assert sum(gpu.PARTS.values()) <= 420
+    assert all((BENCHMARKS / f"gpu_parts/{name}.py").is_file() for name in gpu.PARTS)
+
+
+def shell(script):
+    """A part's command: $1 is the file for its rows."""
+    return ["sh", "-c", script, "sh"]
+
+
+def test_part_that_dies_keeps_its_whole_rows(tmp_path):
+    command = shell("""printf '{"torch": "2"}\n{"rate": 3.5}\n{"rat' > "$1"; echo why; exit 7""")
+    part = gpu.run_part("network", command, 100, tmp_path / "log.txt")
+    assert part["state"] == f"ended with exit code 7; see {tmp_path / 'log.txt'}"
+    assert part["machine"] == {"torch": "2"}
+    assert part["rows"] == [{"rate": 3.5}]
+    assert "why" in (tmp_path / "log.txt").read_text()
+    assert not gpu.is_right(part)
+
+
+def test_part_that_hangs_is_stopped_with_all_it_started(tmp_path):
+    os.mkfifo(tmp_path / "held")
+    reading = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    command = shell(f"tail -f /dev/null > {tmp_path / 'held'} & tail -f /dev/null")
+    part = gpu.run_part("encode", command, 0, tmp_path / "log.txt")
+    assert part["state"] == "stopped after 0 s"
+    assert part["rows"] == []
+    os.set_blocking(reading, True)
+    assert os.read(reading, 1) == b""  # nobody holds it any more
+    os.close(reading)
+
+
+@pytest.fixture
+def benchmark(tmp_path, monkeypatch):
+    """Runs the benchmark with a shell script for each part, and returns the names of those it measured."""
+    (tmp_path / "measured").touch()
+
+    def run(scripts, *arguments):
+        record = f"echo $0 >> {tmp_path / 'measured'}; "
+
+        def command(name, options):
+            return ["sh", "-c", record + scripts[name], name]
+
+        (tmp_path / "measured").write_text("")
+        monkeypatch.setattr(gpu, "part_command", command)
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path / "out"), *arguments])
+        gpu.main()
+        return (tmp_path / "measured").read_text().split()
+
+    return run
+
+
+FINE = """printf '{"torch": "2.11"}\n{"way": "encode", "stacks/s": 1234.5}\n' > "$1\""""
+WRONG = """printf '{"torch": "2.11"}\n{"check": "means", "right": false}\n' > "$1\""""
+
+
+def test_second_call_measures_what_is_not_done(benchmark, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        benchmark({"network": FINE, "encode": "exit 1"}, "--parts", "network,encode")
+    assert benchmark({"encode": FINE}, "--parts", "network,encode") == ["encode"]
+    assert benchmark({}, "--parts", "network,encode") == []
+    assert benchmark({"network": FINE}, "--parts", "network", "--fresh") == ["network"]
+    parts = json.loads((tmp_path / "out/results.json").read_text())["parts"]
+    assert list(parts) == ["encode", "network"]
+    assert parts["network"]["rows"] == [{"way": "encode", "stacks/s": 1234.5}]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["way     stacks/s", "encode  1,234"]
+
+
+def test_wrong_result_is_an_error_of_the_benchmark(benchmark, capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmark({"correctness": WRONG}, "--parts", "correctness")
+    assert ended.value.code == 1
+    assert "NO" in capsys.readouterr().out
+
+
+def test_results_of_other_settings_are_not_mixed_in(benchmark):
+    benchmark({"network": FINE}, "--parts", "network")
+    with pytest.raises(SystemExit, match="other settings"):
+        benchmark({"network": FINE}, "--parts", "network", "--quick")
+
+
+def test_operations_are_those_of_the_convolutions():
+    from gpu_parts.vaes import count_flops
+
+    network, counted = build_network(TINY_NETWORK), []
+
+    def count(layer, _, output):
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
+            positions = output if isinstance(layer, nn.Conv3d) else _[0]
+            counted.append(2 * layer.weight.numel() * positions[:, 0].numel())
+
+    for layer in network.modules():
+        layer.register_forward_hook(count)
+    with torch.inference_mode():
+        network.encode(torch.rand(1, 1, 4, 16, 16))
+    assert count_flops(TINY_NETWORK, (1, 1, 4, 16, 16), "encode") == sum(counted)
+
+
+def test_operations_that_only_view_are_not_launches():
+    from gpu_parts.training import CountingOperations
+
+    matrix = torch.rand(3, 3)
+    with CountingOperations() as operations:
+        (matrix.t()[:2] @ matrix.view(3, 3)).add_(1)
+    assert operations.count == 2
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--quick", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_part_runs_on_a_cpu(tmp_path):
+    ended = run("--parts", "sampling", "--out", tmp_path)
+    assert ended.returncode == 0, ended.stdout + (tmp_path / "log.txt").read_text()
+    assert "samples/s" in ended.stdout
+
+
+@pytest.mark.slow
+def test_all_parts_run_on_a_cpu(tmp_path):
+    ended = run("--out", tmp_path)
+    assert ended.returncode == 0, ended.stdout + (tmp_path / "log.txt").read_text()
+    parts = json.loads((tmp_path / "results.json").read_text())["parts"]
+    assert list(parts) == list(gpu.PARTS)
+    assert all(part["rows"] for part in parts.values())
+    assert (tmp_path / "encode.trace.json.gz").stat().st_size > 1000
