@@ -298,7 +298,7 @@ def test_flags_take_precedence_over_yaml(tmp_path, videos, small_vae, no_cluster
         ("train", "--ema-decay", "[default: 0.999; at least 0 and less than 1]"),
         ("sample", "--seed", "[default: 0; at least 0 and less than 2**63]"),
         ("fit-vae", "--learning-rate", "[default: 0.001; more than 0]"),
-        ("train", "--compile", "[default: no]"),
+        ("train", "--checkpoint-activations", "[default: no]"),
         ("compare", "--stack", "[default: 4; at least 1 and at most 100000]"),
         ("compare", "--vae", "be repeated [default: maisi]"),
     ],

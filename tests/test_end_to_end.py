@@ -41,10 +41,10 @@ def interrupt_first_step(patch, number):
     """Of the next training: a signal comes while its first step is under way."""
     apply_gradients, signals = Optimisation.apply_gradients, [number]
 
-    def interrupted(optimisation):
+    def interrupted(optimisation, figures):
         if signals:
             signal.raise_signal(signals.pop())
-        return apply_gradients(optimisation)
+        return apply_gradients(optimisation, figures)
 
     patch.setattr(Optimisation, "apply_gradients", interrupted)
 

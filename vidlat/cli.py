@@ -255,8 +255,10 @@ def train() -> None:
 
     Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the run after the current step, with a checkpoint; a second Ctrl-C
     ends it at once.
-    A resumed run keeps its settings; only --steps, --device, --accumulate, --compile,
-    --checkpoint-activations, --checkpoint-every, --keep and --sample-every can be changed.
+    A step whose loss or gradient is not finite is skipped; more than --max-skipped in a row end the run.
+    A resumed run keeps its settings; only --steps, --learning-rate, --clip-norm, --precision, --device,
+    --accumulate, --compile, --checkpoint-activations, --max-skipped, --checkpoint-every, --keep and
+    --sample-every can be changed.
     """
 
 

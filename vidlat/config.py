@@ -287,11 +287,18 @@ class TrainConfig(Config):
     validate_every: int = setting(200, "steps between validations", at_least=1)
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)
     keep: int = setting(3, "number of latest checkpoints to keep, besides the best", at_least=1)
+    max_skipped: int = setting(
+        10,
+        "steps in a row that may be skipped, their loss or gradient not being finite; one more ends the run",
+        at_least=0,
+    )
     sample_every: int = setting(
         0, "steps between samples drawn during training, shown in TensorBoard; 0 for none", at_least=0
     )
-    compile: bool = setting(
-        False, "compile the U-Net: a delay at the start, then faster steps (a few percent on a CPU)"
+    compile: bool | None = setting(
+        None,
+        "compile the U-Net: a delay of a minute or so at the start, then faster steps (a few percent on a "
+        "CPU). Else on a GPU alone",
     )
     checkpoint_activations: bool = setting(
         False, "recompute activations in the backward pass: less memory, a third more time"

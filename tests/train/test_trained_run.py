@@ -109,7 +109,7 @@ def test_resuming_on_a_cache_of_another_vae_is_refused(make_trainer, tmp_path):
     [
         ("batch", 3, "batch: got 3, the run has 2"),
         ("seed", 5, "seed: got 5, the run has 0"),
-        ("precision", "bfloat16", "precision: got bfloat16, the run has float32"),
+        ("weight_decay", 0.5, "weight_decay: got 0.5, the run has 0.01"),
     ],
 )
 def test_resuming_with_other_settings_is_refused_by_name(make_trainer, setting, value, message):

@@ -1,6 +1,7 @@
 """Real caches of random latents, and a network of a few hundred weights."""
 
 import hashlib
+import math
 import zlib
 
 import numpy as np
@@ -127,6 +128,25 @@ class SmallNetwork(nn.Module):
         if self.condition is not None:
             prediction = prediction + self.condition(features)[:, :, None, None, None]
         return prediction
+
+
+class FailingNetwork(SmallNetwork):
+    """Not finite at some of its calls in training, counted from 1: in the loss, or only in the gradient."""
+
+    def __init__(self, latent_dim, calls, where):
+        super().__init__(latent_dim)
+        self.failing_calls, self.where = calls, where
+
+    def forward(self, latents, timestep, features=None):
+        prediction = super().forward(latents, timestep, features)
+        self.calls += self.training
+        if not self.training or int(self.calls) not in self.failing_calls:
+            return prediction
+        return prediction * math.nan if self.where == "loss" else prediction + (0 * prediction).sqrt()
+
+
+def build_failing(*calls, where="loss"):
+    return lambda network, preset, latent_dim, **_: FailingNetwork(latent_dim, calls, where)
 
 
 def build_small(network, preset, latent_dim, *, num_features=0, takes_first_frame=False):

@@ -125,10 +125,11 @@ def config_options(config: type[Config]) -> list[click.Option]:
 
 def _option(field: dataclasses.Field[Any], annotation: Any) -> click.Option:
     name = field.name.replace("_", "-")
-    flags = [f"--{name}/--no-{name}" if annotation is bool else f"--{name}"]
+    is_switch = annotation in (bool, bool | None)
+    flags = [f"--{name}/--no-{name}" if is_switch else f"--{name}"]
     if field.metadata["short"]:
         flags.append(field.metadata["short"])
-    kind = None if is_list(annotation) or annotation is bool else _click_type(annotation)
+    kind = None if is_list(annotation) or is_switch else _click_type(annotation)
     # Texts may hold commas: an option with a list of them is repeated instead.
     is_repeated = is_list(annotation) and item_of(annotation) is str
     metavar = _list_in_words(item_of(annotation)) if is_list(annotation) and not is_repeated else None

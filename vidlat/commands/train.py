@@ -12,6 +12,7 @@ from vidlat.interrupts import stopping
 from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.during_training import steps_with_samples
 from vidlat.store.reader import open_cache
+from vidlat.train.compiled import is_compiled
 from vidlat.train.run_folder import read_run
 from vidlat.train.trainer import Trainer
 
@@ -25,15 +26,18 @@ def train(
     annotations = read_labels(labels) if labels else {}
     cache = open_cache(latents)
     trainer = Trainer(config, cache, out, resume=resume, labels=annotations)
-    if trainer.state.step < config.steps:
-        seconds = trainer.estimate_seconds_per_step()  # in every process: they wait for each other
+    is_first, left = trainer.ranks.is_first, config.steps - trainer.state.step
+    if is_first:
+        _introduce(trainer)
+    if left > 0:  # in every process: they wait for each other
+        seconds = trainer.estimate_seconds_per_step()
         validation_seconds = trainer.estimate_seconds_per_validation()
-    if not trainer.ranks.is_first:
+    if not is_first:
         with stopping(trainer.stop):
             deque(trainer.steps(), maxlen=0)
         return
-    _introduce(trainer)
-    left = config.steps - trainer.state.step
+    for note in trainer.notes:  # compiling, which may fail, has been tried
+        _show_note(note)
     if left <= 0:
         console.print(f"Nothing to do: {out} already has {trainer.state.step} steps; --steps asks for more.")
         return
@@ -43,6 +47,8 @@ def train(
     steps = f"{format_count(left, 'step')} of {seconds:.2f} s{also if num_validations else ''}"
     console.print(f"about {whole} for {steps}")
     _train(trainer, vae)
+    if trainer.state.num_skipped:
+        _show_note(f"{_skipped(trainer.state.num_skipped)}, their loss or gradient not being finite")
     if trainer.state.step < config.steps:
         console.print(
             f"stopped and saved after step {trainer.state.step}; the same command with --resume continues"
@@ -55,17 +61,20 @@ def _introduce(trainer: Trainer) -> None:
     run, config = trainer.run, trainer.settings
     num_parameters = sum(p.numel() for p in trainer.state.model.parameters())
     many = f", {trainer.ranks.count} processes" if trainer.ranks.count > 1 else ""
+    compiled = ", compiled" if is_compiled(config.compile, trainer.device) else ""
     console.print(
         f"{len(run.training)} training videos, {len(run.validation)} for validation; "
         f"{config.network} U-Net {config.preset} with {num_parameters / 1e6:.1f} M parameters "
-        f"on {trainer.device} in {config.precision}{many}"
+        f"on {trainer.device} in {config.precision}{compiled}{many}"
     )
-    for note in trainer.notes:
-        _show_note(note)
 
 
 def _show_note(note: str) -> None:
     console.print(f"Note: {note}")
+
+
+def _skipped(number: int) -> str:
+    return f"{format_count(number, 'step')} skipped"
 
 
 def _train(trainer: Trainer, vae: str | None) -> None:
@@ -74,22 +83,29 @@ def _train(trainer: Trainer, vae: str | None) -> None:
         "{task.fields[rate]:.2f} steps/s",
         "loss {task.fields[loss]:.4f}",
         "validation {task.fields[validation]}",
+        "{task.fields[skipped]}",
     )
     with progress_bar(*columns) as progress:
         bar = progress.add_task(
-            "training", total=config.steps, completed=trainer.state.step, rate=0.0, loss=0.0, validation="-"
-        )
+            "training", total=config.steps, completed=trainer.state.step,
+            rate=0.0, loss=0.0, validation="-", skipped="",
+        )  # fmt: skip
         (task,) = progress.tasks
 
         def stop() -> None:
             trainer.stop()
             task.description = "stopping soon"  # `update` takes a lock, which the interrupted code may hold
 
-        loss = None
+        loss, num_skipped = None, 0
         with stopping(stop):
             for record in steps_with_samples(trainer, vae=vae, show_notice=_show_note):
+                progress.update(bar, completed=record.step, rate=record.steps_per_second)
+                if record.is_skipped:
+                    num_skipped += 1
+                    progress.update(bar, skipped=_skipped(num_skipped))
+                    continue
                 # The loss of a single step depends on its random timesteps: show the trend.
                 loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
-                progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss)
+                progress.update(bar, loss=loss)
                 if record.validation_loss is not None:
                     progress.update(bar, validation=f"{record.validation_loss:.4f}")

@@ -186,7 +186,8 @@ def _take_step(state: TrainState, target: torch.Tensor, settings: FitVAEConfig) 
     nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     set_learning_rate(state.optimiser, rate)
     _step_smoothly(state)
-    update_average(state.ema, state.model, settings.ema_decay, state.step)
+    average, weights = list(state.ema.parameters()), list(state.model.parameters())
+    update_average(average, weights, settings.ema_decay, state.step)
     state.step += 1
     return FitStep(step=state.step, loss=loss.item(), mse=math.exp(log_mse.item()), learning_rate=rate)
 

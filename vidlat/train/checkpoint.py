@@ -4,7 +4,7 @@
       model.safetensors      the weights in training
       ema.safetensors        their moving average, which is all that sampling reads
       optimiser.safetensors  AdamW's moments, "<parameter index>.<name>"
-      state.json             the step, and its validation loss or null
+      state.json             the step, how many of the steps were skipped, and the validation loss or null
 
 A checkpoint is written under another name, synced and renamed, so whatever has its name is complete.
 """
@@ -15,6 +15,7 @@ import json
 import math
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +42,18 @@ MOST_COUNTED = 2**24
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Everything that changes during training; step: number of finished optimiser steps."""
+    """Everything that changes during training; step: number of finished steps, with those skipped."""
 
     model: nn.Module
     ema: nn.Module
     optimiser: torch.optim.Optimizer
     step: int = 0
+
+    @property
+    def num_skipped(self) -> int:
+        """Steps that changed nothing, because loss or gradient was not finite; waits for the device."""
+        counts = [int(values["step"]) for values in list(self.optimiser.state.values())[:1]]
+        return min(self.step, MOST_COUNTED) - counts[0] if counts else 0
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
@@ -83,6 +90,16 @@ def validation_loss_of(checkpoint: Path) -> float:
         return math.inf
 
 
+def _num_skipped_of(checkpoint: Path) -> int:
+    """How many of its steps were skipped; 0 if it does not say so, or its state.json is damaged."""
+    try:
+        return Fields(read_json(checkpoint / "state.json", STATE_BYTES), "state.json").whole(
+            "num_skipped", 0, step_of(checkpoint)
+        )
+    except (OSError, ValueError):
+        return 0
+
+
 def save_checkpoint(
     directory: Path, state: TrainState, *, keep: int = 3, validation_loss: float | None = None
 ) -> Path:
@@ -98,7 +115,11 @@ def save_checkpoint(
         _save_tensors(partial / "model.safetensors", state.model.state_dict())
         _save_tensors(partial / "ema.safetensors", state.ema.state_dict())
         _save_tensors(partial / "optimiser.safetensors", _flatten_optimiser(state.optimiser))
-        values = {"step": state.step, "validation_loss": validation_loss}
+        values = {
+            "step": state.step,
+            "num_skipped": state.num_skipped,
+            "validation_loss": validation_loss,
+        }
         (partial / "state.json").write_text(json.dumps(values))
         sync(partial / "state.json")
         sync(partial)
@@ -122,7 +143,9 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
     step = step_of(checkpoint)
     _load_module(checkpoint / "model.safetensors", state.model)
     load_ema(checkpoint, state.ema)
-    moments = _load_moments(checkpoint / "optimiser.safetensors", state.model, step)
+    num_updates = min(step, MOST_COUNTED) - _num_skipped_of(checkpoint)
+    parameters = list(state.model.parameters()) if step else []
+    moments = _load_moments(checkpoint / "optimiser.safetensors", parameters, num_updates)
     groups = state.optimiser.state_dict()["param_groups"]
     state.optimiser.load_state_dict({"state": moments, "param_groups": groups})
     state.step = step
@@ -138,10 +161,12 @@ def _flatten_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tens
     return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
 
 
-def _load_moments(path: Path, model: nn.Module, step: int) -> dict[int, dict[str, torch.Tensor]]:
+def _load_moments(
+    path: Path, parameters: Sequence[torch.Tensor], num_updates: int
+) -> dict[int, dict[str, torch.Tensor]]:
     """AdamW's state for each parameter, complete: without it, it would start anew in silence."""
     expected: Tensors = {}
-    for number, parameter in enumerate(model.parameters() if step else ()):
+    for number, parameter in enumerate(parameters):
         expected[f"{number}.step"] = torch.tensor(0.0)
         expected[f"{number}.exp_avg"] = expected[f"{number}.exp_avg_sq"] = parameter
     tensors = _load_tensors(path)
@@ -151,8 +176,8 @@ def _load_moments(path: Path, model: nn.Module, step: int) -> dict[int, dict[str
         index, _, name = key.partition(".")
         if name == "exp_avg_sq" and (tensor < 0).any():
             raise _damaged(path, f"{key} holds negative numbers")
-        if name == "step" and tensor != min(step, MOST_COUNTED):
-            raise _damaged(path, f"{key} is {tensor.item():g}; expected {step}")
+        if name == "step" and tensor != num_updates:
+            raise _damaged(path, f"{key} is {tensor.item():g}; expected {num_updates}")
         state[int(index)][name] = tensor
     return dict(state)
 

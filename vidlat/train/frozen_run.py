@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 import vidlat
-from vidlat.checked_settings import MANY
+from vidlat.checked_settings import LARGE, MANY
 from vidlat.config import TrainConfig
 from vidlat.documents import Fields
 from vidlat.errors import TrainError
@@ -33,12 +33,32 @@ BuildModel = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A setting that a resumed run changed. from_step: the first step with it, counted from 1."""
+
+    from_step: int
+    setting: str
+    before: Any
+    after: Any
+
+    @classmethod
+    def from_fields(cls, fields: Fields, config: TrainConfig) -> Self:
+        """Raises ValueError or ConfigError for what no run with these settings has changed."""
+        step, setting = fields.whole("from_step", 1, int(LARGE)), fields.text("setting")
+        before, after = (fields.take(name, (int, float, str), "a setting") for name in ("before", "after"))
+        for value in (before, after):
+            TrainConfig.from_mapping(config.to_dict() | {setting: value})
+        return cls(from_step=step, setting=setting, before=before, after=after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """The frozen facts of a run. The cache may grow afterwards; the videos listed here may not change.
 
-    config: its precision is never `auto`. checksums: CRC-32C of the latents by video_id. labels: by video_id,
-    those that the network is conditioned on. duplicates: pairs of a validation and a training video that are
-    nearly the same. median_fps: of the training videos with a known rate up to MAX_FPS, else 0.0.
+    config: the present settings; the precision is never `auto`. changes: of the settings, as they came.
+    checksums: CRC-32C of the latents by video_id. labels: by video_id, those that the network is conditioned
+    on. duplicates: pairs of a validation and a training video that are nearly the same. median_fps: of the
+    training videos with a known rate up to MAX_FPS, else 0.0.
     """
 
     config: TrainConfig
@@ -51,6 +71,7 @@ class Run:
     conditions: Conditions
     labels: dict[str, dict[str, str]]
     duplicates: tuple[tuple[str, str], ...] = ()
+    changes: tuple[Change, ...] = ()
 
     @classmethod
     def plan(cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation]) -> Self:
@@ -137,6 +158,7 @@ class Run:
         return {
             "vidlat_version": vidlat.__version__,
             "config": self.config.to_dict(),
+            "changes": [dataclasses.asdict(change) for change in self.changes],
             "cache": self.schema.to_attributes(),
             "whitening": self.whitening.to_dict(),
             "median_fps": self.median_fps,
@@ -159,6 +181,7 @@ class Run:
         schema = CacheSchema.from_attributes(fields.take("cache", dict, "an object"))
         _require_usable(Fields(schema.to_attributes(), "cache"))
         labels = fields.fields("labels")
+        changes = fields.objects("changes") if "changes" in fields.names() else []
         run = cls(
             config=config,
             schema=schema,
@@ -170,6 +193,7 @@ class Run:
             conditions=Conditions.from_fields(fields.objects("conditions")),
             labels={video_id: labels.fields(video_id).all_texts() for video_id in labels.names()},
             duplicates=tuple(fields.pairs("duplicates")),
+            changes=tuple(Change.from_fields(change, config) for change in changes),
         )
         listed = {*run.training, *run.validation}  # those for testing are in neither
         if not run.training or not listed <= run.checksums.keys() == run.labels.keys():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vidlat.train.frozen_run import Run
+from vidlat.train.frozen_run import Change, Run
 from vidlat.types import VideoRecord
 
 FAR = 2.01
@@ -62,3 +62,15 @@ def _notes_on_split(run: Run) -> Iterator[str]:
             "video, are on one side, a split that a label states is kept; check --split-by if that is not "
             "what you want"
         )
+
+
+def change_note(change: Change) -> str:
+    """What a resumed run changes."""
+    if change.setting == "steps":
+        return (
+            f"the run was planned for {change.before} steps and now has {change.after}: from step "
+            f"{change.from_step} on, its learning rate follows the cosine that falls to 0 at step "
+            f"{change.after}, not the one it started with"
+        )
+    name = f"--{change.setting.replace('_', '-')}"
+    return f"from step {change.from_step} on, {name} is {change.after}, no longer {change.before}"

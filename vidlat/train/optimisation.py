@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from vidlat.config import FitVAEConfig, TrainConfig
 from vidlat.train.checkpoint import TrainState
+from vidlat.train.compiled import compile_network, is_compiled
 from vidlat.train.noising import NoisedBatch
 from vidlat.train.ranks import Ranks
 
@@ -24,26 +26,34 @@ Network = TypeVar("Network", bound=nn.Module)
 class Optimisation:
     """A network in training: its state, and the steps that change it.
 
-    settings: its precision is never `auto`.
+    settings: its precision is never `auto`. show_notice: receives a line if the network cannot be compiled.
+    Nothing here lets the host wait for a GPU.
     """
 
-    def __init__(self, network: nn.Module, settings: TrainConfig, ranks: Ranks) -> None:
+    def __init__(
+        self, network: nn.Module, settings: TrainConfig, ranks: Ranks, show_notice: Callable[[str], None]
+    ) -> None:
         self._settings, self._ranks = settings, ranks
         if settings.checkpoint_activations:
             network.checkpoints_activations = True  # type: ignore[assignment]
         network.to(ranks.device)
+        self._weights = list(network.parameters())  # walking through the modules takes a while
         optimiser = torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self._weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        self.state = TrainState(model=network, ema=start_average(network), optimiser=optimiser)
-        if settings.compile:
-            network.compile()  # in place: names of weights stay
+        average = start_average(network)
+        self._average = list(average.parameters())
+        self.state = TrainState(model=network, ema=average, optimiser=optimiser)
+        if is_compiled(settings.compile, ranks.device):
+            for each in (network, average):
+                compile_network(each, show_notice)
         self._network = ranks.wrap(network)
 
-    def compute_gradients(self, noised: NoisedBatch) -> tuple[float, float]:
-        """Compute the clipped gradients of the global batch; returns its loss and the unclipped norm.
+    def compute_gradients(self, noised: NoisedBatch, should_stop: bool = False) -> torch.Tensor:
+        """Compute the clipped gradients of the global batch.
 
-        The loss is the sum of squared errors over the number of values that count, in all processes.
+        Returns (3,) on the device: the loss, which is the sum of squared errors over the number of values
+        that count, in all processes; the norm before clipping; and how many processes should stop.
         """
         # Known before the first part, so no part and no process weighs more than its values do.
         count = self._ranks.total(noised.num_counted)
@@ -55,16 +65,24 @@ class Optimisation:
                 # The processes' gradients are averaged, not summed.
                 (part_error * (self._ranks.count / count)).backward()  # type: ignore[no-untyped-call]
             error += part_error.detach()
-        norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self._settings.clip_norm)
-        return (self._ranks.total(error) / count).item(), norm.item()
+        norm = nn.utils.clip_grad_norm_(self._weights, self._settings.clip_norm)
+        error, num_stopping = self._ranks.total(torch.stack([error, torch.full_like(error, should_stop)]))
+        return torch.stack([error / count, norm, num_stopping])
 
-    def apply_gradients(self) -> float:
-        """Update the weights and their average; returns the learning rate."""
+    def apply_gradients(self, figures: torch.Tensor) -> float:
+        """Update the weights and their average; returns the learning rate.
+
+        figures: of `compute_gradients`. If they are not all finite, the step is skipped: weights, moments
+        and AdamW's count of steps stay as they are to the last bit, and the average takes the weights once
+        more.
+        """
         state, rate = self.state, learning_rate(self._settings, self.state.step)
         set_learning_rate(state.optimiser, rate)
+        # Read on the device by the fused AdamW, for which torch.amp.GradScaler sets it in the same way.
+        state.optimiser.found_inf = (~figures.isfinite().all()).float()  # type: ignore[attr-defined]
         state.optimiser.step()
         state.optimiser.zero_grad()
-        update_average(state.ema, state.model, self._settings.ema_decay, state.step)
+        update_average(self._average, self._weights, self._settings.ema_decay, state.step)
         state.step += 1
         return rate
 
@@ -96,14 +114,13 @@ def start_average(network: Network) -> Network:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Move the average towards the network's weights after a step counted from 0; buffers are copied.
+def update_average(
+    average: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], decay: float, step: int
+) -> None:
+    """Move an average towards the weights after a step counted from 0.
 
     The decay is min(decay, (1 + step) / (10 + step)): a constant one would keep the initial weights for long.
     Not `torch.optim.swa_utils.AveragedModel`, which has no such warm-up and counts its steps itself.
     """
     decay = min(decay, (1 + step) / (10 + step))
-    for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(weight, 1 - decay)
-    for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(buffer)
+    torch._foreach_lerp_(list(average), list(weights), 1 - decay)

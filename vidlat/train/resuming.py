@@ -10,15 +10,19 @@ from vidlat.config import TrainConfig
 from vidlat.errors import TrainError, shorten
 from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
-from vidlat.train.frozen_run import Run
-from vidlat.train.run_folder import read_run
+from vidlat.train.checkpoint import list_checkpoints, step_of
+from vidlat.train.frozen_run import Change, Run
+from vidlat.train.run_folder import checkpoint_folder, read_run
 from vidlat.types import Annotation
 
+RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
+"""Settings that change what is learnt, and may change with a resumed run, which records it."""
+
 MAY_CHANGE = (
-    "steps", "device", "accumulate", "compile", "checkpoint_activations",
+    *RECORDED, "device", "accumulate", "compile", "checkpoint_activations", "max_skipped",
     "checkpoint_every", "keep", "sample_every",
 )  # fmt: skip
-"""Settings that a resumed run may change: how long, where and how it trains, and what it keeps and shows."""
+"""All that may: these, and where and how it trains, what it bears, keeps and shows."""
 
 
 def resume_run(
@@ -42,7 +46,23 @@ def resume_run(
         raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
     _require_same_videos(run, cache, run_dir)
     _require_same_labels(run, labels, cache, run_dir)
-    return dataclasses.replace(run, config=settings)
+    checkpoints = list_checkpoints(checkpoint_folder(run_dir))
+    return _with_settings(run, settings, step_of(checkpoints[-1]) if checkpoints else 0)
+
+
+def _with_settings(run: Run, settings: TrainConfig, step: int) -> Run:
+    """The run with other settings after a step; changes that came later are void, as are the steps since."""
+    before, now = run.config.to_dict(), settings.to_dict()
+    for change in reversed(run.changes):
+        if change.from_step > step:
+            before[change.setting] = change.before
+    earlier = [change for change in run.changes if change.from_step <= step]
+    changes = [
+        Change(from_step=step + 1, setting=name, before=before[name], after=now[name])
+        for name in RECORDED
+        if before[name] != now[name]
+    ]
+    return dataclasses.replace(run, config=settings, changes=(*earlier, *changes))
 
 
 def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -33,13 +34,14 @@ from vidlat.train.checkpoint import (
 from vidlat.train.dataset import Batch, LatentDataset
 from vidlat.train.frozen_run import BuildModel, Run
 from vidlat.train.noising import Draws, NoisedBatch, Noising
-from vidlat.train.notes import run_notes
+from vidlat.train.notes import change_note, run_notes
 from vidlat.train.optimisation import Optimisation
 from vidlat.train.ranks import Ranks, cores_of_rank
 from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.resuming import resume_run
 from vidlat.train.run_folder import checkpoint_folder, hold_run, read_run, start_run, write_run
 from vidlat.train.unet import build_unet
+from vidlat.train.unread_steps import NUM_BEHIND, UnreadSteps
 from vidlat.train.windows import Window, training_windows, validation_windows
 from vidlat.types import Annotation
 
@@ -76,10 +78,13 @@ class Trainer:
     ) -> None:
         keep_freed_memory()
         self._should_stop = False
+        self._num_skipped_in_a_row = 0
+        self.notes: tuple[str, ...] = ()
         self.cache, self.run_dir = cache, run_dir
         self._checkpoints = checkpoint_folder(run_dir)
         self.ranks = Ranks(settings.device)
         self.device = self.ranks.device
+        self._num_behind = NUM_BEHIND if self.device.type == "cuda" else 0
         _require_divisible(settings, self.ranks.count)
         if resume:
             self.run = resume_run(settings, cache, run_dir, labels)
@@ -99,9 +104,9 @@ class Trainer:
             self.settings = self.run.config
             self._prepare_data()
             self._prepare_network(build_model)
-            self.notes = tuple(run_notes(self.run, self._training, num_videos=len(cache.records())))
+            self.notes += tuple(run_notes(self.run, self._training, num_videos=len(cache.records())))
             if resume and self.state.step < self.settings.steps:
-                self._note_changed_end()
+                self._keep_changes()
         except BaseException:  # a traceback may keep this object alive, and with it the lock
             self.close()
             raise
@@ -137,7 +142,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             network = self.run.build_network(build_model)
-        self._optimisation = Optimisation(network, self.settings, self.ranks)
+        self._optimisation = Optimisation(network, self.settings, self.ranks, self._add_note)
         if checkpoints := list_checkpoints(self._checkpoints):
             load_checkpoint(checkpoints[-1], self.state)
         best = best_checkpoint(self._checkpoints)
@@ -148,14 +153,14 @@ class Trainer:
                 f"{self.run_dir}: the processes see different checkpoints; they must share the folder"
             )
 
-    def _note_changed_end(self) -> None:
-        planned, now = read_run(self.run_dir).config.steps, self.settings.steps
-        if now != planned:
-            self.notes += (
-                f"the run was planned for {planned} steps and now has {now}: from step {self.state.step + 1} "
-                f"on, its learning rate follows the cosine that falls to 0 at step {now}, not the one it "
-                "started with",
-            )
+    def _add_note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes += (note,)
+
+    def _keep_changes(self) -> None:
+        """Write the settings that the run continues with, and note those that it had not before."""
+        known = read_run(self.run_dir).changes
+        self.notes += tuple(change_note(change) for change in self.run.changes if change not in known)
         if self.ranks.is_first:
             write_run(self.run_dir, self.run)
 
@@ -203,49 +208,41 @@ class Trainer:
     def steps(self) -> Iterator[StepRecord]:
         """Train from the present state to the configured number of steps, or until `stop`.
 
-        Every process yields the same records; the first one writes them. Raises TrainError if the loss or its
-        gradient is not finite, before that step changes a weight.
+        Every process yields the same records; the first one writes them. A step whose loss or gradient is not
+        finite is skipped; raises TrainError if more than `max_skipped` in a row are.
         """
         with ExitStack() as stack:
             recorder = None
             if self.ranks.is_first:
                 recorder = stack.enter_context(closing(Recorder(self.run_dir, self.state.step)))
+            unread = UnreadSteps()
             batches = self.batches(range(self.state.step, self.settings.steps))
-            began = time.perf_counter()
-            for batch, draws in stack.enter_context(prefetch(batches, NUM_PREFETCHED)):
-                waited = time.perf_counter() - began
-                loss, grad_norm = self._optimisation.compute_gradients(self.noised(batch, draws))
-                self._require_finite(loss, grad_norm)
-                learning_rate = self._optimisation.apply_gradients()
-                seconds = time.perf_counter() - began
-                record = StepRecord(
-                    step=self.state.step,
-                    loss=loss,
-                    learning_rate=learning_rate,
-                    grad_norm=grad_norm,
-                    steps_per_second=1 / seconds,
-                    data_wait=waited / seconds,
-                    validation_loss=(
-                        self.validation_loss() if self._is_due(self.settings.validate_every) else None
-                    ),
-                )
-                is_last = self._all_stop()
+            for batch, draws in unread.waiting(stack.enter_context(prefetch(batches, NUM_PREFETCHED))):
+                figures = self._optimisation.compute_gradients(self.noised(batch, draws), self._should_stop)
+                learning_rate = self._optimisation.apply_gradients(figures)
+                unread.add(self.state.step, learning_rate, figures)
+                records = unread.read(0 if self._is_interrupted() else self._num_behind)
+                if self._is_due(self.settings.validate_every):
+                    records[-1] = replace(records[-1], validation_loss=self.validation_loss())
+                # What another process asks for comes with the figures.
+                is_last = self._should_stop if self.ranks.count == 1 else unread.should_stop
+                if is_last:
+                    records += unread.read(0)
                 if recorder:
-                    recorder.write(record)
-                    self._save_if_due(recorder, record, is_last)
-                yield record
+                    recorder.write(records)
+                self._require_few_skipped(records)
+                if recorder and records:
+                    self._save_if_due(recorder, records[-1], is_last)
+                yield from records
                 if is_last:
                     self._should_stop = False
                     return
-                began = time.perf_counter()
+                if not len(unread):
+                    unread.restart_clock()
 
     def stop(self) -> None:
         """End `steps` after the current step, with a checkpoint; a signal handler may call this."""
         self._should_stop = True
-
-    def _all_stop(self) -> bool:
-        """Whether any process should stop: then all of them do, after the same step."""
-        return bool(self.ranks.total(torch.tensor(float(self._should_stop), device=self.device)))
 
     def batches(self, steps: Iterable[int]) -> Generator[tuple[Batch, Draws]]:
         """Yield this process's part of each step, and everything random about it.
@@ -282,7 +279,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainError(
                 f"step {self.state.step}: the validation loss is {loss}; last good checkpoint: "
-                f"{self._last_checkpoint()}; start a new run with a lower --learning-rate or "
+                f"{self._last_checkpoint()}; go on from there with --resume and a lower --learning-rate or "
                 "--precision float32"
             )
         return loss
@@ -312,7 +309,15 @@ class Trainer:
         return totals
 
     def _is_due(self, every: int) -> bool:
-        return self.state.step % every == 0 or self.state.step == self.settings.steps
+        """Whether something is due after the present step; every: 0 for never but at the end."""
+        return self.state.step == self.settings.steps or (every > 0 and self.state.step % every == 0)
+
+    def _is_interrupted(self) -> bool:
+        """Whether a validation, a checkpoint or samples of the present weights come next."""
+        settings = self.settings
+        return any(
+            map(self._is_due, (settings.validate_every, settings.checkpoint_every, settings.sample_every))
+        )
 
     def _save_if_due(self, recorder: Recorder, record: StepRecord, is_last: bool) -> None:
         loss = record.validation_loss
@@ -324,18 +329,24 @@ class Trainer:
             self._best_loss = min(self._best_loss, loss)
         save_checkpoint(self._checkpoints, self.state, keep=self.settings.keep, validation_loss=loss)
 
-    def _require_finite(self, loss: float, grad_norm: float) -> None:
-        if math.isfinite(loss) and math.isfinite(grad_norm):
-            return
-        settings, step = self.settings, self.state.step
+    def _require_few_skipped(self, records: Sequence[StepRecord]) -> None:
+        """Raise TrainError at a step that is skipped after `max_skipped` others in a row."""
+        for record in records:
+            self._num_skipped_in_a_row = self._num_skipped_in_a_row + 1 if record.is_skipped else 0
+            if self._num_skipped_in_a_row > self.settings.max_skipped:
+                raise TrainError(self._say_skipped(record))
+
+    def _say_skipped(self, record: StepRecord) -> str:
+        settings = self.settings
         windows = training_windows(
-            self._training, self._shape, seed=settings.seed, step=step, batch=settings.batch
+            self._training, self._shape, seed=settings.seed, step=record.step - 1, batch=settings.batch
         )
-        raise TrainError(
-            f"step {step + 1}: the loss is {loss}, its gradient's norm {grad_norm}; "
-            f"last good checkpoint: {self._last_checkpoint()}; "
-            f"videos of the batch: {', '.join(window.video_id for window in windows)}; "
-            "look at these videos, or start a new run with a lower --learning-rate or --precision float32"
+        return (
+            f"step {record.step}: the loss is {record.loss}, its gradient's norm {record.grad_norm}; "
+            f"{self._num_skipped_in_a_row} steps in a row were not finite and changed nothing, and "
+            f"--max-skipped is {settings.max_skipped}; last good checkpoint: {self._last_checkpoint()}; "
+            f"videos of the batch: {', '.join(window.video_id for window in windows)}; look at these videos, "
+            "or go on with --resume and a lower --learning-rate or --precision float32"
         )
 
     def _last_checkpoint(self) -> str:

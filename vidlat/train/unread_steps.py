@@ -1,0 +1,99 @@
+"""Steps whose figures a device is still to compute: reading them at once would let it wait for the host."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import torch
+
+from vidlat.train.recorder import StepRecord
+
+T = TypeVar("T")
+
+NUM_BEHIND = 2
+"""Steps that a GPU may be behind the host: it always has one to go on with.
+
+Not more, because a host that runs far ahead waits for data that the GPU does not need yet, which would be
+counted as data wait, and because processes that train together agree by these figures when to stop.
+"""
+
+
+class UnreadSteps:
+    """The steps asked of a device, in their order, until their figures are read.
+
+    should_stop: whether the figures read so far say that a process asked to stop.
+    """
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[int, float, _OnItsWay]] = deque()
+        self.should_stop = False
+        self.restart_clock()
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def restart_clock(self) -> None:
+        """Count neither what has been since the last reading nor its waits."""
+        self._began, self._waited = time.perf_counter(), 0.0
+
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; the time until each of them comes is waiting for data."""
+        iterator, end = iter(items), object()
+        while True:
+            began = time.perf_counter()
+            item = next(iterator, end)
+            self._waited += time.perf_counter() - began
+            if item is end:
+                return
+            yield item  # type: ignore[misc]  # not the end
+
+    def add(self, step: int, learning_rate: float, figures: torch.Tensor) -> None:
+        """A step was asked for; figures: (3,), see `Optimisation.compute_gradients`."""
+        self._steps.append((step, learning_rate, _OnItsWay(figures)))
+
+    def read(self, num_left: int) -> list[StepRecord]:
+        """The records of the oldest steps, all but the last `num_left`; waits until they are computed.
+
+        They share equally the time, and the waits for data, since the last reading.
+        """
+        read = [
+            (step, learning_rate, figures.wait())
+            for step, learning_rate, figures in (
+                self._steps.popleft() for _ in range(max(len(self._steps) - num_left, 0))
+            )
+        ]
+        if not read:
+            return []
+        self.should_stop |= any(figures[2] for _, _, figures in read)
+        seconds, waited = time.perf_counter() - self._began, self._waited
+        self.restart_clock()
+        return [
+            StepRecord(
+                step=step,
+                loss=loss,
+                learning_rate=learning_rate,
+                grad_norm=grad_norm,
+                steps_per_second=len(read) / seconds,
+                data_wait=waited / seconds,
+            )
+            for step, learning_rate, (loss, grad_norm, _) in read
+        ]
+
+
+class _OnItsWay:
+    """Numbers on their way to the host, which does not wait for them until it is asked to."""
+
+    def __init__(self, numbers: torch.Tensor) -> None:
+        self._numbers = numbers.to("cpu", non_blocking=True)  # from a GPU into pinned memory
+        self._arrival = torch.cuda.Event() if numbers.is_cuda else None  # type: ignore[no-untyped-call]
+        if self._arrival:
+            self._arrival.record(torch.cuda.current_stream(numbers.device))
+
+    def wait(self) -> list[float]:
+        if self._arrival:
+            self._arrival.synchronize()
+        numbers: list[float] = self._numbers.tolist()
+        return numbers
