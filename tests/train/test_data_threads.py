@@ -70,16 +70,15 @@ def assert_same_bits(tensor, expected):
     np.testing.assert_array_equal(tensor.numpy().view(np.uint32), expected.view(np.uint32))
 
 
-@pytest.mark.parametrize("sizes", [(32_768, 16_384), (500, 130), (1, 1)])
+@pytest.mark.parametrize("piece_size", [32_768, 500, 130, 1])
 @pytest.mark.parametrize("limit", [MEMORY_LIMIT_BYTES, 0])
 @pytest.mark.parametrize("latents_as", ["sample", "mean"])
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
 def test_batches_are_those_of_one_thread_bit_for_bit(
-    cache, monkeypatch, num_threads, latents_as, limit, sizes
+    cache, monkeypatch, num_threads, latents_as, limit, piece_size
 ):
     """With padding and features, whatever a thread takes at once: several windows, one, or a frame of it."""
-    monkeypatch.setattr(dataset_module, "PART_SIZE", sizes[0])
-    monkeypatch.setattr(dataset_module, "PIECE_SIZE", sizes[1])
+    monkeypatch.setattr(dataset_module, "PIECE_SIZE", piece_size)
     dataset = make_dataset(
         cache, latents_as, limit, features=FEATURES, with_noise=True, num_threads=num_threads
     )

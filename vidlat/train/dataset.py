@@ -29,10 +29,11 @@ MEMORY_LIMIT_BYTES = 2 << 30
 NUM_PREFETCHED = 4
 """Batches that are being computed while one is used."""
 
-PART_SIZE, PIECE_SIZE = 32_768, 16_384
-"""Values of a batch that a thread computes as one task (or one window, if that is larger), and those that it
-works on at once, which stay in its core's cache. PyTorch computes no more than the former without threads of
-its own (at::internal::GRAIN_SIZE)."""
+PIECE_SIZE = 32_768
+"""Values that a thread works on at once; they stay in its core's cache.
+
+PyTorch computes no more than these in the thread that asks for it (at::internal::GRAIN_SIZE).
+"""
 
 Posterior = list[np.ndarray]
 """Mean, and where it is read std, each of float16."""
@@ -128,7 +129,7 @@ class LatentDataset:
             if noise is not None:
                 _fill_normal(noise[part].numpy(), windows[part], Draw.NOISE)
 
-        length = max(PART_SIZE // latents[0].numel(), 1)
+        length = max(PIECE_SIZE // latents[0].numel(), 1)
         filling = [
             pool.submit(fill, slice(first, first + length)) for first in range(0, len(windows), length)
         ]
@@ -199,8 +200,6 @@ def _fill_normal(values: np.ndarray, windows: Sequence[Window], draw: Draw) -> N
 
 def _to_float32(values: np.ndarray) -> np.ndarray:
     """Converted by PyTorch, faster than by NumPy, in this thread alone: the others are the network's."""
-    source = torch.from_numpy(np.ascontiguousarray(values)).view(-1)
-    converted = torch.empty(source.shape)
-    for first in range(0, len(source), PART_SIZE):
-        converted[first : first + PART_SIZE] = source[first : first + PART_SIZE]
-    return converted.numpy().reshape(values.shape)
+    flat = values.reshape(-1)
+    pieces = [flat[first : first + PIECE_SIZE] for first in range(0, flat.size, PIECE_SIZE)]
+    return np.concatenate([torch.from_numpy(piece).float().numpy() for piece in pieces]).reshape(values.shape)
