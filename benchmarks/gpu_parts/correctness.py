@@ -133,13 +133,14 @@ def check_memory_of_samples(cache: LatentCache, folder: Path, setting: Setting) 
 @contextmanager
 def memory_limit(num_bytes: float, setting: Setting) -> Iterator[None]:
     """Of this process on the GPU."""
-    total = torch.cuda.get_device_properties(setting.device).total_memory
+    device = torch.device(setting.device).index or 0  # this setting takes no name
+    total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(num_bytes / total, setting.device)
+    torch.cuda.set_per_process_memory_fraction(num_bytes / total, device)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, setting.device)
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
 def check_training(cache: LatentCache, folder: Path, setting: Setting) -> Iterator[Row]:
