@@ -76,6 +76,33 @@ def bypass_wrappers(network: nn.Module) -> nn.Module:
     return network
 
 
+def hold_in_bfloat16(network: nn.Module, device_type: str) -> None:
+    """Make a network without wrappers compute in bfloat16, in place, but for the layers at its ends.
+
+    Those that take or give pixels or latents keep their float32 weights and compute in float32: what they give
+    is not rounded to the 8 bits of bfloat16, and a rounded first layer would cost the most of all. So do the
+    weights of norms on a CPU; the kernel for a GPU takes no other type than its input's.
+    """
+    parts: Any = network
+    inner = *parts.encoder.blocks[1:], *parts.decoder.blocks[:-1]
+    for module in (module for block in inner for module in block.modules()):
+        if not (isinstance(module, _PlainGroupNorm) and device_type == "cpu"):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.bfloat16()
+    for block in (parts.encoder.blocks[1], parts.decoder.blocks[0]):
+        block.register_forward_pre_hook(_input_to_bfloat16)
+    for layer in (parts.quant_conv_mu, parts.quant_conv_log_sigma, parts.decoder.blocks[-1]):
+        layer.register_forward_pre_hook(_input_to_float32)
+
+
+def _input_to_bfloat16(_: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    return inputs[0].bfloat16()
+
+
+def _input_to_float32(_: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    return inputs[0].float()
+
+
 def _plain(module: nn.Module) -> nn.Module:
     if isinstance(module, maisi.MaisiGroupNorm3D):
         return _PlainGroupNorm(module)
@@ -89,7 +116,7 @@ def _plain(module: nn.Module) -> nn.Module:
 
 
 class _PlainGroupNorm(nn.GroupNorm):
-    """Group norm whose statistics are exact to float32 in channels-last memory too.
+    """Group norm whose statistics are exact to float32 in channels-last memory too, also of bfloat16.
 
     There PyTorch's CPU kernel adds up all pixels of a group one by one: off by 4e-4 in a stack of 256 x 256.
     """
@@ -100,19 +127,30 @@ class _PlainGroupNorm(nn.GroupNorm):
         self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._normed(x).to(x.dtype) if self._is_computed_here(x) else super().forward(x)
+
+    def then_silu(self, x: torch.Tensor) -> torch.Tensor:
+        """SiLU of the norm; where it is computed here, bfloat16 is rounded once and not after each."""
+        if not self._is_computed_here(x):
+            return silu(super().forward(x))
+        return silu(self._normed(x), inplace=True).to(x.dtype)
+
+    def _is_computed_here(self, x: torch.Tensor) -> bool:
         is_channels_last = x.is_contiguous(memory_format=torch.channels_last_3d)
-        if x.device.type != "cpu" or not is_channels_last or torch.is_grad_enabled():
-            return super().forward(x)
-        x = x if x.dtype == torch.float64 else x.float()
-        pixels = x.permute(0, 2, 3, 4, 1).flatten(1, 3)  # (B, S * H * W, C)
+        return x.device.type == "cpu" and is_channels_last and not torch.is_grad_enabled()
+
+    def _normed(self, x: torch.Tensor) -> torch.Tensor:
+        """The norm in float32, or in float64 where x is, whatever is rounded afterwards."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        pixels = x.to(dtype).permute(0, 2, 3, 4, 1).flatten(1, 3)  # (B, S * H * W, C)
         means = pixels.mean(1, keepdim=True)
         centred = pixels - means
         groups = len(x), self.num_groups, -1
         means, variances = means.reshape(groups), centred.square().mean(1).reshape(groups)
         offsets = means - means.mean(2, keepdim=True)
         variance = (variances + offsets.square()).mean(2, keepdim=True)
-        scale = self.weight.reshape(groups[1:]) * torch.rsqrt(variance + self.eps)
-        shift = self.bias.reshape(groups[1:]) + offsets * scale
+        scale = self.weight.to(dtype).reshape(groups[1:]) * torch.rsqrt(variance + self.eps)
+        shift = self.bias.to(dtype).reshape(groups[1:]) + offsets * scale
         normed = torch.addcmul(shift.flatten(1)[:, None], centred, scale.flatten(1)[:, None], out=centred)
         return normed.reshape(len(x), *x.shape[2:], -1).permute(0, 4, 1, 2, 3)
 
@@ -125,8 +163,8 @@ class _PlainResBlock(nn.Module):
         self.nin_shortcut = block.nin_shortcut  # the identity where the number of channels stays
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inner = self.conv1(silu(self.norm1(x)))
-        output: torch.Tensor = self.nin_shortcut(x) + self.conv2(silu(self.norm2(inner)))
+        inner = self.conv1(self.norm1.then_silu(x))
+        output: torch.Tensor = self.nin_shortcut(x) + self.conv2(self.norm2.then_silu(inner))
         return output
 
 

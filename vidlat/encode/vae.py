@@ -19,7 +19,7 @@ from torch import nn
 from vidlat.config import LatentSettings
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.memory import keep_freed_memory, release_freed_memory
-from vidlat.encode.network import bypass_wrappers, compression_of
+from vidlat.encode.network import bypass_wrappers, compression_of, hold_in_bfloat16
 from vidlat.encode.stacking import cut_calls, join_calls, split_calls, stretch_video, unfold_frames
 from vidlat.encode.weights_file import hash_weights, load_network
 from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
@@ -58,6 +58,8 @@ class FrozenVAE:
         is_cpu = self.device.type == "cpu"
         self._memory_format = torch.channels_last_3d if is_cpu else torch.contiguous_format
         self._network: Any = bypass_wrappers(network).eval().requires_grad_(False)
+        if precision == "bfloat16":
+            hold_in_bfloat16(self._network, self.device.type)
         try:
             self._network.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
         except (RuntimeError, MemoryError) as error:
@@ -162,14 +164,13 @@ class FrozenVAE:
         return list(torch.split(stacks, self.batch))
 
     def _call_network(self, function: Any, part: torch.Tensor, advice: str) -> Any:
-        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         try:
-            with torch.inference_mode(), _without_tf32(), half:
+            with torch.inference_mode(), _without_tf32():
                 if self.device.type == "cuda" and part.device.type == "cpu":
                     part = part.pin_memory()
                 part = part.to(self.device, torch.float32, non_blocking=True)
                 output = function(part.contiguous(memory_format=self._memory_format))
-            return tuple(o.float() for o in output) if isinstance(output, tuple) else output.float()
+            return output
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
