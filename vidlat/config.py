@@ -25,6 +25,12 @@ Preset = Literal["tiny", "small", "base"]
 PREPROCESS_VERSION = 2
 """Part of a cache's identity: raised whenever the same file and settings would give other pixels."""
 
+ARITHMETIC_VERSIONS = {"float32": 1, "bfloat16": 2}
+"""Part of a cache's identity, by its precision: raised whenever that gives other latents of the same pixels.
+
+Version 1 of bfloat16 was an autocast, which rounded latents to 8 bits.
+"""
+
 MANTISSA_BITS = 10
 """Mantissa bits of a float16 (IEEE 754 binary16), the number type of stored latents."""
 

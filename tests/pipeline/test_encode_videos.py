@@ -1,5 +1,7 @@
 """Everything is checked before any work starts, and one call does it all."""
 
+import hashlib
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -123,6 +125,35 @@ def test_auto_precision_is_what_the_cache_was_made_with(videos, prepare, tmp_pat
     assert prepare(videos, tmp_path / "l.zarr", precision="auto").job.settings.precision == "bfloat16"
     with pytest.raises(CacheMismatchError, match="precision"):
         prepare(videos, tmp_path / "l.zarr", precision="float32")
+
+
+def as_autocast_made_it(path):
+    """Make a bfloat16 cache state the arithmetic of former versions, whose descriptions had no such field."""
+    document = json.loads((path / "zarr.json").read_text())
+    attributes = document["attributes"]["vidlat"]
+    del attributes["settings"]["arithmetic_version"]
+    canonical = json.dumps(attributes["settings"], sort_keys=True, separators=(",", ":"))
+    attributes["cache_id"] = hashlib.sha256(canonical.encode()).hexdigest()
+    (path / "zarr.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("precision", ["auto", "bfloat16"])
+def test_a_cache_of_the_former_bfloat16_is_read_but_not_added_to(
+    videos, prepare, tmp_path, cpu_with_bfloat16, precision
+):
+    path = tmp_path / "l.zarr"
+    prepare(videos, path, precision="bfloat16")
+    as_autocast_made_it(path)
+    assert open_cache(path).schema.settings.arithmetic_version == 1
+    with pytest.raises(CacheMismatchError, match=r"as version 1 does, .* as version 2") as refusal:
+        prepare(videos, path, precision=precision)
+    assert "\n" not in str(refusal.value)
+
+
+def test_float32_is_what_it_was(videos, prepare, tmp_path):
+    prepare(videos, tmp_path / "l.zarr", precision="float32")
+    settings = json.loads((tmp_path / "l.zarr" / "zarr.json").read_text())["attributes"]["vidlat"]["settings"]
+    assert "arithmetic_version" not in settings
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tests.pipeline.one_thread import OneThread
 from tests.pipeline.opened import reading
 from tests.store.damage import commit_as_it_is
 from vidlat.cli import commands
-from vidlat.config import PREPROCESS_VERSION, Preprocessing
+from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, Preprocessing
 from vidlat.errors import DeviceError, StoreError
 from vidlat.pipeline import repair_cache as repair_module
 from vidlat.pipeline.read_video import read_video
@@ -633,6 +633,14 @@ def test_cache_of_another_preprocessing_is_refused(path, vidlat, monkeypatch):
     code, _, err = vidlat("verify", path, "--repair")
     assert (code, err.count("\n")) == (1, 1)
     assert f"version {PREPROCESS_VERSION} does" in err
+
+
+def test_cache_of_another_arithmetic_is_refused(path, vidlat, monkeypatch):
+    monkeypatch.setitem(ARITHMETIC_VERSIONS, "float32", 3)
+    shard_of(path, VICTIM).unlink()
+    code, _, err = vidlat("verify", path, "--repair")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "computed in float32 as version 1 does, this vidlat computes them as version 3" in err
 
 
 def test_cache_in_use_is_refused_before_it_is_read(path, vidlat):

@@ -22,6 +22,7 @@ CHANGED = {
     "fit": "stretch",
     "precision": "bfloat16",
     "preprocess_version": 2,
+    "arithmetic_version": 2,
     "crop": "auto",
     "fps": 25.0,
     "intensity": "ct",
@@ -48,6 +49,7 @@ schemas = st.builds(
         stretch_by=st.sampled_from(["repeat", "linear"]),
         size=counts,
         fit=st.sampled_from(["crop", "letterbox", "stretch"]),
+        arithmetic_version=st.sampled_from([1, 2]),
         crop=st.sampled_from(["none", "auto", "1,2,30,40"]),
         fps=st.floats(0, 1e6),
         intensity=st.sampled_from(["auto", "ct", "minmax", "0,255"]),
@@ -127,6 +129,19 @@ def test_mismatch_lists_all_fields_at_once():
 
 def test_equal_settings_are_accepted():
     require_same_settings("latents.zarr", SETTINGS, dataclasses.replace(SETTINGS))
+
+
+FORMER_CACHE_ID = "6e944111d12747a340a3b163cd872d7303220f4abe9beded24c1401a4ed9c42b"
+"""Of SETTINGS, before a description could state an arithmetic version."""
+
+
+def test_the_first_version_of_the_arithmetic_is_not_stated_so_that_its_caches_stay_what_they_were():
+    assert SETTINGS.cache_id == FORMER_CACHE_ID
+    assert "arithmetic_version" not in SCHEMA.to_attributes()["settings"]
+    later = dataclasses.replace(SCHEMA, settings=dataclasses.replace(SETTINGS, arithmetic_version=2))
+    attributes = json.loads(json.dumps(later.to_attributes()))
+    assert attributes["settings"]["arithmetic_version"] == 2
+    assert CacheSchema.from_attributes(attributes) == later
 
 
 def edit(path, **changes):

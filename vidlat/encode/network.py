@@ -79,9 +79,9 @@ def bypass_wrappers(network: nn.Module) -> nn.Module:
 def hold_in_bfloat16(network: nn.Module, device_type: str) -> None:
     """Make a network without wrappers compute in bfloat16, in place, but for the layers at its ends.
 
-    Those that take or give pixels or latents keep their float32 weights and compute in float32: what they give
-    is not rounded to the 8 bits of bfloat16, and a rounded first layer would cost the most of all. So do the
-    weights of norms on a CPU; the kernel for a GPU takes no other type than its input's.
+    Those that take or give pixels or latents keep their float32 weights and compute in float32: what they
+    give is not rounded to the 8 bits of bfloat16, and rounding the first costs as much as many others. The
+    weights of norms stay float32 on a CPU; the kernel for a GPU takes no other type than its input's.
     """
     parts: Any = network
     inner = *parts.encoder.blocks[1:], *parts.decoder.blocks[:-1]

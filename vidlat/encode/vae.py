@@ -169,8 +169,7 @@ class FrozenVAE:
                 if self.device.type == "cuda" and part.device.type == "cpu":
                     part = part.pin_memory()
                 part = part.to(self.device, torch.float32, non_blocking=True)
-                output = function(part.contiguous(memory_format=self._memory_format))
-            return output
+                return function(part.contiguous(memory_format=self._memory_format))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from vidlat.config import PREPROCESS_VERSION, EncodeConfig, LatentSettings
+from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, EncodeConfig, LatentSettings
 from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.network import require_size
 from vidlat.encode.vae import FrozenVAE, load_vae
@@ -25,7 +25,13 @@ from vidlat.store.lease import refuse_if_held
 from vidlat.store.log import last_sequence
 from vidlat.store.metadata import read_schema
 from vidlat.store.reader import open_cache
-from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames, require_same_settings
+from vidlat.store.schema import (
+    CacheSchema,
+    CacheSettings,
+    default_shard_frames,
+    require_same_arithmetic,
+    require_same_settings,
+)
 from vidlat.store.writer import CacheWriter, create_cache, open_writer
 from vidlat.types import Annotation, FailureRecord, Source
 
@@ -218,6 +224,7 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
             vae_hash=vae.weights_hash,
             vae_config=vae.settings,
             preprocess_version=PREPROCESS_VERSION,
+            arithmetic_version=ARITHMETIC_VERSIONS[vae.precision],
         ),
         ids=config.ids,
         vae_name=Path(config.vae).name if config.ids == "hash" else config.vae,
@@ -239,8 +246,10 @@ def _require_same_settings(out: Path, asked: CacheSchema, config: EncodeConfig) 
         raise CacheMismatchError(
             f"{out}: made with --ids {found.ids}, you asked {config.ids}: use the same or another --out"
         )
-    settings = asked.settings
+    settings, made = asked.settings, found.settings
     if config.precision == "auto":
-        settings = replace(settings, precision=found.settings.precision)
-    require_same_settings(out, found.settings, settings)
+        settings = replace(settings, precision=made.precision)
+    if settings.precision == made.precision:
+        require_same_arithmetic(out, made)
+    require_same_settings(out, made, replace(settings, arithmetic_version=made.arithmetic_version))
     return found

@@ -24,6 +24,7 @@ from vidlat.store.log import read_records
 from vidlat.store.metadata import read_schema
 from vidlat.store.reader import open_cache
 from vidlat.store.repair_files import PURPOSE, Outcome, remove_leftovers, repair_description
+from vidlat.store.schema import require_same_arithmetic
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import Problem
 from vidlat.store.writer import open_writer
@@ -61,8 +62,8 @@ def repair_cache(
     with the cache's own settings and VAE, then what was damaged is verified.
     vae: where the VAE is, if not where it was. executor: None for processes on this machine.
     problems: what `verify_cache` found, if it was called before.
-    Raises StoreError if the cache cannot be written or was made by another version of the preprocessing, and
-    WeightsError for another VAE.
+    Raises StoreError if the cache cannot be written or was made by another version of the preprocessing or
+    of the arithmetic, and WeightsError for another VAE.
     """
     path = local_path(path)
     if problems is None:
@@ -117,6 +118,7 @@ def _describe_job(path: Path, sources: Sequence[InputVideo], vae: str | None, de
             f"prepares them as version {PREPROCESS_VERSION}: repair it with the vidlat that made it, "
             "or make a new cache"
         )
+    require_same_arithmetic(path, settings)
     resolve_precision(settings.precision, resolve_device(device))  # refuses one that the device lacks
     batch = _recorded_batch(path, sources)
     load_vae_of(schema, vae=vae, device=device, batch=batch)  # refuses another VAE before workers start

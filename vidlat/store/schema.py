@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Self, get_args
 
-from vidlat.config import Ids, LatentSettings
+from vidlat.config import ARITHMETIC_VERSIONS, Ids, LatentSettings
 from vidlat.errors import CacheMismatchError, ConfigError, ShapeError, StoreError
 from vidlat.timing import Timing
 
@@ -32,7 +32,7 @@ class CacheSettings(LatentSettings):
     """All that changes a number in the cache, and nothing else: equal settings mean equal latents.
 
     precision is never `auto`, and times are never None. vae_config is kept as JSON returns it (lists for
-    tuples), so that a round trip compares equal.
+    tuples), so that a round trip compares equal. arithmetic_version: see ARITHMETIC_VERSIONS.
     """
 
     stack: int = 4
@@ -41,15 +41,23 @@ class CacheSettings(LatentSettings):
     vae_hash: str
     vae_config: dict[str, Any]
     preprocess_version: int
+    arithmetic_version: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "vae_config", json.loads(json.dumps(self.vae_config)))
 
+    def to_dict(self) -> dict[str, Any]:
+        """As a description states them: without an arithmetic version of 1, which was once the only one."""
+        values = super().to_dict()
+        if self.arithmetic_version == 1:
+            del values["arithmetic_version"]
+        return values
+
     @property
     def cache_id(self) -> str:
         """SHA-256 of the settings as canonical JSON, in hexadecimal."""
-        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def differences(self, other: CacheSettings) -> dict[str, tuple[Any, Any]]:
@@ -76,6 +84,16 @@ def require_same_settings(path: object, cache: CacheSettings, asked: CacheSettin
         )
         raise CacheMismatchError(
             f"{path}: made with other settings ({fields}): use the same settings or another --out"
+        )
+
+
+def require_same_arithmetic(path: object, cache: CacheSettings) -> None:
+    """Raise CacheMismatchError for a cache whose latents this vidlat would compute in another way."""
+    version, own = cache.arithmetic_version, ARITHMETIC_VERSIONS[cache.precision]
+    if version != own:
+        raise CacheMismatchError(
+            f"{path}: its latents were computed in {cache.precision} as version {version} does, this vidlat "
+            f"computes them as version {own}: use the vidlat that made it, or encode into another --out"
         )
 
 
@@ -132,7 +150,8 @@ class CacheSchema:
 
     def to_attributes(self) -> dict[str, Any]:
         """The schema as values for JSON, with its cache_id for human readers."""
-        return {"cache_id": self.settings.cache_id, **dataclasses.asdict(self)}
+        settings = {"settings": self.settings.to_dict()}
+        return {"cache_id": self.settings.cache_id, **dataclasses.asdict(self), **settings}
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
@@ -157,7 +176,8 @@ class CacheSchema:
             cache_id = values.pop("cache_id")
             settings = values.pop("settings")
             for field in dataclasses.fields(CacheSettings):
-                settings[field.name]  # a default must not replace a lost value
+                if field.name != "arithmetic_version":
+                    settings[field.name]  # a default must not replace a lost value
             schema = cls(settings=CacheSettings.from_mapping(settings), **values)
         except (AttributeError, ConfigError, KeyError, TypeError) as error:
             raise StoreError(f"its description is damaged ({error}); restore its zarr.json") from error
