@@ -159,6 +159,17 @@ def test_norms_of_bfloat16_have_exact_statistics_and_are_rounded_once(num_channe
         assert torch.equal(given, x)
 
 
+def test_frames_come_from_an_exact_convolution():
+    network, x = bypass_wrappers(stock_network()), torch.randn(2, 8, 4, 12, 20)
+    layer = copy.deepcopy(network.decoder.blocks[-1].conv.conv).double()
+    hold_in_bfloat16(network, "cpu")
+    with torch.inference_mode():
+        truth = layer(x.bfloat16().double())
+        output = network.decoder.blocks[-1](x.bfloat16().contiguous(memory_format=torch.channels_last_3d))
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output.double(), truth, rtol=1e-5, atol=1e-6)
+
+
 def former_norm(self, x):
     """Group norm as it was before bfloat16 was given a path of its own."""
     pixels = x.permute(0, 2, 3, 4, 1).flatten(1, 3)

@@ -6,6 +6,7 @@ Shape letters: B stacks, C channels, S frames, H height, W width, G groups.
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import Any
 
 import torch
@@ -89,6 +90,8 @@ def hold_in_bfloat16(network: nn.Module, device_type: str) -> None:
         if not (isinstance(module, _PlainGroupNorm) and device_type == "cpu"):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.bfloat16()
+    if device_type == "cpu":
+        parts.decoder.blocks[-1] = _OneChannelConvolution(parts.decoder.blocks[-1])
     for block in (parts.encoder.blocks[1], parts.decoder.blocks[0]):
         block.register_forward_pre_hook(_input_to_bfloat16)
     for layer in (parts.quant_conv_mu, parts.quant_conv_log_sigma, parts.decoder.blocks[-1]):
@@ -191,18 +194,43 @@ class _PlainConvolution(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         layer: nn.Module = self.conv.conv  # type: ignore[assignment]
-        exact = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
-        if isinstance(layer, nn.Conv3d) and x.device.type == "cpu" and exact and _has_onednn():
+        is_cpu = x.device.type == "cpu"
+        exact = is_cpu and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if isinstance(layer, nn.Conv3d) and exact and _has_onednn():
             padding: Any = layer.padding
             return torch.mkldnn_convolution(
                 x, layer.weight, layer.bias, padding, layer.stride, layer.dilation, layer.groups
             )
-        if isinstance(layer, nn.Conv3d) and x.device.type == "cpu" and x.shape[2] == 2 and layer.training:
+        if isinstance(layer, nn.Conv3d) and is_cpu and x.shape[2] == 2 and layer.training:
             # For two frames oneDNN never writes the gradient of bfloat16 weights (seen in PyTorch 2.13). A
             # frame of zeros, which is what lies beyond the edge anyway, makes them three.
             deeper: torch.Tensor = layer(nn.functional.pad(x, (0, 0, 0, 0, 0, 1)))
             return deeper[:, :, :2]
         output: torch.Tensor = layer(x)
+        return output
+
+
+class _OneChannelConvolution(nn.Module):
+    """A 3x3x3 convolution to one channel in float32: a product with all 27 taps, shifted and added up.
+
+    oneDNN computes 16 channels in place of one, and takes four times as long.
+    """
+
+    def __init__(self, convolution: _PlainConvolution) -> None:
+        super().__init__()
+        self.conv = convolution.conv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer: Any = self.conv.conv
+        num, channels, *sides = x.shape
+        pixels = x.permute(0, 2, 3, 4, 1).reshape(num, -1, channels)
+        by_tap = (layer.weight[0].flatten(1).T @ pixels.mT).reshape(num, 27, *sides)
+        total = x.new_zeros(num, *(side + 2 for side in sides))
+        for values, tap in zip(by_tap.unbind(1), product(range(3), repeat=3), strict=True):
+            # A tap reads at an offset of -1 to 1: what it gives belongs as far to the other side.
+            place = (slice(2 - at, 2 - at + side) for at, side in zip(tap, sides, strict=True))
+            total[(slice(None), *place)] += values
+        output: torch.Tensor = total[:, None, 1:-1, 1:-1, 1:-1] + layer.bias
         return output
 
 
