@@ -8,7 +8,7 @@ data. Launches: of kernels and graphs in a step on a GPU; on a CPU, operations t
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -16,10 +16,9 @@ from pathlib import Path
 
 import torch
 from gpu_parts.measuring import Row, Setting, attempted, peak_memory_gb, reset_peak_memory, synchronize
+from launches import count_launches
 from random_cache import make_random_cache
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from vidlat.config import TrainConfig
@@ -90,7 +89,7 @@ def time_trainer(trainer: Trainer, setting: Setting) -> Row:
             measured.append(next(records))
         synchronize(setting.device)
         seconds = time.perf_counter() - began
-        launches = count_launches(lambda: next(records), setting)
+        launches = count_launches(lambda: list(islice(records, COUNTED)), setting.device) / COUNTED
     waited = sum(record.data_wait / record.steps_per_second for record in measured)
     return {
         "steps/s": (measured[-1].step - first.step) / seconds,
@@ -165,38 +164,10 @@ def time_plain_loop(
         waited.append(next(waits))
     synchronize(setting.device)
     seconds = time.perf_counter() - began
-    launches = count_launches(lambda: next(waits), setting)
+    launches = count_launches(lambda: list(islice(waits, COUNTED)), setting.device) / COUNTED
     yield {
         "steps/s": len(waited) / seconds,
         "wait": sum(waited) / seconds,
         "launches": launches,
         "peak GB": peak_memory_gb(setting),
     }
-
-
-def count_launches(step: Callable[[], object], setting: Setting) -> float:
-    """In a step, the mean of COUNTED."""
-    if not setting.on_gpu:
-        with CountingOperations() as operations:
-            for _ in range(COUNTED):
-                step()
-        return operations.count / COUNTED
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-        for _ in range(COUNTED):
-            step()
-        synchronize(setting.device)
-    # cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch and others.
-    launches = [e for e in profiler.key_averages() if e.key.startswith("cu") and "Launch" in e.key]
-    return sum(event.count for event in launches) / COUNTED
-
-
-class CountingOperations(TorchDispatchMode):
-    """Counts what PyTorch computes in this thread: no views, no memory that is only allocated."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += not func.is_view and "empty" not in func.__name__
-        return func(*args, **(kwargs or {}))

@@ -121,7 +121,7 @@ def test_operations_are_those_of_the_convolutions():
 
 
 def test_operations_that_only_view_are_not_launches():
-    from gpu_parts.training import CountingOperations
+    from launches import CountingOperations
 
     matrix = torch.rand(3, 3)
     with CountingOperations() as operations:

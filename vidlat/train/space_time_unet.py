@@ -1,13 +1,16 @@
 """A U-Net for short clips of latents: it down-samples space only, and attends over time at every level.
 
 Shape letters: B items, C channels, t latent frames, h and w height and width at a level, N sequences.
+
+On a GPU a small network waits for its kernels to be launched, so whatever is the same for all blocks is
+computed once per forward pass: see `_Condition`. `benchmarks/launches.py` counts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -77,25 +80,34 @@ class SpaceTimeUNet(nn.Module):
         below, right = -height % self.multiple, -width % self.multiple
         if below or right:
             latents = functional.pad(latents, (0, right, 0, below, 0, 0), mode="replicate")
-        embedded = self.embedding(timestep, features)
         x = self.first(latents)
+        conditions = self._conditions(self.embedding(timestep, features), x)
         skipped = [x]
-        for block in self.down:
-            x = self._run(block, x, embedded)
+        for layer in self.down:
+            x = self._run(layer, x, conditions)
             skipped.append(x)
-        x = self._run(self.middle, x, embedded)
-        for block in self.up:
-            if isinstance(block, _Block):
+        x = self._run(self.middle, x, conditions)
+        for layer in self.up:
+            if isinstance(layer, _Block):
                 x = torch.cat([x, skipped.pop()], dim=1)
-            x = self._run(block, x, embedded)
+            x = self._run(layer, x, conditions)
         prediction: torch.Tensor = self.last(x)
         return prediction[..., :height, :width]
 
-    def _run(self, block: nn.Module, x: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
+    def _conditions(self, embedded: torch.Tensor, x: torch.Tensor) -> Iterator[_Condition]:
+        """The condition of every block, in the order in which they run, of x's length and number type."""
+        blocks = [layer for layer in (*self.down, self.middle, *self.up) if isinstance(layer, _Block)]
+        head_sizes = [block.head_size for block in blocks]
+        tables = {size: rotary_table(x.shape[2], size, x.device).to(x.dtype) for size in set(head_sizes)}
+        affines = _adaptive_affines(blocks, embedded)
+        return iter([_Condition(*a, tables[size]) for a, size in zip(affines, head_sizes, strict=True)])
+
+    def _run(self, layer: nn.Module, x: torch.Tensor, conditions: Iterator[_Condition]) -> torch.Tensor:
+        inputs = (x, next(conditions)) if isinstance(layer, _Block) else (x,)
         if self.checkpoints_activations and self.training:
-            recomputed: torch.Tensor = checkpoint(block, x, embedded, use_reentrant=False)
+            recomputed: torch.Tensor = checkpoint(layer, *inputs, use_reentrant=False)
             return recomputed
-        output: torch.Tensor = block(x, embedded)
+        output: torch.Tensor = layer(*inputs)
         return output
 
 
@@ -121,34 +133,74 @@ class _Embedding(nn.Module):
         return functional.silu(mixed)
 
 
+class _Condition(NamedTuple):
+    """What a block is told besides its input.
+
+    weight, bias: (B, C), of its adaptive norm. rotary: the table of its attention along time.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    rotary: torch.Tensor
+
+
 class _Block(nn.Module):
     """Two convolutions in space with an adaptive norm between them, one along time, then attention."""
 
     def __init__(self, in_channels: int, out_channels: int, width: int, attends_in_space: bool) -> None:
         super().__init__()
         self.norm_in, self.conv_in = _norm(in_channels), _in_space(in_channels, out_channels)
-        self.scale_and_shift = nn.Linear(width, 2 * out_channels)
-        self.norm_out = _norm(out_channels)
+        self.scale_and_shift = nn.Linear(width, 2 * out_channels)  # applied by _adaptive_affines
+        self.norm_out = _AdaptiveNorm(NUM_GROUPS, out_channels)
         self.conv_out = _zero_initialised(_in_space(out_channels, out_channels))
         same = in_channels == out_channels
-        self.skip = nn.Identity() if same else nn.Conv3d(in_channels, out_channels, 1)
+        self.skip = nn.Identity() if same else _AlongTime(in_channels, out_channels, 1)
         self.norm_time = _norm(out_channels)
-        self.conv_time = _zero_initialised(
-            nn.Conv3d(out_channels, out_channels, (3, 1, 1), padding=(1, 0, 0))
-        )
+        self.conv_time = _zero_initialised(_AlongTime(out_channels, out_channels, 3))
         self.attention = nn.ModuleList([_Attention(out_channels, "time")])
         if attends_in_space:
             self.attention.append(_Attention(out_channels, "space"))
+        self.head_size = out_channels // _num_heads(out_channels)
 
-    def forward(self, x: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, condition: _Condition) -> torch.Tensor:
         hidden = self.conv_in(functional.silu(self.norm_in(x)))
-        scale, shift = self.scale_and_shift(embedded)[..., None, None, None].chunk(2, dim=1)
-        hidden = self.norm_out(hidden) * (1 + scale) + shift
+        hidden = self.norm_out(hidden, condition.weight, condition.bias)
         x = self.skip(x) + self.conv_out(functional.silu(hidden))
         x = x + self.conv_time(functional.silu(self.norm_time(x)))
         for attention in self.attention:
-            x = x + attention(x)
+            x = x + attention(x, condition.rotary)
         return x
+
+
+def _adaptive_affines(
+    blocks: Sequence[_Block], embedded: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Weight and bias (B, C) of every block's adaptive norm, from the embedding (B, width).
+
+    norm * (1 + scale) + shift is a norm whose weight and bias differ between items. Those of all blocks come
+    from one product.
+    """
+    projections, norms = [b.scale_and_shift for b in blocks], [b.norm_out for b in blocks]
+    sizes = [norm.num_channels for norm in norms]
+    projected = functional.linear(
+        embedded, torch.cat([p.weight for p in projections]), torch.cat([p.bias for p in projections])
+    )
+    parts = torch.split(projected, [size for size in sizes for _ in ("scale", "shift")], dim=1)
+    scale, shift = 1 + torch.cat(parts[0::2], dim=1), torch.cat(parts[1::2], dim=1)
+    weight = torch.cat([norm.weight for norm in norms]) * scale
+    bias = torch.cat([norm.bias for norm in norms]) * scale + shift
+    return zip(torch.split(weight, sizes, dim=1), torch.split(bias, sizes, dim=1), strict=True)
+
+
+class _AdaptiveNorm(nn.GroupNorm):
+    """Group norm of (B, C, ...) with a weight and a bias (B, C) of each item."""
+
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        channels, num_groups = x.flatten(0, 1)[None], len(x) * self.num_groups  # a group is of one item still
+        normed = functional.group_norm(channels, num_groups, weight.flatten(), bias.flatten(), self.eps)
+        return normed.view_as(x)
 
 
 class _Attention(nn.Module):
@@ -156,30 +208,26 @@ class _Attention(nn.Module):
 
     def __init__(self, channels: int, axis: Literal["time", "space"]) -> None:
         super().__init__()
-        self.axis, self.num_heads = axis, max(channels // HEAD_CHANNELS, 1)
+        self.axis, self.num_heads = axis, _num_heads(channels)
         self.norm = _norm(channels)
         self.to_queries_keys_values = nn.Linear(channels, 3 * channels)
         self.to_output = _zero_initialised(nn.Linear(channels, channels))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
         size, channels, length, height, width = x.shape
         normed = self.norm(x)
         if self.axis == "time":
             sequences = normed.permute(0, 3, 4, 2, 1).reshape(size * height * width, length, channels)
         else:
             sequences = normed.permute(0, 2, 3, 4, 1).reshape(size * length, height * width, channels)
-        projected = self.to_queries_keys_values(sequences)
-        heads = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        queries, keys, values = heads.unbind(0)
+        heads = self.to_queries_keys_values(sequences).unflatten(-1, (3, self.num_heads, -1))
         if self.axis == "time":
-            queries, keys = rotate(queries), rotate(keys)
-        mixed = torch.cat(
-            [
-                functional.scaled_dot_product_attention(*parts)
-                for parts in zip(*(x.split(MAX_SEQUENCES) for x in (queries, keys, values)), strict=True)
-            ]
-        )
-        output = self.to_output(mixed.transpose(1, 2).flatten(2))
+            turned, values = heads.split([2, 1], dim=2)
+            queries, keys = rotate(turned, rotary).unbind(2)
+            values = values.squeeze(2)
+        else:
+            queries, keys, values = heads.unbind(2)
+        output = self.to_output(attend(queries, keys, values).flatten(2))
         if self.axis == "time":
             back: torch.Tensor = output.view(size, height, width, length, channels).permute(0, 4, 3, 1, 2)
         else:
@@ -187,18 +235,38 @@ class _Attention(nn.Module):
         return back
 
 
-def rotate(x: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (N, heads, t, C): products depend on the distance in time.
+def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Attention among the t members of N sequences; all (N, t, heads, C)."""
+    inputs = queries, keys, values
+    if len(queries) > MAX_SEQUENCES:
+        parts = zip(*(torch.split(x, MAX_SEQUENCES) for x in inputs), strict=True)
+        return torch.cat([attend(*part) for part in parts])
+    query, key, value = (x.transpose(1, 2) for x in inputs)
+    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
-    Su et al. (https://arxiv.org/abs/2104.09864). It sets no limit to the length.
+
+def rotary_table(length: int, channels: int, device: torch.device) -> torch.Tensor:
+    """Cosines and sines (2, t, 1, 1, C) float32 by which `rotate` turns heads of C channels, C even.
+
+    A pair of channels has one angle; the sines of its two channels differ in sign.
     """
-    length, channels = x.shape[-2:]
-    exponents = torch.arange(channels // 2, device=x.device, dtype=torch.float32) / (channels // 2)
-    times = torch.arange(length, device=x.device, dtype=torch.float32)
-    angles = times[:, None] * torch.exp(-math.log(_LONGEST_PERIOD) * exponents)
-    sine, cosine = angles.sin().to(x.dtype), angles.cos().to(x.dtype)
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
+    exponents = torch.arange(channels // 2, device=device, dtype=torch.float32) / (channels // 2)
+    frequencies = torch.exp(-math.log(_LONGEST_PERIOD) * exponents)
+    times = torch.arange(length, device=device, dtype=torch.float32)
+    angles = times[:, None] * torch.stack([-frequencies, frequencies], dim=1).flatten()
+    return torch.stack([angles.cos(), angles.sin()])[:, :, None, None]
+
+
+def rotate(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of (N, t, 2, heads, C), queries and keys.
+
+    Their products then depend on the distance in time. Su et al. (https://arxiv.org/abs/2104.09864). It sets
+    no limit to the length. table: of `rotary_table`.
+    """
+    cosine, sine = table
+    swapped = torch.unflatten(x, -1, (-1, 2)).flip(-1).flatten(-2)
+    rotated: torch.Tensor = x * cosine + swapped * sine
+    return rotated
 
 
 class _Halve(nn.Module):
@@ -208,7 +276,7 @@ class _Halve(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(channels, channels, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
 
-    def forward(self, x: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         halved: torch.Tensor = self.conv(x)
         return halved
 
@@ -220,13 +288,32 @@ class _Double(nn.Module):
         super().__init__()
         self.conv = _in_space(channels, channels)
 
-    def forward(self, x: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         doubled: torch.Tensor = self.conv(functional.interpolate(x, scale_factor=(1, 2, 2), mode="nearest"))
         return doubled
 
 
+class _AlongTime(nn.Conv3d):
+    """A convolution along time, computed as a 2-D one over (t, h * w), a view.
+
+    On a CPU PyTorch has a slow kernel of its own for the 3-D one.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, length: int) -> None:
+        super().__init__(in_channels, out_channels, (length, 1, 1), padding=(length // 2, 0, 0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, padding = self.weight.squeeze(-1), (self.kernel_size[0] // 2, 0)
+        output = functional.conv2d(x.flatten(3), weight, self.bias, padding=padding)
+        return torch.unflatten(output, 3, x.shape[3:])
+
+
 def _in_space(in_channels: int, out_channels: int) -> nn.Conv3d:
     return nn.Conv3d(in_channels, out_channels, (1, 3, 3), padding=(0, 1, 1))
+
+
+def _num_heads(channels: int) -> int:
+    return max(channels // HEAD_CHANNELS, 1)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
