@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
 from benchmarks.phantom import make_phantom
 from tests.video.made import video_of
@@ -149,3 +151,43 @@ def test_masks_and_blank_videos_are_told_at_their_end(dtype, levels, said):
     prepared = prepare_video(video_of(frames), Preprocessing(size=8), told.append)
     assert len(list(prepared.frames())) == len(frames)
     assert [text[: len(said)] for text in told] == [said] if said else told == []
+
+
+def drawn_organs(num_labels, num_frames=5, size=112, seed=0):
+    """A mask (T, H, W): ellipses that move, some over others."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size] / size
+    mask = np.zeros((num_frames, size, size), np.uint8)
+    for label in range(1, num_labels + 1):
+        (height, width), (y, x) = random.uniform(0.08, 0.2, 2), random.uniform(0.2, 0.8, 2)
+        for t in range(num_frames):
+            mask[t][((rows - y - t / size) / height) ** 2 + ((columns - x) / width) ** 2 < 1] = label
+    return mask
+
+
+def told_of(video):
+    told = []
+    list(prepare(video, told).frames())
+    return told
+
+
+@pytest.mark.parametrize("num_labels", [1, 2, 3, 8])
+def test_a_mask_of_organs_is_told(num_labels):
+    (told,) = told_of(video_of(drawn_organs(num_labels)))
+    assert "a mask rather than a video?" in told
+
+
+def test_a_dark_lossy_clip_is_no_mask(tmp_path):
+    """Of few gray levels, most of its pixels black."""
+    dark = make_phantom("heart", 0, 9, 128, 128, 25) // 28
+    write_video(tmp_path / "dark.mp4", dark, 25)
+    video = open_video(tmp_path / "dark.mp4", WHOLE, print)
+    assert 2 < len(np.unique([frame.pixels for frame in video.frames()])) <= 16
+    assert told_of(video) == []
+
+
+def test_a_scan_of_few_gray_levels_is_no_mask():
+    pixels = dcmread(get_testdata_file("CT_small.dcm")).pixel_array.astype(float)
+    few = np.floor(12 * (pixels - pixels.min()) / (np.ptp(pixels) + 1)).astype(np.int16)
+    assert len(np.unique(few)) == 12
+    assert told_of(video_of([few])) == []
