@@ -408,7 +408,7 @@ def check_weights() -> None:
 
 @commands.command(config=FitVAEConfig)
 @input_option("File, folder or glob.")
-@out_option("The .safetensors file to write.")
+@out_option("The .safetensors file to write, which must not be there yet.")
 @click.option("--resume", is_flag=True, help="Continue the unfinished fit of --out from its last checkpoint.")
 def fit_vae() -> None:
     """Train a small VAE of MAISI's class on your videos.

@@ -70,7 +70,32 @@ def test_an_unfinished_fit_is_not_overwritten(unfinished, make_videos, tmp_path)
     make_videos(tmp_path / "v", {"a.mp4": 9})
     assert "continue it with --resume" in refusal(fit_vae, [tmp_path / "v"], unfinished, SETTINGS)
     shutil.rmtree(tmp_path / "unfinished.fit")
+    assert "unfinished.safetensors is there already" in refusal(
+        fit_vae, [tmp_path / "v"], unfinished, SETTINGS
+    )
+    unfinished.unlink()
     fit_vae([tmp_path / "v"], unfinished, SETTINGS)
+
+
+def test_two_fits_to_the_same_weights_exclude_each_other(make_videos, tmp_path):
+    make_videos(tmp_path / "v", {"a.mp4": 9})
+    out, others = tmp_path / "vae.safetensors", tmp_path / "others.safetensors"
+    first, second = (fit_vae([tmp_path / "v"], out, SETTINGS) for _ in range(2))
+    next(first)
+    message = refusal(lambda: second)
+    assert message == f"another process fits {out}; wait for it, or choose another --out"
+    list(first)
+    list(fit_vae([tmp_path / "v"], others, SETTINGS))
+    assert hash_of(out) == hash_of(others)
+
+
+def test_a_fit_that_is_closed_before_its_first_step_leaves_nothing(make_videos, tmp_path):
+    make_videos(tmp_path / "v", {"a.mp4": 9})
+    events = fit_vae([tmp_path / "v"], tmp_path / "vae.safetensors", SETTINGS)
+    next(events)
+    assert (tmp_path / "vae.fit").is_dir()
+    events.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["v"]
 
 
 def test_a_fit_without_a_checkpoint_is_started_anew(tmp_path):
@@ -125,6 +150,7 @@ def test_settings_that_cannot_be_read_are_refused(document, reason, unfinished, 
     (tmp_path / "unfinished.fit" / "settings.json").write_text(document)
     message = refusal(fit_vae, [tmp_path], unfinished, SETTINGS, resume=True)
     assert re.search(f"settings.json cannot be read as a fit's settings.*{reason}", message)
+    assert message.endswith(f"remove {tmp_path}/unfinished.fit to start anew")
 
 
 def test_a_damaged_checkpoint_is_refused(unfinished, tmp_path):

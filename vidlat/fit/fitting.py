@@ -80,8 +80,9 @@ def fit_vae(
     machine and device are the same. The averaged weights and a checkpoint are written every `save_every`
     steps, and when the iterator is closed; at the end the checkpoint is removed.
     Raises, when called, ConfigError, DeviceError, WeightsError, ShapeError, InputError, or TrainError where
-    there is nothing to resume or an unfinished fit without `resume`; and, when iterated, TrainError if no
-    video is long enough, the loss is not finite, or an unfinished fit had other videos.
+    there is nothing to resume, or `out` or an unfinished fit of it without `resume`; and, when iterated,
+    TrainError if another process fits to `out`, no video is long enough, the loss is not finite, or an
+    unfinished fit had other videos.
     """
     out = local_path(out)
     if out.suffix != ".safetensors":
@@ -97,13 +98,21 @@ def fit_vae(
     _load_network(settings, init)
     sources = discover_videos([str(text) for text in inputs]).videos
     prepare_file(out)
-    return _read_and_fit(sources, out, settings, init, resume)
+    return _hold_and_fit(sources, out, settings, init, resume)
 
 
-def _read_and_fit(
+def _hold_and_fit(
     sources: Sequence[InputVideo], out: Path, settings: FitVAEConfig, init: Path | None, resume: bool
 ) -> Generator[VideoRead | FitStep]:
-    stacks = TrainingStacks(settings)
+    with UnfinishedFit(out).held():
+        stacks = TrainingStacks(settings)
+        yield from _read(sources, stacks, settings)
+        yield from fit_to_stacks(stacks, out, settings, init, resume=resume)
+
+
+def _read(
+    sources: Sequence[InputVideo], stacks: TrainingStacks, settings: FitVAEConfig
+) -> Generator[VideoRead]:
     for number, source in enumerate(sources, 1):
         failure = None
         try:
@@ -119,7 +128,6 @@ def _read_and_fit(
             num_videos=stacks.num_videos,
             failure=failure,
         )
-    yield from fit_to_stacks(stacks, out, settings, init, resume=resume)
 
 
 def fit_to_stacks(

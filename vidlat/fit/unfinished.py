@@ -1,6 +1,7 @@
 """What an unfinished fit keeps beside its weights, from which it is continued.
 
 vae.fit/              beside vae.safetensors; removed once the fit is finished
+  lock                held while a process fits
   settings.json       the settings, and a hash of the training stacks
   step_00000200/      a checkpoint, see vidlat/train/checkpoint.py
 """
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vidlat.config import FitVAEConfig
 from vidlat.documents import Fields, read_json
 from vidlat.errors import TrainError, VidlatError, one_line
 from vidlat.files import replace_file
-from vidlat.store.filesystem import delete_tree
+from vidlat.store.filesystem import delete_tree, locked
 from vidlat.train.checkpoint import (
     TrainState,
     list_checkpoints,
@@ -27,6 +30,7 @@ from vidlat.train.checkpoint import (
 MAY_CHANGE = ("device", "save_every")
 """Settings that a continued fit may change."""
 
+_LOCK = "lock"
 _SETTINGS_BYTES = 100_000
 _KEPT = 2
 """Checkpoints: should the last one be damaged, there is one before it."""
@@ -39,12 +43,43 @@ class UnfinishedFit:
         self._out, self.folder = out, out.with_suffix(".fit")
         self._document = self.folder / "settings.json"
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others from fitting to the same weights.
+
+        Makes the folder, and removes it at the end if no fit was begun. Raises TrainError if another process
+        fits to them, or the folder cannot be made.
+        """
+        lock = ExitStack()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(locked(self.folder / _LOCK, wait=False))
+        except BlockingIOError as error:
+            raise TrainError(
+                f"another process fits {self._out}; wait for it, or choose another --out"
+            ) from error
+        except OSError as error:
+            raise TrainError(
+                f"{self.folder}: cannot hold a fit ({one_line(error)}); choose another --out"
+            ) from error
+        with lock:
+            try:
+                yield
+            finally:
+                if not self._document.exists():
+                    delete_tree(self.folder)
+
     def require_none(self) -> None:
-        """Raise TrainError if an earlier fit can be continued: it would be overwritten."""
+        """Raise TrainError if there is an earlier fit, finished or not: it would be overwritten."""
         if self._document.exists() and list_checkpoints(self.folder):
             raise TrainError(
                 f"{self.folder} holds an unfinished fit; continue it with --resume, remove that folder, "
                 "or choose another --out"
+            )
+        if self._out.exists():
+            raise TrainError(
+                f"{self._out} is there already, and caches made with it need it; choose another --out, or "
+                "remove it"
             )
 
     def read_settings(self) -> FitVAEConfig:
@@ -68,8 +103,10 @@ class UnfinishedFit:
 
     def start(self, settings: FitVAEConfig, stacks_hash: str) -> None:
         """Make the folder, over the remains of a fit without a checkpoint; raises OSError."""
-        delete_tree(self.folder)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            if path.name != _LOCK:
+                delete_tree(path)
         document = {"settings": settings.to_dict(), "stacks": stacks_hash}
         replace_file(self._document, (json.dumps(document, indent=2) + "\n").encode())
 
@@ -105,5 +142,6 @@ class UnfinishedFit:
             raise TrainError(f"{self._out}: no unfinished fit in {self.folder} to resume") from error
         except (OSError, ValueError, VidlatError) as error:
             raise TrainError(
-                f"{self._document} cannot be read as a fit's settings: {one_line(error)[:500]}"
+                f"{self._document} cannot be read as a fit's settings: {one_line(error)[:500]}; remove "
+                f"{self.folder} to start anew"
             ) from error
