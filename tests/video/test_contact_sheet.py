@@ -113,3 +113,12 @@ def test_a_failed_write_leaves_no_draft(tmp_path):
     with pytest.raises(InputError):
         contact_sheet([("a.mp4", video(2))], tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_note_of_any_text_stays_inside_beside_its_label(tmp_path):
+    """A name of a file, that is: with a line break, or longer than the sheet is wide."""
+    for name, note in {"plain": "a b.mp4", "broken": "a\nb.mp4", "long": "x" * 500 + ".mp4"}.items():
+        contact_sheet([Row("source", video(1), note=note)], tmp_path / f"{name}.png")
+    plain, broken, long = (sheet(tmp_path / f"{name}.png") for name in ("plain", "broken", "long"))
+    np.testing.assert_array_equal(plain, broken)
+    np.testing.assert_array_equal(plain[:, :300], long[:, :300])  # the label

@@ -72,6 +72,7 @@ def _strip(row: Row, columns: int, below: str) -> Image.Image:
         note = "1 frame" if num_frames == 1 else f"{num_frames} frames"
         note += f", {below} below" if row.below is not None else ""
     large, small = ImageFont.load_default(17), ImageFont.load_default(13)
+    note = cut_to_width(draw, note, small, 2 * width / 3)
     note_left = width - draw.textlength(note, small)
     draw.text((0, 0), cut_to_width(draw, row.label, large, note_left - 2 * _GAP), _BRIGHT, large)
     draw.text((note_left, 3), note, _DIM, small)
