@@ -74,3 +74,10 @@ def test_a_word_that_is_wider_than_its_column_keeps_its_end():
 def test_videos_of_different_shapes_and_none_are_refused(videos):
     with pytest.raises(ShapeError, match="expected videos of one shape"):
         next(side_by_side(videos))
+
+
+@pytest.mark.parametrize(("width", "scale"), [(20, 6), (64, 2), (65, 1), (128, 1)])
+def test_pixels_of_small_videos_are_squares(width, scale):
+    (small,) = noise(1, 1, 30, width).values()
+    (frame,) = side_by_side({"x": small})
+    place(frame, np.kron(small[0], np.ones((scale, scale), np.uint8)))

@@ -17,19 +17,22 @@ Frames = npt.NDArray[np.uint8]
 
 _GAP, _LINE, _FONT = 10, 17, 13  # pixels
 _BACKGROUND, _BRIGHT = 19, 230
-_LEAST_WIDTH = 128  # of a column: room for a label above small frames
+_LEAST_WIDTH = 128  # of a column: room for a label, and for an eye
 _SHAPE = 16 / 9  # of a screen
 
 
 def side_by_side(videos: Mapping[str, Frames]) -> Iterator[Frames]:
     """Yield frames (H', W') uint8 that show labelled videos (T, H, W) in rows, every pixel as it is.
 
+    Small frames are enlarged: each of their pixels is a square.
     Raises ShapeError for videos of different shapes, or none.
     """
     shapes = {video.shape for video in videos.values()}
     if len(shapes) != 1:
         raise ShapeError(f"expected videos of one shape (T, H, W): got {sorted(shapes)}")
     num_frames, height, width = shapes.pop()
+    scale = max(1, _LEAST_WIDTH // width)
+    height, width = scale * height, scale * width
     column_width = max(width, _LEAST_WIDTH)
     font = ImageFont.load_default(_FONT)
     lines = [_wrap(label, font, column_width) for label in videos]
@@ -50,7 +53,7 @@ def side_by_side(videos: Mapping[str, Frames]) -> Iterator[Frames]:
     for number in range(num_frames):
         frame = background.copy()
         for place, video in zip(places, videos.values(), strict=True):
-            frame[place] = video[number]
+            frame[place] = video[number].repeat(scale, 0).repeat(scale, 1)
         yield frame
 
 
