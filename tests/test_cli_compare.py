@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from tests.test_cli import is_one_line, vidlat
@@ -73,6 +74,18 @@ def test_whatever_is_left_out_has_a_line(compare, videos, small_vae, make_videos
     assert "Means of 2 clips, 14 frames" in out
 
 
+def test_clips_without_motion_are_told(small_vae, tmp_path):
+    still = np.random.default_rng(0).integers(0, 256, (1, 20, 20), np.uint8).repeat(5, 0)
+    np.save(tmp_path / "still.npy", still)
+    code, out, err = vidlat(
+        *("compare", "--input", tmp_path / "still.npy", "--out", tmp_path / "out", "--size", 16),
+        *("--vae", small_vae, "--device", "cpu", "--json", tmp_path / "c.json"),
+    )
+    assert (code, err) == (0, "")
+    assert "1 clip without motion (a single frame, or all equal): of them the motion has no figures." in out
+    assert "nan" not in (tmp_path / "c.json").read_text().lower()
+
+
 def test_senseless_combinations_alone_are_no_failure(compare):
     assert compare("--stack", "4,6")[0] == 0
 
@@ -82,7 +95,7 @@ def test_senseless_combinations_alone_are_no_failure(compare):
     [
         (["--stack", "6"], 1, "Error: --stack: got 6; expected a multiple of 4"),
         (["--stack", "6,7"], 1, "Error: nothing is left to compare: small stack 6: stack: got 6"),
-        (["--stack", "4,four"], 2, "Error: --stack: got 'four'; expected int"),
+        (["--stack", "4,four"], 2, "Error: --stack: got 'four'; expected a whole number"),
         (["--stack", "0,4"], 2, "Error: --stack: got 0; expected at least 1"),
         (["--blend", "mean"], 2, "Error: --blend: got 'mean'; expected one of average, center"),
         (["--size", "18"], 2, "Error: --size: got 18; expected a multiple of 4"),

@@ -61,7 +61,7 @@ def test_dry_run_tells_what_slow_motion_costs_and_stacks_that_the_weights_have_n
 
     once, out = dry_run("--stretch", 1), dry_run("--stretch", 4, "--stack", 20)
     assert "Warning" not in once
-    assert "Warning: tiny was trained on stacks of 4 and 8 and 16 frames, and is shown 20 at a time" in out
+    assert "Warning: tiny was trained on stacks of 4, 8 and 16 frames, and is shown 20 at a time" in out
     # 2 + 3 + 4 stacks at once; of 20 that hold 5 frames each, 1 + 2 + 4, each five latent frames.
     assert cell(once, "latents").startswith(f"about {round(0.8 * 9 * 256 / 1000, 1)} kB; ")
     assert cell(out, "latents").startswith(f"about {round(0.8 * 35 * 256 / 1000, 1)} kB; ")

@@ -143,16 +143,23 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
 
 
 _LISTED = {str: "texts", int: "whole numbers"}
+_KINDS = {
+    type(None): "nothing",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+}
 
 
 def _type_names(kinds: tuple[Any, ...]) -> str:
-    return " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+    return " or ".join(_KINDS.get(kind, kind.__name__) for kind in kinds)
 
 
 def limits_in_words(limits: dict[str, float]) -> str:
     """Such as `at least 0 and less than 1`; empty without limits."""
     texts = [
-        f"{_LIMITS[kind][0]} {'2**63' if bound == SEED_STOP else format(bound, 'g')}"
+        f"{_LIMITS[kind][0]} {'2**63' if bound == SEED_STOP else f'{bound:.12g}'}"
         for kind, bound in limits.items()
     ]
     return " and ".join(texts)

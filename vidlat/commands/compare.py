@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
-from vidlat.commands.figures import FIGURES, figures, mark_best
+from vidlat.commands.figures import FIGURES, figures, mark_best, tell_still
 from vidlat.config import CompareConfig
 from vidlat.errors import ExitCode, VidlatError
 from vidlat.evaluate.comparison import MAX_SHOWN, CompareProgress, Comparison, compare_videos
@@ -84,6 +84,8 @@ def _report(
     comparison = Comparison.of(seen)
     if comparison.candidates:
         _print_figures(comparison)
+        if num_still := sum(clip.motion.energy is None for clip in comparison.candidates[0].clips):
+            tell_still(num_still, "clip")
         if num_shown := sum(bool(event.pictures) for event in seen):
             shown = f", with the first {MAX_SHOWN} settings" if len(comparison.candidates) > MAX_SHOWN else ""
             count = format_count(num_shown, "clip")

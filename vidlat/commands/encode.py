@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,11 +251,17 @@ def _warn_of_other_stacks(prepared: PreparedEncode, config: EncodeConfig) -> Non
     stacks, shown = trained_stacks(prepared.job.vae_path), prepared.schema.settings.stack
     if stacks and shown not in stacks:
         console.print(
-            f"Warning: {config.vae} was trained on stacks of {' and '.join(map(str, stacks))} frames, and is "
+            f"Warning: {config.vae} was trained on stacks of {_in_words(stacks)} frames, and is "
             f"shown {shown} at a time: expect worse pictures; `vidlat evaluate` measures them",
             soft_wrap=True,
             markup=False,
         )
+
+
+def _in_words(numbers: Sequence[int]) -> str:
+    """`4, 8 and 16`."""
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _warn_of_full_disk(prepared: PreparedEncode) -> None:

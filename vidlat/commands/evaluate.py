@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar
-from vidlat.commands.figures import FIGURES, figures, number
+from vidlat.commands.figures import FIGURES, figures, number, tell_still
 from vidlat.errors import ExitCode
 from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
 from vidlat.store.reader import LatentCache, open_cache
@@ -29,12 +29,12 @@ def evaluate(
         prepare_file(json_file, "--json")
     cache = open_cache(latents)
     with progress_bar("{task.fields[name]}") as progress:
-        num_readings = 2 * min(len(cache), max_videos or len(cache))
-        task = progress.add_task("comparing", total=num_readings, name="")
+        num_videos = min(len(cache), max_videos or len(cache))
+        task = progress.add_task("comparing", total=num_videos, name="")
         for event in steps:
             events.append(event)
-            progress.update(task, advance=1, name=event.video_id)
-        progress.update(task, completed=num_readings)  # what cannot be compared is not read twice
+            progress.update(task, advance=0.5, name=event.video_id)  # read for the PCA, then compared
+        progress.update(task, completed=num_videos)  # what cannot be compared is not read twice
     evaluation = Evaluation.of(events)
     _print(evaluation, cache)
     if json_file:
@@ -69,8 +69,7 @@ def _print(evaluation: Evaluation, cache: LatentCache) -> None:
     console.print(summary.motion.describe(cache.schema.timing.frame_step, fps), soft_wrap=True)
     num_still = sum(video.vae.motion.energy is None for video in evaluation.videos)
     if 0 < num_still < len(evaluation.videos):
-        what = f"{format_count(num_still, 'video')} without motion (a single frame, or all equal)"
-        console.print(f"{what}: of them the motion has no figures.", soft_wrap=True)
+        tell_still(num_still, "video")
     for criterion, holds in summary.criteria.items():
         console.print(f"{criterion}: {'holds' if holds else 'does not hold'}")
     reasons = evaluation.failed | dict.fromkeys(evaluation.without_source, "its source is not among --input")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from vidlat.commands.display import console, format_count
 from vidlat.evaluate.motion import Motion
 from vidlat.evaluate.quality import Summary, VideoQuality
 
@@ -20,6 +21,12 @@ def figures(quality: VideoQuality | Summary, motion: Motion) -> tuple[str, ...]:
 def number(value: float | None) -> str:
     """With two decimals; a dash for none."""
     return "-" if value is None else f"{value:.2f}"
+
+
+def tell_still(num_still: int, noun: str) -> None:
+    """Print why some videos have no figures of motion."""
+    what = f"{format_count(num_still, noun)} without motion (a single frame, or all equal)"
+    console.print(f"{what}: of them the motion has no figures.", soft_wrap=True)
 
 
 def mark_best(cells: Sequence[str], error: Callable[[float], float]) -> list[str]:
