@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vidlat.errors import InputError, ShapeError
-from vidlat.video.contact_sheet import Row, contact_sheet
+from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced
 
 
 def video(num_frames, height=32, width=32):
@@ -39,6 +39,10 @@ def test_frames_are_evenly_spaced_with_first_and_last_and_in_order(tmp_path):
     lefts = order(pixels, expected)
     assert lefts == sorted(lefts)
     assert len(set(lefts)) == 8
+
+
+def test_more_than_there_are_is_all_of_them_whatever_the_number():
+    assert evenly_spaced(5, 6) == evenly_spaced(5, 10**18) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 5])

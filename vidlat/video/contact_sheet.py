@@ -89,7 +89,8 @@ def _strip(row: Row, columns: int, below: str) -> Image.Image:
 
 def evenly_spaced(num_items: int, num_chosen: int) -> list[int]:
     """Indices of up to `num_chosen` of `num_items`, in order, first and last among them."""
-    return [int(index) for index in np.unique(np.linspace(0, num_items - 1, num_chosen).round().astype(int))]
+    places = np.linspace(0, num_items - 1, min(num_chosen, num_items))
+    return [int(index) for index in np.unique(places.round().astype(int))]
 
 
 def _thumbnail(frame: npt.NDArray[np.generic]) -> Image.Image:
