@@ -67,6 +67,22 @@ def test_dry_run_tells_what_slow_motion_costs_and_stacks_that_the_weights_have_n
     assert cell(out, "latents").startswith(f"about {round(0.8 * 35 * 256 / 1000, 1)} kB; ")
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--overlap", 2], "; what was not given is as suits tiny: --stack 4 --stretch 4"),
+        (["--overlap", 2, "--stack", 8], "; what was not given is as suits tiny: --stretch 4"),
+        (["--overlap", 3, "--stack", 8, "--stretch", 2], "so that calls share whole frames of the video"),
+    ],
+)
+def test_a_refused_time_names_those_that_were_not_given(flags, said, videos, tmp_path):
+    fixed = ("--input", videos, "--out", tmp_path / "l.zarr", "--vae", "tiny", "--size", 16, "--dry-run")
+    answer = CliRunner().invoke(commands, ["encode", *map(str, (*fixed, *flags))])
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith("Error: --overlap: got ")
+    assert answer.stderr.endswith(f"{said}\n")
+
+
 def test_dry_run_of_a_new_cache_writes_nothing_and_estimates_time_and_space(
     encode, videos, tmp_path, monkeypatch
 ):

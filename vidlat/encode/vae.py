@@ -132,7 +132,7 @@ class FrozenVAE:
                 f"so both must be multiples of {self.compression}"
             )
         outputs = [
-            self._call_network(self._network.encode, part, "lower --batch or --size")
+            self._call_network(self._network.encode, part, "lower --batch, --stack or --size")
             for part in self._split_into_calls(stacks)
         ]
         mean, std = (torch.cat(parts)[: len(stacks)] for parts in zip(*outputs, strict=True))
@@ -177,7 +177,7 @@ class FrozenVAE:
         release_freed_memory(self.device)
         num_stacks, *shape = part.shape
         raise NotEnoughMemoryError(
-            f"not enough memory on {self.device} for {num_stacks} stacks of "
+            f"not enough memory on {self.device} for {num_stacks} stack{'s' * (num_stacks > 1)} of "
             f"{'x'.join(map(str, shape))}; {advice}"
         )
 

@@ -13,7 +13,7 @@ from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.network import require_size
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights, times_for
-from vidlat.errors import CacheMismatchError, ConfigError, StoreError
+from vidlat.errors import CacheMismatchError, ConfigError, ShapeError, StoreError
 from vidlat.paths import local_path
 from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.discover import Discovery, discover_videos
@@ -152,14 +152,15 @@ def prepare_encode(
         inputs, labels=labels, ids=config.ids, skip_stills=skip_stills, exclude=config.exclude
     )
     vae_path = resolve_weights(config.vae)
-    config = config.with_times(times_for(config.vae, vae_path))
-    vae = load_vae(
-        vae_path,
-        config,
-        batch=resolve_batch(config.batch, resolve_device(config.device)),
-        device=config.device,
-        computes_here=config.scheduler is None,
-    )
+    given, config = config, config.with_times(times_for(config.vae, vae_path))
+    with _naming_times_not_given(given, config):
+        vae = load_vae(
+            vae_path,
+            config,
+            batch=resolve_batch(config.batch, resolve_device(config.device)),
+            device=config.device,
+            computes_here=config.scheduler is None,
+        )
     _require_expected(config, vae)
     schema = _describe_cache(config, vae, vae_path)
     cached: dict[str, Source] = {}
@@ -200,6 +201,21 @@ def prepare_encode(
         discovery=discovery,
         planned_at=planned_at,
     )
+
+
+@contextmanager
+def _naming_times_not_given(given: EncodeConfig, config: EncodeConfig) -> Iterator[None]:
+    """Let a ShapeError name the times that suit the VAE: nobody sees them on the command line."""
+    try:
+        yield
+    except ShapeError as error:
+        names = [name for name in ("stack", "overlap", "stretch") if getattr(given, name) is None]
+        times = [f"--{name} {getattr(config, name)}" for name in names if getattr(config, name) is not None]
+        if not times:
+            raise
+        raise ShapeError(
+            f"{error}; what was not given is as suits {config.vae}: {' '.join(times)}"
+        ) from error
 
 
 def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
