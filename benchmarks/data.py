@@ -19,26 +19,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from random_cache import make_random_cache
 
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.store.reader import LatentCache
-from vidlat.train.dataset import LatentDataset
+from vidlat.train.dataset import Batch, LatentDataset
 from vidlat.train.latents import Whitening
 from vidlat.train.seeding import Draw, SeedKey, generator
 from vidlat.train.windows import Window, WindowShape, training_windows
 
 BATCH, FRAMES, NUM_VIDEOS, LENGTH = 8, 16, 8, 128
 Plans = list[list[Window]]
-Arrays = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def normal(key: SeedKey, draw: Draw, shape: tuple[int, ...]) -> np.ndarray:
     return generator(key, draw).standard_normal(shape, dtype=np.float32)
 
 
-def before(dataset: LatentDataset, plans: Plans) -> Arrays:
-    """Latents and noise of each batch, as one thread computed them."""
+def before(dataset: LatentDataset, plans: Plans) -> Iterator[Batch]:
+    """As one thread computed them."""
     mean, std = (np.ascontiguousarray(frames) for frames in dataset._held)
     for windows in plans:
         starts = np.array([window.start for window in windows])
@@ -47,16 +47,16 @@ def before(dataset: LatentDataset, plans: Plans) -> Arrays:
         shape = latents.shape[1:]
         noise = np.stack([normal(window.key, Draw.POSTERIOR, shape) for window in windows])
         latents += std[rows].swapaxes(1, 2) * noise
-        yield (
-            dataset.whitening.whiten(latents),
-            np.stack([normal(window.key, Draw.NOISE, shape) for window in windows]),
-        )
+        for item, window in enumerate(windows):
+            latents[item, :, window.num_valid :] = latents[item, :, window.num_valid - 1, None]
+        latents = dataset.whitening.whiten(latents)
+        noise = np.stack([normal(window.key, Draw.NOISE, shape) for window in windows])
+        yield dataset._batch(windows, torch.from_numpy(latents), torch.from_numpy(noise))
 
 
-def now(dataset: LatentDataset, plans: Plans, num_threads: int) -> Arrays:
+def now(dataset: LatentDataset, plans: Plans, num_threads: int) -> Iterator[Batch]:
     dataset.num_threads = num_threads
-    for batch in dataset.batches(plans):
-        yield batch.latents.numpy(), batch.noise.numpy()
+    return dataset.batches(plans)
 
 
 def fill(shape: tuple[int, ...], plans: Plans, num_threads: int) -> Iterator[None]:
@@ -88,7 +88,8 @@ def measure(cache: LatentCache, side: int, threads: list[int], rounds: int) -> d
     num_steps = max(16, 256 * 32**2 // (BATCH * side**2))
     plans = [training_windows(records, shape, seed=0, step=n, batch=BATCH) for n in range(num_steps)]
     for one, other in zip(before(dataset, plans[:4]), now(dataset, plans[:4], max(threads)), strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+        assert torch.equal(one.latents, other.latents)
+        assert torch.equal(one.noise, other.noise)
     ways: dict[str, Callable] = {"before": lambda plans: before(dataset, plans)}
     for num in threads:
         ways[f"now, {num} threads"] = lambda plans, num=num: now(dataset, plans, num)
