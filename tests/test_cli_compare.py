@@ -1,7 +1,9 @@
 """`vidlat compare` as a user types it: a table, pictures, one line for whatever is left out."""
 
+import errno
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +86,17 @@ def test_clips_without_motion_are_told(small_vae, tmp_path):
     assert (code, err) == (0, "")
     assert "1 clip without motion (a single frame, or all equal): of them the motion has no figures." in out
     assert "nan" not in (tmp_path / "c.json").read_text().lower()
+
+
+def test_figures_that_cannot_be_written_are_named_and_leave_nothing(compare, tmp_path, monkeypatch):
+    def full(self, _):
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, _, err = compare("--videos", 1, "--json", tmp_path / "c.json")
+    assert (code, err) == (1, f"Error: {tmp_path}/c.json: cannot be written (No space left on device)\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_senseless_combinations_alone_are_no_failure(compare):

@@ -1,5 +1,6 @@
 """A fit that was interrupted continues as if it had not been, or says in one line why it cannot."""
 
+import errno
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import pytest
 from tests.fit.small import collection, config
 from vidlat.encode.weights_file import hash_weights, read_weights
 from vidlat.errors import VidlatError
+from vidlat.fit import fitting
 from vidlat.fit.fitting import fit_to_stacks, fit_vae
 from vidlat.fit.unfinished import UnfinishedFit
 
@@ -151,6 +153,15 @@ def test_settings_that_cannot_be_read_are_refused(document, reason, unfinished, 
     message = refusal(fit_vae, [tmp_path], unfinished, SETTINGS, resume=True)
     assert re.search(f"settings.json cannot be read as a fit's settings.*{reason}", message)
     assert message.endswith(f"remove {tmp_path}/unfinished.fit to start anew")
+
+
+def test_weights_that_cannot_be_written_are_named(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fitting, "write_weights", full)
+    message = refusal(fit, tmp_path / "v.safetensors")
+    assert message == f"{tmp_path}/v.safetensors: the weights cannot be written: No space left on device"
 
 
 def test_a_damaged_checkpoint_is_refused(unfinished, tmp_path):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
-from vidlat.commands.figures import FIGURES, figures, mark_best, tell_still
+from vidlat.commands.figures import FIGURES, figures, mark_best, tell_still, write_figures
 from vidlat.config import CompareConfig
 from vidlat.errors import ExitCode, VidlatError
 from vidlat.evaluate.comparison import MAX_SHOWN, CompareProgress, Comparison, compare_videos
@@ -91,8 +90,7 @@ def _report(
             count = format_count(num_shown, "clip")
             console.print(f"{count} to look at{shown} -> {quoted(out)}", soft_wrap=True)
         if json_file:
-            json_file.write_text(json.dumps(comparison.to_dict(), indent=2) + "\n")
-            console.print(f"all figures -> {quoted(json_file)}", soft_wrap=True)
+            write_figures(json_file, comparison.to_dict())
     if is_cut_short and comparison.candidates:
         console.print(
             f"Cut short: {len(comparison.candidates)} of {seen[0].num_candidates} settings are compared, on "

@@ -97,8 +97,9 @@ def progress_bar(*columns: str, show: bool = True) -> Progress:
         MofNCompleteColumn(),
         *map(_Column, columns),
         TimeElapsedColumn(),
-        _Column("left"),
+        _Column("gone,"),
         TimeRemainingColumn(),
+        _Column("left"),
         console=console,
         disable=not show,
     )

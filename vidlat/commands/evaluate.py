@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar
-from vidlat.commands.figures import FIGURES, figures, number, tell_still
+from vidlat.commands.figures import FIGURES, figures, number, tell_still, write_figures
 from vidlat.errors import ExitCode
 from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
 from vidlat.store.reader import LatentCache, open_cache
@@ -38,8 +37,7 @@ def evaluate(
     evaluation = Evaluation.of(events)
     _print(evaluation, cache)
     if json_file:
-        json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
-        console.print(f"all figures -> {json_file}")
+        write_figures(json_file, evaluation.to_dict())
     if evaluation.failed or evaluation.without_source:
         return ExitCode.SOME_FAILED
     return ExitCode.DONE

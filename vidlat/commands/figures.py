@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from vidlat.commands.display import console, format_count
+from vidlat.commands.display import console, format_count, quoted
 from vidlat.evaluate.motion import Motion
 from vidlat.evaluate.quality import Summary, VideoQuality
+from vidlat.video.writer import appearing_whole
 
 FIGURES = ("MSE", "PSNR dB", "SSIM", "sharp", "motion in", "border", "corr")
 """Columns. motion in, border: energy ratios of changes inside stacks and at their borders."""
@@ -21,6 +25,13 @@ def figures(quality: VideoQuality | Summary, motion: Motion) -> tuple[str, ...]:
 def number(value: float | None) -> str:
     """With two decimals; a dash for none."""
     return "-" if value is None else f"{value:.2f}"
+
+
+def write_figures(path: Path, values: dict[str, Any]) -> None:
+    """Write all figures as JSON, whole or not at all; raises InputError where the disk takes no more."""
+    with appearing_whole(path) as draft:
+        draft.write_text(json.dumps(values, indent=2) + "\n")
+    console.print(f"all figures -> {quoted(path)}", soft_wrap=True)
 
 
 def tell_still(num_still: int, noun: str) -> None:

@@ -24,7 +24,7 @@ from vidlat.encode.network import (
 )
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import load_network, write_weights
-from vidlat.errors import ConfigError, DecodeError, TrainError
+from vidlat.errors import ConfigError, DecodeError, TrainError, one_line
 from vidlat.fit.linear_start import start_from_pca
 from vidlat.fit.stacks import TrainingStacks
 from vidlat.fit.unfinished import UnfinishedFit
@@ -155,7 +155,7 @@ def fit_to_stacks(
         record = _take_step(state, stacks.draw(state.step + 1).to(device), settings)
         is_last, is_saved = state.step == settings.steps, state.step % settings.save_every == 0
         if is_last or is_saved:
-            write_weights(out, state.ema.state_dict(), network_settings, sorted(settings.call_lengths))
+            _write(out, state.ema, network_settings, settings)
         if is_last:
             unfinished.remove()
         elif is_saved:
@@ -166,6 +166,13 @@ def fit_to_stacks(
             if not (is_last or is_saved):
                 unfinished.save(state)
             raise
+
+
+def _write(out: Path, network: nn.Module, network_settings: dict[str, Any], settings: FitVAEConfig) -> None:
+    try:
+        write_weights(out, network.state_dict(), network_settings, sorted(settings.call_lengths))
+    except OSError as error:
+        raise TrainError(f"{out}: the weights cannot be written: {one_line(error)}") from error
 
 
 def _start(
