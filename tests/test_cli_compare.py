@@ -99,6 +99,22 @@ def test_figures_that_cannot_be_written_are_named_and_leave_nothing(compare, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_combinations_that_fail_for_one_reason_share_a_line(compare, tmp_path):
+    lists = ("--stack", "4,6", "--stretch", "1,2", "--overlap", "0,1", "--videos", 1)
+    code, out, _ = compare(*lists, "--json", tmp_path / "c.json")
+    assert code == 0
+    lines = [line for line in out.splitlines() if line.endswith("; left out")]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "small stack 4 stretch 2 overlap 1",
+        "small stack 6, small stack 6 overlap 1, small stack 6 stretch 2 and 1 more",
+    ]
+    impossible = json.loads((tmp_path / "c.json").read_text())["impossible"]
+    assert len(impossible) == 5
+    assert impossible["small stack 6 stretch 2 overlap 1"].startswith(
+        "stack: got 6; expected a multiple of 4"
+    )
+
+
 def test_senseless_combinations_alone_are_no_failure(compare):
     assert compare("--stack", "4,6")[0] == 0
 

@@ -9,7 +9,7 @@ from typing import Any
 from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
 from vidlat.commands.figures import FIGURES, figures, mark_best, tell_still, write_figures
 from vidlat.config import CompareConfig
-from vidlat.errors import ExitCode, VidlatError
+from vidlat.errors import ExitCode, VidlatError, shorten
 from vidlat.evaluate.comparison import MAX_SHOWN, CompareProgress, Comparison, compare_videos
 from vidlat.video.writer import prepare_file
 
@@ -67,8 +67,11 @@ def _follow(events: Iterable[CompareProgress], seen: list[CompareProgress]) -> N
         task = progress.add_task("comparing", total=None, note="")
         for event in events:
             seen.append(event)
-            if reason := event.impossible or event.failure:
-                console.print(f"{event.name or event.video_id}: {reason}; left out", soft_wrap=True)
+            for reason in dict.fromkeys(event.impossible.values()):
+                names = [name for name, why in event.impossible.items() if why == reason]
+                console.print(f"{shorten(names, 3)}: {reason}; left out", soft_wrap=True)
+            if event.failure:
+                console.print(f"{event.name or event.video_id}: {event.failure}; left out", soft_wrap=True)
             num_steps = event.num_clips * event.num_candidates
             if event.measurement:
                 note = f"{event.video_id}: {event.name}"

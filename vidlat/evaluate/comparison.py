@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ class CompareProgress:
 
     num_clips, num_candidates: of the whole comparison. video_id: of the clip; None where a candidate or a VAE
     is left out. name: of the candidate, or the VAE; None where a clip is done or left out. pictures: of a
-    clip that is done, its video and its contact sheet. impossible: why the candidate makes no sense.
-    failure: why the candidate, VAE or clip cannot be used.
+    clip that is done, its video and its contact sheet. impossible: candidates that make no sense, and why;
+    all in the first event. failure: why the candidate, VAE or clip cannot be used.
     """
 
     num_clips: int
@@ -67,7 +67,7 @@ class CompareProgress:
     name: str | None = None
     measurement: Measurement | None = None
     pictures: tuple[Path, ...] = ()
-    impossible: str | None = None
+    impossible: Mapping[str, str] = field(default_factory=dict)
     failure: str | None = None
 
 
@@ -124,7 +124,7 @@ class Comparison:
                 if shared
             ],
             clips=sorted(shared),
-            impossible={event.name: event.impossible for event in seen if event.name and event.impossible},
+            impossible={name: reason for event in seen for name, reason in event.impossible.items()},
             failed_candidates=failed,
             failed_clips={
                 event.video_id: event.failure
@@ -190,8 +190,8 @@ class _Run:
         self._vaes = dict(candidates.vaes)
 
     def events(self) -> Iterator[CompareProgress]:
-        for name, error in self._candidates.impossible.items():
-            yield self._event(name=name, impossible=str(error))
+        if impossible := self._candidates.impossible:
+            yield self._event(impossible={name: str(error) for name, error in impossible.items()})
         for name, error in self._candidates.failed.items():
             yield self._event(name=name, failure=str(error))
         failures = []
