@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ from monai.apps.generation.maisi.networks.autoencoderkl_maisi import Autoencoder
 from safetensors.torch import load_file, save_file
 
 from vidlat.config import LatentSettings
-from vidlat.encode.device import has_bfloat16, resolve_batch, resolve_device, resolve_precision
+from vidlat.encode import device as device_module
+from vidlat.encode.device import (
+    has_bfloat16,
+    resolve_batch,
+    resolve_device,
+    resolve_precision,
+    warning_of_convolutions,
+)
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.stacking import stretch_video
 from vidlat.encode.vae import FrozenVAE, load_vae
@@ -488,10 +496,79 @@ def test_bfloat16_is_refused_on_a_cpu_without_it(small_file, monkeypatch, capabi
             load_vae(small_file, BFLOAT16, device="cpu")
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_a_gpu_is_not_asked_for_the_flags_of_the_cpu(device, cpu_without_bfloat16):
-    assert has_bfloat16(device)
-    assert resolve_precision("bfloat16", device) == "bfloat16"
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """An A100 and a T4; PyTorch answers for the current one."""
+    current = [0]
+
+    @contextmanager
+    def make_current(device):
+        before, current[0] = current[0], torch.device(device).index or 0
+        yield
+        current[0] = before
+
+    def is_supported(including_emulation=True):
+        return including_emulation or current[0] == 0
+
+    monkeypatch.setattr(torch.cuda, "device", make_current)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def test_emulated_bfloat16_of_a_gpu_is_not_taken_for_real(two_gpus, cpu_without_bfloat16):
+    devices = "cuda", "cuda:0", "cuda:1"
+    assert [has_bfloat16(device) for device in devices] == [True, True, False]
+    assert [resolve_precision("auto", device) for device in devices] == ["bfloat16", "bfloat16", "float32"]
+    assert resolve_precision("bfloat16", "cuda:0") == "bfloat16"
+    with pytest.raises(DeviceError, match="this GPU only emulates it"):
+        resolve_precision("bfloat16", "cuda:1")
+
+
+def test_a_process_that_does_not_compute_has_another_ask_the_gpu(small_file, monkeypatch):
+    def make_context():
+        raise AssertionError("a CUDA context was made")
+
+    monkeypatch.setattr(torch.cuda, "_lazy_init", make_context)
+    for answer, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(device_module, "_QUESTION", f"print({answer})")
+        assert resolve_precision("auto", "cuda", computes_here=False) == precision
+    with pytest.raises(DeviceError, match="only emulates"):
+        resolve_precision("bfloat16", "cuda", computes_here=False)
+    monkeypatch.setattr(device_module, "_QUESTION", "raise SystemExit('no driver')")
+    with pytest.raises(DeviceError, match=r"device cuda: cannot be asked .*: no driver") as refusal:
+        resolve_precision("auto", "cuda", computes_here=False)
+    assert "\n" not in str(refusal.value)
+    assert load_vae(small_file, BFLOAT16, device="cuda", computes_here=False).device.type == "cpu"
+
+
+TORCH_WITH_GPUS = """
+from contextlib import contextmanager
+class cuda:
+    @contextmanager
+    def device(name):
+        cuda.current = name
+        yield
+    def is_bf16_supported(including_emulation=True):
+        return including_emulation or cuda.current == "cuda:1"
+"""
+
+
+def test_the_other_process_asks_for_the_right_gpu_and_for_no_emulation(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(TORCH_WITH_GPUS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert resolve_precision("auto", "cuda:0", computes_here=False) == "float32"
+    assert resolve_precision("auto", "cuda:1", computes_here=False) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"), [(90701, None), (90800, "9.8"), (91002, "9.10"), (91401, "9.14"), (91500, None)]
+)
+def test_a_cudnn_that_pytorch_passes_over_is_warned_of(monkeypatch, version, warned):
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
+    warning = warning_of_convolutions("bfloat16", "cuda:1")
+    assert warning is None if warned is None else f"cuDNN {warned} " in warning
+    assert warning_of_convolutions("float32", "cuda") is warning_of_convolutions("bfloat16", "cpu") is None
 
 
 def test_the_vae_is_frozen():

@@ -220,9 +220,7 @@ def test_a_cache_in_bfloat16_is_decoded_in_float32_where_the_cpu_lacks_it(
     half = replace(cache.schema, settings=replace(cache.schema.settings, precision="bfloat16"))
     said = []
     assert load_vae_of(half, device="cpu", show_notice=said.append).precision == "float32"
-    assert said == [
-        "The VAE encoded in bfloat16, which this CPU does not compute with: it decodes in float32."
-    ]
+    assert said == ["The VAE encoded in bfloat16, which this device does not have: it decodes in float32."]
     load_vae_of(half, device="cpu")
     assert capsys.readouterr().err == f"{said[0]}\n"
     load_vae_of(cache.schema, device="cpu")

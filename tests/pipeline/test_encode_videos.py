@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.pipeline.one_thread import OneThread
 from vidlat.config import EncodeConfig, Preprocessing
+from vidlat.encode import device as device_module
 from vidlat.encode.weights_file import load_network, write_weights
 from vidlat.errors import (
     CacheMismatchError,
@@ -125,6 +127,22 @@ def test_auto_precision_is_what_the_cache_was_made_with(videos, prepare, tmp_pat
     assert prepare(videos, tmp_path / "l.zarr", precision="auto").job.settings.precision == "bfloat16"
     with pytest.raises(CacheMismatchError, match="precision"):
         prepare(videos, tmp_path / "l.zarr", precision="float32")
+
+
+@pytest.mark.parametrize(("has_it", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_where_workers_compute_on_a_gpu_no_context_is_made_here(
+    videos, prepare, tmp_path, monkeypatch, has_it, precision
+):
+    def make_context():
+        raise AssertionError("a CUDA context was made")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", make_context)
+    monkeypatch.setattr(device_module, "_QUESTION", f"print({has_it})")
+    prepared = prepare(videos, tmp_path / "l.zarr", precision="auto", device="auto", workers=0, batch=0)
+    assert prepared.job.settings.precision == precision
+    assert (prepared.num_workers, prepared.job.batch, prepared.job.device) == (2, 8, "auto")
 
 
 def as_autocast_made_it(path):

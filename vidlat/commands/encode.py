@@ -23,6 +23,7 @@ from vidlat.commands.display import (
 )
 from vidlat.commands.dry_run import print_dry_run
 from vidlat.config import EncodeConfig
+from vidlat.encode.device import resolve_device, warning_of_convolutions
 from vidlat.encode.weights_file import trained_stacks
 from vidlat.errors import ExitCode, InputError
 from vidlat.pipeline.driver import EncodeProgress
@@ -61,6 +62,7 @@ def encode(
     _report_ignored(prepared, hide=config.ids == "hash" and not show_paths)
     _report_decoded(prepared)
     _warn_of_other_stacks(prepared, config)
+    _warn_of_slow_convolutions(prepared)
     if dry_run:
         print_dry_run(prepared, config)
     elif prepared.plan.num_videos:
@@ -262,6 +264,12 @@ def _in_words(numbers: Sequence[int]) -> str:
     """`4, 8 and 16`."""
     *others, last = map(str, numbers)
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def _warn_of_slow_convolutions(prepared: PreparedEncode) -> None:
+    precision, device = prepared.schema.settings.precision, resolve_device(prepared.job.device)
+    if prepared.scheduler is None and (warning := warning_of_convolutions(precision, device)):
+        console.print(f"Warning: {warning}", soft_wrap=True, markup=False)
 
 
 def _warn_of_full_disk(prepared: PreparedEncode) -> None:

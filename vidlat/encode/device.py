@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import torch
 
+from vidlat.config import Precision
 from vidlat.errors import DeviceError
 
 
@@ -37,29 +40,74 @@ def resolve_batch(batch: int, device: str) -> int:
     return batch or (8 if device.startswith("cuda") else 2)
 
 
-def resolve_precision(precision: str, device: str) -> str:
-    """`auto` is bfloat16 on a GPU that supports it, else float32.
+def resolve_precision(precision: Precision, device: str, *, computes_here: bool = True) -> Precision:
+    """`auto` is bfloat16 on a GPU that computes with it, else float32.
 
-    Raises DeviceError for bfloat16 on a CPU without it.
+    computes_here: False where only other processes compute: this one then makes no CUDA context, which would
+    take memory of the GPU as long as the process lives.
+    Raises DeviceError for bfloat16 on a device without it.
     """
-    if precision == "bfloat16" and not has_bfloat16(device):
-        raise DeviceError(
-            "precision bfloat16: this CPU does not compute with it (no AVX-512 or AMX, or BF16 of ARM), and "
-            "would take a hundred times as long as with float32; use --precision float32, or a GPU"
-        )
-    if precision != "auto":
-        return precision
-    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    if precision == "float32" or (precision == "auto" and device == "cpu"):
+        return "float32"
+    has_it = has_bfloat16(device) if computes_here or device == "cpu" else _ask_process(device)
+    if precision == "bfloat16" and not has_it:
+        raise DeviceError(f"precision bfloat16: {_LACKS_BFLOAT16['cpu' if device == 'cpu' else 'cuda']}")
+    return "bfloat16" if has_it else "float32"
+
+
+_LACKS_BFLOAT16 = {
+    "cpu": "this CPU does not compute with it (no AVX-512 or AMX, or BF16 of ARM), and would take a hundred "
+    "times as long as with float32; use --precision float32, or a GPU",
+    "cuda": "this GPU only emulates it (its compute capability is below 8.0); use --precision float32",
+}
 
 
 def has_bfloat16(device: str) -> bool:
     """Whether PyTorch has fast kernels for bfloat16 there.
 
     On a CPU these are oneDNN's, for which AVX-512 suffices; else it uses loops of its own, on which a stack
-    of the embedded VAE took 3.7 s in place of 0.02 s.
+    of the embedded VAE took 3.7 s in place of 0.02 s. GPUs before compute capability 8.0, such as a T4 or a
+    V100, only emulate it.
     """
     if device.startswith("cuda"):
-        return True
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = torch.cpu.get_capabilities()
     avx512 = all(flags.get(name) for name in ("avx512_bw", "avx512_vl", "avx512_dq"))
     return bool(avx512 or flags.get("amx_bf16") or flags.get("bf16"))
+
+
+_QUESTION = """
+import sys, torch
+with torch.cuda.device(sys.argv[1]):
+    print(torch.cuda.is_bf16_supported(including_emulation=False))
+"""
+
+
+def _ask_process(device: str) -> bool:
+    """`has_bfloat16` of a GPU, answered by a process that then ends, and its CUDA context with it."""
+    answer = subprocess.run(
+        [sys.executable, "-c", _QUESTION, device], capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        reason = (answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"])[-1]
+        raise DeviceError(f"device {device}: cannot be asked whether it computes with bfloat16: {reason}")
+    return answer.stdout.strip() == "True"
+
+
+def warning_of_convolutions(precision: str, device: str) -> str | None:
+    """One line where PyTorch will not use cuDNN for the VAE's convolutions, which is several times slower.
+
+    For 3-D convolutions in bfloat16 it has passed over cuDNN 9.8 to 9.14, which gave wrong results, since
+    PyTorch 2.9 (github.com/pytorch/pytorch/pull/163581 and pull/166480). Reported as 4 times slower
+    (issues/166122), and as taking more memory (issues/166643).
+    """
+    if precision != "bfloat16" or not device.startswith("cuda"):
+        return None
+    version = torch.backends.cudnn.version() or 0  # type: ignore[no-untyped-call]
+    if not 90800 <= version < 91500:
+        return None
+    return (
+        f"cuDNN {version // 10000}.{version // 100 % 100} is installed, which PyTorch does not use for a VAE "
+        "in bfloat16: it may take several times as long; install cuDNN 9.15 or later"
+    )

@@ -207,20 +207,20 @@ def load_vae(
     """Build the network of a weights file and load all its tensors.
 
     path: `.safetensors`, or `.pt` with a state dict, flat or under "unet_state_dict". settings: how frames
-    become stacks, and the precision. computes_here: False where other machines compute, so that this one need
-    not be able to.
+    become stacks, and the precision, which is `auto` only if it computes here. computes_here: False where
+    only other processes compute: the network stays in the CPU's memory, whether or not that could compute it.
     Raises DeviceError for a device that does not exist or lacks the precision, WeightsError for a file that
     cannot be read or does not fit, naming the tensors, and ShapeError for a stack length that the network
     cannot process.
     """
     keep_freed_memory()
     network, network_settings = load_network(path)
-    device, precision = resolve_device(device), settings.precision
+    device = resolve_device(device) if computes_here else "cpu"
     return FrozenVAE(
         network,
         network_settings,
         settings,
         batch=batch,
         device=device,
-        precision=resolve_precision(precision, device) if computes_here or precision == "auto" else precision,
+        precision=resolve_precision(settings.precision, device) if computes_here else settings.precision,
     )

@@ -37,21 +37,22 @@ def load_vae_of(
     vae: str | None = None,
     device: str = "auto",
     batch: int = 8,
+    computes_here: bool = True,
     show_notice: Callable[[str], None] | None = None,
 ) -> FrozenVAE:
     """The VAE a cache was made with: from `vae`, from its recorded path, or by its name.
 
     It computes as when it encoded; where the device has no bfloat16, in float32, which is more exact.
-    show_notice: receives a line about that; by default it goes to stderr.
+    computes_here: as for `load_vae`. show_notice: receives a line about that; by default it goes to stderr.
 
     Raises WeightsError where it cannot be found or has other weights.
     """
     settings, path = schema.settings, find_weights_of(schema, vae)
-    if settings.precision == "bfloat16" and not has_bfloat16(resolve_device(device)):
+    if computes_here and settings.precision == "bfloat16" and not has_bfloat16(resolve_device(device)):
         settings = replace(settings, precision="float32")
-        notice = "The VAE encoded in bfloat16, which this CPU does not compute with: it decodes in float32."
+        notice = "The VAE encoded in bfloat16, which this device does not have: it decodes in float32."
         (show_notice or partial(print, file=sys.stderr))(notice)
-    found = load_vae(path, settings, batch=batch, device=device)
+    found = load_vae(path, settings, batch=batch, device=device, computes_here=computes_here)
     if found.weights_hash != settings.vae_hash:
         raise WeightsError(
             f"{path}: these are other weights (hash {found.weights_hash[:12]}) than the latents were made "

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, EncodeConfig, LatentSettings
-from vidlat.encode.device import resolve_batch, resolve_device
+from vidlat.encode.device import resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.network import require_size
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights, times_for
@@ -153,14 +153,9 @@ def prepare_encode(
     )
     vae_path = resolve_weights(config.vae)
     given, config = config, config.with_times(times_for(config.vae, vae_path))
+    device = resolve_device(config.device)
     with _naming_times_not_given(given, config):
-        vae = load_vae(
-            vae_path,
-            config,
-            batch=resolve_batch(config.batch, resolve_device(config.device)),
-            device=config.device,
-            computes_here=config.scheduler is None,
-        )
+        vae = _load_to_look_at(config, vae_path, device)
     _require_expected(config, vae)
     schema = _describe_cache(config, vae, vae_path)
     cached: dict[str, Source] = {}
@@ -172,7 +167,7 @@ def prepare_encode(
         planned_at = last_sequence(out)  # before reading the records: a commit in between is noticed then
         cache = open_cache(out)
         cached, failures, annotations = cache.sources(), cache.failures(), cache.annotations()
-    num_workers = config.workers or choose_num_workers(str(vae.device))
+    num_workers = config.workers or choose_num_workers(device)
     plan = plan_encode(
         discovery.videos,
         cached,
@@ -216,6 +211,15 @@ def _naming_times_not_given(given: EncodeConfig, config: EncodeConfig) -> Iterat
         raise ShapeError(
             f"{error}; what was not given is as suits {config.vae}: {' '.join(times)}"
         ) from error
+
+
+def _load_to_look_at(config: EncodeConfig, vae_path: Path, device: str) -> FrozenVAE:
+    """The VAE as the workers will have it, but in the CPU's memory: this process does not compute."""
+    precision = config.precision
+    if precision == "auto" or config.scheduler is None:
+        precision = resolve_precision(precision, device, computes_here=False)
+    settings = replace(config.select(LatentSettings), precision=precision)
+    return load_vae(vae_path, settings, batch=resolve_batch(config.batch, device), computes_here=False)
 
 
 def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:

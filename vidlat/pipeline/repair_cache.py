@@ -119,9 +119,10 @@ def _describe_job(path: Path, sources: Sequence[InputVideo], vae: str | None, de
             "or make a new cache"
         )
     require_same_arithmetic(path, settings)
-    resolve_precision(settings.precision, resolve_device(device))  # refuses one that the device lacks
+    # Refuses one that the device lacks.
+    resolve_precision(settings.precision, resolve_device(device), computes_here=False)
     batch = _recorded_batch(path, sources)
-    load_vae_of(schema, vae=vae, device=device, batch=batch)  # refuses another VAE before workers start
+    load_vae_of(schema, vae=vae, computes_here=False)  # refuses another VAE before workers start
     return EncodeJob(
         vae_path=find_weights_of(schema, vae),
         vae_hash=settings.vae_hash,

@@ -89,11 +89,11 @@ class Trainer:
         if resume:
             self.run = resume_run(settings, cache, run_dir, labels)
         elif self.ranks.is_first:
-            precision = resolve_precision(settings.precision, self.device.type)
+            precision = resolve_precision(settings.precision, str(self.device))
             resolved = TrainConfig.from_mapping(settings.to_dict() | {"precision": precision})
             self.run = Run.plan(resolved, cache, labels)
         if resume:
-            resolve_precision(self.run.config.precision, self.device.type)  # perhaps on another machine
+            resolve_precision(self.run.config.precision, str(self.device))  # perhaps on another machine
         # Only the first process writes into the folder.
         self._lock = hold_run(run_dir) if self.ranks.is_first else ExitStack()
         try:
