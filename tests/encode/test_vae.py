@@ -637,7 +637,7 @@ def test_a_call_runs_without_tf32_and_leaves_the_setting_as_it_was():
 def test_insufficient_memory_ends_in_one_line(allocate, direction):
     vae = small_vae(lambda _: {direction: allocate})
     shape = (1, 1, 4, 8, 8) if direction == "encode" else (1, 4, 1, 2, 2)
-    with pytest.raises(EncodeError, match=r"not enough memory on cpu for \d+ stacks of [\dx]+; ") as refusal:
+    with pytest.raises(EncodeError, match=r"not enough memory on cpu for \d+ stacks? of [\dx]+; ") as refusal:
         vae.encode(torch.rand(shape)) if direction == "encode" else vae.decode(torch.rand(shape), 4)
     assert "\n" not in str(refusal.value)
 
