@@ -680,6 +680,29 @@ def test_fit_vae_ends_after_the_step_when_interrupted_and_resumes(make_videos, t
     assert not (tmp_path / "v.fit").exists()
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
+@pytest.mark.parametrize(
+    ("num_steps", "code", "said"), [(9, 130, "stopped and saved after step 4; "), (4, 0, "weights -> ")]
+)
+def test_a_fit_that_is_ahead_of_its_figures_tells_how_far_it_has_come(
+    make_videos, tmp_path, monkeypatch, num_steps, code, said
+):
+    draw = TrainingStacks.draw
+
+    def draw_with_ctrl_c(stacks, step):
+        if step == 4:  # while the figures of step 2 are shown
+            signal.raise_signal(signal.SIGINT)
+        return draw(stacks, step)
+
+    monkeypatch.setattr(TrainingStacks, "draw", draw_with_ctrl_c)
+    monkeypatch.setattr("vidlat.fit.fitting._num_behind", lambda _: 2)
+    folder, out = make_videos(tmp_path / "v", {"a.mp4": 8}), tmp_path / "v.safetensors"
+    flags = ("--size", 16, "--steps", num_steps, "--batch", 1, "--device", "cpu")
+    ended, told, _ = vidlat("fit-vae", "--input", folder, "--out", out, *flags)
+    assert ended == code
+    assert said in told
+
+
 def test_refused_commands_show_no_progress_bar(cache, videos, tmp_path):
     for command in (
         ["sample", "--run", tmp_path, "--out", tmp_path / "s"],

@@ -427,8 +427,8 @@ def fit_vae() -> None:
 
     Every --save-every steps the weights are written, and a checkpoint beside them (vae.fit/), which is
     removed at the end. Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the fit after the current step, with a
-    checkpoint; a second Ctrl-C ends it at once. A resumed fit keeps its settings; only --device and
-    --save-every can be changed.
+    checkpoint; a second Ctrl-C ends it at once. A resumed fit keeps its settings; only --device,
+    --save-every and --checkpoint-activations can be changed.
     """
 
 

@@ -404,6 +404,9 @@ class FitVAEConfig(Preprocessing):
         20_000, "training stacks held in memory, drawn evenly from all videos", at_least=1
     )
     save_every: int = setting(100, "steps between saves of the weights", at_least=1)
+    checkpoint_activations: bool = setting(
+        False, "recompute activations in the backward pass: less memory, up to a third more time"
+    )
     precision: Precision = setting(
         "auto",
         "arithmetic of the training; auto is bfloat16 on a GPU; a CPU that has it is several times as fast",

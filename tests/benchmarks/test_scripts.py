@@ -13,10 +13,12 @@ ALONE = {
     "data": ["--sides", "8", "--rounds", "1"],
     "decoding": ["--rounds", "1", "--side", "64"],
     "encode": ["--vae", "tiny", "--videos", "2", "--size", "128", "--seconds", "0.1"],
+    "fit_memory": ["--size", "16", "--rounds", "1"],
     "million_records": ["--videos", "2000", "--commits", "2"],
     "overlap": ["--videos", "4", "--rounds", "1"],
     "reading": ["--windows", "64", "--videos", "2"],
     "tiny_files": ["--videos", "20"],
+    "waiting_threads": ["--seconds", "0.1", "--rounds", "1", "--busy", "0"],
     "vae": ["--network", "tiny", "--size", "128", "--rounds", "1"],
 }
 

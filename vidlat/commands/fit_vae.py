@@ -33,7 +33,10 @@ def fit_vae(inputs: tuple[str, ...], out: Path, resume: bool, settings: dict[str
                 _describe(event, config)
             if stop.is_set() and step < config.steps:
                 events.close()
-                saved = f"stopped and saved after step {step}; the same command with --resume continues"
+                last = UnfinishedFit(out).last_step()  # a GPU is ahead of the steps that it reports
+                if step and last is None:
+                    break  # it had finished
+                saved = f"stopped and saved after step {last}; the same command with --resume continues"
                 console.print(saved if step else "stopped before the first step")
                 raise KeyboardInterrupt
     console.print(f"weights -> {out}")

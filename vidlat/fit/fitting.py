@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from vidlat.config import FitVAEConfig
 from vidlat.encode.device import resolve_device, resolve_precision
@@ -34,6 +37,8 @@ from vidlat.timing import Timing
 from vidlat.train.checkpoint import TrainState
 from vidlat.train.optimisation import learning_rate, set_learning_rate, start_average, update_average
 from vidlat.train.seeding import Draw, Stream, normal
+from vidlat.train.transfer import tensor_to_device
+from vidlat.train.unread_steps import NUM_BEHIND, OnItsWay
 from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared
 from vidlat.video.writer import prepare_file
@@ -63,7 +68,10 @@ class VideoRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitStep:
-    """A training step. mse: geometric mean over its stacks, latents drawn from the posterior."""
+    """A training step. mse: geometric mean over its stacks, latents drawn from the posterior.
+
+    On a GPU a step is yielded once a few later ones have been asked for.
+    """
 
     step: int
     loss: float
@@ -151,9 +159,11 @@ def fit_to_stacks(
         unfinished.load(state, stacks.hash())
     else:
         unfinished.start(settings, stacks.hash())
+    unread = deque[_UnreadStep]()
     while state.step < settings.steps:
-        record = _take_step(state, stacks.draw(state.step + 1).to(device), settings)
+        unread.append(_take_step(state, tensor_to_device(stacks.draw(state.step + 1), device), settings))
         is_last, is_saved = state.step == settings.steps, state.step % settings.save_every == 0
+        records = list(_records(unread, 0 if is_last or is_saved else _num_behind(device)))
         if is_last or is_saved:
             _write(out, state.ema, network_settings, settings)
         if is_last:
@@ -161,9 +171,10 @@ def fit_to_stacks(
         elif is_saved:
             unfinished.save(state)
         try:
-            yield record
+            yield from records
         except GeneratorExit:
             if not (is_last or is_saved):
+                deque(_records(unread, 0), maxlen=0)  # no state is saved whose figures are not finite
                 unfinished.save(state)
             raise
 
@@ -187,24 +198,58 @@ def _start(
     # Channels last: a seventh faster to train on a CPU, the layout of tensor cores on a GPU.
     network = network.to(device, memory_format=torch.channels_last_3d).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
-    return TrainState(model=network, ema=start_average(network), optimiser=optimiser), network_settings
+    state = TrainState(model=network, ema=start_average(network), optimiser=optimiser)
+    if settings.checkpoint_activations:
+        _checkpoint_activations(network)
+    return state, network_settings
 
 
-def _take_step(state: TrainState, target: torch.Tensor, settings: FitVAEConfig) -> FitStep:
-    """Change the weights by one step on stacks (N, 1, S, H, W)."""
+def _checkpoint_activations(network: Any) -> None:
+    """Let each block keep its input alone, and compute what is inside again in the backward pass."""
+    for block in (*network.encoder.blocks, *network.decoder.blocks):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnreadStep:
+    """A step that was asked of a device. figures: its loss, log MSE, and norm of the gradient."""
+
+    step: int
+    learning_rate: float
+    figures: OnItsWay
+
+
+def _num_behind(device: str) -> int:
+    """Steps that a device may be behind the host."""
+    return NUM_BEHIND if device.startswith("cuda") else 0
+
+
+def _records(unread: deque[_UnreadStep], num_left: int) -> Iterator[FitStep]:
+    """The oldest steps, all but the last `num_left`; raises TrainError at one that is not finite."""
+    while len(unread) > num_left:
+        oldest = unread.popleft()
+        loss, log_mse, norm = oldest.figures.wait()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainError(
+                f"step {oldest.step}: the loss is {loss}, its gradient's norm {norm}; try a lower "
+                "--learning-rate"
+            )
+        yield FitStep(step=oldest.step, loss=loss, mse=math.exp(log_mse), learning_rate=oldest.learning_rate)
+
+
+def _take_step(state: TrainState, target: torch.Tensor, settings: FitVAEConfig) -> _UnreadStep:
+    """Change the weights by one step on stacks (N, 1, S, H, W), without waiting for a GPU."""
     rate = learning_rate(settings, state.step)
     loss, log_mse = _loss(state.model, target, settings, state.step)
-    if not torch.isfinite(loss):
-        raise TrainError(f"step {state.step + 1}: the loss is {loss.item()}; try a lower --learning-rate")
     state.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not annotate it
-    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     set_learning_rate(state.optimiser, rate)
     _step_smoothly(state)
     average, weights = list(state.ema.parameters()), list(state.model.parameters())
     update_average(average, weights, settings.ema_decay, state.step)
     state.step += 1
-    return FitStep(step=state.step, loss=loss.item(), mse=math.exp(log_mse.item()), learning_rate=rate)
+    return _UnreadStep(state.step, rate, OnItsWay(torch.stack([loss.detach(), log_mse.detach(), norm])))
 
 
 @torch.no_grad()
@@ -237,7 +282,7 @@ def _loss(
     with torch.autocast(target.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
         mean, std = (values.float() for values in network.encode(calls))
         noise = normal((settings.seed, Stream.TRAINING, step, 0), Draw.POSTERIOR, tuple(std.shape))
-        decoded = network.decode(mean + std * torch.from_numpy(noise).to(std.device))
+        decoded = network.decode(mean + std * tensor_to_device(torch.from_numpy(noise), std.device))
     error = decoded.float().reshape(target.shape) - target
     log_mse = _mean_log_square(error)
     divergence = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()

@@ -25,9 +25,10 @@ from vidlat.train.checkpoint import (
     load_checkpoint,
     remove_partial_checkpoints,
     save_checkpoint,
+    step_of,
 )
 
-MAY_CHANGE = ("device", "save_every")
+MAY_CHANGE = ("device", "save_every", "checkpoint_activations")
 """Settings that a continued fit may change."""
 
 _LOCK = "lock"
@@ -100,6 +101,11 @@ class UnfinishedFit:
             pairs = "; ".join(f"{name}: got {now[name]}, it has {before[name]}" for name in changed)
             raise TrainError(f"{self._out} cannot be continued with other settings ({pairs})")
         return settings
+
+    def last_step(self) -> int | None:
+        """The number of steps that its last checkpoint has taken; None without one, as of a finished fit."""
+        checkpoints = list_checkpoints(self.folder)
+        return step_of(checkpoints[-1]) if checkpoints else None
 
     def start(self, settings: FitVAEConfig, stacks_hash: str) -> None:
         """Make the folder, over the remains of a fit without a checkpoint; raises OSError."""

@@ -1,4 +1,4 @@
-"""Dataclasses of tensors, from host memory to a device."""
+"""Tensors, and dataclasses of them, from host memory to a device."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ DataclassType = TypeVar("DataclassType", bound=Any)
 
 def to_device(values: DataclassType, device: torch.device | str) -> DataclassType:
     """The same values on a device; the copy to a GPU is asynchronous, from pinned memory."""
+    return _map_tensors(lambda tensor: tensor_to_device(tensor, device), values)
+
+
+def tensor_to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """As `to_device`, a single tensor."""
     device = torch.device(device)
-    if device.type == "cuda":
-        values = pin_memory(values)
-    return _map_tensors(lambda tensor: tensor.to(device, non_blocking=True), values)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def pin_memory(values: DataclassType) -> DataclassType:

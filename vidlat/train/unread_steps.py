@@ -28,7 +28,7 @@ class UnreadSteps:
     """
 
     def __init__(self) -> None:
-        self._steps: deque[tuple[int, float, _OnItsWay]] = deque()
+        self._steps: deque[tuple[int, float, OnItsWay]] = deque()
         self.should_stop = False
         self.restart_clock()
 
@@ -52,7 +52,7 @@ class UnreadSteps:
 
     def add(self, step: int, learning_rate: float, figures: torch.Tensor) -> None:
         """A step was asked for; figures: (3,), see `Optimisation.compute_gradients`."""
-        self._steps.append((step, learning_rate, _OnItsWay(figures)))
+        self._steps.append((step, learning_rate, OnItsWay(figures)))
 
     def read(self, num_left: int) -> list[StepRecord]:
         """The records of the oldest steps, all but the last `num_left`; waits until they are computed.
@@ -83,7 +83,7 @@ class UnreadSteps:
         ]
 
 
-class _OnItsWay:
+class OnItsWay:
     """Numbers on their way to the host, which does not wait for them until it is asked to."""
 
     def __init__(self, numbers: torch.Tensor) -> None:
@@ -93,6 +93,7 @@ class _OnItsWay:
             self._arrival.record(torch.cuda.current_stream(numbers.device))
 
     def wait(self) -> list[float]:
+        """The numbers, once they are here."""
         if self._arrival:
             self._arrival.synchronize()
         numbers: list[float] = self._numbers.tolist()
