@@ -30,6 +30,9 @@ QUICK_LIMIT = 300
 """Of each part with --quick, in seconds: the machines that it runs on may be busy."""
 
 DONE = "done"
+SAID = 1500
+"""Characters kept of what a part printed last, where it did not get to its end."""
+
 Row = dict[str, Any]
 
 
@@ -106,7 +109,7 @@ def run_part(name: str, command: list[str], limit_seconds: float, log: Path) -> 
         )
         try:
             code = process.wait(limit_seconds)
-            state = DONE if code == 0 else f"ended with exit code {code}; see {log}"
+            state = DONE if code == 0 else f"ended with exit code {code}"
         except subprocess.TimeoutExpired:
             state = f"stopped after {limit_seconds} s"
         finally:
@@ -115,7 +118,9 @@ def run_part(name: str, command: list[str], limit_seconds: float, log: Path) -> 
             process.wait()
     machine, *measured = read_rows(rows) or [{}]
     rows.unlink(missing_ok=True)
-    return {"state": state, "seconds": time.monotonic() - began, "machine": machine, "rows": measured}
+    part = {"state": state, "seconds": time.monotonic() - began, "machine": machine, "rows": measured}
+    said = log.read_text(errors="replace").rpartition(f"--- {name}\n")[2]
+    return part if state == DONE else part | {"said last": said[-SAID:]}
 
 
 def environment() -> dict[str, str]:
@@ -136,6 +141,8 @@ def is_right(part: dict[str, Any]) -> bool:
 
 def print_part(name: str, part: dict[str, Any]) -> None:
     print(f"\n{name}: {part['state']}, {part['seconds']:.0f} s")
+    if "said last" in part:
+        print(part["said last"].rstrip())
     print("; ".join(f"{title} {value}" for title, value in part["machine"].items()))
     columns = list(dict.fromkeys(column for row in part["rows"] for column in row))
     print_table([columns, *([shown(row.get(column)) for column in columns] for row in part["rows"])])
