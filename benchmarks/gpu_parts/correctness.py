@@ -30,8 +30,8 @@ from vidlat.train.run_folder import TrainedRun
 from vidlat.train.trainer import Trainer
 from vidlat.video.writer import write_video
 
-ALLOWED = {"float32": 1e-4, "bfloat16": 0.03}
-"""Of a VAE. bfloat16 was measured at 0.015 on a CPU; float32 is without TF32."""
+ALLOWED = {"float32": 1e-4, "bfloat16": 0.04}
+"""Of a VAE. bfloat16 has 0.014 on a CPU with trained weights, 0.023 with random ones; no TF32."""
 
 ALLOWED_LOSS = 0.01
 """Relative difference of losses in the precision of `auto`, where kernels add up in another order."""
