@@ -153,7 +153,7 @@ def test_a_video_is_decoded_in_smaller_calls_where_memory_does_not_suffice(cache
 def test_a_stack_that_does_not_fit_alone_ends_in_one_line(cache):
     vae = load_vae_of(cache.schema, device="cpu", batch=4)
     sizes = watch_decode(vae, lambda _: True)
-    with pytest.raises(NotEnoughMemoryError, match="not enough memory on cpu for 1 stacks"):
+    with pytest.raises(NotEnoughMemoryError, match="not enough memory on cpu for 1 stack"):
         next(decode_video(cache, vae, "deep/b.mp4"))
     assert sizes == [4, 2, 1]
 

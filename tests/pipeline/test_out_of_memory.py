@@ -131,7 +131,7 @@ def test_video_of_which_no_stack_fits_fails_alone_and_is_not_read_on(videos, job
     limit_memory(lambda stacks: bool((stacks.mean(dim=(1, 2, 3, 4)) > 0.99).any()))
     encoded, (failure,) = encode(videos, job, tmp_path, read=reading(read_frames))
     assert (failure.video_id, failure.kind, failure.traceback) == ("b.mp4", "out-of-memory", "")
-    assert "not enough memory on cpu for 1 stacks" in failure.reason
+    assert "not enough memory on cpu for 1 stack of" in failure.reason
     assert len(num_read) < 100
     assert {name: video.record.warnings for name, video in encoded.items()} == {
         "a.mp4": (warning("2 stacks"),),

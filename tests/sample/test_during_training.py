@@ -52,7 +52,7 @@ STEPS = ["step_00000002.gif", "step_00000002.png", "step_00000004.gif", "step_00
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB"),
-        NotEnoughMemoryError("not enough memory on cpu for 1 stacks of 1x4x8x8; free some"),
+        NotEnoughMemoryError("not enough memory on cpu for 1 stack of 1x4x8x8; free some"),
         MemoryError(),
     ],
     ids=lambda error: type(error).__name__,
