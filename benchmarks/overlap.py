@@ -1,10 +1,11 @@
 """`vidlat encode` against the slower of its parts, with an encoder that sleeps, as a GPU would have it.
 
-    python benchmarks/overlap.py [--videos 40] [--rounds 3] [--json FILE]
+    python benchmarks/overlap.py [--videos 40] [--rounds 3] [--apart] [--json FILE]
 
 The VAE of the one process takes no core: it sleeps, altogether half longer than all else takes, as long, or
 a third less. All but the encoder: the same encode with one that does not sleep. A perfect pipeline takes as
-long as the slower of the two. Decoding alone, by as many threads, stands beside it.
+long as the slower of the two. Decoding alone, by as many threads, stands beside it. --apart: videos are read
+in processes of their own, as for a GPU.
 """
 
 import argparse
@@ -43,7 +44,7 @@ class SleepingVAE:
     def __init__(self, job: EncodeJob, stack_seconds: float) -> None:
         self.stack_seconds = stack_seconds
         self.timing, self.batch = job.settings.timing(4), job.batch
-        self.weights_hash, self.device = job.vae_hash, "asleep"
+        self.weights_hash, self.device = job.vae_hash, torch.device("cpu")
 
     def with_batch(self, batch: int) -> "SleepingVAE":
         other = copy(self)
@@ -99,16 +100,16 @@ def decode(sources: list[InputVideo], job: EncodeJob, num_threads: int) -> float
     return time.perf_counter() - began
 
 
-def encode(prepared: PreparedEncode, client: Client, stack_seconds: float) -> float:
+def encode(prepared: PreparedEncode, client: Client, stack_seconds: float, *, apart: bool) -> float:
     client.register_plugin(FallAsleep(stack_seconds), name="asleep")
-    job = replace(prepared.job, num_threads=1)
+    job = replace(prepared.job, num_threads=1, reads_apart=apart)
     with prepared.open_writer() as writer:
         began = time.perf_counter()
         list(run_encode(prepared.plan, job, writer, DaskExecutor(client)))
         return time.perf_counter() - began
 
 
-def measure(folder: Path, num_videos: int, num_rounds: int) -> Iterator[dict[str, float]]:
+def measure(folder: Path, num_videos: int, num_rounds: int, *, apart: bool) -> Iterator[dict[str, float]]:
     make_videos(folder / "v", num_videos)
     config = EncodeConfig(vae="tiny", size=128, batch=BATCH, workers=1, device="cpu")
     num_threads = max(3, os.cpu_count() or 1)  # as a process with a GPU has
@@ -121,12 +122,12 @@ def measure(folder: Path, num_videos: int, num_rounds: int) -> Iterator[dict[str
                 prepared = prepare_encode([str(folder / "v")], config, out.with_suffix(".none.zarr"))
                 sources = [source for batch in prepared.plan.batches for source in batch]
                 decoding = decode(sources, prepared.job, num_threads)
-                rest = encode(prepared, client, 0.0)
+                rest = encode(prepared, client, 0.0, apart=apart)
                 if not number:
                     num_stacks = sum(map(num_stacks_of, prepared.plan.batches))
                     stack_seconds = share * rest / num_stacks
                 prepared = prepare_encode([str(folder / "v")], config, out.with_suffix(".zarr"))
-                both = encode(prepared, client, stack_seconds)
+                both = encode(prepared, client, stack_seconds, apart=apart)
                 assert len(open_cache(prepared.out)) == num_videos
                 if number:  # the first warms up
                     rounds.append((decoding, rest, num_stacks * stack_seconds, both))
@@ -144,12 +145,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--apart", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = []
     print(f"{'decoding':>10}{'all but encoder':>17}{'encoder':>9}{'both, s':>9}{'both / slower part':>20}")
     with tempfile.TemporaryDirectory() as folder:
-        for row in measure(Path(folder), options.videos, options.rounds):
+        for row in measure(Path(folder), options.videos, options.rounds, apart=options.apart):
             results.append(row)
             parts = f"{row['decoding']:>10.2f}{row['all but encoder']:>17.2f}{row['encoder']:>9.2f}"
             print(f"{parts}{row['both']:>9.2f}{row['ratio']:>19.2f}x", flush=True)

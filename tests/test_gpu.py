@@ -1,6 +1,8 @@
 """What a GPU computes is what a CPU computes, and full memory of a GPU ends nothing (docs/gpu.md)."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from vidlat.config import EncodeConfig, LatentSettings, SampleConfig, TrainConfi
 from vidlat.encode.vae import load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import NotEnoughMemoryError
-from vidlat.pipeline.encode_videos import encode_videos
+from vidlat.pipeline.device_calls import DeviceCaller
+from vidlat.pipeline.driver import run_encode
+from vidlat.pipeline.encode_videos import encode_videos, prepare_encode
 from vidlat.pipeline.executor import InProcessExecutor
 from vidlat.sample.clips import ClipSampler
 from vidlat.store.reader import open_cache
@@ -141,6 +145,32 @@ def test_encode_that_does_not_fit_goes_on_with_smaller_calls(encode):
     assert record.warnings[0].startswith("out of memory: encoded in batches of")
     mean, exact = (torch.from_numpy(c.read_latents("a.mp4").mean[:]).float() for c in (cache, few))
     assert error(mean, exact) < ALLOWED["bfloat16"]
+
+
+def test_threads_that_call_at_once_get_their_own_latents():
+    vae = load_vae(resolve_weights("tiny"), LatentSettings(stack=4), batch=4, device=GPU.type)
+    stacks = np.random.default_rng(0).random((16, 4, 4, 128, 128), np.float32)
+    expected = [vae.encode_stacks(torch.from_numpy(part)[:, None])[0].cpu() for part in stacks]
+
+    def call(number):
+        caller = DeviceCaller(vae.device)
+        return [caller.call(vae.encode_stacks, list(stacks[index]))[0] for index in (number, 15 - number)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, found in enumerate(pool.map(call, range(16))):
+            for index, mean in zip((number, 15 - number), found, strict=True):
+                assert error(torch.from_numpy(mean), expected[index]) < 1e-3
+
+
+def test_videos_read_in_processes_give_the_cache_of_those_read_here(encode, tmp_path):
+    mean = encode(8).read_latents("a.mp4").mean[:]
+    settings = EncodeConfig(batch=8, **SETTINGS)
+    prepared = prepare_encode([str(tmp_path / "videos")], settings, tmp_path / "here.zarr")
+    job = replace(prepared.job, reads_apart=False)
+    with prepared.open_writer() as writer:
+        list(run_encode(prepared.plan, job, writer, InProcessExecutor()))
+    here = open_cache(tmp_path / "here.zarr").read_latents("a.mp4").mean[:]
+    assert error(torch.from_numpy(mean).float(), torch.from_numpy(here).float()) < 1e-3
 
 
 def test_a_call_that_does_not_fit_is_refused_and_leaves_the_memory_usable():

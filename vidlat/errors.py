@@ -121,6 +121,10 @@ class DecodeError(VidlatError):
         return type(self), (str(self), self.kind)
 
 
+class ReaderDiedError(VidlatError):
+    """A process that read a video for another one has ended."""
+
+
 class EncodeError(VidlatError):
     """Latents that must not be stored: not finite, or beyond what float16 holds."""
 

@@ -15,6 +15,7 @@ ALONE = {
     "encode": ["--vae", "tiny", "--videos", "2", "--size", "128", "--seconds", "0.1"],
     "fit_memory": ["--size", "16", "--rounds", "1"],
     "million_records": ["--videos", "2000", "--commits", "2"],
+    "feeding": ["--most", "1", "--rounds", "1", "--frames", "2"],
     "overlap": ["--videos", "4", "--rounds", "1"],
     "reading": ["--windows", "64", "--videos", "2"],
     "tiny_files": ["--videos", "20"],

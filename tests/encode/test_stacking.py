@@ -5,12 +5,10 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+from vidlat.encode.cutting import cut_calls, split_calls, stretch_video
 from vidlat.encode.stacking import (
-    cut_calls,
     fold_frames,
     join_calls,
-    split_calls,
-    stretch_video,
     unfold_frames,
 )
 from vidlat.timing import Timing

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from vidlat.config import LatentSettings
 from vidlat.encode import device as device_module
+from vidlat.encode.cutting import stretch_video
 from vidlat.encode.device import (
     has_bfloat16,
     resolve_batch,
@@ -25,7 +26,6 @@ from vidlat.encode.device import (
     warning_of_convolutions,
 )
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
-from vidlat.encode.stacking import stretch_video
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import (

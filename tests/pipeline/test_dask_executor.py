@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from functools import partial
+from itertools import chain
 from logging import INFO, WARNING, StreamHandler, getLogger
 from pathlib import Path
 from queue import Empty
@@ -25,7 +26,7 @@ from distributed.system import MEMORY_LIMIT
 from tests.pipeline.opened import frames_of, reading
 from tests.pipeline.ten_videos import LENGTHS, videos_in
 from tests.pipeline.test_out_of_memory import memory_rules
-from vidlat.errors import InputError, ScratchError, WeightsError
+from vidlat.errors import InputError, ReaderDiedError, ScratchError, WeightsError
 from vidlat.pipeline import dask_cluster, dask_executor
 from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
 from vidlat.pipeline.dask_cluster import connect
@@ -277,6 +278,22 @@ def test_write_that_dask_runs_twice_is_another_attempt_into_another_range(
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     encode_on(Rerunning(), prepared, tmp_path / "l.zarr")
     assert again
+    assert read_all(tmp_path / "l.zarr") == undisturbed
+
+
+def test_task_whose_reader_died_is_another_attempt(videos, prepare, tmp_path, read_all, undisturbed):
+    attempts = []
+
+    class LosesReader(ScriptedCluster):
+        def encode(self, videos, job, most_stacks):
+            attempts.append([video.video_id for video in videos])
+            if len(attempts) == 1:
+                raise ReaderDiedError("the process that read a video has ended")
+            return super().encode(videos, job, most_stacks)
+
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    encode_on(LosesReader(), prepared, tmp_path / "l.zarr")
+    assert sorted(chain(*attempts[1:])) == sorted(undisturbed.keys() | {"broken.mp4"})
     assert read_all(tmp_path / "l.zarr") == undisturbed
 
 

@@ -59,31 +59,40 @@ def test_size_of_an_encode_is_what_one_counts_by_hand():
     )
 
 
-def simulate(num_calls, frames_per_call, speed, is_overlapping, dt=0.01):
-    """The duration of one process, step by step: a decoder a few calls ahead of the VAE."""
+def simulate(num_calls, frames_per_call, speed, num_readers, num_cores, dt=0.01):
+    """The duration of one process, step by step: readers a few calls ahead of the VAE.
+
+    Of `num_cores` the readers take one each, and the VAE what they leave, or half of one; 0: it needs none.
+    """
     seconds, vae_left, num_ready, num_encoded = 0.0, 0.0, 0, 0
-    decoding_left = [frames_per_call * speed.frame_seconds] * num_calls
+    reading_left = num_calls * frames_per_call * speed.frame_seconds
     while num_encoded < num_calls:
-        if not vae_left and num_ready:
+        if not vae_left and num_ready > 0.999:
             num_ready, vae_left = num_ready - 1, speed.call_seconds
-        is_decoding = bool(decoding_left) and num_ready < 2
-        share = 1.0 if is_overlapping or not (is_decoding and vae_left) else 0.5
-        if is_decoding:
-            decoding_left[-1] -= share * dt
-            if decoding_left[-1] <= 1e-9:
-                decoding_left.pop()
-                num_ready += 1
+        is_reading = reading_left > 0 and num_ready < 2 + num_readers
+        readers, vae_share = num_readers, 1.0
+        if num_cores and is_reading and vae_left:
+            readers, vae_share = (0.5, 0.5) if num_cores == 1 else (1, 1 - 1 / num_cores)
+        if is_reading:
+            reading_left -= readers * dt
+            num_ready += readers * dt / (frames_per_call * speed.frame_seconds)
         if vae_left:
-            vae_left = max(0.0, vae_left - share * dt)
+            vae_left = max(0.0, vae_left - vae_share * dt)
             num_encoded += vae_left <= 1e-9
             vae_left = 0.0 if vae_left <= 1e-9 else vae_left
         seconds += dt
     return seconds
 
 
-@pytest.mark.parametrize("is_overlapping", [True, False])
+@pytest.mark.parametrize(
+    ("num_readers", "num_cores"),
+    [(1, 0), (4, 0), (1, 1), (1, 4)],
+    ids=["GPU", "4 readers", "1 core", "4 cores"],
+)
 @pytest.mark.parametrize(("frame_seconds", "call_seconds"), [(0.02, 1.6), (0.1, 0.2), (0.05, 0.4)])
-def test_time_is_that_of_a_simulated_pipeline_of_two_stages(is_overlapping, frame_seconds, call_seconds):
+def test_time_is_that_of_a_simulated_pipeline_of_two_stages(
+    num_readers, num_cores, frame_seconds, call_seconds
+):
     num_processes, num_calls, frames_per_call = 2, 60, 8
     speed = Speed(frame_seconds=frame_seconds, call_seconds=call_seconds)
     size = EncodeEstimate(
@@ -97,11 +106,11 @@ def test_time_is_that_of_a_simulated_pipeline_of_two_stages(is_overlapping, fram
         unknown=(),
         broken=(),
     )
-    time = estimate_time(size, speed, num_processes, is_overlapping=is_overlapping)
-    expected = simulate(num_calls, frames_per_call, speed, is_overlapping)
+    time = estimate_time(size, speed, num_processes, num_readers=num_readers, shared_cores=num_cores)
+    expected = simulate(num_calls, frames_per_call, speed, num_readers, num_cores)
     # The simulation also fills and drains the pipeline.
     assert time.seconds == pytest.approx(expected, rel=0.05)
-    assert time.decoding_seconds == pytest.approx(num_calls * frames_per_call * frame_seconds)
+    assert time.decoding_seconds == pytest.approx(num_calls * frames_per_call * frame_seconds / num_readers)
     assert time.vae_seconds == pytest.approx(num_calls * call_seconds)
 
 

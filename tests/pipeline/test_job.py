@@ -8,7 +8,7 @@ from vidlat.pipeline.job import choose_num_workers, device_of_worker, num_batche
 
 def test_batches_that_a_worker_has_at_once_follow_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for cores, expected in {1: 3, 8: 4, 64: 8}.items():
+    for cores, expected in {1: 3, 8: 4, 64: 16}.items():
         monkeypatch.setattr("vidlat.pipeline.job.num_cores", lambda cores=cores: cores)
         assert num_batches_of_worker("cuda") == expected
         assert num_batches_of_worker("cpu") == 1

@@ -21,6 +21,7 @@ from vidlat.pipeline.measure import (
     local_processes,
     measure_size,
     measure_speed,
+    readers_per_process,
 )
 from vidlat.pipeline.plan import EncodePlan
 from vidlat.store.filesystem import free_bytes
@@ -109,15 +110,15 @@ def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEs
     speed = measure_speed(prepared)
     if speed is None:
         return [("time", "unknown: none of the videos that were tried decodes")]
-    num_processes = local_processes(prepared)
-    on_gpu = resolve_device(prepared.job.device) != "cpu"
-    time = estimate_time(size, speed, num_processes, is_overlapping=on_gpu)
+    num_processes, num_readers = local_processes(prepared), readers_per_process(prepared)
+    shared_cores = prepared.job.num_threads if resolve_device(prepared.job.device) == "cpu" else 0
+    time = estimate_time(size, speed, num_processes, num_readers=num_readers, shared_cores=shared_cores)
     frames_per_call = prepared.job.batch * prepared.schema.timing.frame_step
     where = f"in {num_processes} processes" if num_processes > 1 else "in 1 process"
     cluster = " on this machine, not on the scheduler's workers" if config.scheduler else ""
     share = 100 * time.vae_seconds / time.seconds if time.seconds else 0
     return [
-        ("decoding", f"about {1 / speed.frame_seconds:.0f} frames/s per process"),
+        ("decoding", f"about {num_readers / speed.frame_seconds:.0f} frames/s per process"),
         ("VAE", f"about {frames_per_call / speed.call_seconds:.1f} frames/s per process"),
         ("time", f"about {format_seconds(time.seconds)} {where}{cluster}; {share:.0f} % of it in the VAE"),
     ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 from contextlib import suppress
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch  # not otherwise: a process that only reads videos does without it
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h of the GNU C library
 
@@ -31,6 +33,8 @@ def keep_freed_memory() -> None:
 def release_freed_memory(device: torch.device) -> None:
     """Return kept blocks to the system, and to the driver of a GPU, after an allocation has failed there."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):  # not the GNU C library
         ctypes.CDLL(None).malloc_trim(0)

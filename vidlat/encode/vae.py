@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from vidlat.config import LatentSettings
+from vidlat.encode.cutting import cut_calls, split_calls, stretch_video
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.memory import keep_freed_memory, release_freed_memory
 from vidlat.encode.network import bypass_wrappers, compression_of, hold_in_bfloat16
-from vidlat.encode.stacking import cut_calls, join_calls, split_calls, stretch_video, unfold_frames
+from vidlat.encode.stacking import join_calls, unfold_frames
 from vidlat.encode.weights_file import hash_weights, load_network
 from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
 from vidlat.timing import Timing

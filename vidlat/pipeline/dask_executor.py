@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from distributed import CancelledError, Client, Future, KilledWorker, Worker, get_worker
 
-from vidlat.errors import InputError, ShardExistsError
+from vidlat.errors import InputError, ReaderDiedError, ShardExistsError
 from vidlat.interrupts import stopping
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.executor import (
@@ -153,6 +153,8 @@ class DaskExecutor:
         except (KilledWorker, TimeoutError) as error:
             died = getattr(error, "last_worker", None)
             return TaskLost(step.task, is_explained=died is not None and died.address in self._ended)
+        except ReaderDiedError:
+            return TaskLost(step.task)
         except CancelledError as error:
             raise InputError(_SCHEDULER_GONE) from error
         except Exception as error:

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidlat.encode.cutting import cut_calls
 from vidlat.encode.device import has_bfloat16, resolve_device
-from vidlat.encode.stacking import cut_calls, unfold_frames
+from vidlat.encode.stacking import unfold_frames
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown

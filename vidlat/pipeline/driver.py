@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import count
 
 from vidlat.pipeline.attempts import Attempt, Suspects
-from vidlat.pipeline.deadline import TIME_LIMIT
 from vidlat.pipeline.executor import (
     BatchEncoded,
     BatchWritten,
@@ -23,7 +22,7 @@ from vidlat.pipeline.executor import (
     Task,
     TaskLost,
 )
-from vidlat.pipeline.failures import failure_of
+from vidlat.pipeline.failures import hang_failure
 from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.plan import EncodePlan
 from vidlat.pipeline.task import EncodedBatch
@@ -133,11 +132,8 @@ class _Driver:
         videos = [video for attempt in self.encoding.values() for video in attempt.videos]
         hanging = [video for video in videos if video.video_id == video_id]
         self.hung.update(video.video_id for video in hanging)
-        reason = (
-            f"its decoder did not come back within the {self.job.time_limit_seconds:g} seconds of "
-            f"--time-limit-seconds, after {num_frames} frames; its process was ended"
-        )
-        yield from self._record([failure_of(video, TIME_LIMIT, reason) for video in hanging])
+        limit_seconds = self.job.time_limit_seconds
+        yield from self._record([hang_failure(video, limit_seconds, num_frames) for video in hanging])
 
     def _retry(self, attempt: Attempt, is_explained: bool = False) -> Iterator[EncodeProgress]:
         """Another attempt for the videos of a lost task: each alone, unless it is known why it was lost."""

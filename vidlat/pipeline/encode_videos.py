@@ -19,7 +19,12 @@ from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.discover import Discovery, discover_videos
 from vidlat.pipeline.driver import EncodeProgress, run_encode
 from vidlat.pipeline.executor import Executor
-from vidlat.pipeline.job import EncodeJob, choose_num_workers, num_threads_of_worker
+from vidlat.pipeline.job import (
+    EncodeJob,
+    choose_num_workers,
+    num_batches_of_worker,
+    num_threads_of_worker,
+)
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.log import last_sequence
@@ -173,7 +178,7 @@ def prepare_encode(
         cached,
         failures,
         annotations,
-        num_workers=num_workers,
+        num_workers=num_workers * num_batches_of_worker(str(vae.device)),
         retry_failed=retry_failed,
         checksum=checksum,
         on_hash=on_hash,

@@ -110,7 +110,7 @@ def estimate_encode(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeTime:
-    """The duration of an encode, and how much of it each process decodes and is in the VAE."""
+    """The duration of an encode, and how much of it each process decodes and is in the VAE, each alone."""
 
     seconds: float
     decoding_seconds: float
@@ -118,14 +118,15 @@ class EncodeTime:
 
 
 def estimate_time(
-    estimate: EncodeEstimate, speed: Speed, num_processes: int, *, is_overlapping: bool
+    estimate: EncodeEstimate, speed: Speed, num_processes: int, *, num_readers: int, shared_cores: int
 ) -> EncodeTime:
-    """How long the encode takes on `num_processes`.
+    """How long the encode takes on `num_processes`: as long as the slower of reading and the VAE, in each.
 
-    A process decodes in a thread beside the VAE. is_overlapping: the VAE runs on hardware of its own, a GPU,
-    so that the slower of the two decides; else both share the same cores and their times add up.
+    num_readers: that decode at once in a process. shared_cores: of a process, for them and the VAE; 0
+    where the VAE is on hardware of its own, a GPU. On one core reading and the VAE add up.
     """
-    decoding = estimate.num_frames * speed.frame_seconds / num_processes
+    reading = estimate.num_frames * speed.frame_seconds / num_processes  # by one reader
     vae = estimate.num_calls * speed.call_seconds / num_processes
-    seconds = max(decoding, vae) if is_overlapping else decoding + vae
-    return EncodeTime(seconds=seconds, decoding_seconds=decoding, vae_seconds=vae)
+    decoding = reading / num_readers
+    taken = reading / shared_cores if shared_cores else 0.0  # of the VAE's time
+    return EncodeTime(seconds=max(decoding, vae + taken), decoding_seconds=decoding, vae_seconds=vae)

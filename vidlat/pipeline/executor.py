@@ -16,6 +16,7 @@ from typing import Protocol, Self
 
 import torch
 
+from vidlat.errors import ReaderDiedError
 from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.plan import Batch
 from vidlat.pipeline.task import EncodedBatch, encode_batch, write_batch
@@ -50,7 +51,7 @@ class BatchWritten:
 
 @dataclass(frozen=True, slots=True)
 class TaskLost:
-    """A task ended without a result, usually because its process died.
+    """A task ended without a result, usually because its process died, or the one that read for it.
 
     is_explained: the process ended itself because of a decoder that hangs, as `DecoderHangs` said before.
     """
@@ -100,7 +101,8 @@ class Executor(Protocol):
 class InProcessExecutor:
     """Runs tasks in this process, one after the other: nothing to start, and debuggers and profilers see it.
 
-    A time limit applies between two frames only: a decoder that does not return cannot be ended here.
+    A time limit applies between two frames only: a decoder that does not return can be ended only in a
+    process of its own, as for a GPU.
     scratch_parent: where encoded latents are kept until they are written; None for the system's folder.
     """
 
@@ -127,13 +129,16 @@ class InProcessExecutor:
 
     def encode(self, task: Task, videos: Batch, job: EncodeJob, most_stacks: int) -> None:
         def step() -> Event:
-            batch = encode_batch(
-                videos,
-                job,
-                lambda num_frames: self._events.append(FramesEncoded(num_frames)),
-                most_stacks=most_stacks,
-                scratch_parent=self._scratch,
-            )
+            try:
+                batch = encode_batch(
+                    videos,
+                    job,
+                    lambda num_frames: self._events.append(FramesEncoded(num_frames)),
+                    most_stacks=most_stacks,
+                    scratch_parent=self._scratch,
+                )
+            except ReaderDiedError:
+                return TaskLost(task)
             return BatchEncoded(task, batch)
 
         self._steps.append(step)

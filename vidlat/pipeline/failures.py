@@ -7,6 +7,7 @@ import traceback
 from dataclasses import replace
 
 from vidlat.errors import VidlatError, one_line
+from vidlat.pipeline.deadline import TIME_LIMIT
 from vidlat.types import FailureRecord, InputVideo
 
 
@@ -18,6 +19,15 @@ def failure_of(video: InputVideo, kind: str, reason: str) -> FailureRecord:
         kind=kind,
         reason=without_names(video, reason),
     )
+
+
+def hang_failure(video: InputVideo, limit_seconds: float, num_frames: int) -> FailureRecord:
+    """The record of a video whose decoder did not return after `num_frames` frames."""
+    reason = (
+        f"its decoder did not come back within the {limit_seconds:g} seconds of --time-limit-seconds, after "
+        f"{num_frames} frames; its process was ended"
+    )
+    return failure_of(video, TIME_LIMIT, reason)
 
 
 def failure_from(video: InputVideo, kind: str, error: BaseException) -> FailureRecord:

@@ -18,8 +18,8 @@ from vidlat.errors import WeightsError
 BATCHES_WAITING_PER_WORKER = 1
 """Besides those it works on; more would only lose more when a worker is killed."""
 
-MAX_BATCHES_PER_GPU = 8
-"""More decoding threads than this mostly wait for Python's global lock."""
+MAX_BATCHES_PER_GPU = 16
+"""Each decodes in a process of its own: about as many as keep up with a GPU, and 130 MB each."""
 
 _LOADING = Lock()
 """Several tasks may start at once in a process, which holds the VAE once."""
@@ -30,7 +30,8 @@ class EncodeJob:
     """How a worker encodes: the VAE, verified by its hash, and every setting that changes a latent.
 
     time_limit_seconds: longest time to decode one video, 0 for no limit. num_threads: of the VAE, in each
-    process.
+    process. reads_apart: whether videos are read in processes of their own; None where that depends on the
+    device.
     """
 
     vae_path: Path
@@ -40,11 +41,19 @@ class EncodeJob:
     device: str
     num_threads: int
     time_limit_seconds: float = 0.0
+    reads_apart: bool | None = None
 
     @property
     def num_batches_per_worker(self) -> int:
         """Number of batches that a process on this machine works on at once."""
         return num_batches_of_worker(resolve_device(self.device))
+
+    def needs_readers(self, device: torch.device) -> bool:
+        """Whether videos are read in processes of their own beside a VAE on this device.
+
+        A CPU is the VAE's, and a thread beside it decodes fast enough.
+        """
+        return device.type != "cpu" if self.reads_apart is None else self.reads_apart
 
     def load_vae(self) -> FrozenVAE:
         """The VAE on this machine; raises WeightsError if its weights are not those the driver has."""
@@ -76,8 +85,8 @@ def choose_num_workers(device: str) -> int:
 def num_batches_of_worker(device: str) -> int:
     """Number of batches a process works on at once, each in a thread of its own.
 
-    On a GPU one batch is in the VAE while others are decoded and one is written. On a CPU the cores are
-    divided among the processes, and each process decodes in a thread of its own anyway.
+    On a GPU one batch is in the VAE while others are decoded, by a process each, and one is written. On a CPU
+    the cores are divided among the processes, and each process decodes in a thread of its own anyway.
     """
     if not device.startswith("cuda"):
         return 1

@@ -142,6 +142,12 @@ def local_processes(prepared: PreparedEncode) -> int:
     return max(1, min(prepared.num_workers, room))
 
 
+def readers_per_process(prepared: PreparedEncode) -> int:
+    """Number of videos that a process on this machine decodes at once; more than its cores gain nothing."""
+    cores = num_cores() // local_processes(prepared)
+    return max(1, min(prepared.job.num_batches_per_worker, cores))
+
+
 @contextmanager
 def _num_threads(num_threads: int) -> Iterator[None]:
     before = torch.get_num_threads()

@@ -73,6 +73,7 @@ def plan_encode(
 
     A file with the recorded path, size and modification time is unchanged. Where only the path or the time
     differs, its content is compared. checksum: compare the content of every recorded file.
+    num_workers: how many batches are worked on at once.
     annotations: of the videos in the cache; a video that is encoded again keeps its own unless its source has
     one. retry_failed: also encode what failed before.
     Raises InputError where a video of the same id was encoded from another file that still exists.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vidlat.config import Reading
+from vidlat.config import LatentSettings, Reading
 from vidlat.encode.stacking import fold_frames
 from vidlat.errors import DecodeError
-from vidlat.pipeline.deadline import Deadline
+from vidlat.pipeline.deadline import Clock, Deadline, OnHang, start_deadline
 from vidlat.pipeline.failures import failure_from
-from vidlat.pipeline.job import EncodeJob
 from vidlat.store.sources import content_hash
 from vidlat.timing import Timing
 from vidlat.types import Box, FailureRecord, InputVideo, Range, Selection, Video, Warn
@@ -57,7 +57,7 @@ class VideoFacts:
 
 def read_video(
     video: InputVideo,
-    job: EncodeJob,
+    settings: LatentSettings,
     timing: Timing,
     deadline: Deadline,
     is_refused: Callable[[], bool],
@@ -69,8 +69,8 @@ def read_video(
     """
     warnings: list[str] = []
     try:
-        opened = open_video(video.path, video.selection, warnings.append, job.settings)
-        prepared = prepare_video(opened, job.settings, warnings.append, deadline.check)
+        opened = open_video(video.path, video.selection, warnings.append, settings)
+        prepared = prepare_video(opened, settings, warnings.append, deadline.check)
         frames = _Frames(prepared, deadline)
         num_stacked = 0
         for pixels in fold_frames(frames, timing):
@@ -88,6 +88,26 @@ def read_video(
         yield frames.facts(sha256, warnings)
         return
     yield failure
+
+
+def read_in_time(
+    video: InputVideo,
+    settings: LatentSettings,
+    timing: Timing,
+    limit_seconds: float,
+    is_refused: Callable[[], bool],
+    on_hang: OnHang,
+    clock: Clock = time.monotonic,
+    read: Read = read_video,
+) -> Iterator[Stack | VideoFacts | FailureRecord]:
+    """What `read` yields within `limit_seconds`, 0 for no limit; while an item is used no time passes.
+
+    on_hang: as of `start_deadline`.
+    """
+    with start_deadline(limit_seconds, on_hang, clock) as deadline:
+        for item in read(video, settings, timing, deadline, is_refused):
+            with deadline.paused():
+                yield item
 
 
 class _Frames:

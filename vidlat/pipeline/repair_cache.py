@@ -101,7 +101,8 @@ def _encode_again(
     job = _describe_job(path, sources, vae, device)
     num_workers = choose_num_workers(resolve_device(device))
     annotations = open_cache(path, hold=False).annotations()
-    plan = plan_encode(sources, {}, {}, annotations, num_workers=num_workers)
+    num_at_once = num_workers * job.num_batches_per_worker
+    plan = plan_encode(sources, {}, {}, annotations, num_workers=num_at_once)
     own = open_dask_executor(None, num_workers, job.num_batches_per_worker)
     with own if executor is None else nullcontext(executor) as ready, open_writer(path, PURPOSE) as writer:
         for event in run_encode(plan, job, writer, ready):

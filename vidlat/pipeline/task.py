@@ -18,10 +18,11 @@ import torch
 
 from vidlat import __version__
 from vidlat.encode.vae import FrozenVAE
-from vidlat.pipeline.deadline import Clock, start_deadline
+from vidlat.pipeline.deadline import Clock
 from vidlat.pipeline.failures import failure_from, without_names
 from vidlat.pipeline.job import EncodeJob, vae_of_this_process
-from vidlat.pipeline.read_video import Read, Stack, VideoFacts, read_video
+from vidlat.pipeline.read_video import Read, Stack, VideoFacts, read_in_time, read_video
+from vidlat.pipeline.reader_process import read_apart
 from vidlat.pipeline.scratch import EncodedVideo, ScratchLatents, new_scratch, open_scratch
 from vidlat.pipeline.vae_calls import Report, VAECalls
 from vidlat.prefetch import prefetch
@@ -65,11 +66,13 @@ def encode_batch(
 ) -> EncodedBatch:
     """Encode videos to scratch files in bounded memory; one that fails is recorded and stops no other.
 
-    Frames are decoded in a thread of their own while the VAE encodes earlier ones. Neighbouring videos share
-    VAE calls, which all have the same shape unless memory runs out.
+    Frames are decoded in a thread of their own, or in a process for a GPU, while the VAE encodes earlier
+    ones. Neighbouring videos share VAE calls, which all have the same shape unless memory runs out.
     most_stacks: per call, where an earlier attempt has shown that job.batch is too much. scratch_parent:
     where a new folder for the scratch files is made, None for the system's; `write_batch` removes it.
-    read: what turns each video into stacks. Raises ScratchError if that folder cannot be written.
+    on_hang, clock, read: of the thread; `read` turns each video into stacks.
+    Raises ScratchError if that folder cannot be written, ReaderDiedError where a process that reads dies, and
+    InputError where it does not start.
     """
     torch.set_num_threads(job.num_threads)  # each time: other code of the process may have changed it
     vae = vae_of_this_process(job)
@@ -86,11 +89,13 @@ def encode_batch(
         def reading() -> Generator[tuple[int, Stack | VideoFacts | FailureRecord]]:
             # In a thread of its own; all it shares with the VAE's is whether a video is refused.
             for index, video in enumerate(batch):
-                hangs = partial(on_hang, video.video_id)
-                with start_deadline(job.time_limit_seconds, hangs, clock) as deadline:
-                    for item in read(video, job, vae.timing, deadline, latents[index].is_refused):
-                        with deadline.paused():
-                            yield index, item
+                read_one = read_apart
+                if not job.needs_readers(vae.device):
+                    hangs = partial(on_hang, video.video_id)
+                    read_one = partial(read_in_time, on_hang=hangs, clock=clock, read=read)
+                is_refused = latents[index].is_refused
+                for item in read_one(video, job.settings, vae.timing, job.time_limit_seconds, is_refused):
+                    yield index, item
 
         with prefetch(reading(), CALLS_PREFETCHED * calls.vae.batch) as items:
             for index, item in items:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
-
-import numpy as np
-import torch
 
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import NotEnoughMemoryError
+from vidlat.pipeline.device_calls import DeviceCaller
 from vidlat.pipeline.read_video import Stack
 from vidlat.pipeline.scratch import ScratchLatents
-
-_NETWORK = Lock()
-"""Tasks of one process call its network one after another: at once they would take twice the memory."""
 
 Report = Callable[[int], None]
 """Receives the number of frames encoded since the last call."""
@@ -30,6 +24,7 @@ class VAECalls:
     def __init__(self, vae: FrozenVAE, report: Report) -> None:
         self.vae = vae
         self.report = report
+        self._caller = DeviceCaller(vae.device)
         self._waiting: list[tuple[ScratchLatents, Stack]] = []
 
     def add(self, latents: ScratchLatents, stack: Stack) -> None:
@@ -45,10 +40,8 @@ class VAECalls:
 
     def _call(self) -> None:
         part = self._waiting[: self.vae.batch]
-        stacks = torch.from_numpy(np.stack([stack.pixels for _, stack in part]))[:, None]
         try:
-            with _NETWORK:
-                mean, std = (output.cpu().numpy() for output in self.vae.encode_stacks(stacks))
+            mean, std = self._caller.call(self.vae.encode_stacks, [stack.pixels for _, stack in part])
         except NotEnoughMemoryError as error:
             self._shrink(error)
             return
