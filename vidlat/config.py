@@ -178,6 +178,11 @@ class EncodeConfig(LatentSettings):
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0, at_most=MANY)
+    cudnn_benchmark: bool = setting(
+        False,
+        "on a GPU, let cuDNN time its algorithms at the first VAE call of each process and use the fastest. "
+        "Their last bits differ: an encode that is interrupted or repeated then gives slightly other latents",
+    )
     time_limit_seconds: float = setting(0.0, "longest time to decode one video; 0: no limit", at_least=0)
     workers: int = setting(0, "processes that encode; 0 chooses for this machine", at_least=0)
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")

@@ -617,17 +617,20 @@ def test_a_gpu_beyond_the_last_is_refused(monkeypatch):
         resolve_device("cuda:2")
 
 
-def test_a_call_runs_without_tf32_and_leaves_the_setting_as_it_was():
+@pytest.mark.parametrize("benchmark", [False, True])
+def test_a_call_runs_without_tf32_and_leaves_the_settings_as_they_were(benchmark):
     def settings():
-        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+        cudnn = torch.backends.cudnn
+        return cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, cudnn.benchmark
 
     def watch(network):
         encode = network.encode
         return {"encode": lambda part: seen.append(settings()) or encode(part)}
 
     vae, seen, before = small_vae(watch), [], settings()
+    vae.cudnn_benchmark = benchmark
     vae.encode(torch.rand(1, 1, 4, 8, 8))
-    assert seen == [(False, False)]
+    assert seen == [(False, False, benchmark)]
     assert settings() == before
     assert before[0]  # PyTorch's default
 

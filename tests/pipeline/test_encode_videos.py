@@ -108,7 +108,8 @@ def test_arrays_are_encoded_in_the_order_of_axes_that_is_told_and_else_warned_of
 
 def test_settings_that_do_not_affect_latents_may_differ(videos, prepare, tmp_path):
     prepare(videos, tmp_path / "l.zarr")
-    prepare(videos, tmp_path / "l.zarr", batch=1, workers=1)
+    job = prepare(videos, tmp_path / "l.zarr", batch=1, workers=1, cudnn_benchmark=True).job
+    assert job.load_vae().cudnn_benchmark
 
 
 def test_bfloat16_is_refused_where_the_cpu_lacks_it_unless_others_compute(

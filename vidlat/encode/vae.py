@@ -45,6 +45,7 @@ class FrozenVAE:
         batch: int = 8,
         device: str = "cpu",
         precision: str = "float32",
+        cudnn_benchmark: bool = False,
     ) -> None:
         self.settings = network_settings
         self.weights_hash = hash_weights(network.state_dict())
@@ -55,6 +56,7 @@ class FrozenVAE:
         self._most_decoded = sys.maxsize
         self.device = torch.device(device)
         self.precision = precision
+        self.cudnn_benchmark = cudnn_benchmark
         # oneDNN computes on channels last as it is, and reorders the default format before and after.
         is_cpu = self.device.type == "cpu"
         self._memory_format = torch.channels_last_3d if is_cpu else torch.contiguous_format
@@ -166,7 +168,7 @@ class FrozenVAE:
 
     def _call_network(self, function: Any, part: torch.Tensor, advice: str) -> Any:
         try:
-            with torch.inference_mode(), _without_tf32():
+            with torch.inference_mode(), _convolving(self.cudnn_benchmark):
                 if self.device.type == "cuda" and part.device.type == "cpu":
                     part = part.pin_memory()
                 part = part.to(self.device, torch.float32, non_blocking=True)
@@ -184,17 +186,18 @@ class FrozenVAE:
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
+def _convolving(cudnn_benchmark: bool) -> Iterator[None]:
     """Full float32: by default cuDNN rounds to the 10 bits of TF32 on a GPU.
 
     A cache's settings include the precision but not the device, so latents must agree across devices.
     """
-    convolution, product = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark = False, False, cudnn_benchmark
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolution, product
+        cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark = before
 
 
 def load_vae(
@@ -204,12 +207,14 @@ def load_vae(
     batch: int = 8,
     device: str = "auto",
     computes_here: bool = True,
+    cudnn_benchmark: bool = False,
 ) -> FrozenVAE:
     """Build the network of a weights file and load all its tensors.
 
     path: `.safetensors`, or `.pt` with a state dict, flat or under "unet_state_dict". settings: how frames
     become stacks, and the precision, which is `auto` only if it computes here. computes_here: False where
     only other processes compute: the network stays in the CPU's memory, whether or not that could compute it.
+    cudnn_benchmark: let cuDNN choose its algorithms by timing them, and with them the last bits of a latent.
     Raises DeviceError for a device that does not exist or lacks the precision, WeightsError for a file that
     cannot be read or does not fit, naming the tensors, and ShapeError for a stack length that the network
     cannot process.
@@ -224,4 +229,5 @@ def load_vae(
         batch=batch,
         device=device,
         precision=resolve_precision(settings.precision, device) if computes_here else settings.precision,
+        cudnn_benchmark=cudnn_benchmark,
     )

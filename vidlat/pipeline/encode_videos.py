@@ -194,6 +194,7 @@ def prepare_encode(
             batch=vae.batch,
             device=config.device,
             time_limit_seconds=config.time_limit_seconds,
+            cudnn_benchmark=config.cudnn_benchmark,
             num_threads=num_threads_of_worker(),
         ),
         num_workers=num_workers,

@@ -31,7 +31,7 @@ class EncodeJob:
 
     time_limit_seconds: longest time to decode one video, 0 for no limit. num_threads: of the VAE, in each
     process. reads_apart: whether videos are read in processes of their own; None where that depends on the
-    device.
+    device. cudnn_benchmark: as for `load_vae`.
     """
 
     vae_path: Path
@@ -42,6 +42,7 @@ class EncodeJob:
     num_threads: int
     time_limit_seconds: float = 0.0
     reads_apart: bool | None = None
+    cudnn_benchmark: bool = False
 
     @property
     def num_batches_per_worker(self) -> int:
@@ -57,7 +58,13 @@ class EncodeJob:
 
     def load_vae(self) -> FrozenVAE:
         """The VAE on this machine; raises WeightsError if its weights are not those the driver has."""
-        vae = load_vae(self.vae_path, self.settings, batch=self.batch, device=self.device)
+        vae = load_vae(
+            self.vae_path,
+            self.settings,
+            batch=self.batch,
+            device=self.device,
+            cudnn_benchmark=self.cudnn_benchmark,
+        )
         if vae.weights_hash != self.vae_hash:
             raise WeightsError(f"{self.vae_path}: holds other weights here than where the encode was started")
         return vae
