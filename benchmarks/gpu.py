@@ -37,6 +37,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended too
     options = parse_options()
     options.out.mkdir(parents=True, exist_ok=True)
     results = Path(options.out / "results.json")
