@@ -37,7 +37,6 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended too
     options = parse_options()
     options.out.mkdir(parents=True, exist_ok=True)
     results = Path(options.out / "results.json")
@@ -165,4 +164,5 @@ def shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended too
     main()
