@@ -1,6 +1,7 @@
 """Several processes train as one: real ones, joined by gloo on this machine."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,28 +17,37 @@ from vidlat.train.ranks import Ranks
 SETTINGS = {"steps": 5, "batch": 8, "checkpoint_every": 5, "validate_every": 2, "validation_fraction": 0.3}
 
 TRAIN = """
-import json, sys
+import json, os, sys
 from pathlib import Path
-from tests.train.toys import build_small
+from tests.train.toys import build_failing, build_small
 from vidlat.config import TrainConfig
 from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer
 
 config = TrainConfig.from_mapping(json.loads(sys.argv[3]))
-trainer = Trainer(config, open_cache(Path(sys.argv[1])), Path(sys.argv[2]), build_model=build_small)
+failing = json.loads(sys.argv[5])
+build = build_failing(*failing if os.environ["RANK"] == "1" else ()) if failing else build_small
+trainer = Trainer(config, open_cache(Path(sys.argv[1])), Path(sys.argv[2]), build_model=build)
 trainer.estimate_seconds_per_step()
 trainer.estimate_seconds_per_validation()
-losses = []
+losses, skipped = [], []
 for record in trainer.steps():
     losses.append(record.loss)
+    skipped += [record.step] * record.is_skipped
     if record.step == int(sys.argv[4]) and trainer.ranks.index == trainer.ranks.count - 1:
         trainer.stop()
-print(json.dumps({"rank": trainer.ranks.index, "count": trainer.ranks.count, "losses": losses}))
+weight = float(trainer.state.model.mix.weight.sum())
+said = {"count": trainer.ranks.count, "losses": losses, "skipped": skipped, "weight": weight}
+print(json.dumps({"rank": trainer.ranks.index} | said))
 """
 
 
-def run_processes(cache, run_dir, num_processes, stop_in=0, **settings):
-    """Train under torchrun, stopping in the last process after a step; returns what each process prints."""
+def run_processes(cache, run_dir, num_processes, stop_in=0, failing=(), **settings):
+    """Train under torchrun; returns what each process prints.
+
+    stop_in: after this step the last process stops. failing: calls of the network of process 1 that give NaN;
+    the first two are for the estimate.
+    """
     values = {"frames": 8, "warmup_steps": 2, "device": "cpu"} | SETTINGS | settings
     script = run_dir.parent / "train.py"
     script.write_text(TRAIN)
@@ -51,6 +61,7 @@ def run_processes(cache, run_dir, num_processes, stop_in=0, **settings):
             str(run_dir),
             json.dumps(values),
             str(stop_in),
+            json.dumps(failing),
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
@@ -83,6 +94,17 @@ def test_processes_stop_after_the_same_step_when_one_is_stopped(cache, tmp_path)
     said = run_processes(cache, tmp_path / "two", 2, stop_in=2)
     assert [len(one["losses"]) for one in said] == [3, 3]
     assert step_of(list_checkpoints(tmp_path / "two" / "checkpoints")[-1]) == 3
+
+
+@pytest.mark.slow
+def test_processes_skip_a_step_that_is_not_finite_in_one_of_them(cache, tmp_path):
+    said = run_processes(cache, tmp_path / "two", 2, failing=[4, 5])
+    assert [one["skipped"] for one in said] == [[2, 3], [2, 3]]
+    assert said[0]["weight"] == said[1]["weight"]
+    assert math.isfinite(said[0]["weight"])
+    lines = read_metrics(tmp_path / "two")
+    assert [line["step"] for line in lines if line["loss"] is None] == [2, 3]
+    assert len(lines) == 5
 
 
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

@@ -99,13 +99,11 @@ def _train(trainer: Trainer, vae: str | None) -> None:
         loss, num_skipped = None, 0
         with stopping(stop):
             for record in steps_with_samples(trainer, vae=vae, show_notice=_show_note):
-                progress.update(bar, completed=record.step, rate=record.steps_per_second)
                 if record.is_skipped:
                     num_skipped += 1
                     progress.update(bar, skipped=_skipped(num_skipped))
-                    continue
-                # The loss of a single step depends on its random timesteps: show the trend.
-                loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
-                progress.update(bar, loss=loss)
+                else:  # the loss of a single step depends on its random timesteps: show the trend
+                    loss = record.loss if loss is None else 0.95 * loss + 0.05 * record.loss
+                progress.update(bar, completed=record.step, rate=record.steps_per_second, loss=loss or 0.0)
                 if record.validation_loss is not None:
                     progress.update(bar, validation=f"{record.validation_loss:.4f}")
