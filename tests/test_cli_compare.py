@@ -57,7 +57,7 @@ def test_figures_are_whole_in_a_narrow_terminal(compare, tmp_path, monkeypatch):
     )
     assert code == 0
     for candidate in json.loads((tmp_path / "c.json").read_text())["candidates"]:
-        assert f"{candidate['overall']['mse']:.5f}" in out
+        assert f"{candidate['overall']['mse']:.1e}" in out
         assert f"{candidate['bytes_per_1000_frames'] / 1e6:.2f}" in out
     assert max(len(line) for line in out.splitlines() if line.startswith("│")) == 80
 

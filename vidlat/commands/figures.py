@@ -19,7 +19,7 @@ FIGURES = ("MSE", "PSNR dB", "SSIM", "sharp", "motion in", "border", "corr")
 def figures(quality: VideoQuality | Summary, motion: Motion) -> tuple[str, ...]:
     """In the order of FIGURES."""
     ratios = quality.sharpness, motion.energy_inside, motion.energy_at_borders, motion.correlation
-    return f"{quality.mse:.5f}", f"{quality.psnr:.2f}", f"{quality.ssim:.3f}", *map(number, ratios)
+    return f"{quality.mse:.1e}", f"{quality.psnr:.2f}", f"{quality.ssim:.3f}", *map(number, ratios)
 
 
 def number(value: float | None) -> str:

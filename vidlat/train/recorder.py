@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vidlat.files import replace_file
 
-NUM_TOGETHER = 20
-"""Steps that are written together: a step of a small network on a GPU takes little longer than writing it."""
+NUM_TOGETHER, SECONDS_TOGETHER = 20, 1.0
+"""Steps that are written together, at most, and how long one may wait for others: a step of a small network
+on a GPU takes little longer than writing it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +61,12 @@ class Recorder:
         self._lines = path.open("a")
         self._scalars = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
         self._waiting: list[StepRecord] = []
+        self._written = time.monotonic()
 
     def write(self, records: Iterable[StepRecord]) -> None:
-        """Append the metrics of the next steps, soon or when `sync` is called."""
+        """Append the metrics of the next steps, within about a second or when `sync` is called."""
         self._waiting += records
-        if len(self._waiting) >= NUM_TOGETHER:
+        if len(self._waiting) >= NUM_TOGETHER or time.monotonic() - self._written > SECONDS_TOGETHER:
             self._write_waiting()
 
     def _write_waiting(self) -> None:
@@ -81,6 +84,7 @@ class Recorder:
             events.add_summary(Summary(value=curves), record.step)
         self._lines.flush()
         self._waiting.clear()
+        self._written = time.monotonic()
 
     def sync(self) -> None:
         """Write and sync all lines to disk, because a checkpoint must not outlive the lines before it."""
