@@ -1,5 +1,7 @@
 """A compiled network computes the same; where it cannot be compiled, a line says so, and it computes too."""
 
+import copy
+
 import pytest
 import torch
 import torch._inductor.config
@@ -7,6 +9,7 @@ from torch._dynamo.utils import counters
 
 from tests.train.toys import SmallNetwork
 from vidlat.train.compiled import compile_network, is_compiled
+from vidlat.train.space_time_unet import SpaceTimeUNet
 
 # PyTorch's compiler imports what PyTorch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
@@ -55,3 +58,24 @@ def test_a_compiled_training_is_the_same_within_rounding(make_trainer):
     assert counters["stats"]["unique_graphs"] >= 2  # the network in training, and its average
     for plain, compiled in zip(*ends, strict=True):
         assert compiled == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_space_time_network_compiles_to_the_same_gradients_within_rounding():
+    """With activations that are computed again in the backward pass."""
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    plain = SpaceTimeUNet(2, 2, channels=(8,), num_blocks=1)
+    with torch.no_grad():  # layers that begin at zero would hide what is behind them
+        for parameter in plain.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    network = copy.deepcopy(plain)
+    network.checkpoints_activations = True
+    compile_network(network, pytest.fail)
+    latents, timestep = torch.randn(2, 2, 4, 4, 4), torch.rand(2)
+    expected, prediction = (each(latents, timestep, None) for each in (plain, network))
+    assert (prediction - expected).norm() < 1e-3 * expected.norm()
+    for output in (expected, prediction):
+        output.square().mean().backward()
+    for (name, ours), theirs in zip(network.named_parameters(), plain.parameters(), strict=True):
+        assert (ours.grad - theirs.grad).norm() < 1e-3 * theirs.grad.norm() + 1e-7, name
