@@ -487,6 +487,7 @@ def test_bfloat16_is_refused_on_a_cpu_without_it(small_file, monkeypatch, capabi
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
     assert has_bfloat16("cpu") == has_it
     assert resolve_precision("auto", "cpu") == resolve_precision("float32", "cpu") == "float32"
+    assert resolve_precision("auto", "cpu:0") == "float32"  # as Accelerate calls it, which counts devices
     elsewhere = load_vae(small_file, BFLOAT16, device="cpu", computes_here=False)
     assert elsewhere.precision == "bfloat16"
     if has_it:

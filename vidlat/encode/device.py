@@ -47,11 +47,12 @@ def resolve_precision(precision: Precision, device: str, *, computes_here: bool 
     take memory of the GPU as long as the process lives.
     Raises DeviceError for bfloat16 on a device without it.
     """
-    if precision == "float32" or (precision == "auto" and device == "cpu"):
+    kind = torch.device(device).type  # Accelerate calls the CPU cpu:0
+    if precision == "float32" or (precision == "auto" and kind == "cpu"):
         return "float32"
-    has_it = has_bfloat16(device) if computes_here or device == "cpu" else _ask_process(device)
+    has_it = has_bfloat16(device) if computes_here or kind == "cpu" else _ask_process(device)
     if precision == "bfloat16" and not has_it:
-        raise DeviceError(f"precision bfloat16: {_LACKS_BFLOAT16['cpu' if device == 'cpu' else 'cuda']}")
+        raise DeviceError(f"precision bfloat16: {_LACKS_BFLOAT16[kind]}")
     return "bfloat16" if has_it else "float32"
 
 
