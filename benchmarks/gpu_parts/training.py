@@ -81,19 +81,24 @@ def make_trainer(cache: LatentCache, folder: Path, setting: Setting, **settings:
 
 def time_trainer(trainer: Trainer, setting: Setting) -> Row:
     with closing(trainer), closing(trainer.steps()) as records:
-        first = list(islice(records, WARM_UP))[-1]
-        synchronize(setting.device)
-        reset_peak_memory(setting)
-        began, measured = time.perf_counter(), []
-        while time.perf_counter() - began < setting.seconds:
-            measured.append(next(records))
-        synchronize(setting.device)
-        seconds = time.perf_counter() - began
-        launches = count_launches(lambda: list(islice(records, COUNTED)), setting.device) / COUNTED
-    waited = sum(record.data_wait / record.steps_per_second for record in measured)
+        return time_steps((record.data_wait / record.steps_per_second for record in records), setting)
+
+
+def time_steps(waits: Iterator[float], setting: Setting) -> Row:
+    """Take steps until the time is over; waits: each step's seconds of waiting for its batch."""
+    for _ in islice(waits, WARM_UP):
+        pass
+    synchronize(setting.device)
+    reset_peak_memory(setting)
+    began, waited = time.perf_counter(), []
+    while time.perf_counter() - began < setting.seconds:
+        waited.append(next(waits))
+    synchronize(setting.device)
+    seconds = time.perf_counter() - began
+    launches = count_launches(lambda: list(islice(waits, COUNTED)), setting.device) / COUNTED
     return {
-        "steps/s": (measured[-1].step - first.step) / seconds,
-        "wait": waited / seconds,
+        "steps/s": len(waited) / seconds,
+        "wait": sum(waited) / seconds,
         "launches": launches,
         "peak GB": peak_memory_gb(setting),
     }
@@ -155,19 +160,4 @@ def time_plain_loop(
     network: str, preset: str, cache: LatentCache, folder: Path, setting: Setting
 ) -> Iterator[Row]:
     waits = plain_loop(build_unet(network, preset, LATENT_DIM), write_files(cache, folder), setting)
-    for _ in range(WARM_UP):
-        next(waits)
-    synchronize(setting.device)
-    reset_peak_memory(setting)
-    began, waited = time.perf_counter(), []
-    while time.perf_counter() - began < setting.seconds:
-        waited.append(next(waits))
-    synchronize(setting.device)
-    seconds = time.perf_counter() - began
-    launches = count_launches(lambda: list(islice(waits, COUNTED)), setting.device) / COUNTED
-    yield {
-        "steps/s": len(waited) / seconds,
-        "wait": sum(waited) / seconds,
-        "launches": launches,
-        "peak GB": peak_memory_gb(setting),
-    }
+    yield time_steps(waits, setting)

@@ -187,9 +187,10 @@ class FrozenVAE:
 
 @contextmanager
 def _convolving(cudnn_benchmark: bool) -> Iterator[None]:
-    """Full float32: by default cuDNN rounds to the 10 bits of TF32 on a GPU.
+    """Full float32, and cuDNN's algorithms timed or not; the settings of before return at the end.
 
-    A cache's settings include the precision but not the device, so latents must agree across devices.
+    By default cuDNN rounds to the 10 bits of TF32 on a GPU. A cache's settings include the precision but not
+    the device, so latents must agree across devices.
     """
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark
