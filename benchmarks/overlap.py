@@ -31,6 +31,7 @@ from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
 from vidlat.pipeline.job import EncodeJob
 from vidlat.store.reader import open_cache
+from vidlat.timing import Timing
 from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared
 from vidlat.video.writer import write_video
@@ -124,7 +125,8 @@ def measure(folder: Path, num_videos: int, num_rounds: int, *, apart: bool) -> I
                 decoding = decode(sources, prepared.job, num_threads)
                 rest = encode(prepared, client, 0.0, apart=apart)
                 if not number:
-                    num_stacks = sum(map(num_stacks_of, prepared.plan.batches))
+                    timing = prepared.job.settings.timing(4)
+                    num_stacks = sum(num_stacks_of(batch, timing) for batch in prepared.plan.batches)
                     stack_seconds = share * rest / num_stacks
                 prepared = prepare_encode([str(folder / "v")], config, out.with_suffix(".zarr"))
                 both = encode(prepared, client, stack_seconds, apart=apart)
@@ -136,9 +138,10 @@ def measure(folder: Path, num_videos: int, num_rounds: int, *, apart: bool) -> I
             yield row | {"ratio": statistics.median(ratios)}
 
 
-def num_stacks_of(batch: tuple[InputVideo, ...]) -> int:
+def num_stacks_of(batch: tuple[InputVideo, ...], timing: Timing) -> int:
     """As many as its calls take, the last one filled up."""
-    return -(-sum(length_of(int(source.path.stem)) // 4 for source in batch) // BATCH) * BATCH
+    num_stacks = sum(timing.num_calls(length_of(int(source.path.stem))) for source in batch)
+    return -(-num_stacks // BATCH) * BATCH
 
 
 def main() -> None:
