@@ -1,9 +1,12 @@
 import copy
+import json
 import math
 import os
+import shutil
 
 import pytest
 import torch
+from hypothesis import given, strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests.train.toys import SmallNetwork
@@ -106,10 +109,68 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, name):
         load_checkpoint(file.parent, make_state())
 
 
+@pytest.mark.parametrize("name", ["model", "ema", "optimiser"])
+@given(data=st.data())
+def test_a_flipped_bit_is_noticed_wherever_it_is(trained, name, data):
+    content = (trained / f"{name}.safetensors").read_bytes()
+    place = data.draw(st.integers(0, 8 * len(content) - 1))
+    spoilt = bytearray(content)
+    spoilt[place // 8] ^= 1 << place % 8
+    try:
+        (trained / f"{name}.safetensors").write_bytes(spoilt)
+        with pytest.raises(
+            TrainError, match=rf"{name}\.safetensors is damaged \(its CRC32C is [0-9a-f]{{8}}"
+        ):
+            load_checkpoint(trained, make_state())
+    finally:
+        (trained / f"{name}.safetensors").write_bytes(content)
+    load_checkpoint(trained, make_state())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint after one step."""
+    state = make_state()
+    take_step(state)
+    return save_checkpoint(tmp_path_factory.mktemp("run"), state)
+
+
+def test_a_damaged_checkpoint_is_refused_with_what_is_left_to_do(tmp_path):
+    state, paths = make_state(), []
+    for _ in range(2):
+        take_step(state)
+        paths.append(save_checkpoint(tmp_path, state))
+    for path in paths:
+        (path / "ema.safetensors").write_bytes(b"")
+    advice = f"remove the folder {paths[1]} to go on from step_00000001"
+    with pytest.raises(TrainError, match=f"{advice}$"):
+        load_checkpoint(paths[1], make_state())
+    shutil.rmtree(paths[1])
+    advice = f"remove the folder {paths[0]} to start again: there is no other checkpoint"
+    with pytest.raises(TrainError, match=f"{advice}$"):
+        load_ema(paths[0], make_state().ema)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"crc32c": {}}', '{"crc32c": {"model.safetensors": "0"}}', '{"num_skipped": 2}']
+)
+def test_a_checkpoint_with_a_damaged_state_is_refused(tmp_path, content):
+    state = make_state()
+    take_step(state)
+    path = save_checkpoint(tmp_path, state)
+    (path / "state.json").write_text(content)
+    with pytest.raises(TrainError, match="is damaged"):
+        load_checkpoint(path, make_state())
+
+
 def resave(path, change):
+    """Change the tensors of a file in a checkpoint of before, which states no checksums."""
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
+    state = json.loads((path.parent / "state.json").read_text())
+    del state["crc32c"]
+    (path.parent / "state.json").write_text(json.dumps(state))
 
 
 def lose(*names):

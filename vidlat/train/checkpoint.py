@@ -4,9 +4,11 @@
       model.safetensors      the weights in training
       ema.safetensors        their moving average, which is all that sampling reads
       optimiser.safetensors  AdamW's moments, "<parameter index>.<name>"
-      state.json             the step, how many of the steps were skipped, and the validation loss or null
+      state.json             the step, how many of the steps were skipped, the validation loss or null, and
+                             the CRC32C of each file above
 
-A checkpoint is written under another name, synced and renamed, so whatever has its name is complete.
+A checkpoint is written under another name, synced and renamed, so whatever has its name is complete. The
+checksums are compared before a file is loaded; checkpoints of before state none.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import google_crc32c
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -26,7 +29,7 @@ from torch import nn
 
 from vidlat.documents import Fields, read_json
 from vidlat.errors import TrainError, one_line
-from vidlat.files import require_regular_file
+from vidlat.files import open_regular_file
 from vidlat.store.filesystem import delete_tree, sync
 
 Tensors = dict[str, torch.Tensor]
@@ -38,6 +41,9 @@ STATE_BYTES = 10_000
 
 MOST_COUNTED = 2**24
 """AdamW counts its steps in float32, which counts no further."""
+
+_BLOCK_BYTES = 2**22
+"""Read at once for a checksum."""
 
 
 @dataclass(kw_only=True)
@@ -83,21 +89,9 @@ def best_checkpoint(directory: Path) -> Path | None:
 def validation_loss_of(checkpoint: Path) -> float:
     """The validation loss of its averaged weights; infinite if it has none or its state.json is damaged."""
     try:
-        return Fields(read_json(checkpoint / "state.json", STATE_BYTES), "state.json").number(
-            "validation_loss"
-        )
-    except (OSError, ValueError):
+        return _read_state(checkpoint).number("validation_loss")
+    except (TrainError, ValueError):
         return math.inf
-
-
-def _num_skipped_of(checkpoint: Path) -> int:
-    """How many of its steps were skipped; 0 if it does not say so, or its state.json is damaged."""
-    try:
-        return Fields(read_json(checkpoint / "state.json", STATE_BYTES), "state.json").whole(
-            "num_skipped", 0, step_of(checkpoint)
-        )
-    except (OSError, ValueError):
-        return 0
 
 
 def save_checkpoint(
@@ -112,13 +106,16 @@ def save_checkpoint(
     try:
         delete_tree(partial)
         partial.mkdir(parents=True)
-        _save_tensors(partial / "model.safetensors", state.model.state_dict())
-        _save_tensors(partial / "ema.safetensors", state.ema.state_dict())
-        _save_tensors(partial / "optimiser.safetensors", _flatten_optimiser(state.optimiser))
+        files = {
+            "model.safetensors": state.model.state_dict(),
+            "ema.safetensors": state.ema.state_dict(),
+            "optimiser.safetensors": _flatten_optimiser(state.optimiser),
+        }
         values = {
             "step": state.step,
             "num_skipped": state.num_skipped,
             "validation_loss": validation_loss,
+            "crc32c": {name: _save_tensors(partial / name, tensors) for name, tensors in files.items()},
         }
         (partial / "state.json").write_text(json.dumps(values))
         sync(partial / "state.json")
@@ -143,7 +140,7 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
     step = step_of(checkpoint)
     _load_module(checkpoint / "model.safetensors", state.model)
     load_ema(checkpoint, state.ema)
-    num_updates = min(step, MOST_COUNTED) - _num_skipped_of(checkpoint)
+    num_updates = min(step, MOST_COUNTED) - _num_skipped_of(checkpoint, step)
     parameters = list(state.model.parameters()) if step else []
     moments = _load_moments(checkpoint / "optimiser.safetensors", parameters, num_updates)
     groups = state.optimiser.state_dict()["param_groups"]
@@ -182,18 +179,56 @@ def _load_moments(
     return dict(state)
 
 
-def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def _save_tensors(path: Path, tensors: Tensors) -> int:
+    """Write a file, and return its checksum."""
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     sync(path)
+    return _checksum_of(path)
 
 
 def _load_tensors(path: Path) -> Tensors:
     try:
-        require_regular_file(path)
+        _require_checksum(path)
         tensors = load_file(path)
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path, one_line(error)) from error
     return tensors
+
+
+def _require_checksum(path: Path) -> None:
+    """Raise ValueError where a file of a checkpoint is not what its state.json says; OSError for no file."""
+    found, state = _checksum_of(path), _read_state(path.parent)
+    if "crc32c" in state.names():
+        expected = state.fields("crc32c").whole(path.name, 0, 2**32 - 1)
+        if found != expected:
+            raise ValueError(f"its CRC32C is {found:08x}; expected {expected:08x}")
+
+
+def _checksum_of(path: Path) -> int:
+    """The CRC32C of a regular file."""
+    crc32c = 0
+    with open_regular_file(path) as file:
+        while block := file.read(_BLOCK_BYTES):
+            crc32c = google_crc32c.extend(crc32c, block)
+    return crc32c
+
+
+def _read_state(checkpoint: Path) -> Fields:
+    """The fields of its state.json; raises TrainError where it is damaged."""
+    path = checkpoint / "state.json"
+    try:
+        return Fields(read_json(path, STATE_BYTES), path.name)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, one_line(error)) from error
+
+
+def _num_skipped_of(checkpoint: Path, step: int) -> int:
+    """How many of its steps were skipped; 0 where it does not say so."""
+    state = _read_state(checkpoint)
+    try:
+        return state.whole("num_skipped", 0, step) if "num_skipped" in state.names() else 0
+    except ValueError as error:
+        raise _damaged(checkpoint / "state.json", one_line(error)) from error
 
 
 def _load_module(path: Path, module: nn.Module) -> None:
@@ -241,6 +276,7 @@ def _kind_of(tensor: torch.Tensor | None) -> str:
 
 
 def _damaged(path: Path, what: str) -> TrainError:
-    return TrainError(
-        f"{path} is damaged ({what}); remove the folder {path.parent} to resume from the one before"
-    )
+    checkpoint = path.parent
+    others = [other for other in list_checkpoints(checkpoint.parent) if other != checkpoint]
+    advice = f"to go on from {others[-1].name}" if others else "to start again: there is no other checkpoint"
+    return TrainError(f"{path} is damaged ({what}); remove the folder {checkpoint} {advice}")
