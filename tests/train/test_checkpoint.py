@@ -163,6 +163,35 @@ def test_a_checkpoint_with_a_damaged_state_is_refused(tmp_path, content):
         load_checkpoint(path, make_state())
 
 
+class ChannelsLast(SmallNetwork):
+    """The same, with the weights of its convolution in another order in memory."""
+
+    def __init__(self, latent_dim):
+        super().__init__(latent_dim)
+        self.to(memory_format=torch.channels_last_3d)
+
+
+def test_weights_that_are_not_contiguous_continue_to_the_last_bit(tmp_path):
+    """The fused AdamW of a CPU takes a moment's strides for those of its parameter."""
+
+    def make(seed):
+        torch.manual_seed(seed)
+        model = ChannelsLast(2)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+        return TrainState(model=model, ema=copy.deepcopy(model), optimiser=optimiser)
+
+    saved, loaded = make(0), make(1)
+    assert not saved.model.mix.weight.is_contiguous()
+    take_step(saved)
+    load_checkpoint(save_checkpoint(tmp_path, saved), loaded)
+    for _ in range(2):
+        take_step(saved)
+        take_step(loaded)
+    assert_same_weights(saved.model, loaded.model)
+    for parameter, moments in loaded.optimiser.state.items():
+        assert parameter.stride() == moments["exp_avg"].stride() == moments["exp_avg_sq"].stride()
+
+
 def resave(path, change):
     """Change the tensors of a file in a checkpoint of before, which states no checksums."""
     tensors = load_file(path)

@@ -175,8 +175,14 @@ def _load_moments(
             raise _damaged(path, f"{key} holds negative numbers")
         if name == "step" and tensor != num_updates:
             raise _damaged(path, f"{key} is {tensor.item():g}; expected {num_updates}")
-        state[int(index)][name] = tensor
+        is_step = name == "step"
+        state[int(index)][name] = tensor if is_step else _laid_out_as(parameters[int(index)], tensor)
     return dict(state)
+
+
+def _laid_out_as(parameter: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
+    """A moment in the strides of its parameter, which the fused AdamW takes for those of both on a CPU."""
+    return torch.empty_like(parameter, device=moment.device).copy_(moment)
 
 
 def _save_tensors(path: Path, tensors: Tensors) -> int:
