@@ -25,7 +25,7 @@ def clip_features(vae: FrozenVAE, latents: FloatArray) -> npt.NDArray[np.float64
     left out.
     """
     stacks = torch.from_numpy(np.asarray(latents, np.float32))[None]
-    num_frames = latents.shape[1] * vae.compression
+    num_frames = latents.shape[1] * vae.time_compression
     mean, _ = vae.encode(vae.decode(stacks, num_frames).clamp(0, 1))
     again = mean[0].cpu().double().numpy()
     height, width = (size // GRID for size in again.shape[2:])

@@ -165,7 +165,7 @@ def measure_rounding(
 def decoded(cache: LatentCache, vae: FrozenVAE, video_id: str, keepbits: int) -> np.ndarray:
     """The first frames of a cached video, from latents of so many bits."""
     record = cache.records()[video_id]
-    num_latent_frames = min(record.stop - record.start, NUM_FRAMES // vae.compression)
+    num_latent_frames = min(record.stop - record.start, NUM_FRAMES // vae.time_compression)
     mean, _ = cache.read_windows(np.array([record.start]), num_latent_frames, with_std=False)
     return decode_latents(vae, to_stored("mean", mean[0], keepbits), min(record.num_frames, NUM_FRAMES))
 

@@ -18,6 +18,7 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 
 from vidlat.encode.device import has_bfloat16
+from vidlat.encode.maisi import MaisiAutoencoder
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK
 from vidlat.encode.vae import FrozenVAE
@@ -38,7 +39,7 @@ def build(network: dict) -> tuple[dict[str, Run], dict[str, Run]]:
     for precision in PRECISIONS:
         copy = AutoencoderKlMaisi(**network, num_splits=1, norm_float16=False)
         copy.load_state_dict(stock.state_dict())
-        vae = FrozenVAE(copy, network, batch=1, precision=precision)
+        vae = FrozenVAE(MaisiAutoencoder(copy, network), batch=1, precision=precision)
         encoders[precision] = lambda stack, vae=vae: vae.encode(stack)[0]
         decoders[precision] = lambda latent, vae=vae: vae.decode(latent, 4)
     return encoders, decoders

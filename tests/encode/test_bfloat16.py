@@ -10,6 +10,7 @@ from torch.nn.functional import group_norm, silu
 
 from vidlat.config import LatentSettings
 from vidlat.encode.device import has_bfloat16
+from vidlat.encode.maisi import MaisiAutoencoder
 from vidlat.encode.network import MAISI_NETWORK, bypass_wrappers, hold_in_bfloat16
 from vidlat.encode.vae import FrozenVAE
 from vidlat.encode.weights import resolve_weights
@@ -67,7 +68,9 @@ def trained(request):
 def test_latents_are_closer_to_the_truth_than_those_of_autocast(trained):
     network, frames, latents, truth, autocast = trained
     settings = LatentSettings(stack=16, precision="bfloat16")
-    vae = FrozenVAE(copy.deepcopy(network), MAISI_NETWORK, settings, batch=1, precision="bfloat16")
+    vae = FrozenVAE(
+        MaisiAutoencoder(copy.deepcopy(network), MAISI_NETWORK), settings, batch=1, precision="bfloat16"
+    )
     errors = errors_of((*vae.encode_stacks(frames), vae.decode_stacks(latents)), truth)
     assert errors[0] <= autocast[0]
     assert errors[1] <= 0.6 * autocast[1]
@@ -96,7 +99,9 @@ def test_means_and_deviations_use_all_bits_of_float16():
     network, frames = stock_network(), frames_like_an_echo((1, 1, 4, 32, 32))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert [low_bits_used(latents) for latents in network.encode(frames)] == [0, 0]
-    outputs = FrozenVAE(network, SMALL_NETWORK, batch=1, precision="bfloat16").encode(frames)
+    outputs = FrozenVAE(MaisiAutoencoder(network, SMALL_NETWORK), batch=1, precision="bfloat16").encode(
+        frames
+    )
     assert all(0.8 < low_bits_used(latents) < 0.95 for latents in outputs)  # 7 of 8 by chance
 
 
@@ -117,7 +122,7 @@ def test_all_but_the_ends_is_held_in_bfloat16(device_type):
 def test_hash_and_size_are_those_of_the_float32_tensors():
     network = stock_network()
     tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    vae = FrozenVAE(network, SMALL_NETWORK, precision="bfloat16")
+    vae = FrozenVAE(MaisiAutoencoder(network, SMALL_NETWORK), precision="bfloat16")
     assert vae.weights_hash == hash_weights(tensors)
     assert vae.size == (len(tensors), sum(tensor.numel() for tensor in tensors.values()))
 
@@ -133,7 +138,7 @@ def test_a_network_with_attention_computes_in_bfloat16():
     with torch.inference_mode():
         mean, _ = network.encode(frames)
         decoded = network.decode(mean)
-    vae = FrozenVAE(network, settings, batch=1, precision="bfloat16")
+    vae = FrozenVAE(MaisiAutoencoder(network, settings), batch=1, precision="bfloat16")
     errors = errors_of((vae.encode(frames)[0], vae.decode(mean, 4)), (mean, decoded))
     assert max(errors) <= 0.1
 
@@ -186,14 +191,16 @@ def former_norm(self, x):
 
 
 def test_float32_is_bit_for_bit_what_it_was(monkeypatch):
-    vae = FrozenVAE(stock_network(), SMALL_NETWORK, batch=2)
+    vae = FrozenVAE(MaisiAutoencoder(stock_network(), SMALL_NETWORK), batch=2)
     frames = frames_like_an_echo((3, 1, 4, 40, 40))
     found = *vae.encode(frames), vae.decode(vae.encode(frames)[0], 4)
-    norms = [module for module in vae._network.modules() if isinstance(module, torch.nn.GroupNorm)]
+    norms = [
+        module for module in vae._autoencoder.network.modules() if isinstance(module, torch.nn.GroupNorm)
+    ]
     for norm in norms:
         monkeypatch.setattr(norm, "forward", former_norm.__get__(norm))
         monkeypatch.setattr(norm, "then_silu", lambda x, norm=norm: silu(norm.forward(x)))
     former = *vae.encode(frames), vae.decode(vae.encode(frames)[0], 4)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, former, strict=True))
-    weights = chain.from_iterable(module.parameters() for module in vae._network.modules())
+    weights = chain.from_iterable(module.parameters() for module in vae._autoencoder.network.modules())
     assert {weight.dtype for weight in weights} == {torch.float32}

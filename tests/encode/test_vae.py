@@ -25,6 +25,7 @@ from vidlat.encode.device import (
     resolve_precision,
     warning_of_convolutions,
 )
+from vidlat.encode.maisi import MaisiAutoencoder
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
@@ -79,7 +80,9 @@ def small_vae(instead=lambda network: {}, *, batch=8, precision="float32", **set
     """instead: what takes the place of methods of the network, by name."""
     network = stock_network(SMALL_NETWORK)
     vars(network).update(instead(network))
-    return FrozenVAE(network, SMALL_NETWORK, LatentSettings(**settings), batch=batch, precision=precision)
+    return FrozenVAE(
+        MaisiAutoencoder(network, SMALL_NETWORK), LatentSettings(**settings), batch=batch, precision=precision
+    )
 
 
 def test_the_network_has_the_published_tensors_and_no_other(full_network):
@@ -123,7 +126,9 @@ def test_every_size_and_stack_is_as_close_to_the_truth_as_monai_is(size, stack):
     """The truth is float64, which MONAI's norm does not allow: the same network without its wrappers."""
     network = stock_network(THIN_NETWORK)
     exact = bypass_wrappers(copy.deepcopy(network)).double()
-    vae = FrozenVAE(copy.deepcopy(network), THIN_NETWORK, LatentSettings(stack=stack), batch=1)
+    vae = FrozenVAE(
+        MaisiAutoencoder(copy.deepcopy(network), THIN_NETWORK), LatentSettings(stack=stack), batch=1
+    )
     frames = torch.rand(1, 1, stack, size, size, generator=torch.Generator().manual_seed(size + stack))
     with torch.inference_mode():
         stock = *network.encode(frames), network.decode(latents := network.encode(frames)[0])
@@ -142,7 +147,9 @@ def test_flat_frames_are_as_close_to_the_truth(brightness):
     frames = torch.full((1, 1, 4, 64, 64), brightness)
     with torch.inference_mode():
         truth, monais = exact.encode(frames.double())[0], network.encode(frames)[0]
-    require_float32_of(FrozenVAE(network, THIN_NETWORK, batch=1).encode(frames)[0], monais, truth)
+    require_float32_of(
+        FrozenVAE(MaisiAutoencoder(network, THIN_NETWORK), batch=1).encode(frames)[0], monais, truth
+    )
 
 
 @pytest.mark.slow
@@ -151,7 +158,9 @@ def test_flat_frames_are_as_close_to_the_truth(brightness):
 )
 def test_every_size_is_encoded_by_the_full_network_as_monai_does(full_network, size, stack):
     """Up to 256: the truth, in float64, takes 22 GB at 512, where the thin network above stands in."""
-    vae = FrozenVAE(copy.deepcopy(full_network), MAISI_NETWORK, LatentSettings(stack=stack), batch=1)
+    vae = FrozenVAE(
+        MaisiAutoencoder(copy.deepcopy(full_network), MAISI_NETWORK), LatentSettings(stack=stack), batch=1
+    )
     frames = torch.rand(1, 1, stack, size, size, generator=torch.Generator().manual_seed(size))
     with torch.inference_mode():
         expected = full_network.encode(frames)
@@ -224,7 +233,7 @@ def test_a_user_without_a_name_and_a_home_can_load_a_network(small_file):
         "from pathlib import Path\n"
         "from vidlat.encode.vae import load_vae\n"
         "import vidlat.train.monai_unet\n"
-        "print(load_vae(Path(sys.argv[1]), device='cpu').compression)"
+        "print(load_vae(Path(sys.argv[1]), device='cpu').time_compression)"
     )
     names = ("USER", "LOGNAME", "LNAME", "USERNAME")
     environment = {name: value for name, value in os.environ.items() if name not in names}
@@ -304,7 +313,7 @@ def test_a_file_without_tensors_is_refused(tmp_path):
 def test_other_channel_widths_come_from_the_weights_file(small_file):
     vae = load_vae(small_file, device="cpu")
     assert vae.settings["num_channels"] == [8, 8, 16]
-    assert vae.compression == 4
+    assert (vae.time_compression, vae.space_compression) == (4, 4)
     mean, std = vae.encode(torch.rand(1, 1, 4, 8, 8))
     assert mean.shape == std.shape == (1, 4, 1, 2, 2)
 
@@ -576,8 +585,8 @@ def test_the_vae_is_frozen():
     vae = small_vae()
     mean, _ = vae.encode(torch.rand(1, 1, 4, 8, 8, requires_grad=True))
     assert not mean.requires_grad
-    assert not vae._network.training
-    assert not any(parameter.requires_grad for parameter in vae._network.parameters())
+    assert not vae._autoencoder.network.training
+    assert not any(parameter.requires_grad for parameter in vae._autoencoder.network.parameters())
 
 
 def test_half_precision_stays_close_and_finite_also_on_black_constant_and_extreme_input():
@@ -681,7 +690,7 @@ def test_the_same_vae_with_another_number_of_stacks_per_call():
     vae = small_vae(watch, batch=8)
     fewer = vae.with_batch(3)
     assert (vae.batch, fewer.batch) == (8, 3)
-    assert fewer._network is vae._network
+    assert fewer._autoencoder.network is vae._autoencoder.network
     stacks = torch.rand(7, 1, 4, 8, 8)
     expected = vae.encode_stacks(stacks)[0]
     torch.testing.assert_close(fewer.encode_stacks(stacks)[0], expected, atol=1e-5, rtol=1e-5)

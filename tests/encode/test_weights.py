@@ -359,7 +359,7 @@ def test_an_embedded_vae_is_small_and_has_a_licence(name, latent_dim):
     path = resolve_weights(name)
     assert path.stat().st_size < 4_000_000
     vae = load_vae(path, device="cpu")
-    assert (vae.latent_dim, vae.compression) == (latent_dim, 4)
+    assert (vae.latent_dim, vae.time_compression, vae.space_compression) == (latent_dim, 4, 4)
     assert "Apache-2.0" in licence_of(name)
 
 

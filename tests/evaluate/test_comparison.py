@@ -87,7 +87,7 @@ def test_every_combination_that_makes_sense_runs_once(settings):
     assert reasons["stack 4 overlap 4"].startswith("overlap: got 4; expected less than the stack of 4")
     assert reasons["stack 6"].startswith("stack: got 6; expected a multiple of 4")
     assert reasons["stack 8 center"].startswith("blend: got center; it needs calls that share latent frames")
-    networks = {id(vae._network) for vae in found.vaes.values()}
+    networks = {id(vae._autoencoder.network) for vae in found.vaes.values()}
     assert len(networks) == 1  # in memory once
 
 

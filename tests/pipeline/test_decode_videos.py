@@ -119,7 +119,7 @@ def test_long_video_is_decoded_as_it_is_consumed(cache):
 
 def watch_decode(vae, fails=lambda _: False):
     """The number of stacks of each call of the network, which lacks memory where `fails` says so of it."""
-    sizes, real = [], vae._network.decode
+    sizes, real = [], vae._autoencoder.network.decode
 
     def decode(stacks):
         sizes.append(len(stacks))
@@ -127,7 +127,7 @@ def watch_decode(vae, fails=lambda _: False):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(stacks)
 
-    vae._network.decode = decode
+    vae._autoencoder.network.decode = decode
     return sizes
 
 

@@ -58,7 +58,7 @@ def limit_memory(monkeypatch):
 
         def load(*arguments, **options):
             vae = real(*arguments, **options)
-            network_encode = vae._network.encode
+            network_encode = vae._autoencoder.network.encode
 
             def encode(stacks):
                 calls.append(len(stacks))
@@ -66,7 +66,7 @@ def limit_memory(monkeypatch):
                     raise error
                 return network_encode(stacks)
 
-            vae._network.encode = encode
+            vae._autoencoder.network.encode = encode
             return vae
 
         job_module._load_once.cache_clear()

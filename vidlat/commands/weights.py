@@ -33,5 +33,6 @@ def check_weights(name_or_path: str) -> None:
     num_tensors, num_parameters = vae.size
     echo(
         f"{path}: all {num_tensors} tensors present, {num_parameters:,} parameters, "
-        f"compression {vae.compression}, {vae.latent_dim} latent channels, weights hash {vae.weights_hash}"
+        f"compression {vae.time_compression} in time and {vae.space_compression} in height and width, "
+        f"{vae.latent_dim} latent channels, weights hash {vae.weights_hash}"
     )

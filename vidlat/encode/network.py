@@ -14,8 +14,6 @@ from monai.apps.generation.maisi.networks import autoencoderkl_maisi as maisi
 from torch import nn
 from torch.nn.functional import interpolate, silu
 
-from vidlat.errors import ConfigError
-
 MAISI_NETWORK: dict[str, Any] = {
     "spatial_dims": 3,
     "in_channels": 1,
@@ -237,12 +235,6 @@ class _OneChannelConvolution(nn.Module):
 @cache
 def _has_onednn() -> bool:
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-
-
-def require_size(size: int, compression: int, setting: str = "size") -> None:
-    """Raise ConfigError for the value of a setting that a VAE of this compression cannot take."""
-    if size % compression:
-        raise ConfigError(f"{setting}: got {size}; expected a multiple of {compression} for this VAE")
 
 
 def compression_of(network: nn.Module) -> int:

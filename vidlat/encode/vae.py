@@ -1,4 +1,4 @@
-"""The frozen MAISI VAE: built exactly as published, loaded completely or refused.
+"""The frozen VAE: any autoencoder, loaded completely or refused, and how it is called.
 
 Shape letters: B videos, T frames, H height, W width; L latent channels, t latent frames, h, w latent
 height and width; N stacks, S frames per stack.
@@ -7,26 +7,28 @@ height and width; N stacks, S frames per stack.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
-from torch import nn
 
 from vidlat.config import LatentSettings
+from vidlat.encode.autoencoder import Autoencoder
 from vidlat.encode.cutting import cut_calls, split_calls, stretch_video
 from vidlat.encode.device import resolve_device, resolve_precision
+from vidlat.encode.maisi import MaisiAutoencoder
 from vidlat.encode.memory import keep_freed_memory, release_freed_memory
-from vidlat.encode.network import bypass_wrappers, compression_of, hold_in_bfloat16
 from vidlat.encode.stacking import join_calls, unfold_frames
 from vidlat.encode.weights_file import hash_weights, load_network
 from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
 from vidlat.timing import Timing
 
 DEFAULT_SETTINGS = LatentSettings()
+
+Output = TypeVar("Output")
 
 
 class FrozenVAE:
@@ -38,8 +40,7 @@ class FrozenVAE:
 
     def __init__(
         self,
-        network: nn.Module,
-        network_settings: dict[str, Any],
+        autoencoder: Autoencoder,
         settings: LatentSettings = DEFAULT_SETTINGS,
         *,
         batch: int = 8,
@@ -47,24 +48,24 @@ class FrozenVAE:
         precision: str = "float32",
         cudnn_benchmark: bool = False,
     ) -> None:
-        self.settings = network_settings
+        network = autoencoder.network.eval().requires_grad_(False)
+        self.settings = autoencoder.settings
         self.weights_hash = hash_weights(network.state_dict())
-        self.compression = compression_of(network)
-        self.latent_dim: int = network_settings["latent_channels"]
-        self.timing = settings.timing(self.compression)
+        self.time_compression = autoencoder.time_compression
+        self.space_compression = autoencoder.space_compression
+        self.latent_dim = autoencoder.latent_dim
+        self.timing = settings.timing(self.time_compression)
         self.batch = batch
         self._most_decoded = sys.maxsize
         self.device = torch.device(device)
         self.precision = precision
         self.cudnn_benchmark = cudnn_benchmark
-        # oneDNN computes on channels last as it is, and reorders the default format before and after.
-        is_cpu = self.device.type == "cpu"
-        self._memory_format = torch.channels_last_3d if is_cpu else torch.contiguous_format
-        self._network: Any = bypass_wrappers(network).eval().requires_grad_(False)
+        self._autoencoder = autoencoder
         if precision == "bfloat16":
-            hold_in_bfloat16(self._network, self.device.type)
+            autoencoder.hold_in_bfloat16(self.device.type)
         try:
-            self._network.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
+            memory_format = autoencoder.memory_format(self.device.type)
+            network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -75,7 +76,7 @@ class FrozenVAE:
     @property
     def size(self) -> tuple[int, int]:
         """Number of tensors and of parameters."""
-        tensors = self._network.state_dict().values()
+        tensors = self._autoencoder.network.state_dict().values()
         return len(tensors), sum(tensor.numel() for tensor in tensors)
 
     def with_batch(self, batch: int) -> FrozenVAE:
@@ -94,7 +95,7 @@ class FrozenVAE:
         """Latent mean and standard deviation, each (B, L, t, h, w) float32 on the VAE's device.
 
         video: (B, 1, T, H, W) float in [0, 1], any T >= 1; t = timing.num_latent_frames(T).
-        Raises ShapeError if H or W is not a multiple of the compression.
+        Raises ShapeError if H or W is not a multiple of the compression of space.
         """
         if video.ndim != 5 or video.shape[1] != 1:
             raise ShapeError(f"a video is (B, 1, T, H, W): got {tuple(video.shape)}")
@@ -124,25 +125,25 @@ class FrozenVAE:
         return torch.stack(list(unfold_frames(calls, self.timing)), 2)[:, :, :num_frames]
 
     def encode_stacks(self, stacks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, 1, S, H, W) to mean and std (N, L, S / compression, h, w), any N >= 1.
+        """(N, 1, S, H, W) to mean and std (N, L, t, h, w), any N >= 1; t = S / time_compression.
 
         Raises NotEnoughMemoryError if the memory of the device does not suffice.
         """
-        height, width = stacks.shape[-2:]
-        if height % self.compression or width % self.compression:
+        (height, width), compression = stacks.shape[-2:], self.space_compression
+        if height % compression or width % compression:
             raise ShapeError(
-                f"frames of {height}x{width}: the VAE compresses {self.compression} times, "
-                f"so both must be multiples of {self.compression}"
+                f"frames of {height}x{width}: the VAE compresses {compression} times, "
+                f"so both must be multiples of {compression}"
             )
         outputs = [
-            self._call_network(self._network.encode, part, "lower --batch, --stack or --size")
+            self._call_network(self._autoencoder.encode, part, "lower --batch, --stack or --size")
             for part in self._split_into_calls(stacks)
         ]
         mean, std = (torch.cat(parts)[: len(stacks)] for parts in zip(*outputs, strict=True))
         return mean, std
 
     def decode_stacks(self, latents: torch.Tensor) -> torch.Tensor:
-        """(N, L, S / compression, h, w) to frames (N, 1, S, H, W), any N >= 1.
+        """(N, L, t, h, w) to frames (N, 1, S, H, W), any N >= 1; t = S / time_compression.
 
         A call is not filled up. Where the memory of the device does not suffice, it takes half as many
         stacks, and so do all later ones, which changes frames by rounding at most. Raises
@@ -152,7 +153,7 @@ class FrozenVAE:
         advice = "free some, or use another --device"
         try:
             parts = torch.split(latents, size)
-            return torch.cat([self._call_network(self._network.decode, part, advice) for part in parts])
+            return torch.cat([self._call_network(self._autoencoder.decode, part, advice) for part in parts])
         except NotEnoughMemoryError:
             if size == 1:
                 raise
@@ -166,13 +167,14 @@ class FrozenVAE:
             stacks = torch.cat([stacks, stacks[-1:].expand(missing, -1, -1, -1, -1)])
         return list(torch.split(stacks, self.batch))
 
-    def _call_network(self, function: Any, part: torch.Tensor, advice: str) -> Any:
+    def _call_network(
+        self, function: Callable[[torch.Tensor], Output], part: torch.Tensor, advice: str
+    ) -> Output:
         try:
             with torch.inference_mode(), _convolving(self.cudnn_benchmark):
                 if self.device.type == "cuda" and part.device.type == "cpu":
                     part = part.pin_memory()
-                part = part.to(self.device, torch.float32, non_blocking=True)
-                return function(part.contiguous(memory_format=self._memory_format))
+                return function(part.to(self.device, torch.float32, non_blocking=True))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -221,11 +223,10 @@ def load_vae(
     cannot process.
     """
     keep_freed_memory()
-    network, network_settings = load_network(path)
+    autoencoder = MaisiAutoencoder(*load_network(path))
     device = resolve_device(device) if computes_here else "cpu"
     return FrozenVAE(
-        network,
-        network_settings,
+        autoencoder,
         settings,
         batch=batch,
         device=device,

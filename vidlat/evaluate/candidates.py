@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.config import CompareConfig, LatentSettings
+from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_batch, resolve_device
-from vidlat.encode.network import require_size
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import ConfigError, ShapeError, VidlatError, WeightsError
@@ -81,8 +81,8 @@ def _add(found: Candidates, spec: str, short_name: str, config: CompareConfig) -
         name = f"{short_name} {_describe(settings)}"
         try:
             loaded = loaded or load_vae(path, settings, batch=batch, device=config.device)
-            require_size(config.size, loaded.compression)
-            vae = loaded.with_timing(settings.timing(loaded.compression))
+            require_size(config.size, loaded.space_compression)
+            vae = loaded.with_timing(settings.timing(loaded.time_compression))
         except ShapeError as error:
             found.impossible[name] = error
             continue
@@ -95,7 +95,7 @@ def _add(found: Candidates, spec: str, short_name: str, config: CompareConfig) -
 
 
 def _candidate(name: str, spec: str, vae: FrozenVAE, size: int) -> Candidate:
-    side = size // vae.compression
+    side = size // vae.space_compression
     # Without the ends of a video, where a call may be padded.
     values_per_frame = vae.timing.latent_step / vae.timing.frame_step * vae.latent_dim * side * side
     return Candidate(

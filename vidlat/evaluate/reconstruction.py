@@ -212,7 +212,11 @@ class _CachedVideos:
     """
 
     def __init__(self, cache: LatentCache, vae: FrozenVAE) -> None:
-        self.block: Block = vae.timing.frames_per_latent, vae.compression, vae.compression
+        self.block: Block = (
+            vae.timing.frames_per_latent,
+            vae.space_compression,
+            vae.space_compression,
+        )
         self.stop = Event()
         self._cache, self._vae = cache, vae
 

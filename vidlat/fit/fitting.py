@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vidlat.config import FitVAEConfig
+from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.network import (
@@ -22,7 +23,6 @@ from vidlat.encode.network import (
     build_network,
     bypass_wrappers,
     compression_of,
-    require_size,
     small_network,
 )
 from vidlat.encode.weights import resolve_weights

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, EncodeConfig, LatentSettings
+from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_batch, resolve_device, resolve_precision
-from vidlat.encode.network import require_size
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights, times_for
 from vidlat.errors import CacheMismatchError, ConfigError, ShapeError, StoreError
@@ -229,7 +229,7 @@ def _load_to_look_at(config: EncodeConfig, vae_path: Path, device: str) -> Froze
 
 
 def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
-    require_size(config.size, vae.compression)
+    require_size(config.size, vae.space_compression)
     found = {"in_channels": vae.settings["in_channels"], "latent_dim": vae.latent_dim}
     for name, expected in (("in_channels", config.in_channels), ("latent_dim", config.latent_dim)):
         if expected not in (None, found[name]):
@@ -237,7 +237,7 @@ def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
 
 
 def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> CacheSchema:
-    side = config.size // vae.compression
+    side = config.size // vae.space_compression
     return CacheSchema(
         settings=CacheSettings(
             **config.select(LatentSettings).to_dict()
@@ -256,8 +256,8 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
         vae_name=Path(config.vae).name if config.ids == "hash" else config.vae,
         vae_licence=licence_of(config.vae),
         vae_path="" if config.ids == "hash" else str(vae_path.absolute()),
-        time_compression=vae.compression,
-        space_compression=vae.compression,
+        time_compression=vae.time_compression,
+        space_compression=vae.space_compression,
         latent_dim=vae.latent_dim,
         latent_height=side,
         latent_width=side,
