@@ -44,7 +44,8 @@ if TYPE_CHECKING:
         EvaluationProgress as EvaluationProgress,
         evaluate_videos as evaluate_videos,
     )
-    from vidlat.fit.fitting import FitStep as FitStep, VideoRead as VideoRead, fit_vae as fit_vae
+    from vidlat.fit.fitting import VideoRead as VideoRead, fit_vae as fit_vae
+    from vidlat.fit.run import FitRun as FitRun, FitStep as FitStep, read_fit as read_fit
     from vidlat.pipeline.dask_executor import (
         DaskExecutor as DaskExecutor,
         open_dask_executor as open_dask_executor,
@@ -96,7 +97,8 @@ _PUBLIC = {
     ),
     "evaluate.comparison": "CompareProgress Comparison compare_videos",
     "evaluate.reconstruction": "Evaluation EvaluationProgress evaluate_videos",
-    "fit.fitting": "FitStep VideoRead fit_vae",
+    "fit.fitting": "VideoRead fit_vae",
+    "fit.run": "FitRun FitStep read_fit",
     "pipeline.dask_executor": "DaskExecutor open_dask_executor",
     "pipeline.decode_videos": "decode_videos",
     "pipeline.driver": "EncodeProgress",

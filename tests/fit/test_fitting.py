@@ -14,7 +14,8 @@ from vidlat.encode.network import TINY_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import load_vae
 from vidlat.encode.weights_file import read_weights, trained_stacks
 from vidlat.errors import ConfigError, ShapeError, TrainError
-from vidlat.fit.fitting import FitStep, VideoRead, _loss, _step_smoothly, fit_to_stacks, fit_vae
+from vidlat.fit.fitting import VideoRead, _loss, _step_smoothly, fit_to_stacks, fit_vae
+from vidlat.fit.run import FitStep
 from vidlat.fit.stacks import TrainingStacks
 from vidlat.train.checkpoint import TrainState
 

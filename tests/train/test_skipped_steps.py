@@ -171,7 +171,7 @@ def test_records_that_are_read_together_share_the_time(monkeypatch):
     one, other = unread.read(0)  # at 14
     assert (one.steps_per_second, other.steps_per_second) == (0.5, 0.5)
     assert (one.data_wait, other.data_wait) == (0.25, 0.25)
-    assert (one.loss, one.grad_norm, one.learning_rate) == (0.5, 2.0, 0.1)
+    assert (one.figures, one.learning_rate) == ([0.5, 2.0, 0.0], 0.1)
 
 
 def test_resuming_records_what_changes_and_from_which_step_on(make_trainer, tmp_path):

@@ -10,6 +10,7 @@ from vidlat.commands.display import console, format_count, progress_bar
 from vidlat.config import FitVAEConfig
 from vidlat.evaluate.quality import psnr_of
 from vidlat.fit import fitting
+from vidlat.fit.run import FitStep
 from vidlat.fit.unfinished import UnfinishedFit
 from vidlat.interrupts import stopping
 
@@ -24,7 +25,7 @@ def fit_vae(inputs: tuple[str, ...], out: Path, resume: bool, settings: dict[str
         reading = progress.add_task("reading", total=None, note="")
         training = progress.add_task("fitting", total=config.steps, note="", visible=False)
         for event in events:
-            if isinstance(event, fitting.FitStep):
+            if isinstance(event, FitStep):
                 step = event.step
                 note = f"PSNR {psnr_of(event.mse):.2f} dB"
                 progress.update(training, completed=step, note=note, visible=True)

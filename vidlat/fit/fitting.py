@@ -29,6 +29,7 @@ from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import load_network, write_weights
 from vidlat.errors import ConfigError, DecodeError, TrainError, one_line
 from vidlat.fit.linear_start import start_from_pca
+from vidlat.fit.run import FitStep
 from vidlat.fit.stacks import TrainingStacks
 from vidlat.fit.unfinished import UnfinishedFit
 from vidlat.paths import local_path
@@ -64,19 +65,6 @@ class VideoRead:
     num_stacks: int
     num_videos: int
     failure: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitStep:
-    """A training step. mse: geometric mean over its stacks, latents drawn from the posterior.
-
-    On a GPU a step is yielded once a few later ones have been asked for.
-    """
-
-    step: int
-    loss: float
-    mse: float
-    learning_rate: float
 
 
 def fit_vae(
@@ -234,7 +222,9 @@ def _records(unread: deque[_UnreadStep], num_left: int) -> Iterator[FitStep]:
                 f"step {oldest.step}: the loss is {loss}, its gradient's norm {norm}; try a lower "
                 "--learning-rate"
             )
-        yield FitStep(step=oldest.step, loss=loss, mse=math.exp(log_mse), learning_rate=oldest.learning_rate)
+        yield FitStep(
+            step=oldest.step, epoch=0.0, loss=loss, mse=math.exp(log_mse), learning_rate=oldest.learning_rate
+        )
 
 
 def _take_step(state: TrainState, target: torch.Tensor, settings: FitVAEConfig) -> _UnreadStep:

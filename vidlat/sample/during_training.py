@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -25,7 +24,7 @@ from vidlat.sample.clips import ClipSampler
 from vidlat.sample.videos import decode_sample
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.train.frozen_run import Run
-from vidlat.train.recorder import StepRecord
+from vidlat.train.recorder import StepRecord, show_picture
 from vidlat.train.run_folder import TrainedRun
 from vidlat.train.trainer import Trainer
 from vidlat.video.contact_sheet import contact_sheet
@@ -136,7 +135,7 @@ class TrainingSamples:
         write_gif(moving, np.concatenate(videos, axis=2), self.run.median_fps)
         contact_sheet(rows, sheet)
         for tag, path in (("samples/moving", moving), ("samples/grid", sheet)):
-            self._show(tag, path, step)
+            show_picture(self._events, tag, path, step)
         self._events.flush()
         return sheet
 
@@ -154,13 +153,6 @@ class TrainingSamples:
             ", ".join([f"seed {seed}", *texts]) for seed, texts in zip(seeds, conditions, strict=True)
         ]
         return list(zip(captions, videos, strict=True))
-
-    def _show(self, tag: str, path: Path, step: int) -> None:
-        # As SummaryWriter.add_video does it; that needs moviepy to make the same GIF.
-        image = Summary.Image(encoded_image_string=path.read_bytes(), colorspace=1)
-        self._events._get_file_writer().add_summary(  # type: ignore[no-untyped-call]
-            Summary(value=[Summary.Value(tag=tag, image=image)]), step
-        )
 
     def close(self) -> None:
         """Write out what is buffered and close the event file."""

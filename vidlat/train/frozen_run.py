@@ -12,13 +12,14 @@ import numpy as np
 from torch import nn
 
 import vidlat
-from vidlat.checked_settings import LARGE, MANY
+from vidlat.checked_settings import MANY
 from vidlat.config import TrainConfig
 from vidlat.documents import Fields
 from vidlat.errors import TrainError
 from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
 from vidlat.store.schema import CacheSchema
+from vidlat.train.changes import Change
 from vidlat.train.conditioning import Conditions
 from vidlat.train.latents import Whitening
 from vidlat.train.split import near_duplicates, split_videos, stated_split, subjects_of
@@ -30,25 +31,6 @@ MAX_FPS = 1e6
 
 BuildModel = Callable[..., nn.Module]
 """A function with the parameters of `unet.build_unet`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """A setting that a resumed run changed. from_step: the first step with it, counted from 1."""
-
-    from_step: int
-    setting: str
-    before: Any
-    after: Any
-
-    @classmethod
-    def from_fields(cls, fields: Fields, config: TrainConfig) -> Self:
-        """Raises ValueError or ConfigError for what no run with these settings has changed."""
-        step, setting = fields.whole("from_step", 1, int(LARGE)), fields.text("setting")
-        before, after = (fields.take(name, (int, float, str), "a setting") for name in ("before", "after"))
-        for value in (before, after):
-            TrainConfig.from_mapping(config.to_dict() | {setting: value})
-        return cls(from_step=step, setting=setting, before=before, after=after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

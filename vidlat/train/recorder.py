@@ -6,9 +6,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import Any, Protocol
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
@@ -18,6 +20,17 @@ from vidlat.files import replace_file
 NUM_TOGETHER, SECONDS_TOGETHER = 20, 1.0
 """Steps that are written together, at most, and how long one may wait for others: a step of a small network
 on a GPU takes little longer than writing it."""
+
+
+class Record(Protocol):
+    """The metrics of one finished step."""
+
+    @property
+    def step(self) -> int:
+        """Counted from 1; 0 is what is measured before the first."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The step first, then numbers, which may be in mappings by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +56,10 @@ class StepRecord:
         """Whether the step changed no weight, because its loss or its gradient is not finite."""
         return not (math.isfinite(self.loss) and math.isfinite(self.grad_norm))
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are known, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
 
 class Recorder:
     """Appends to the metrics of a run, after dropping those beyond the step that it resumes from.
@@ -57,13 +74,14 @@ class Recorder:
         path = run_dir / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         # One line per step, in order. Only the last may be incomplete, and it belongs to no checkpoint.
-        replace_file(path, b"".join(lines[:step]))
+        kept = list(takewhile(lambda line: _step_of(line) <= step, lines))
+        replace_file(path, b"".join(kept))
         self._lines = path.open("a")
         self._scalars = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
-        self._waiting: list[StepRecord] = []
+        self._waiting: list[Record] = []
         self._written = time.monotonic()
 
-    def write(self, records: Iterable[StepRecord]) -> None:
+    def write(self, records: Iterable[Record]) -> None:
         """Append the metrics of the next steps, within about a second or when `sync` is called."""
         self._waiting += records
         if len(self._waiting) >= NUM_TOGETHER or time.monotonic() - self._written > SECONDS_TOGETHER:
@@ -72,14 +90,11 @@ class Recorder:
     def _write_waiting(self) -> None:
         events = self._scalars._get_file_writer()  # type: ignore[no-untyped-call]
         for record in self._waiting:
-            values = {name: value for name, value in asdict(record).items() if value is not None}
-            finite = {name: value for name, value in values.items() if math.isfinite(value)}
-            self._lines.write(json.dumps(dict.fromkeys(values) | finite) + "\n")
+            values = record.to_dict()
+            self._lines.write(json.dumps(_finite(values)) + "\n")
             # One event for all curves: SummaryWriter.add_scalar writes one for each.
             curves = [
-                Summary.Value(tag=name, simple_value=value)
-                for name, value in finite.items()
-                if name != "step"
+                Summary.Value(tag=tag, simple_value=value) for tag, value in _curves(values) if tag != "step"
             ]
             events.add_summary(Summary(value=curves), record.step)
         self._lines.flush()
@@ -91,8 +106,45 @@ class Recorder:
         self._write_waiting()
         os.fsync(self._lines.fileno())
 
+    def show(self, tag: str, path: Path, step: int) -> None:
+        """Show a GIF or PNG in TensorBoard."""
+        show_picture(self._scalars, tag, path, step)
+
     def close(self) -> None:
         """Write out what is buffered and close the files."""
         self._write_waiting()
         self._lines.close()
         self._scalars.close()
+
+
+def show_picture(events: SummaryWriter, tag: str, path: Path, step: int) -> None:
+    """Show a GIF or PNG in TensorBoard, beside the curves."""
+    # As SummaryWriter.add_video does it; that needs moviepy to make the same GIF.
+    image = Summary.Image(encoded_image_string=path.read_bytes(), colorspace=1)
+    events._get_file_writer().add_summary(  # type: ignore[no-untyped-call]
+        Summary(value=[Summary.Value(tag=tag, image=image)]), step
+    )
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a line; infinite for one that is incomplete."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for each number that is not finite."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _curves(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+    """Each finite number with its name, below those of the mappings that it is in."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _curves(value, f"{above}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield f"{above}{name}", value

@@ -10,8 +10,9 @@ from vidlat.config import TrainConfig
 from vidlat.errors import TrainError, shorten
 from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
+from vidlat.train.changes import changes_after
 from vidlat.train.checkpoint import list_checkpoints, step_of
-from vidlat.train.frozen_run import Change, Run
+from vidlat.train.frozen_run import Run
 from vidlat.train.run_folder import checkpoint_folder, read_run
 from vidlat.types import Annotation
 
@@ -47,22 +48,9 @@ def resume_run(
     _require_same_videos(run, cache, run_dir)
     _require_same_labels(run, labels, cache, run_dir)
     checkpoints = list_checkpoints(checkpoint_folder(run_dir))
-    return _with_settings(run, settings, step_of(checkpoints[-1]) if checkpoints else 0)
-
-
-def _with_settings(run: Run, settings: TrainConfig, step: int) -> Run:
-    """The run with other settings after a step; changes that came later are void, as are the steps since."""
-    before, now = run.config.to_dict(), settings.to_dict()
-    for change in reversed(run.changes):
-        if change.from_step > step:
-            before[change.setting] = change.before
-    earlier = [change for change in run.changes if change.from_step <= step]
-    changes = [
-        Change(from_step=step + 1, setting=name, before=before[name], after=now[name])
-        for name in RECORDED
-        if before[name] != now[name]
-    ]
-    return dataclasses.replace(run, config=settings, changes=(*earlier, *changes))
+    step = step_of(checkpoints[-1]) if checkpoints else 0
+    changes = changes_after(run.changes, run.config, settings, RECORDED, step)
+    return dataclasses.replace(run, config=settings, changes=changes)
 
 
 def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:

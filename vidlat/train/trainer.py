@@ -41,7 +41,7 @@ from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.resuming import resume_run
 from vidlat.train.run_folder import checkpoint_folder, hold_run, read_run, start_run, write_run
 from vidlat.train.unet import build_unet
-from vidlat.train.unread_steps import NUM_BEHIND, UnreadSteps
+from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.train.windows import Window, training_windows, validation_windows
 from vidlat.types import Annotation
 
@@ -221,13 +221,13 @@ class Trainer:
                 figures = self._optimisation.compute_gradients(self.noised(batch, draws), self._should_stop)
                 learning_rate = self._optimisation.apply_gradients(figures)
                 unread.add(self.state.step, learning_rate, figures)
-                records = unread.read(0 if self._is_interrupted() else self._num_behind)
+                records = _records(unread.read(0 if self._is_interrupted() else self._num_behind))
                 if self._is_due(self.settings.validate_every):
                     records[-1] = replace(records[-1], validation_loss=self.validation_loss())
                 # What another process asks for comes with the figures.
                 is_last = self._should_stop if self.ranks.count == 1 else unread.should_stop
                 if is_last:
-                    records += unread.read(0)
+                    records += _records(unread.read(0))
                 if recorder:
                     recorder.write(records)
                 self._require_few_skipped(records)
@@ -352,6 +352,21 @@ class Trainer:
     def _last_checkpoint(self) -> str:
         checkpoints = list_checkpoints(self._checkpoints)
         return str(checkpoints[-1]) if checkpoints else "none yet"
+
+
+def _records(steps: Iterable[ReadStep]) -> list[StepRecord]:
+    """The metrics of steps from the figures of `Optimisation.compute_gradients`."""
+    return [
+        StepRecord(
+            step=read.step,
+            loss=read.figures[0],
+            learning_rate=read.learning_rate,
+            grad_norm=read.figures[1],
+            steps_per_second=read.steps_per_second,
+            data_wait=read.data_wait,
+        )
+        for read in steps
+    ]
 
 
 def _require_divisible(settings: TrainConfig, num_ranks: int) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
-
-from vidlat.train.recorder import StepRecord
 
 T = TypeVar("T")
 
@@ -19,6 +17,19 @@ NUM_BEHIND = 2
 Not more, because a host that runs far ahead waits for data that the GPU does not need yet, which would be
 counted as data wait, and because processes that train together agree by these figures when to stop.
 """
+
+
+class ReadStep(NamedTuple):
+    """A step whose figures are here; the last of them is how many processes should stop.
+
+    data_wait: the share of its time spent waiting for data.
+    """
+
+    step: int
+    learning_rate: float
+    figures: list[float]
+    steps_per_second: float
+    data_wait: float
 
 
 class UnreadSteps:
@@ -51,11 +62,11 @@ class UnreadSteps:
             yield item  # type: ignore[misc]  # not the end
 
     def add(self, step: int, learning_rate: float, figures: torch.Tensor) -> None:
-        """A step was asked for; figures: (3,), see `Optimisation.compute_gradients`."""
+        """A step was asked for; figures: (N,), the last of them how many processes should stop."""
         self._steps.append((step, learning_rate, OnItsWay(figures)))
 
-    def read(self, num_left: int) -> list[StepRecord]:
-        """The records of the oldest steps, all but the last `num_left`; waits until they are computed.
+    def read(self, num_left: int) -> list[ReadStep]:
+        """The oldest steps, all but the last `num_left`; waits until they are computed.
 
         They share equally the time, and the waits for data, since the last reading.
         """
@@ -67,20 +78,10 @@ class UnreadSteps:
         ]
         if not read:
             return []
-        self.should_stop |= any(figures[2] for _, _, figures in read)
+        self.should_stop |= any(figures[-1] for _, _, figures in read)
         seconds, waited = time.perf_counter() - self._began, self._waited
         self.restart_clock()
-        return [
-            StepRecord(
-                step=step,
-                loss=loss,
-                learning_rate=learning_rate,
-                grad_norm=grad_norm,
-                steps_per_second=len(read) / seconds,
-                data_wait=waited / seconds,
-            )
-            for step, learning_rate, (loss, grad_norm, _) in read
-        ]
+        return [ReadStep(*step, len(read) / seconds, waited / seconds) for step in read]
 
 
 class OnItsWay:
