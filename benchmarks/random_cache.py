@@ -22,11 +22,11 @@ def make_random_cache(
     """
     schema = CacheSchema(
         settings=CacheSettings(
-            vae_hash="none", vae_config={}, stack=4, size=4 * side, fit="crop",
+            encoder_hash="none", encoder_config={}, stack=4, size=4 * side, fit="crop",
             precision="float32", preprocess_version=PREPROCESS_VERSION,
         ),
-        vae_name="none", vae_licence="none", vae_path="", time_compression=4, space_compression=4,
-        latent_dim=4, latent_height=side, latent_width=side,
+        vae_name="none", vae_hash="none", vae_licence="none", vae_path="",
+        time_compression=4, space_compression=4, latent_dim=4, latent_height=side, latent_width=side,
         shard_frames=default_shard_frames(4, side, side),
     )  # fmt: skip
     create_cache(path, schema)

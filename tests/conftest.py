@@ -78,6 +78,21 @@ def small_vae(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def other_decoder(small_vae, tmp_path_factory):
+    """The weights file of `small_vae` with another decoder."""
+    import torch
+
+    from vidlat.encode.weights_file import load_network, write_weights
+
+    network, settings = load_network(small_vae)
+    with torch.no_grad():
+        network.decoder.blocks[-1].conv.conv.bias += 0.25
+    path = tmp_path_factory.mktemp("vae") / "other-decoder.safetensors"
+    write_weights(path, network.state_dict(), settings)
+    return path
+
+
+@pytest.fixture(scope="session")
 def make_videos():
     """make_videos(folder, {"a.mp4": 5}) writes noise of that many frames; the name is the seed."""
     import numpy as np

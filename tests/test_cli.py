@@ -160,7 +160,7 @@ def test_info_shows_the_contents_and_settings(cache):
         (["sample", "--run", "texts", "--out", "s"], "texts"),
         (["decode", "--latents", "missing", "--out", "d"], "missing"),
         (["decode", "--latents", "CACHE", "--out", "texts/a.txt"], "give another --out"),
-        (["decode", "--latents", "CACHE", "--out", "d", "--vae", "tiny"], "other weights"),
+        (["decode", "--latents", "CACHE", "--out", "d", "--vae", "tiny"], "another encoder"),
         (["evaluate", "--latents", "missing", "--input", "VIDEOS"], "missing"),
         (["evaluate", "--latents", "EMPTY", "--input", "VIDEOS"], "none of the cached videos"),
         (["evaluate", "--latents", "CACHE", "--input", "VIDEOS/deep"], "none of the cached videos"),

@@ -22,7 +22,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 
 def read_description(path):
     description = json.loads((path / "zarr.json").read_text())["attributes"]["vidlat"]
-    if description["format_version"] != 9:
+    if description["format_version"] != 10:
         raise ValueError(f"format version {description['format_version']} is not known")
     return description
 
@@ -146,7 +146,7 @@ from vidlat.store.writer import create_cache  # noqa: E402
 def path(tmp_path_factory):
     """Videos new, replaced and removed, failures that hold or not, holes, merged and single record files."""
     config = {"latent_channels": 2, "naïve": [0.1, 1e-6, 1.0, 12345678901234567890, True, None]}
-    settings = dataclasses.replace(SCHEMA.settings, vae_config=config, stack=8)
+    settings = dataclasses.replace(SCHEMA.settings, encoder_config=config, stack=8)
     path = tmp_path_factory.mktemp("format") / "l.zarr"
     create_cache(path, dataclasses.replace(SCHEMA, settings=settings))
     writer = writer_of(path)

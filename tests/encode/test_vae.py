@@ -32,6 +32,7 @@ from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import (
     NETWORK_METADATA_KEY,
     STACKS_METADATA_KEY,
+    hash_encoder,
     hash_weights,
     trained_stacks,
     write_weights,
@@ -312,7 +313,7 @@ def test_a_file_without_tensors_is_refused(tmp_path):
 
 def test_other_channel_widths_come_from_the_weights_file(small_file):
     vae = load_vae(small_file, device="cpu")
-    assert vae.settings["num_channels"] == [8, 8, 16]
+    assert vae.encoder_config["num_channels"] == [8, 8, 16]
     assert (vae.time_compression, vae.space_compression) == (4, 4)
     mean, std = vae.encode(torch.rand(1, 1, 4, 8, 8))
     assert mean.shape == std.shape == (1, 4, 1, 2, 2)
@@ -324,6 +325,31 @@ def test_written_weights_load_again_rounded_to_float16(tmp_path):
     rounded = {name: tensor.half().float() for name, tensor in network.state_dict().items()}
     assert load_vae(tmp_path / "w.safetensors", device="cpu").weights_hash == hash_weights(rounded)
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_the_encoders_hash_is_that_of_what_makes_latents():
+    tensors = stock_network(SMALL_NETWORK).state_dict()
+    frames = torch.rand(1, 1, 4, 8, 8)
+    before = small_vae().encode_stacks(frames)
+    for name in tensors:
+        network = stock_network(SMALL_NETWORK)
+        changed = network.state_dict()[name]
+        changed += torch.randn(changed.shape, generator=torch.Generator().manual_seed(0))
+        vae = FrozenVAE(MaisiAutoencoder(network, SMALL_NETWORK), batch=8)
+        same = all(torch.equal(*pair) for pair in zip(vae.encode_stacks(frames), before, strict=True))
+        assert (vae.encoder_hash == hash_encoder(tensors)) is same, name
+        assert vae.weights_hash != hash_weights(tensors)
+
+
+def test_settings_of_the_decoder_alone_are_not_part_of_the_encoder():
+    transposed = {**SMALL_NETWORK, "use_convtranspose": True}
+    vae = FrozenVAE(MaisiAutoencoder(stock_network(transposed), transposed))
+    assert vae.encoder_config == small_vae().encoder_config
+    fewer_groups = {**SMALL_NETWORK, "norm_num_groups": 2}
+    assert (
+        FrozenVAE(MaisiAutoencoder(stock_network(fewer_groups), fewer_groups)).encoder_config
+        != vae.encoder_config
+    )
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5, 9])
@@ -714,7 +740,7 @@ def test_weights_tell_the_stacks_they_were_trained_on(small_file, tmp_path):
     write_weights(tmp_path / "w.safetensors", network.state_dict(), SMALL_NETWORK, trained_stacks=[8, 16])
     assert trained_stacks(tmp_path / "w.safetensors") == (8, 16)
     plain = load_vae(small_file, device="cpu")
-    assert load_vae(tmp_path / "w.safetensors", device="cpu").settings == plain.settings
+    assert load_vae(tmp_path / "w.safetensors", device="cpu").encoder_config == plain.encoder_config
 
 
 @pytest.mark.parametrize("stated", ["{", "4", '["4"]', "[0]", "[1e9]", str([4] * 1000)])

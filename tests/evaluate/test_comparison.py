@@ -107,6 +107,11 @@ def test_equal_weights_count_once_and_names_tell_files_apart(settings, small_vae
     assert "cannot be read as weights" in str(found.failed["broken"])
 
 
+def test_two_decoders_of_one_encoder_are_two_candidates(settings, small_vae, other_decoder):
+    found = load_candidates(settings(vae=(str(small_vae), str(other_decoder))))
+    assert [candidate.name for candidate in found.vaes] == ["small stack 4", "other-decoder stack 4"]
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

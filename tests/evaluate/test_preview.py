@@ -231,7 +231,7 @@ def test_records_with_negative_ranges_are_one_clear_line(own, tmp_path):
     ("arguments", "reason"),
     [
         (["CACHE", "--out", "FOLDER"], "is a folder"),
-        (["CACHE", "--out", "p.png", "--vae", "tiny"], "other weights"),
+        (["CACHE", "--out", "p.png", "--vae", "tiny"], "another encoder"),
         (["nowhere.zarr", "--out", "p.png"], "not a vidlat cache"),
     ],
 )

@@ -207,10 +207,30 @@ def test_id_that_no_file_can_have_fails_alone(cache, video_id, tmp_path):
 
 
 def test_other_weights_than_the_caches_are_refused(cache, small_vae):
-    with pytest.raises(WeightsError, match=r"other weights .*--vae"):
+    with pytest.raises(WeightsError, match=r"another encoder .*--vae"):
         load_vae_of(cache.schema, vae="tiny", device="cpu")
-    other = replace(cache.schema, settings=replace(cache.schema.settings, vae_hash="f" * 64))
-    with pytest.raises(WeightsError, match="other weights"):
+    other = replace(cache.schema, settings=replace(cache.schema.settings, encoder_hash="f" * 64))
+    with pytest.raises(WeightsError, match="another encoder"):
+        load_vae_of(other, device="cpu")
+
+
+def test_another_decoder_of_the_same_encoder_decodes_and_says_so_once(cache, other_decoder, tmp_path, capsys):
+    written = dict(decode_videos(tmp_path / "l.zarr", tmp_path / "o", vae=str(other_decoder), device="cpu"))
+    assert written.keys() == LENGTHS.keys()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{other_decoder} decodes (hash ")
+    assert cache.schema.vae_hash[:12] in line
+    own = load_vae_of(cache.schema, device="cpu")
+    other = load_vae_of(cache.schema, vae=str(other_decoder), device="cpu", show_notice=lambda line: None)
+    latents = torch.from_numpy(cache.read_latents("a.mp4").mean[None].astype(np.float32))
+    expected = own.decode(latents, 5) + 0.25  # but for the rounding of weights to float16
+    torch.testing.assert_close(other.decode(latents, 5), expected, atol=1e-3, rtol=0)
+
+
+def test_the_same_tensors_in_another_network_are_another_encoder(cache):
+    config = cache.schema.settings.encoder_config | {"norm_num_groups": 1}
+    other = replace(cache.schema, settings=replace(cache.schema.settings, encoder_config=config))
+    with pytest.raises(WeightsError, match=r"\(other encoder_config\.norm_num_groups\)"):
         load_vae_of(other, device="cpu")
 
 
@@ -238,7 +258,7 @@ def test_moved_weights_are_requested_and_accepted_from_their_new_path(cache, sma
     with pytest.raises(WeightsError, match=r"no longer at /gone\.safetensors; give it by --vae"):
         load_vae_of(moved, device="cpu")
     found = load_vae_of(moved, vae=str(small_vae), device="cpu")
-    assert found.weights_hash == cache.schema.settings.vae_hash
+    assert found.weights_hash == cache.schema.vae_hash
 
 
 def test_gray_levels_are_rounded():
@@ -249,5 +269,5 @@ def test_gray_levels_are_rounded():
 def test_one_call_decodes_a_cache(cache, tmp_path):
     written = dict(decode_videos(tmp_path / "l.zarr", tmp_path / "out", device="cpu"))
     assert written == {name: tmp_path / "out" / f"{name}.mp4" for name in LENGTHS}
-    with pytest.raises(WeightsError, match="other weights"):
+    with pytest.raises(WeightsError, match="another encoder"):
         decode_videos(tmp_path / "l.zarr", tmp_path / "out", vae="tiny", device="cpu")

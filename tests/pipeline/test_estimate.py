@@ -19,10 +19,10 @@ from vidlat.types import InputVideo, Source, VideoHeader
 
 SCHEMA = CacheSchema(
     settings=CacheSettings(
-        vae_hash="", vae_config={}, stack=8, size=24, fit="crop", precision="float32",
+        encoder_hash="", encoder_config={}, stack=8, size=24, fit="crop", precision="float32",
         preprocess_version=1,
     ),
-    vae_name="", vae_licence="", vae_path="",
+    vae_name="", vae_hash="", vae_licence="", vae_path="",
     time_compression=4, space_compression=4, latent_dim=3, latent_height=6, latent_width=6, shard_frames=8,
 )  # fmt: skip
 

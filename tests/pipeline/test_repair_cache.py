@@ -617,7 +617,7 @@ def test_repair_of_a_sound_cache_does_nothing(path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"), [(["--vae", "tiny"], "other weights"), (["--vae", "nowhere"], "nowhere")]
+    ("arguments", "reason"), [(["--vae", "tiny"], "another encoder"), (["--vae", "nowhere"], "nowhere")]
 )
 def test_other_vae_is_refused_in_one_line(path, vidlat, arguments, reason):
     shard_of(path, VICTIM).unlink()

@@ -14,8 +14,8 @@ from vidlat.store.writer import CacheWriter, write_shards
 from vidlat.types import FailureRecord, LatentPosterior, Source, VideoRecord
 
 SETTINGS = CacheSettings(
-    vae_hash="0123abcd",
-    vae_config={"latent_channels": 2, "num_channels": [8, 16]},
+    encoder_hash="0123abcd",
+    encoder_config={"latent_channels": 2, "num_channels": [8, 16]},
     size=12,
     precision="float32",
     preprocess_version=1,
@@ -24,6 +24,7 @@ SETTINGS = CacheSettings(
 SCHEMA = CacheSchema(
     settings=SETTINGS,
     vae_name="tiny",
+    vae_hash="4567cdef",
     vae_licence="Apache-2.0",
     vae_path="tiny.safetensors",
     time_compression=4,

@@ -15,8 +15,8 @@ from vidlat.store.schema import (
 )
 
 CHANGED = {
-    "vae_hash": "other",
-    "vae_config": {"latent_channels": 4, "num_channels": [8, 16]},
+    "encoder_hash": "other",
+    "encoder_config": {"latent_channels": 4, "num_channels": [8, 16]},
     "stack": 8,
     "size": 24,
     "fit": "stretch",
@@ -40,9 +40,9 @@ names = st.text(max_size=10)
 schemas = st.builds(
     CacheSchema,
     settings=st.builds(
-        lambda config, **values: dataclasses.replace(SETTINGS, vae_config=config, **values),
+        lambda config, **values: dataclasses.replace(SETTINGS, encoder_config=config, **values),
         config=st.dictionaries(names, st.integers() | names | st.tuples(counts, counts)),
-        vae_hash=names,
+        encoder_hash=names,
         stack=counts.map(lambda count: 12 * count),
         overlap=st.sampled_from([0, 4, 8]),
         stretch=st.sampled_from([1, 2, 4]),
@@ -55,6 +55,7 @@ schemas = st.builds(
         intensity=st.sampled_from(["auto", "ct", "minmax", "0,255"]),
     ),
     vae_name=names,
+    vae_hash=names,
     vae_licence=names,
     vae_path=names,
     time_compression=st.sampled_from([1, 2, 4]),
@@ -89,9 +90,9 @@ def test_cache_id_depends_on_no_recorded_fact(field):
     assert changed.cache_id == SCHEMA.cache_id
 
 
-def test_cache_id_does_not_depend_on_the_order_of_the_vae_config():
-    turned = dict(reversed(SETTINGS.vae_config.items()))
-    assert dataclasses.replace(SETTINGS, vae_config=turned).cache_id == SETTINGS.cache_id
+def test_cache_id_does_not_depend_on_the_order_of_the_encoder_config():
+    turned = dict(reversed(SETTINGS.encoder_config.items()))
+    assert dataclasses.replace(SETTINGS, encoder_config=turned).cache_id == SETTINGS.cache_id
 
 
 @pytest.mark.parametrize("changes", [{"stack": 6}, {"stack": 4, "stretch": 3}])
@@ -113,8 +114,8 @@ def test_mismatch_names_the_field_and_both_values(field):
         require_same_settings("latents.zarr", SETTINGS, asked)
     message = str(caught.value)
     name, has, want = (
-        ("vae_config.latent_channels", 2, 4)
-        if field == "vae_config"
+        ("encoder_config.latent_channels", 2, 4)
+        if field == "encoder_config"
         else (field, getattr(SETTINGS, field), CHANGED[field])
     )
     assert f"({name}: cache has {has}, you asked {want})" in message
@@ -129,19 +130,6 @@ def test_mismatch_lists_all_fields_at_once():
 
 def test_equal_settings_are_accepted():
     require_same_settings("latents.zarr", SETTINGS, dataclasses.replace(SETTINGS))
-
-
-FORMER_CACHE_ID = "6e944111d12747a340a3b163cd872d7303220f4abe9beded24c1401a4ed9c42b"
-"""Of SETTINGS, before a description could state an arithmetic version."""
-
-
-def test_the_first_version_of_the_arithmetic_is_not_stated_so_that_its_caches_stay_what_they_were():
-    assert SETTINGS.cache_id == FORMER_CACHE_ID
-    assert "arithmetic_version" not in SCHEMA.to_attributes()["settings"]
-    later = dataclasses.replace(SCHEMA, settings=dataclasses.replace(SETTINGS, arithmetic_version=2))
-    attributes = json.loads(json.dumps(later.to_attributes()))
-    assert attributes["settings"]["arithmetic_version"] == 2
-    assert CacheSchema.from_attributes(attributes) == later
 
 
 def edit(path, **changes):

@@ -25,7 +25,7 @@ def test_root_of_a_newer_version_is_reported_by_name(path):
 
 
 def test_edited_settings_are_reported_and_the_latents_are_still_read(path):
-    edit_json(path / ROOT, of_vidlat(lambda fields: fields["settings"].update(vae_hash="other")))
+    edit_json(path / ROOT, of_vidlat(lambda fields: fields["settings"].update(encoder_hash="other")))
     flip(path / MEAN_B, 5)
     problems = list(verify_cache(path))
     assert [(problem.where, problem.kind) for problem in problems] == [

@@ -29,7 +29,7 @@ def test_a_loaded_run_holds_the_averaged_weights_and_what_sampling_needs(make_tr
         torch.testing.assert_close(loaded.model.state_dict()[name], value, rtol=0, atol=0)
     assert loaded.run == trainer.run
     assert loaded.run.latent_shape() == (2, 2, 4, 4)
-    assert loaded.run.schema.settings.vae_hash == "a" * 64
+    assert loaded.run.schema.settings.encoder_hash == "a" * 64
     assert loaded.run.schema.vae_path == "vae.safetensors"
 
 
@@ -99,8 +99,8 @@ def test_resuming_is_refused_when_listed_videos_are_gone(make_cache, make_traine
 
 def test_resuming_on_a_cache_of_another_vae_is_refused(make_trainer, tmp_path):
     make_trainer()
-    other = CacheMaker(tmp_path / "other.zarr", vae_hash="b" * 64).add({"a.mp4": 16})
-    with pytest.raises(TrainError, match=r"other settings \(vae_hash differ\)"):
+    other = CacheMaker(tmp_path / "other.zarr", encoder_hash="b" * 64).add({"a.mp4": 16})
+    with pytest.raises(TrainError, match=r"other settings \(encoder_hash differ\)"):
         make_trainer(cache=other, resume=True)
 
 

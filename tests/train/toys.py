@@ -34,12 +34,12 @@ class CacheMaker:
     """Makes a cache at `path` and adds videos to it: {video_id: number of frames}."""
 
     def __init__(
-        self, path, stack=4, vae_hash="a" * 64, latent_dim=2, latent_height=4, latent_width=4, **times
+        self, path, stack=4, encoder_hash="a" * 64, latent_dim=2, latent_height=4, latent_width=4, **times
     ):
         self.path = path
         settings = CacheSettings(
-            vae_hash=vae_hash,
-            vae_config={},
+            encoder_hash=encoder_hash,
+            encoder_config={},
             stack=stack,
             **times,
             size=16,
@@ -50,6 +50,7 @@ class CacheMaker:
         self.schema = CacheSchema(
             settings=settings,
             vae_name="test",
+            vae_hash="c" * 64,
             vae_licence="none",
             vae_path="vae.safetensors",
             time_compression=TIME_COMPRESSION,

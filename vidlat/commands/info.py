@@ -69,7 +69,8 @@ def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
         "compression",
         f"{schema.time_compression} in time, {schema.space_compression} in height and width",
     )
-    yield "VAE", f"{schema.vae_name} (hash {settings.vae_hash[:12]}, licence: {schema.vae_licence})"
+    hashes = f"hash {schema.vae_hash[:12]}, its encoder's {settings.encoder_hash[:12]}"
+    yield "VAE", f"{schema.vae_name} ({hashes}, licence: {schema.vae_licence})"
     yield (
         "settings",
         f"size {settings.size}, fit {settings.fit}, crop {settings.crop}, "

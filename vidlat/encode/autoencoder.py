@@ -17,12 +17,13 @@ from vidlat.errors import ConfigError
 class Autoencoder(Protocol):
     """A network that turns stacks of gray frames into latents and back, and what depends on its kind.
 
-    network: its tensors, by which a VAE is known. settings: what it was built with, part of the identity of a
-    cache. latent_dim: L. time_compression: S / t. space_compression: H / h and W / w.
+    network: its tensors, by which a VAE is known; those that make latents are named as `hash_encoder` has it.
+    encoder_config: what else determines a latent, part of the identity of a cache: values for JSON by name,
+    one of them `in_channels`. latent_dim: L. time_compression: S / t. space_compression: H / h and W / w.
     """
 
     network: nn.Module
-    settings: dict[str, Any]
+    encoder_config: dict[str, Any]
     latent_dim: int
     time_compression: int
     space_compression: int

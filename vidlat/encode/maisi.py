@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidlat.encode.network import bypass_wrappers, compression_of, hold_in_bfloat16
+from vidlat.encode.network import DECODER_SETTINGS, bypass_wrappers, compression_of, hold_in_bfloat16
 
 
 class MaisiAutoencoder:
@@ -20,7 +20,9 @@ class MaisiAutoencoder:
         self.time_compression = self.space_compression = compression_of(network)
         self.latent_dim: int = settings["latent_channels"]
         self.network: Any = bypass_wrappers(network)
-        self.settings = settings
+        self.encoder_config = {
+            name: value for name, value in settings.items() if name not in DECODER_SETTINGS
+        }
 
     def memory_format(self, device_type: str) -> torch.memory_format:
         """On a CPU channels last: oneDNN computes on it as it is, and would reorder the default."""

@@ -30,6 +30,9 @@ MAISI_NETWORK: dict[str, Any] = {
 }
 """The network of the published weights: 130 tensors, 20,944,897 parameters."""
 
+DECODER_SETTINGS = {"out_channels", "with_decoder_nonlocal_attn", "use_convtranspose"}
+"""Those of the settings that change the decoder alone."""
+
 TINY_NETWORK: dict[str, Any] = {
     **MAISI_NETWORK,
     "num_channels": [16, 32, 64],

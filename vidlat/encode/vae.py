@@ -22,7 +22,7 @@ from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.maisi import MaisiAutoencoder
 from vidlat.encode.memory import keep_freed_memory, release_freed_memory
 from vidlat.encode.stacking import join_calls, unfold_frames
-from vidlat.encode.weights_file import hash_weights, load_network
+from vidlat.encode.weights_file import hash_encoder, hash_weights, load_network
 from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
 from vidlat.timing import Timing
 
@@ -49,8 +49,9 @@ class FrozenVAE:
         cudnn_benchmark: bool = False,
     ) -> None:
         network = autoencoder.network.eval().requires_grad_(False)
-        self.settings = autoencoder.settings
-        self.weights_hash = hash_weights(network.state_dict())
+        self.encoder_config = autoencoder.encoder_config
+        tensors = network.state_dict()
+        self.weights_hash, self.encoder_hash = hash_weights(tensors), hash_encoder(tensors)
         self.time_compression = autoencoder.time_compression
         self.space_compression = autoencoder.space_compression
         self.latent_dim = autoencoder.latent_dim

@@ -176,6 +176,16 @@ def hash_weights(tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def hash_encoder(tensors: dict[str, torch.Tensor]) -> str:
+    """`hash_weights` of the tensors that make latents: the encoder's and those of the layers behind it.
+
+    Two VAEs with the same have the same latents. Every kind of autoencoder names them so.
+    """
+    return hash_weights(
+        {name: tensor for name, tensor in tensors.items() if name.startswith(("encoder.", "quant_conv"))}
+    )
+
+
 def _first_line(error: BaseException) -> str:
     if isinstance(error, pickle.UnpicklingError):
         # PyTorch's message advises loading it unsafely.

@@ -1,4 +1,4 @@
-"""Decoding cached or sampled latents to frames, with the VAE that encoded them."""
+"""Decoding cached or sampled latents to frames, with the VAE that encoded them or another decoder of it."""
 
 from __future__ import annotations
 
@@ -43,21 +43,28 @@ def load_vae_of(
 ) -> FrozenVAE:
     """The VAE a cache was made with: from `vae`, from its recorded path, or by its name.
 
-    It computes as when it encoded; where the device has no bfloat16, in float32, which is more exact.
-    computes_here: as for `load_vae`. show_notice: receives a line about that; by default it goes to stderr.
+    It computes as when it encoded; where the device has no bfloat16, in float32, which is more exact. Another
+    decoder of the same encoder will do. computes_here: as for `load_vae`. show_notice: receives a line about
+    either; by default it goes to stderr.
 
-    Raises WeightsError where it cannot be found or has other weights.
+    Raises WeightsError where it cannot be found or has another encoder.
     """
     settings, path = schema.settings, find_weights_of(schema, vae)
+    tell = show_notice or partial(print, file=sys.stderr)
     if computes_here and settings.precision == "bfloat16" and not has_bfloat16(resolve_device(device)):
         settings = replace(settings, precision="float32")
-        notice = "The VAE encoded in bfloat16, which this device does not have: it decodes in float32."
-        (show_notice or partial(print, file=sys.stderr))(notice)
+        tell("The VAE encoded in bfloat16, which this device does not have: it decodes in float32.")
     found = load_vae(path, settings, batch=batch, device=device, computes_here=computes_here)
-    if found.weights_hash != settings.vae_hash:
+    own = replace(settings, encoder_hash=found.encoder_hash, encoder_config=found.encoder_config)
+    if differences := settings.differences(own):
         raise WeightsError(
-            f"{path}: these are other weights (hash {found.weights_hash[:12]}) than the latents were made "
-            f"with ({schema.vae_name}, hash {settings.vae_hash[:12]}); give the right file by --vae"
+            f"{path}: has another encoder than the latents were made with, that of {schema.vae_name} (other "
+            f"{', '.join(differences)}); give the right VAE by --vae"
+        )
+    if computes_here and found.weights_hash != schema.vae_hash:
+        tell(
+            f"{path} decodes (hash {found.weights_hash[:12]}): another decoder than that of "
+            f"{schema.vae_name} (hash {schema.vae_hash[:12]}), with the encoder that made the latents."
         )
     return found
 

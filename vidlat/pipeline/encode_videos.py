@@ -230,7 +230,7 @@ def _load_to_look_at(config: EncodeConfig, vae_path: Path, device: str) -> Froze
 
 def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
     require_size(config.size, vae.space_compression)
-    found = {"in_channels": vae.settings["in_channels"], "latent_dim": vae.latent_dim}
+    found = {"in_channels": vae.encoder_config["in_channels"], "latent_dim": vae.latent_dim}
     for name, expected in (("in_channels", config.in_channels), ("latent_dim", config.latent_dim)):
         if expected not in (None, found[name]):
             raise ConfigError(f"{name}: got {expected}; the VAE {config.vae} has {found[name]}")
@@ -247,13 +247,14 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
                 "overlap": vae.timing.overlap,
                 "stretch": vae.timing.stretch,
             },
-            vae_hash=vae.weights_hash,
-            vae_config=vae.settings,
+            encoder_hash=vae.encoder_hash,
+            encoder_config=vae.encoder_config,
             preprocess_version=PREPROCESS_VERSION,
             arithmetic_version=ARITHMETIC_VERSIONS[vae.precision],
         ),
         ids=config.ids,
         vae_name=Path(config.vae).name if config.ids == "hash" else config.vae,
+        vae_hash=vae.weights_hash,
         vae_licence=licence_of(config.vae),
         vae_path="" if config.ids == "hash" else str(vae_path.absolute()),
         time_compression=vae.time_compression,

@@ -123,10 +123,10 @@ def _describe_job(path: Path, sources: Sequence[InputVideo], vae: str | None, de
     # Refuses one that the device lacks.
     resolve_precision(settings.precision, resolve_device(device), computes_here=False)
     batch = _recorded_batch(path, sources)
-    load_vae_of(schema, vae=vae, computes_here=False)  # refuses another VAE before workers start
+    found = load_vae_of(schema, vae=vae, computes_here=False)  # refuses another encoder before workers start
     return EncodeJob(
         vae_path=find_weights_of(schema, vae),
-        vae_hash=settings.vae_hash,
+        vae_hash=found.weights_hash,
         settings=settings.select(LatentSettings),
         batch=batch,
         device=device,

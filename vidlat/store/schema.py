@@ -14,7 +14,7 @@ from vidlat.config import ARITHMETIC_VERSIONS, Ids, LatentSettings
 from vidlat.errors import CacheMismatchError, ConfigError, ShapeError, StoreError
 from vidlat.timing import Timing
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 """Increased whenever an older vidlat could no longer read the layout."""
 
 MOST = 2**31 - 1
@@ -31,28 +31,22 @@ SHARD_CHUNKS = 256
 class CacheSettings(LatentSettings):
     """All that changes a number in the cache, and nothing else: equal settings mean equal latents.
 
-    precision is never `auto`, and times are never None. vae_config is kept as JSON returns it (lists for
-    tuples), so that a round trip compares equal. arithmetic_version: see ARITHMETIC_VERSIONS.
+    encoder_hash: of the tensors of the VAE that make latents. encoder_config: what else of the VAE determines
+    them, kept as JSON returns it (lists for tuples), so that a round trip compares equal. precision is never
+    `auto`, and times are never None. arithmetic_version: see ARITHMETIC_VERSIONS.
     """
 
     stack: int = 4
     overlap: int = 0
     stretch: int = 1
-    vae_hash: str
-    vae_config: dict[str, Any]
+    encoder_hash: str
+    encoder_config: dict[str, Any]
     preprocess_version: int
     arithmetic_version: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "vae_config", json.loads(json.dumps(self.vae_config)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As a description states them: without an arithmetic version of 1, which was once the only one."""
-        values = super().to_dict()
-        if self.arithmetic_version == 1:
-            del values["arithmetic_version"]
-        return values
+        object.__setattr__(self, "encoder_config", json.loads(json.dumps(self.encoder_config)))
 
     @property
     def cache_id(self) -> str:
@@ -61,7 +55,7 @@ class CacheSettings(LatentSettings):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def differences(self, other: CacheSettings) -> dict[str, tuple[Any, Any]]:
-        """The fields that differ, with both values; those inside vae_config as `vae_config.NAME`."""
+        """The fields that differ, with both values; those inside encoder_config as `encoder_config.NAME`."""
         ours, theirs = self._flat(), other._flat()
         names = sorted(ours.keys() | theirs.keys())
         pairs = {name: (ours.get(name, "nothing"), theirs.get(name, "nothing")) for name in names}
@@ -69,7 +63,8 @@ class CacheSettings(LatentSettings):
 
     def _flat(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
-        return {f"vae_config.{name}": value for name, value in fields.pop("vae_config").items()} | fields
+        config = fields.pop("encoder_config")
+        return {f"encoder_config.{name}": value for name, value in config.items()} | fields
 
 
 def require_same_settings(path: object, cache: CacheSettings, asked: CacheSettings) -> None:
@@ -109,14 +104,15 @@ def default_shard_frames(
 class CacheSchema:
     """Settings and layout of one cache: the content of the root's attributes["vidlat"].
 
-    vae_name, vae_licence, vae_path: recorded for decoding, and not part of the identity. ids: whether videos
-    are identified by their path or by a hash of it. time_compression: video frames per latent frame.
-    space_compression: pixels per latent position, in height and in width. chunk_frames: latent frames of a
-    chunk (one training clip); shard_frames: of a shard, whole chunks.
+    vae_name, vae_hash, vae_licence, vae_path: the VAE with its decoder, recorded for decoding and not part of
+    the identity. ids: whether videos are identified by their path or by a hash of it. time_compression: video
+    frames per latent frame. space_compression: pixels per latent position, in height and in width.
+    chunk_frames: latent frames of a chunk (one training clip); shard_frames: of a shard, whole chunks.
     """
 
     settings: CacheSettings
     vae_name: str
+    vae_hash: str
     vae_licence: str
     vae_path: str
     time_compression: int
@@ -176,8 +172,7 @@ class CacheSchema:
             cache_id = values.pop("cache_id")
             settings = values.pop("settings")
             for field in dataclasses.fields(CacheSettings):
-                if field.name != "arithmetic_version":
-                    settings[field.name]  # a default must not replace a lost value
+                settings[field.name]  # a default must not replace a lost value
             schema = cls(settings=CacheSettings.from_mapping(settings), **values)
         except (AttributeError, ConfigError, KeyError, TypeError) as error:
             raise StoreError(f"its description is damaged ({error}); restore its zarr.json") from error

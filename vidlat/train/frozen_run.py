@@ -190,7 +190,7 @@ class Run:
 
 def _require_usable(cache: Fields) -> None:
     """Raise ValueError for a cache whose latents no network could take."""
-    for name in ("vae_name", "vae_licence", "vae_path"):
+    for name in ("vae_name", "vae_hash", "vae_licence", "vae_path"):
         cache.text(name)
     cache.whole("latent_dim", 1, 4096)
     for name in ("latent_height", "latent_width", "space_compression"):
