@@ -141,7 +141,8 @@ def main() -> None:
             num_calls = sum(-(-count // job.batch) for count in stacks)
             encoding = num_calls * call_seconds / prepared.num_workers
             began = time.perf_counter()
-            list(run_encode(plan, job, writer, DaskExecutor(client)))
+            with DaskExecutor(client) as executor:
+                list(run_encode(plan, job, writer, executor))
             both = time.perf_counter() - began
         num_videos, num_frames = len(open_cache(prepared.out)), sum(map(sum, lengths))
         sources = [source for batch in plan.batches for source in batch]

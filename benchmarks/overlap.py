@@ -104,9 +104,9 @@ def decode(sources: list[InputVideo], job: EncodeJob, num_threads: int) -> float
 def encode(prepared: PreparedEncode, client: Client, stack_seconds: float, *, apart: bool) -> float:
     client.register_plugin(FallAsleep(stack_seconds), name="asleep")
     job = replace(prepared.job, num_threads=1, reads_apart=apart)
-    with prepared.open_writer() as writer:
+    with DaskExecutor(client) as executor, prepared.open_writer() as writer:
         began = time.perf_counter()
-        list(run_encode(prepared.plan, job, writer, DaskExecutor(client)))
+        list(run_encode(prepared.plan, job, writer, executor))
         return time.perf_counter() - began
 
 

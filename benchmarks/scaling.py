@@ -53,11 +53,15 @@ def encode(folder: Path, num_videos: int, num_frames: int) -> dict[str, float]:
     began = time.perf_counter()
     prepared = prepare_encode([str(folder / "v")], config, folder / "l.zarr")
     seconds = time.perf_counter() - began
-    with connect(None, prepared.num_workers) as client, prepared.open_writer() as writer:
+    with (
+        connect(None, prepared.num_workers) as client,
+        DaskExecutor(client) as executor,
+        prepared.open_writer() as writer,
+    ):
         client.run(lambda job: vae_of_this_process(job) and None, prepared.job)
         client.run(peak_mb)
         began = time.perf_counter()
-        list(run_encode(prepared.plan, prepared.job, writer, DaskExecutor(client)))
+        list(run_encode(prepared.plan, prepared.job, writer, executor))
         seconds += time.perf_counter() - began
         peak = max(client.run(peak_mb).values())
     assert len(open_cache(prepared.out)) == num_videos

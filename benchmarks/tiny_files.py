@@ -51,10 +51,10 @@ def measure(num_videos: int, folder: Path) -> dict[str, float]:
     job = replace(prepared.job, num_threads=1)
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # what is started from here on inherits it
-    with connect(None, 1) as client, prepared.open_writer() as writer:
+    with connect(None, 1) as client, DaskExecutor(client) as executor, prepared.open_writer() as writer:
         client.run(lambda: vae_of_this_process(job) and None)  # its import and the weights, once a process
         began = time.perf_counter()
-        list(run_encode(prepared.plan, job, writer, DaskExecutor(client)))
+        list(run_encode(prepared.plan, job, writer, executor))
         encoded = time.perf_counter() - began
     assert len(open_cache(folder / "l.zarr")) == num_videos
     sources = [source for batch in prepared.plan.batches for source in batch]

@@ -167,8 +167,8 @@ def test_videos_read_in_processes_give_the_cache_of_those_read_here(encode, tmp_
     settings = EncodeConfig(batch=8, **SETTINGS)
     prepared = prepare_encode([str(tmp_path / "videos")], settings, tmp_path / "here.zarr")
     job = replace(prepared.job, reads_apart=False)
-    with prepared.open_writer() as writer:
-        list(run_encode(prepared.plan, job, writer, InProcessExecutor()))
+    with InProcessExecutor() as executor, prepared.open_writer() as writer:
+        list(run_encode(prepared.plan, job, writer, executor))
     here = open_cache(tmp_path / "here.zarr").read_latents("a.mp4").mean[:]
     assert error(torch.from_numpy(mean).float(), torch.from_numpy(here).float()) < 1e-3
 

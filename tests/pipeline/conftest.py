@@ -94,8 +94,8 @@ def undisturbed(videos, prepare, tmp_path_factory, read_all):
     """What a cache of them holds after an encode where nothing goes wrong."""
     path = tmp_path_factory.mktemp("quiet") / "l.zarr"
     prepared = prepare(videos, path, workers=1)
-    with open_writer(path, "test") as writer:
-        events = list(run_encode(prepared.plan, prepared.job, writer, InProcessExecutor()))
+    with InProcessExecutor() as executor, open_writer(path, "test") as writer:
+        events = list(run_encode(prepared.plan, prepared.job, writer, executor))
     assert videos_in(events, "records") == sorted(LENGTHS)
     assert videos_in(events, "failures") == ["broken.mp4"]
     return read_all(path)

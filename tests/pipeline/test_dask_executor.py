@@ -27,7 +27,7 @@ from tests.pipeline.opened import frames_of, reading
 from tests.pipeline.ten_videos import LENGTHS, videos_in
 from tests.pipeline.test_out_of_memory import memory_rules
 from vidlat.errors import InputError, ReaderDiedError, ScratchError, WeightsError
-from vidlat.pipeline import dask_cluster, dask_executor
+from vidlat.pipeline import dask_cluster, dask_executor, encode_videos
 from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_executor import DaskExecutor
@@ -136,15 +136,14 @@ class ScriptedCluster:
 
 
 def encode_on(cluster, prepared, cache_path):
-    with open_writer(cache_path, "test") as writer:
-        cluster.scratch = cache_path.parent
-        executor = DaskExecutor(cluster, queue=cluster)
+    cluster.scratch = cache_path.parent
+    with DaskExecutor(cluster, queue=cluster) as executor, open_writer(cache_path, "test") as writer:
         return list(run_encode(prepared.plan, prepared.job, writer, executor))
 
 
 def encode_for_real(prepared, client, **changes):
-    with prepared.open_writer() as writer:
-        return list(run_encode(prepared.plan, replace(prepared.job, **changes), writer, DaskExecutor(client)))
+    with DaskExecutor(client) as executor, prepared.open_writer() as writer:
+        return list(run_encode(prepared.plan, replace(prepared.job, **changes), writer, executor))
 
 
 def encodes(name):
@@ -157,19 +156,40 @@ def encodes(name):
     return kills
 
 
+def press_ctrl_c_in_a_callback():
+    """Of what is raised there Python says "Exception ignored", and Dask has such a callback."""
+
+    def press(*_):
+        gc.callbacks.remove(press)
+        signal.raise_signal(signal.SIGINT)
+
+    gc.callbacks.append(press)
+    gc.collect()
+
+
+def test_ctrl_c_is_not_lost_while_the_cache_is_opened(
+    videos, prepare, tmp_path, monkeypatch, signals_as_in_a_terminal
+):
+    def open_slowly(*arguments):
+        press_ctrl_c_in_a_callback()
+        return open_writer(*arguments)
+
+    prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
+    monkeypatch.setattr(encode_videos, "open_writer", open_slowly)
+    cluster = ScriptedCluster()
+    cluster.scratch = tmp_path
+    with pytest.raises(KeyboardInterrupt):
+        list(prepared.run(DaskExecutor(cluster, queue=cluster)))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert list(verify_cache(tmp_path / "l.zarr")) == []
+
+
 def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector(
     videos, prepare, tmp_path, signals_as_in_a_terminal
 ):
-    """Of what is raised there Python says "Exception ignored", and Dask has such a callback."""
-
     class Pressing(ScriptedCluster):
         def work(self):
-            def press(*_):
-                gc.callbacks.remove(press)
-                signal.raise_signal(signal.SIGINT)
-
-            gc.callbacks.append(press)
-            gc.collect()
+            press_ctrl_c_in_a_callback()
             super().work()
 
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
@@ -465,8 +485,12 @@ def test_scheduler_that_goes_away_ends_the_encode_and_finished_videos_stay(
     elsewhere = LocalCluster(n_workers=1, threads_per_worker=1, **settings)
 
     def encode():
-        with connect(elsewhere.scheduler_address, 1) as client, prepared.open_writer() as writer:
-            for event in run_encode(prepared.plan, prepared.job, writer, DaskExecutor(client)):
+        with (
+            connect(elsewhere.scheduler_address, 1) as client,
+            DaskExecutor(client) as executor,
+            prepared.open_writer() as writer,
+        ):
+            for event in run_encode(prepared.plan, prepared.job, writer, executor):
                 committed.extend(videos_in([event], "records"))
                 if committed:
                     elsewhere.close()

@@ -193,8 +193,8 @@ def test_process_whose_decoder_hangs_is_ended_and_the_other_videos_are_encoded(
     with connect(None, 1) as client:
         for name in ("quiet.zarr", "l.zarr"):
             work = prepare(videos, tmp_path / name, workers=1, time_limit_seconds=10)
-            with work.open_writer() as writer:
-                events = list(run_encode(plan, work.job, writer, DaskExecutor(client)))
+            with DaskExecutor(client) as executor, work.open_writer() as writer:
+                events = list(run_encode(plan, work.job, writer, executor))
             caches[name] = read_all(tmp_path / name)
             client.register_plugin(Hanging())
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])

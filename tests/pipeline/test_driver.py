@@ -94,7 +94,7 @@ class ScriptedExecutor:
 
 def encode_on(executor, prepared, cache_path, commit=None):
     """commit: takes the place of the writer's, which it is given before the records."""
-    with open_writer(cache_path, "test") as writer:
+    with executor, open_writer(cache_path, "test") as writer:
         writer.commit = partial(commit, writer.commit) if commit else writer.commit
         return list(run_encode(prepared.plan, prepared.job, writer, executor))
 

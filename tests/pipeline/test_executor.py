@@ -24,8 +24,8 @@ def scratch(tmp_path):
 
 
 def test_frames_are_reported_before_the_videos_are_committed(prepared, scratch):
-    with prepared.open_writer() as writer:
-        events = list(run_encode(prepared.plan, prepared.job, writer, InProcessExecutor(scratch)))
+    with InProcessExecutor(scratch) as executor, prepared.open_writer() as writer:
+        events = list(run_encode(prepared.plan, prepared.job, writer, executor))
     assert sum(event.num_frames for event in events) == 5 + 9
     assert events[0].num_frames
     assert sorted(record.video_id for event in events for record in event.records) == sorted(LENGTHS)
@@ -34,8 +34,8 @@ def test_frames_are_reported_before_the_videos_are_committed(prepared, scratch):
 def test_threads_of_this_process_are_as_before_and_no_scratch_is_left(prepared, scratch):
     before = torch.get_num_threads()
     job = replace(prepared.job, num_threads=before + 1)
-    with prepared.open_writer() as writer:
-        list(run_encode(prepared.plan, job, writer, InProcessExecutor(scratch)))
+    with InProcessExecutor(scratch) as executor, prepared.open_writer() as writer:
+        list(run_encode(prepared.plan, job, writer, executor))
     assert torch.get_num_threads() == before
     assert list(scratch.iterdir()) == []
 
@@ -46,18 +46,23 @@ def test_encode_that_is_left_half_way_leaves_no_scratch_and_the_executor_can_go_
 ):
     executor = InProcessExecutor(scratch)
     with prepared.open_writer() as writer:
-        events = run_encode(prepared.plan, prepared.job, writer, executor)
-        for _ in range(num_events):
-            next(events)
-        assert len(list(scratch.iterdir())) == 1
-        events.close()
+        with executor:
+            events = run_encode(prepared.plan, prepared.job, writer, executor)
+            for _ in range(num_events):
+                next(events)
+            assert len(list(scratch.iterdir())) == 1
         assert list(scratch.iterdir()) == []
-        events = list(run_encode(prepared.plan, prepared.job, writer, executor))
+        with executor:
+            events = list(run_encode(prepared.plan, prepared.job, writer, executor))
     assert sorted(record.video_id for event in events for record in event.records) == sorted(LENGTHS)
 
 
 def test_error_of_a_task_is_raised_as_it_is(prepared, scratch):
     job = replace(prepared.job, vae_hash="f" * 64)
-    with prepared.open_writer() as writer, pytest.raises(WeightsError, match="other weights here"):
-        list(run_encode(prepared.plan, job, writer, InProcessExecutor(scratch)))
+    with (
+        pytest.raises(WeightsError, match="other weights here"),
+        InProcessExecutor(scratch) as executor,
+        prepared.open_writer() as writer,
+    ):
+        list(run_encode(prepared.plan, job, writer, executor))
     assert list(scratch.iterdir()) == []

@@ -241,9 +241,13 @@ def test_worker_that_is_ended_for_its_memory_is_followed_by_one_with_smaller_cal
     large_job, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("vidlat.pipeline.dask_cluster.MEMORY_LIMIT", MEMORY_LIMIT)
-    with connect(None, 1) as client, large_job.open_writer() as writer:
+    with (
+        connect(None, 1) as client,
+        DaskExecutor(client) as executor,
+        large_job.open_writer() as writer,
+    ):
         before = worker_pids(client)
-        events = list(run_encode(large_job.plan, large_job.job, writer, DaskExecutor(client)))
+        events = list(run_encode(large_job.plan, large_job.job, writer, executor))
         assert worker_pids(client) != before
         assert memory_rules(client) == {(False, MEMORY_LIMIT)}  # of the new process too
     (record,) = [record for event in events for record in event.records]

@@ -124,8 +124,8 @@ def test_a_process_sends_what_a_thread_reads_to_the_last_bit(videos, changes):
 def test_cache_is_the_same_whichever_way_frames_are_read(videos, prepare, tmp_path, read_all, undisturbed):
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     job = replace(prepared.job, reads_apart=True)
-    with open_writer(tmp_path / "l.zarr", "test") as writer:
-        events = list(run_encode(prepared.plan, job, writer, InProcessExecutor()))
+    with InProcessExecutor() as executor, open_writer(tmp_path / "l.zarr", "test") as writer:
+        events = list(run_encode(prepared.plan, job, writer, executor))
     assert reader_process._IDLE
     assert videos_in(events, "failures") == ["broken.mp4"]
     assert read_all(tmp_path / "l.zarr") == undisturbed
@@ -152,8 +152,8 @@ def test_a_decoder_that_hangs_is_ended_and_the_others_are_encoded(
     disturb("04.mp4", HANGS)
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1, time_limit_seconds=0.01)
     job = replace(prepared.job, reads_apart=True)
-    with open_writer(tmp_path / "l.zarr", "test") as writer:
-        list(run_encode(prepared.plan, job, writer, InProcessExecutor()))
+    with InProcessExecutor() as executor, open_writer(tmp_path / "l.zarr", "test") as writer:
+        list(run_encode(prepared.plan, job, writer, executor))
     failure = open_cache(tmp_path / "l.zarr").failures()["04.mp4"]
     assert (failure.kind, failure.traceback) == ("time-limit", "")
     assert "within the 0.01 seconds of --time-limit-seconds, after 8 frames; its process" in failure.reason
@@ -167,8 +167,8 @@ def test_a_decoder_that_ends_its_process_fails_alone(
     disturb("04.mp4", "os._exit(1)")
     prepared = prepare(videos, tmp_path / "l.zarr", workers=1)
     job = replace(prepared.job, reads_apart=True)
-    with open_writer(tmp_path / "l.zarr", "test") as writer:
-        list(run_encode(prepared.plan, job, writer, InProcessExecutor()))
+    with InProcessExecutor() as executor, open_writer(tmp_path / "l.zarr", "test") as writer:
+        list(run_encode(prepared.plan, job, writer, executor))
     failure = open_cache(tmp_path / "l.zarr").failures()["04.mp4"]
     assert failure.kind == "worker-died"
     assert {**read_all(tmp_path / "l.zarr"), "04.mp4": undisturbed["04.mp4"]} == undisturbed
@@ -245,8 +245,8 @@ def test_real_workers_read_in_processes_that_end_with_them(videos, prepare, tmp_
     job = replace(prepared.job, reads_apart=True)
     with ExitStack() as watched:
         with connect(None, 1, 3) as client:  # three threads, as for a GPU
-            with open_writer(tmp_path / "l.zarr", "test") as writer:
-                list(run_encode(prepared.plan, job, writer, DaskExecutor(client)))
+            with DaskExecutor(client) as executor, open_writer(tmp_path / "l.zarr", "test") as writer:
+                list(run_encode(prepared.plan, job, writer, executor))
             (pids,) = client.run(lambda: [reader.pid for reader in reader_process._IDLE]).values()
             ended = [watched.enter_context(watching(pid)) for pid in pids]
         assert 1 <= len(ended) <= 3

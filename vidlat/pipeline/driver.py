@@ -49,6 +49,7 @@ def run_encode(
 ) -> Generator[EncodeProgress]:
     """Encode every batch of a plan into a cache, yielding what happens as it happens.
 
+    executor: entered, before the writer is opened: from then on a Ctrl-C comes as an event, and none is lost.
     On return every video of the plan is either committed or recorded as a failure.
     """
     yield from _Driver(job, writer, executor).run(plan)
@@ -70,11 +71,10 @@ class _Driver:
 
     def run(self, plan: EncodePlan) -> Iterator[EncodeProgress]:
         self.waiting.extend(Attempt(batch, self.job.batch) for batch in plan.batches)
-        with self.executor:
-            while self.waiting or self.suspects or self.encoding or self.writing:
-                self._submit()
-                if event := self.executor.next_event():
-                    yield from self._handle(event)
+        while self.waiting or self.suspects or self.encoding or self.writing:
+            self._submit()
+            if event := self.executor.next_event():
+                yield from self._handle(event)
 
     @property
     def num_running(self) -> int:

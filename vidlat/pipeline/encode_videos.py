@@ -73,7 +73,7 @@ class PreparedEncode:
             return
         # The workers first: where none can be had, no cache is left behind.
         own = open_dask_executor(self.scheduler, self.num_workers, self.job.num_batches_per_worker)
-        with own if executor is None else nullcontext(executor) as ready, self.open_writer() as writer:
+        with own if executor is None else nullcontext(executor) as ready, ready, self.open_writer() as writer:
             yield EncodeProgress(taken_over_from=writer.lease.taken_from)
             yield from run_encode(self.plan, self.job, writer, ready)
 

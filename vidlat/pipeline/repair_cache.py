@@ -104,7 +104,8 @@ def _encode_again(
     num_at_once = num_workers * job.num_batches_per_worker
     plan = plan_encode(sources, {}, {}, annotations, num_workers=num_at_once)
     own = open_dask_executor(None, num_workers, job.num_batches_per_worker)
-    with own if executor is None else nullcontext(executor) as ready, open_writer(path, PURPOSE) as writer:
+    opening = own if executor is None else nullcontext(executor)
+    with opening as ready, ready, open_writer(path, PURPOSE) as writer:
         for event in run_encode(plan, job, writer, ready):
             yield RepairProgress(outcomes=tuple(_outcomes_of(event)), num_frames=event.num_frames)
 
