@@ -1,14 +1,20 @@
-"""Keeping freed memory in the process between the layers of a network on a CPU."""
+"""Memory for a network: kept between its layers on a CPU, and smaller calls where it does not suffice."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from vidlat.errors import NotEnoughMemoryError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch  # not otherwise: a process that only reads videos does without it
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h of the GNU C library
 
@@ -28,6 +34,42 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     except (OSError, AttributeError, TypeError):
         return  # not the GNU C library
+
+
+def within_memory(call: Callable[[], T], device: torch.device, refusal: str) -> T:
+    """What a call returns; raises NotEnoughMemoryError, with that message, where memory does not suffice."""
+    try:
+        return call()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the handler: inside it, the error's traceback keeps every activation of the call alive.
+    release_freed_memory(device)
+    raise NotEnoughMemoryError(refusal)
+
+
+class ShrinkingCalls:
+    """Calls on as many items at once as memory suffices for.
+
+    Where it does not, the same items go into calls of half as many, and so do those of all later calls.
+    """
+
+    def __init__(self) -> None:
+        self._most_items = sys.maxsize
+
+    def __call__(self, call: Callable[[slice], T], num_items: int, at_most: int = sys.maxsize) -> list[T]:
+        """What the calls return, in order, each for a slice of `at_most` items, or fewer.
+
+        Raises the NotEnoughMemoryError of a call on a single item.
+        """
+        size = min(num_items, at_most, self._most_items)
+        try:
+            return [call(slice(start, start + size)) for start in range(0, num_items, size)]
+        except NotEnoughMemoryError:
+            if size == 1:
+                raise
+        self._most_items = -(-size // 2)
+        return self(call, num_items, at_most)
 
 
 def release_freed_memory(device: torch.device) -> None:

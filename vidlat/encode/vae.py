@@ -6,7 +6,6 @@ height and width; N stacks, S frames per stack.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -20,10 +19,10 @@ from vidlat.encode.autoencoder import Autoencoder
 from vidlat.encode.cutting import cut_calls, split_calls, stretch_video
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.encode.maisi import MaisiAutoencoder
-from vidlat.encode.memory import keep_freed_memory, release_freed_memory
+from vidlat.encode.memory import ShrinkingCalls, keep_freed_memory, within_memory
 from vidlat.encode.stacking import join_calls, unfold_frames
 from vidlat.encode.weights_file import hash_encoder, hash_weights, load_network
-from vidlat.errors import NotEnoughMemoryError, ShapeError, is_out_of_memory
+from vidlat.errors import ShapeError
 from vidlat.timing import Timing
 
 DEFAULT_SETTINGS = LatentSettings()
@@ -57,22 +56,19 @@ class FrozenVAE:
         self.latent_dim = autoencoder.latent_dim
         self.timing = settings.timing(self.time_compression)
         self.batch = batch
-        self._most_decoded = sys.maxsize
+        self._decode_calls = ShrinkingCalls()
         self.device = torch.device(device)
         self.precision = precision
         self.cudnn_benchmark = cudnn_benchmark
         self._autoencoder = autoencoder
         if precision == "bfloat16":
             autoencoder.hold_in_bfloat16(self.device.type)
-        try:
-            memory_format = autoencoder.memory_format(self.device.type)
-            network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise NotEnoughMemoryError(
-                f"not enough memory on {device} for the VAE itself; free some, or use another --device"
-            ) from error
+        memory_format = autoencoder.memory_format(self.device.type)
+        within_memory(
+            lambda: network.to(self.device, memory_format=memory_format),  # type: ignore[call-overload]
+            self.device,
+            f"not enough memory on {device} for the VAE itself; free some, or use another --device",
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -150,16 +146,12 @@ class FrozenVAE:
         stacks, and so do all later ones, which changes frames by rounding at most. Raises
         NotEnoughMemoryError if it does not suffice for a single stack.
         """
-        size = min(self.batch, self._most_decoded, len(latents))
-        advice = "free some, or use another --device"
-        try:
-            parts = torch.split(latents, size)
-            return torch.cat([self._call_network(self._autoencoder.decode, part, advice) for part in parts])
-        except NotEnoughMemoryError:
-            if size == 1:
-                raise
-        self._most_decoded = size // 2
-        return self.decode_stacks(latents)
+        decode, advice = self._autoencoder.decode, "free some, or use another --device"
+        return torch.cat(
+            self._decode_calls(
+                lambda rows: self._call_network(decode, latents[rows], advice), len(latents), self.batch
+            )
+        )
 
     def _split_into_calls(self, stacks: torch.Tensor) -> list[torch.Tensor]:
         """Split into parts of exactly `batch` stacks; the last stack is repeated to fill the last part."""
@@ -171,20 +163,18 @@ class FrozenVAE:
     def _call_network(
         self, function: Callable[[torch.Tensor], Output], part: torch.Tensor, advice: str
     ) -> Output:
-        try:
+        def call() -> Output:
             with torch.inference_mode(), _convolving(self.cudnn_benchmark):
-                if self.device.type == "cuda" and part.device.type == "cpu":
-                    part = part.pin_memory()
-                return function(part.to(self.device, torch.float32, non_blocking=True))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the handler: inside it, the error's traceback keeps every activation of the call alive.
-        release_freed_memory(self.device)
+                is_to_pin = self.device.type == "cuda" and part.device.type == "cpu"
+                given = part.pin_memory() if is_to_pin else part
+                return function(given.to(self.device, torch.float32, non_blocking=True))
+
         num_stacks, *shape = part.shape
-        raise NotEnoughMemoryError(
+        return within_memory(
+            call,
+            self.device,
             f"not enough memory on {self.device} for {num_stacks} stack{'s' * (num_stacks > 1)} of "
-            f"{'x'.join(map(str, shape))}; {advice}"
+            f"{'x'.join(map(str, shape))}; {advice}",
         )
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import torch
 from torch import Tensor, nn
 
-from vidlat.encode.memory import release_freed_memory
-from vidlat.errors import NotEnoughMemoryError, is_out_of_memory
+from vidlat.encode.memory import ShrinkingCalls, within_memory
 
 
 class NetworkCalls:
@@ -21,7 +18,7 @@ class NetworkCalls:
 
     def __init__(self, network: nn.Module, precision: str = "float32") -> None:
         self._network, self._is_half = network, precision == "bfloat16"
-        self._most_items = sys.maxsize
+        self._calls = ShrinkingCalls()
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, timestep: Tensor, features: Tensor | None) -> Tensor:
@@ -29,23 +26,17 @@ class NetworkCalls:
 
         Raises NotEnoughMemoryError if memory does not suffice for a single item.
         """
-        size = min(len(inputs), self._most_items)
-        rows = [slice(start, start + size) for start in range(0, len(inputs), size)]
-        try:
-            return torch.cat([self._call(inputs[r], timestep[r], _rows_of(features, r)) for r in rows])
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the handler: inside it, the error's traceback keeps every activation of the call alive.
-        release_freed_memory(inputs.device)
-        if size == 1:
-            shape = "x".join(map(str, inputs.shape[2:]))
-            raise NotEnoughMemoryError(
-                f"not enough memory on {inputs.device} for the U-Net and one sample of {shape} latents; free "
-                "some, sample fewer --frames, or use another --device"
-            )
-        self._most_items = -(-size // 2)
-        return self(inputs, timestep, features)
+        shape = "x".join(map(str, inputs.shape[2:]))
+        refusal = (
+            f"not enough memory on {inputs.device} for the U-Net and one sample of {shape} latents; free "
+            "some, sample fewer --frames, or use another --device"
+        )
+
+        def call(rows: slice) -> Tensor:
+            part = inputs[rows], timestep[rows], _rows_of(features, rows)
+            return within_memory(lambda: self._call(*part), inputs.device, refusal)
+
+        return torch.cat(self._calls(call, len(inputs)))
 
     def _call(self, inputs: Tensor, timestep: Tensor, features: Tensor | None) -> Tensor:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._is_half):
