@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidlat.errors import NotEnoughMemoryError
 from vidlat.pipeline import device_calls
 from vidlat.pipeline.device_calls import DeviceCaller
 
@@ -104,7 +105,26 @@ def test_a_call_that_fails_frees_the_lock(gpu):
     def fails(stacks):
         raise MemoryError
 
-    with pytest.raises(MemoryError):
+    with pytest.raises(NotEnoughMemoryError):
         DeviceCaller(torch.device("cuda")).call(fails, STACKS)
     assert not device_calls._NETWORK.locked()
     assert gpu[-1][0] == "kept for network"
+
+
+@pytest.mark.parametrize("num_given", [0, 1, 2], ids=["stacks", "means", "deviations"])
+def test_a_lack_of_pinned_memory_asks_for_a_smaller_call(gpu, monkeypatch, num_given):
+    """It comes as a plain RuntimeError, wherever it is allocated."""
+    empty, sizes = torch.empty, []
+
+    def allocate(*size, **how):
+        sizes.append(size)
+        if len(sizes) > num_given:
+            raise RuntimeError("CUDA error: out of memory")
+        return empty(*size, **how)
+
+    monkeypatch.setattr(torch, "empty", allocate)
+    with pytest.raises(NotEnoughMemoryError, match="to bring 3 stacks of 4x8x8 to cuda and") as refusal:
+        DeviceCaller(torch.device("cuda")).call(encode, STACKS)
+    assert len(sizes) == num_given + 1
+    # The traceback of the first error would keep the memory of the call alive.
+    assert refusal.value.__cause__ is refusal.value.__context__ is None

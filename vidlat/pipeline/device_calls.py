@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidlat.encode.memory import within_memory
+
 Array = npt.NDArray[np.float32]
 Encode = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 
@@ -34,7 +36,18 @@ class DeviceCaller:
             self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def call(self, encode: Encode, stacks: Sequence[Array]) -> list[Array]:
-        """What `encode` makes of stacks, each (S, H, W), as one tensor (N, 1, S, H, W)."""
+        """What `encode` makes of stacks, each (S, H, W), as one tensor (N, 1, S, H, W).
+
+        Raises NotEnoughMemoryError if memory does not suffice: that of the device, or pinned memory.
+        """
+        refusal = (
+            f"not enough memory to bring {len(stacks)} stack{'s' * (len(stacks) > 1)} of "
+            f"{'x'.join(map(str, stacks[0].shape))} to {self._device} and their latents back; lower --batch, "
+            "--stack or --size"
+        )
+        return within_memory(lambda: self._call(encode, stacks), self._device, refusal)
+
+    def _call(self, encode: Encode, stacks: Sequence[Array]) -> list[Array]:
         shape = len(stacks), 1, *stacks[0].shape
         host = torch.empty(shape, dtype=torch.float32, pin_memory=self._copying is not None)
         np.stack(stacks, out=host[:, 0].numpy())
