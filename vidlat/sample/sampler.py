@@ -41,9 +41,11 @@ class Sampler:
 
         heun calls the denoiser twice per step, but once in the last. on_step: called after each step.
         """
-        latents, step = noise, STEPS[self.method]
-        for now, following in pairwise(sampling_timesteps(self.num_steps, self.shift).to(noise.device)):
-            latents = step(denoiser, self.objective, latents, now, following)
+        latents, (step, last_step) = noise, STEPS[self.method]
+        steps = [step] * (self.num_steps - 1) + [last_step]
+        timesteps = sampling_timesteps(self.num_steps, self.shift).to(noise.device)
+        for take_step, (now, following) in zip(steps, pairwise(timesteps), strict=True):
+            latents = take_step(denoiser, self.objective, latents, now, following)
             on_step()
         return latents
 
@@ -86,20 +88,22 @@ def euler_step(
 def heun_step(
     denoiser: Denoiser, objective: Objective, latents: Tensor, now: Tensor, following: Tensor
 ) -> Tensor:
-    """Follow the mean of the velocities at both ends of an Euler step; the last step is Euler's.
+    """Follow the mean of the velocities at both ends of an Euler step, which must not end at timestep 0.
 
-    Karras et al. (https://arxiv.org/abs/2206.00364, algorithm 1): at timestep 0 there is no noise to predict.
+    Karras et al. (https://arxiv.org/abs/2206.00364, algorithm 1): there, no noise is left to predict.
     """
     length = objective.position(following) - objective.position(now)
     velocity = _velocity(denoiser, objective, latents, now)
     reached = latents + length * velocity
-    if following == 0:
-        return reached
     return latents + length * (velocity + _velocity(denoiser, objective, reached, following)) / 2
 
 
-STEPS = {"ddim": ddim_step, "euler": euler_step, "heun": heun_step}
-"""The step of each method, from latents at timestep `now` to latents at timestep `following`."""
+STEPS = {
+    "ddim": (ddim_step, ddim_step),
+    "euler": (euler_step, euler_step),
+    "heun": (heun_step, euler_step),
+}
+"""The step of each method, from latents at timestep `now` to those at `following`, and its last step."""
 
 
 def _predict(denoiser: Denoiser, latents: Tensor, timestep: Tensor) -> Tensor:
