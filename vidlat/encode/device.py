@@ -78,11 +78,7 @@ def has_bfloat16(device: str) -> bool:
     return bool(avx512 or flags.get("amx_bf16") or flags.get("bf16"))
 
 
-_QUESTION = """
-import sys, torch
-with torch.cuda.device(sys.argv[1]):
-    print(torch.cuda.is_bf16_supported(including_emulation=False))
-"""
+_QUESTION = "import sys; from vidlat.encode.device import has_bfloat16; print(has_bfloat16(sys.argv[1]))"
 
 
 def _ask_process(device: str) -> bool:
