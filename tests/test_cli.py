@@ -152,7 +152,6 @@ def test_info_shows_the_contents_and_settings(cache):
             ["encode", "--input", "VIDEOS", "--out", "CACHE", "--vae", "VAE", "--size", "32"],
             "size: cache has 16",
         ),
-        (["encode", "--input", "VIDEOS", "--out", "l.zarr", "--vae", "VAE", "--stack", "6"], "4 and 8"),
         (["info", "texts"], "texts"),
         (["info", "missing"], "missing"),
         (["train", "--latents", "texts", "--out", "run"], "texts"),

@@ -122,8 +122,8 @@ def test_senseless_combinations_alone_are_no_failure(compare):
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (["--stack", "6"], 1, "Error: --stack: got 6; expected a multiple of 4"),
-        (["--stack", "6,7"], 1, "Error: nothing is left to compare: small stack 6: stack: got 6"),
+        (["--stack", "6"], 2, "Error: --stack: got 6; expected a multiple of 4"),
+        (["--stack", "6,7"], 2, "Error: nothing is left to compare: small stack 6: stack: got 6"),
         (["--stack", "4,four"], 2, "Error: --stack: got 'four'; expected a whole number"),
         (["--stack", "0,4"], 2, "Error: --stack: got 0; expected at least 1"),
         (["--blend", "mean"], 2, "Error: --blend: got 'mean'; expected one of average, center"),

@@ -78,7 +78,7 @@ def test_dry_run_tells_what_slow_motion_costs_and_stacks_that_the_weights_have_n
 def test_a_refused_time_names_those_that_were_not_given(flags, said, videos, tmp_path):
     fixed = ("--input", videos, "--out", tmp_path / "l.zarr", "--vae", "tiny", "--size", 16, "--dry-run")
     answer = CliRunner().invoke(commands, ["encode", *map(str, (*fixed, *flags))])
-    assert answer.exit_code == 1
+    assert answer.exit_code == 2
     assert answer.stderr.startswith("Error: --overlap: got ")
     assert answer.stderr.endswith(f"{said}\n")
 

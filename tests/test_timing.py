@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from vidlat.errors import ShapeError
+from vidlat.errors import TimingError
 from vidlat.timing import Timing
 
 
@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_refused_with_what_would(stack, overlap, stretch):
     if fits:
         Timing(stack=stack, compression=4, overlap=overlap, stretch=stretch)
         return
-    with pytest.raises(ShapeError, match=r"^(stack|overlap|stretch): got \d+; expected .*\d"):
+    with pytest.raises(TimingError, match=r"^(stack|overlap|stretch): got \d+; expected .*\d"):
         Timing(stack=stack, compression=4, overlap=overlap, stretch=stretch)
 
 
@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_refused_with_what_would(stack, overlap, stretch):
     ],
 )
 def test_combinations_without_sense_are_refused(values, message):
-    with pytest.raises(ShapeError, match=message):
+    with pytest.raises(TimingError, match=message):
         Timing(**{"stack": 4, "compression": 4} | values)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ShapeError as ShapeError,
         ShardExistsError as ShardExistsError,
         StoreError as StoreError,
+        TimingError as TimingError,
         TrainError as TrainError,
         VidlatError as VidlatError,
         WeightsError as WeightsError,
@@ -92,8 +93,8 @@ _PUBLIC = {
     "encode.vae": "FrozenVAE load_vae",
     "errors": (
         "CacheMismatchError ConfigError DecodeError DeviceError EncodeError InputError "
-        "NotEnoughMemoryError ScratchError ShapeError ShardExistsError StoreError TrainError VidlatError "
-        "WeightsError"
+        "NotEnoughMemoryError ScratchError ShapeError ShardExistsError StoreError TimingError TrainError "
+        "VidlatError WeightsError"
     ),
     "evaluate.comparison": "CompareProgress Comparison compare_videos",
     "evaluate.reconstruction": "Evaluation EvaluationProgress evaluate_videos",

@@ -145,7 +145,7 @@ class LatentSettings(Preprocessing):
         return replace(self, **unset)
 
     def timing(self, compression: int) -> Timing:
-        """How a VAE of that compression of time is shown a video; raises ShapeError where it cannot be."""
+        """How a VAE of that compression of time is shown a video; raises TimingError where it cannot be."""
         return Timing(
             stack=self.stack or 4,
             compression=compression,

@@ -94,6 +94,10 @@ class ConfigError(VidlatError):
     exit_code = ExitCode.WRONG_SETTINGS
 
 
+class TimingError(ConfigError):
+    """Times of a VAE call, such as the length of its stack, that do not fit the VAE or each other."""
+
+
 class InputError(VidlatError):
     """A path to read that is not there, or holds nothing to read."""
 
@@ -103,7 +107,7 @@ class DeviceError(VidlatError):
 
 
 class ShapeError(VidlatError):
-    """An array or a stack length that the network cannot take."""
+    """An array that the network cannot take."""
 
 
 class WeightsError(VidlatError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vidlat.errors import ShapeError
+from vidlat.errors import TimingError
 
 StretchBy = Literal["repeat", "linear"]
 """What is shown between two frames of a stretched video: the earlier one again, or a blend of both."""
@@ -24,7 +24,7 @@ class Timing:
 
     An overlap of whole latent frames leaves one latent frame for all calls that share its frames, chosen by
     `blend`. Any other overlap keeps the latent frames of every call.
-    Raises ShapeError, with what would work, for values that do not fit each other.
+    Raises TimingError, with what would work, for values that do not fit each other.
     """
 
     stack: int
@@ -39,27 +39,27 @@ class Timing:
         if stack < compression or stack % compression:
             below, above = stack // compression * compression, (stack // compression + 1) * compression
             nearest = f"{below} and {above}" if below else str(above)
-            raise ShapeError(
+            raise TimingError(
                 f"stack: got {stack}; expected a multiple of {compression}, by which this VAE compresses "
                 f"time; nearest that works: {nearest}"
             )
         if stack % stretch:
-            raise ShapeError(
+            raise TimingError(
                 f"stretch: got {stretch}; expected a divisor of the stack of {stack} frames, so that a call "
                 "holds whole frames of the video"
             )
         if overlap >= stack:
-            raise ShapeError(
+            raise TimingError(
                 f"overlap: got {overlap}; expected less than the stack of {stack} frames: {stack - stretch} "
                 "at most"
             )
         if overlap % stretch:
-            raise ShapeError(
+            raise TimingError(
                 f"overlap: got {overlap}; expected a multiple of the stretch of {stretch}, so that calls "
                 "share whole frames of the video"
             )
         if self.blend != "average" and not (overlap and self._shares_latents):
-            raise ShapeError(
+            raise TimingError(
                 f"blend: got {self.blend}; it needs calls that share latent frames: an overlap of a multiple "
                 f"of {compression} frames, less than the stack of {stack}"
             )

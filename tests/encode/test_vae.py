@@ -37,7 +37,14 @@ from vidlat.encode.weights_file import (
     trained_stacks,
     write_weights,
 )
-from vidlat.errors import DeviceError, EncodeError, NotEnoughMemoryError, ShapeError, WeightsError
+from vidlat.errors import (
+    DeviceError,
+    EncodeError,
+    NotEnoughMemoryError,
+    ShapeError,
+    TimingError,
+    WeightsError,
+)
 
 PUBLISHED_TENSORS = json.loads((Path(__file__).parent / "maisi_checkpoint_tensors.json").read_text())
 
@@ -483,7 +490,7 @@ def test_frames_that_calls_share_are_cross_faded_when_they_are_decoded(settings)
     ],
 )
 def test_time_settings_the_network_cannot_process_are_refused_before_it_runs(settings, message):
-    with pytest.raises(ShapeError, match=message):
+    with pytest.raises(TimingError, match=message):
         small_vae(**settings)
 
 

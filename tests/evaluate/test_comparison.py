@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vidlat.config import CompareConfig
-from vidlat.errors import InputError, ShapeError, WeightsError
+from vidlat.errors import InputError, TimingError, WeightsError
 from vidlat.evaluate import comparison
 from vidlat.evaluate.candidates import choose_clips, load_candidates
 from vidlat.evaluate.comparison import Comparison, compare_videos
@@ -115,8 +115,8 @@ def test_two_decoders_of_one_encoder_are_two_candidates(settings, small_vae, oth
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"stack": (6,)}, ShapeError, r"^stack: got 6; expected a multiple of 4"),
-        ({"stack": (6, 7)}, ShapeError, r"^nothing is left to compare: small stack 6: stack: got 6"),
+        ({"stack": (6,)}, TimingError, r"^stack: got 6; expected a multiple of 4"),
+        ({"stack": (6, 7)}, TimingError, r"^nothing is left to compare: small stack 6: stack: got 6"),
         ({"vae": ("missing.pt",)}, WeightsError, r"^no weights file at missing.pt"),
     ],
 )

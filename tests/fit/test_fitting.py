@@ -13,7 +13,7 @@ from vidlat.encode.device import has_bfloat16
 from vidlat.encode.network import TINY_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import load_vae
 from vidlat.encode.weights_file import read_weights, trained_stacks
-from vidlat.errors import ConfigError, ShapeError, TrainError
+from vidlat.errors import ConfigError, TimingError, TrainError
 from vidlat.fit.fitting import VideoRead, _loss, _step_smoothly, fit_to_stacks, fit_vae
 from vidlat.fit.run import FitStep
 from vidlat.fit.stacks import TrainingStacks
@@ -215,7 +215,7 @@ def test_a_step_moves_the_mean_of_a_kernel_by_a_twentieth_of_what_adamw_would():
 
 def test_a_stack_the_network_cannot_process_is_refused(tmp_path):
     settings = config(stack=6)
-    with pytest.raises(ShapeError, match="nearest that works: 4 and 8"):
+    with pytest.raises(TimingError, match="nearest that works: 4 and 8"):
         next(fit_to_stacks(collection(settings), tmp_path / "vae.safetensors", settings))
 
 

@@ -20,8 +20,8 @@ from vidlat.errors import (
     ConfigError,
     DeviceError,
     InputError,
-    ShapeError,
     StoreError,
+    TimingError,
     WeightsError,
 )
 from vidlat.pipeline.encode_videos import encode_videos
@@ -191,7 +191,7 @@ def test_a_cache_of_the_former_bfloat16_is_read_but_not_added_to(
     ("settings", "error", "message"),
     [
         ({"size": 18}, ConfigError, "multiple of 4"),
-        ({"stack": 6}, ShapeError, "nearest that works: 4 and 8"),
+        ({"stack": 6}, TimingError, "nearest that works: 4 and 8"),
         ({"vae": "nowhere.pt"}, WeightsError, "no weights file"),
     ],
 )

@@ -210,7 +210,7 @@ def load_vae(
     only other processes compute: the network stays in the CPU's memory, whether or not that could compute it.
     cudnn_benchmark: let cuDNN choose its algorithms by timing them, and with them the last bits of a latent.
     Raises DeviceError for a device that does not exist or lacks the precision, WeightsError for a file that
-    cannot be read or does not fit, naming the tensors, and ShapeError for a stack length that the network
+    cannot be read or does not fit, naming the tensors, and TimingError for a stack length that the network
     cannot process.
     """
     keep_freed_memory()

@@ -13,7 +13,7 @@ from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
-from vidlat.errors import ConfigError, ShapeError, VidlatError, WeightsError
+from vidlat.errors import ConfigError, TimingError, VidlatError, WeightsError
 from vidlat.pipeline.estimate import bytes_on_disk
 from vidlat.timing import Timing
 from vidlat.train.split import subjects_of
@@ -83,7 +83,7 @@ def _add(found: Candidates, spec: str, short_name: str, config: CompareConfig) -
             loaded = loaded or load_vae(path, settings, batch=batch, device=config.device)
             require_size(config.size, loaded.space_compression)
             vae = loaded.with_timing(settings.timing(loaded.time_compression))
-        except ShapeError as error:
+        except TimingError as error:
             found.impossible[name] = error
             continue
         is_new = all(

@@ -75,7 +75,7 @@ def fit_vae(
     inputs: files, folders, glob patterns or manifests. resume: continue an unfinished fit, bit for bit where
     machine and device are the same. The averaged weights and a checkpoint are written every `save_every`
     steps, and when the iterator is closed; at the end the checkpoint is removed.
-    Raises, when called, ConfigError, DeviceError, WeightsError, ShapeError, InputError, or TrainError where
+    Raises, when called, ConfigError, DeviceError, WeightsError, InputError, or TrainError where
     there is nothing to resume, or `out` or an unfinished fit of it without `resume`; and, when iterated,
     TrainError if another process fits to `out`, no video is long enough, the loss is not finite, or an
     unfinished fit had other videos.
@@ -288,7 +288,7 @@ def _mean_log_square(error: torch.Tensor) -> torch.Tensor:
 
 
 def _load_network(settings: FitVAEConfig, init: Path | None) -> tuple[Any, dict[str, Any]]:
-    """The network to train and its settings; raises ShapeError or ConfigError if it refuses a setting."""
+    """The network to train and its settings; raises ConfigError if it refuses a setting."""
     if init is None:
         network_settings = small_network(settings.latent_dim or TINY_NETWORK["latent_channels"])
         network: Any = build_network(network_settings)
@@ -302,7 +302,7 @@ def _load_network(settings: FitVAEConfig, init: Path | None) -> tuple[Any, dict[
         )
     compression = compression_of(network)
     for length in settings.call_lengths:
-        Timing(stack=length, compression=compression)  # raises ShapeError
+        Timing(stack=length, compression=compression)  # raises TimingError
     require_size(settings.size, compression)
     if settings.patch:
         require_size(settings.patch, compression, "patch")

@@ -13,7 +13,7 @@ from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import licence_of, resolve_weights, times_for
-from vidlat.errors import CacheMismatchError, ConfigError, ShapeError, StoreError
+from vidlat.errors import CacheMismatchError, ConfigError, StoreError, TimingError
 from vidlat.paths import local_path
 from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.discover import Discovery, discover_videos
@@ -147,7 +147,7 @@ def prepare_encode(
 
     Writes nothing. retry_failed, checksum, on_hash: as in `plan_encode`. dry_run: another process may be
     writing to the cache. labels, skip_stills: as in `discover_videos`.
-    Raises InputError, WeightsError, ShapeError, StoreError or CacheMismatchError.
+    Raises InputError, WeightsError, ConfigError, StoreError or CacheMismatchError.
     """
     if _holds_anything(out):
         read_schema(out)  # before the VAE loads: refuse what is no cache, or is in use
@@ -206,15 +206,15 @@ def prepare_encode(
 
 @contextmanager
 def _naming_times_not_given(given: EncodeConfig, config: EncodeConfig) -> Iterator[None]:
-    """Let a ShapeError name the times that suit the VAE: nobody sees them on the command line."""
+    """Let a TimingError name the times that suit the VAE: nobody sees them on the command line."""
     try:
         yield
-    except ShapeError as error:
+    except TimingError as error:
         names = [name for name in ("stack", "overlap", "stretch") if getattr(given, name) is None]
         times = [f"--{name} {getattr(config, name)}" for name in names if getattr(config, name) is not None]
         if not times:
             raise
-        raise ShapeError(
+        raise TimingError(
             f"{error}; what was not given is as suits {config.vae}: {' '.join(times)}"
         ) from error
 

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any, Self, get_args
 
 from vidlat.config import ARITHMETIC_VERSIONS, Ids, LatentSettings
-from vidlat.errors import CacheMismatchError, ConfigError, ShapeError, StoreError
+from vidlat.errors import CacheMismatchError, ConfigError, StoreError, TimingError
 from vidlat.timing import Timing
 
 FORMAT_VERSION = 10
@@ -136,7 +136,7 @@ class CacheSchema:
             raise StoreError(f"ids: got {self.ids!r}; expected one of {', '.join(get_args(Ids))}")
         try:
             self.settings.timing(self.time_compression)
-        except ShapeError as error:
+        except TimingError as error:
             raise StoreError(str(error)) from error
         if self.shard_frames % self.chunk_frames:
             raise StoreError(
