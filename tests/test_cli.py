@@ -207,6 +207,8 @@ def prepare_empty(cache, tmp_path_factory):
         (["sample", "--run", "r", "--out", "s", "-n", "0"], "num: got 0"),
         (["fit-vae", "--input", "v", "--out", "vae.pt"], ".safetensors"),
         (["preview", "l.zarr", "--out", "p.txt"], "--out p.txt: a preview is written as .png"),
+        (["evaluate", "--latents", "l.zarr", "--input", "v", "--json", "v/a.mp4"], "are written as .json"),
+        (["compare", "--input", "v", "--out", "o", "--json", "v/a.mp4"], "--json v/a.mp4: figures are"),
         (["nonsense"], "nonsense"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -619,7 +621,7 @@ def test_fit_vae_refuses_a_size_before_a_video_is_read(size, videos, tmp_path, m
     [
         ["fit-vae", "--input", "VIDEOS", "--out", "file/v.safetensors"],
         ["evaluate", "--latents", "CACHE", "--input", "VIDEOS", "--json", "file/q.json"],
-        ["evaluate", "--latents", "CACHE", "--input", "VIDEOS", "--json", "."],
+        ["evaluate", "--latents", "CACHE", "--input", "VIDEOS", "--json", "d.json"],
         ["decode", "--latents", "CACHE", "--out", "file/d"],
     ],
     ids=" ".join,
@@ -629,6 +631,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(
 ):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
+    Path("d.json").mkdir()
     for name in ("vidlat.video.reader.open_video", "vidlat.encode.vae.FrozenVAE.decode"):
         monkeypatch.setattr(name, None)
     names = {"VIDEOS": str(videos), "CACHE": str(cache)}

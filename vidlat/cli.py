@@ -305,7 +305,7 @@ def decode() -> None:
 @latents_option
 @input_option("The videos that the cache was made from.")
 @click.option("--max-videos", type=click.IntRange(1), help="Compare this many, evenly spread over the ids.")
-@click.option("--json", "json_file", type=PATH, help="Write all figures to this file.")
+@click.option("--json", "json_file", type=PATH, help="Write all figures to this .json file.")
 @vae_option
 @device_option
 def evaluate() -> None:
@@ -334,7 +334,7 @@ def evaluate() -> None:
 @commands.command(config=CompareConfig)
 @input_option("File, folder, glob, or a manifest (.csv, .jsonl) with a column path.")
 @out_option("Folder for the videos and pictures to look at.")
-@click.option("--json", "json_file", type=PATH, help="Write all figures to this file.")
+@click.option("--json", "json_file", type=PATH, help="Write all figures to this .json file.")
 @labels_option("only its subjects count here.")
 def compare() -> None:
     """Find the settings for your clips: measure and show some clips with each, without a cache.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
-from vidlat.commands.figures import FIGURES, figures, mark_best, tell_still, write_figures
+from vidlat.commands.figures import FIGURES, figures, mark_best, require_json, tell_still, write_figures
 from vidlat.config import CompareConfig
 from vidlat.errors import ExitCode, VidlatError, shorten
 from vidlat.evaluate.comparison import MAX_SHOWN, CompareProgress, Comparison, compare_videos
@@ -47,6 +47,7 @@ def compare(
     settings: dict[str, Any],
 ) -> ExitCode:
     """Compare, and print the figures; also those so far where it is cut short."""
+    require_json(json_file)
     events = compare_videos(inputs, out, CompareConfig.from_mapping(settings), labels=labels)
     if json_file:
         prepare_file(json_file, "--json")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.commands.display import console, format_count, quoted
+from vidlat.errors import ConfigError
 from vidlat.evaluate.motion import Motion
 from vidlat.evaluate.quality import Summary, VideoQuality
 from vidlat.video.writer import appearing_whole
@@ -25,6 +26,12 @@ def figures(quality: VideoQuality | Summary, motion: Motion) -> tuple[str, ...]:
 def number(value: float | None) -> str:
     """With two decimals; a dash for none."""
     return "-" if value is None else f"{value:.2f}"
+
+
+def require_json(path: Path | None) -> None:
+    """Raise ConfigError for a name that is not that of a JSON file: a clip of that name would be replaced."""
+    if path and path.suffix.lower() != ".json":
+        raise ConfigError(f"--json {path}: figures are written as .json; give such a name")
 
 
 def write_figures(path: Path, values: dict[str, Any]) -> None:
