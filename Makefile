@@ -1,6 +1,6 @@
 # make demo      the whole path on videos made here: encode, train, sample (under 10 minutes on 2 cores)
 # make test      lint, types and the default tests (4 to 11 minutes on 2 cores once set up, no network, no GPU)
-# make test-all  the slow tests too
+# make test-all  the slow tests too; those of a browser must run where there is Chromium
 # Each sets up .venv/ first, from constraints.txt, where it is missing or out of date.
 
 PYTHON ?= python3
@@ -28,6 +28,7 @@ demo: .venv/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
+test-all: export VIDLAT_REQUIRE_BROWSER = $(if $(shell command -v chromium),1,)
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m '' --hypothesis-profile thorough
 	# What a network computes, as on a CPU without AVX-512.

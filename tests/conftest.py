@@ -42,6 +42,8 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu"):
         require_gpu()
+    if item.get_closest_marker("browser"):
+        require_browser()
 
 
 def require_gpu():
@@ -53,6 +55,15 @@ def require_gpu():
     if os.environ.get("VIDLAT_REQUIRE_GPU") == "1":
         pytest.fail("VIDLAT_REQUIRE_GPU=1, but PyTorch finds no GPU", pytrace=False)
     pytest.skip("needs a GPU")
+
+
+def require_browser():
+    """The path of Chromium; skips a test where there is none, or fails it where VIDLAT_REQUIRE_BROWSER=1."""
+    if path := shutil.which("chromium"):
+        return path
+    if os.environ.get("VIDLAT_REQUIRE_BROWSER") == "1":
+        pytest.fail("VIDLAT_REQUIRE_BROWSER=1, but there is no chromium", pytrace=False)
+    return pytest.skip("needs Chromium")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import pytest
 
 from tests.test_cli import is_one_line, vidlat
 from vidlat.commands import compare as command, display
-from vidlat.commands.figures import mark_best
 
 LENGTHS = {"a.mp4": 9, "b.mp4": 6, "c.mp4": 5}
 
@@ -180,17 +179,3 @@ def test_lists_may_stand_in_a_file(compare, tmp_path):
         "small stack 4 stretch 4",
         "small stack 8 stretch 4",
     ]
-
-
-@pytest.mark.parametrize(
-    ("cells", "marked"),
-    [
-        (["0.90", "1.30", "-", "1.10"], ["0.90*", "1.30 ", "- ", "1.10*"]),
-        (["2.00", "2.00"], ["2.00 ", "2.00 "]),
-        (["-", "-"], ["- ", "- "]),
-        (["3.00"], ["3.00 "]),
-        (["0.50", "0.50", "4.00"], ["0.50*", "0.50*", "4.00 "]),
-    ],
-)
-def test_the_best_of_a_column_has_a_star_unless_all_are_alike(cells, marked):
-    assert mark_best(cells, lambda value: round(abs(value - 1), 6)) == marked

@@ -24,6 +24,7 @@ LEVELS = [
     {"encode", "store", "video"},
     {"pipeline", "train"},
     {"evaluate", "fit", "sample"},
+    {"report"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -46,6 +47,8 @@ FENCES = {
     "pydicom": {"video"},
     "nibabel": {"video"},
     "PIL": {"video"},
+    "jinja2": {"report"},
+    "markupsafe": {"report"},
     "huggingface_hub": {"encode"},
 }
 

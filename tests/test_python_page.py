@@ -14,7 +14,9 @@ from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.video.writer import write_video
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
-WHOLE_PATH, COMMANDS, COMPARISON, *TRAINING = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+WHOLE_PATH, COMMANDS, COMPARISON, REPORT, *TRAINING = re.findall(
+    r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL
+)
 
 
 @pytest.fixture
@@ -72,6 +74,12 @@ def test_comparison_runs(make_videos, folder, capsys):
     assert "tiny stack 8 stretch 4" in capsys.readouterr().out
 
 
+def test_report_runs(make_videos, encode_here, folder):
+    encode_here(make_videos(folder / "videos", {"a.mp4": 9, "b.mp4": 8}), folder / "latents.zarr")
+    run_here(REPORT)
+    assert (folder / "report.html").is_file()
+
+
 @pytest.mark.parametrize("run", [run_here, pytest.param(run_as_script, marks=pytest.mark.slow)])
 def test_examples_of_training_run(folder, run):
     """With two steps each, on latents of MAISI's four channels."""
@@ -86,6 +94,6 @@ def four_channels(video_id, num_latent_frames):
     return [np.concatenate(parts) for parts in zip(*halves, strict=True)]
 
 
-@pytest.mark.parametrize("example", [WHOLE_PATH, COMMANDS, COMPARISON, *TRAINING])
+@pytest.mark.parametrize("example", [WHOLE_PATH, COMMANDS, COMPARISON, REPORT, *TRAINING])
 def test_example_is_short(example):
     assert len(example.splitlines()) < 25

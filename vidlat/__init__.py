@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     )
     from vidlat.pipeline.executor import Executor as Executor, InProcessExecutor as InProcessExecutor
     from vidlat.pipeline.repair_cache import RepairProgress as RepairProgress, repair_cache as repair_cache
+    from vidlat.report.cache import ReportProgress as ReportProgress, report_cache as report_cache
+    from vidlat.report.comparison import report_comparison as report_comparison
     from vidlat.sample.during_training import train_unet as train_unet
     from vidlat.sample.sampler import Denoiser as Denoiser, Sampler as Sampler
     from vidlat.sample.videos import sample_videos as sample_videos
@@ -106,6 +108,8 @@ _PUBLIC = {
     "pipeline.encode_videos": "PreparedEncode encode_videos prepare_encode",
     "pipeline.executor": "Executor InProcessExecutor",
     "pipeline.repair_cache": "RepairProgress repair_cache",
+    "report.cache": "ReportProgress report_cache",
+    "report.comparison": "report_comparison",
     "sample.during_training": "train_unet",
     "sample.sampler": "Denoiser Sampler",
     "sample.videos": "sample_videos",

@@ -331,10 +331,47 @@ def evaluate() -> None:
     """
 
 
+@commands.command()
+@latents_argument
+@out_option("The HTML file to write.")
+@click.option(
+    "--input",
+    "inputs",
+    type=PATH_OR_PATTERN,
+    multiple=True,
+    help="The videos that the cache was made from, to compare with. May be repeated.",
+)
+@click.option("--max-videos", type=click.IntRange(1), help="Compare this many, evenly spread over the ids.")
+@vae_option
+@device_option
+def report() -> None:
+    """Write a page about a cache: one HTML file to look at, print or send.
+
+    Shows what the cache holds, how its latents are distributed and how far that is from a standard normal,
+    which subjects or source folders differ from the rest, failures and warnings, and a few decoded clips.
+    With --input it also shows what `vidlat evaluate` measures, and the worst and best clips beside their
+    sources. docs/report.md says how to read it.
+
+    The file needs nothing else, no network either, and stays below 20 MB. Of a cache made with --ids hash it
+    holds no name of a file or folder.
+
+    \b
+    Example:
+      vidlat report latents.zarr --out report.html --input videos/
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos are not in all of it, 130 interrupted:
+    nothing is written.
+    """
+
+
 @commands.command(config=CompareConfig)
 @input_option("File, folder, glob, or a manifest (.csv, .jsonl) with a column path.")
 @out_option("Folder for the videos and pictures to look at.")
 @click.option("--json", "json_file", type=PATH, help="Write all figures to this .json file.")
+@click.option(
+    "--report", "report_file", type=PATH, help="Write a page with figures, plots and clips to this .html file."
+)
 @labels_option("only its subjects count here.")
 def compare() -> None:
     """Find the settings for your clips: measure and show some clips with each, without a cache.
@@ -355,7 +392,7 @@ def compare() -> None:
     \b
     Example:
       vidlat compare --input videos/ --out comparison/ --vae tiny --vae mine.safetensors --size 128 \\
-                     --stack 4,16 --stretch 1,2,4 --overlap 0,2 --videos 12 --json comparison.json
+                     --stack 4,16 --stretch 1,2,4 --overlap 0,2 --videos 12 --report comparison.html
 
     \b
     Exit codes: 0 done, 1 refused, 2 wrong flags, 3 a VAE or a clip could not be used, 130 interrupted:

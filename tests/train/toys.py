@@ -34,7 +34,15 @@ class CacheMaker:
     """Makes a cache at `path` and adds videos to it: {video_id: number of frames}."""
 
     def __init__(
-        self, path, stack=4, encoder_hash="a" * 64, latent_dim=2, latent_height=4, latent_width=4, **times
+        self,
+        path,
+        stack=4,
+        encoder_hash="a" * 64,
+        latent_dim=2,
+        latent_height=4,
+        latent_width=4,
+        ids="path",
+        **times,
     ):
         self.path = path
         settings = CacheSettings(
@@ -59,6 +67,7 @@ class CacheMaker:
             latent_height=latent_height,
             latent_width=latent_width,
             shard_frames=8,
+            ids=ids,
         )
         create_cache(path, self.schema)
 

@@ -2,62 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
-from vidlat.commands.figures import FIGURES, figures, mark_best, require_json, tell_still, write_figures
+from vidlat.commands.figures import require_suffix, tell_still, write_figures
 from vidlat.config import CompareConfig
 from vidlat.errors import ExitCode, VidlatError, shorten
 from vidlat.evaluate.comparison import MAX_SHOWN, CompareProgress, Comparison, compare_videos
+from vidlat.evaluate.figures import COSTS, ERRORS, FIGURES, are_best, costs, figures
+from vidlat.report.comparison import report_comparison
 from vidlat.video.writer import prepare_file
-
-COSTS = ("values/px", "MB/1000", "s/1000")
-"""Columns: latent values per pixel; megabytes in a cache and seconds to encode, per 1,000 frames."""
 
 WIDE = 140
 """Letters in a line from which on all columns are in one table."""
-
-
-def _less(value: float) -> float:
-    return value
-
-
-def _more(value: float) -> float:
-    return -value
-
-
-def _near_one(value: float) -> float:
-    return abs(value - 1)
-
-
-ERRORS: Mapping[str, Callable[[float], float]] = {
-    **dict(zip(FIGURES, (_less, _more, _more, _near_one, _near_one, _near_one, _more), strict=True)),
-    **dict.fromkeys(COSTS, _less),
-}
-"""Of the numbers in each column, least for the best."""
 
 
 def compare(
     inputs: tuple[str, ...],
     out: Path,
     json_file: Path | None,
+    report_file: Path | None,
     labels: Path | None,
     settings: dict[str, Any],
 ) -> ExitCode:
     """Compare, and print the figures; also those so far where it is cut short."""
-    require_json(json_file)
+    require_suffix(json_file, "--json", ".json")
+    require_suffix(report_file, "--report", ".html")
     events = compare_videos(inputs, out, CompareConfig.from_mapping(settings), labels=labels)
     if json_file:
         prepare_file(json_file, "--json")
+    if report_file:
+        prepare_file(report_file, "--report")
     seen: list[CompareProgress] = []
     try:
         _follow(events, seen)
     except (KeyboardInterrupt, VidlatError):
-        _report(seen, out, json_file, is_cut_short=True)
+        _tell(seen, out, json_file, report_file, is_cut_short=True)
         raise
-    comparison = _report(seen, out, json_file, is_cut_short=False)
+    comparison = _tell(seen, out, json_file, report_file, is_cut_short=False)
     failed = comparison.failed_candidates or comparison.failed_clips
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
@@ -81,8 +65,13 @@ def _follow(events: Iterable[CompareProgress], seen: list[CompareProgress]) -> N
                 progress.update(task, advance=event.num_candidates, total=num_steps)
 
 
-def _report(
-    seen: Sequence[CompareProgress], out: Path, json_file: Path | None, *, is_cut_short: bool
+def _tell(
+    seen: Sequence[CompareProgress],
+    out: Path,
+    json_file: Path | None,
+    report_file: Path | None,
+    *,
+    is_cut_short: bool,
 ) -> Comparison:
     comparison = Comparison.of(seen)
     if comparison.candidates:
@@ -95,6 +84,9 @@ def _report(
             console.print(f"{count} to look at{shown} -> {quoted(out)}", soft_wrap=True)
         if json_file:
             write_figures(json_file, comparison.to_dict())
+        if report_file:
+            report_comparison(seen, report_file)
+            console.print(f"report -> {quoted(report_file)}", soft_wrap=True)
     if is_cut_short and comparison.candidates:
         console.print(
             f"Cut short: {len(comparison.candidates)} of {seen[0].num_candidates} settings are compared, on "
@@ -106,16 +98,16 @@ def _report(
 
 def _print_figures(comparison: Comparison) -> None:
     rows = [
-        (
-            *figures(compared.summary, compared.summary.motion),
-            f"{compared.candidate.values_per_pixel:.4f}",
-            f"{compared.candidate.bytes_per_1000_frames / 1e6:.2f}",
-            f"{compared.seconds_per_1000_frames:.1f}",
-        )
+        (*figures(compared.summary, compared.summary.motion), *costs(compared))
         for compared in comparison.candidates
     ]
     columns = dict(zip(ERRORS, zip(*rows, strict=True), strict=True))
-    marked = {name: mark_best(cells, ERRORS[name]) for name, cells in columns.items()}
+    marked = {
+        name: [
+            cell + " *"[is_best] for cell, is_best in zip(cells, are_best(cells, ERRORS[name]), strict=True)
+        ]
+        for name, cells in columns.items()
+    }
     settings = [compared.candidate.name for compared in comparison.candidates]
     frames = format_count(comparison.candidates[0].summary.num_frames, "frame")
     count = format_count(len(comparison.clips), "clip")

@@ -6,8 +6,9 @@ import statistics
 from pathlib import Path
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar
-from vidlat.commands.figures import FIGURES, figures, number, require_json, tell_still, write_figures
+from vidlat.commands.figures import require_suffix, tell_still, write_figures
 from vidlat.errors import ExitCode
+from vidlat.evaluate.figures import FIGURES, figures, number
 from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.video.writer import prepare_file
@@ -22,7 +23,7 @@ def evaluate(
     device: str,
 ) -> ExitCode:
     """Compare decoded latents with their sources, and print the figures."""
-    require_json(json_file)
+    require_suffix(json_file, "--json", ".json")
     steps = evaluate_videos(latents, inputs, max_videos=max_videos or 0, vae=vae, device=device)
     events = []
     if json_file:

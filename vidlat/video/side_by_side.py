@@ -21,10 +21,11 @@ _LEAST_WIDTH = 128  # of a column: room for a label, and for an eye
 _SHAPE = 16 / 9  # of a screen
 
 
-def side_by_side(videos: Mapping[str, Frames]) -> Iterator[Frames]:
+def side_by_side(videos: Mapping[str, Frames], num_columns: int | None = None) -> Iterator[Frames]:
     """Yield frames (H', W') uint8 that show labelled videos (T, H, W) in rows, every pixel as it is.
 
-    Small frames are enlarged: each of their pixels is a square.
+    Small frames are enlarged: each of their pixels is a square. num_columns: so many that the whole is shaped
+    like a screen, unless given.
     Raises ShapeError for videos of different shapes, or none.
     """
     shapes = {video.shape for video in videos.values()}
@@ -37,7 +38,7 @@ def side_by_side(videos: Mapping[str, Frames]) -> Iterator[Frames]:
     font = ImageFont.load_default(_FONT)
     lines = [_wrap(label, font, column_width) for label in videos]
     row_height = _LINE * max(map(len, lines)) + height
-    num_columns = _num_columns(len(videos), row_height / column_width)
+    num_columns = num_columns or _num_columns(len(videos), row_height / column_width)
     num_rows = -(-len(videos) // num_columns)
     shape = (column_width + _GAP) * num_columns + _GAP, (row_height + _GAP) * num_rows + _GAP
     sheet = Image.new("L", shape, _BACKGROUND)

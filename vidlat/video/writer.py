@@ -21,19 +21,23 @@ from vidlat.files import temporary_name
 DEFAULT_FPS = 25
 """Frame rate of a video whose source states none."""
 
-_QUANTIZER = "10"  # x264's, of 0 to 51: held constant it bounds the error of every pixel
+QUANTIZER = 10
+"""x264's, of 0 to 51: held constant it bounds the error of every pixel."""
 
 
-def write_video(path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float | Fraction) -> int:
+def write_video(
+    path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float | Fraction, quantizer: int = QUANTIZER
+) -> int:
     """Write gray frames, each (H, W) uint8, and return how many there were.
 
     Limited-range yuv420p, tagged so: decoded to gray, every pixel comes back within 8 levels of 255, 1 on
-    the mean. An odd side grows by one pixel that repeats the edge. The rate is constant; 0, nan and inf
-    become DEFAULT_FPS. The file appears whole or not at all. Raises ShapeError for no frame, and for one
-    that is not (H, W) uint8 like the first; InputError where the file cannot be written.
+    the mean; further off with a coarser quantizer, in a smaller file. An odd side grows by one pixel that
+    repeats the edge. The rate is constant; 0, nan and inf become DEFAULT_FPS. The file appears whole or not
+    at all. Raises ShapeError for no frame, and for one that is not (H, W) uint8 like the first; InputError
+    where the file cannot be written.
     """
     with appearing_whole(path) as draft:
-        return _write(draft, frames, _rate(fps))
+        return _write(draft, frames, _rate(fps), quantizer)
 
 
 def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
@@ -87,14 +91,14 @@ def prepare_file(path: Path, flag: str = "--out") -> None:
     prepare_folder(path.parent, flag)
 
 
-def _write(draft: Path, frames: Iterable[npt.NDArray[np.uint8]], rate: Fraction) -> int:
+def _write(draft: Path, frames: Iterable[npt.NDArray[np.uint8]], rate: Fraction, quantizer: int) -> int:
     first_shape: tuple[int, ...] | None = None
     num_frames = 0
     with av.open(str(draft), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.pix_fmt = "yuv420p"
         # Without B-frames the file needs no edit list, which some readers take for hidden frames.
-        stream.options = {"qp": _QUANTIZER, "bf": "0"}
+        stream.options = {"qp": str(quantizer), "bf": "0"}
         # x264's result depends on the number of threads: one gives the same file everywhere.
         stream.codec_context.thread_count = 1
         stream.codec_context.color_range = ColorRange.MPEG

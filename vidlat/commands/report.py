@@ -1,0 +1,32 @@
+"""`vidlat report`: a page about a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidlat.commands.display import console, format_bytes, format_count, print_table, progress_bar, quoted
+from vidlat.commands.figures import require_suffix
+from vidlat.errors import ExitCode
+from vidlat.report.cache import report_cache
+
+
+def report(
+    latents: Path, out: Path, inputs: tuple[str, ...], max_videos: int | None, vae: str | None, device: str
+) -> ExitCode:
+    """Write the page, and tell which videos are not in all of it."""
+    require_suffix(out, "--out", ".html")
+    steps = report_cache(latents, out, inputs=inputs, max_videos=max_videos or 0, vae=vae, device=device)
+    failures: dict[str, str] = {}
+    with progress_bar("{task.fields[name]}") as progress:
+        tasks = {}
+        for step in steps:
+            if step.doing not in tasks:
+                tasks[step.doing] = progress.add_task(step.doing, total=step.num_total, name="")
+            progress.update(tasks[step.doing], completed=step.num_done, name=step.video_id)
+            if step.failure:
+                failures[step.video_id] = step.failure
+    if failures:
+        title = f"{format_count(len(failures), 'video')} not in all of the report"
+        print_table(title, ("video", "reason"), list(failures.items()))
+    console.print(f"report, {format_bytes(out.stat().st_size)} -> {quoted(out)}", soft_wrap=True)
+    return ExitCode.SOME_FAILED if failures else ExitCode.DONE
