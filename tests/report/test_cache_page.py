@@ -101,7 +101,7 @@ def test_without_its_vae_the_page_says_so_and_another_one_is_refused(made, tmp_p
     read = written(made, tmp_path / "r.html")
     assert read.count("video") == 0
     assert "the VAE test is not at hand" in read.text
-    with pytest.raises(WeightsError, match="other weights"):
+    with pytest.raises(WeightsError, match="has another encoder"):
         report_cache(made, tmp_path / "other.html", vae=str(small_vae))
     assert not (tmp_path / "other.html").exists()
 

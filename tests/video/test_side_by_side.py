@@ -81,3 +81,12 @@ def test_pixels_of_small_videos_are_squares(width, scale):
     (small,) = noise(1, 1, 30, width).values()
     (frame,) = side_by_side({"x": small})
     place(frame, np.kron(small[0], np.ones((scale, scale), np.uint8)))
+
+
+def test_a_grid_may_have_the_columns_that_are_asked_for():
+    videos = noise(3, 1, 30, 128)
+    (row,), (column,) = side_by_side(videos, 3), side_by_side(videos, 1)
+    assert row.shape[1] - 10 == 3 * (column.shape[1] - 10)  # but for the gap that both have
+    for video in videos.values():
+        place(row, video[0])
+        place(column, video[0])
