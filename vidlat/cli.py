@@ -333,7 +333,7 @@ def evaluate() -> None:
 
 @commands.command()
 @latents_argument
-@out_option("The HTML file to write.")
+@out_option("The .html file to write.")
 @click.option(
     "--input",
     "inputs",
@@ -370,7 +370,10 @@ def report() -> None:
 @out_option("Folder for the videos and pictures to look at.")
 @click.option("--json", "json_file", type=PATH, help="Write all figures to this .json file.")
 @click.option(
-    "--report", "report_file", type=PATH, help="Write a page with figures, plots and clips to this .html file."
+    "--report",
+    "report_file",
+    type=PATH,
+    help="Write a page with figures, plots and clips to this .html file.",
 )
 @labels_option("only its subjects count here.")
 def compare() -> None:
