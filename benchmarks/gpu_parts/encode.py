@@ -3,7 +3,8 @@
 Clips are 640 x 480, of a few phantoms that move forth and back, with the grain of a recording. Reading alone:
 every frame decoded and prepared as for the VAE, in a process per core. The network alone: calls as the
 command makes them, from the host's memory. The command's start is that of an encode of one short clip; the
-rest of its time is compared.
+rest of its time is compared. With --quick, or on a busy machine, two starts may differ by more than that:
+then nothing is left to compare.
 """
 
 import shutil
@@ -60,9 +61,15 @@ def measure(setting: Setting) -> Iterator[Row]:
         yield {"what": "vidlat encode, start", "seconds": start}
         whole = encode(folder / "clips", folder / "clips.zarr", vae_path, size, setting)
         assert len(open_cache(folder / "clips.zarr")) == num_clips
-    rest, slower = whole - start, max(reading, network)
-    yield {"what": "vidlat encode, after its start", "seconds": rest, "frames/s": frames / rest}
-    yield {"what": "that over the slower part", "ratio": rest / slower}
+    yield from rest_rows(whole - start, max(reading, network), frames)
+
+
+def rest_rows(rest: float, slower: float, frames: int) -> Iterator[Row]:
+    """What is told of the seconds after the start, and of those of the slower part; nothing of none."""
+    is_known = rest > 0
+    row = {"seconds": rest, "frames/s": frames / rest} if is_known else {}
+    yield {"what": "vidlat encode, after its start"} | row
+    yield {"what": "that over the slower part"} | ({"ratio": rest / slower} if is_known else {})
 
 
 def make_clips(

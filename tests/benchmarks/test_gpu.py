@@ -121,6 +121,15 @@ def test_operations_are_those_of_the_convolutions():
     assert count_flops(TINY_NETWORK, (1, 1, 4, 16, 16), "encode") == sum(counted)
 
 
+def test_an_encode_that_takes_less_than_its_start_gives_no_rate():
+    """The two starts differ, on a busy machine by seconds."""
+    from gpu_parts.encode import rest_rows
+
+    (rest, ratio) = rest_rows(2.0, 4.0, 96)
+    assert (rest["seconds"], rest["frames/s"], ratio["ratio"]) == (2, 48, 0.5)
+    assert [row.keys() for row in rest_rows(-3.0, 4.0, 96)] == [{"what"}, {"what"}]
+
+
 def test_operations_that_only_view_are_not_launches():
     from launches import CountingOperations
 
