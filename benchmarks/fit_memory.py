@@ -15,13 +15,14 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from vidlat.config import FitVAEConfig
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network, bypass_wrappers
-from vidlat.fit.fitting import _checkpoint_activations, _loss
+from vidlat.fit.optimisation import FitOptimisation
+from vidlat.train.ranks import Ranks
 
 NETWORKS = {"tiny": TINY_NETWORK, "maisi": MAISI_NETWORK}
 
 
-def kept_bytes(network: torch.nn.Module, stacks: torch.Tensor, settings: FitVAEConfig) -> int:
-    own = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+def kept_bytes(optimisation: FitOptimisation, *step: torch.Tensor) -> int:
+    own = {weight.untyped_storage().data_ptr() for weight in optimisation.state.model.parameters()}
     kept = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -31,14 +32,14 @@ def kept_bytes(network: torch.nn.Module, stacks: torch.Tensor, settings: FitVAEC
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        _loss(network, stacks, settings, 0)
+        optimisation.compute_gradients(*step)
     return sum(kept.values())
 
 
-def step_seconds(network: torch.nn.Module, stacks: torch.Tensor, settings: FitVAEConfig) -> float:
+def step_seconds(optimisation: FitOptimisation, *step: torch.Tensor) -> float:
     began = time.process_time()
-    network.zero_grad()
-    _loss(network, stacks, settings, 0)[0].backward()
+    optimisation.state.optimiser.zero_grad()
+    optimisation.compute_gradients(*step)
     return time.process_time() - began
 
 
@@ -51,19 +52,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    settings = FitVAEConfig(size=options.size, stack=options.stack, precision=options.precision, device="cpu")
-    stacks = torch.rand(1, 1, options.stack, options.size, options.size)
-    networks = {}
+    side = options.size // 4
+    step = (
+        torch.rand(1, 1, options.stack, options.size, options.size),
+        torch.randn(1, 4, options.stack // 4, side, side),
+    )
+    ways = {}
     for way in ("plain", "checkpointed"):
-        network = bypass_wrappers(build_network(NETWORKS[options.network])).train()
-        networks[way] = network.to(memory_format=torch.channels_last_3d)
-    _checkpoint_activations(networks["checkpointed"])
-    kept = {way: kept_bytes(network, stacks, settings) for way, network in networks.items()}
-    seconds = {way: [] for way in networks}
+        settings = FitVAEConfig(
+            size=options.size, stack=options.stack, precision=options.precision, recipe="tiny",
+            checkpoint_activations=way == "checkpointed",
+        )  # fmt: skip
+        network = bypass_wrappers(build_network(NETWORKS[options.network]))
+        ways[way] = FitOptimisation(network, settings.chosen("tiny"), Ranks("cpu"))
+    kept = {way: kept_bytes(optimisation, *step) for way, optimisation in ways.items()}
+    seconds = {way: [] for way in ways}
     for _ in range(options.rounds + 1):  # the first one warms up
-        for way, network in networks.items():
-            seconds[way].append(step_seconds(network, stacks, settings))
-    for way in networks:
+        for way, optimisation in ways.items():
+            seconds[way].append(step_seconds(optimisation, *step))
+    for way in ways:
         print(f"{way:<14}{kept[way] / 1e6:7.0f} MB kept {min(seconds[way][1:]):7.2f} CPU seconds a step")
 
 

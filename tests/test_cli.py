@@ -24,7 +24,7 @@ from vidlat.cli import commands
 from vidlat.commands import display
 from vidlat.commands.settings_file import load_yaml
 from vidlat.config import EncodeConfig, TrainConfig
-from vidlat.fit.stacks import TrainingStacks
+from vidlat.fit.optimisation import FitOptimisation
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch
 from vidlat.store.layout import shard_file
@@ -164,7 +164,7 @@ def test_info_shows_the_contents_and_settings(cache):
         (["evaluate", "--latents", "EMPTY", "--input", "VIDEOS"], "none of the cached videos"),
         (["evaluate", "--latents", "CACHE", "--input", "VIDEOS/deep"], "none of the cached videos"),
         (["weights", "check", "nowhere.pt"], "no weights file"),
-        (["fit-vae", "--input", "missing", "--out", "v.safetensors"], "no such file"),
+        (["fit-vae", "--input", "missing", "--out", "run"], "no such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -205,7 +205,7 @@ def prepare_empty(cache, tmp_path_factory):
         (["encode", "--input", "v", "--out", "l.zarr", "--config", "missing.yaml"], "missing.yaml"),
         (["train", "--latents", "l.zarr", "--out", "run", "--objective", "gan"], "gan"),
         (["sample", "--run", "r", "--out", "s", "-n", "0"], "num: got 0"),
-        (["fit-vae", "--input", "v", "--out", "vae.pt"], ".safetensors"),
+        (["fit-vae", "--input", "v", "--out", "vae.safetensors"], "expected a folder"),
         (["preview", "l.zarr", "--out", "p.txt"], "--out p.txt: a preview is written as .png"),
         (["evaluate", "--latents", "l.zarr", "--input", "v", "--json", "v/a.mp4"], "is written as .json"),
         (["compare", "--input", "v", "--out", "o", "--json", "v/a.mp4"], "--json v/a.mp4: is written as"),
@@ -255,7 +255,7 @@ def test_invalid_yaml_is_refused_with_exit_code_2(text, message, tmp_path):
         ["train", "--latents", "CACHE", "--out", "r", "--labels", "IT"],
         ["decode", "--latents", "CACHE", "--out", "d", "--vae", "IT"],
         ["weights", "check", "IT"],
-        ["fit-vae", "--input", "VIDEOS", "--out", "v.safetensors", "--init", "IT"],
+        ["fit-vae", "--input", "VIDEOS", "--out", "r", "--init", "IT"],
         ["sample", "--run", "RUN", "--out", "s"],
     ],
     ids=" ".join,
@@ -300,7 +300,7 @@ def test_flags_take_precedence_over_yaml(tmp_path, videos, small_vae, no_cluster
         ("encode", "--vae", "[default: maisi]"),
         ("train", "--ema-decay", "[default: 0.999; at least 0 and less than 1]"),
         ("sample", "--seed", "[default: 0; at least 0 and less than 2**63]"),
-        ("fit-vae", "--learning-rate", "[default: 0.001; more than 0]"),
+        ("fit-vae", "--learning-rate", "else 1e-3, with recipe maisi 1e-4 [more than 0]"),
         ("train", "--checkpoint-activations", "[default: no]"),
         ("compare", "--stack", "[default: 4; at least 1 and at most 100000]"),
         ("compare", "--vae", "be repeated [default: maisi]"),
@@ -613,7 +613,7 @@ def test_tables_align_text_left_and_numbers_right(capsys, monkeypatch):
 @pytest.mark.parametrize("size", [63, 2])
 def test_fit_vae_refuses_a_size_before_a_video_is_read(size, videos, tmp_path, monkeypatch):
     monkeypatch.setattr("vidlat.video.reader.open_video", None)
-    code, out, err = vidlat("fit-vae", "--input", videos, "--out", tmp_path / "v.safetensors", "--size", size)
+    code, out, err = vidlat("fit-vae", "--input", videos, "--out", tmp_path / "run", "--size", size)
     assert (code, out) == (2, "")
     assert f"size: got {size}; expected a multiple of 4" in err
 
@@ -621,7 +621,7 @@ def test_fit_vae_refuses_a_size_before_a_video_is_read(size, videos, tmp_path, m
 @pytest.mark.parametrize(
     "command",
     [
-        ["fit-vae", "--input", "VIDEOS", "--out", "file/v.safetensors"],
+        ["fit-vae", "--input", "VIDEOS", "--out", "file/run"],
         ["evaluate", "--latents", "CACHE", "--input", "VIDEOS", "--json", "file/q.json"],
         ["evaluate", "--latents", "CACHE", "--input", "VIDEOS", "--json", "d.json"],
         ["decode", "--latents", "CACHE", "--out", "file/d"],
@@ -640,71 +640,47 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(
     code, out, err = vidlat(*(names.get(argument, argument) for argument in command))
     assert (code, out) == (1, "")
     assert is_one_line(err)
-    assert re.search(r"give another --(out|json)", err)
+    assert re.search(r"(give|choose) another --(out|json)", err)
 
 
 def test_fit_vae_counts_only_videos_that_gave_stacks(make_videos, tmp_path):
     folder = make_videos(tmp_path / "v", {"good.mp4": 8, "short.mp4": 3})
     (folder / "empty.mp4").write_bytes(b"")
-    flags = ("--size", 16, "--steps", 1, "--batch", 1, "--device", "cpu")
-    code, out, _ = vidlat("fit-vae", "--input", folder, "--out", tmp_path / "new" / "v.safetensors", *flags)
+    flags = ("--size", 16, "--steps", 1, "--batch", 1, "--device", "cpu", "--validation-fraction", 0)
+    code, out, _ = vidlat("fit-vae", "--input", folder, "--out", tmp_path / "new" / "run", *flags)
     assert code == 0
-    assert "2 stacks of 4 frames from 1 video\n" in out
+    assert "empty.mp4: " in out
+    assert "2 stacks of 4 frames from 1 video, 0 clips to validate; a VAE with 0.9 M parameters on cpu" in out
+    assert "Note: no video is validated" in out
+    assert f"1 steps -> {tmp_path}/new/run; weights for --vae: " in out
 
 
 @pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_fit_vae_ends_after_the_step_when_interrupted_and_resumes(make_videos, tmp_path, monkeypatch):
-    draw = TrainingStacks.draw
+    compute = FitOptimisation.compute_gradients
 
-    def draw_with_ctrl_c(stacks, step):
-        if step == 2:
+    def compute_with_ctrl_c(optimisation, *arguments):
+        if optimisation.state.step == 1:
             signal.raise_signal(signal.SIGINT)
-        return draw(stacks, step)
+        return compute(optimisation, *arguments)
 
-    command = [
-        "fit-vae",
-        "--input",
-        make_videos(tmp_path / "v", {"a.mp4": 8}),
-        "--out",
-        tmp_path / "v.safetensors",
-    ]
+    folder, out = make_videos(tmp_path / "v", {"a.mp4": 8, "b.mp4": 8}), tmp_path / "run"
+    command = ["fit-vae", "--input", folder, "--out", out]
     flags = ["--size", 16, "--steps", 3, "--batch", 1, "--device", "cpu"]
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingStacks, "draw", draw_with_ctrl_c)
-        code, out, err = vidlat(*command, *flags)
+        patch.setattr(FitOptimisation, "compute_gradients", compute_with_ctrl_c)
+        code, said, err = vidlat(*command, *flags)
     assert (code, err) == (130, "Interrupted.\n")
-    assert "stopped and saved after step 2; the same command with --resume continues" in out
+    assert "stopped and saved after step 2; the same command with --resume continues" in said
     assert "continue it with --resume" in vidlat(*command, *flags)[2]
-    refused = vidlat(*command, "--resume", "--steps", 4)[2]
+    refused = vidlat(*command, "--resume", "--batch", 4)[2]
     assert is_one_line(refused)
-    assert "steps: got 4, it has 3" in refused
-    code, out, _ = vidlat(*command, "--resume")  # with the settings it was started with
+    assert "batch: got 4, the run has 1" in refused
+    code, said, _ = vidlat(*command, "--resume", "--epochs", 2)  # with the settings it was started with
     assert code == 0
-    assert "weights -> " in out
-    assert not (tmp_path / "v.fit").exists()
-
-
-@pytest.mark.usefixtures("signals_as_in_a_terminal")
-@pytest.mark.parametrize(
-    ("num_steps", "code", "said"), [(9, 130, "stopped and saved after step 4; "), (4, 0, "weights -> ")]
-)
-def test_a_fit_that_is_ahead_of_its_figures_tells_how_far_it_has_come(
-    make_videos, tmp_path, monkeypatch, num_steps, code, said
-):
-    draw = TrainingStacks.draw
-
-    def draw_with_ctrl_c(stacks, step):
-        if step == 4:  # while the figures of step 2 are shown
-            signal.raise_signal(signal.SIGINT)
-        return draw(stacks, step)
-
-    monkeypatch.setattr(TrainingStacks, "draw", draw_with_ctrl_c)
-    monkeypatch.setattr("vidlat.fit.fitting._num_behind", lambda _: 2)
-    folder, out = make_videos(tmp_path / "v", {"a.mp4": 8}), tmp_path / "v.safetensors"
-    flags = ("--size", 16, "--steps", num_steps, "--batch", 1, "--device", "cpu")
-    ended, told, _ = vidlat("fit-vae", "--input", folder, "--out", out, *flags)
-    assert ended == code
-    assert said in told
+    assert f"4 steps -> {out}" in said
+    assert "held out " in said
+    assert "Nothing to do" in vidlat(*command, "--resume")[1]
 
 
 def test_refused_commands_show_no_progress_bar(cache, videos, tmp_path):

@@ -1,4 +1,5 @@
 import math
+import typing
 
 import pytest
 
@@ -22,8 +23,13 @@ FLOATS = [
     (SampleConfig, "guidance"),
     (FitVAEConfig, "fps"),
     (FitVAEConfig, "learning_rate"),
+    (FitVAEConfig, "epochs"),
+    (FitVAEConfig, "clip_norm"),
     (FitVAEConfig, "kl_weight"),
     (FitVAEConfig, "change_weight"),
+    (FitVAEConfig, "perceptual_weight"),
+    (FitVAEConfig, "adversarial_weight"),
+    (FitVAEConfig, "validation_fraction"),
     (FitVAEConfig, "ema_decay"),
 ]
 
@@ -32,8 +38,8 @@ def test_every_float_is_among_those_tested():
     found = [
         (config, name)
         for config in (EncodeConfig, CompareConfig, TrainConfig, SampleConfig, FitVAEConfig)
-        for name, value in config().to_dict().items()
-        if isinstance(value, float)
+        for name, hint in typing.get_type_hints(config).items()
+        if float in (hint, *typing.get_args(hint))
     ]
     assert sorted(map(str, found)) == sorted(map(str, FLOATS))
 
@@ -232,3 +238,10 @@ def test_axes_other_than_each_letter_once_are_refused(text):
 def test_an_empty_pattern_to_exclude_is_refused():
     with pytest.raises(ConfigError, match="exclude: got an empty pattern"):
         EncodeConfig(exclude=("*_gt*", ""))
+
+
+def test_a_choice_may_be_left_open():
+    assert FitVAEConfig(network=None).network is None
+    with pytest.raises(ConfigError, match="network: got 'huge'; expected one of tiny, maisi"):
+        FitVAEConfig(network="huge")
+    assert FitVAEConfig.from_mapping({"kl_weight": "2e-4"}).kl_weight == 2e-4

@@ -39,7 +39,7 @@ CALLS = {
     "sample_videos, out": lambda path: next(sample_videos("run", path, SampleConfig())),
     "train_unet": lambda path: train_unet(path, "run", TrainConfig()),
     "train_unet, labels": lambda path: train_unet("l.zarr", "run", TrainConfig(), labels=path),
-    "fit_vae, input": lambda path: fit_vae([path], "v.safetensors", FitVAEConfig(size=16)),
+    "fit_vae, input": lambda path: fit_vae([path], "run", FitVAEConfig(size=16)),
     "fit_vae, out": lambda path: fit_vae(["v"], path, FitVAEConfig(size=16)),
     "LatentBatches": lambda path: LatentBatches(path, frames=4, batch=1, steps=1),
 }

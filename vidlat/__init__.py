@@ -45,8 +45,8 @@ if TYPE_CHECKING:
         EvaluationProgress as EvaluationProgress,
         evaluate_videos as evaluate_videos,
     )
-    from vidlat.fit.fitting import VideoRead as VideoRead, fit_vae as fit_vae
     from vidlat.fit.run import FitRun as FitRun, FitStep as FitStep, read_fit as read_fit
+    from vidlat.fit.trainer import VAETrainer as VAETrainer, VideoRead as VideoRead, fit_vae as fit_vae
     from vidlat.pipeline.dask_executor import (
         DaskExecutor as DaskExecutor,
         open_dask_executor as open_dask_executor,
@@ -100,8 +100,8 @@ _PUBLIC = {
     ),
     "evaluate.comparison": "CompareProgress Comparison compare_videos",
     "evaluate.reconstruction": "Evaluation EvaluationProgress evaluate_videos",
-    "fit.fitting": "VideoRead fit_vae",
     "fit.run": "FitRun FitStep read_fit",
+    "fit.trainer": "VAETrainer VideoRead fit_vae",
     "pipeline.dask_executor": "DaskExecutor open_dask_executor",
     "pipeline.decode_videos": "decode_videos",
     "pipeline.driver": "EncodeProgress",

@@ -93,11 +93,18 @@ def item_of(annotation: Any) -> Any:
     return typing.get_args(annotation)[0]
 
 
+def given(annotation: Any) -> Any:
+    """The annotation of a setting that may be None, where it is not."""
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return kinds[0] if is_union and len(kinds) == 1 else annotation
+
+
 def _parse(value: Any, annotation: Any) -> Any:
     if is_list(annotation):
         return _parse_list(value, item_of(annotation))
     # YAML 1.1, and so PyYAML, reads 2e-4 as text: it wants 2.0e-4.
-    if annotation is float and isinstance(value, str):
+    if given(annotation) is float and isinstance(value, str):
         with suppress(ValueError):
             return float(value)
     return value
@@ -120,6 +127,10 @@ def _to_number(text: str) -> int | str:
 
 
 def _check_type(name: str, value: Any, annotation: Any) -> None:
+    if value is None and given(annotation) is not annotation:
+        return
+    if typing.get_origin(given(annotation)) is Literal:
+        annotation = given(annotation)
     origin, options = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         if value not in options:

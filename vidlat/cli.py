@@ -17,9 +17,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 latents_argument = click.argument("latents", type=PATH)
 latents_option = click.option("--latents", type=PATH, required=True, help="The cache to read.")
 vae_option = click.option(
-    "--vae",
-    help="Where the VAE of the latents is now, if it was moved after they were encoded, or one with another "
-    "decoder: as for encode.",
+    "--vae", help="Where the VAE of the latents is now, if it was moved after they were encoded."
 )
 device_option = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU where there is one."
@@ -450,27 +448,32 @@ def check_weights() -> None:
 
 @commands.command(config=FitVAEConfig)
 @input_option("File, folder or glob.")
-@out_option("The .safetensors file to write, which must not be there yet.")
-@click.option("--resume", is_flag=True, help="Continue the unfinished fit of --out from its last checkpoint.")
+@out_option("Folder of the run; the weights are written into it as vae.safetensors.")
+@click.option("--resume", is_flag=True, help="Continue the training in --out from its last checkpoint.")
+@labels_option("its subjects and labels count for the split.")
 def fit_vae() -> None:
-    """Train a small VAE of MAISI's class on your videos.
+    """Train a VAE of MAISI's class on your videos, and measure it on held-out subjects.
 
-    --init fine-tunes given weights instead. From scratch, training starts at the best linear code (PCA) and
-    improves on it.
+    From scratch, --network tiny starts at the best linear code (PCA) and improves on it; --network maisi is
+    NVIDIA's network and, unless told otherwise, its losses: L1, a discriminator, a perceptual distance.
+    --init fine-tunes given weights instead, of a run too; --freeze-encoder then trains the decoder alone.
 
     With --stack 16 the network sees the motion of 16 frames at once, and --change-weight makes it keep more
     of that motion. The weights state the stacks they were trained on; encode with one of them.
 
     \b
-    Example:
-      vidlat fit-vae --input videos/ --out vae.safetensors --steps 1000
-      vidlat fit-vae --input videos/ --out vae.safetensors --resume
-      vidlat encode --input videos/ --out latents.zarr --vae vae.safetensors --size 128
+    Examples:
+      vidlat fit-vae --input videos/ --out runs/vae --epochs 20
+      vidlat fit-vae --input videos/ --out runs/tuned --init maisi --stack 16 --steps 5000
+      vidlat fit-vae --input videos/ --out runs/vae --resume
+      vidlat encode --input videos/ --out latents.zarr --vae runs/vae/vae.safetensors --size 128
 
-    Every --save-every steps the weights are written, and a checkpoint beside them (vae.fit/), which is
-    removed at the end. Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the fit after the current step, with a
-    checkpoint; a second Ctrl-C ends it at once. A resumed fit keeps its settings; only --device,
-    --save-every and --checkpoint-activations can be changed.
+    Clips of held-out subjects are encoded and decoded with the averaged weights at the start, at validations
+    and at the end, as `vidlat compare` would. Every --checkpoint-every steps the weights and a checkpoint are
+    written. Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the training after the current step, with a checkpoint; a
+    second Ctrl-C ends it at once. A resumed training keeps its settings; --steps, --learning-rate,
+    --clip-norm, --precision, --device, --checkpoint-activations, --max-skipped, --checkpoint-every and --keep
+    can be changed.
     """
 
 

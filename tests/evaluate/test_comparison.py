@@ -9,7 +9,7 @@ from PIL import Image
 
 from vidlat.config import CompareConfig
 from vidlat.errors import InputError, TimingError, WeightsError
-from vidlat.evaluate import comparison
+from vidlat.evaluate import clip as measuring
 from vidlat.evaluate.candidates import choose_clips, load_candidates
 from vidlat.evaluate.comparison import Comparison, compare_videos
 from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
@@ -183,8 +183,8 @@ def test_a_setting_that_fails_on_a_clip_is_left_out_and_the_others_go_on(
             values = values * np.inf
         return real(name, values)
 
-    real = comparison.to_stored
-    monkeypatch.setattr(comparison, "to_stored", to_stored)
+    real = measuring.to_stored
+    monkeypatch.setattr(measuring, "to_stored", to_stored)
     found = collect(videos, tmp_path / "out", settings(stretch=(1, 4)))
     assert [compared.candidate.name for compared in found.candidates] == ["small stack 4 stretch 4"]
     assert found.clips == sorted(LENGTHS)

@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from tests.fit.small import config
+from tests.fit.small import chosen
 from vidlat.errors import TrainError
 from vidlat.fit.run import FitRun, FitStep, read_fit
 from vidlat.train.changes import Change
 from vidlat.train.recorder import Recorder
 
 RUN = FitRun(
-    config=config(),
+    config=chosen(),
     network={"latent_channels": 4},
     init_hash="",
     training=("a.mp4", "b.mp4"),

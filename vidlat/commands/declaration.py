@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from vidlat.checked_settings import Config, is_list, item_of, limits_in_words
+from vidlat.checked_settings import Config, given, is_list, item_of, limits_in_words
 from vidlat.commands.settings_file import load_yaml
 from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
 from vidlat.paths import expand
@@ -154,7 +154,7 @@ def _default_and_limits(field: dataclasses.Field[Any]) -> str:
 
 
 def _click_type(annotation: Any) -> Any:
+    annotation = given(annotation)
     if typing.get_origin(annotation) is typing.Literal:
         return click.Choice(typing.get_args(annotation))
-    options = [option for option in typing.get_args(annotation) if option is not type(None)]
-    return options[0] if options else annotation
+    return annotation

@@ -43,18 +43,6 @@ TINY_NETWORK: dict[str, Any] = {
 """A small network of the same class: that of `vidlat fit-vae` from scratch and of the embedded `tiny`."""
 
 
-def small_network(latent_dim: int) -> dict[str, Any]:
-    """TINY_NETWORK with 1 to 31 latent channels, in groups wide enough for the linear start of a fit.
-
-    The last group norm must hold the code, its negatives and two constants in one group.
-    """
-    width, usual = TINY_NETWORK["num_channels"][-1], TINY_NETWORK["norm_num_groups"]
-    num_groups = usual
-    while width // num_groups < 2 * latent_dim + 2:
-        num_groups //= 2
-    return {**TINY_NETWORK, "latent_channels": latent_dim, "norm_num_groups": num_groups}
-
-
 def build_network(network: dict[str, Any]) -> nn.Module:
     """MONAI's AutoencoderKlMaisi with the settings that only save memory switched off.
 

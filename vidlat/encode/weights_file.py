@@ -46,11 +46,9 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except Exception as error:  # an unpickler fails in as many ways as there are first bytes of a file
         if is_out_of_memory(error):
             raise
-        whole = "a whole .safetensors file"
-        readable = "a .safetensors file, or a .pt file that torch.load(weights_only=True) reads"
         raise WeightsError(
             f"{path}: cannot be read as weights ({_first_line(error)}); "
-            f"expected {whole if path.suffix == '.safetensors' else readable}"
+            "expected a .safetensors file, or a .pt file that torch.load(weights_only=True) reads"
         ) from error
     if isinstance(tensors, dict) and "unet_state_dict" in tensors:
         tensors = tensors["unet_state_dict"]
@@ -75,7 +73,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise WeightsError(
             f"{path}: its {NETWORK_METADATA_KEY} is no network of MAISI's class ({one_line(error)})"
         ) from error
-    require_fitting(planned, tensors, path)
+    _require_fitting(planned, tensors, path)
     network = build_network(settings)
     network.load_state_dict(tensors)
     return network, settings
@@ -83,7 +81,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def trained_stacks(path: Path) -> tuple[int, ...]:
     """The frames of the stacks that weights were trained on; none if their file does not say."""
-    if path.suffix != ".safetensors" or path.is_dir():
+    if path.suffix != ".safetensors":
         return ()
     try:
         require_regular_file(path)
@@ -132,28 +130,35 @@ def write_weights(
     tensors: dict[str, torch.Tensor],
     network_settings: dict[str, Any],
     trained_stacks: Sequence[int] = (),
+    *,
+    keeps_encoder: bool = False,
 ) -> None:
     """Write float16 safetensors for `load_vae`, with the network's settings; atomically.
 
-    trained_stacks: frames of the stacks that the weights were trained on, if that is known.
+    trained_stacks: frames of the stacks that the weights were trained on, if that is known. keeps_encoder:
+    write what makes latents in float32 where float16 would round it, so that its hash stays.
     """
     changes = {k: v for k, v in network_settings.items() if v != MAISI_NETWORK.get(k)}
-    half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
+    stored = {}
+    for name, tensor in tensors.items():
+        whole = tensor.detach().cpu().contiguous()
+        half = whole.half()
+        is_rounded = keeps_encoder and makes_latents(name) and not torch.equal(half.float(), whole)
+        stored[name] = whole if is_rounded else half
     # As bytes: safetensors itself makes files that only their owner can read.
     metadata = {NETWORK_METADATA_KEY: json.dumps(changes, sort_keys=True)}
     if trained_stacks:
         metadata[STACKS_METADATA_KEY] = json.dumps(list(trained_stacks))
-    replace_file(path, save(half, metadata=metadata))
+    replace_file(path, save(stored, metadata=metadata))
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Load all tensors or none; raises WeightsError with the missing, unexpected and misshapen ones."""
-    require_fitting(network, tensors, path)
+    _require_fitting(network, tensors, path)
     network.load_state_dict(tensors)
 
 
-def require_fitting(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Raise WeightsError unless a network has these tensors and no others, whatever their values."""
+def _require_fitting(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
@@ -184,9 +189,12 @@ def hash_encoder(tensors: dict[str, torch.Tensor]) -> str:
 
     Two VAEs with the same have the same latents. Every kind of autoencoder names them so.
     """
-    return hash_weights(
-        {name: tensor for name, tensor in tensors.items() if name.startswith(("encoder.", "quant_conv"))}
-    )
+    return hash_weights({name: tensor for name, tensor in tensors.items() if makes_latents(name)})
+
+
+def makes_latents(name: str) -> bool:
+    """Whether a tensor of that name is one of the encoder or of the layers behind it."""
+    return name.startswith(("encoder.", "quant_conv"))
 
 
 def _first_line(error: BaseException) -> str:

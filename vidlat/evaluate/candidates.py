@@ -126,13 +126,15 @@ def _short_names(specs: Sequence[str]) -> dict[str, str]:
     return {spec: name if times[name] == 1 else spec for spec, name in short.items()}
 
 
-def choose_clips(videos: Sequence[InputVideo], num_clips: int) -> list[InputVideo]:
+def choose_clips(
+    videos: Sequence[InputVideo], num_clips: int, split_by: str | None = None
+) -> list[InputVideo]:
     """Up to `num_clips` of the videos, sorted by id, evenly spread over the subjects and over those of each.
 
     No subject has two before every subject has one. Subjects are those by which a training splits videos.
     """
     annotations = {video.video_id: video.annotation or Annotation() for video in videos}
-    subjects = subjects_of({video.video_id: video.source for video in videos}, annotations, None)
+    subjects = subjects_of({video.video_id: video.source for video in videos}, annotations, split_by)
     by_subject: dict[str, list[InputVideo]] = {}
     for video in sorted(videos, key=lambda video: video.video_id):
         by_subject.setdefault(subjects[video.video_id], []).append(video)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,19 +10,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from vidlat.config import CompareConfig
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import InputError, VidlatError, one_line
 from vidlat.evaluate.candidates import Candidate, Candidates, choose_clips, load_candidates
-from vidlat.evaluate.quality import QualityMeter, Summary, VideoQuality, summarise
-from vidlat.evaluate.source import SourceFrames
+from vidlat.evaluate.clip import measure_clip
+from vidlat.evaluate.quality import Summary, VideoQuality, summarise
 from vidlat.paths import local_path
-from vidlat.pipeline.decode_videos import decode_latents, path_below, prepare_decoded_folder, to_gray_levels
+from vidlat.pipeline.decode_videos import path_below, prepare_decoded_folder, to_gray_levels
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.read_video import frame_rate
-from vidlat.store.statistics import to_stored
 from vidlat.types import InputVideo
 from vidlat.video.contact_sheet import Row, contact_sheet
 from vidlat.video.reader import read_prepared
@@ -37,9 +34,6 @@ MAX_SHOWN = 24
 
 COLUMNS = 8
 """Frames of a contact sheet, which follow one another: only so it shows motion."""
-
-FRAMES_AT_ONCE = 16
-"""Frames measured at once, which takes some hundred bytes per pixel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,17 +239,8 @@ def _measure(
     candidate: Candidate, vae: FrozenVAE, video_id: str, frames: Frames
 ) -> tuple[Measurement, Frames]:
     """The figures of a candidate for one clip, and the frames that it decodes."""
-    began = time.perf_counter()
-    mean, _ = vae.encode(torch.from_numpy(frames)[None, None])
-    stored = to_stored("mean", mean[0].cpu().numpy())
-    seconds = time.perf_counter() - began
+    quality, decoded, seconds = measure_clip(vae, video_id, frames)
     num_stacks = -(-vae.timing.num_calls(len(frames)) // vae.batch) * vae.batch  # the last call is filled up
-    decoded = decode_latents(vae, stored, len(frames))
-    meter = QualityMeter(video_id, vae.timing.frame_step)
-    for start in range(0, len(frames), FRAMES_AT_ONCE):
-        piece = slice(start, start + FRAMES_AT_ONCE)
-        meter.update(SourceFrames(frames[piece]), decoded[piece])
-    quality = meter.result()
     return Measurement(candidate=candidate, quality=quality, seconds_per_stack=seconds / num_stacks), decoded
 
 

@@ -33,6 +33,9 @@ with 0.05, noise of 40 dB, it saw little else in clips that 16 channels bring ba
 
 _CORNERS = list(product((0, 1), repeat=3))
 
+NUM_CORNERS = len(_CORNERS)
+"""Channels that hold a block of two halvings less: the fewest of a network's first level."""
+
 Network = Any
 """An AutoencoderKlMaisi, whose parts MONAI does not annotate."""
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import vidlat
 from vidlat.checked_settings import LARGE
-from vidlat.config import FitVAEConfig
+from vidlat.config import ChosenFit, FitVAEConfig
 from vidlat.documents import Fields, parse_json, read_json
 from vidlat.errors import TrainError, VidlatError, one_line, shown
 from vidlat.files import read_file
@@ -59,7 +59,8 @@ class FitStep:
     @property
     def is_skipped(self) -> bool:
         """Whether the step changed no weight, because its loss or its gradient is not finite."""
-        return self.step > 0 and not (math.isfinite(self.loss) and math.isfinite(self.grad_norm))
+        figures = self.loss, self.grad_norm, *self.terms.values()
+        return self.step > 0 and not all(map(math.isfinite, figures))
 
     def to_dict(self) -> dict[str, Any]:
         """A line of metrics.jsonl, where a number that is not finite is null."""
@@ -106,7 +107,7 @@ class FitRun:
     of the training stacks held. changes: of the settings, as they came.
     """
 
-    config: FitVAEConfig
+    config: ChosenFit
     network: Mapping[str, Any]
     init_hash: str
     training: tuple[str, ...]
@@ -145,7 +146,9 @@ class FitRun:
         fields = Fields(document, "the run")
         if "trains" not in fields.names() or fields.text("trains") != _KIND:
             raise ValueError("it is no training of a VAE, but of a diffusion model")
-        config = FitVAEConfig.from_mapping(fields.take("config", dict, "an object"))
+        settings = fields.take("config", dict, "an object")
+        FitVAEConfig.from_mapping(settings)  # which knows the limits of each
+        config = ChosenFit.from_mapping(settings)
         run = cls(
             config=config,
             network=fields.take("network", dict, "an object"),
@@ -157,6 +160,8 @@ class FitRun:
             stacks_hash=fields.text("stacks_hash"),
             changes=tuple(Change.from_fields(change, config) for change in fields.objects("changes")),
         )
+        if config.precision == "auto":
+            raise ValueError("precision: got 'auto'; a training has decided on one")
         if not run.training or set(run.training) & set(run.validation):
             raise ValueError("training and validation list no video, or the same one")
         if not set(run.clips) <= set(run.validation):

@@ -1,18 +1,19 @@
-"""Training stacks drawn evenly from any number of videos, in bounded memory."""
+"""Training stacks drawn evenly from any number of videos, in bounded memory, and the order they come in."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from vidlat.config import FitVAEConfig
+from vidlat.config import ChosenFit
 from vidlat.encode.block_pca import BlockMoments, BlockPca
 from vidlat.fit.linear_start import BLOCK
+from vidlat.train.seeding import Draw, Stream, generator
 
 
 class TrainingStacks:
@@ -21,7 +22,7 @@ class TrainingStacks:
     num_videos: how many videos were long enough for a stack.
     """
 
-    def __init__(self, settings: FitVAEConfig) -> None:
+    def __init__(self, settings: ChosenFit) -> None:
         self._settings = settings
         self._random = np.random.default_rng(settings.seed)
         self._stacks: list[npt.NDArray[np.uint8]] = []
@@ -40,7 +41,8 @@ class TrainingStacks:
             self._add_stack(np.stack(stack))
 
     def _add_stack(self, stack: npt.NDArray[np.float32]) -> None:
-        self._moments.update(stack)
+        if self._settings.start == "pca":
+            self._moments.update(stack)
         # Reservoir sampling (Vitter 1985, algorithm R): every stack seen is kept with the same probability.
         quantised = (stack * 255).round().astype(np.uint8)
         if len(self._stacks) < self._settings.max_stacks:
@@ -57,21 +59,33 @@ class TrainingStacks:
         return digest.hexdigest()
 
     def pca(self, num_components: int) -> BlockPca:
-        """The PCA of all blocks added, about one mean value."""
+        """The PCA of all blocks added, about one mean value; only for a start from it."""
         return self._moments.pca(num_components, constant_mean=True)
 
-    def draw(self, step: int) -> torch.Tensor:
-        """The stacks of one step, (batch, 1, S, H, W) float32 in [0, 1], flipped and dimmed at random.
+    def draw(self, step: int, items: Iterable[int]) -> npt.NDArray[np.float32]:
+        """The stacks of some items of a step, (N, 1, S, H, W) in [0, 1], flipped and dimmed at random.
 
-        H = W: the patch where one is set, else the size. Depends on the seed and the step alone.
+        step: counted from 0. items: of range(batch). H = W: the patch where one is set, else the size.
+        Every epoch has every stack once, in an order of its own, and may end within a step. Depends on the
+        seed, the step and the item alone.
         """
-        random = np.random.default_rng((self._settings.seed, step))
-        batch, side = [], self._settings.patch or self._settings.size
-        for index in random.integers(len(self._stacks), size=self._settings.batch):
-            top, left = random.integers(self._settings.size - side + 1, size=2)
-            stack = self._stacks[index][:, top : top + side, left : left + side].astype(np.float32) / 255
-            for axis in range(3):
-                if random.random() < 0.5:
-                    stack = np.flip(stack, axis)
-            batch.append(stack * random.uniform(0.6, 1.2))
-        return torch.from_numpy(np.stack(batch)).clamp(0, 1)[:, None]
+        return np.stack([self._draw_item(step, item) for item in items])[:, None]
+
+    def _draw_item(self, step: int, item: int) -> npt.NDArray[np.float32]:
+        settings = self._settings
+        epoch, place = divmod(step * settings.batch + item, len(self._stacks))
+        stack = self._stacks[_order(settings.seed, epoch, len(self._stacks))[place]]
+        random = generator((settings.seed, Stream.TRAINING, step, item), Draw.WINDOW)
+        side = settings.patch or settings.size
+        top, left = random.integers(settings.size - side + 1, size=2)
+        part = stack[:, top : top + side, left : left + side].astype(np.float32)
+        flipped = np.flip(part, tuple(axis for axis in range(3) if random.random() < 0.5))
+        gain = np.float32(random.uniform(0.6, 1.2) / 255)
+        dimmed: npt.NDArray[np.float32] = np.minimum(flipped * gain, np.float32(1))
+        return dimmed
+
+
+@lru_cache(maxsize=2)  # the epochs of a step that one of them ends in
+def _order(seed: int, epoch: int, num_stacks: int) -> npt.NDArray[np.intp]:
+    """The numbers of the stacks in the order of an epoch."""
+    return generator((seed, Stream.TRAINING, epoch, 0), Draw.ORDER).permutation(num_stacks)

@@ -4,6 +4,8 @@
       model.safetensors      the weights in training
       ema.safetensors        their moving average, which is all that sampling reads
       optimiser.safetensors  AdamW's moments, "<parameter index>.<name>"
+      discriminator.safetensors, discriminator_optimiser.safetensors
+                             the same of what a VAE is trained against, where there is one
       state.json             the step, how many of the steps were skipped, the validation loss or null, and
                              the CRC32C of each file above
 
@@ -20,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import google_crc32c
 import torch
@@ -46,6 +49,13 @@ _BLOCK_BYTES = 2**22
 """Read at once for a checksum."""
 
 
+class Discriminator(NamedTuple):
+    """What a VAE is trained against, and its optimiser."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+
+
 @dataclass(kw_only=True)
 class TrainState:
     """Everything that changes during training; step: number of finished steps, with those skipped."""
@@ -53,6 +63,7 @@ class TrainState:
     model: nn.Module
     ema: nn.Module
     optimiser: torch.optim.Optimizer
+    discriminator: Discriminator | None = None
     step: int = 0
 
     @property
@@ -111,6 +122,9 @@ def save_checkpoint(
             "ema.safetensors": state.ema.state_dict(),
             "optimiser.safetensors": _flatten_optimiser(state.optimiser),
         }
+        if state.discriminator:
+            files["discriminator.safetensors"] = state.discriminator.model.state_dict()
+            files["discriminator_optimiser.safetensors"] = _flatten_optimiser(state.discriminator.optimiser)
         values = {
             "step": state.step,
             "num_skipped": state.num_skipped,
@@ -141,10 +155,11 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
     _load_module(checkpoint / "model.safetensors", state.model)
     load_ema(checkpoint, state.ema)
     num_updates = min(step, MOST_COUNTED) - _num_skipped_of(checkpoint, step)
-    parameters = list(state.model.parameters()) if step else []
-    moments = _load_moments(checkpoint / "optimiser.safetensors", parameters, num_updates)
-    groups = state.optimiser.state_dict()["param_groups"]
-    state.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+    _load_optimiser(checkpoint / "optimiser.safetensors", state.optimiser, step, num_updates)
+    if state.discriminator:
+        model, optimiser = state.discriminator
+        _load_module(checkpoint / "discriminator.safetensors", model)
+        _load_optimiser(checkpoint / "discriminator_optimiser.safetensors", optimiser, step, num_updates)
     state.step = step
 
 
@@ -156,6 +171,13 @@ def load_ema(checkpoint: Path, model: nn.Module) -> None:
 def _flatten_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     state = optimiser.state_dict()["state"]
     return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def _load_optimiser(path: Path, optimiser: torch.optim.Optimizer, step: int, num_updates: int) -> None:
+    groups = optimiser.state_dict()["param_groups"]
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    moments = _load_moments(path, parameters if step else [], num_updates)
+    optimiser.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def _load_moments(

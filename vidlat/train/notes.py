@@ -22,7 +22,9 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
         )
     if not run.validation:
         yield "no video is held out, so there is no validation loss"
-    yield from _notes_on_split(run)
+    yield from notes_on_split(
+        run.training, run.validation, len(run.labels), run.config.split_by, run.config.validation_fraction
+    )
     if run.duplicates:
         pairs = [" resembles ".join(pair) for pair in run.duplicates[:5]]
         yield (
@@ -45,20 +47,22 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
             )
 
 
-def _notes_on_split(run: Run) -> Iterator[str]:
-    num_videos = len(run.labels)
-    num_test = num_videos - len(run.training) - len(run.validation)
+def notes_on_split(
+    training: Sequence[str], validation: Sequence[str], num_videos: int, split_by: str | None, asked: float
+) -> Iterator[str]:
+    """What is unusual about a split of videos. asked: the share that should be held out."""
+    num_test = num_videos - len(training) - len(validation)
     if num_test:
         yield (
-            f"split as label {run.config.split_by!r} states: {len(run.training)} videos for training, "
-            f"{len(run.validation)} for validation; the {num_test} for testing are used for neither"
+            f"split as label {split_by!r} states: {len(training)} videos for training, "
+            f"{len(validation)} for validation; the {num_test} for testing are used for neither"
         )
         return
-    asked, achieved = run.config.validation_fraction, len(run.validation) / num_videos
-    is_more = achieved >= asked * FAR and len(run.validation) > 1  # of few videos one is the least
-    if is_more or (run.validation and achieved <= asked / FAR):
+    achieved = len(validation) / num_videos
+    is_more = achieved >= asked * FAR and len(validation) > 1  # of few videos one is the least
+    if is_more or (validation and achieved <= asked / FAR):
         yield (
-            f"{len(run.validation)} of {num_videos} videos are held out, {achieved:.0%}, where "
+            f"{len(validation)} of {num_videos} videos are held out, {achieved:.0%}, where "
             f"--validation-fraction asks for {asked:.0%}: all videos of a subject, and copies of a "
             "video, are on one side, a split that a label states is kept; check --split-by if that is not "
             "what you want"

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from vidlat.config import FitVAEConfig, TrainConfig
+from vidlat.config import ChosenFit, TrainConfig
 from vidlat.train.checkpoint import TrainState
 from vidlat.train.compiled import compile_network, is_compiled
 from vidlat.train.noising import NoisedBatch
@@ -94,7 +94,7 @@ class Optimisation:
         return prediction
 
 
-def learning_rate(settings: TrainConfig | FitVAEConfig, step: int) -> float:
+def learning_rate(settings: TrainConfig | ChosenFit, step: int) -> float:
     """The rate of a step counted from 0: linear warm-up, then a half cosine down to 0 at the last step."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps

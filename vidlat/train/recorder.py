@@ -74,7 +74,8 @@ class Recorder:
         path = run_dir / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         # One line per step, in order. Only the last may be incomplete, and it belongs to no checkpoint.
-        kept = list(takewhile(lambda line: _step_of(line) <= step, lines))
+        # Without a step there is no checkpoint, and what was measured before the first is measured again.
+        kept = list(takewhile(lambda line: _step_of(line) <= step, lines)) if step else []
         replace_file(path, b"".join(kept))
         self._lines = path.open("a")
         self._scalars = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)

@@ -1,4 +1,4 @@
-"""The folder of a run.
+"""The folder of a run; that of a VAE's training has more, see vidlat/fit/run.py.
 
 config.json     what the run froze (see frozen_run.py)
 metrics.jsonl   one line per step       tensorboard/   the same as curves
@@ -13,6 +13,7 @@ import shutil
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -63,22 +64,28 @@ def _require_own_files(run_dir: Path) -> None:
 
     A run on several disks is started in a folder that is itself a link.
     """
-    for name in ("config.json", "metrics.jsonl", "lock"):
+    for name in ("config.json", "metrics.jsonl", "lock", "vae.safetensors"):
         with suppress(FileNotFoundError):
             require_regular_file(run_dir / name, follow=False)
-    for name in ("checkpoints", "tensorboard", "samples"):
+    for name in ("checkpoints", "tensorboard", "samples", "reconstructions"):
         with suppress(FileNotFoundError):
             require_folder(run_dir / name)
 
 
-def start_run(run_dir: Path, run: Run) -> None:
+class Plan(Protocol):
+    """What a training freezes when it starts."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json."""
+
+
+def start_run(run_dir: Path, run: Plan) -> None:
     """Write a new run into its folder, over the remains of a start that got no checkpoint.
 
     Raises TrainError if the folder holds a run with a checkpoint.
     """
+    require_no_checkpoint(run_dir)
     checkpoints = checkpoint_folder(run_dir)
-    if list_checkpoints(checkpoints):
-        raise TrainError(f"{run_dir} already holds a run; continue it with --resume, or choose another --out")
     try:
         if (run_dir / "config.json").exists():
             (run_dir / "metrics.jsonl").unlink(missing_ok=True)
@@ -89,7 +96,13 @@ def start_run(run_dir: Path, run: Run) -> None:
     write_run(run_dir, run)
 
 
-def write_run(run_dir: Path, run: Run) -> None:
+def require_no_checkpoint(run_dir: Path) -> None:
+    """Raise TrainError if the folder holds a run with a checkpoint."""
+    if list_checkpoints(checkpoint_folder(run_dir)):
+        raise TrainError(f"{run_dir} already holds a run; continue it with --resume, or choose another --out")
+
+
+def write_run(run_dir: Path, run: Plan) -> None:
     """Write config.json atomically; raises TrainError if it cannot be written."""
     content = json.dumps(run.to_dict(), indent=2) + "\n"
     try:
