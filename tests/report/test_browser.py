@@ -184,3 +184,10 @@ def test_on_paper_it_is_dark_on_light(visit):
     )
     assert back > 0.9
     assert text < 0.1
+
+
+def test_on_paper_a_still_takes_the_place_of_a_moving_picture(visit):
+    page = visit("comparison")
+    assert [page.locator(name).first.is_visible() for name in ("video", "img.still")] == [True, False]
+    page.emulate_media(media="print")
+    assert [page.locator(name).first.is_visible() for name in ("video", "img.still")] == [False, True]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vidlat.types import WHOLE
 from vidlat.video.reader import open_video
-from vidlat.video.writer import QUANTIZER, write_video
+from vidlat.video.writer import QUANTIZER, jpeg, write_video
 
 MOST_BYTES = 11_000_000
 """Of all moving pictures of a page; base64 adds a third, and the page stays below 20 MB."""
@@ -30,44 +30,56 @@ QUANTIZERS = (QUANTIZER, 18, 24, 30, 36)
 """Tried one after the other until a clip is small enough: up to 24 an eye hardly sees a difference."""
 
 
+Frames = Sequence[npt.NDArray[np.uint8]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moving:
-    """A moving picture, as an MP4. is_coarse: it was compressed more than the videos that vidlat writes."""
+    """A moving picture: an MP4, and a JPEG of its middle frame for a page on paper.
+
+    is_coarse: it was compressed more than the videos that vidlat writes.
+    """
 
     title: str
     note: str
     mp4: bytes
+    still: bytes
     is_coarse: bool
 
     @property
-    def uri(self) -> str:
-        """The whole file as a data URI."""
+    def mp4_uri(self) -> str:
+        """The whole MP4 as a data URI."""
         return f"data:video/mp4;base64,{b64encode(self.mp4).decode()}"
 
+    @property
+    def still_uri(self) -> str:
+        """The whole JPEG as a data URI."""
+        return f"data:image/jpeg;base64,{b64encode(self.still).decode()}"
 
-def moving_picture(
-    title: str, note: str, frames: Sequence[npt.NDArray[np.uint8]], fps: float, most_bytes: int
-) -> Moving | None:
+
+def moving_picture(title: str, note: str, frames: Frames, fps: float, most_bytes: int) -> Moving | None:
     """Frames (H, W) as a moving picture of at most so many bytes; None where none is as small."""
+    still = jpeg(frames[len(frames) // 2])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "moving.mp4"
         for quantizer in QUANTIZERS:
             write_video(path, frames, fps, quantizer)
-            if path.stat().st_size <= most_bytes:
+            if path.stat().st_size + len(still) <= most_bytes:
                 is_coarse = quantizer != QUANTIZER
-                return Moving(title=title, note=note, mp4=path.read_bytes(), is_coarse=is_coarse)
+                return Moving(title=title, note=note, mp4=path.read_bytes(), still=still, is_coarse=is_coarse)
     return None
 
 
 def moving_file(title: str, note: str, path: Path, most_bytes: int) -> Moving | None:
-    """An MP4 that vidlat has written, as it is, or compressed more where it is too large.
+    """An MP4 that vidlat has written, as it is, or its first frames compressed more where it is too large.
 
     Raises DecodeError or OSError where it cannot be read.
     """
-    if path.stat().st_size <= most_bytes:
-        return Moving(title=title, note=note, mp4=path.read_bytes(), is_coarse=False)
     read = list(islice(open_video(path, WHOLE, lambda _: None).frames(), MOST_FRAMES))
-    times = [frame.pts_seconds for frame in read]
-    seconds = (times[-1] or 0.0) - (times[0] or 0.0)
+    frames = [frame.pixels.astype(np.uint8) for frame in read]
+    still = jpeg(frames[len(frames) // 2])
+    if path.stat().st_size + len(still) <= most_bytes:
+        return Moving(title=title, note=note, mp4=path.read_bytes(), still=still, is_coarse=False)
+    seconds = (read[-1].pts_seconds or 0.0) - (read[0].pts_seconds or 0.0)
     fps = (len(read) - 1) / seconds if seconds else 0.0
-    return moving_picture(title, note, [frame.pixels.astype(np.uint8) for frame in read], fps, most_bytes)
+    return moving_picture(title, note, frames, fps, most_bytes)

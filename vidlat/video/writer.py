@@ -1,4 +1,4 @@
-"""Gray frames to H.264 in MP4, which every player shows, or to GIF."""
+"""Gray frames to H.264 in MP4, which every player shows, to GIF, or one to JPEG."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -50,6 +51,13 @@ def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
     first, *others = (Image.fromarray(frame) for frame in frames)
     with appearing_whole(path) as draft:
         first.save(draft, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+
+
+def jpeg(frame: npt.NDArray[np.uint8]) -> bytes:
+    """A gray frame (H, W) as the content of a JPEG file."""
+    content = BytesIO()
+    Image.fromarray(frame).save(content, format="JPEG", quality=85)
+    return content.getvalue()
 
 
 def write_array(path: Path, frames: npt.NDArray[np.uint8]) -> None:
