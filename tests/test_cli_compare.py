@@ -30,8 +30,10 @@ def compare(videos, small_vae, tmp_path):
 
 def test_prints_and_writes_the_same_figures(compare, tmp_path):
     lists = ("--stack", "4,8", "--stretch", "1,4", "--videos", 2)
-    code, out, err = compare(*lists, "--json", tmp_path / "c.json")
+    results = ("--json", tmp_path / "c.json", "--report", tmp_path / "c.html")
+    code, out, err = compare(*lists, *results)
     assert (code, err) == (0, "")
+    assert f"report -> {tmp_path}/c.html" in out
     figures = json.loads((tmp_path / "c.json").read_text())
     assert figures["clips"] == ["a.mp4", "c.mp4"]
     names = [candidate["name"] for candidate in figures["candidates"]]
@@ -153,13 +155,15 @@ def test_ctrl_c_leaves_the_figures_of_the_clips_that_are_done(compare, tmp_path,
 
     real = command.compare_videos
     monkeypatch.setattr(command, "compare_videos", interrupted)
-    code, out, err = compare("--stretch", "1,2", "--json", tmp_path / "c.json")
+    results = ("--json", tmp_path / "c.json", "--report", tmp_path / "c.html")
+    code, out, err = compare("--stretch", "1,2", *results)
     assert (code, err) == (130, "Interrupted.\n")
     assert "Cut short: 2 of 2 settings are compared, on 1 of 3 clips; the rest is left out." in out
     assert "1 clip to look at" in out
     figures = json.loads((tmp_path / "c.json").read_text())
     assert figures["clips"] == ["a.mp4"]
     assert [len(candidate["clips"]) for candidate in figures["candidates"]] == [1, 1]
+    assert "1 of 3 clips compared" in (tmp_path / "c.html").read_text()
 
 
 def test_ctrl_c_before_anything_is_measured_prints_no_table(compare, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -150,14 +151,15 @@ class _Report:
             )
 
     def _evaluate(self, seen: list[EvaluationProgress]) -> Iterator[ReportProgress]:
-        num_done = 0
+        num_done = Counter[str]()
         for event in self._steps:
             seen.append(event)
-            num_done += event.has_source  # read for the PCA, then compared
+            doing = "comparing" if event.comparison else "reading sources"  # for the PCA, before
+            num_done[doing] += 1
             yield ReportProgress(
-                doing="comparing",
-                num_done=min(num_done, 2 * self._num_compared),
-                num_total=2 * self._num_compared,
+                doing=doing,
+                num_done=min(num_done[doing], self._num_compared),
+                num_total=self._num_compared,
                 video_id=event.video_id,
                 failure=event.failure if event.has_source else "its source is not among the inputs",
             )

@@ -37,11 +37,12 @@ Frames = Sequence[npt.NDArray[np.uint8]]
 class Moving:
     """A moving picture: an MP4, and a JPEG of its middle frame for a page on paper.
 
-    is_coarse: it was compressed more than the videos that vidlat writes.
+    width: in pixels. is_coarse: it was compressed more than the videos that vidlat writes.
     """
 
     title: str
     note: str
+    width: int
     mp4: bytes
     still: bytes
     is_coarse: bool
@@ -59,14 +60,14 @@ class Moving:
 
 def moving_picture(title: str, note: str, frames: Frames, fps: float, most_bytes: int) -> Moving | None:
     """Frames (H, W) as a moving picture of at most so many bytes; None where none is as small."""
-    still = jpeg(frames[len(frames) // 2])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "moving.mp4"
         for quantizer in QUANTIZERS:
             write_video(path, frames, fps, quantizer)
-            if path.stat().st_size + len(still) <= most_bytes:
-                is_coarse = quantizer != QUANTIZER
-                return Moving(title=title, note=note, mp4=path.read_bytes(), still=still, is_coarse=is_coarse)
+            mp4, still = path.read_bytes(), _still(frames)
+            if len(mp4) + len(still) <= most_bytes:
+                width, is_coarse = frames[0].shape[1], quantizer != QUANTIZER
+                return Moving(title=title, note=note, width=width, mp4=mp4, still=still, is_coarse=is_coarse)
     return None
 
 
@@ -77,9 +78,14 @@ def moving_file(title: str, note: str, path: Path, most_bytes: int) -> Moving | 
     """
     read = list(islice(open_video(path, WHOLE, lambda _: None).frames(), MOST_FRAMES))
     frames = [frame.pixels.astype(np.uint8) for frame in read]
-    still = jpeg(frames[len(frames) // 2])
+    still = _still(frames)
     if path.stat().st_size + len(still) <= most_bytes:
-        return Moving(title=title, note=note, mp4=path.read_bytes(), still=still, is_coarse=False)
+        width, mp4 = frames[0].shape[1], path.read_bytes()
+        return Moving(title=title, note=note, width=width, mp4=mp4, still=still, is_coarse=False)
     seconds = (read[-1].pts_seconds or 0.0) - (read[0].pts_seconds or 0.0)
     fps = (len(read) - 1) / seconds if seconds else 0.0
     return moving_picture(title, note, frames, fps, most_bytes)
+
+
+def _still(frames: Frames) -> bytes:
+    return jpeg(frames[len(frames) // 2])
