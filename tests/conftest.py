@@ -104,6 +104,22 @@ def other_decoder(small_vae, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def kl_folder(tmp_path_factory):
+    """The folder of a random AutoencoderKL of diffusers that halves height and width; its licence is MIT."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = AutoencoderKL(block_out_channels=[4, 8], norm_num_groups=2, **blocks)
+    path = tmp_path_factory.mktemp("vae") / "kl"
+    network.save_pretrained(path)
+    (path / "README.md").write_text("---\nlicense: mit\n---\n")
+    return path
+
+
+@pytest.fixture(scope="session")
 def make_videos():
     """make_videos(folder, {"a.mp4": 5}) writes noise of that many frames; the name is the seed."""
     import numpy as np

@@ -73,6 +73,32 @@ def test_embedded_vae_brings_a_phantom_back_better_than_block_averages(name, sch
     assert overall["vae"]["psnr"] > overall["averaging"]["psnr"]
 
 
+def test_the_whole_path_with_a_vae_of_diffusers(scheduler, make_videos, kl_folder, tmp_path):
+    videos = make_videos(tmp_path / "videos", {"a.mp4": 7, "b.mp4": 5})
+    cache, run, vae = tmp_path / "latents.zarr", tmp_path / "run", ("--vae", f"diffusers:{kl_folder}")
+
+    def done(*arguments):
+        code, out, err = vidlat(*arguments)
+        assert (code, err) == (0, ""), arguments
+        return out
+
+    done("encode", "--input", videos, "--out", cache, *vae, "--size", 16, "--scheduler", scheduler)
+    schema, records = open_cache(cache).schema, open_cache(cache).records()
+    assert (schema.time_compression, schema.space_compression, schema.settings.stack) == (1, 2, 1)
+    assert {name: record.stop - record.start for name, record in records.items()} == {"a.mp4": 7, "b.mp4": 5}
+    assert "licence: mit" in done("info", cache)
+    train = ("--steps", 2, "--batch", 1, "--frames", 5, "--device", "cpu", "--sample-every", 0)
+    done("train", "--latents", cache, "--out", run, *train)
+    done("sample", "--run", run, "--out", tmp_path / "s", "-n", 1, "--steps", 2, "--device", "cpu", *vae)
+    assert frames_and_rate(tmp_path / "s" / "sample-0000.mp4") == (5, 25)
+    done("decode", "--latents", cache, "--out", tmp_path / "d", "--device", "cpu")
+    assert frames_and_rate(tmp_path / "d" / "a.mp4.mp4") == (7, 25)
+    done("evaluate", "--latents", cache, "--input", videos, "--device", "cpu", *vae)
+    done("preview", cache, "--out", tmp_path / "p.png", "--device", "cpu", *vae)
+    compare = ("--stack", "1,2", "--videos", 1, "--frames", 4, "--size", 16, "--device", "cpu")
+    assert "kl stack 2" in done("compare", "--input", videos, "--out", tmp_path / "c", *vae, *compare)
+
+
 @pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_from_videos_to_samples_through_the_command_line(scheduler, small_vae, tmp_path, monkeypatch):
     lengths = {"heart.mp4": 17, "lung.mp4": 9, "short.mp4": 3}

@@ -17,7 +17,9 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 latents_argument = click.argument("latents", type=PATH)
 latents_option = click.option("--latents", type=PATH, required=True, help="The cache to read.")
 vae_option = click.option(
-    "--vae", help="Where the VAE of the latents is now, if it was moved after they were encoded."
+    "--vae",
+    help="Where the VAE of the latents is now, if it was moved after they were encoded, or one with another "
+    "decoder: as for encode.",
 )
 device_option = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU where there is one."

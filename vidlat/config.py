@@ -177,7 +177,11 @@ def _refuse_empty_pattern(patterns: tuple[str, ...]) -> None:
 class EncodeConfig(LatentSettings):
     """Settings of `vidlat encode`."""
 
-    vae: str = setting("maisi", "maisi, nv-generate-ct, nv-generate-mr, tiny, tiny-16, or a weights file")
+    vae: str = setting(
+        "maisi",
+        "maisi, nv-generate-ct, nv-generate-mr, tiny, tiny-16, a weights file, or "
+        "diffusers:FOLDER or diffusers:OWNER/NAME[/FOLDER] of a hub: an AutoencoderKL of diffusers",
+    )
     in_channels: int | None = setting(None, "refuse a VAE with another number of input channels")
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")

@@ -89,6 +89,10 @@ class Fields:
             raise ValueError(f"{name}: got {shown(values)}; expected {expected}")
         return list(values)
 
+    def is_null(self, name: str) -> bool:
+        """Whether a field is null."""
+        return self._value(name) is None
+
     def boolean(self, name: str) -> bool:
         """True or false."""
         value = self._value(name)

@@ -21,7 +21,8 @@ class Request:
 class Hub:
     """What the hub serves, how it misbehaves, and which requests it received.
 
-    files: content by (repository, file name), at any revision. stated_sha256: a false hash to state for every
+    files: content by (repository, file name), at any revision; JSON and Markdown are in plain git, others in
+    LFS. stated_sha256: a false hash to state for every
     file. cuts: how many bytes of the body each of the next GETs sends before the connection closes. refusal:
     status and X-Error-Code of every response. headless: responds without the hub's headers.
     """
@@ -100,10 +101,14 @@ def _handler_of(hub):
             self.send_response(206 if start else 200)
             if not hub.headless:
                 self.send_header("X-Repo-Commit", COMMIT)
-                self.send_header("X-Linked-Size", str(len(content)))
-                stated = hub.stated_sha256 or hashlib.sha256(content).hexdigest()
-                self.send_header("X-Linked-Etag", f'"{stated}"')
-                self.send_header("ETag", '"of the redirect, not of the file"')
+                if self.path.endswith((".json", ".md")):
+                    blob = f"blob {len(content)}\0".encode() + content
+                    self.send_header("ETag", f'"{hashlib.sha1(blob).hexdigest()}"')
+                else:
+                    self.send_header("X-Linked-Size", str(len(content)))
+                    stated = hub.stated_sha256 or hashlib.sha256(content).hexdigest()
+                    self.send_header("X-Linked-Etag", f'"{stated}"')
+                    self.send_header("ETag", '"of the redirect, not of the file"')
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(body)))

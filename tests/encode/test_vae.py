@@ -241,7 +241,7 @@ def test_a_user_without_a_name_and_a_home_can_load_a_network(small_file):
         "from pathlib import Path\n"
         "from vidlat.encode.vae import load_vae\n"
         "import vidlat.train.monai_unet\n"
-        "print(load_vae(Path(sys.argv[1]), device='cpu').time_compression)"
+        "print(load_vae(Path(sys.argv[1]), device='cpu').time_compression, 'diffusers' in sys.modules)"
     )
     names = ("USER", "LOGNAME", "LNAME", "USERNAME")
     environment = {name: value for name, value in os.environ.items() if name not in names}
@@ -249,7 +249,7 @@ def test_a_user_without_a_name_and_a_home_can_load_a_network(small_file):
     answer = subprocess.run(
         [sys.executable, "-c", code, small_file], env=environment, capture_output=True, text=True
     )
-    assert (answer.returncode, answer.stdout) == (0, "4\n"), answer.stderr
+    assert (answer.returncode, answer.stdout) == (0, "4 False\n"), answer.stderr
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -360,7 +360,7 @@ def test_an_embedded_vae_is_small_and_has_a_licence(name, latent_dim):
     assert path.stat().st_size < 4_000_000
     vae = load_vae(path, device="cpu")
     assert (vae.latent_dim, vae.time_compression, vae.space_compression) == (latent_dim, 4, 4)
-    assert "Apache-2.0" in licence_of(name)
+    assert "Apache-2.0" in licence_of(name, path)
 
 
 def test_file_hash_is_sha256_of_the_bytes(tmp_path):

@@ -108,6 +108,16 @@ def test_another_decoder_of_the_same_encoder_adds_to_a_cache(
         np.testing.assert_array_equal(ours.std, theirs.std)
 
 
+def test_a_size_that_a_vae_of_diffusers_cannot_take_is_refused(videos, prepare, tmp_path, kl_folder):
+    with pytest.raises(ConfigError, match=r"^size: got 17; expected a multiple of 2 for this VAE$"):
+        prepare(videos, tmp_path / "l.zarr", vae=f"diffusers:{kl_folder}", size=17)
+
+
+def test_a_cache_of_hashes_names_no_folder_of_its_vae(videos, prepare, tmp_path, kl_folder):
+    schema = prepare(videos, tmp_path / "l.zarr", vae=f"diffusers:{kl_folder}", ids="hash").schema
+    assert (schema.vae_name, schema.vae_path, schema.vae_licence) == ("kl", "", "mit")
+
+
 def test_arrays_are_encoded_in_the_order_of_axes_that_is_told_and_else_warned_of(encode_here, tmp_path):
     (tmp_path / "v").mkdir()
     frames = np.random.default_rng(0).integers(0, 256, (20, 64, 80), np.uint8)

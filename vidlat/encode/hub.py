@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidlat.documents import read_json
+from vidlat.documents import Fields, read_json
 from vidlat.errors import WeightsError, one_line
 
 RECORD_BYTES = 1_000_000
 """Most bytes of a record of hashes."""
 
-_SHA256 = re.compile("[0-9a-f]{64}")
-"""What the hub states for a file in LFS or Xet; for one in plain git it states a shorter hash."""
+_HASH = re.compile("[0-9a-f]{64}|[0-9a-f]{40}")
+"""What the hub states: SHA-256 for a file in LFS or Xet, and git's hash for a small one in plain git."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,17 +58,21 @@ def verify(file: HubFile, path: Path, *, reread: bool = False) -> str:
     Expected is the published hash, else the recorded one, else the hash the hub stated at the download, by
     which the cache names the blob. A file of unchanged size and time is not hashed again unless `reread`.
     """
-    record = read_record(file)
-    expected = file.sha256 or (record["sha256"] if record else _stated_hash(path))
+    records = _read_records(file)
+    record, stated = records.get(file.filename), _stated_hash(path)
+    expected = file.sha256 or (record["sha256"] if record else None)
     status = path.stat()
     if record and not reread and record == _record_of(status, expected):
         return str(expected)
     actual = sha256_of(path)
     if expected and actual != expected:
         raise WeightsError(f"{path}: {_mismatch(file, actual, expected)}")
+    if not expected and stated and (like_stated := _hash_like(stated, path)) != stated:
+        raise WeightsError(f"{path}: {_mismatch(file, like_stated, stated)}")
+    records[file.filename] = _record_of(status, actual)
     draft = file.record_path.with_suffix(".draft")
     try:
-        draft.write_text(json.dumps({file.filename: _record_of(status, actual)}, indent=2))
+        draft.write_text(json.dumps(records, indent=2))
         draft.replace(file.record_path)
     except OSError:
         pass  # A read-only cache: the file is verified, but hashed again next time.
@@ -86,16 +90,16 @@ def download(file: HubFile) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        commit, sha256 = _ask_hub(file)
+        commit, stated = _ask_hub(file)
         cached = find_cached(file)
-        if cached and sha256_of(cached) != sha256:
+        if cached and _hash_like(stated, cached) != stated:
             _remove(cached)
         # By commit: a download resumed after a lost connection is one file even if the branch moves.
         path = Path(hf_hub_download(file.repo, file.filename, revision=commit))
-        if (actual := sha256_of(path)) != sha256:
+        if (actual := _hash_like(stated, path)) != stated:
             _remove(path)
             raise WeightsError(
-                f"{file}: sha256 of the downloaded file is {actual}, expected {sha256}; "
+                f"{file}: the hash of the downloaded file is {actual}, expected {stated}; "
                 "it is damaged and was removed; fetch it again"
             )
         # By name: only records that the revision is this commit, for find_cached and other programs.
@@ -108,12 +112,24 @@ def download(file: HubFile) -> Path:
 
 def read_record(file: HubFile) -> dict[str, Any] | None:
     """What was recorded when the file was last verified, None before; raises WeightsError if unreadable."""
+    return _read_records(file).get(file.filename)
+
+
+def _read_records(file: HubFile) -> dict[str, dict[str, Any]]:
+    """The records of all files of its repository, by file name."""
     try:
-        record = read_json(file.record_path, RECORD_BYTES)[file.filename]
-        return {name: record[name] for name in ("sha256", "num_bytes", "mtime_ns")}
+        records = Fields(read_json(file.record_path, RECORD_BYTES), "the record")
+        return {
+            filename: {
+                "sha256": records.fields(filename).text("sha256"),
+                "num_bytes": records.fields(filename).whole("num_bytes", 0, 2**63),
+                "mtime_ns": records.fields(filename).whole("mtime_ns", -(2**63), 2**63),
+            }
+            for filename in records.names()
+        }
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        return {}
+    except (OSError, ValueError) as error:
         raise WeightsError(
             f"{file.record_path}: the recorded hash cannot be read; delete the file to trust the weights anew"
         ) from error
@@ -128,25 +144,34 @@ def sha256_of(path: Path) -> str:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def _hash_like(stated: str, path: Path) -> str:
+    """The hash of a file of the kind that the hub states of it: SHA-256, or git's of a blob."""
+    if len(stated) == 64:
+        return sha256_of(path)
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 def _ask_hub(file: HubFile) -> tuple[str, str]:
-    """The commit and sha256 the hub states; raises WeightsError if there are none or the hash is another."""
+    """The commit and hash the hub states; raises WeightsError if there are none or the hash is another."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(file.repo, file.filename, revision=file.revision)
     stated = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    if stated.commit_hash is None or not _SHA256.fullmatch(stated.etag or ""):
-        raise WeightsError(f"{file}: {constants.ENDPOINT} states no commit and sha256; is it a hub?")
+    etag = stated.etag or ""
+    if stated.commit_hash is None or not _HASH.fullmatch(etag):
+        raise WeightsError(f"{file}: {constants.ENDPOINT} states no commit and hash; is it a hub?")
     record = read_record(file)
-    expected = file.sha256 or (record["sha256"] if record else stated.etag)
-    if stated.etag != expected:
-        raise WeightsError(f"{file}: the hub's {_mismatch(file, str(stated.etag), str(expected))}")
-    return stated.commit_hash, str(stated.etag)
+    expected = file.sha256 or (record["sha256"] if record else None)
+    if expected and len(etag) == len(expected) and etag != expected:
+        raise WeightsError(f"{file}: the hub's {_mismatch(file, etag, expected)}")
+    return stated.commit_hash, etag
 
 
 def _stated_hash(path: Path) -> str | None:
     """The hash by which the cache names the blob of a file; None where it copies files instead of linking."""
     name = path.resolve().name
-    return name if _SHA256.fullmatch(name) else None
+    return name if _HASH.fullmatch(name) else None
 
 
 def _remove(path: Path) -> None:
@@ -161,7 +186,7 @@ def _record_of(status: os.stat_result, sha256: str | None) -> dict[str, Any]:
 
 
 def _mismatch(file: HubFile, actual: str, expected: str) -> str:
-    found = f"sha256 is {actual}, expected {expected}"
+    found = f"hash is {actual}, expected {expected}"
     if file.sha256:
         return f"{found}, the one published for {file}; it is damaged or another file"
     return f"{found}, the one of the first download; to trust the new file, delete {file.record_path}"

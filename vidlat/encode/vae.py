@@ -18,6 +18,7 @@ from vidlat.config import LatentSettings
 from vidlat.encode.autoencoder import Autoencoder
 from vidlat.encode.cutting import cut_calls, split_calls, stretch_video
 from vidlat.encode.device import resolve_device, resolve_precision
+from vidlat.encode.diffusers_folder import load_folder
 from vidlat.encode.maisi import MaisiAutoencoder
 from vidlat.encode.memory import ShrinkingCalls, keep_freed_memory, within_memory
 from vidlat.encode.stacking import join_calls, unfold_frames
@@ -203,18 +204,19 @@ def load_vae(
     computes_here: bool = True,
     cudnn_benchmark: bool = False,
 ) -> FrozenVAE:
-    """Build the network of a weights file and load all its tensors.
+    """Build the network of a weights file, or of a folder, and load all its tensors.
 
-    path: `.safetensors`, or `.pt` with a state dict, flat or under "unet_state_dict". settings: how frames
-    become stacks, and the precision, which is `auto` only if it computes here. computes_here: False where
-    only other processes compute: the network stays in the CPU's memory, whether or not that could compute it.
+    path: `.safetensors`, or `.pt` with a state dict, flat or under "unet_state_dict", of MAISI's class; or a
+    folder in which diffusers has saved an AutoencoderKL. settings: how frames become stacks, and the
+    precision, which is `auto` only if it computes here. computes_here: False where only other processes
+    compute: the network stays in the CPU's memory, whether or not that could compute it.
     cudnn_benchmark: let cuDNN choose its algorithms by timing them, and with them the last bits of a latent.
     Raises DeviceError for a device that does not exist or lacks the precision, WeightsError for a file that
     cannot be read or does not fit, naming the tensors, and TimingError for a stack length that the network
     cannot process.
     """
     keep_freed_memory()
-    autoencoder = MaisiAutoencoder(*load_network(path))
+    autoencoder = load_folder(path) if path.is_dir() else MaisiAutoencoder(*load_network(path))
     device = resolve_device(device) if computes_here else "cpu"
     return FrozenVAE(
         autoencoder,

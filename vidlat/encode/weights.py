@@ -15,6 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from vidlat.encode import diffusers_hub
+from vidlat.encode.diffusers_folder import licence_in
 from vidlat.encode.hub import HubFile, download, find_cached, verify
 from vidlat.encode.weights_file import trained_stacks
 from vidlat.errors import WeightsError, one_line
@@ -110,11 +112,14 @@ def fetch_weights(name: str, show_notice: ShowNotice | None = None) -> Path:
 
 
 def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
-    """The file that `--vae SPEC` means: published or embedded weights by name, or a path.
+    """What `--vae SPEC` means: the file of published or embedded weights by name, or a path; or a folder.
 
-    Published weights come verified from the local cache, or are downloaded if it has none. A wrong local copy
-    is refused, not replaced. show_notice: see fetch_weights. Raises WeightsError.
+    Only a spec that begins with `diffusers:` means a folder, or files of a hub. Weights of a hub come
+    verified from the local cache, or are downloaded if it has none. A wrong local copy is refused, not
+    replaced. show_notice: see fetch_weights. Raises WeightsError.
     """
+    if spec.startswith(diffusers_hub.PREFIX):
+        return diffusers_hub.find_folder(spec, show_notice or partial(print, file=sys.stderr))
     if spec in EMBEDDED_WEIGHTS:
         path = Path(str(resources.files("vidlat.encode").joinpath(f"{spec}.safetensors")))
         if not path.is_file():
@@ -126,8 +131,10 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
             require_regular_file(path)
         except (OSError, ValueError) as error:
             known = ", ".join([*PUBLISHED_WEIGHTS, *EMBEDDED_WEIGHTS])
+            way_out = f"; for a folder that diffusers has written, give diffusers:{spec}"
             raise WeightsError(
                 f"no weights file at {path} ({one_line(error)}); expected one, or one of the names {known}"
+                f"{way_out if path.is_dir() else ''}"
             ) from error
         return path
     weights = PUBLISHED_WEIGHTS[spec]
@@ -140,19 +147,30 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
 def times_for(spec: str, path: Path) -> dict[str, int]:
     """The stack, overlap and stretch that suit the weights at `path`, which `--vae SPEC` means, if known.
 
-    Of a file of one's own, the longest stack that it was trained on.
+    Of a file of one's own, the longest stack that it was trained on. Of a folder, whose VAE takes each frame
+    for itself, one frame: no video is padded.
     """
     if spec in SUITED_TIMES:
         return SUITED_TIMES[spec]
+    if path.is_dir():
+        return {"stack": 1}
     stacks = trained_stacks(path)
     return {"stack": max(stacks)} if stacks else {}
 
 
-def licence_of(spec: str) -> str:
-    """The licence of the weights that `--vae SPEC` means, as a cache records it; unknown for a path."""
+def licence_of(spec: str, path: Path) -> str:
+    """The licence of the weights at `path`, which `--vae SPEC` means, as a cache records it; else unknown."""
+    if path.is_dir():
+        return licence_in(path)
     if spec in EMBEDDED_WEIGHTS:
         return "Apache-2.0 (see the model card, docs/tiny-vae.md)"
     return PUBLISHED_WEIGHTS[spec].licence if spec in PUBLISHED_WEIGHTS else "unknown"
+
+
+def name_without_path(spec: str) -> str:
+    """What `--vae SPEC` is called where no folder may be named: of a path its last part."""
+    is_hub_id = spec.startswith(diffusers_hub.PREFIX) and not diffusers_hub.is_path(spec)
+    return spec if is_hub_id else Path(spec).name
 
 
 def check_weights(name: str) -> tuple[Path, str]:

@@ -46,9 +46,11 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except Exception as error:  # an unpickler fails in as many ways as there are first bytes of a file
         if is_out_of_memory(error):
             raise
+        whole = "a whole .safetensors file"
+        readable = "a .safetensors file, or a .pt file that torch.load(weights_only=True) reads"
         raise WeightsError(
             f"{path}: cannot be read as weights ({_first_line(error)}); "
-            "expected a .safetensors file, or a .pt file that torch.load(weights_only=True) reads"
+            f"expected {whole if path.suffix == '.safetensors' else readable}"
         ) from error
     if isinstance(tensors, dict) and "unet_state_dict" in tensors:
         tensors = tensors["unet_state_dict"]
@@ -73,7 +75,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise WeightsError(
             f"{path}: its {NETWORK_METADATA_KEY} is no network of MAISI's class ({one_line(error)})"
         ) from error
-    _require_fitting(planned, tensors, path)
+    require_fitting(planned, tensors, path)
     network = build_network(settings)
     network.load_state_dict(tensors)
     return network, settings
@@ -81,7 +83,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def trained_stacks(path: Path) -> tuple[int, ...]:
     """The frames of the stacks that weights were trained on; none if their file does not say."""
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" or path.is_dir():
         return ()
     try:
         require_regular_file(path)
@@ -154,11 +156,12 @@ def write_weights(
 
 def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Load all tensors or none; raises WeightsError with the missing, unexpected and misshapen ones."""
-    _require_fitting(network, tensors, path)
+    require_fitting(network, tensors, path)
     network.load_state_dict(tensors)
 
 
-def _require_fitting(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+def require_fitting(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Raise WeightsError unless a network has these tensors and no others, whatever their values."""
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())

@@ -70,14 +70,14 @@ def load_vae_of(
 
 
 def find_weights_of(schema: CacheSchema, vae: str | None = None) -> Path:
-    """The weights file of a cache's VAE: `vae` if given, else the recorded path, else found by name.
+    """The file or folder of a cache's VAE: `vae` if given, else the recorded path, else found by name.
 
     Raises WeightsError where there is none.
     """
     if vae:
         return resolve_weights(vae)
     recorded = Path(schema.vae_path)
-    if recorded.is_file():
+    if schema.vae_path and recorded.exists():
         return recorded
     try:
         return resolve_weights(schema.vae_name)

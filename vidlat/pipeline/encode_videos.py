@@ -12,7 +12,7 @@ from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, EncodeConfig,
 from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.vae import FrozenVAE, load_vae
-from vidlat.encode.weights import licence_of, resolve_weights, times_for
+from vidlat.encode.weights import licence_of, name_without_path, resolve_weights, times_for
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError, TimingError
 from vidlat.paths import local_path
 from vidlat.pipeline.dask_executor import open_dask_executor
@@ -253,9 +253,9 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
             arithmetic_version=ARITHMETIC_VERSIONS[vae.precision],
         ),
         ids=config.ids,
-        vae_name=Path(config.vae).name if config.ids == "hash" else config.vae,
+        vae_name=name_without_path(config.vae) if config.ids == "hash" else config.vae,
         vae_hash=vae.weights_hash,
-        vae_licence=licence_of(config.vae),
+        vae_licence=licence_of(config.vae, vae_path),
         vae_path="" if config.ids == "hash" else str(vae_path.absolute()),
         time_compression=vae.time_compression,
         space_compression=vae.space_compression,
