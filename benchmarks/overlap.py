@@ -46,6 +46,7 @@ class SleepingVAE:
         self.stack_seconds = stack_seconds
         self.timing, self.batch = job.settings.timing(4), job.batch
         self.weights_hash, self.device = job.vae_hash, torch.device("cpu")
+        self.library = "monai"
 
     def with_batch(self, batch: int) -> "SleepingVAE":
         other = copy(self)

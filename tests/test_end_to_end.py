@@ -86,6 +86,7 @@ def test_the_whole_path_with_a_vae_of_diffusers(scheduler, make_videos, kl_folde
     schema, records = open_cache(cache).schema, open_cache(cache).records()
     assert (schema.time_compression, schema.space_compression, schema.settings.stack) == (1, 2, 1)
     assert {name: record.stop - record.start for name, record in records.items()} == {"a.mp4": 7, "b.mp4": 5}
+    assert {"torch", "diffusers"} <= records["a.mp4"].versions.keys()
     assert "licence: mit" in done("info", cache)
     train = ("--steps", 2, "--batch", 1, "--frames", 5, "--device", "cpu", "--sample-every", 0)
     done("train", "--latents", cache, "--out", run, *train)

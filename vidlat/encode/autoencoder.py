@@ -19,11 +19,13 @@ class Autoencoder(Protocol):
 
     network: its tensors, by which a VAE is known; those that make latents are named as `hash_encoder` has it.
     encoder_config: what else determines a latent, part of the identity of a cache: values for JSON by name,
-    one of them `in_channels`. latent_dim: L. time_compression: S / t. space_compression: H / h and W / w.
+    one of them `in_channels`. library: the package of its class. latent_dim: L. time_compression: S / t.
+    space_compression: H / h and W / w.
     """
 
     network: nn.Module
     encoder_config: dict[str, Any]
+    library: str
     latent_dim: int
     time_compression: int
     space_compression: int

@@ -22,6 +22,7 @@ class ImageAutoencoder:
     off, as it is by default. settings: the arguments of its class, as `read_settings` returns them.
     """
 
+    library = "diffusers"
     time_compression = 1
 
     def __init__(self, network: nn.Module, settings: dict[str, Any]) -> None:

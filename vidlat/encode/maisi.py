@@ -16,6 +16,8 @@ class MaisiAutoencoder:
     network: as `build_network` makes it; its layers are replaced in place. settings: MAISI_NETWORK's fields.
     """
 
+    library = "monai"
+
     def __init__(self, network: nn.Module, settings: dict[str, Any]) -> None:
         self.time_compression = self.space_compression = compression_of(network)
         self.latent_dim: int = settings["latent_channels"]

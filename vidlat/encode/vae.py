@@ -49,7 +49,7 @@ class FrozenVAE:
         cudnn_benchmark: bool = False,
     ) -> None:
         network = autoencoder.network.eval().requires_grad_(False)
-        self.encoder_config = autoencoder.encoder_config
+        self.encoder_config, self.library = autoencoder.encoder_config, autoencoder.library
         tensors = network.state_dict()
         self.weights_hash, self.encoder_hash = hash_weights(tensors), hash_encoder(tensors)
         self.time_compression = autoencoder.time_compression

@@ -170,12 +170,12 @@ def _record(
         annotation=video.annotation or Annotation(),
         latents=statistics,
         warnings=tuple(warnings),
-        versions=_versions(),
+        versions=_versions(vae.library),
         device=str(vae.device),
         batch=batch,
     )
 
 
 @lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    return {"vidlat": __version__} | {name: version(name) for name in ("torch", "monai", "av")}
+def _versions(library: str) -> dict[str, str]:
+    return {"vidlat": __version__} | {name: version(name) for name in ("torch", library, "av")}
