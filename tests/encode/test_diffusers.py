@@ -317,6 +317,6 @@ def test_what_a_spec_means(folder, tmp_path, monkeypatch):
 def test_without_diffusers_one_line_says_how_to_install_it(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers.models.autoencoders.autoencoder_kl", None)
     for use in (lambda: load_vae(folder), lambda: resolve_weights("diffusers:owner/name")):
-        with pytest.raises(WeightsError, match=r"pip install 'vidlat\[diffusers\]'") as refusal:
+        with pytest.raises(WeightsError, match=r"pip install 'diffusers>=.* vidlat\[diffusers\]$") as refusal:
             use()
         assert "\n" not in str(refusal.value)

@@ -57,22 +57,21 @@ MOST_BYTES = 1_000_000
 
 
 def load_folder(folder: Path) -> ImageAutoencoder:
-    """The autoencoder of a folder; raises WeightsError, in one line, for anything else.
+    """The autoencoder of a folder.
 
-    Also where diffusers is not installed: nothing else here needs it.
+    Raises WeightsError, in one line, for anything else, and where diffusers is not installed.
     """
     settings = read_settings(folder)
     path = _weights_in(folder)
     build = import_autoencoder_kl()
     try:
         with torch.device("meta"):  # takes no memory: a file may state a network of any size
-            planned = build(**settings)
+            network = build(**settings)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
         raise WeightsError(f"{folder / CONFIG}: is no network of its class ({one_line(error)})") from error
     tensors = {_present_name(name): tensor for name, tensor in read_weights(path)[0].items()}
-    require_fitting(planned, tensors, path)
-    network = build(**settings)
-    network.load_state_dict(tensors)
+    require_fitting(network, tensors, path)
+    network.load_state_dict(tensors, assign=True)
     return ImageAutoencoder(network, settings)
 
 
@@ -115,8 +114,8 @@ def import_autoencoder_kl() -> Any:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     except ImportError as error:
         raise WeightsError(
-            f"a VAE of diffusers needs that package ({one_line(error)}); install it: pip install "
-            "'vidlat[diffusers]'"
+            f"a VAE of diffusers needs that package ({one_line(error)}); pip install 'diffusers>=0.42', or "
+            "vidlat with its extra: vidlat[diffusers]"
         ) from error
     return AutoencoderKL
 
