@@ -210,6 +210,7 @@ def prepare_empty(cache, tmp_path_factory):
         (["evaluate", "--latents", "l.zarr", "--input", "v", "--json", "v/a.mp4"], "is written as .json"),
         (["compare", "--input", "v", "--out", "o", "--json", "v/a.mp4"], "--json v/a.mp4: is written as"),
         (["compare", "--input", "v", "--out", "o", "--report", "v/a.mp4"], "--report v/a.mp4: is written as"),
+        (["report", "l.zarr", "--out", "r.html", "--max-videos", "3"], "--max-videos goes with --input"),
         (["report", "l.zarr", "--out", "v/a.mp4"], "--out v/a.mp4: is written as .html"),
         (["nonsense"], "nonsense"),
     ],

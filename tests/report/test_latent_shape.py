@@ -58,6 +58,16 @@ def test_a_normal_channel_is_near_a_standard_normal_once_it_is_whitened(tmp_path
     assert normal.distance_whitened < 0.1 < gamma.distance_whitened
 
 
+def test_a_constant_channel_has_no_shape(tmp_path):
+    def constant(_, num_latent_frames):
+        mean = np.full((2, num_latent_frames, 4, 4), 3, np.float16)
+        return mean, mean
+
+    channel, _ = read(CacheMaker(tmp_path / "l.zarr").add({"a": 40}, constant)).channels()
+    assert (channel.mean, channel.std, channel.skewness, channel.excess_kurtosis) == (3, 0, None, None)
+    assert channel.distance == pytest.approx(1, abs=0.01)
+
+
 def test_of_many_videos_some_are_read(cache, monkeypatch):
     monkeypatch.setattr(latent_shape, "MOST_VIDEOS", 2)
     shape = LatentShape(cache)

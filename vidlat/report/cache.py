@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, InputError, StoreError, WeightsError
-from vidlat.evaluate.figures import FIGURES, figures
+from vidlat.evaluate.figures import FIGURES, figures, number
 from vidlat.evaluate.quality import PSNR_CAP
 from vidlat.evaluate.reconstruction import Evaluation, EvaluationProgress, evaluate_videos
 from vidlat.paths import local_path
@@ -76,7 +76,7 @@ def report_cache(
     vae: str | None = None,
     device: str = "auto",
 ) -> Iterator[ReportProgress]:
-    """Write a page about the cache at `latents` to the HTML file `out`, in bounded memory.
+    """Write a page about the cache at `latents` to the HTML file `out`; latents are read in bounded memory.
 
     inputs: what the cache was encoded from; with it, the page has the figures of `evaluate_videos` and
     moving pictures of the clips with the least and the greatest PSNR, else of a few decoded ones, if the VAE
@@ -140,11 +140,11 @@ class _Report:
 
     def _read_latents(self) -> Iterator[ReportProgress]:
         num_total = self._shape.num_to_read
-        for number, video_id in enumerate(self._shape.read(), 1):
+        for num_done, video_id in enumerate(self._shape.read(), 1):
             failure = self._shape.damaged.get(video_id)
             yield ReportProgress(
                 doing="reading latents",
-                num_done=number,
+                num_done=num_done,
                 num_total=num_total,
                 video_id=video_id,
                 failure=failure,
@@ -165,7 +165,7 @@ class _Report:
             )
 
     def _decode(self, frozen: FrozenVAE, chosen: Mapping[str, str]) -> Iterator[ReportProgress]:
-        for number, (video_id, note) in enumerate(chosen.items(), 1):
+        for num_done, (video_id, note) in enumerate(chosen.items(), 1):
             failure = None
             try:
                 shown = self._shown(frozen, video_id)
@@ -179,7 +179,7 @@ class _Report:
                 self._moving += [moving] if moving else []
                 self._num_left_out += moving is None
             yield ReportProgress(
-                doing="decoding", num_done=number, num_total=len(chosen), video_id=video_id, failure=failure
+                doing="decoding", num_done=num_done, num_total=len(chosen), video_id=video_id, failure=failure
             )
 
     def _shown(self, frozen: FrozenVAE, video_id: str) -> dict[str, npt.NDArray[np.uint8]]:
@@ -246,7 +246,10 @@ class _Report:
             for video in ranked[:MOST_ROWS]
         ]
         reasons = [
-            (video_id, without_names(self._sources[video_id], reason))
+            (
+                video_id,
+                without_names(self._sources[video_id], reason.replace(str(self._cache.path), "the cache")),
+            )
             for video_id, reason in evaluation.failed.items()
         ]
         title = "Means of the videos; motion of all together"
@@ -309,16 +312,16 @@ def _channel_table(channels: Sequence[Channel]) -> Table:
     )
     rows = [
         (
-            str(number),
+            str(index),
             f"{channel.mean:.3f}",
             f"{channel.std:.3f}",
-            f"{channel.skewness:.2f}",
-            f"{channel.excess_kurtosis:.2f}",
+            number(channel.skewness),
+            number(channel.excess_kurtosis),
             f"{channel.distance:.3f}",
             f"{channel.distance_whitened:.3f}",
             f"{channel.posterior_std:.3f}",
         )
-        for number, channel in enumerate(channels)
+        for index, channel in enumerate(channels)
     ]
     return Table.of("Posterior means, by channel", headings, rows)
 
@@ -329,10 +332,10 @@ def _channel_plots(channels: Sequence[Channel]) -> dict[str, Markup]:
     edges = BINS[::4]
     grid = np.linspace(-4.5, 4.5, 91)
     normal = Series("standard normal", grid.tolist(), (np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)).tolist())
-    for number, channel in enumerate(channels):
+    for index, channel in enumerate(channels):
         density = channel.shares.reshape(-1, 4).sum(1) / np.diff(edges)
         label = "standard deviations from the mean"
-        plots[f"Channel {number}"] = histogram(
+        plots[f"Channel {index}"] = histogram(
             edges.tolist(), density.tolist(), label, "density", curve=normal
         )
     return plots

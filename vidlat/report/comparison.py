@@ -111,7 +111,13 @@ def _cost_plots(comparison: Comparison) -> dict[str, Markup]:
 
     def plot(x: Sequence[float], y: Sequence[float | None], x_label: str, y_label: str) -> Markup:
         points = [
-            Point(x, y, numbers[each.candidate.name], Path(each.candidate.vae).name, each.candidate.name)
+            Point(
+                x,
+                y,
+                numbers[each.candidate.name],
+                each.candidate.name.rpartition(" stack ")[0],
+                each.candidate.name,
+            )
             for each, x, y in zip(comparison.candidates, x, y, strict=True)
             if y is not None
         ]

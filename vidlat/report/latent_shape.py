@@ -3,7 +3,6 @@ normal."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,17 +29,17 @@ class Channel:
     """The posterior means of one latent channel.
 
     mean, std: over all videos, exact. posterior_std: the root mean square of the VAE's own standard
-    deviations. The rest is of the videos read: skewness and excess_kurtosis are 0 for a normal distribution;
-    distance: the largest difference of the shares of values below any point from those of a standard normal
-    (Kolmogorov and Smirnov's, from 0 to 1); distance_whitened: the same after whitening by mean and std.
-    shares: of the values in each of the BINS.
+    deviations. The rest is of the videos read: skewness and excess_kurtosis are 0 for a normal distribution
+    and None for a constant; distance: the largest difference of the shares of values below any point from
+    those of a standard normal (Kolmogorov and Smirnov's, from 0 to 1); distance_whitened: the same after
+    whitening by mean and std; shares: of the values in each of the BINS.
     """
 
     mean: float
     std: float
     posterior_std: float
-    skewness: float
-    excess_kurtosis: float
+    skewness: float | None
+    excess_kurtosis: float | None
     distance: float
     distance_whitened: float
     shares: Array
@@ -93,13 +92,19 @@ class LatentShape:
         """The figures of each channel; none if no video was read."""
         if not self.num_videos:
             return []
-        records = self._cache.records().values()
-        count = sum(record.latents.count for record in records)
-        noise = np.sqrt(np.sum([record.latents.sum_std_squared for record in records], axis=0) / count)
-        return [self._channel(number, float(noise[number])) for number in range(len(self._counts))]
+        latents = [record.latents for record in self._cache.records().values()]
+        count = sum(each.count for each in latents)
+        mean = np.sum([each.sum_mean for each in latents], axis=0) / count
+        squares = np.sum([each.sum_mean_squared for each in latents], axis=0) / count
+        posterior_squares = np.sum([each.sum_std_squared for each in latents], axis=0) / count
+        stds = np.sqrt(np.maximum(squares - mean**2, 0)).tolist()
+        posterior_stds = np.sqrt(posterior_squares).tolist()
+        return [
+            self._channel(number, *both) for number, both in enumerate(zip(stds, posterior_stds, strict=True))
+        ]
 
-    def _channel(self, number: int, posterior_std: float) -> Channel:
-        mean, std = self._whitening.mean[number], self._whitening.scale[number]
+    def _channel(self, number: int, std: float, posterior_std: float) -> Channel:
+        mean, scale = self._whitening.mean[number], self._whitening.scale[number]  # 1 for a constant
         shares = self._counts[number] / self._counts[number].sum()
         first, second, third, fourth = self._powers[number] / self._counts[number].sum()
         variance = second - first**2
@@ -111,9 +116,9 @@ class LatentShape:
             mean=mean,
             std=std,
             posterior_std=posterior_std,
-            skewness=float(skewness / variance**1.5) if variance > 0 else math.nan,
-            excess_kurtosis=float(kurtosis / variance**2 - 3) if variance > 0 else math.nan,
-            distance=float(np.abs(below - ndtr(inner * std + mean)).max()),
+            skewness=float(skewness / variance**1.5) if variance > 0 else None,
+            excess_kurtosis=float(kurtosis / variance**2 - 3) if variance > 0 else None,
+            distance=float(np.abs(below - ndtr(inner * scale + mean)).max()),
             distance_whitened=float(np.abs(below - ndtr(inner)).max()),
             shares=shares,
         )

@@ -12,7 +12,7 @@ for (const button of document.querySelectorAll("th button")) {
     heading.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
     const key = (row) => {
       const text = row.children[column].firstChild.textContent;
-      return isNumber ? parseFloat(text) : text;
+      return isNumber ? parseFloat(text.replace("inf", "Infinity")) : text;
     };
     const compare = (a, b) => {
       if (!isNumber) return direction * a.localeCompare(b, undefined, { numeric: true });
