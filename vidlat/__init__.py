@@ -1,4 +1,4 @@
-"""Encode medical video once with a frozen MAISI VAE; train diffusion models from the latents.
+"""Encode medical video once with a frozen VAE; train diffusion models from the latents.
 
 Every public name can be imported from here. Its module loads when the name is first used, so that
 `import vidlat` takes no time.

@@ -56,7 +56,7 @@ def labels_option(help: str) -> Decorator:
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vidlat")
 def commands() -> None:
-    """Encode medical video once with a frozen MAISI VAE; train diffusion models from the latents.
+    """Encode medical video once with a frozen VAE; train diffusion models from the latents.
 
     \b
     The whole path is three commands:

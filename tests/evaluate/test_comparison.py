@@ -1,6 +1,8 @@
 """A comparison has the figures that encoding and evaluating the clips with each setting would have."""
 
+import json
 import math
+import shutil
 
 import av
 import numpy as np
@@ -105,6 +107,15 @@ def test_equal_weights_count_once_and_names_tell_files_apart(settings, small_vae
     assert [candidate.name for candidate in found.vaes] == [f"{small_vae} stack 4", "tiny stack 4"]
     assert list(found.failed) == ["broken"]
     assert "cannot be read as weights" in str(found.failed["broken"])
+
+
+def test_the_same_tensors_in_another_network_are_another_candidate(settings, kl_folder, tmp_path):
+    shutil.copytree(kl_folder, tmp_path / "other")
+    config = tmp_path / "other" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"norm_num_groups": 1}))
+    specs = (f"diffusers:{kl_folder}", f"diffusers:{tmp_path / 'other'}")
+    found = load_candidates(settings(vae=specs))
+    assert [candidate.name for candidate in found.vaes] == ["kl stack 4", "other stack 4"]
 
 
 def test_two_decoders_of_one_encoder_are_two_candidates(settings, small_vae, other_decoder):

@@ -87,7 +87,8 @@ def _add(found: Candidates, spec: str, short_name: str, config: CompareConfig) -
             found.impossible[name] = error
             continue
         is_new = all(
-            (vae.weights_hash, vae.timing) != (other.weights_hash, other.timing)
+            (vae.weights_hash, vae.encoder_config, vae.timing)
+            != (other.weights_hash, other.encoder_config, other.timing)
             for other in found.vaes.values()
         )
         if is_new:
