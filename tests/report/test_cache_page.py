@@ -119,6 +119,7 @@ def test_with_inputs_it_has_the_figures_of_an_evaluation(encoded, videos, tmp_pa
     arguments = ("--latents", encoded, "--input", videos, "--json", tmp_path / "q.json", "--device", "cpu")
     assert vidlat("evaluate", *arguments)[0] == 0
     figures = json.loads((tmp_path / "q.json").read_text())
+    assert "baselines without a network: 3 of 3 videos." in read.text
     overall = read.rows("Means of the videos")
     assert overall["this VAE"]["PSNR dB"] == f"{figures['overall']['vae']['psnr']:.2f}"
     assert overall["baseline: block averages"]["SSIM"] == f"{figures['overall']['averaging']['ssim']:.3f}"
