@@ -14,7 +14,7 @@ from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.video.writer import write_video
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
-WHOLE_PATH, COMMANDS, COMPARISON, REPORT, VAE, *TRAINING = re.findall(
+WHOLE_PATH, COMMANDS, COMPARISON, REPORT, VAE, LEARNING, *TRAINING = re.findall(
     r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL
 )
 
@@ -80,11 +80,13 @@ def test_report_runs(make_videos, encode_here, folder):
     assert (folder / "report.html").is_file()
 
 
-def test_training_of_a_vae_runs(make_videos, folder, capsys):
+def test_training_of_a_vae_and_its_comparison_run(make_videos, folder, capsys):
     make_videos(folder / "videos", {"a.mp4": 9, "b.mp4": 8})
     run_here(VAE)
     assert Path("runs/vae/vae.safetensors").is_file()
     assert "FitStep(step=10, epoch=20.0" in capsys.readouterr().out
+    run_here(LEARNING)
+    assert "'vae stack 4': {'MSE < 0.05 after an epoch':" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("run", [run_here, pytest.param(run_as_script, marks=pytest.mark.slow)])
@@ -101,6 +103,6 @@ def four_channels(video_id, num_latent_frames):
     return [np.concatenate(parts) for parts in zip(*halves, strict=True)]
 
 
-@pytest.mark.parametrize("example", [WHOLE_PATH, COMMANDS, COMPARISON, REPORT, VAE, *TRAINING])
+@pytest.mark.parametrize("example", [WHOLE_PATH, COMMANDS, COMPARISON, REPORT, VAE, LEARNING, *TRAINING])
 def test_example_is_short(example):
     assert len(example.splitlines()) < 25

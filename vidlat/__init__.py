@@ -45,8 +45,14 @@ if TYPE_CHECKING:
         EvaluationProgress as EvaluationProgress,
         evaluate_videos as evaluate_videos,
     )
+    from vidlat.fit.learning import (
+        CurvePoint as CurvePoint,
+        Learning as Learning,
+        LearningCurve as LearningCurve,
+    )
     from vidlat.fit.run import FitRun as FitRun, FitStep as FitStep, read_fit as read_fit
     from vidlat.fit.trainer import VAETrainer as VAETrainer, VideoRead as VideoRead, fit_vae as fit_vae
+    from vidlat.fit.trainings import Trainings as Trainings
     from vidlat.pipeline.dask_executor import (
         DaskExecutor as DaskExecutor,
         open_dask_executor as open_dask_executor,
@@ -100,8 +106,10 @@ _PUBLIC = {
     ),
     "evaluate.comparison": "CompareProgress Comparison compare_videos",
     "evaluate.reconstruction": "Evaluation EvaluationProgress evaluate_videos",
+    "fit.learning": "CurvePoint Learning LearningCurve",
     "fit.run": "FitRun FitStep read_fit",
     "fit.trainer": "VAETrainer VideoRead fit_vae",
+    "fit.trainings": "Trainings",
     "pipeline.dask_executor": "DaskExecutor open_dask_executor",
     "pipeline.decode_videos": "decode_videos",
     "pipeline.driver": "EncodeProgress",

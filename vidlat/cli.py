@@ -378,6 +378,18 @@ def report() -> None:
     help="Write a page with figures, plots and clips to this .html file.",
 )
 @labels_option("only its subjects count here.")
+@click.option(
+    "--training",
+    type=PATH,
+    multiple=True,
+    help="Folder of a training by `vidlat fit-vae`: compare its weights, and how soon it learned, on clips "
+    "that all of these hold out. Frames are prepared, and stacks are as long, as there. May be repeated.",
+)
+@click.option(
+    "--target-mse",
+    type=click.FloatRange(0, min_open=True),
+    help="With --training: count epochs until this error; else until the lowest that all have reached.",
+)
 def compare() -> None:
     """Find the settings for your clips: measure and show some clips with each, without a cache.
 

@@ -235,7 +235,7 @@ class CompareConfig(Preprocessing):
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_empty_pattern(self.exclude)
-        for name in ("vae", "stack", "stretch", "overlap", "blend", "stretch_by"):
+        for name in ("stack", "stretch", "overlap", "blend", "stretch_by"):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: got an empty list; expected something to compare")
 

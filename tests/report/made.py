@@ -30,6 +30,7 @@ def quality(video_id, psnr, num_frames=16):
 def candidate(name, values_per_pixel=0.25):
     return Candidate(
         name=name,
+        called=name.split()[0],
         vae=name.split()[0],
         timing=TIMING,
         values_per_pixel=values_per_pixel,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
 from vidlat.commands.figures import require_suffix, tell_still, write_figures
+from vidlat.commands.learning import print_learning
 from vidlat.config import CompareConfig
-from vidlat.errors import ExitCode, VidlatError, shorten
+from vidlat.errors import ConfigError, ExitCode, VidlatError, shorten
 from vidlat.evaluate.comparison import MAX_SHOWN, CompareProgress, Comparison, compare_videos
 from vidlat.evaluate.figures import COSTS, ERRORS, FIGURES, are_best, costs, figures
+from vidlat.fit.learning import Learning
+from vidlat.fit.trainings import Trainings
 from vidlat.report.comparison import report_comparison
 from vidlat.video.writer import prepare_file
 
@@ -25,23 +29,38 @@ def compare(
     json_file: Path | None,
     report_file: Path | None,
     labels: Path | None,
+    training: tuple[Path, ...],
+    target_mse: float | None,
     settings: dict[str, Any],
 ) -> ExitCode:
     """Compare, and print the figures; also those so far where it is cut short."""
     require_suffix(json_file, "--json", ".json")
     require_suffix(report_file, "--report", ".html")
-    events = compare_videos(inputs, out, CompareConfig.from_mapping(settings), labels=labels)
+    trainings = Trainings.read(training) if training else None
+    if target_mse and not trainings:
+        raise ConfigError("target_mse: counts epochs of trainings; give them by --training")
+    known = trainings.settings() | {"vae": ()} if trainings else {}
+    config = CompareConfig.from_mapping(known | settings)
+    events = compare_videos(
+        inputs,
+        out,
+        config,
+        labels=labels,
+        named=trainings.weights if trainings else {},
+        among=trainings.held_out() if trainings else None,
+    )
     if json_file:
         prepare_file(json_file, "--json")
     if report_file:
         prepare_file(report_file, "--report")
     seen: list[CompareProgress] = []
+    tell = partial(_tell, seen, out, json_file, report_file, trainings, target_mse)
     try:
         _follow(events, seen)
     except (KeyboardInterrupt, VidlatError):
-        _tell(seen, out, json_file, report_file, is_cut_short=True)
+        tell(is_cut_short=True)
         raise
-    comparison = _tell(seen, out, json_file, report_file, is_cut_short=False)
+    comparison = tell(is_cut_short=False)
     failed = comparison.failed_candidates or comparison.failed_clips
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
@@ -70,12 +89,17 @@ def _tell(
     out: Path,
     json_file: Path | None,
     report_file: Path | None,
+    trainings: Trainings | None,
+    target_mse: float | None,
     *,
     is_cut_short: bool,
 ) -> Comparison:
     comparison = Comparison.of(seen)
     if comparison.candidates:
+        learning = Learning.of(trainings.curves, comparison, target_mse) if trainings else None
         _print_figures(comparison)
+        if learning:
+            print_learning(learning)
         if num_still := sum(clip.motion.energy is None for clip in comparison.candidates[0].clips):
             tell_still(num_still, "clip")
         if num_shown := sum(bool(event.pictures) for event in seen):
@@ -83,9 +107,10 @@ def _tell(
             count = format_count(num_shown, "clip")
             console.print(f"{count} to look at{shown} -> {quoted(out)}", soft_wrap=True)
         if json_file:
-            write_figures(json_file, comparison.to_dict())
+            learned = {"learning": learning.to_dict()} if learning else {}
+            write_figures(json_file, comparison.to_dict() | learned)
         if report_file:
-            report_comparison(seen, report_file)
+            report_comparison(seen, report_file, learning)
             console.print(f"report -> {quoted(report_file)}", soft_wrap=True)
     if is_cut_short and comparison.candidates:
         console.print(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vidlat.config import CompareConfig, LatentSettings
@@ -25,11 +26,12 @@ from vidlat.video.contact_sheet import evenly_spaced
 class Candidate:
     """A VAE and how it is shown videos.
 
-    name: of both, such as `tiny stack 4 stretch 2`. vae: as it was asked for. values_per_pixel: posterior
-    means per pixel of a video. bytes_per_1000_frames: in a cache, about.
+    name: of both, such as `tiny stack 4 stretch 2`. called: the VAE alone. vae: as it was asked for.
+    values_per_pixel: posterior means per pixel of a video. bytes_per_1000_frames: in a cache, about.
     """
 
     name: str
+    called: str
     vae: str
     timing: Timing
     values_per_pixel: float
@@ -53,13 +55,17 @@ class Candidates:
     failed: dict[str, VidlatError] = field(default_factory=dict)
 
 
-def load_candidates(config: CompareConfig) -> Candidates:
+def load_candidates(config: CompareConfig, named: Mapping[str, str] = MappingProxyType({})) -> Candidates:
     """Load every VAE, and combine it with every way to show videos that makes sense; equal ones count once.
 
+    named: further VAEs, by what they are called.
     Raises DeviceError, and, if there is no candidate, the first error, with its name.
     """
     found = Candidates()
-    for vae, name in _short_names(config.vae).items():
+    specs = dict(named) | {name: spec for spec, name in _short_names(config.vae).items()}
+    if not specs:
+        raise ConfigError("vae: got an empty list; expected something to compare")
+    for name, vae in specs.items():
         try:
             _add(found, vae, name, config)
         except (ConfigError, WeightsError) as error:
@@ -92,15 +98,16 @@ def _add(found: Candidates, spec: str, short_name: str, config: CompareConfig) -
             for other in found.vaes.values()
         )
         if is_new:
-            found.vaes[_candidate(name, spec, vae, config.size)] = vae
+            found.vaes[_candidate(name, short_name, spec, vae, config.size)] = vae
 
 
-def _candidate(name: str, spec: str, vae: FrozenVAE, size: int) -> Candidate:
+def _candidate(name: str, called: str, spec: str, vae: FrozenVAE, size: int) -> Candidate:
     side = size // vae.space_compression
     # Without the ends of a video, where a call may be padded.
     values_per_frame = vae.timing.latent_step / vae.timing.frame_step * vae.latent_dim * side * side
     return Candidate(
         name=name,
+        called=called,
         vae=spec,
         timing=vae.timing,
         values_per_pixel=values_per_frame / (size * size),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -156,10 +157,13 @@ def compare_videos(
     settings: CompareConfig,
     *,
     labels: str | Path | None = None,
+    named: Mapping[str, str] = MappingProxyType({}),
+    among: Collection[str] | None = None,
 ) -> Iterator[CompareProgress]:
     """Encode and decode some clips with every combination of `settings`; measure and show what comes back.
 
-    inputs: files, folders, glob patterns or manifests. labels: a table by video id, for its subjects.
+    inputs: files, folders, glob patterns or manifests. labels: a table by video id, for its subjects. named:
+    further VAEs, by what they are called. among: ids of the videos that clips are chosen from; None for all.
     The folder `out` gets a video and a contact sheet per clip, `<video_id>.mp4` and `.png`, which show the
     source and the candidates, MAX_SHOWN at most. One clip is in memory at a time, with all that is shown.
     Latents are rounded as in a cache, so that the figures are those of `evaluate_videos`.
@@ -169,7 +173,14 @@ def compare_videos(
     """
     out, table = local_path(out), local_path(labels) if labels else None
     videos = discover_videos([str(text) for text in inputs], labels=table, exclude=settings.exclude).videos
-    candidates = load_candidates(settings)
+    if among is not None:
+        num_found, videos = len(videos), [video for video in videos if video.video_id in among]
+        if not videos:
+            raise InputError(
+                f"none of the {num_found} videos is held out by every training; give the --input that they "
+                "were trained with"
+            )
+    candidates = load_candidates(settings, named)
     prepare_decoded_folder(out, {video.video_id: video.source.path for video in videos})
     return _Run(choose_clips(videos, settings.videos), candidates, out, settings).events()
 

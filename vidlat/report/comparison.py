@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from vidlat.errors import DecodeError, InputError
 from vidlat.evaluate.comparison import CompareProgress, Comparison
 from vidlat.evaluate.figures import COSTS, ERRORS, FIGURES, costs, figures
 from vidlat.evaluate.quality import PSNR_CAP, VideoQuality
+from vidlat.fit.learning import CurvePoint, Learning, LearningCurve, criteria_table, training_table
 from vidlat.paths import local_path
 from vidlat.report.moving import MOST_BYTES, Moving, moving_file
 from vidlat.report.page import write_page
-from vidlat.report.plots import Point, scatter_plot, strip_plot
+from vidlat.report.plots import Point, Series, line_plot, scatter_plot, strip_plot
 from vidlat.report.tables import Table
 from vidlat.video.writer import prepare_file
 
@@ -33,9 +35,12 @@ _QUALITIES: Mapping[str, tuple[str, Callable[[VideoQuality], float | None]]] = {
 """By title, what the distributions show: the label of an axis, and the figure of a video."""
 
 
-def report_comparison(events: Iterable[CompareProgress], out: str | Path) -> Path:
+def report_comparison(
+    events: Iterable[CompareProgress], out: str | Path, learning: Learning | None = None
+) -> Path:
     """Write what `compare_videos` yielded as one HTML page, also if that was cut short, and return its path.
 
+    learning: of the VAEs whose trainings are compared.
     The clips with the least and the greatest PSNR are part of the page, as moving pictures. The file appears
     whole or not at all. Raises InputError where it cannot be written, or if no clip has been measured with
     all settings.
@@ -60,6 +65,8 @@ def report_comparison(events: Iterable[CompareProgress], out: str | Path) -> Pat
         is_cut_short=len(comparison.clips) + len(comparison.failed_clips) < num_clips,
         settings=_settings_table(comparison),
         costs=_cost_plots(comparison),
+        learning=_learning_tables(learning) if learning else None,
+        curves=_learning_plots(learning.curves) if learning else {},
         distributions=quality_plots(
             {compared.candidate.name: compared.clips for compared in comparison.candidates}
         ),
@@ -70,6 +77,37 @@ def report_comparison(events: Iterable[CompareProgress], out: str | Path) -> Pat
         left_out=_left_out(comparison),
     )
     return path
+
+
+def _learning_tables(learning: Learning) -> list[Table]:
+    captions = (
+        "Error of the averaged weights on the clips that each training holds out",
+        "Which criteria hold",
+    )
+    return [
+        Table.of(caption, *table)
+        for caption, table in zip(captions, (training_table(learning), criteria_table(learning)), strict=True)
+    ]
+
+
+def _learning_plots(curves: Sequence[LearningCurve]) -> dict[str, Markup]:
+    def plot(value: Callable[[CurvePoint], float | None], y_label: str, *, log_y: bool = False) -> Markup:
+        series = [
+            Series(
+                curve.name,
+                [point.epoch for point in curve.points],
+                [math.nan if (y := value(point)) is None else y for point in curve.points],
+            )
+            for curve in curves
+        ]
+        return line_plot(series, "epochs", y_label, log_y=log_y)
+
+    return {
+        "Error, held out": plot(lambda point: point.mse, "MSE", log_y=True),
+        "SSIM, held out": plot(lambda point: point.ssim, "SSIM (1 is equal)"),
+        "Sharpness, held out": plot(lambda point: point.sharpness, "energy of detail (1 is right)"),
+        "Motion, held out": plot(lambda point: point.correlation, "correlation (1 is right)"),
+    }
 
 
 def quality_plots(by_name: Mapping[str, Sequence[VideoQuality]]) -> dict[str, Markup]:
