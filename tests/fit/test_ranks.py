@@ -40,7 +40,7 @@ print(json.dumps({"rank": trainer.ranks.index, "losses": losses}))
 """
 
 
-def run_processes(clips, out, num_processes, stop_after=0, resume=False, **settings):
+def run_processes(clips, out, num_processes, stop_after=-1, resume=False, **settings):
     """Train under torchrun; returns what each process prints, by rank."""
     script = out.parent / "train.py"
     script.write_text(TRAIN)

@@ -27,3 +27,13 @@ def test_fast_steps_are_written_together_and_a_slow_one_waits_for_no_others(tmp_
     recorder.write([record(NUM_TOGETHER + 2)])
     assert num_lines() == NUM_TOGETHER + 2
     recorder.close()
+
+
+def test_at_the_end_of_python_no_thread_is_waited_for(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path, 0)
+    scalars = recorder._scalars
+    monkeypatch.setattr(recorder, "_scalars", None)  # to touch it would raise
+    recorder.write([record(1)])
+    monkeypatch.setattr("vidlat.train.recorder.sys.is_finalizing", lambda: True)
+    recorder.close()
+    scalars.close()

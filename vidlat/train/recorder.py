@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -112,7 +113,12 @@ class Recorder:
         show_picture(self._scalars, tag, path, step)
 
     def close(self) -> None:
-        """Write out what is buffered and close the files."""
+        """Write out what is buffered and close the files; at the end of Python, only metrics.jsonl."""
+        if sys.is_finalizing():
+            # Of a training that nobody has closed. The thread that writes the curves has ended, and to wait
+            # for it would be for ever.
+            self._lines.close()
+            return
         self._write_waiting()
         self._lines.close()
         self._scalars.close()
