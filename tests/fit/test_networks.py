@@ -7,6 +7,7 @@ from tests.fit.small import config
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network
 from vidlat.errors import ConfigError, TimingError
 from vidlat.fit.networks import likeness_of, load_start, network_from_scratch, require_suited
+from vidlat.fit.plan import plan_network
 
 
 def test_without_settings_the_networks_are_those_of_their_names():
@@ -82,6 +83,11 @@ def test_weights_of_another_number_of_latent_channels_are_refused(small_vae):
     _, network = load_start(config(init=str(small_vae), latent_dim=4), small_vae)
     assert likeness_of(network) == "tiny"
     assert likeness_of(MAISI_NETWORK) == "maisi"
+
+
+def test_an_autoencoder_of_diffusers_is_not_trained():
+    with pytest.raises(ConfigError, match="init: got diffusers:x; expected weights of MAISI's class"):
+        plan_network(config(init="diffusers:x"))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.config import ChosenFit, FitVAEConfig
+from vidlat.encode.diffusers_hub import PREFIX
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import ConfigError
@@ -31,6 +32,10 @@ class NetworkPlan:
 
 def plan_network(settings: FitVAEConfig) -> tuple[ChosenFit, NetworkPlan]:
     """The network and the settings that suit it; raises ConfigError or WeightsError."""
+    if settings.init and settings.init.startswith(PREFIX):
+        raise ConfigError(
+            f"init: got {settings.init}; expected weights of MAISI's class, not an AutoencoderKL of diffusers"
+        )
     init = resolve_weights(settings.init) if settings.init else None
     network, network_settings = load_start(settings, init)
     kind = settings.network or (likeness_of(network_settings) if init else "tiny")
