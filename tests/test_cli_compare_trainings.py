@@ -7,7 +7,10 @@ import pytest
 
 from tests.fit.small import config, make_clips, train
 from tests.test_cli import vidlat
+from vidlat.config import CompareConfig
+from vidlat.evaluate.candidates import load_candidates
 from vidlat.evaluate.comparison import Comparison, compare_videos
+from vidlat.fit.learning import Learning
 from vidlat.fit.run import read_fit
 from vidlat.fit.trainings import Trainings
 
@@ -69,6 +72,17 @@ def test_a_vae_that_was_not_trained_stands_beside_them(compare, tmp_path):
     assert figures["learning"]["target_mse"] == 0.2
 
 
+def test_a_training_that_is_called_as_a_vae_is_told_apart(runs, tmp_path):
+    (tmp_path / "tiny").symlink_to(runs / "linear")
+    trainings = Trainings.read([tmp_path / "tiny"])
+    settings = CompareConfig(vae=("tiny",), device="cpu", **trainings.settings())
+    found = load_candidates(settings, trainings.weights)
+    assert {candidate.called: candidate.vae for candidate in found.vaes} == {
+        "tiny": str(tmp_path / "tiny" / "vae.safetensors"),
+        "VAE tiny": "tiny",
+    }
+
+
 @pytest.mark.parametrize(
     ("names", "more", "code", "message"),
     [
@@ -112,8 +126,6 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path):
 
 
 def test_from_python(runs, tmp_path):
-    from vidlat import CompareConfig, Learning
-
     trainings = Trainings.read([str(runs / "linear")])
     settings = CompareConfig(vae=(), device="cpu", **trainings.settings())
     steps = compare_videos(

@@ -62,7 +62,9 @@ def load_candidates(config: CompareConfig, named: Mapping[str, str] = MappingPro
     Raises DeviceError, and, if there is no candidate, the first error, with its name.
     """
     found = Candidates()
-    specs = dict(named) | {name: spec for spec, name in _short_names(config.vae).items()}
+    specs = dict(named)
+    for spec, name in _short_names(config.vae).items():
+        specs[f"VAE {name}" if name in named else name] = spec
     if not specs:
         raise ConfigError("vae: got an empty list; expected something to compare")
     for name, vae in specs.items():
