@@ -105,7 +105,9 @@ def _learning_plots(curves: Sequence[LearningCurve]) -> dict[str, Markup]:
     return {
         "Error, held out": plot(lambda point: point.mse, "MSE", log_y=True),
         "SSIM, held out": plot(lambda point: point.ssim, "SSIM (1 is equal)"),
-        "Sharpness, held out": plot(lambda point: point.sharpness, "energy of detail (1 is right)"),
+        "Sharpness, held out": plot(
+            lambda point: point.sharpness, "energy of detail (1 is right)", log_y=True
+        ),
         "Motion, held out": plot(lambda point: point.correlation, "correlation (1 is right)"),
     }
 
