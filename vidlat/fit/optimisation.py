@@ -56,7 +56,9 @@ class FitOptimisation:
         self._weights = [weight for weight in network.parameters() if weight.requires_grad]
         optimiser = torch.optim.AdamW(self._weights, lr=settings.learning_rate, weight_decay=0.0, fused=True)
         average = start_average(network)
-        self._averaged = list(average.parameters()), list(network.parameters())
+        # Those that do not learn stay as they are: an average would turn their -0.0 into 0.0.
+        pairs = zip(average.parameters(), network.parameters(), strict=True)
+        self._average = [mean for mean, weight in pairs if weight.requires_grad]
         kernels = [it for it in self._weights if it.ndim == 5 and it.shape[-1] > 1]
         self._smoothed = kernels if settings.start == "pca" else []
         if settings.checkpoint_activations:
@@ -139,7 +141,7 @@ class FitOptimisation:
             optimiser.step()
             optimiser.zero_grad()
         smooth(self._smoothed, before)
-        update_average(*self._averaged, self._settings.ema_decay, state.step)
+        update_average(self._average, self._weights, self._settings.ema_decay, state.step)
         state.step += 1
         return rate
 
