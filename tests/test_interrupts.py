@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from vidlat.__main__ import main
 from vidlat.interrupts import stopping
 
 pytestmark = pytest.mark.usefixtures("signals_as_in_a_terminal")
@@ -61,6 +62,17 @@ def test_in_another_thread_signals_stay_as_they_are():
     thread.start()
     thread.join()
     assert found == [signal.default_int_handler]
+
+
+def test_ctrl_c_while_cores_are_counted_is_one_line(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vidlat.__main__.limit_threads", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_ctrl_c_while_the_command_line_is_imported_is_one_line():

@@ -7,8 +7,8 @@ from vidlat.cores import limit_threads
 
 def main() -> None:
     """The command line; Ctrl-C while Python still imports it ends like any other."""
-    limit_threads()
     try:
+        limit_threads()
         from vidlat.cli import main as run
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
