@@ -38,6 +38,7 @@ from vidlat.encode.weights_file import (
     write_weights,
 )
 from vidlat.errors import (
+    ConfigError,
     DeviceError,
     EncodeError,
     NotEnoughMemoryError,
@@ -643,7 +644,7 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 @pytest.mark.parametrize("device", ["foo", "mps", "cuda:", "cuda:x", "cuda:01", "cudax", "cpu:0", ""])
 def test_only_cpu_and_cuda_are_devices(device):
-    with pytest.raises(DeviceError, match=r"expected cpu, cuda, cuda:N or auto"):
+    with pytest.raises(ConfigError, match=r"expected cpu, cuda, cuda:N or auto"):
         resolve_device(device)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vidlat.config import CompareConfig
-from vidlat.errors import InputError, TimingError, WeightsError
+from vidlat.errors import ConfigError, InputError, TimingError, WeightsError
 from vidlat.evaluate import clip as measuring
 from vidlat.evaluate.candidates import choose_clips, load_candidates
 from vidlat.evaluate.comparison import Comparison, compare_videos
@@ -127,6 +127,7 @@ def test_two_decoders_of_one_encoder_are_two_candidates(settings, small_vae, oth
     ("changes", "error", "message"),
     [
         ({"stack": (6,)}, TimingError, r"^stack: got 6; expected a multiple of 4"),
+        ({"vae": ("tiny", "tiny-16"), "device": "mps"}, ConfigError, r"^device: got 'mps'; expected cpu"),
         ({"stack": (6, 7)}, TimingError, r"^nothing is left to compare: small stack 6: stack: got 6"),
         ({"vae": ("missing.pt",)}, WeightsError, r"^no weights file at missing.pt"),
     ],

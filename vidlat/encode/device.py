@@ -9,13 +9,13 @@ import sys
 import torch
 
 from vidlat.config import Precision
-from vidlat.errors import DeviceError
+from vidlat.errors import ConfigError, DeviceError
 
 
 def resolve_device(device: str) -> str:
     """Return cpu, cuda or cuda:N; `auto` is a GPU if there is one.
 
-    Raises DeviceError for any other name and for a GPU that does not exist.
+    Raises ConfigError for any other name, DeviceError for a GPU that does not exist.
     """
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
@@ -24,7 +24,7 @@ def resolve_device(device: str) -> str:
         return device
     name = re.fullmatch(r"cuda(?::(0|[1-9][0-9]*))?", device)
     if name is None:
-        raise DeviceError(f"device {device!r}: expected cpu, cuda, cuda:N or auto")
+        raise ConfigError(f"device: got {device!r}; expected cpu, cuda, cuda:N or auto")
     if not num_gpus:
         raise DeviceError(f"device {device}: no usable GPU on this machine; use --device cpu")
     if int(name[1] or 0) >= num_gpus:

@@ -59,7 +59,8 @@ def load_candidates(config: CompareConfig, named: Mapping[str, str] = MappingPro
     """Load every VAE, and combine it with every way to show videos that makes sense; equal ones count once.
 
     named: further VAEs, by what they are called.
-    Raises DeviceError, and, if there is no candidate, the first error, with its name.
+    Raises DeviceError, ConfigError for what is no device, and, if there is no candidate, the first error,
+    with its name.
     """
     found = Candidates()
     specs = dict(named)
@@ -67,9 +68,10 @@ def load_candidates(config: CompareConfig, named: Mapping[str, str] = MappingPro
         specs[f"VAE {name}" if name in named else name] = spec
     if not specs:
         raise ConfigError("vae: got an empty list; expected something to compare")
+    batch = resolve_batch(config.batch, resolve_device(config.device))
     for name, vae in specs.items():
         try:
-            _add(found, vae, name, config)
+            _add(found, vae, name, config, batch)
         except (ConfigError, WeightsError) as error:
             found.failed[name] = error
     if not found.vaes:
@@ -81,10 +83,9 @@ def load_candidates(config: CompareConfig, named: Mapping[str, str] = MappingPro
     return found
 
 
-def _add(found: Candidates, spec: str, short_name: str, config: CompareConfig) -> None:
+def _add(found: Candidates, spec: str, short_name: str, config: CompareConfig, batch: int) -> None:
     loaded: FrozenVAE | None = None
     path = resolve_weights(spec)
-    batch = resolve_batch(config.batch, resolve_device(config.device))
     for settings in config.settings_of_each_vae():
         name = f"{short_name} {_describe(settings)}"
         try:
