@@ -8,7 +8,7 @@ process of its own and within its own time limit, so that one that dies or hangs
 to measure. The folder --out holds results.json, log.txt (what the parts printed) and the traces; a second
 call measures only the parts that are not done there, with --fresh all that it is asked for. --quick: tiny
 networks and shapes, to see that it runs; such figures mean nothing. Exits with 1 if a part did not get to its
-end or found a wrong result.
+end or found a wrong result, and with 130 after Ctrl-C.
 """
 
 import argparse
@@ -33,21 +33,32 @@ DONE = "done"
 SAID = 1500
 """Characters kept of what a part printed last, where it did not get to its end."""
 
+DEVICE_QUESTION = """
+import sys
+from vidlat.encode.device import resolve_device
+from vidlat.errors import VidlatError
+try:
+    resolve_device(sys.argv[1])
+except VidlatError as error:
+    sys.exit(str(error))
+"""
+
 Row = dict[str, Any]
 
 
 def main() -> None:
     options = parse_options()
-    options.out.mkdir(parents=True, exist_ok=True)
     results = Path(options.out / "results.json")
     found = earlier_results(results, options)
-    for name in options.parts:
-        if found["parts"].get(name, {}).get("state") == DONE:
-            continue
+    left = [name for name in options.parts if found["parts"].get(name, {}).get("state") != DONE]
+    if left:
+        require_device(options.device)
+        options.out.mkdir(parents=True, exist_ok=True)
+    for name in left:
         limit = QUICK_LIMIT if options.quick else PARTS[name]
         print(f"measuring {name}, {limit} s at most ...", flush=True)
         found["parts"][name] = run_part(name, part_command(name, options), limit, options.out / "log.txt")
-        results.write_text(json.dumps(found, indent=1) + "\n")
+        replace_text(results, json.dumps(found, indent=1) + "\n")
     for name in options.parts:
         print_part(name, found["parts"][name])
     if not all(is_right(found["parts"][name]) for name in options.parts):
@@ -57,13 +68,31 @@ def main() -> None:
 def earlier_results(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """What is in the file and need not be measured again; exits where it was measured with other settings."""
     asked = {"device": options.device, "quick": options.quick}
-    found = json.loads(path.read_text()) if path.exists() else asked | {"parts": {}}
+    try:
+        found = json.loads(path.read_text()) if path.exists() else asked | {"parts": {}}
+    except ValueError as error:
+        sys.exit(f"{path}: is damaged ({error}); remove it, or give another --out")
     if asked != {name: found[name] for name in asked}:
         sys.exit(f"{path}: measured with other settings than {asked}; give another --out")
     if options.fresh:
         for name in options.parts:
             found["parts"].pop(name, None)
     return found
+
+
+def require_device(device: str) -> None:
+    """Exit with one line where the device does not exist, or vidlat cannot be imported."""
+    command = [sys.executable, "-c", DEVICE_QUESTION, device]
+    answer = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    if answer.returncode:
+        sys.exit((answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"])[-1])
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a full disk loses nothing that was measured before."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def parse_options() -> argparse.Namespace:
@@ -168,4 +197,7 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command measures what is left")
+        print("interrupted; the same command measures what is left", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        sys.exit(f"{error}; make room, or give another --out")

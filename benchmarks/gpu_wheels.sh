@@ -19,11 +19,15 @@ pinned=()
 for package in "${packages[@]}"; do
 	pinned+=("$(grep -i "^${package}==" constraints.txt)") || { echo "$package: not in constraints.txt"; exit 1; }
 done
-rm -rf "$folder"
+fresh=$(mktemp -d)
+trap 'rm -rf "$fresh"' EXIT
 python3 -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version 3.12 \
-	"${platforms[@]}" --dest "$folder" "${pinned[@]}"
+	"${platforms[@]}" --dest "$fresh" "${pinned[@]}"
+mkdir -p "$folder"
+rm -f "$folder"/*.whl # of another time; nothing else that is there
+mv "$fresh"/*.whl "$folder"
 
-ls -l "$folder" | awk 'NR > 1 { printf "%6.2f MB  %s\n", $5 / 1e6, $NF }'
+ls -l "$folder"/*.whl | awk '{ printf "%6.2f MB  %s\n", $5 / 1e6, $NF }'
 bytes=$(cat "$folder"/*.whl | wc -c)
 echo "$((bytes / 1000000)) MB in ${#pinned[@]} wheels"
 [ "$bytes" -le "$most_bytes" ] || { echo "more than the $((most_bytes >> 20)) MiB that can be carried"; exit 1; }

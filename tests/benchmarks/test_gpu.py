@@ -1,7 +1,9 @@
 """The benchmark of a GPU: its parts run here too, one that fails loses only itself, what is done is kept."""
 
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +68,7 @@ def benchmark(tmp_path, monkeypatch):
 
         (tmp_path / "measured").write_text("")
         monkeypatch.setattr(gpu, "part_command", command)
+        monkeypatch.setattr(gpu, "require_device", lambda _: None)
         monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path / "out"), *arguments])
         gpu.main()
         return (tmp_path / "measured").read_text().split()
@@ -104,6 +107,28 @@ def test_results_of_other_settings_are_not_mixed_in(benchmark):
         benchmark({"network": FINE}, "--parts", "network", "--quick")
 
 
+def test_results_survive_a_disk_that_is_full(benchmark, tmp_path, monkeypatch):
+    benchmark({"network": FINE}, "--parts", "network")
+    before = (tmp_path / "out/results.json").read_bytes()
+
+    def write_half(path, text):
+        with path.open("w") as file:
+            file.write(text[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        gpu.replace_text(tmp_path / "out/results.json", "x" * 200)
+    assert (tmp_path / "out/results.json").read_bytes() == before
+
+
+def test_results_that_are_cut_off_are_named(benchmark, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/results.json").write_text('{"device": "cu')
+    with pytest.raises(SystemExit, match=r"results.json: is damaged .*; remove it, or give another --out"):
+        benchmark({"network": FINE}, "--parts", "network")
+
+
 def test_operations_are_those_of_the_convolutions():
     from gpu_parts.vaes import count_flops
 
@@ -139,13 +164,56 @@ def test_operations_that_only_view_are_not_launches():
     assert operations.count == 2
 
 
-def run(*arguments):
+def run(*arguments, device="cpu"):
     return subprocess.run(
-        [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--quick", *map(str, arguments)],
+        [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", device, "--quick", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_device_that_is_not_there_is_one_line_and_no_folder(tmp_path):
+    ended = run("--out", tmp_path / "out", device="cuda:99")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(r"device cuda:99: .*\n", ended.stderr)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    ended = run("--parts", "trace", "--out", tmp_path / "file")
+    assert ended.returncode == 1
+    assert re.fullmatch(r".*File exists: .*; make room, or give another --out\n", ended.stderr)
+
+
+@pytest.fixture
+def download_wheels(tmp_path):
+    """Runs the script, with a `python3 -m pip download` that is this shell script; returns its exit code."""
+
+    def run(download):
+        (tmp_path / "python3").write_text(
+            f'#!/bin/sh\nwhile [ "$1" != --dest ]; do shift; done\n{download}\n'
+        )
+        (tmp_path / "python3").chmod(0o755)
+        path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+        script = [str(BENCHMARKS / "gpu_wheels.sh"), str(tmp_path / "wheels")]
+        return subprocess.run(
+            script, env=os.environ | {"PATH": path}, capture_output=True, check=False
+        ).returncode
+
+    return run
+
+
+def test_new_wheels_replace_the_old_ones_and_nothing_else(download_wheels, tmp_path):
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    (folder / "mine.txt").touch()
+    assert download_wheels('touch "$2/a-1.whl"') == 0
+    assert download_wheels("exit 1") != 0
+    assert {path.name for path in folder.iterdir()} == {"a-1.whl", "mine.txt"}
+    assert download_wheels('touch "$2/a-2.whl"') == 0
+    assert {path.name for path in folder.iterdir()} == {"a-2.whl", "mine.txt"}
 
 
 def test_a_part_runs_on_a_cpu(tmp_path):
