@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_too_many_skipped_in_a_row_end_the_run(make_trainer, tmp_path, max_skipp
     message = str(caught.value)
     assert f"{max_skipped + 1} steps in a row were not finite and changed nothing" in message
     last_good = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
-    assert f"last good checkpoint: {last_good};" in message
+    assert f"--precision float32 from {last_good.name}; if that ends like this again, remove the" in message
     ((batch, _),) = trainer.batches([last - 1])
     assert all(video_id in message for video_id in batch.video_ids)
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == list(range(1, last + 1))
@@ -79,6 +80,27 @@ def test_a_run_that_diverged_goes_on_with_a_lower_learning_rate(make_trainer, tm
     assert [record.step for record in records] == list(range(5, 41))
     assert not any(record.is_skipped for record in records)
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == list(range(1, 41))
+
+
+def test_a_run_whose_last_checkpoint_is_ruined_goes_on_without_it(make_trainer, tmp_path):
+    """Its weights are finite, and no loss is that comes of them."""
+    settings = {
+        "build_model": lambda *_, **__: Exploding(2),
+        "validate_every": 100,
+        "validation_fraction": 0.0,
+    }
+    list(make_trainer(steps=2, checkpoint_every=2, learning_rate=1e-3, **settings).steps())
+    settings |= {"resume": True, "steps": 20, "max_skipped": 3, "checkpoint_every": 4}
+    ruined = tmp_path / "run/checkpoints/step_00000004"
+    for rate in (1e5, 1e-4):
+        trainer = make_trainer(learning_rate=rate, **settings)
+        with pytest.raises(TrainError, match=rf"remove the folder {ruined} to go on from step_00000002$"):
+            list(trainer.steps())
+        trainer.close()
+    shutil.rmtree(ruined)
+    records = list(make_trainer(learning_rate=1e-4, **settings).steps())
+    assert [record.step for record in records] == list(range(3, 21))
+    assert not any(record.is_skipped for record in records)
 
 
 class FailsInBfloat16(SmallNetwork):

@@ -163,6 +163,13 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
     state.step = step
 
 
+def how_to_do_without(checkpoint: Path) -> str:
+    """What to do about a checkpoint that is of no use, and what is left then."""
+    others = [other for other in list_checkpoints(checkpoint.parent) if other != checkpoint]
+    rest = f"to go on from {others[-1].name}" if others else "to start again: there is no other checkpoint"
+    return f"remove the folder {checkpoint} {rest}"
+
+
 def load_ema(checkpoint: Path, model: nn.Module) -> None:
     """Load the averaged weights only; raises TrainError as `load_checkpoint` does."""
     _load_module(checkpoint / "ema.safetensors", model)
@@ -304,7 +311,4 @@ def _kind_of(tensor: torch.Tensor | None) -> str:
 
 
 def _damaged(path: Path, what: str) -> TrainError:
-    checkpoint = path.parent
-    others = [other for other in list_checkpoints(checkpoint.parent) if other != checkpoint]
-    advice = f"to go on from {others[-1].name}" if others else "to start again: there is no other checkpoint"
-    return TrainError(f"{path} is damaged ({what}); remove the folder {checkpoint} {advice}")
+    return TrainError(f"{path} is damaged ({what}); {how_to_do_without(path.parent)}")

@@ -25,6 +25,7 @@ from vidlat.store.reader import LatentCache
 from vidlat.train.checkpoint import (
     TrainState,
     best_checkpoint,
+    how_to_do_without,
     list_checkpoints,
     load_checkpoint,
     remove_partial_checkpoints,
@@ -277,11 +278,7 @@ class Trainer:
         sum_of_errors, num_counted = self.ranks.total(totals)
         loss = float(sum_of_errors / num_counted)
         if not math.isfinite(loss):
-            raise TrainError(
-                f"step {self.state.step}: the validation loss is {loss}; last good checkpoint: "
-                f"{self._last_checkpoint()}; go on from there with --resume and a lower --learning-rate or "
-                "--precision float32"
-            )
+            raise TrainError(f"step {self.state.step}: the validation loss is {loss}; {self._way_on()}")
         return loss
 
     def _validation_parts(self) -> list[ValidationPart]:
@@ -344,14 +341,18 @@ class Trainer:
         return (
             f"step {record.step}: the loss is {record.loss}, its gradient's norm {record.grad_norm}; "
             f"{self._num_skipped_in_a_row} steps in a row were not finite and changed nothing, and "
-            f"--max-skipped is {settings.max_skipped}; last good checkpoint: {self._last_checkpoint()}; "
+            f"--max-skipped is {settings.max_skipped}; "
             f"videos of the batch: {', '.join(window.video_id for window in windows)}; look at these videos, "
-            "or go on with --resume and a lower --learning-rate or --precision float32"
+            f"or {self._way_on()}"
         )
 
-    def _last_checkpoint(self) -> str:
-        checkpoints = list_checkpoints(self._checkpoints)
-        return str(checkpoints[-1]) if checkpoints else "none yet"
+    def _way_on(self) -> str:
+        """How to go on after numbers that are not finite, which even the last checkpoint may give."""
+        way = "go on with --resume and a lower --learning-rate or --precision float32"
+        if not (checkpoints := list_checkpoints(self._checkpoints)):
+            return f"{way}; there is no checkpoint yet"
+        last = checkpoints[-1]
+        return f"{way} from {last.name}; if that ends like this again, {how_to_do_without(last)}"
 
 
 def _records(steps: Iterable[ReadStep]) -> list[StepRecord]:
