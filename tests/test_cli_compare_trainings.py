@@ -125,6 +125,12 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path):
     assert list(trainings.runs) == [str(runs / "scratch"), str(tmp_path / "other" / "scratch"), "linear"]
 
 
+def test_a_run_is_called_as_its_folder_from_within_too(runs, monkeypatch):
+    monkeypatch.chdir(runs / "scratch")
+    assert list(Trainings.read([".", runs / "linear"]).runs) == ["scratch", "linear"]
+    assert list(Trainings.read(["checkpoints/.."]).runs) == ["scratch"]
+
+
 def test_from_python(runs, tmp_path):
     trainings = Trainings.read([str(runs / "linear")])
     settings = CompareConfig(vae=(), device="cpu", **trainings.settings())

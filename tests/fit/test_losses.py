@@ -172,6 +172,46 @@ def test_files_that_hold_no_such_network_are_refused_in_one_line(tmp_path):
         load_perceptual(chosen(perceptual="hub:x/y", perceptual_hash="5" * 64), torch.device("cpu"))
 
 
+class NotFinite(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log(x - 2)
+
+
+class Detached(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.detach()
+
+
+class OneChannel(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1]
+
+
+class Raises(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] > 0:
+            raise ValueError("not these")
+        return x
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (NotFinite(), "the gradient of its features is not finite"),
+        (Detached(), "does not require grad"),
+        (OneChannel(), "its features, normalised over channels, do not depend on the picture"),
+        (Raises(), "not these"),
+    ],
+)
+def test_a_network_from_which_nothing_is_learned_is_refused(network, message, tmp_path):
+    path = tmp_path / "features.pt"
+    torch.jit.script(network).save(str(path))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    settings = chosen(perceptual=str(path), perceptual_hash=sha256, perceptual_weight=0.1)
+    with pytest.raises(WeightsError, match=rf"cannot be used as a perceptual network \(.*{message}"):
+        load_perceptual(settings, torch.device("cpu"))
+
+
 @pytest.fixture
 def adversary():
     torch.manual_seed(0)

@@ -203,3 +203,30 @@ def test_a_damaged_checkpoint_is_refused(clips, whole, tmp_path):
     path.write_bytes(content)
     with pytest.raises(TrainError, match=r"discriminator_optimiser\.safetensors is damaged"):
         start(clips, tmp_path / "run", config(**SETTINGS), resume=True)
+
+
+def test_other_weights_to_fine_tune_are_refused_in_a_resumed_training(clips, tmp_path):
+    for seed in (0, 1):
+        train(clips, tmp_path / f"{seed}", config(**SETTINGS | {"steps": 1, "seed": seed, "start": "random"}))
+    weights = tmp_path / "0" / "vae.safetensors"
+    settings = config(**SETTINGS | {"init": str(weights)})
+    start(clips, tmp_path / "run", settings).close()
+    weights.write_bytes((tmp_path / "1" / "vae.safetensors").read_bytes())
+    message = refusal(start, clips, tmp_path / "run", settings, resume=True)
+    assert f"{weights}: holds other weights than when the training in" in message
+
+
+@pytest.mark.parametrize("network", [{"num_channels": "x"}, {"colour": 1}, {"num_channels": [8, 8]}])
+def test_a_damaged_network_is_refused_in_a_resumed_training(network, clips, whole, tmp_path):
+    document = json.loads((whole[0] / "config.json").read_text())
+    document["network"] |= network
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    message = refusal(VAETrainer, [clips], tmp_path, config(**SETTINGS), resume=True)
+    assert "cannot be resumed: the network of its config.json is none of MAISI's class" in message
+
+
+def test_a_resumed_training_makes_its_folder_of_pictures_again(clips, tmp_path):
+    again = stop_after(clips, tmp_path / "run", 3)
+    shutil.rmtree(again / "reconstructions")
+    train(clips, again, config(**SETTINGS), resume=True)
+    assert [path.name for path in (again / "reconstructions").iterdir()] == ["step_00000005.gif"]

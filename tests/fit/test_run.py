@@ -24,7 +24,9 @@ RUN = FitRun(
     changes=(Change(from_step=3, setting="learning_rate", before=1e-3, after=1e-4),),
 )
 FIGURES = {
+    "mse": 0.001,
     "psnr": 31.5,
+    "ssim": 0.5,
     "sharpness": None,
     "motion": {"energy": 0.5, "seam": None},
     "criteria": {"MSE < 1": True},
@@ -43,6 +45,11 @@ STEPS = (
     ),
     FitStep(step=2, epoch=1.0, loss=math.inf, terms={"l1": math.inf}, grad_norm=1.0, validation=FIGURES),
 )
+
+
+def validated(**figures):
+    """A line of metrics.jsonl with other figures of its validation."""
+    return json.dumps(STEPS[1].to_dict() | {"validation": FIGURES | figures})
 
 
 @pytest.fixture
@@ -110,9 +117,20 @@ def test_documents_that_no_training_has_written_are_refused(changes, message, fo
         ('{"step": 1}', "a step: has no terms"),
         (
             json.dumps(STEPS[1].to_dict() | {"loss": "x", "mse": 0}),
-            "loss: got 'x'; expected a number or null",
+            "loss: got 'x'; expected a finite number",
         ),
-        (json.dumps(STEPS[1].to_dict() | {"validation": {"psnr": "x"}}), "psnr: got 'x'; expected a number"),
+        (
+            json.dumps(STEPS[1].to_dict() | {"grad_norm": 10**400}),
+            "grad_norm: got a whole number of 1329 bits",
+        ),
+        (validated(psnr="x"), "psnr: got 'x'; expected a finite number"),
+        (validated(mse=None), "mse: got None; expected a finite number"),
+        (validated(mse=-1.0), "mse: got -1.0; expected a finite number"),
+        (validated(ssim=True), "ssim: got True; expected a finite number"),
+        (validated(sharpness={}), "sharpness: got {}; expected a finite number"),
+        (validated(motion=3), "motion: got 3; expected an object"),
+        (validated(motion={"correlation": "x"}), "correlation: got 'x'; expected a finite number"),
+        (json.dumps(STEPS[1].to_dict() | {"validation": {"x": 1}}), "validation: has no mse"),
     ],
 )
 def test_metrics_that_no_training_has_written_are_refused(line, message, folder):

@@ -14,6 +14,7 @@ from vidlat.encode.vae import load_vae
 from vidlat.encode.weights_file import hash_encoder, hash_weights, read_weights, trained_stacks, write_weights
 from vidlat.errors import ConfigError, TrainError
 from vidlat.evaluate.comparison import Comparison, compare_videos
+from vidlat.fit.plan import NOT_VALIDATED
 from vidlat.fit.run import FitStep, read_fit
 from vidlat.fit.trainer import VAETrainer, VideoRead, fit_vae
 from vidlat.train.checkpoint import list_checkpoints, step_of
@@ -127,6 +128,18 @@ def test_frames_too_small_to_be_measured_are_not_validated(tmp_path):
     with pytest.raises(ConfigError, match="frames of 8 pixels are too small to be measured; expected 11"):
         VAETrainer([clips], tmp_path / "run", config(size=8, validate_every=5))
     assert len(train(clips, tmp_path / "run", config(size=8))) == 3
+
+
+def test_it_is_noted_where_no_held_out_clip_can_be_read(tmp_path):
+    clips = make_clips(tmp_path / "clips")
+    trainer = start(clips, tmp_path / "first", config())
+    assert trainer.notes == ()
+    trainer.close()
+    (clips / trainer.run.clips[0]).write_bytes(b"damaged")
+    again = start(clips, tmp_path / "run", config())
+    assert again.notes == (NOT_VALIDATED,)
+    assert all(step.validation is None for step in again.steps())
+    again.close()
 
 
 def test_no_validation_is_made_that_is_not_wanted(clips, tmp_path):

@@ -1,5 +1,7 @@
 """When the metrics of steps reach the disk."""
 
+import pytest
+
 from vidlat.train.recorder import NUM_TOGETHER, Recorder, StepRecord
 
 
@@ -27,6 +29,14 @@ def test_fast_steps_are_written_together_and_a_slow_one_waits_for_no_others(tmp_
     recorder.write([record(NUM_TOGETHER + 2)])
     assert num_lines() == NUM_TOGETHER + 2
     recorder.close()
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"step": 1' + "0" * 400 + "}", "{}", "\0"])
+def test_lines_from_a_damaged_one_on_are_dropped(line, tmp_path):
+    good = '{"step": 1}\n'
+    (tmp_path / "metrics.jsonl").write_text(f'{good}{line}\n{{"step": 2}}\n')
+    Recorder(tmp_path, 2).close()
+    assert (tmp_path / "metrics.jsonl").read_text() == good
 
 
 def test_at_the_end_of_python_no_thread_is_waited_for(tmp_path, monkeypatch):

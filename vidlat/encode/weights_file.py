@@ -68,10 +68,8 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a weights file, and its settings; raises WeightsError if it does not fit them."""
     tensors, changes = read_weights(path)
     try:
-        settings = {**MAISI_NETWORK, **_network_changes(changes)}
-        with torch.device("meta"):  # takes no memory: a file may state a network of any size
-            planned = build_network(settings)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+        planned, settings = planned_network(changes)
+    except ValueError as error:
         raise WeightsError(
             f"{path}: its {NETWORK_METADATA_KEY} is no network of MAISI's class ({one_line(error)})"
         ) from error
@@ -79,6 +77,19 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     network = build_network(settings)
     network.load_state_dict(tensors)
     return network, settings
+
+
+def planned_network(changes: object) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that changes some settings of MAISI_NETWORK, on the meta device, and all its settings.
+
+    Takes no memory: a file may state a network of any size. Raises ValueError if there is no such network.
+    """
+    settings = {**MAISI_NETWORK, **_network_changes(changes)}
+    try:
+        with torch.device("meta"):
+            return build_network(settings), settings
+    except (TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise ValueError(one_line(error)) from error
 
 
 def trained_stacks(path: Path) -> tuple[int, ...]:

@@ -92,11 +92,10 @@ def load_perceptual(settings: ChosenFit, device: torch.device) -> Distance:
         for weight in network.eval().parameters():
             weight.requires_grad_(False)
         distance = FeatureDistance(network)
-        picture = torch.rand(1, 1, side, side, device=device, generator=_generator(device))
-        distance(picture, picture)
+        _require_gradient(distance, side, device)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {one_line(error)}") from error
-    except (RuntimeError, ValueError, TypeError, WeightsError) as error:
+    except (RuntimeError, ValueError, TypeError, torch.jit.Error, WeightsError) as error:
         if is_out_of_memory(error) or (isinstance(error, WeightsError) and str(path) in str(error)):
             raise
         raise WeightsError(
@@ -106,9 +105,15 @@ def load_perceptual(settings: ChosenFit, device: torch.device) -> Distance:
     return distance
 
 
-def _generator(device: torch.device) -> torch.Generator:
-    """One of its own: the global generator's state stays as it is."""
-    return torch.Generator(device).manual_seed(0)
+def _require_gradient(distance: Distance, side: int, device: torch.device) -> None:
+    """Raise WeightsError or RuntimeError for a distance that says nothing of how a picture should change."""
+    generator = torch.Generator(device).manual_seed(0)  # the global generator's state stays as it is
+    one, other = torch.rand(2, 1, 1, side, side, device=device, generator=generator)
+    (gradient,) = torch.autograd.grad(distance(one.requires_grad_(), other), one)
+    if not gradient.isfinite().all():
+        raise WeightsError("the gradient of its features is not finite")
+    if not gradient.any():
+        raise WeightsError("its features, normalised over channels, do not depend on the picture")
 
 
 def _path_of(name: str, sha256: str | None) -> Path:

@@ -20,6 +20,9 @@ from vidlat.train.notes import notes_on_split
 from vidlat.train.split import split_videos, stated_split, subjects_of
 from vidlat.types import Annotation, InputVideo
 
+NOT_VALIDATED = "no video is validated, so nothing tells how well the network does on videos it has not seen"
+"""The note on a training without a held-out clip, or whose clips cannot be read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkPlan:
@@ -82,7 +85,7 @@ def plan_split(videos: Sequence[InputVideo], asked: FitVAEConfig, chosen: Chosen
 def split_notes(split: Split, num_videos: int, settings: ChosenFit) -> Iterator[str]:
     """What is unusual about a split, one line each."""
     if not split.clips:
-        yield "no video is validated, so nothing tells how well the network does on videos it has not seen"
+        yield NOT_VALIDATED
     yield from notes_on_split(
         split.training, split.validation, num_videos, settings.split_by, settings.validation_fraction
     )

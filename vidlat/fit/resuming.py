@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vidlat.config import ChosenFit, FitVAEConfig
-from vidlat.errors import TrainError, shorten
+from vidlat.encode.weights_file import planned_network
+from vidlat.errors import TrainError, one_line, shorten
 from vidlat.fit.run import FitRun, read_plan
 from vidlat.train.changes import changes_after
 from vidlat.train.checkpoint import list_checkpoints, step_of
@@ -32,6 +33,13 @@ def resume_fit(settings: FitVAEConfig, folder: Path) -> FitRun:
     differ.
     """
     run = read_plan(folder)
+    try:
+        planned_network(run.network)
+    except ValueError as error:
+        raise TrainError(
+            f"{folder} cannot be resumed: the network of its config.json is none of MAISI's class "
+            f"({one_line(error)[:300]})"
+        ) from error
     before = run.config
     if settings.precision == "auto":
         settings = dataclasses.replace(settings, precision=before.precision)

@@ -21,7 +21,7 @@ import vidlat
 from vidlat.checked_settings import LARGE
 from vidlat.config import ChosenFit, FitVAEConfig
 from vidlat.documents import Fields, parse_json, read_json
-from vidlat.errors import TrainError, VidlatError, one_line, shown
+from vidlat.errors import TrainError, VidlatError, one_line
 from vidlat.files import read_file
 from vidlat.paths import local_path
 from vidlat.train.changes import Change
@@ -83,18 +83,24 @@ class FitStep:
 
 
 def _number_or_nan(fields: Fields, name: str) -> float:
-    value = fields.take(name, (int, float, type(None)), "a number or null")
-    return math.nan if value is None else float(value)
+    return math.nan if fields.is_null(name) else fields.number(name)
 
 
 def _figures(values: dict[str, Any]) -> dict[str, Any]:
-    """The same; raises ValueError unless all in it are numbers, null, true or false, or such objects."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            _figures(value)
-        elif not isinstance(value, int | float | None):
-            raise ValueError(f"{name}: got {shown(value)}; expected a number")
+    """The same; raises ValueError unless what `Summary.to_dict` always has is there, and all are numbers."""
+    fields = Fields(values, "validation")
+    fields.number("mse", 0)
+    for name in ("psnr", "ssim"):
+        fields.number(name)
+    _require_numbers(fields)
+    _require_numbers(fields.fields("motion"))
     return values
+
+
+def _require_numbers(fields: Fields) -> None:
+    """Raise ValueError for a field that is neither a number nor null, but for those that are objects."""
+    for name in set(fields.names()) - {"motion", "criteria"}:
+        _number_or_nan(fields, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,11 +22,11 @@ from vidlat.encode.device import resolve_precision
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.encode.network import build_network, bypass_wrappers, compression_of
 from vidlat.encode.weights import resolve_weights
-from vidlat.encode.weights_file import load_network, write_weights
+from vidlat.encode.weights_file import hash_weights, load_network, write_weights
 from vidlat.errors import ConfigError, DecodeError, TrainError, one_line
 from vidlat.fit.linear_start import start_from_pca
 from vidlat.fit.optimisation import FitOptimisation
-from vidlat.fit.plan import Split, plan_network, plan_split, split_notes
+from vidlat.fit.plan import NOT_VALIDATED, Split, plan_network, plan_split, split_notes
 from vidlat.fit.resuming import resume_fit, steps_of, videos_of
 from vidlat.fit.run import WEIGHTS, FitRun, FitStep, read_plan
 from vidlat.fit.stacks import TrainingStacks
@@ -230,6 +230,8 @@ class VAETrainer:
                 failure=failure,
             )
         self._begin()
+        if self.run.clips and not len(self._clips):
+            self.notes += (NOT_VALIDATED,)
 
     def _read_one(self, source: InputVideo, *, is_clip: bool) -> None:
         frames = (frame.pixels for frame in read_prepared(source.path, source.selection, self.settings))
@@ -254,9 +256,10 @@ class VAETrainer:
             )
         if self.ranks.is_first and not resumes:
             start_run(self.folder, self._plan)
-            prepare_folder(self.folder / "reconstructions")
         elif self.ranks.is_first:
             remove_partial_checkpoints(self._checkpoints)
+        if self.ranks.is_first:
+            prepare_folder(self.folder / "reconstructions")
         self.ranks.wait()
         if not self.ranks.is_first and read_plan(self.folder).stacks_hash != stacks_hash:
             raise TrainError(f"{self.folder}: the processes have read different videos; give all the same")
@@ -312,7 +315,14 @@ class VAETrainer:
         """The network with the weights of its start, where they are not random."""
         settings = self.settings
         if settings.init:
-            return load_network(resolve_weights(settings.init))[0]
+            path = resolve_weights(settings.init)
+            network = load_network(path)[0]
+            if hash_weights(network.state_dict()) != self.run.init_hash:
+                raise TrainError(
+                    f"{path}: holds other weights than when the training in {self.folder} was started; "
+                    "restore them, or start a new training with another --out"
+                )
+            return network
         if settings.start == "pca":
             start_from_pca(network, self.stacks.pca(self.run.network["latent_channels"]))
         return network

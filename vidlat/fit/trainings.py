@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,11 @@ class Trainings:
     def read(cls, folders: Sequence[str | Path]) -> Trainings:
         """Read runs of `vidlat fit-vae`; raises TrainError for a folder without one, or without weights."""
         paths = [local_path(folder) for folder in dict.fromkeys(folders)]
-        times = Counter(path.name for path in paths)
-        named = {path.name if times[path.name] == 1 else str(path): path for path in paths}
+        names = [path.name if path.name.strip(".") else path.resolve().name for path in paths]
+        named = {
+            name if names.count(name) == 1 else str(path): path
+            for name, path in zip(names, paths, strict=True)
+        }
         runs = {name: read_fit(path) for name, path in named.items()}
         for path in named.values():
             if not (path / WEIGHTS).is_file():

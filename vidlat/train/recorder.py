@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from vidlat.documents import parse_json
 from vidlat.files import replace_file
 
 NUM_TOGETHER, SECONDS_TOGETHER = 20, 1.0
@@ -134,10 +135,10 @@ def show_picture(events: SummaryWriter, tag: str, path: Path, step: int) -> None
 
 
 def _step_of(line: bytes) -> float:
-    """The step of a line; infinite for one that is incomplete."""
+    """The step of a line; infinite for one that is incomplete or damaged."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError):
+        return float(parse_json(line)["step"])
+    except (ValueError, TypeError, KeyError, OverflowError):
         return math.inf
 
 
