@@ -314,6 +314,27 @@ def test_what_a_spec_means(folder, tmp_path, monkeypatch):
             resolve_weights(spec)
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("diffusers:", "names no VAE; expected a folder, or OWNER/NAME"),
+        ("diffusers:~nobody-has-this-name/kl", "names a home folder that is not known; .* of a hub$"),
+        ("diffusers:https://example.org/kl", "is a URL; .* or give OWNER/NAME"),
+        (f"diffusers:{'a' * 300}", r"cannot be looked up \(File name too long\)$"),
+        ("diffusers:owner/na--me", "no such folder here, and no name on a hub: "),
+        ("diffusers:owner/name.git/vae", "no such folder here, and no name on a hub: "),
+        ("diffusers:öwner/name", "no such folder here, and no name on a hub: "),
+        ("~nobody-has-this-name/vae.pt", "names a home folder that is not known"),
+        ("a" * 300, "no weights file at .*File name too long"),
+    ],
+    ids=range(9),
+)
+def test_a_spec_that_can_be_no_vae_is_refused_in_one_line(spec, message):
+    with pytest.raises(WeightsError, match=message) as refusal:
+        resolve_weights(spec)
+    assert "\n" not in str(refusal.value)
+
+
 def test_without_diffusers_one_line_says_how_to_install_it(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers.models.autoencoders.autoencoder_kl", None)
     for use in (lambda: load_vae(folder), lambda: resolve_weights("diffusers:owner/name")):

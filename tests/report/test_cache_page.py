@@ -65,6 +65,20 @@ def made(tmp_path):
     return path
 
 
+def test_a_page_is_of_the_cache_as_it_was_when_its_report_began(made, tmp_path):
+    steps = report_cache(made, tmp_path / "r.html")
+    next(steps)
+    add_records(made, [failure_of("newcomer.mp4", kind="of a new kind")])
+    CacheMaker(made).add(
+        {"newcomer/d.mp4": 11}, sources={"newcomer/d.mp4": whole_file("/data/newcomer/d.mp4")}
+    )
+    list(steps)
+    read = Page(tmp_path / "r.html")
+    assert "videos 3 frames 49 minutes" in read.text
+    assert "newcomer" not in read.text
+    assert "of a new kind" not in read.rows("Videos that could not be encoded")
+
+
 def test_contents_are_those_of_the_records(made, tmp_path):
     read = written(made, tmp_path / "r.html")
     assert "videos 3 frames 49 minutes of video 0.0" in read.text

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vidlat.encode.diffusers_folder import CONFIG, WEIGHTS, import_autoencoder_kl, licence_in
 from vidlat.encode.hub import HubFile, download, find_cached, verify
-from vidlat.errors import WeightsError
+from vidlat.errors import InputError, WeightsError, one_line, shown
+from vidlat.paths import local_path
 
 PREFIX = "diffusers:"
 """What tells such a VAE from the name or path of MAISI's."""
@@ -24,13 +25,15 @@ def find_folder(spec: str, show_notice: Callable[[str], None]) -> Path:
     show_notice: receives the licence before the weights are downloaded. Raises WeightsError.
     """
     text = spec.removeprefix(PREFIX)
-    folder = Path(text).expanduser()
-    if folder.is_dir():
+    if folder := _local_folder(spec):
         return folder
     hub_id = _HUB_ID.fullmatch(text)
     if not hub_id:
-        raise WeightsError(f"{spec}: no folder at {folder}; expected one, or OWNER/NAME[/FOLDER] of a hub")
+        raise WeightsError(
+            f"{spec}: no folder at {local_path(text)}; expected one, or OWNER/NAME[/FOLDER] of a hub"
+        )
     import_autoencoder_kl()  # before anything is downloaded
+    _require_repo_name(spec, hub_id[1])
     repo, inside = hub_id[1], hub_id[2].removeprefix("/")
     config, weights = (
         HubFile(repo=repo, revision="main", filename=f"{inside}/{name}".removeprefix("/"))
@@ -56,7 +59,32 @@ def find_folder(spec: str, show_notice: Callable[[str], None]) -> Path:
 
 def is_path(spec: str) -> bool:
     """Whether a spec means a folder on this machine."""
-    return Path(spec.removeprefix(PREFIX)).expanduser().is_dir()
+    return _local_folder(spec) is not None
+
+
+def _local_folder(spec: str) -> Path | None:
+    """The folder on this machine that a spec means; None where there is none; raises WeightsError."""
+    text = spec.removeprefix(PREFIX)
+    if not text:
+        raise WeightsError(f"{PREFIX} names no VAE; expected a folder, or OWNER/NAME[/FOLDER] of a hub")
+    try:
+        folder = local_path(text)
+        return folder if folder.is_dir() else None
+    except InputError as error:
+        raise WeightsError(f"{PREFIX}{error}, or give OWNER/NAME[/FOLDER] of a hub") from error
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise WeightsError(f"{PREFIX}{shown(text)}: cannot be looked up ({one_line(error)})") from error
+
+
+def _require_repo_name(spec: str, repo: str) -> None:
+    """Raise WeightsError for what no repository of a hub can be called."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise WeightsError(f"{spec}: no such folder here, and no name on a hub: {one_line(error)}") from error
 
 
 def _verified(file: HubFile) -> Path:

@@ -19,8 +19,9 @@ from vidlat.encode import diffusers_hub
 from vidlat.encode.diffusers_folder import licence_in
 from vidlat.encode.hub import HubFile, download, find_cached, verify
 from vidlat.encode.weights_file import trained_stacks
-from vidlat.errors import WeightsError, one_line
+from vidlat.errors import InputError, WeightsError, one_line
 from vidlat.files import require_regular_file
+from vidlat.paths import local_path
 
 EMBEDDED_WEIGHTS = {
     "tiny": "4 latent channels, as MAISI has: for demos, tests and laptops",
@@ -126,7 +127,10 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
             raise WeightsError(f"the package holds no {path.name}; install it anew, or use --vae PATH")
         return path
     if spec not in PUBLISHED_WEIGHTS:
-        path = Path(spec).expanduser()
+        try:
+            path = local_path(spec)
+        except InputError as error:
+            raise WeightsError(str(error)) from error
         try:
             require_regular_file(path)
         except (OSError, ValueError) as error:
@@ -134,7 +138,7 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
             way_out = f"; for a folder that diffusers has written, give diffusers:{spec}"
             raise WeightsError(
                 f"no weights file at {path} ({one_line(error)}); expected one, or one of the names {known}"
-                f"{way_out if path.is_dir() else ''}"
+                f"{way_out if 'is a folder' in one_line(error) else ''}"
             ) from error
         return path
     weights = PUBLISHED_WEIGHTS[spec]

@@ -31,7 +31,7 @@ from vidlat.report.page import write_page
 from vidlat.report.plots import Point, Series, histogram, interval_plot, scatter_plot
 from vidlat.report.tables import Table
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.summary import MOST_NAMES, CacheSummary, summarise
+from vidlat.store.summary import MOST_NAMES, CacheSummary, summarise_open
 from vidlat.types import InputVideo
 from vidlat.video.contact_sheet import evenly_spaced
 from vidlat.video.reader import read_prepared
@@ -197,7 +197,7 @@ class _Report:
         """All that the template names."""
         cache = self._cache
         hides_names = cache.schema.ids == "hash"
-        summary, channels = summarise(cache.path), self._shape.channels()
+        summary, channels = summarise_open(cache), self._shape.channels()
         grouped_by, groups = compare_groups(cache)
         columns = cache.columns("num_frames", "fps")
         rates = [fps for fps in columns["fps"] if fps]

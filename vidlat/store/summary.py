@@ -85,7 +85,12 @@ class CacheSummary:
 
 def summarise(path: Path) -> CacheSummary:
     """Summarise a cache from its records and the sizes of its files. Raises StoreError if there is none."""
-    cache = open_cache(path, hold=False)
+    return summarise_open(open_cache(path, hold=False))
+
+
+def summarise_open(cache: LatentCache) -> CacheSummary:
+    """As `summarise`, of a cache as it was when it was opened: videos that came since are not in it."""
+    path = cache.path
     totals, usage, failures = cache.columns("num_frames", "fps"), cache.disk_usage(), cache.failures()
     frames_and_rates = zip(totals["num_frames"], totals["fps"], strict=True)
     states = _source_states(cache)
