@@ -262,6 +262,16 @@ def test_weights_that_are_not_finite_are_refused_by_name(small_file, value):
         load_vae(small_file)
 
 
+def test_weights_are_finite_in_the_float32_that_they_are_used_in(small_file):
+    tensors = load_file(small_file)
+    for name, kept in (("quant_conv_mu.conv.bias", torch.float8_e4m3fn), ("decoder.bias", torch.float64)):
+        tensors[name] = torch.ones(4).to(kept)
+    tensors["decoder.bias"][1] = 1e300
+    save_file(tensors, small_file)
+    with pytest.raises(WeightsError, match=r"not finite, in decoder\.bias$"):
+        load_vae(small_file)
+
+
 @pytest.mark.parametrize(
     ("stated", "message"),
     [

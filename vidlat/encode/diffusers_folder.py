@@ -14,7 +14,7 @@ import torch
 from vidlat.documents import Fields, read_json
 from vidlat.encode.image_autoencoder import ImageAutoencoder
 from vidlat.encode.weights_file import MOST_CHANNELS, MOST_LEVELS, read_weights, require_fitting
-from vidlat.errors import WeightsError, one_line, shown
+from vidlat.errors import WeightsError, one_line, printable, shorten, shown
 from vidlat.files import read_file
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -69,7 +69,10 @@ def load_folder(folder: Path) -> ImageAutoencoder:
             network = build(**settings)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
         raise WeightsError(f"{folder / CONFIG}: is no network of its class ({one_line(error)})") from error
-    tensors = {_present_name(name): tensor for name, tensor in read_weights(path)[0].items()}
+    read = read_weights(path)[0]
+    tensors = {_present_name(name): tensor for name, tensor in read.items()}
+    if len(tensors) < len(read):
+        raise WeightsError(f"{path}: holds a layer under its former name and its present one; expected one")
     require_fitting(network, tensors, path)
     network.load_state_dict(tensors, assign=True)
     return ImageAutoencoder(network, settings)
@@ -101,7 +104,7 @@ def licence_in(folder: Path) -> str:
             page = read_file(readme, MOST_BYTES).decode()
         except (OSError, ValueError):
             continue
-        head = re.match(r"---\s*\n(.*?)\n---", page, re.DOTALL)
+        head = re.match(r"---[ \t\r]*\n(.*?)\n---", page, re.DOTALL)
         licence = re.search(r"^license: *['\"]?([\w.-]+)", head[1], re.MULTILINE) if head else None
         if licence:
             return licence[1]
@@ -167,8 +170,12 @@ def _weights_in(folder: Path) -> Path:
     path = folder / WEIGHTS
     if path.exists():
         return path
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    names = sorted(file.name for file in folder.iterdir())
+    pickles = [printable(name) for name in names if Path(name).suffix in PICKLES]
+    others = [printable(name) for name in names if name.endswith(".safetensors")]
     found = f"only {pickles[0]}, which may run code when it is loaded and is not read" if pickles else "none"
+    if others:
+        found = f"but {shorten(others)}; give a whole file that name"
     raise WeightsError(
         f"{folder}: has no {WEIGHTS} ({found}); expected what save_pretrained of diffusers writes"
     )

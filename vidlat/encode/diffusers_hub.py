@@ -32,8 +32,9 @@ def find_folder(spec: str, show_notice: Callable[[str], None]) -> Path:
         raise WeightsError(
             f"{spec}: no folder at {local_path(text)}; expected one, or OWNER/NAME[/FOLDER] of a hub"
         )
+    from huggingface_hub.errors import HFValidationError
+
     import_autoencoder_kl()  # before anything is downloaded
-    _require_repo_name(spec, hub_id[1])
     repo, inside = hub_id[1], hub_id[2].removeprefix("/")
     config, weights = (
         HubFile(repo=repo, revision="main", filename=f"{inside}/{name}".removeprefix("/"))
@@ -50,8 +51,8 @@ def find_folder(spec: str, show_notice: Callable[[str], None]) -> Path:
                 f"Licence: {licence}; using the weights means accepting it."
             )
         tensors = _verified(weights)
-    except WeightsError as error:
-        raise WeightsError(f"{spec}: no such folder here, and {error}") from error
+    except (WeightsError, HFValidationError) as error:
+        raise WeightsError(f"{spec}: no such folder here, and {one_line(error)}") from error
     if settings.parent != tensors.parent:
         raise WeightsError(f"{spec}: changed on the hub while it was downloaded; run the command again")
     return tensors.parent
@@ -74,17 +75,6 @@ def _local_folder(spec: str) -> Path | None:
         raise WeightsError(f"{PREFIX}{error}, or give OWNER/NAME[/FOLDER] of a hub") from error
     except OSError as error:  # a name too long, a folder that may not be searched
         raise WeightsError(f"{PREFIX}{shown(text)}: cannot be looked up ({one_line(error)})") from error
-
-
-def _require_repo_name(spec: str, repo: str) -> None:
-    """Raise WeightsError for what no repository of a hub can be called."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise WeightsError(f"{spec}: no such folder here, and no name on a hub: {one_line(error)}") from error
 
 
 def _verified(file: HubFile) -> Path:

@@ -17,7 +17,7 @@ from torch import nn
 from vidlat.checked_settings import MANY
 from vidlat.documents import Fields, parse_json
 from vidlat.encode.network import MAISI_NETWORK, build_network
-from vidlat.errors import WeightsError, is_out_of_memory, one_line, shorten, shown
+from vidlat.errors import WeightsError, is_out_of_memory, one_line, printable, shorten, shown
 from vidlat.files import replace_file, require_regular_file
 
 NETWORK_METADATA_KEY = "vidlat_network"
@@ -58,10 +58,11 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         isinstance(name, str) and _is_plain(tensor) for name, tensor in tensors.items()
     ):
         raise WeightsError(f"{path}: holds no state dict (a mapping of names to tensors)")
+    tensors = {printable(name): tensor.float() for name, tensor in tensors.items()}
     unusable = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if unusable:
         raise WeightsError(f"{path}: holds numbers that are not finite, in {shorten(unusable)}")
-    return {name: tensor.float() for name, tensor in tensors.items()}, changes
+    return tensors, changes
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
