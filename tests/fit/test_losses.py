@@ -149,6 +149,13 @@ def test_a_network_of_another_hash_is_refused(scripted):
         load_perceptual(chosen(**scripted | {"perceptual_hash": "5" * 64}), torch.device("cpu"))
 
 
+def test_a_network_without_a_weight_is_refused(scripted):
+    with pytest.raises(
+        ConfigError, match=r"^perceptual: got .*, which counts nothing with a --perceptual-wei"
+    ):
+        load_perceptual(chosen(**scripted | {"perceptual_weight": 0.0}), torch.device("cpu"))
+
+
 def test_files_that_hold_no_such_network_are_refused_in_one_line(tmp_path):
     def refusal(path):
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -169,7 +176,9 @@ def test_files_that_hold_no_such_network_are_refused_in_one_line(tmp_path):
             torch.device("cpu"),
         )
     with pytest.raises(ConfigError, match="expected hub:OWNER/REPOSITORY/FILE"):
-        load_perceptual(chosen(perceptual="hub:x/y", perceptual_hash="5" * 64), torch.device("cpu"))
+        load_perceptual(
+            chosen(perceptual="hub:x/y", perceptual_hash="5" * 64, perceptual_weight=0.1), torch.device("cpu")
+        )
 
 
 class NotFinite(nn.Module):

@@ -11,6 +11,7 @@ from tests.fit.small import ALL_TERMS, chosen, needs_bfloat16
 from tests.train.test_optimisation import ReadsNothing
 from vidlat.encode.network import TINY_NETWORK, build_network, bypass_wrappers
 from vidlat.fit.optimisation import FitOptimisation, checkpoint_activations, smooth
+from vidlat.fit.perceptual import gradient_distance
 from vidlat.train.ranks import Ranks
 
 
@@ -21,7 +22,7 @@ def tiny_network():
 
 def optimisation(**settings):
     torch.manual_seed(0)
-    return FitOptimisation(tiny_network(), chosen(**settings), Ranks("cpu"))
+    return FitOptimisation(tiny_network(), chosen(**settings), Ranks("cpu"), gradient_distance)
 
 
 def batch(settings, num_stacks=2, length=None):
@@ -90,7 +91,7 @@ class Echo(nn.Module):
 def test_steps_take_turns_in_the_length_of_calls_and_keep_the_order_of_frames():
     settings = chosen(stack=16, shortest_stack=4, start="random")
     network = Echo()
-    optimised = FitOptimisation(network, settings, Ranks("cpu"))
+    optimised = FitOptimisation(network, settings, Ranks("cpu"), gradient_distance)
     numbered = torch.arange(32.0).reshape(2, 1, 16, 1, 1).expand(2, 1, 16, 16, 16)
     for length in (16, 8, 4, 16):
         noise = torch.zeros(32 // length, 1, length, 16, 16)

@@ -12,7 +12,7 @@ from tests.fit.small import ALL_TERMS, config, frames, make_clips, needs_bfloat1
 from vidlat.config import CompareConfig
 from vidlat.encode.vae import load_vae
 from vidlat.encode.weights_file import hash_encoder, hash_weights, read_weights, trained_stacks, write_weights
-from vidlat.errors import ConfigError, TrainError
+from vidlat.errors import ConfigError, TrainError, WeightsError
 from vidlat.evaluate.comparison import Comparison, compare_videos
 from vidlat.fit.plan import NOT_VALIDATED
 from vidlat.fit.run import FitStep, read_fit
@@ -276,7 +276,13 @@ def test_wrong_settings_are_refused_when_called(clips, tmp_path):
     with pytest.raises(ConfigError, match="expected a multiple of 4"):
         fit_vae([clips], tmp_path / "run", config(size=18))
     with pytest.raises(ConfigError, match="at least 24 for the discriminator"):
-        start(clips, tmp_path / "run", config(adversarial_weight=0.1))
+        fit_vae([clips], tmp_path / "run", config(adversarial_weight=0.1))
+    unread = {"perceptual": str(tmp_path / "gone.pt"), "perceptual_hash": "5" * 64}
+    with pytest.raises(WeightsError, match=r"gone\.pt: cannot be read"):
+        fit_vae([clips], tmp_path / "run", config(**unread, perceptual_weight=0.1))
+    with pytest.raises(ConfigError, match="counts nothing with a --perceptual-weight of 0"):
+        fit_vae([clips], tmp_path / "run", config(**unread))
+    assert not (tmp_path / "run").exists()
     assert ALL_TERMS["size"] == 24
 
 

@@ -21,18 +21,20 @@ SMALLEST = 24
 """Pixels of a side below which its last layers see a single position, which they cannot normalise."""
 
 
-class Adversary:
-    """A discriminator with its optimiser. num_frames: of a stack.
+def require_side(side: int) -> None:
+    """Raise ConfigError for frames or patches of a side that is too small."""
+    if side < SMALLEST:
+        raise ConfigError(
+            f"adversarial_weight: got frames or patches of {side} pixels; expected at least {SMALLEST} "
+            "for the discriminator, or a weight of 0"
+        )
 
-    Raises ConfigError for frames or patches of a `side` that is too small.
-    """
+
+class Adversary:
+    """A discriminator with its optimiser. num_frames: of a stack. Raises ConfigError as `require_side`."""
 
     def __init__(self, num_frames: int, side: int, learning_rate: float, ranks: Ranks) -> None:
-        if side < SMALLEST:
-            raise ConfigError(
-                f"adversarial_weight: got frames or patches of {side} pixels; expected at least {SMALLEST} "
-                "for the discriminator, or a weight of 0"
-            )
+        require_side(side)
         self.model: nn.Module = PatchDiscriminator(
             spatial_dims=2, channels=32, in_channels=num_frames, num_layers_d=3, norm="INSTANCE"
         ).to(ranks.device)

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from vidlat.config import FitVAEConfig, VAENetwork, VAEStart
+from vidlat.config import ChosenFit, FitVAEConfig, VAENetwork, VAEStart
 from vidlat.encode.autoencoder import require_size
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network, compression_of
 from vidlat.encode.weights_file import load_network
 from vidlat.errors import ConfigError
+from vidlat.fit.adversary import require_side
 from vidlat.fit.linear_start import NUM_CORNERS
 from vidlat.timing import Timing
 
@@ -95,11 +96,13 @@ def likeness_of(network_settings: dict[str, Any]) -> VAENetwork:
     return "maisi" if network_settings["num_channels"] == MAISI_NETWORK["num_channels"] else "tiny"
 
 
-def require_suited(network: nn.Module, settings: FitVAEConfig) -> None:
-    """Raise ConfigError, TimingError among them, for VAE calls that the network cannot take."""
+def require_suited(network: nn.Module, settings: ChosenFit) -> None:
+    """Raise ConfigError, TimingError among them, for VAE calls that network or discriminator cannot take."""
     compression = compression_of(network)
     for length in settings.call_lengths:
         Timing(stack=length, compression=compression)  # raises TimingError
     require_size(settings.size, compression)
     if settings.patch:
         require_size(settings.patch, compression, "patch")
+    if settings.adversarial_weight:
+        require_side(settings.patch or settings.size)

@@ -14,7 +14,7 @@ from vidlat.config import ChosenFit
 from vidlat.encode.weights_file import makes_latents
 from vidlat.fit.adversary import Adversary
 from vidlat.fit.losses import loss_terms, weights_of_terms
-from vidlat.fit.perceptual import load_perceptual
+from vidlat.fit.perceptual import Distance
 from vidlat.train.checkpoint import Discriminator, TrainState
 from vidlat.train.optimisation import learning_rate, set_learning_rate, start_average, update_average
 from vidlat.train.ranks import Ranks
@@ -41,12 +41,12 @@ class Reconstruction(nn.Module):
 class FitOptimisation:
     """A VAE in training: its state, and the steps that change it.
 
-    network: without MAISI's wrappers. settings: with a precision other than `auto`. Raises WeightsError or
-    ConfigError for a perceptual network or a discriminator that cannot be. Nothing here lets the host wait
-    for a GPU.
+    network: without MAISI's wrappers. settings: with a precision other than `auto`. perceptual: the distance
+    that they name. Raises ConfigError for a discriminator that cannot be. Nothing here lets the host wait for
+    a GPU.
     """
 
-    def __init__(self, network: nn.Module, settings: ChosenFit, ranks: Ranks) -> None:
+    def __init__(self, network: nn.Module, settings: ChosenFit, ranks: Ranks, perceptual: Distance) -> None:
         self._settings, self._ranks = settings, ranks
         # Channels last: a seventh faster to train on a CPU, the layout of tensor cores on a GPU.
         network = network.to(ranks.device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
@@ -70,7 +70,7 @@ class FitOptimisation:
         self.state = TrainState(model=network, ema=average, optimiser=optimiser)
         if self._adversary:
             self.state.discriminator = Discriminator(self._adversary.model, self._adversary.optimiser)
-        self._perceptual = load_perceptual(settings, ranks.device)
+        self._perceptual = perceptual
         self._weight_of = weights_of_terms(settings)
         self._reconstruct = ranks.wrap(Reconstruction(network, settings))
         self.term_names = self._names()

@@ -74,9 +74,17 @@ class FeatureDistance:
 
 
 def load_perceptual(settings: ChosenFit, device: torch.device) -> Distance:
-    """The distance that the settings name; raises WeightsError for a network that is not as stated."""
+    """The distance that the settings name; raises WeightsError for a network that is not as stated.
+
+    Raises ConfigError for a network without a weight, or one on the hub that is not named in full.
+    """
     if settings.perceptual == "gradients":
         return gradient_distance
+    if not settings.perceptual_weight:
+        raise ConfigError(
+            f"perceptual: got {settings.perceptual}, which counts nothing with a --perceptual-weight of 0; "
+            "give a weight, such as the 0.3 of recipe maisi"
+        )
     path = _path_of(settings.perceptual, settings.perceptual_hash)
     side = settings.patch or settings.size
     try:

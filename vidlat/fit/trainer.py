@@ -26,6 +26,7 @@ from vidlat.encode.weights_file import hash_weights, load_network, write_weights
 from vidlat.errors import ConfigError, DecodeError, TrainError, one_line
 from vidlat.fit.linear_start import start_from_pca
 from vidlat.fit.optimisation import FitOptimisation
+from vidlat.fit.perceptual import load_perceptual
 from vidlat.fit.plan import NOT_VALIDATED, Split, plan_network, plan_split, split_notes
 from vidlat.fit.resuming import resume_fit, steps_of, videos_of
 from vidlat.fit.run import WEIGHTS, FitRun, FitStep, read_plan
@@ -162,6 +163,7 @@ class VAETrainer:
             self._sources = [by_id[name] for name in (*self._split.training, *self._split.clips)]
             self.notes += tuple(split_notes(self._split, len(found), self.settings))
         self._require_divisible()
+        self._perceptual = load_perceptual(self.settings, self.ranks.device)
         self.stacks = TrainingStacks(self.settings)
         self._clips = HeldOutClips(self.settings, device)
         # Only the first process writes into the folder.
@@ -300,7 +302,8 @@ class VAETrainer:
             if not checkpoints:
                 network = self._started(network)
             self._compression = compression_of(network)
-            self._optimisation = FitOptimisation(bypass_wrappers(network), settings, self.ranks)
+            plain = bypass_wrappers(network)
+            self._optimisation = FitOptimisation(plain, settings, self.ranks, self._perceptual)
         if checkpoints:
             load_checkpoint(checkpoints[-1], self.state)
         best = best_checkpoint(self._checkpoints)
