@@ -79,6 +79,21 @@ def test_a_page_is_of_the_cache_as_it_was_when_its_report_began(made, tmp_path):
     assert "of a new kind" not in read.rows("Videos that could not be encoded")
 
 
+def test_a_page_is_not_written_into_its_cache(made, tmp_path):
+    (tmp_path / "link").symlink_to(made)
+    for out in (made / "r.html", tmp_path / "link" / "more" / "r.html"):
+        with pytest.raises(InputError, match="is inside the cache; give another --out"):
+            report_cache(made, out)
+    assert not (made / "more").exists()
+
+
+def test_a_cache_of_failures_alone_is_refused_with_the_command_that_lists_them(tmp_path):
+    CacheMaker(tmp_path / "l.zarr")
+    add_records(tmp_path / "l.zarr", [failure_of("x.mp4", kind="empty")])
+    with pytest.raises(InputError, match="no video to report on, failures alone, which `vidlat ls --failed`"):
+        report_cache(tmp_path / "l.zarr", tmp_path / "r.html")
+
+
 def test_contents_are_those_of_the_records(made, tmp_path):
     read = written(made, tmp_path / "r.html")
     assert "videos 3 frames 49 minutes of video 0.0" in read.text

@@ -170,6 +170,8 @@ def test_a_folder_is_made_and_tried(tmp_path):
     assert list((tmp_path / "a" / "b").iterdir()) == []
     with pytest.raises(InputError, match="is a folder; give another --json"):
         prepare_file(tmp_path / "a", "--json")
+    with pytest.raises(InputError, match=r"File name too long\); give another --out"):
+        prepare_file(tmp_path / ("x" * 300))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="give another --out"):
         prepare_file(tmp_path / "file" / "x.json")

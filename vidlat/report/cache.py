@@ -82,13 +82,17 @@ def report_cache(
     moving pictures of the clips with the least and the greatest PSNR, else of a few decoded ones, if the VAE
     is at hand. max_videos: compare this many, evenly spread over the sorted ids; 0 for all. vae: where its
     VAE is, if not where it was. The page appears whole, or not at all. Where the cache hides names, the page
-    holds none. Raises, when called, StoreError, InputError for an empty cache or an `out` that cannot be
-    written, and what `evaluate_videos` raises; and, when iterated, InputError if no video can be compared.
+    holds none. Raises, when called, StoreError, InputError for an empty cache or an `out` inside it or that
+    cannot be written, and what `evaluate_videos` raises; and, when iterated, InputError if no video can be
+    compared.
     """
     cache = open_cache(latents)
     if not len(cache):
-        raise InputError(f"{cache.path}: holds no video to report on")
+        failed = ", failures alone, which `vidlat ls --failed` lists" if cache.failures() else ""
+        raise InputError(f"{cache.path}: holds no video to report on{failed}")
     path = local_path(out)
+    if cache.path.resolve() in path.resolve().parents:
+        raise InputError(f"{path}: is inside the cache; give another --out")
     steps: Iterator[EvaluationProgress] = iter(())
     sources: dict[str, InputVideo] = {}
     if inputs:

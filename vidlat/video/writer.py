@@ -93,8 +93,12 @@ def prepare_folder(folder: Path, flag: str = "--out") -> None:
 
 
 def prepare_file(path: Path, flag: str = "--out") -> None:
-    """As `prepare_folder`, for the folder of one file; also refuses a path that is a folder itself."""
-    if path.is_dir():
+    """As `prepare_folder`, for the folder of one file; also refuses a path that no file can have."""
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name too long
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another {flag}") from error
+    if is_folder:
         raise InputError(f"{path}: is a folder; give another {flag}")
     prepare_folder(path.parent, flag)
 
