@@ -229,4 +229,4 @@ def test_a_resumed_training_makes_its_folder_of_pictures_again(clips, tmp_path):
     again = stop_after(clips, tmp_path / "run", 3)
     shutil.rmtree(again / "reconstructions")
     train(clips, again, config(**SETTINGS), resume=True)
-    assert [path.name for path in (again / "reconstructions").iterdir()] == ["step_00000005.gif"]
+    assert [path.name for path in (again / "reconstructions").glob("*.gif")] == ["step_00000005.gif"]

@@ -17,6 +17,7 @@ from vidlat.evaluate.comparison import Comparison, compare_videos
 from vidlat.fit.plan import NOT_VALIDATED
 from vidlat.fit.run import FitStep, read_fit
 from vidlat.fit.trainer import VAETrainer, VideoRead, fit_vae
+from vidlat.pipeline.discover import discover_videos
 from vidlat.train.checkpoint import list_checkpoints, step_of
 from vidlat.train.split import split_videos
 from vidlat.train.unread_steps import NUM_BEHIND
@@ -73,7 +74,7 @@ def test_curves_and_reconstructions_are_in_tensorboard(clips, tmp_path):
     assert [event.step for event in events.Scalars("terms/log-mse")] == [1, 2]
     assert {"loss", "mse", "epoch", "terms/kl", "validation/motion/correlation"} <= set(tags["scalars"])
     assert [event.step for event in events.Images("reconstructions")] == [0, 2]
-    written = sorted(path.name for path in (out / "reconstructions").iterdir())
+    written = sorted(path.name for path in (out / "reconstructions").glob("*.gif"))
     assert written == ["step_00000000.gif", "step_00000002.gif"]
 
 
@@ -128,6 +129,13 @@ def test_frames_too_small_to_be_measured_are_not_validated(tmp_path):
     with pytest.raises(ConfigError, match="frames of 8 pixels are too small to be measured; expected 11"):
         VAETrainer([clips], tmp_path / "run", config(size=8, validate_every=5))
     assert len(train(clips, tmp_path / "run", config(size=8))) == 3
+
+
+def test_reconstructions_are_no_clips_of_a_later_training(tmp_path):
+    clips = make_clips(tmp_path / "clips")
+    train(clips, clips / "run", config(steps=1))
+    assert list((clips / "run" / "reconstructions").glob("*.gif"))
+    assert [video.video_id for video in discover_videos([str(clips)]).videos] == ["a.npy", "b.npy", "c.npy"]
 
 
 def test_it_is_noted_where_no_held_out_clip_can_be_read(tmp_path):

@@ -86,7 +86,9 @@ def _train(trainer: VAETrainer) -> None:
             f"stopped and saved after step {trainer.state.step}; the same command with --resume continues"
         )
         raise KeyboardInterrupt
-    console.print(f"{config.steps} steps -> {folder}; weights for --vae: {quoted(folder / WEIGHTS)}")
+    console.print(
+        f"{format_count(config.steps, 'step')} -> {folder}; weights for --vae: {quoted(folder / WEIGHTS)}"
+    )
 
 
 def _shown(record: FitStep) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from vidlat.fit.run import WEIGHTS, FitRun, FitStep, read_plan
 from vidlat.fit.stacks import TrainingStacks
 from vidlat.fit.validation import MOST_FRAMES, HeldOutClips
 from vidlat.paths import local_path
+from vidlat.pipeline.decode_videos import prepare_decoded_folder
 from vidlat.pipeline.discover import discover_videos
 from vidlat.prefetch import prefetch
 from vidlat.train.checkpoint import (
@@ -59,7 +60,6 @@ from vidlat.train.transfer import tensor_to_device
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared
-from vidlat.video.writer import prepare_folder
 
 NUM_PREFETCHED = 2
 """Steps whose stacks and noise are computed while the network works."""
@@ -261,7 +261,7 @@ class VAETrainer:
         elif self.ranks.is_first:
             remove_partial_checkpoints(self._checkpoints)
         if self.ranks.is_first:
-            prepare_folder(self.folder / "reconstructions")
+            prepare_decoded_folder(self.folder / "reconstructions")
         self.ranks.wait()
         if not self.ranks.is_first and read_plan(self.folder).stacks_hash != stacks_hash:
             raise TrainError(f"{self.folder}: the processes have read different videos; give all the same")
