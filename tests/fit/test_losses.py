@@ -1,6 +1,7 @@
 """The terms of the loss against plain formulas, MONAI and torch; the discriminator among them."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,21 @@ def test_a_network_in_a_file_is_loaded_once_its_hash_is_verified(scripted):
     one.requires_grad_(True)
     loaded(one, other).backward()
     assert one.grad.abs().max() > 0
+
+
+@pytest.mark.usefixtures("use_hub")
+def test_a_network_on_the_hub_is_fetched_once_and_verified(scripted, hub):
+    file = Path(scripted["perceptual"])
+    hub.files["someone/features", "networks/features.pt"] = file.read_bytes()
+    on_hub = scripted | {"perceptual": "hub:someone/features/networks/features.pt"}
+    from_file, from_hub, again = (
+        load_perceptual(chosen(**settings), torch.device("cpu")) for settings in (scripted, on_hub, on_hub)
+    )
+    pair = torch.rand(2, 3, 1, 16, 16)
+    assert from_file(*pair) == from_hub(*pair) == again(*pair)
+    assert len(hub.downloads()) == 1
+    with pytest.raises(WeightsError, match=r"features\.pt"):
+        load_perceptual(chosen(**on_hub | {"perceptual_hash": "5" * 64}), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("sha256", [None, "", "5" * 63, "X" * 64])
