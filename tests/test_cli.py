@@ -653,7 +653,7 @@ def test_fit_vae_counts_only_videos_that_gave_stacks(make_videos, tmp_path):
     assert "empty.mp4: " in out
     assert "2 stacks of 4 frames from 1 video, 0 clips to validate; a VAE with 0.9 M parameters on cpu" in out
     assert "Note: no video is validated" in out
-    assert f"1 steps -> {tmp_path}/new/run; weights for --vae: " in out
+    assert f"1 step -> {tmp_path}/new/run; weights for --vae: " in out
 
 
 @pytest.mark.usefixtures("signals_as_in_a_terminal")
