@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from vidlat.config import FitVAEConfig
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network, bypass_wrappers
 from vidlat.fit.optimisation import FitOptimisation
+from vidlat.fit.perceptual import gradient_distance
 from vidlat.train.ranks import Ranks
 
 NETWORKS = {"tiny": TINY_NETWORK, "maisi": MAISI_NETWORK}
@@ -64,7 +65,7 @@ def main() -> None:
             checkpoint_activations=way == "checkpointed",
         )  # fmt: skip
         network = bypass_wrappers(build_network(NETWORKS[options.network]))
-        ways[way] = FitOptimisation(network, settings.chosen("tiny"), Ranks("cpu"))
+        ways[way] = FitOptimisation(network, settings.chosen("tiny"), Ranks("cpu"), gradient_distance)
     kept = {way: kept_bytes(optimisation, *step) for way, optimisation in ways.items()}
     seconds = {way: [] for way in ways}
     for _ in range(options.rounds + 1):  # the first one warms up
