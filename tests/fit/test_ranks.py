@@ -36,7 +36,8 @@ for record in trainer.steps():
     losses.append(record.loss)
     if record.step == stop_after and trainer.ranks.index == trainer.ranks.count - 1:
         trainer.stop()
-print(json.dumps({"rank": trainer.ranks.index, "losses": losses}))
+# In one piece: torchrun makes print write the end of the line apart.
+sys.stdout.write(json.dumps({"rank": trainer.ranks.index, "losses": losses}) + "\\n")
 """
 
 

@@ -38,7 +38,8 @@ for record in trainer.steps():
         trainer.stop()
 weight = float(trainer.state.model.mix.weight.sum())
 said = {"count": trainer.ranks.count, "losses": losses, "skipped": skipped, "weight": weight}
-print(json.dumps({"rank": trainer.ranks.index} | said))
+# In one piece: torchrun makes print write the end of the line apart.
+sys.stdout.write(json.dumps({"rank": trainer.ranks.index} | said) + "\\n")
 """
 
 
