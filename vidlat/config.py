@@ -168,6 +168,14 @@ def _exclude() -> Any:
     )
 
 
+def _max_skipped() -> Any:
+    return setting(
+        10,
+        "steps in a row that may be skipped, their loss or gradient not being finite; one more ends the run",
+        at_least=0,
+    )
+
+
 def _refuse_empty_pattern(patterns: tuple[str, ...]) -> None:
     if "" in patterns:
         raise ConfigError("exclude: got an empty pattern, which matches nothing; leave it out")
@@ -306,11 +314,7 @@ class TrainConfig(Config):
     validate_every: int = setting(200, "steps between validations", at_least=1)
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)
     keep: int = setting(3, "number of latest checkpoints to keep, besides the best", at_least=1)
-    max_skipped: int = setting(
-        10,
-        "steps in a row that may be skipped, their loss or gradient not being finite; one more ends the run",
-        at_least=0,
-    )
+    max_skipped: int = _max_skipped()
     sample_every: int = setting(
         0, "steps between samples drawn during training, shown in TensorBoard; 0 for none", at_least=0
     )
@@ -530,11 +534,7 @@ class FitVAEConfig(Preprocessing):
     )
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)
     keep: int = setting(3, "number of latest checkpoints to keep, besides the best", at_least=1)
-    max_skipped: int = setting(
-        10,
-        "steps in a row that may be skipped, their loss or gradient not being finite; one more ends the run",
-        at_least=0,
-    )
+    max_skipped: int = _max_skipped()
     checkpoint_activations: bool = setting(
         False, "recompute activations in the backward pass: less memory, up to a third more time"
     )

@@ -243,6 +243,13 @@ def as_pipe(folder):
     os.mkfifo(folder / CONFIG)
 
 
+def assert_refused_in_one_line(folder, message):
+    with pytest.raises(WeightsError, match=message) as refusal:
+        load_vae(folder, FLOAT32, device="cpu")
+    assert "\n" not in str(refusal.value)
+    assert str(folder) in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -263,10 +270,7 @@ def as_pipe(folder):
 )  # fmt: skip
 def test_a_folder_of_something_else_is_refused_in_one_line(folder, damage, message):
     damage(folder)
-    with pytest.raises(WeightsError, match=message) as refusal:
-        load_vae(folder, FLOAT32, device="cpu")
-    assert "\n" not in str(refusal.value)
-    assert str(folder) in str(refusal.value)
+    assert_refused_in_one_line(folder, message)
 
 
 @pytest.mark.parametrize(
@@ -294,10 +298,7 @@ def test_a_folder_of_something_else_is_refused_in_one_line(folder, damage, messa
 )  # fmt: skip
 def test_settings_that_no_such_vae_has_are_refused_in_one_line(folder, changes, message):
     edit_config(folder, **changes)
-    with pytest.raises(WeightsError, match=message) as refusal:
-        load_vae(folder, FLOAT32, device="cpu")
-    assert "\n" not in str(refusal.value)
-    assert str(folder) in str(refusal.value)
+    assert_refused_in_one_line(folder, message)
 
 
 @pytest.mark.parametrize(

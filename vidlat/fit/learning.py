@@ -15,8 +15,8 @@ from vidlat.evaluate.comparison import Comparison
 from vidlat.evaluate.quality import MSE_BELOW, PSNR_ABOVE, SSIM_ABOVE, Summary
 from vidlat.fit.run import FitRun
 
-Start = Literal["random", "pca", "fine-tuned", "frozen"]
-"""What a VAE knew before: nothing, the best linear code, other videos; frozen: it was not trained here."""
+Start = Literal["random", "pca", "fine-tuned"]
+"""What a VAE knew before its training: nothing, the best linear code, or other videos."""
 
 SOONER = 2 / 3
 """The share of the epochs from scratch in which a training should reach the same error: 20 of 30."""

@@ -56,6 +56,7 @@ from vidlat.train.run_folder import (
     write_run,
 )
 from vidlat.train.seeding import Draw, Stream, normal
+from vidlat.train.skipped import SkippedSteps
 from vidlat.train.transfer import tensor_to_device
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.types import InputVideo
@@ -137,7 +138,6 @@ class VAETrainer:
         self.notes: tuple[str, ...] = ()
         self._epochs = None if resume else settings.epochs
         self._should_stop = False
-        self._num_skipped_in_a_row = 0
         self._checkpoints = checkpoint_folder(self.folder)
         self._plan: FitRun | None = resume_fit(settings, self.folder) if resume else None
         self.ranks = Ranks(settings.device)
@@ -163,6 +163,7 @@ class VAETrainer:
             self._sources = [by_id[name] for name in (*self._split.training, *self._split.clips)]
             self.notes += tuple(split_notes(self._split, len(found), self.settings))
         self._require_divisible()
+        self._skipped = SkippedSteps(self.settings.max_skipped)
         self._perceptual = load_perceptual(self.settings, self.ranks.device)
         self.stacks = TrainingStacks(self.settings)
         self._clips = HeldOutClips(self.settings, device)
@@ -365,7 +366,7 @@ class VAETrainer:
                     records[-1] = dataclasses.replace(records[-1], validation=self._validate(recorder))
                 if recorder:
                     recorder.write(records)
-                self._require_few_skipped(records)
+                self._skipped.require_few(records, self._advise)
                 if recorder and records:
                     self._save_if_due(recorder, records[-1], is_last or is_saved)
                 yield from records
@@ -460,16 +461,9 @@ class VAETrainer:
             self._write_weights()
         save_checkpoint(self._checkpoints, self.state, keep=self.settings.keep, validation_loss=mse)
 
-    def _require_few_skipped(self, records: Sequence[FitStep]) -> None:
-        """Raise TrainError at a step that is skipped after `max_skipped` others in a row."""
-        for record in records:
-            self._num_skipped_in_a_row = self._num_skipped_in_a_row + 1 if record.is_skipped else 0
-            if self._num_skipped_in_a_row > self.settings.max_skipped:
-                checkpoints = list_checkpoints(self._checkpoints)
-                raise TrainError(
-                    f"step {record.step}: the loss is {record.loss}, its gradient's norm {record.grad_norm}; "
-                    f"{self._num_skipped_in_a_row} steps in a row were not finite and changed nothing, and "
-                    f"--max-skipped is {self.settings.max_skipped}; last good checkpoint: "
-                    f"{checkpoints[-1] if checkpoints else 'none yet'}; go on with --resume and a lower "
-                    "--learning-rate or --precision float32"
-                )
+    def _advise(self, _: FitStep) -> str:
+        checkpoints = list_checkpoints(self._checkpoints)
+        return (
+            f"last good checkpoint: {checkpoints[-1] if checkpoints else 'none yet'}; go on with --resume "
+            "and a lower --learning-rate or --precision float32"
+        )

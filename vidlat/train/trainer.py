@@ -41,6 +41,7 @@ from vidlat.train.ranks import Ranks, cores_of_rank
 from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.resuming import resume_run
 from vidlat.train.run_folder import checkpoint_folder, hold_run, read_run, start_run, write_run
+from vidlat.train.skipped import SkippedSteps
 from vidlat.train.unet import build_unet
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.train.windows import Window, training_windows, validation_windows
@@ -79,7 +80,6 @@ class Trainer:
     ) -> None:
         keep_freed_memory()
         self._should_stop = False
-        self._num_skipped_in_a_row = 0
         self.notes: tuple[str, ...] = ()
         self.cache, self.run_dir = cache, run_dir
         self._checkpoints = checkpoint_folder(run_dir)
@@ -103,6 +103,7 @@ class Trainer:
             elif self.ranks.is_first:
                 remove_partial_checkpoints(self._checkpoints)
             self.settings = self.run.config
+            self._skipped = SkippedSteps(self.settings.max_skipped)
             self._prepare_data()
             self._prepare_network(build_model)
             self.notes += tuple(run_notes(self.run, self._training, num_videos=len(cache.records())))
@@ -231,7 +232,7 @@ class Trainer:
                     records += _records(unread.read(0))
                 if recorder:
                     recorder.write(records)
-                self._require_few_skipped(records)
+                self._skipped.require_few(records, self._advise)
                 if recorder and records:
                     self._save_if_due(recorder, records[-1], is_last)
                 yield from records
@@ -326,25 +327,16 @@ class Trainer:
             self._best_loss = min(self._best_loss, loss)
         save_checkpoint(self._checkpoints, self.state, keep=self.settings.keep, validation_loss=loss)
 
-    def _require_few_skipped(self, records: Sequence[StepRecord]) -> None:
-        """Raise TrainError at a step that is skipped after `max_skipped` others in a row."""
-        for record in records:
-            self._num_skipped_in_a_row = self._num_skipped_in_a_row + 1 if record.is_skipped else 0
-            if self._num_skipped_in_a_row > self.settings.max_skipped:
-                raise TrainError(self._say_skipped(record))
-
-    def _say_skipped(self, record: StepRecord) -> str:
-        settings = self.settings
+    def _advise(self, record: StepRecord) -> str:
         windows = training_windows(
-            self._training, self._shape, seed=settings.seed, step=record.step - 1, batch=settings.batch
+            self._training,
+            self._shape,
+            seed=self.settings.seed,
+            step=record.step - 1,
+            batch=self.settings.batch,
         )
-        return (
-            f"step {record.step}: the loss is {record.loss}, its gradient's norm {record.grad_norm}; "
-            f"{self._num_skipped_in_a_row} steps in a row were not finite and changed nothing, and "
-            f"--max-skipped is {settings.max_skipped}; "
-            f"videos of the batch: {', '.join(window.video_id for window in windows)}; look at these videos, "
-            f"or {self._way_on()}"
-        )
+        videos = ", ".join(window.video_id for window in windows)
+        return f"videos of the batch: {videos}; look at these videos, or {self._way_on()}"
 
     def _way_on(self) -> str:
         """How to go on after numbers that are not finite, which even the last checkpoint may give."""
