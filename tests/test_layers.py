@@ -32,7 +32,7 @@ LEVELS = [
 ]
 
 FENCES = {
-    "click": {"cli.py", "commands"},
+    "click": {"cli", "commands"},
     "rich": {"commands"},
     "dask": {"pipeline/dask_cluster.py"},
     "distributed": {"pipeline/dask_cluster.py", "pipeline/dask_executor.py"},

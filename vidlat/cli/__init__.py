@@ -1,0 +1,40 @@
+"""The command line: every command with its flags and help. The bodies are in vidlat/commands/."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from vidlat import __version__
+from vidlat.cli.cache import info, ls, prune, verify
+from vidlat.cli.declaration import Group
+from vidlat.cli.decode import decode, evaluate, preview, report
+from vidlat.cli.encode import encode
+from vidlat.cli.train import sample, train
+from vidlat.cli.vae import compare, fit_vae, weights
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vidlat")
+def commands() -> None:
+    """Encode medical video once with a frozen VAE; train diffusion models from the latents.
+
+    \b
+    The whole path is three commands:
+      vidlat encode --input videos/ --out latents.zarr
+      vidlat train  --latents latents.zarr --out runs/first
+      vidlat sample --run runs/first --out samples/
+    """
+
+
+for command in (
+    encode, info, ls, verify, prune, preview, train, sample, decode, evaluate, report, compare, weights,
+    fit_vae,
+):  # fmt: skip
+    commands.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    sys.exit(commands())

@@ -1,0 +1,108 @@
+"""The commands that look after a cache: info, ls, verify, prune."""
+
+from __future__ import annotations
+
+import click
+
+from vidlat.cli.declaration import Command
+from vidlat.cli.options import device_option, json_option, latents_argument, vae_option
+
+
+@click.command(cls=Command)
+@latents_argument
+@json_option
+def info() -> None:
+    """Summarise a cache: contents, settings, failures, sources.
+
+    Reads only records and file sizes. Checks at most 20000 source files, spread evenly over the cache;
+    `vidlat ls` checks all. docs/info.md describes the JSON.
+
+    \b
+    Example:
+      vidlat info latents.zarr
+
+    \b
+    Exit codes: 0 done, 1 not a cache.
+    """
+
+
+@click.command(cls=Command)
+@latents_argument
+@click.option("--failed", is_flag=True, help="List the videos that could not be encoded, and why.")
+@click.option("--traceback", is_flag=True, help="With --failed: print the tracebacks too.")
+@json_option
+def ls() -> None:
+    """List the videos of a cache with frames, rate and state.
+
+    Prints the state, number of frames, frame rate, duration, and size of the source frames in pixels.
+
+    \b
+    States: ok
+            warnings  ok, but decoding gave warnings (--json shows them)
+            stale     the source's size or modification time has changed
+            vanished  the source is gone
+            unknown   the source cannot be accessed
+
+    \b
+    Examples:
+      vidlat ls latents.zarr
+      vidlat ls latents.zarr --failed --traceback
+      vidlat ls latents.zarr --json | jq '.[] | select(.state != "ok")'
+
+    \b
+    Exit codes: 0 done, 1 not a cache, 2 wrong flags.
+    """
+
+
+@click.command(cls=Command)
+@latents_argument
+@click.option("--repair", is_flag=True, help="Repair what can be repaired; damaged videos are encoded again.")
+@vae_option
+@device_option
+@json_option
+def verify() -> None:
+    """Read every latent of a cache and print each problem.
+
+    Prints where a problem is, its kind, and what is wrong. Finds wrong checksums, missing chunks, NaN and
+    infinity, records that do not match the arrays, statistics that do not match the latents, overlapping
+    videos, damaged metadata and record files, foreign files, and files left behind by killed processes.
+
+    --repair encodes damaged videos again, from the same source files, with the settings and the VAE of the
+    cache (--vae and --device are for this). It also rewrites damaged metadata, sets damaged record files
+    aside and removes what killed processes left behind. A video whose source is gone or has changed is
+    reported and kept as it is. Afterwards it verifies what it repaired. If interrupted, run it again: it
+    continues. Foreign files are never touched.
+
+    \b
+    Examples:
+      vidlat verify latents.zarr
+      vidlat verify latents.zarr --repair
+
+    \b
+    Exit codes: 0 no problem, or all repaired; 1 problems (left), or something was lost, or refused,
+    or not a cache; 130 interrupted.
+    """
+
+
+@click.command(cls=Command)
+@latents_argument
+@click.option("--yes", is_flag=True, help="Do it; without this, prune only shows what it would do.")
+@click.option("--drop", multiple=True, metavar="VIDEO_ID", help="Remove this video. May be repeated.")
+@click.option("--keep-vanished", is_flag=True, help="Keep videos whose source file no longer exists.")
+def prune() -> None:
+    """Remove videos whose source is gone, and unused data.
+
+    Unused is everything in a cache that belongs to no video. Removal is complete: latents, records and
+    failure records are erased, as is what killed encodes left behind. Where needed, remaining videos are
+    moved, bit for bit. A source file that was moved counts as gone until an encode has found it again. Prune
+    refuses to run while a training reads the cache.
+
+    \b
+    Example:
+      vidlat prune latents.zarr          shows what would be done
+      vidlat prune latents.zarr --yes    does it
+
+    \b
+    Exit codes: 0 done, or nothing to do; 1 refused, or a damaged video was left where it is;
+    2 wrong flags; 130 interrupted: nothing is lost, run it again.
+    """

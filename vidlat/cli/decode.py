@@ -1,0 +1,123 @@
+"""The commands that show what latents decode to: preview, decode, evaluate, report."""
+
+from __future__ import annotations
+
+import click
+
+from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command
+from vidlat.cli.options import (
+    device_option,
+    input_option,
+    latents_argument,
+    latents_option,
+    out_option,
+    vae_option,
+)
+
+
+@click.command(cls=Command)
+@latents_argument
+@out_option("The PNG to write.")
+@click.option(
+    "--videos", type=click.IntRange(min=1), default=6, show_default=True, help="Largest number of videos."
+)
+@vae_option
+@device_option
+def preview() -> None:
+    """Draw source and decoded frames of some videos of a cache.
+
+    Source frames are shown as the VAE saw them, with the decoded frames below. The videos are spread evenly
+    over the sorted ids, the frames over each video. PSNR is computed over the frames shown. A source that is
+    gone or has changed is left out.
+
+    \b
+    Example:
+      vidlat preview latents.zarr --out preview.png
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos are damaged, 130 interrupted.
+    """
+
+
+@click.command(cls=Command)
+@latents_option
+@out_option("Folder for the videos.")
+@vae_option
+@device_option
+def decode() -> None:
+    """Decode a cache to video, one mp4 per video.
+
+    Each has its original number of frames and median frame rate. A later encode of a folder around --out
+    does not take them for clips.
+
+    \b
+    Example:
+      vidlat decode --latents latents.zarr --out recon/
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.
+    """
+
+
+@click.command(cls=Command)
+@latents_option
+@input_option("The videos that the cache was made from.")
+@click.option("--max-videos", type=click.IntRange(1), help="Compare this many, evenly spread over the ids.")
+@click.option("--json", "json_file", type=PATH, help="Write all figures to this .json file.")
+@vae_option
+@device_option
+def evaluate() -> None:
+    """Compare decoded latents with their sources: the pictures, and their motion.
+
+    Prints MSE, PSNR, SSIM, sharpness and motion per video and overall, beside two baselines without a
+    network: block averages (1 number per block that a latent position covers) and a PCA of blocks fitted on
+    the other videos (as many numbers per block as a latent has channels).
+
+    Sharpness is the energy of fine detail over the source's. Motion is the change from frame to frame: its
+    energy over the source's, inside stacks and at their borders, and its correlation with the source's; 1 is
+    right. PSNR and SSIM compare single frames and hardly see motion: a clip that shows the mean of four
+    frames four times may have 40 dB. The criteria at the end (MSE < 0.05, PSNR > 38 dB, SSIM > 0.88) are
+    targets for the pictures alone; on easy clips the baselines come close to them.
+
+    \b
+    Example:
+      vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
+
+    \b
+    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some not compared: a source is missing,
+    unreadable or not what was encoded, or latents are damaged; 130 interrupted.
+    """
+
+
+@click.command(cls=Command)
+@latents_argument
+@out_option("The .html file to write.")
+@click.option(
+    "--input",
+    "inputs",
+    type=PATH_OR_PATTERN,
+    multiple=True,
+    help="The videos that the cache was made from, to compare with. May be repeated.",
+)
+@click.option("--max-videos", type=click.IntRange(1), help="Compare this many, evenly spread over the ids.")
+@vae_option
+@device_option
+def report() -> None:
+    """Write a page about a cache: one HTML file to look at, print or send.
+
+    Shows what the cache holds, how its latents are distributed and how far that is from a standard normal,
+    which subjects or source folders differ from the rest, failures and warnings, and a few decoded clips.
+    With --input it also shows what `vidlat evaluate` measures, and the worst and best clips beside their
+    sources. docs/report.md says how to read it.
+
+    The file needs nothing else, no network either, and stays below 20 MB. Of a cache made with --ids hash it
+    holds no name of a file or folder.
+
+    \b
+    Example:
+      vidlat report latents.zarr --out report.html --input videos/
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos are not in all of it, 130 interrupted:
+    nothing is written.
+    """

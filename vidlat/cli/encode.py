@@ -1,0 +1,54 @@
+"""`vidlat encode`."""
+
+from __future__ import annotations
+
+import click
+
+from vidlat.cli.declaration import Command
+from vidlat.cli.options import input_option, labels_option, out_option
+from vidlat.config import EncodeConfig
+
+
+@click.command(cls=Command, config=EncodeConfig)
+@input_option("File, folder, glob, or a manifest (.csv, .jsonl) with a column path.")
+@out_option("The cache to create or extend.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Try again the videos that failed before and have not changed."
+)
+@click.option(
+    "--checksum",
+    is_flag=True,
+    help="Read every file and compare its content with what was encoded, instead of trusting that a file "
+    "with the same path, size and modification time is the same.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing: print what would be encoded, with estimates of time and disk space.",
+)
+@click.option(
+    "--skip-stills", is_flag=True, help="Leave out DICOM images of a single frame that belong to no series."
+)
+@click.option(
+    "--show-paths",
+    is_flag=True,
+    help="With --ids hash: print the paths of videos that failed or have no labels, not only hashes.",
+)
+@labels_option("its subject and all other columns are stored with the videos.")
+def encode() -> None:
+    """Encode videos into a cache of latents. Run again, it adds only what is new.
+
+    A file is new if its path, size or modification time differs from the recorded one and its content does
+    too.
+
+    \b
+    Examples:
+      vidlat encode --input videos/ --out latents.zarr --vae tiny --size 128
+      vidlat encode --input videos/ --out latents.zarr --dry-run   estimate time and disk space
+      vidlat encode --input videos/ --out latents.zarr --checksum  find files that changed unseen
+      vidlat encode --input videos/ --out latents.zarr --crop auto --fps 25 --labels ef.csv
+      vidlat encode --input clips.csv --out latents.zarr --ids hash
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.
+    """

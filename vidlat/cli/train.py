@@ -1,0 +1,57 @@
+"""The commands of a diffusion model: train, sample."""
+
+from __future__ import annotations
+
+import click
+
+from vidlat.cli.declaration import PATH, Command
+from vidlat.cli.options import labels_option, latents_option, out_option, vae_option
+from vidlat.config import SampleConfig, TrainConfig
+
+
+@click.command(cls=Command, config=TrainConfig)
+@latents_option
+@out_option("The folder of the run.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
+@labels_option("its labels take precedence over those in the cache.")
+@vae_option
+def train() -> None:
+    """Train a diffusion U-Net on the latents of a cache.
+
+    The folder of the run gets config.json, metrics.jsonl, TensorBoard curves, checkpoints and samples. Only
+    the samples of --sample-every need the VAE.
+
+    \b
+    Examples:
+      vidlat train --latents latents.zarr --out runs/first --steps 5000 --sample-every 1000
+      tensorboard --logdir runs
+      vidlat train --latents latents.zarr --out runs/first --resume
+      vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
+      torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
+
+    Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the run after the current step, with a checkpoint; a second Ctrl-C
+    ends it at once.
+    A step whose loss or gradient is not finite is skipped; more than --max-skipped in a row end the run.
+    A resumed run keeps its settings; only --steps, --learning-rate, --clip-norm, --precision, --device,
+    --accumulate, --compile, --checkpoint-activations, --max-skipped, --checkpoint-every, --keep and
+    --sample-every can be changed.
+    """
+
+
+@click.command(cls=Command, config=SampleConfig)
+@click.option("--run", "run_dir", type=PATH, required=True, help="The folder of the run.")
+@out_option("Folder for the videos.")
+@vae_option
+def sample() -> None:
+    """Sample new videos from a trained run.
+
+    A contact sheet of the samples is written too. A later encode of a folder around --out does not take them
+    for clips.
+
+    \b
+    Examples:
+      vidlat sample --run runs/first --out samples/ -n 8 --seed 1
+      vidlat sample --run runs/first --out samples/ --sampler heun --steps 25 --checkpoint best
+      vidlat sample --run runs/ef --out samples/ --condition severity=mild --condition ef=35 --guidance 2
+      vidlat sample --run runs/moving --out samples/ --first-frame frame.png --frames 48
+    """

@@ -1,0 +1,42 @@
+"""Settings of `vidlat encode`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vidlat.checked_settings import MANY, setting
+from vidlat.config.latents import LatentSettings, exclude_setting, refuse_empty_pattern
+
+Ids = Literal["path", "hash"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(LatentSettings):
+    """Settings of `vidlat encode`."""
+
+    vae: str = setting(
+        "maisi",
+        "maisi, nv-generate-ct, nv-generate-mr, tiny, tiny-16, a weights file, or "
+        "diffusers:FOLDER or diffusers:OWNER/NAME[/FOLDER] of a hub: an AutoencoderKL of diffusers",
+    )
+    in_channels: int | None = setting(None, "refuse a VAE with another number of input channels")
+    latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0, at_most=MANY)
+    cudnn_benchmark: bool = setting(
+        False,
+        "on a GPU, let cuDNN time its algorithms at the first VAE call of each process and use the fastest. "
+        "Their last bits differ: an encode that is interrupted or repeated then gives slightly other latents",
+    )
+    time_limit_seconds: float = setting(0.0, "longest time to decode one video; 0: no limit", at_least=0)
+    workers: int = setting(0, "processes that encode; 0 chooses for this machine", at_least=0)
+    scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
+    exclude: tuple[str, ...] = exclude_setting()
+    ids: Ids = setting(
+        "path", "name videos by their path, or by a hash of it; with hash, no path or file name is kept"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_empty_pattern(self.exclude)

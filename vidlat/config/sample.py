@@ -1,0 +1,45 @@
+"""Settings of `vidlat sample`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
+from vidlat.config.latents import Precision
+
+Sampler = Literal["ddim", "euler", "heun"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(Config):
+    """Settings of `vidlat sample`."""
+
+    num: int = setting(8, "number of samples", short="-n", at_least=1)
+    frames: int = setting(
+        0, "video frames per sample; 0 for the length of a training clip", at_least=0, at_most=MANY
+    )
+    seed: int = setting(
+        0, "seed of the first sample; sample i depends on seed + i alone", at_least=0, below=SEED_STOP
+    )
+    steps: int = setting(50, "denoising steps", at_least=1)
+    sampler: Sampler = setting("ddim", "how a step is taken; heun calls the network twice per step")
+    condition: tuple[str, ...] = setting((), "a condition, NAME=VALUE; may be repeated")
+    guidance: float = setting(
+        1.0, "classifier-free guidance scale: 1 is as trained, 0 ignores the condition", at_least=0
+    )
+    first_frame: str | None = setting(
+        None, "picture or video to continue, for runs trained with --first-frame"
+    )
+    checkpoint: Literal["last", "best"] = setting(
+        "last", "the last checkpoint, or the one with the lowest validation loss"
+    )
+    format: Literal["mp4", "gif", "npy"] = setting("mp4", "of the videos; npy holds (T, H, W) uint8")
+    precision: Precision = setting(
+        "auto",
+        "arithmetic of the U-Net; auto is as it was trained, or float32 where a CPU lacks bfloat16",
+    )
+    batch: int = setting(
+        0, "samples drawn at once, the last batch padded; 0 chooses for the device", at_least=0, at_most=MANY
+    )
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")

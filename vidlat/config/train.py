@@ -1,0 +1,106 @@
+"""Settings of `vidlat train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
+from vidlat.config.latents import Precision
+from vidlat.errors import ConfigError
+
+Objective = Literal["flow", "v", "epsilon"]
+TimestepDistribution = Literal["uniform", "logit-normal"]
+Network = Literal["space-time", "monai"]
+Preset = Literal["tiny", "small", "base"]
+
+
+def max_skipped_setting() -> Any:
+    return setting(
+        10,
+        "steps in a row that may be skipped, their loss or gradient not being finite; one more ends the run",
+        at_least=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """Settings of `vidlat train`."""
+
+    network: Network = setting(
+        "space-time", "the U-Net: space-time (down-samples space only), or MONAI's DiffusionModelUNet"
+    )
+    preset: Preset = setting("tiny", "size of the U-Net")
+    objective: Objective = setting("flow", "what the network predicts")
+    timesteps: TimestepDistribution = setting("uniform", "distribution of the training timesteps")
+    shift: float = setting(
+        1.0, "moves timesteps towards noise (> 1) or data (< 1), in training and in sampling", above=0
+    )
+    min_snr: float = setting(
+        0.0, "gamma of min-SNR loss weighting, for v and epsilon; 5 is usual, 0 turns it off", at_least=0
+    )
+    condition: tuple[str, ...] = setting(
+        (), "a label to condition on: NAME for classes, NAME:float for numbers; may be repeated"
+    )
+    condition_dropout: float = setting(
+        0.1, "share of items trained without their condition, for guidance", at_least=0, at_most=1
+    )
+    first_frame: float = setting(
+        0.0,
+        "share of items trained with their first latent frame given, so that samples can continue a picture",
+        at_least=0,
+        at_most=1,
+    )
+    frames: int = setting(16, "video frames per training clip", at_least=1, at_most=MANY)
+    batch: int = setting(8, "windows per step, over all processes", at_least=1, at_most=MANY)
+    accumulate: int = setting(
+        1, "parts into which each process splits its share of a step, to save memory", at_least=1
+    )
+    steps: int = setting(20_000, "steps of the whole run", at_least=1)
+    latents_as: Literal["sample", "mean"] = setting(
+        "sample", "draw latents from the VAE's posterior, or take its mean"
+    )
+    learning_rate: float = setting(2e-4, "peak learning rate of AdamW", above=0)
+    warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay", at_least=0)
+    weight_decay: float = setting(0.01, "weight decay of AdamW", at_least=0)
+    clip_norm: float = setting(1.0, "gradients are clipped to this norm", above=0)
+    ema_decay: float = setting(
+        0.999, "decay of the averaged weights, which are used for sampling", at_least=0, below=1
+    )
+    validation_fraction: float = setting(
+        0.1, "share of the subjects held out for validation", at_least=0, below=1
+    )
+    split_by: str | None = setting(
+        None,
+        "what identifies a subject: subject (as recorded in the cache, for every video), a label, or a "
+        "regular expression whose match, or first group, in the video id does; else the recorded subject or "
+        "the source (a file or series), whose parts stay together. A label of train, val and test is a "
+        "split: it is kept, and test videos are left out",
+    )
+    validate_every: int = setting(200, "steps between validations", at_least=1)
+    checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)
+    keep: int = setting(3, "number of latest checkpoints to keep, besides the best", at_least=1)
+    max_skipped: int = max_skipped_setting()
+    sample_every: int = setting(
+        0, "steps between samples drawn during training, shown in TensorBoard; 0 for none", at_least=0
+    )
+    compile: bool | None = setting(
+        None,
+        "compile the U-Net: a delay of a minute or so at the start, then faster steps (a few percent on a "
+        "CPU). Else on a GPU alone",
+    )
+    checkpoint_activations: bool = setting(
+        False, "recompute activations in the backward pass: less memory, a third more time"
+    )
+    precision: Precision = setting(
+        "auto", "arithmetic of the U-Net; auto is bfloat16 on a GPU; not every CPU has it"
+    )
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_snr and self.objective == "flow":
+            raise ConfigError("min_snr: weights v and epsilon only; with objective flow leave it at 0")
+        if self.checkpoint_activations and self.network == "monai":
+            raise ConfigError("checkpoint_activations: not available in MONAI's network; use space-time")
