@@ -199,7 +199,8 @@ def test_the_start_is_the_linear_code(clips, tmp_path):
     video = torch.from_numpy(np.stack(frames(8)))[None, None]
     mean, _ = vae.encode(video)
     assert (vae.decode(mean, 8) - video).square().mean() < 0.01
-    assert records[0].validation["mse"] == pytest.approx(records[-1].validation["mse"], rel=0.05)
+    # What the code loses of these clips is near the rounding of float32, which differs between machines.
+    assert records[0].validation["mse"] == pytest.approx(records[-1].validation["mse"], rel=0.05, abs=1e-6)
 
 
 def test_the_weights_state_the_stacks_they_were_trained_on(clips, tmp_path):
