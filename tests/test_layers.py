@@ -21,7 +21,7 @@ LEVELS = [
     {"types", "errors", "prefetch", "files", "interrupts", "cores"},
     {"documents", "labels", "paths", "timing", "checked_settings", "setting_texts"},
     {"config"},
-    {"encode", "store", "video"},
+    {"encode", "store", "video", "metrics"},
     {"pipeline", "train"},
     {"evaluate", "sample"},
     {"fit"},
