@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional
 from vidlat.errors import ConfigError, TrainError
 from vidlat.store.reader import LatentCache
 from vidlat.train.latents import Whitening
+from vidlat.train.nearest import NearestRows
 from vidlat.types import Annotation, Source, VideoRecord, source_id
 
 NEAR = 0.2
@@ -23,8 +24,7 @@ gray levels by 0.14, and any two other clips by at least 0.33.
 """
 
 SIGNATURE_FRAMES, SIGNATURE_SIDE = 4, 16
-READ_AT_ONCE, COMPARED_AT_ONCE = 512, 64
-
+READ_AT_ONCE = 512
 
 SIDES = {
     **dict.fromkeys(("train", "training"), "training"),
@@ -167,21 +167,23 @@ def near_duplicates(
     """
     if not training or not validation:
         return []
-    ours, theirs = (_signatures(cache, records, whitening) for records in (validation, training))
-    pairs = []
-    for first in range(0, len(ours), COMPARED_AT_ONCE):
-        squared, nearest = torch.cdist(ours[first : first + COMPARED_AT_ONCE], theirs).square().min(1)
-        for row in (squared / ours.shape[1] < NEAR**2).nonzero().flatten().tolist():
-            pairs.append((validation[first + row].video_id, training[int(nearest[row])].video_id))
-    return pairs
+    search = NearestRows(torch.cat(list(_signatures(cache, validation, whitening))))
+    for signatures in _signatures(cache, training, whitening):
+        search.add(signatures)
+    mean_squared = search.squared / signatures.shape[1]
+    return [
+        (validation[row].video_id, training[int(search.index[row])].video_id)
+        for row in (mean_squared < NEAR**2).nonzero().flatten().tolist()
+    ]
 
 
-def _signatures(cache: LatentCache, records: Sequence[VideoRecord], whitening: Whitening) -> torch.Tensor:
-    """(N, L * h * w) float32, one row per video."""
-    starts, rows = np.array([record.start for record in records]), []
+def _signatures(
+    cache: LatentCache, records: Sequence[VideoRecord], whitening: Whitening
+) -> Iterator[torch.Tensor]:
+    """Blocks (N, L * h * w) float32, one row per video."""
+    starts = np.array([record.start for record in records])
     for first in range(0, len(starts), READ_AT_ONCE):
         mean, _ = cache.read_windows(starts[first : first + READ_AT_ONCE], SIGNATURE_FRAMES, with_std=False)
         still = whitening.whiten(torch.from_numpy(mean).float()).mean(2)
         side = -(-max(still.shape[2:]) // SIGNATURE_SIDE)
-        rows.append(functional.avg_pool2d(still, side).flatten(1))
-    return torch.cat(rows)
+        yield functional.avg_pool2d(still, side).flatten(1)
