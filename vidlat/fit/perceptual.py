@@ -6,29 +6,18 @@ Gradients need none: they weigh edges and texture, which a pixel error blurs, bu
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import avg_pool2d, normalize
 
 from vidlat.config import ChosenFit
-from vidlat.encode.hub import HubFile, download
+from vidlat.encode.torchscript import read_network
 from vidlat.errors import ConfigError, WeightsError, is_out_of_memory, one_line
-from vidlat.files import read_file
-from vidlat.paths import local_path
 
 NUM_SCALES = 3
 """Of the gradients: frames as they are, and averaged over 2 x 2 and 4 x 4 pixels."""
-
-NETWORK_BYTES = 2**32
-"""Most bytes of a TorchScript file."""
-
-HUB = "hub:"
-"""What the name of a file on the hub begins with."""
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Of two batches of frames (N, 1, H, W), as a tensor of no dimension."""
@@ -85,29 +74,21 @@ def load_perceptual(settings: ChosenFit, device: torch.device) -> Distance:
             f"perceptual: got {settings.perceptual}, which counts nothing with a --perceptual-weight of 0; "
             "give a weight, such as the 0.3 of recipe maisi"
         )
-    path = _path_of(settings.perceptual, settings.perceptual_hash)
+    file = read_network(settings.perceptual, "perceptual", settings.perceptual_hash)
+    if file.sha256 != settings.perceptual_hash:
+        raise WeightsError(
+            f"{file.path}: its SHA-256 is {file.sha256}, and --perceptual-hash {settings.perceptual_hash}; "
+            "give the file that was meant, or its hash"
+        )
     side = settings.patch or settings.size
     try:
-        # Read once: what is loaded is what was hashed.
-        content = read_file(path, NETWORK_BYTES)
-        actual = hashlib.sha256(content).hexdigest()
-        if actual != settings.perceptual_hash:
-            raise WeightsError(
-                f"{path}: its SHA-256 is {actual}, and --perceptual-hash {settings.perceptual_hash}; give "
-                "the file that was meant, or its hash"
-            )
-        network = torch.jit.load(BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
-        for weight in network.eval().parameters():
-            weight.requires_grad_(False)
-        distance = FeatureDistance(network)
+        distance = FeatureDistance(file.load(device))
         _require_gradient(distance, side, device)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {one_line(error)}") from error
     except (RuntimeError, ValueError, TypeError, torch.jit.Error, WeightsError) as error:
-        if is_out_of_memory(error) or (isinstance(error, WeightsError) and str(path) in str(error)):
+        if is_out_of_memory(error):
             raise
         raise WeightsError(
-            f"{path}: cannot be used as a perceptual network ({one_line(error)[:300]}); expected a "
+            f"{file.path}: cannot be used as a perceptual network ({one_line(error)[:300]}); expected a "
             f"TorchScript file that takes (N, 3, {side}, {side}) and returns features"
         ) from error
     return distance
@@ -122,13 +103,3 @@ def _require_gradient(distance: Distance, side: int, device: torch.device) -> No
         raise WeightsError("the gradient of its features is not finite")
     if not gradient.any():
         raise WeightsError("its features, normalised over channels, do not depend on the picture")
-
-
-def _path_of(name: str, sha256: str | None) -> Path:
-    if not name.startswith(HUB):
-        return local_path(name)
-    owner, _, rest = name.removeprefix(HUB).partition("/")
-    repository, _, filename = rest.partition("/")
-    if not (owner and repository and filename):
-        raise ConfigError(f"perceptual: got {name}; expected hub:OWNER/REPOSITORY/FILE")
-    return download(HubFile(repo=f"{owner}/{repository}", revision="main", filename=filename, sha256=sha256))

@@ -1,0 +1,89 @@
+"""Clips that are measured alike, wherever they come from: decoded frames (T, H, W) of 0..255."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidlat.config import Preprocessing
+from vidlat.errors import DecodeError, InputError, one_line
+from vidlat.files import require_regular_file
+from vidlat.pipeline.decode_videos import to_gray_levels
+from vidlat.train.conditioning import Labels
+from vidlat.video.reader import is_named_like_video, lone_file, read_prepared
+
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """One clip. name: what it is called in pictures. group: of clips that are not independent of each other.
+
+    labels: by name, as far as they are known. frames: decodes or reads it anew, (T, H, W).
+    """
+
+    name: str
+    group: str
+    labels: Labels
+    frames: Callable[[], Frames]
+
+
+def standing_still(clips: Sequence[Clip]) -> list[Clip]:
+    """The same clips with their first frame throughout: they look real, and do not move."""
+
+    return [replace(clip, frames=partial(_hold_first, clip)) for clip in clips]
+
+
+def _hold_first(clip: Clip) -> Frames:
+    frames = clip.frames()
+    return np.broadcast_to(frames[:1], frames.shape).copy()
+
+
+def videos_in(folder: Path) -> list[Path]:
+    """The files of a folder that are named like videos, by name; raises InputError if there is none."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if is_named_like_video(path) and path.is_file())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read as a folder of videos: {one_line(error)}") from error
+    if not paths:
+        raise InputError(f"{folder}: holds no video; expected files such as .npy, .mp4 or .gif")
+    return paths
+
+
+def read_clip(path: Path, size: int, num_frames: int) -> Frames:
+    """The first `num_frames` frames of a video, size x size; larger or smaller ones are resized.
+
+    Raises InputError for a file that cannot be read, or has fewer frames.
+    """
+    frames: list[npt.NDArray[np.float32]] = []
+    try:
+        require_regular_file(path)
+        how = Preprocessing(size=size, intensity="uint8")
+        for frame in read_prepared(*lone_file(path), how):
+            frames.append(frame.pixels)
+            if len(frames) == num_frames:
+                return to_gray_levels(np.stack(frames))
+    except (DecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a video: {one_line(error)}") from error
+    raise InputError(
+        f"{path}: has {len(frames)} frames; expected at least {num_frames}, as many as a training clip has: "
+        "sample longer videos, or remove this one"
+    )
+
+
+def folder_clips(paths: Sequence[Path], size: int, num_frames: int, labels: Sequence[Labels]) -> list[Clip]:
+    """Videos as clips, each independent of all others."""
+    return [
+        Clip(
+            name=path.name,
+            group=f"video {path.name}",
+            labels=labels_of_clip,
+            frames=partial(read_clip, path, size, num_frames),
+        )
+        for path, labels_of_clip in zip(paths, labels, strict=True)
+    ]
