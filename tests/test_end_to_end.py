@@ -194,10 +194,10 @@ def test_from_videos_to_samples_through_the_command_line(scheduler, small_vae, t
     monkeypatch.setattr("vidlat.sample.videos.decode_latents", decode_one)
     code, out, err = vidlat(*sample, "--out", tmp_path / "some", "-n", 3, "--seed", 5)
     assert (code, err) == (130, "Interrupted.\n")
-    assert "1 of 3 samples written; --seed 6 -n 2 samples the others" in out
+    assert "1 of 3 samples written; the same command draws the others" in out
     assert (tmp_path / "some" / "sample-0005.mp4").read_bytes() == videos[0].read_bytes()
     shown = {path.name for path in (tmp_path / "some").iterdir() if not path.name.startswith(".")}
-    assert shown == {"sample-0005.mp4", "contact_sheet.png"}
+    assert shown == {"sample-0005.mp4", "contact_sheet.png", "samples.json"}
 
     code, out, err = vidlat("decode", "--latents", cache, "--out", tmp_path / "decoded", "--device", "cpu")
     assert (code, err) == (0, "")

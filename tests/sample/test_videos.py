@@ -10,6 +10,7 @@ from vidlat.config import SampleConfig
 from vidlat.errors import InputError, TrainError
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.sample import videos
+from vidlat.sample.folder import read_samples
 from vidlat.sample.videos import decode_sample, read_first_frame, sample_videos
 from vidlat.train.run_folder import load_run
 
@@ -34,7 +35,8 @@ def test_a_sample_that_is_not_finite_is_refused_and_not_written(make_trainer, tm
     settings = SampleConfig(num=2, steps=4)
     with pytest.raises(TrainError, match="sample 0 holds numbers that are not finite"):
         list(sample_videos(tmp_path / "run", tmp_path / "out", settings))
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [DECODED_MARK]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {DECODED_MARK, "samples.json"}
+    assert not read_samples(tmp_path / "out").samples
 
 
 @pytest.mark.parametrize("kind", ["a named pipe", "a device", "a folder"])

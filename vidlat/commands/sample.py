@@ -15,24 +15,26 @@ def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) 
     """Sample videos and report where they are."""
     config = SampleConfig.from_mapping(settings)
     before = set(out.glob("sample-*"))
-    num = 0
+    paths: list[Path] = []
     with progress_bar() as progress:
         task = progress.add_task("sampling", total=config.num)
         samples = sample_videos(
             run_dir, out, config, vae=vae, on_progress=lambda share: progress.advance(task, share)
         )
         try:
-            for num, path in enumerate(samples, 1):  # noqa: B007
-                before.discard(path)
+            for path in samples:
+                paths.append(path)
             progress.update(task, completed=config.num)  # a sum of parts has rounding errors
         except KeyboardInterrupt:
             progress.stop()
-            if left := config.num - num:
-                rest = f"--seed {config.seed + num} -n {left} samples the others"
-                console.print(f"{num} of {format_count(config.num, 'sample')} written; {rest}")
+            if paths and len(paths) < config.num:
+                written = f"{len(paths)} of {format_count(config.num, 'sample')} written"
+                console.print(f"{written}; the same command draws the others")
             raise
-    console.print(f"{format_count(num, 'video')} -> {out}")
-    if before:
-        console.print(f"{format_count(len(before), 'earlier file')} named sample-* left in {out}")
-    shown = f" (the first {videos.MAX_ROWS})" if num > videos.MAX_ROWS else ""
+    already = before & set(paths)
+    note = f", of which {len(already)} were there already" if already else ""
+    console.print(f"{format_count(len(paths), 'video')} -> {out}{note}")
+    if others := len(before - already):
+        console.print(f"{format_count(others, 'earlier file')} named sample-* left in {out}")
+    shown = f" (the first {videos.MAX_ROWS})" if len(paths) > videos.MAX_ROWS else ""
     console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")

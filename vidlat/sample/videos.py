@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from vidlat.config import SampleConfig
+from vidlat.config import Preprocessing, SampleConfig
 from vidlat.encode.vae import FrozenVAE
+from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import ConfigError, DecodeError, InputError, TrainError, one_line
 from vidlat.files import require_regular_file
 from vidlat.paths import local_path
@@ -22,8 +28,9 @@ from vidlat.pipeline.decode_videos import (
     to_gray_levels,
 )
 from vidlat.sample.clips import ClipSampler
+from vidlat.sample.folder import Sample, continue_samples
 from vidlat.train.frozen_run import Run
-from vidlat.train.run_folder import load_run
+from vidlat.train.run_folder import TrainedRun, load_run
 from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import write_array, write_gif, write_video
@@ -40,57 +47,89 @@ def sample_videos(
     out: str | Path,
     settings: SampleConfig,
     *,
+    conditions: Sequence[Sequence[str]] | None = None,
     vae: str | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Path]:
     """Sample videos and yield the path of each, `out/sample-<seed>.mp4` (gif, npy), once it is written.
 
-    A contact sheet is written at the end, or of the videos so far when interrupted. Videos have the median
-    frame rate of the training videos. The folder is marked, so that an encode of a folder around it passes it
-    over. vae: where the VAE of the latents is, if it has moved. on_progress: as
-    for `ClipSampler.sample`.
+    What the folder holds already, drawn in the same way, is not drawn again; samples.json says how that was
+    (see folder.py), and so does each mp4 and gif itself, as a comment. A contact sheet is written at the end,
+    also when interrupted. Videos have the median frame rate of the training videos. The
+    folder is marked, so that an encode of a folder around it passes it over. conditions: those of each
+    sample, `NAME=VALUE`; by default those of the settings. vae: where the VAE of the latents is, if it has
+    moved. on_progress: as for `ClipSampler.sample`.
 
     Raises TrainError for a folder without a usable run or where a sample is not finite, ConfigError for
     settings that the run was not trained for, WeightsError if its VAE cannot be found, InputError if the
-    first frame cannot be read or `out` cannot be written.
+    first frame cannot be read, or `out` cannot be written or holds samples that were drawn otherwise.
     """
-    out = local_path(out)
-    trained = load_run(local_path(run_dir), best=settings.checkpoint == "best")
+    out, trained = local_path(out), load_run(local_path(run_dir), best=settings.checkpoint == "best")
     run = trained.run
     check_trained_for(run, settings)
     frozen = load_vae_of(run.schema, vae=vae, device=settings.device)
-    prepare_decoded_folder(out)
-    first_frames = None
+    first_frame = None
     if settings.first_frame:
-        first_frames = read_first_frame(local_path(settings.first_frame), run, frozen).expand(
-            settings.num, -1, -1, -1
-        )
-    seeds, num_frames = (
-        range(settings.seed, settings.seed + settings.num),
-        settings.frames or run.config.frames,
-    )
-    samples = ClipSampler(trained, settings, frozen.device).sample(
-        seeds, num_frames, first_frames=first_frames, on_progress=on_progress
+        first_frame = read_first_frame(local_path(settings.first_frame), run, frozen)
+    drawn = how_drawn(trained, settings)
+    prepare_decoded_folder(out)
+    seeds = range(settings.seed, settings.seed + settings.num)
+    wanted = {
+        f"sample-{seed:04d}.{settings.format}": Sample(seed=seed, condition=tuple(condition))
+        for seed, condition in zip(seeds, conditions or [settings.condition] * len(seeds), strict=True)
+    }
+    folder = continue_samples(out, drawn, wanted)
+    missing = {name: sample for name, sample in wanted.items() if not folder.holds(name)}
+    latents_of = ClipSampler(trained, settings, frozen.device).sample(
+        [sample.seed for sample in missing.values()],
+        drawn["frames"],
+        conditions=[sample.condition for sample in missing.values()],
+        first_frames=None if first_frame is None else first_frame.expand(len(missing), -1, -1, -1),
+        on_progress=on_progress,
     )
     rows: list[tuple[str, npt.NDArray[np.uint8]]] = []
     try:
-        for seed, latents in zip(seeds, samples, strict=True):
-            if not torch.isfinite(latents).all():
-                raise TrainError(
-                    f"{run_dir}: sample {seed} holds numbers that are not finite; try --checkpoint best, or "
-                    "less --guidance"
-                )
-            frames = decode_sample(latents, run, frozen, num_frames)
-            path = out / f"sample-{seed:04d}.{settings.format}"
-            _write(path, frames, run.median_fps)
+        for name, sample in wanted.items():
+            path = out / name
+            if name in missing:
+                began = time.perf_counter()
+                latents = next(latents_of)
+                sample = replace(sample, seconds=time.perf_counter() - began)
+                _require_finite(latents, f"{run_dir}: sample {sample.seed}")
+                frames = decode_sample(latents, run, frozen, drawn["frames"])
+                how = drawn | {"seed": sample.seed, "condition": sample.condition}
+                _write(path, frames, run.median_fps, how)
+                folder.add(name, sample)
+            else:
+                frames = _read_again(path, run)
+                on_progress(1)
             if len(rows) < MAX_ROWS:
-                rows.append((f"seed {seed}", frames))
+                rows.append((", ".join([f"seed {sample.seed}", *sample.condition]), frames))
             yield path
-    except (KeyboardInterrupt, GeneratorExit):
+    finally:
         if rows:
             contact_sheet(rows, out / CONTACT_SHEET)
-        raise
-    contact_sheet(rows, out / CONTACT_SHEET)
+
+
+def how_drawn(trained: TrainedRun, settings: SampleConfig) -> dict[str, Any]:
+    """What determines a sample besides its seed and its condition, as plain values."""
+    run = trained.run
+    first_frame = None
+    if settings.first_frame:
+        with local_path(settings.first_frame).open("rb") as file:
+            first_frame = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "cache_id": run.schema.cache_id,
+        "weights_hash": hash_weights(trained.model.state_dict()),
+        "step": trained.step,
+        "frames": settings.frames or run.config.frames,
+        "steps": settings.steps,
+        "sampler": settings.sampler,
+        "guidance": settings.guidance,
+        "first_frame": first_frame,
+        "precision": settings.precision,
+        "format": settings.format,
+    }
 
 
 def decode_sample(latents: torch.Tensor, run: Run, vae: FrozenVAE, num_frames: int) -> npt.NDArray[np.uint8]:
@@ -145,11 +184,28 @@ def check_trained_for(run: Run, settings: SampleConfig) -> None:
         )
 
 
-def _write(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
+def _require_finite(latents: torch.Tensor, name: str) -> None:
+    if not torch.isfinite(latents).all():
+        raise TrainError(
+            f"{name} holds numbers that are not finite; try --checkpoint best, or less --guidance"
+        )
+
+
+def _write(path: Path, frames: npt.NDArray[np.uint8], fps: float, drawn: dict[str, Any]) -> None:
     match path.suffix:
         case ".npy":
             write_array(path, frames)
         case ".gif":
-            write_gif(path, frames, fps)
+            write_gif(path, frames, fps, comment=json.dumps(drawn))
         case _:
-            write_video(path, frames, fps)
+            write_video(path, frames, fps, comment=json.dumps(drawn))
+
+
+def _read_again(path: Path, run: Run) -> npt.NDArray[np.uint8]:
+    """The frames (T, H, W) of a sample as it was written; raises InputError."""
+    how = Preprocessing(size=run.schema.settings.size, intensity="uint8")
+    try:
+        return to_gray_levels(np.stack([frame.pixels for frame in read_prepared(*lone_file(path), how)]))
+    except (DecodeError, OSError) as error:
+        reason = one_line(error)
+        raise InputError(f"{path}: cannot be read: {reason}; remove it to have it drawn again") from error

@@ -27,10 +27,15 @@ QUANTIZER = 10
 
 
 def write_video(
-    path: Path, frames: Iterable[npt.NDArray[np.uint8]], fps: float | Fraction, quantizer: int = QUANTIZER
+    path: Path,
+    frames: Iterable[npt.NDArray[np.uint8]],
+    fps: float | Fraction,
+    quantizer: int = QUANTIZER,
+    comment: str = "",
 ) -> int:
     """Write gray frames, each (H, W) uint8, and return how many there were.
 
+    comment: goes into the file's metadata.
     Limited-range yuv420p, tagged so: decoded to gray, every pixel comes back within 8 levels of 255, 1 on
     the mean; further off with a coarser quantizer, in a smaller file. An odd side grows by one pixel that
     repeats the edge. The rate is constant; 0, nan and inf become DEFAULT_FPS. The file appears whole or not
@@ -38,19 +43,22 @@ def write_video(
     where the file cannot be written.
     """
     with appearing_whole(path) as draft:
-        return _write(draft, frames, _rate(fps), quantizer)
+        return _write(draft, frames, _rate(fps), quantizer, comment)
 
 
-def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
+def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float, comment: str = "") -> None:
     """Write gray frames (T, H, W) as a GIF that repeats for ever, every gray level as it is.
 
-    A GIF counts hundredths of a second, and players take no fewer than 2 of them. The file appears whole or
-    not at all. Raises InputError where it cannot be written.
+    comment: is kept in it. A GIF counts hundredths of a second, and players take no fewer than 2 of them. The
+    file appears whole or not at all. Raises InputError where it cannot be written.
     """
     milliseconds = max(round(100 / _rate(fps)), 2) * 10
     first, *others = (Image.fromarray(frame) for frame in frames)
     with appearing_whole(path) as draft:
-        first.save(draft, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+        first.save(
+            draft, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0,
+            comment=comment.encode(),
+        )  # fmt: skip
 
 
 def jpeg(frame: npt.NDArray[np.uint8]) -> bytes:
@@ -103,10 +111,14 @@ def prepare_file(path: Path, flag: str = "--out") -> None:
     prepare_folder(path.parent, flag)
 
 
-def _write(draft: Path, frames: Iterable[npt.NDArray[np.uint8]], rate: Fraction, quantizer: int) -> int:
+def _write(
+    draft: Path, frames: Iterable[npt.NDArray[np.uint8]], rate: Fraction, quantizer: int, comment: str
+) -> int:
     first_shape: tuple[int, ...] | None = None
     num_frames = 0
     with av.open(str(draft), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        if comment:
+            container.metadata["comment"] = comment
         stream = container.add_stream("libx264", rate=rate)
         stream.pix_fmt = "yuv420p"
         # Without B-frames the file needs no edit list, which some readers take for hidden frames.

@@ -1,0 +1,122 @@
+"""A folder of samples tells how they were drawn, and is continued, never mixed."""
+
+import json
+from itertools import islice
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.train.toys import build_small
+from vidlat.config import SampleConfig
+from vidlat.errors import InputError
+from vidlat.sample import videos
+from vidlat.sample.folder import SAMPLES, read_samples
+from vidlat.sample.videos import sample_videos
+from vidlat.train.run_folder import load_run
+
+
+class GrayVAE:
+    """Decodes latents to frames as bright as the latents of their own stack are on the mean."""
+
+    device = torch.device("cpu")
+
+    def decode(self, latents, num_frames):
+        bright = latents.mean((1, 3, 4)).sigmoid()
+        bright = bright.repeat_interleave(4, dim=1)[:, None, :num_frames, None, None]
+        return bright.expand(-1, -1, -1, 8, 8)
+
+
+@pytest.fixture
+def draw(make_trainer, tmp_path, monkeypatch):
+    """Draw samples of a run of two steps into tmp_path / "out", and return their names."""
+    list(make_trainer(steps=2).steps())
+    monkeypatch.setattr(videos, "load_vae_of", lambda *_, **__: GrayVAE())
+    trained = load_run(tmp_path / "run", build_model=build_small)
+    monkeypatch.setattr(videos, "load_run", lambda *_, **__: trained)
+
+    def names(most=None, out="out", **settings):
+        values = {"num": 2, "steps": 2, "format": "npy"} | settings
+        paths = sample_videos(tmp_path / "run", tmp_path / out, SampleConfig(**values))
+        found = [path.name for path in islice(paths, most)]
+        paths.close()
+        return found
+
+    return names
+
+
+def test_it_tells_how_its_samples_were_drawn(draw, tmp_path):
+    draw(seed=3)
+    folder = read_samples(tmp_path / "out")
+    assert [sample.seed for sample in folder.samples.values()] == [3, 4]
+    assert (folder.drawn["steps"], folder.drawn["step"], folder.drawn["frames"]) == (2, 2, 8)
+    assert folder.seconds_per_sample > 0
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_a_video_tells_it_too(suffix, draw, tmp_path):
+    draw(num=1, seed=3, format=suffix)
+    path = tmp_path / "out" / f"sample-0003.{suffix}"
+    if suffix == "mp4":
+        with av.open(str(path)) as container:
+            comment = container.metadata["comment"]
+    else:
+        with Image.open(path) as picture:
+            comment = picture.info["comment"]
+    drawn = json.loads(comment)
+    assert (drawn["seed"], drawn["condition"], drawn["steps"]) == (3, [], 2)
+
+
+def test_what_is_there_is_not_drawn_again(draw, tmp_path):
+    draw(num=4, out="whole")
+    assert draw(num=4, most=2) == ["sample-0000.npy", "sample-0001.npy"]
+    (tmp_path / "out" / "sample-0000.npy").unlink()
+    kept = tmp_path / "out" / "sample-0001.npy"
+    np.save(kept, np.full((8, 8, 8), 7, np.uint8))  # to be seen if it is drawn again
+    assert len(draw(num=4)) == 4
+    assert (np.load(kept) == 7).all()
+    for name in ("sample-0000.npy", "sample-0002.npy", "sample-0003.npy"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(read_samples(tmp_path / "out").samples) == 4
+
+
+def test_other_samples_are_refused(draw, tmp_path):
+    draw()
+    with pytest.raises(InputError, match=r"drawn otherwise \(steps differ; steps: got 3, there 2\)"):
+        draw(steps=3)
+    assert read_samples(tmp_path / "out").drawn["steps"] == 2
+
+
+def test_a_sample_of_another_condition_is_refused(draw, tmp_path):
+    draw()
+    path = tmp_path / "out" / SAMPLES
+    values = json.loads(path.read_text())
+    values["samples"]["sample-0001.npy"]["condition"] = ["view=a4c"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"sample-0001.npy with condition 'view=a4c'.* with none"):
+        draw()
+
+
+def test_samples_that_nothing_tells_of_are_refused(draw, tmp_path):
+    draw()
+    (tmp_path / "out" / SAMPLES).unlink()
+    with pytest.raises(InputError, match=r"sample-0000.npy, and no samples.json"):
+        draw()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"drawn": {}, "samples": {"a": {"seed": -1}}}', "\0"])
+def test_a_damaged_description_is_refused_in_one_line(text, draw, tmp_path):
+    draw()
+    (tmp_path / "out" / SAMPLES).write_text(text)
+    with pytest.raises(InputError, match=r"samples.json: cannot be read \(.*\); give another --out") as error:
+        draw()
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_sample_is_named(draw, tmp_path):
+    draw()
+    (tmp_path / "out" / "sample-0001.npy").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"sample-0001.npy: cannot be read: .*; remove it"):
+        draw()
