@@ -85,7 +85,7 @@ def test_resuming_is_refused_when_a_listed_video_changed(make_cache, make_traine
     cache, maker = make_cache({"a.mp4": 16, "b.mp4": 23, "c.mp4": 40}, name="changing.zarr")
     make_trainer(cache=cache)
     changed = maker.add({"b.mp4": 23}, posterior=other_latents)
-    with pytest.raises(TrainError, match=r"cannot be resumed: videos of the cache are changed: b\.mp4;"):
+    with pytest.raises(TrainError, match=r"does not fit the cache .*: its videos are changed: b\.mp4;"):
         make_trainer(cache=changed, resume=True)
 
 

@@ -126,6 +126,18 @@ class Run:
             takes_first_frame=self.config.first_frame > 0,
         )
 
+    def subjects(self, cache: LatentCache) -> dict[str, str]:
+        """The subject of each video of the run's cache, as the split took them; by recorded subject or source
+        where the split was stated by a label, or by labels that are not in the cache.
+        """
+        sources, annotations, split_by = cache.sources(), cache.annotations(), self.config.split_by
+        known = {video_id: annotations.get(video_id, Annotation()) for video_id in sources}
+        try:
+            is_stated = stated_split(known, split_by) is not None
+            return subjects_of(sources, known, None if is_stated else split_by)
+        except TrainError:
+            return subjects_of(sources, known, None)
+
     def window_shape(self) -> WindowShape:
         """The windows of a training clip; raises TrainError if the clip is not whole stacks."""
         return WindowShape.of_clip(self.config.frames, self.schema.timing)

@@ -45,7 +45,7 @@ def resume_run(
     if changed:
         pairs = "; ".join(f"{name}: got {now[name]}, the run has {before[name]}" for name in changed)
         raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
-    _require_same_videos(run, cache, run_dir)
+    require_same_videos(run, cache, run_dir)
     _require_same_labels(run, labels, cache, run_dir)
     checkpoints = list_checkpoints(checkpoint_folder(run_dir))
     step = step_of(checkpoints[-1]) if checkpoints else 0
@@ -53,7 +53,8 @@ def resume_run(
     return dataclasses.replace(run, config=settings, changes=changes)
 
 
-def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
+def require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
+    """Raise TrainError unless the cache holds the videos that the run lists, unchanged, in its settings."""
     if cache.schema.cache_id != run.schema.cache_id:
         differences = run.schema.settings.differences(cache.schema.settings)
         raise TrainError(
@@ -70,8 +71,8 @@ def _require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
     if gone or changed:
         what = [f"{verb} {shorten(ids)}" for verb, ids in (("gone:", gone), ("changed:", changed)) if ids]
         raise TrainError(
-            f"{run_dir} cannot be resumed: videos of the cache are {'; '.join(what)}; "
-            "restore them, or start a new run with another --out"
+            f"{run_dir} does not fit the cache {cache.path}: its videos are {'; '.join(what)}; restore them, "
+            "or start a new run with another --out"
         )
 
 

@@ -110,10 +110,16 @@ def validation_windows(
     ]
 
 
-def _draw_window(record: VideoRecord, shape: WindowShape, key: SeedKey) -> Window:
-    timing = shape.timing
+def window_places(record: VideoRecord, shape: WindowShape) -> range:
+    """Where the windows of a video may start, in latent frames of the video: at each of its VAE calls."""
     # Of stacks without padding, where they fill a window: a still end is no motion to learn.
-    last = max(timing.num_whole_calls(record.num_frames) - shape.num_stacks, 0)
-    first = int(generator(key, Draw.WINDOW).integers(last + 1)) * timing.latent_step
-    num_valid = min(timing.num_valid(record.num_frames) - first, shape.num_latent_frames)
+    last = max(shape.timing.num_whole_calls(record.num_frames) - shape.num_stacks, 0)
+    step = shape.timing.latent_step
+    return range(0, last * step + 1, step)
+
+
+def _draw_window(record: VideoRecord, shape: WindowShape, key: SeedKey) -> Window:
+    places = window_places(record, shape)
+    first = places[int(generator(key, Draw.WINDOW).integers(len(places)))]
+    num_valid = min(shape.timing.num_valid(record.num_frames) - first, shape.num_latent_frames)
     return Window(video_id=record.video_id, start=record.start + first, num_valid=num_valid, key=key)
