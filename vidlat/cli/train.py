@@ -27,14 +27,15 @@ def train() -> None:
       tensorboard --logdir runs
       vidlat train --latents latents.zarr --out runs/first --resume
       vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
+      vidlat train --latents latents.zarr --out runs/seen --tracker wandb
       torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
 
     Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the run after the current step, with a checkpoint; a second Ctrl-C
     ends it at once.
     A step whose loss or gradient is not finite is skipped; more than --max-skipped in a row end the run.
     A resumed run keeps its settings; only --steps, --learning-rate, --clip-norm, --precision, --device,
-    --accumulate, --compile, --checkpoint-activations, --max-skipped, --checkpoint-every, --keep and
-    --sample-every can be changed.
+    --accumulate, --compile, --checkpoint-activations, --max-skipped, --checkpoint-every, --keep,
+    --sample-every and --tracker can be changed.
     """
 
 

@@ -128,6 +128,6 @@ def fit_vae() -> None:
     and at the end, as `vidlat compare` would. Every --checkpoint-every steps the weights and a checkpoint are
     written. Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the training after the current step, with a checkpoint; a
     second Ctrl-C ends it at once. A resumed training keeps its settings; --steps, --learning-rate,
-    --clip-norm, --precision, --device, --checkpoint-activations, --max-skipped, --checkpoint-every and --keep
-    can be changed.
+    --clip-norm, --precision, --device, --checkpoint-activations, --max-skipped, --checkpoint-every, --keep
+    and --tracker can be changed.
     """

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, setting
 from vidlat.config.latents import Precision, Preprocessing
-from vidlat.config.train import max_skipped_setting
+from vidlat.config.train import Tracker, max_skipped_setting, tracker_setting
 from vidlat.errors import ConfigError
 
 VAENetwork = Literal["tiny", "maisi"]
@@ -176,6 +176,7 @@ class FitVAEConfig(Preprocessing):
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)
     keep: int = setting(3, "number of latest checkpoints to keep, besides the best", at_least=1)
     max_skipped: int = max_skipped_setting()
+    tracker: tuple[Tracker, ...] = tracker_setting()
     checkpoint_activations: bool = setting(
         False, "recompute activations in the backward pass: less memory, up to a third more time"
     )

@@ -13,6 +13,17 @@ Objective = Literal["flow", "v", "epsilon"]
 TimestepDistribution = Literal["uniform", "logit-normal"]
 Network = Literal["space-time", "monai"]
 Preset = Literal["tiny", "small", "base"]
+Tracker = Literal[
+    "tensorboard", "wandb", "mlflow", "aim", "comet_ml", "clearml", "dvclive", "swanlab", "trackio"
+]
+
+
+def tracker_setting() -> Any:
+    return setting(
+        ("tensorboard",),
+        "where to report figures and settings; TensorBoard's files are always written, the others must be "
+        "installed",
+    )
 
 
 def max_skipped_setting() -> Any:
@@ -84,6 +95,7 @@ class TrainConfig(Config):
     sample_every: int = setting(
         0, "steps between samples drawn during training, shown in TensorBoard; 0 for none", at_least=0
     )
+    tracker: tuple[Tracker, ...] = tracker_setting()
     compile: bool | None = setting(
         None,
         "compile the U-Net: a delay of a minute or so at the start, then faster steps (a few percent on a "

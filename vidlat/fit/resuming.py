@@ -17,7 +17,9 @@ from vidlat.train.resuming import RECORDED
 from vidlat.train.run_folder import checkpoint_folder
 from vidlat.types import InputVideo
 
-MAY_CHANGE = (*RECORDED, "device", "checkpoint_activations", "max_skipped", "checkpoint_every", "keep")
+MAY_CHANGE = (
+    *RECORDED, "device", "checkpoint_activations", "max_skipped", "checkpoint_every", "keep", "tracker",
+)  # fmt: skip
 """Settings that may: what a training records, and where and how it trains, what it bears and keeps."""
 
 

@@ -57,6 +57,7 @@ from vidlat.train.run_folder import (
 )
 from vidlat.train.seeding import Draw, Stream, normal
 from vidlat.train.skipped import SkippedSteps
+from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.transfer import tensor_to_device
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.types import InputVideo
@@ -163,6 +164,7 @@ class VAETrainer:
             self._sources = [by_id[name] for name in (*self._split.training, *self._split.clips)]
             self.notes += tuple(split_notes(self._split, len(found), self.settings))
         self._require_divisible()
+        require_installed(self.settings.tracker)
         self._skipped = SkippedSteps(self.settings.max_skipped)
         self._perceptual = load_perceptual(self.settings, self.ranks.device)
         self.stacks = TrainingStacks(self.settings)
@@ -341,7 +343,8 @@ class VAETrainer:
         with ExitStack() as stack:
             recorder = None
             if self.ranks.is_first:
-                recorder = stack.enter_context(closing(Recorder(self.folder, self.state.step)))
+                trackers = Trackers(self.settings.tracker, self.folder, self.settings.to_dict())
+                recorder = stack.enter_context(closing(Recorder(self.folder, self.state.step, trackers)))
                 if self.state.step == 0 and len(self._clips):
                     start = FitStep(step=0, epoch=0.0, validation=self._validate(recorder))
                     recorder.write([start])

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vidlat.documents import parse_json
 from vidlat.files import replace_file
+from vidlat.train.trackers import Trackers
 
 NUM_TOGETHER, SECONDS_TOGETHER = 20, 1.0
 """Steps that are written together, at most, and how long one may wait for others: a step of a small network
@@ -69,10 +70,11 @@ class Recorder:
     A number that is not finite is null in metrics.jsonl, because JSON has none, and left out of TensorBoard.
 
     A killed run may have written lines after its last checkpoint, and half a line. The resumed run repeats
-    those steps, so metrics.jsonl holds every step once.
+    those steps, so metrics.jsonl holds every step once. trackers: receive the same curves.
     """
 
-    def __init__(self, run_dir: Path, step: int) -> None:
+    def __init__(self, run_dir: Path, step: int, trackers: Trackers | None = None) -> None:
+        self._trackers = trackers
         path = run_dir / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         # One line per step, in order. Only the last may be incomplete, and it belongs to no checkpoint.
@@ -95,11 +97,12 @@ class Recorder:
         for record in self._waiting:
             values = record.to_dict()
             self._lines.write(json.dumps(_finite(values)) + "\n")
+            curves = {tag: value for tag, value in _curves(values) if tag != "step"}
             # One event for all curves: SummaryWriter.add_scalar writes one for each.
-            curves = [
-                Summary.Value(tag=tag, simple_value=value) for tag, value in _curves(values) if tag != "step"
-            ]
-            events.add_summary(Summary(value=curves), record.step)
+            shown = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves.items()]
+            events.add_summary(Summary(value=shown), record.step)
+            if self._trackers:
+                self._trackers.write(record.step, curves)
         self._lines.flush()
         self._waiting.clear()
         self._written = time.monotonic()
@@ -123,6 +126,8 @@ class Recorder:
         self._write_waiting()
         self._lines.close()
         self._scalars.close()
+        if self._trackers:
+            self._trackers.close()
 
 
 def show_picture(events: SummaryWriter, tag: str, path: Path, step: int) -> None:

@@ -21,7 +21,7 @@ RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
 
 MAY_CHANGE = (
     *RECORDED, "device", "accumulate", "compile", "checkpoint_activations", "max_skipped",
-    "checkpoint_every", "keep", "sample_every",
+    "checkpoint_every", "keep", "sample_every", "tracker",
 )  # fmt: skip
 """All that may: these, and where and how it trains, what it bears, keeps and shows."""
 

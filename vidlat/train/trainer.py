@@ -42,6 +42,7 @@ from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.resuming import resume_run
 from vidlat.train.run_folder import checkpoint_folder, hold_run, read_run, start_run, write_run
 from vidlat.train.skipped import SkippedSteps
+from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.unet import build_unet
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.train.windows import Window, training_windows, validation_windows
@@ -87,6 +88,7 @@ class Trainer:
         self.device = self.ranks.device
         self._num_behind = NUM_BEHIND if self.device.type == "cuda" else 0
         _require_divisible(settings, self.ranks.count)
+        require_installed(settings.tracker)
         if resume:
             self.run = resume_run(settings, cache, run_dir, labels)
         elif self.ranks.is_first:
@@ -216,7 +218,8 @@ class Trainer:
         with ExitStack() as stack:
             recorder = None
             if self.ranks.is_first:
-                recorder = stack.enter_context(closing(Recorder(self.run_dir, self.state.step)))
+                trackers = Trackers(self.settings.tracker, self.run_dir, self.settings.to_dict())
+                recorder = stack.enter_context(closing(Recorder(self.run_dir, self.state.step, trackers)))
             unread = UnreadSteps()
             batches = self.batches(range(self.state.step, self.settings.steps))
             for batch, draws in unread.waiting(stack.enter_context(prefetch(batches, NUM_PREFETCHED))):
