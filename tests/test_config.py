@@ -21,6 +21,7 @@ FLOATS = [
     (TrainConfig, "ema_decay"),
     (TrainConfig, "validation_fraction"),
     (SampleConfig, "guidance"),
+    (SampleConfig, "reject_copies"),
     (FitVAEConfig, "fps"),
     (FitVAEConfig, "learning_rate"),
     (FitVAEConfig, "epochs"),

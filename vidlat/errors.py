@@ -155,3 +155,9 @@ class CacheMismatchError(StoreError):
 
 class TrainError(VidlatError):
     """A run that cannot start, resume or go on."""
+
+
+class CopyError(VidlatError):
+    """Samples that copy training clips however often they are drawn; the others are written."""
+
+    exit_code = ExitCode.SOME_FAILED

@@ -43,6 +43,7 @@ def train() -> None:
 @click.option("--run", "run_dir", type=PATH, required=True, help="The folder of the run.")
 @out_option("Folder for the videos.")
 @vae_option
+@click.option("--latents", type=PATH, help="The cache that the run was trained on, for --reject-copies.")
 def sample() -> None:
     """Sample new videos from a trained run.
 
@@ -55,4 +56,11 @@ def sample() -> None:
       vidlat sample --run runs/first --out samples/ --sampler heun --steps 25 --checkpoint best
       vidlat sample --run runs/ef --out samples/ --condition severity=mild --condition ef=35 --guidance 2
       vidlat sample --run runs/moving --out samples/ --first-frame frame.png --frames 48
+      vidlat sample --run runs/first --out samples/ --reject-copies 0.01 --latents latents.zarr
+
+    --reject-copies draws a copy of a training clip again, up to ten times. A sample that is still one is not
+    written. The scale is how near the clips come that the run holds out: docs/evaluation.md.
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some samples were still copies, 130 interrupted.
     """

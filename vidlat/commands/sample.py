@@ -7,24 +7,34 @@ from typing import Any
 
 from vidlat.commands.display import console, format_count, progress_bar
 from vidlat.config import SampleConfig
+from vidlat.errors import CopyError
 from vidlat.sample import videos
+from vidlat.sample.folder import read_samples
 from vidlat.sample.videos import CONTACT_SHEET, sample_videos
 
 
-def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) -> None:
+def sample(run_dir: Path, out: Path, vae: str | None, latents: Path | None, settings: dict[str, Any]) -> None:
     """Sample videos and report where they are."""
     config = SampleConfig.from_mapping(settings)
     before = set(out.glob("sample-*"))
     paths: list[Path] = []
+    copied: CopyError | None = None
     with progress_bar() as progress:
         task = progress.add_task("sampling", total=config.num)
         samples = sample_videos(
-            run_dir, out, config, vae=vae, on_progress=lambda share: progress.advance(task, share)
+            run_dir,
+            out,
+            config,
+            vae=vae,
+            latents=latents,
+            on_progress=lambda share: progress.advance(task, share),
         )
         try:
             for path in samples:
                 paths.append(path)
             progress.update(task, completed=config.num)  # a sum of parts has rounding errors
+        except CopyError as error:
+            copied = error
         except KeyboardInterrupt:
             progress.stop()
             if paths and len(paths) < config.num:
@@ -37,4 +47,16 @@ def sample(run_dir: Path, out: Path, vae: str | None, settings: dict[str, Any]) 
     if others := len(before - already):
         console.print(f"{format_count(others, 'earlier file')} named sample-* left in {out}")
     shown = f" (the first {videos.MAX_ROWS})" if len(paths) > videos.MAX_ROWS else ""
-    console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
+    if paths:
+        console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
+    if config.reject_copies:
+        _report_rejected(out, paths)
+    if copied:
+        raise copied
+
+
+def _report_rejected(out: Path, paths: list[Path]) -> None:
+    """How many attempts at these samples copied a training clip."""
+    folder = read_samples(out)
+    num = sum(folder.samples[path.name].num_rejected for path in paths) if folder else 0
+    console.print(f"{format_count(num, 'attempt')} copied a training clip before these samples were drawn")

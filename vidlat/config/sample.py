@@ -31,6 +31,13 @@ class SampleConfig(Config):
     first_frame: str | None = setting(
         None, "picture or video to continue, for runs trained with --first-frame"
     )
+    reject_copies: float = setting(
+        0.0,
+        "draw each sample again that is nearer to a training clip than this share of held-out clips is, such "
+        "as 0.01; 0 keeps all; needs --latents",
+        at_least=0,
+        below=1,
+    )
     checkpoint: Literal["last", "best"] = setting(
         "last", "the last checkpoint, or the one with the lowest validation loss"
     )

@@ -45,13 +45,15 @@ class ClipSampler:
         *,
         conditions: Sequence[Sequence[str]] | None = None,
         first_frames: Tensor | None = None,
+        attempt: int = 0,
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> Iterator[Tensor]:
         """Yield the whitened latents (L, t, h, w) float32 of each seed, on the CPU, for `num_frames` frames.
 
         conditions: those of each sample, `NAME=VALUE`; by default those of the settings. first_frames: the
-        given first latent frame of each, whitened (N, L, h, w). on_progress: called with the number of
-        samples computed since, which may be a fraction. Raises ConfigError for a condition that the run does
+        given first latent frame of each, whitened (N, L, h, w). attempt: another one draws the noise of each
+        seed anew. on_progress: called with the number of samples computed since, which may be a fraction.
+        Raises ConfigError for a condition that the run does
         not know, and NotEnoughMemoryError where memory does not suffice for a single sample.
 
         The last batch is filled up, so a sample depends on its seed alone, whatever other seeds there are.
@@ -74,6 +76,7 @@ class ClipSampler:
                 num_clips,
                 None if features is None else features[rows].to(self._device),
                 None if first_frames is None else first_frames[rows].to(self._device),
+                attempt,
                 partial(on_progress, num / (num_clips * self._settings.steps)),
             )
             yield from latents[:num, :, :length].cpu()
@@ -91,15 +94,18 @@ class ClipSampler:
         num_clips: int,
         features: Tensor | None,
         first_frame: Tensor | None,
+        attempt: int,
         on_step: Callable[[], None],
     ) -> Tensor:
         shape = self._run.window_shape()
         window, step = shape.num_latent_frames, shape.stack_length
         first_length = length if num_clips == 1 else window
-        latents = self._sample_clip(seeds, first_length, features, first_frame, 0, on_step)
+        latents = self._sample_clip(seeds, first_length, features, first_frame, (0, attempt), on_step)
         for clip in range(1, num_clips):
             # The first frame of the last stack is kept as given; the rest of that stack is sampled again.
-            continued = self._sample_clip(seeds, window, features, latents[:, :, -step], clip, on_step)
+            continued = self._sample_clip(
+                seeds, window, features, latents[:, :, -step], (clip, attempt), on_step
+            )
             latents = torch.cat([latents[:, :, :-step], continued], dim=2)
         return latents
 
@@ -109,10 +115,12 @@ class ClipSampler:
         length: int,
         features: Tensor | None,
         first_frame: Tensor | None,
-        clip: int,
+        noise_key: tuple[int, int],
         on_step: Callable[[], None],
     ) -> Tensor:
-        """One clip (B, L, length, h, w) per seed; clip: its number, as part of the seed of its noise."""
+        """One clip (B, L, length, h, w) per seed; noise_key: its number and the attempt, with the seed that
+        of its noise.
+        """
         run, shape = self._run, self._run.window_shape()
         denoiser = GuidedDenoiser(
             network=self._network,
@@ -124,7 +132,7 @@ class ClipSampler:
             first_frame=first_frame,
         )
         latent_dim, _, height, width = run.latent_shape()
-        noise = sampling_noise(seeds, (latent_dim, length, height, width), clip).to(self._device)
+        noise = sampling_noise(seeds, (latent_dim, length, height, width), *noise_key).to(self._device)
         latents = self._sampler.sample(denoiser, noise, on_step)
         if first_frame is not None:
             latents[:, :, 0] = first_frame

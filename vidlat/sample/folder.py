@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import vidlat
-from vidlat.checked_settings import LARGE, SEED_STOP
+from vidlat.checked_settings import LARGE, MANY, SEED_STOP
 from vidlat.documents import Fields, read_json
 from vidlat.errors import InputError, one_line, shown
 from vidlat.files import replace_file
@@ -32,12 +32,14 @@ SAMPLES_BYTES = 2**28
 class Sample:
     """How one sample was drawn.
 
-    seconds: of the network, without the VAE; those of a batch count for its first sample.
+    seconds: of the network, without the VAE; those of a batch count for its first sample. num_rejected:
+    attempts before this one, each of which copied a training clip.
     """
 
     seed: int
     condition: tuple[str, ...] = ()
     seconds: float = 0.0
+    num_rejected: int = 0
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Sample:
@@ -46,6 +48,7 @@ class Sample:
             seed=fields.whole("seed", 0, SEED_STOP - 1),
             condition=fields.texts("condition"),
             seconds=fields.number("seconds", 0, LARGE),
+            num_rejected=fields.whole("num_rejected", 0, MANY) if "num_rejected" in fields.names() else 0,
         )
 
 

@@ -55,10 +55,12 @@ def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Tensor:
     return shift_timestep(torch.linspace(1, 0, num_steps + 1), shift)
 
 
-def sampling_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], clip: int = 0) -> Tensor:
-    """Standard normal noise (N, L, t, h, w) float32; each item depends on its seed and the clip alone."""
+def sampling_noise(
+    seeds: Sequence[int], shape: tuple[int, int, int, int], clip: int = 0, attempt: int = 0
+) -> Tensor:
+    """Standard normal noise (N, L, t, h, w) float32; each depends on its seed, clip and attempt alone."""
     return torch.from_numpy(
-        np.stack([normal((s, Stream.SAMPLING, clip, 0), Draw.NOISE, shape) for s in seeds])
+        np.stack([normal((s, Stream.SAMPLING, clip, attempt), Draw.NOISE, shape) for s in seeds])
     )
 
 

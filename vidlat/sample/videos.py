@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from vidlat.config import Preprocessing, SampleConfig
+from vidlat.copies.search import Match
 from vidlat.encode.vae import FrozenVAE
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import ConfigError, DecodeError, InputError, TrainError, one_line
@@ -29,6 +30,7 @@ from vidlat.pipeline.decode_videos import (
 )
 from vidlat.sample.clips import ClipSampler
 from vidlat.sample.folder import Sample, continue_samples
+from vidlat.sample.rejection import Drawn, copy_rejection, require_no_copies
 from vidlat.train.frozen_run import Run
 from vidlat.train.run_folder import TrainedRun, load_run
 from vidlat.video.contact_sheet import contact_sheet
@@ -49,6 +51,7 @@ def sample_videos(
     *,
     conditions: Sequence[Sequence[str]] | None = None,
     vae: str | None = None,
+    latents: str | Path | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Path]:
     """Sample videos and yield the path of each, `out/sample-<seed>.mp4` (gif, npy), once it is written.
@@ -58,11 +61,14 @@ def sample_videos(
     also when interrupted. Videos have the median frame rate of the training videos. The
     folder is marked, so that an encode of a folder around it passes it over. conditions: those of each
     sample, `NAME=VALUE`; by default those of the settings. vae: where the VAE of the latents is, if it has
-    moved. on_progress: as for `ClipSampler.sample`.
+    moved. latents: the cache of the run, to reject copies. on_progress: as for `ClipSampler.sample`, for
+    samples that are drawn the first time.
 
     Raises TrainError for a folder without a usable run or where a sample is not finite, ConfigError for
     settings that the run was not trained for, WeightsError if its VAE cannot be found, InputError if the
-    first frame cannot be read, or `out` cannot be written or holds samples that were drawn otherwise.
+    first frame cannot be read, or `out` cannot be written or holds samples that were drawn otherwise; to
+    reject copies also StoreError and TrainError for a cache or a run that do not allow it, and at the end
+    CopyError if samples copy training clips at every attempt, which are not written.
     """
     out, trained = local_path(out), load_run(local_path(run_dir), best=settings.checkpoint == "best")
     run = trained.run
@@ -72,6 +78,7 @@ def sample_videos(
     if settings.first_frame:
         first_frame = read_first_frame(local_path(settings.first_frame), run, frozen)
     drawn = how_drawn(trained, settings)
+    rejection = copy_rejection(local_path(run_dir), run, latents, settings, frozen.device)
     prepare_decoded_folder(out)
     seeds = range(settings.seed, settings.seed + settings.num)
     wanted = {
@@ -80,23 +87,35 @@ def sample_videos(
     }
     folder = continue_samples(out, drawn, wanted)
     missing = {name: sample for name, sample in wanted.items() if not folder.holds(name)}
-    latents_of = ClipSampler(trained, settings, frozen.device).sample(
-        [sample.seed for sample in missing.values()],
-        drawn["frames"],
-        conditions=[sample.condition for sample in missing.values()],
-        first_frames=None if first_frame is None else first_frame.expand(len(missing), -1, -1, -1),
-        on_progress=on_progress,
-    )
+    sampler, to_draw = ClipSampler(trained, settings, frozen.device), list(missing.values())
+
+    def draw(numbers: Sequence[int], attempt: int) -> Iterator[torch.Tensor]:
+        return sampler.sample(
+            [to_draw[number].seed for number in numbers],
+            drawn["frames"],
+            conditions=[to_draw[number].condition for number in numbers],
+            first_frames=None if first_frame is None else first_frame.expand(len(numbers), -1, -1, -1),
+            attempt=attempt,
+            on_progress=on_progress if attempt == 0 else lambda _: None,
+        )
+
+    numbers = range(len(to_draw))
+    samples = rejection.draw(len(to_draw), draw) if rejection else map(Drawn, draw(numbers, 0))
     rows: list[tuple[str, npt.NDArray[np.uint8]]] = []
+    copies: list[tuple[int, Match]] = []
     try:
         for name, sample in wanted.items():
             path = out / name
             if name in missing:
                 began = time.perf_counter()
-                latents = next(latents_of)
-                sample = replace(sample, seconds=time.perf_counter() - began)
-                _require_finite(latents, f"{run_dir}: sample {sample.seed}")
-                frames = decode_sample(latents, run, frozen, drawn["frames"])
+                found = next(samples)
+                seconds = time.perf_counter() - began
+                sample = replace(sample, seconds=seconds, num_rejected=found.num_rejected)
+                if found.copied:
+                    copies.append((sample.seed, found.copied))
+                    continue
+                _require_finite(found.latents, f"{run_dir}: sample {sample.seed}")
+                frames = decode_sample(found.latents, run, frozen, drawn["frames"])
                 how = drawn | {"seed": sample.seed, "condition": sample.condition}
                 _write(path, frames, run.median_fps, how)
                 folder.add(name, sample)
@@ -106,6 +125,7 @@ def sample_videos(
             if len(rows) < MAX_ROWS:
                 rows.append((", ".join([f"seed {sample.seed}", *sample.condition]), frames))
             yield path
+        require_no_copies(copies)
     finally:
         if rows:
             contact_sheet(rows, out / CONTACT_SHEET)
@@ -118,7 +138,8 @@ def how_drawn(trained: TrainedRun, settings: SampleConfig) -> dict[str, Any]:
     if settings.first_frame:
         with local_path(settings.first_frame).open("rb") as file:
             first_frame = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
+    rejected = {"reject_copies": settings.reject_copies} if settings.reject_copies else {}
+    return rejected | {
         "cache_id": run.schema.cache_id,
         "weights_hash": hash_weights(trained.model.state_dict()),
         "step": trained.step,
