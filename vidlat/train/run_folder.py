@@ -28,7 +28,8 @@ from vidlat.train.checkpoint import (
     remove_partial_checkpoints,
     step_of,
 )
-from vidlat.train.frozen_run import BuildModel, Run
+from vidlat.train.frozen_model import BuildModel
+from vidlat.train.frozen_run import Run
 from vidlat.train.unet import build_unet
 
 RUN_BYTES = 2**30

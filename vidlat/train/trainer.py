@@ -33,7 +33,8 @@ from vidlat.train.checkpoint import (
     validation_loss_of,
 )
 from vidlat.train.dataset import Batch, LatentDataset
-from vidlat.train.frozen_run import BuildModel, Run
+from vidlat.train.frozen_model import BuildModel
+from vidlat.train.frozen_run import Run
 from vidlat.train.noising import Draws, NoisedBatch, Noising
 from vidlat.train.notes import change_note, run_notes
 from vidlat.train.optimisation import Optimisation
