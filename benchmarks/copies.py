@@ -5,8 +5,8 @@
 
 The first searches a cache of random latents, (4, 16, 8, 8) each, for samples of noise and for 1,000 held-out
 windows at once, in a process of its own. `again` is a second search for the samples alone, from memory where
-the pooled latents fit, in CPU seconds. CPU time is that of all threads; on a machine that other work shares, it
-says more than the time that passed. Clips with more values take as many times the time.
+the pooled latents fit, in CPU seconds. CPU time, of all threads, says more than the time that passed on a
+machine that other work shares. Clips with more values take as many times the time.
 
 The second plants windows of a run's training videos: with noise added to the whitened latents, in shares of
 their standard deviation; with the gray values of their decoded frames changed, and encoded again; and, as
