@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vidlat.config import (
         CompareConfig as CompareConfig,
         EncodeConfig as EncodeConfig,
+        EvaluateConfig as EvaluateConfig,
         FitVAEConfig as FitVAEConfig,
         SampleConfig as SampleConfig,
         TrainConfig as TrainConfig,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
         EvaluationProgress as EvaluationProgress,
         evaluate_videos as evaluate_videos,
     )
+    from vidlat.evaluate.samples.evaluation import evaluate_samples as evaluate_samples
+    from vidlat.evaluate.samples.result import SampleEvaluation as SampleEvaluation
     from vidlat.fit.learning import (
         CurvePoint as CurvePoint,
         Learning as Learning,
@@ -97,7 +100,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "config": "CompareConfig EncodeConfig FitVAEConfig SampleConfig TrainConfig",
+    "config": "CompareConfig EncodeConfig EvaluateConfig FitVAEConfig SampleConfig TrainConfig",
     "encode.vae": "FrozenVAE load_vae",
     "errors": (
         "CacheMismatchError ConfigError DecodeError DeviceError EncodeError InputError "
@@ -106,6 +109,8 @@ _PUBLIC = {
     ),
     "evaluate.comparison": "CompareProgress Comparison compare_videos",
     "evaluate.reconstruction": "Evaluation EvaluationProgress evaluate_videos",
+    "evaluate.samples.evaluation": "evaluate_samples",
+    "evaluate.samples.result": "SampleEvaluation",
     "fit.learning": "CurvePoint Learning LearningCurve",
     "fit.run": "FitRun FitStep read_fit",
     "fit.trainer": "VAETrainer VideoRead fit_vae",

@@ -43,7 +43,7 @@ def test_intervals_of_the_frechet_distance_hold_the_true_one(monkeypatch):
     for seed in range(200):
         rng = np.random.default_rng(seed)
         one, other = independent(rng.normal(size=(100, 2))), independent(rng.normal(1, 1, (100, 2)), "other")
-        held += estimate(FrechetDistance(one, other), one, other).holds(2.0)
+        held += estimate(FrechetDistance(one, other), one, other, is_positive=True).holds(2.0)
     assert held >= 180
 
 
@@ -54,9 +54,9 @@ def test_intervals_of_a_ratio_hold_the_true_one_where_subjects_are_drawn_and_not
         rng = np.random.default_rng(seed)
         one, other = (two_levels(rng, 20, 8, 1, within=0.1, name=name) for name in "ab")
         ratio = ratio_of_means(one.values[:, 0] + 5, other.values[:, 0] + 5)
-        held += estimate(ratio, one, other).holds(1.0)
+        held += estimate(ratio, one, other, is_positive=True).holds(1.0)
         clips = [independent(each.values, name) for each, name in ((one, "a"), (other, "b"))]
-        held_by_clips += estimate(ratio, *clips).holds(1.0)
+        held_by_clips += estimate(ratio, *clips, is_positive=True).holds(1.0)
     assert held >= 180
     assert held_by_clips < 120
 
@@ -76,6 +76,16 @@ def test_what_cannot_be_told_is_none():
     assert estimate(ratio_of_means(np.ones(3), np.full(2, 4.0)), one, other) == Estimate(value=0.25)
     assert estimate(ratio_of_means(np.ones(3), np.zeros(2)), one, other) == Estimate(value=None)
     assert not Estimate(value=1.0).holds(1.0)
+
+
+def test_an_interval_of_what_is_never_below_zero_is_above_it():
+    rng = np.random.default_rng(0)
+    one, other = independent(np.zeros((4, 1))), independent(np.zeros((3, 1)), "other")
+    ratio = ratio_of_means(rng.exponential(size=4) ** 3, rng.exponential(size=3) ** 3)
+    assert 0 < estimate(ratio, one, other, is_positive=True).low < estimate(ratio, one, other).value
+    assert estimate(ratio, one, other).low < 0
+    nothing = ratio_of_means(np.zeros(4), np.ones(3))
+    assert estimate(nothing, one, other, is_positive=True) == Estimate(value=0.0)
 
 
 def test_the_same_sets_have_the_same_interval():

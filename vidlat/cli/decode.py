@@ -7,11 +7,19 @@ import click
 from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command
 from vidlat.cli.options import (
     device_option,
-    input_option,
     latents_argument,
     latents_option,
     out_option,
     vae_option,
+)
+from vidlat.config import EvaluateConfig
+
+sources_option = click.option(
+    "--input",
+    "inputs",
+    type=PATH_OR_PATTERN,
+    multiple=True,
+    help="The videos that the cache was made from, to compare with. May be repeated.",
 )
 
 
@@ -59,19 +67,27 @@ def decode() -> None:
     """
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, config=EvaluateConfig)
 @latents_option
-@input_option("The videos that the cache was made from.")
-@click.option("--max-videos", type=click.IntRange(1), help="Compare this many, evenly spread over the ids.")
-@click.option("--json", "json_file", type=PATH, help="Write all figures to this .json file.")
+@sources_option
+@click.option("--max-videos", type=click.IntRange(1), help="With --input: compare so many, evenly spread.")
+@click.option("--run", "run_dir", type=PATH, help="Draw samples of this run, and measure them.")
+@click.option("--samples", type=PATH, help="Measure the videos of this folder, which may be of any tool.")
+@click.option("--out", type=PATH, help="Folder for figures, pictures and samples; else evaluation in --run.")
+@click.option(
+    "--json",
+    "json_file",
+    type=PATH,
+    help="Write all figures to this .json file; of samples else evaluation.json in --out.",
+)
 @vae_option
-@device_option
 def evaluate() -> None:
-    """Compare decoded latents with their sources: the pictures, and their motion.
+    """Measure what the VAE keeps of videos (--input), or how good samples are (--run, --samples).
 
-    Prints MSE, PSNR, SSIM, sharpness and motion per video and overall, beside two baselines without a
-    network: block averages (1 number per block that a latent position covers) and a PCA of blocks fitted on
-    the other videos (as many numbers per block as a latent has channels).
+    With --input: compare decoded latents with their sources. Prints MSE, PSNR, SSIM, sharpness and motion per
+    video and overall, beside two baselines without a network: block averages (1 number per block that a
+    latent position covers) and a PCA of blocks fitted on the other videos (as many numbers per block as a
+    latent has channels).
 
     Sharpness is the energy of fine detail over the source's. Motion is the change from frame to frame: its
     energy over the source's, inside stacks and at their borders, and its correlation with the source's; 1 is
@@ -79,26 +95,30 @@ def evaluate() -> None:
     frames four times may have 40 dB. The criteria at the end (MSE < 0.05, PSNR > 38 dB, SSIM > 0.88) are
     targets for the pictures alone; on easy clips the baselines come close to them.
 
-    \b
-    Example:
-      vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
+    With --run: draw samples, with the conditions of held-out videos, and compare them with clips of these, in
+    features of the VAE's latents and of any --features. Prints kernel and Fréchet distances with intervals
+    that draw subjects, precision, recall, density and coverage, motion, sharpness, diversity, and whether
+    conditions can be read from samples; all beside real training clips, the same standing still, and noise.
+    docs/evaluation.md says how to read it. --latents is the cache that the run was trained on. Ctrl-C keeps
+    the samples so far; the same command goes on. --samples does the same for a folder of videos, on the split
+    and the clip length of --run where it is given.
 
     \b
-    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some not compared: a source is missing,
-    unreadable or not what was encoded, or latents are damaged; 130 interrupted.
+    Examples:
+      vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
+      vidlat evaluate --latents latents.zarr --run runs/first --steps 10,50
+      vidlat evaluate --latents latents.zarr --samples samples/ --run runs/first --out quality/
+
+    \b
+    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some sources not compared: missing, unreadable,
+    not what was encoded, or with damaged latents; 130 interrupted.
     """
 
 
 @click.command(cls=Command)
 @latents_argument
 @out_option("The .html file to write.")
-@click.option(
-    "--input",
-    "inputs",
-    type=PATH_OR_PATTERN,
-    multiple=True,
-    help="The videos that the cache was made from, to compare with. May be repeated.",
-)
+@sources_option
 @click.option("--max-videos", type=click.IntRange(1), help="Compare this many, evenly spread over the ids.")
 @vae_option
 @device_option

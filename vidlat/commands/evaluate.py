@@ -1,13 +1,16 @@
-"""`vidlat evaluate`: prints what a VAE keeps of the videos."""
+"""`vidlat evaluate`: prints what a VAE keeps of the videos, or how good samples are."""
 
 from __future__ import annotations
 
 import statistics
 from pathlib import Path
+from typing import Any
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar
+from vidlat.commands.evaluate_samples import evaluate_sampled
 from vidlat.commands.figures import require_suffix, tell_still, write_figures
-from vidlat.errors import ExitCode
+from vidlat.config import EvaluateConfig
+from vidlat.errors import ConfigError, ExitCode
 from vidlat.evaluate.figures import FIGURES, figures, number
 from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
 from vidlat.store.reader import LatentCache, open_cache
@@ -18,12 +21,52 @@ def evaluate(
     latents: Path,
     inputs: tuple[str, ...],
     max_videos: int | None,
+    run_dir: Path | None,
+    samples: Path | None,
+    out: Path | None,
+    json_file: Path | None,
+    vae: str | None,
+    settings: dict[str, Any],
+) -> ExitCode:
+    """Measure what the VAE keeps of videos, or how good samples are, as the flags say."""
+    require_suffix(json_file, "--json", ".json")
+    of_samples = {"run": run_dir, "samples": samples, "out": out, **settings}
+    of_samples.pop("device", None)
+    if inputs:
+        _refuse_others("--input compares latents with their sources", of_samples, "measures samples")
+        device = settings.get("device", "auto")
+        return _evaluate_reconstructions(latents, inputs, max_videos, json_file, vae, device)
+    if not run_dir and not samples:
+        raise ConfigError(
+            "what is to be evaluated? --input VIDEOS for what the VAE keeps of them, --run RUN or --samples "
+            "FOLDER for samples"
+        )
+    measures = "--run and --samples measure samples"
+    _refuse_others(measures, {"max_videos": max_videos}, "compares latents with sources")
+    if out is None:
+        if samples or not run_dir:
+            raise ConfigError("out: is missing; with --samples, give a folder for figures and pictures")
+        out = run_dir / "evaluation"
+    config = EvaluateConfig.from_mapping(settings)
+    evaluate_sampled(latents, run_dir, samples, out, json_file or out / "evaluation.json", vae, config)
+    return ExitCode.DONE
+
+
+def _refuse_others(used: str, others: dict[str, Any], what: str) -> None:
+    """Raise ConfigError for a flag of the other use of the command."""
+    for name, value in others.items():
+        if value is not None:
+            raise ConfigError(f"{used}, and --{name.replace('_', '-')} {what}; leave one of the two out")
+
+
+def _evaluate_reconstructions(
+    latents: Path,
+    inputs: tuple[str, ...],
+    max_videos: int | None,
     json_file: Path | None,
     vae: str | None,
     device: str,
 ) -> ExitCode:
-    """Compare decoded latents with their sources, and print the figures."""
-    require_suffix(json_file, "--json", ".json")
     steps = evaluate_videos(latents, inputs, max_videos=max_videos or 0, vae=vae, device=device)
     events = []
     if json_file:

@@ -2,6 +2,7 @@
 
 from vidlat.config.compare import CompareConfig as CompareConfig
 from vidlat.config.encode import EncodeConfig as EncodeConfig, Ids as Ids
+from vidlat.config.evaluate import EvaluateConfig as EvaluateConfig
 from vidlat.config.fit_vae import (
     RECIPES as RECIPES,
     ChosenFit as ChosenFit,
@@ -21,7 +22,7 @@ from vidlat.config.latents import (
     Preprocessing as Preprocessing,
     Reading as Reading,
 )
-from vidlat.config.sample import SampleConfig as SampleConfig, Sampler as Sampler
+from vidlat.config.sample import Drawing as Drawing, SampleConfig as SampleConfig, Sampler as Sampler
 from vidlat.config.train import (
     Network as Network,
     Objective as Objective,

@@ -1,4 +1,4 @@
-"""Settings of `vidlat sample`."""
+"""Settings of `vidlat sample`, and of other commands that draw samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,28 @@ Sampler = Literal["ddim", "euler", "heun"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig(Config):
+class Drawing(Config):
+    """How samples are drawn, whichever and however many."""
+
+    sampler: Sampler = setting("ddim", "how a step is taken; heun calls the network twice per step")
+    guidance: float = setting(
+        1.0, "classifier-free guidance scale: 1 is as trained, 0 ignores the condition", at_least=0
+    )
+    checkpoint: Literal["last", "best"] = setting(
+        "last", "the last checkpoint, or the one with the lowest validation loss"
+    )
+    precision: Precision = setting(
+        "auto",
+        "arithmetic of the U-Net; auto is as it was trained, or float32 where a CPU lacks bfloat16",
+    )
+    batch: int = setting(
+        0, "samples drawn at once, the last batch padded; 0 chooses for the device", at_least=0, at_most=MANY
+    )
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(Drawing):
     """Settings of `vidlat sample`."""
 
     num: int = setting(8, "number of samples", short="-n", at_least=1)
@@ -23,11 +44,7 @@ class SampleConfig(Config):
         0, "seed of the first sample; sample i depends on seed + i alone", at_least=0, below=SEED_STOP
     )
     steps: int = setting(50, "denoising steps", at_least=1)
-    sampler: Sampler = setting("ddim", "how a step is taken; heun calls the network twice per step")
     condition: tuple[str, ...] = setting((), "a condition, NAME=VALUE; may be repeated")
-    guidance: float = setting(
-        1.0, "classifier-free guidance scale: 1 is as trained, 0 ignores the condition", at_least=0
-    )
     first_frame: str | None = setting(
         None, "picture or video to continue, for runs trained with --first-frame"
     )
@@ -38,15 +55,4 @@ class SampleConfig(Config):
         at_least=0,
         below=1,
     )
-    checkpoint: Literal["last", "best"] = setting(
-        "last", "the last checkpoint, or the one with the lowest validation loss"
-    )
     format: Literal["mp4", "gif", "npy"] = setting("mp4", "of the videos; npy holds (T, H, W) uint8")
-    precision: Precision = setting(
-        "auto",
-        "arithmetic of the U-Net; auto is as it was trained, or float32 where a CPU lacks bfloat16",
-    )
-    batch: int = setting(
-        0, "samples drawn at once, the last batch padded; 0 chooses for the device", at_least=0, at_most=MANY
-    )
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")

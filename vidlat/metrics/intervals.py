@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,26 +36,34 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(statistic: Statistic, one: Features, other: Features, *, seed: int = 0) -> Estimate:
+def estimate(
+    statistic: Statistic, one: Features, other: Features, *, seed: int = 0, is_positive: bool = False
+) -> Estimate:
     """The statistic of two sets, with the interval of a bootstrap that draws their groups with replacement.
 
     The interval is the value plus the quantiles of the replicates less their mean: a replicate draws from the
-    sets at hand, whose repeated items give it a bias of its own. There is no interval where a set has fewer
-    than two groups. Replicates that are undefined are left out. Field and Welsh 2007, doi
+    sets at hand, whose repeated items give it a bias of its own. is_positive: the statistic, such as a ratio,
+    is never below 0, and so is its interval, computed from logarithms. There is no interval where a set has
+    fewer than two groups. Replicates that are undefined are left out. Field and Welsh 2007, doi
     10.1111/j.1467-9868.2007.00593.x, on the bootstrap of clusters.
     """
-    value = _finite(statistic(unit_weights(one), unit_weights(other))[0])
-    if value is None or min(one.num_groups, other.num_groups) < 2:
+    value = float(statistic(unit_weights(one), unit_weights(other))[0])
+    if not math.isfinite(value):
+        return Estimate(value=None)
+    if min(one.num_groups, other.num_groups) < 2:
         return Estimate(value=value)
-    generator = np.random.default_rng(seed)
-    replicates = statistic(
-        resampled_weights(one.groups, generator), resampled_weights(other.groups, generator)
-    )
-    replicates = replicates[np.isfinite(replicates)]
-    if not len(replicates):
+    random = np.random.default_rng(seed)
+    replicates = statistic(*(resampled_weights(each.groups, random) for each in (one, other)))
+    replicates = replicates[np.isfinite(replicates) & ((replicates > 0) | (not is_positive))]
+    if not len(replicates) or (is_positive and value <= 0):
         return Estimate(value=value)
-    tails = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - replicates.mean()
-    return Estimate(value=value, low=float(value + tails[0]), high=float(value + tails[1]))
+    levels = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    if is_positive:
+        logarithms = np.log(replicates)
+        low, high = value * np.exp(np.quantile(logarithms, levels) - logarithms.mean())
+    else:
+        low, high = value + np.quantile(replicates, levels) - replicates.mean()
+    return Estimate(value=value, low=float(low), high=float(high))
 
 
 def resampled_weights(groups: npt.NDArray[np.str_], generator: np.random.Generator) -> Array:
@@ -75,7 +84,3 @@ def ratio_of_means(one: Array, other: Array) -> Statistic:
         return ratio(*means)
 
     return statistic
-
-
-def _finite(value: np.floating[Any]) -> float | None:
-    return float(value) if np.isfinite(value) else None

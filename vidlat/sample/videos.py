@@ -72,7 +72,8 @@ def sample_videos(
     """
     out, trained = local_path(out), load_run(local_path(run_dir), best=settings.checkpoint == "best")
     run = trained.run
-    check_trained_for(run, settings)
+    for condition in {tuple(each) for each in conditions or [settings.condition]}:
+        check_trained_for(run, replace(settings, condition=condition))
     frozen = load_vae_of(run.schema, vae=vae, device=settings.device)
     first_frame = None
     if settings.first_frame:

@@ -116,12 +116,16 @@ class Conditions:
 
     def encode_known(self, labels: Labels) -> np.ndarray:
         """Encode the labels of a video in the cache; zeros also for a label that `encode` would refuse."""
+        return self.encode(self.known(labels))
+
+    def known(self, labels: Labels) -> dict[str, str]:
+        """Those labels of a video that `encode` takes."""
         known: dict[str, str] = {}
         for condition in self.conditions:
             with suppress(ConfigError):
                 condition.encode(labels.get(condition.name, ""))
                 known[condition.name] = labels[condition.name]
-        return self.encode(known)
+        return known
 
     def draw_mask(self, random: np.random.Generator, dropout: float) -> np.ndarray:
         """Draw the condition mask of one training item: (D,) float32, 0 for dropped features.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -60,27 +61,36 @@ def read_clip(path: Path, size: int, num_frames: int) -> Frames:
 
     Raises InputError for a file that cannot be read, or has fewer frames.
     """
-    frames: list[npt.NDArray[np.float32]] = []
-    try:
-        require_regular_file(path)
-        how = Preprocessing(size=size, intensity="uint8")
-        for frame in read_prepared(*lone_file(path), how):
-            frames.append(frame.pixels)
-            if len(frames) == num_frames:
-                return to_gray_levels(np.stack(frames))
-    except (DecodeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a video: {one_line(error)}") from error
+    read = _frames(path, Preprocessing(size=size, intensity="uint8"))
+    frames = list(islice(read, num_frames))
+    if len(frames) == num_frames:
+        return to_gray_levels(np.stack(frames))
     raise InputError(
         f"{path}: has {len(frames)} frames; expected at least {num_frames}, as many as a training clip has: "
         "sample longer videos, or remove this one"
     )
 
 
+def _frames(path: Path, how: Preprocessing) -> Iterator[npt.NDArray[np.float32]]:
+    """The frames of a video, whole gray levels as they are; raises InputError."""
+    try:
+        require_regular_file(path)
+        for frame in read_prepared(*lone_file(path), how):
+            yield frame.pixels
+    except (DecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a video: {one_line(error)}") from error
+
+
+def num_frames_of(path: Path) -> int:
+    """How many frames a video has; raises InputError for a file that cannot be read."""
+    return sum(1 for _ in _frames(path, Preprocessing(intensity="uint8")))
+
+
 def folder_clips(paths: Sequence[Path], size: int, num_frames: int, labels: Sequence[Labels]) -> list[Clip]:
     """Videos as clips, each independent of all others."""
     return [
         Clip(
-            name=path.name,
+            name=path.stem,
             group=f"video {path.name}",
             labels=labels_of_clip,
             frames=partial(read_clip, path, size, num_frames),

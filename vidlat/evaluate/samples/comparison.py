@@ -111,7 +111,7 @@ class Reference:
 
     def _ratio(self, clips: MeasuredClips, values: Any, real_values: Any) -> Estimate:
         one, other = clips.features[LATENTS], self.held_out.features[LATENTS]
-        return estimate(ratio_of_means(values, real_values), one, other)
+        return estimate(ratio_of_means(values, real_values), one, other, is_positive=True)
 
     def _distances(self, clips: MeasuredClips, name: str) -> Distances:
         ours, real = self.standardised(clips, name), self.standardised(self.held_out, name)
@@ -119,10 +119,10 @@ class Reference:
         frechet = Estimate(value=None)
         if components:
             low, real_low = (each.with_values(components(each.values)) for each in (ours, real))
-            frechet = estimate(FrechetDistance(low, real_low), low, real_low)
+            frechet = estimate(FrechetDistance(low, real_low), low, real_low, is_positive=True)
         return Distances(
             kernel=estimate(KernelDistance(ours, real), ours, real),
             frechet=frechet,
             neighbourhoods=neighbourhoods(real, ours),
-            diversity=estimate(DiversityRatio(ours, real), ours, real),
+            diversity=estimate(DiversityRatio(ours, real), ours, real, is_positive=True),
         )

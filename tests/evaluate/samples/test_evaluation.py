@@ -1,0 +1,225 @@
+"""An evaluation from the command line: of a run, of planted folders, stopped and continued, and refused."""
+
+import json
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_cli import is_one_line, vidlat
+from tests.train.toys import build_small
+from vidlat.config import EvaluateConfig, TrainConfig
+from vidlat.evaluate.samples.clips import standing_still
+from vidlat.evaluate.samples.compared import ComparedWindows, conditions_for
+from vidlat.evaluate.samples.evaluation import evaluate_samples
+from vidlat.evaluate.samples.measuring import LATENTS
+from vidlat.evaluate.samples.real_clips import RealClips
+from vidlat.evaluate.samples.result import NOISE, REAL, STILL
+from vidlat.pipeline.decode_videos import load_vae_of
+from vidlat.store.reader import open_cache
+from vidlat.train.run_folder import load_run, read_run
+from vidlat.train.trainer import Trainer
+from vidlat.types import Annotation
+from vidlat.video.writer import write_array, write_video
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+VIDEOS = [f"{number:02}.mp4" for number in range(14)]
+
+
+SETTINGS = {"frames": 8, "batch": 2, "steps": 1, "device": "cpu", "latents_as": "mean"}
+"""The posterior of a random VAE is wide, and clips that differ by less are taken for copies."""
+
+
+def moving_noise(seed):
+    """Frames (12, 16, 16) of a pattern of their own, with noise that changes."""
+    rng = np.random.default_rng(seed)
+    pattern, noise = rng.integers(0, 200, (1, 4, 4)), rng.integers(0, 56, (12, 4, 4))
+    return (pattern + noise).astype(np.uint8).repeat(4, 1).repeat(4, 2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, encode_here):
+    """A folder with latents.zarr and run, hardly trained: seven subjects on each side, two kinds on both."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "videos").mkdir()
+    for seed, name in enumerate(VIDEOS):
+        write_video(folder / "videos" / name, moving_noise(seed), 25)
+    latents = encode_here(folder / "videos", folder / "latents.zarr")
+    labels = {
+        name: Annotation(labels={"side": ("train", "val")[number % 2], "kind": "ab"[number // 2 % 2]})
+        for number, name in enumerate(VIDEOS)
+    }
+    config = TrainConfig(**SETTINGS, condition=("kind",), split_by="side")
+    list(Trainer(config, open_cache(latents), folder / "run", labels=labels, build_model=build_small).steps())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _small_network_and_few_resamples(monkeypatch):
+    monkeypatch.setattr("vidlat.metrics.intervals.NUM_RESAMPLES", 50)
+    monkeypatch.setattr("vidlat.sample.videos.load_run", partial(load_run, build_model=build_small))
+
+
+def evaluate(made, *arguments):
+    return vidlat("evaluate", "--latents", made / "latents.zarr", "--device", "cpu", *arguments)
+
+
+def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path):
+    network = tmp_path / "net.pt"
+    torch.jit.script(torch.nn.Conv2d(1, 3, 3)).save(str(network))
+    steps = "--steps", "1,2", "-n", "7", "--features", network
+    code, out, err = evaluate(made, "--run", made / "run", "--out", tmp_path / "e", *steps)
+    assert code == 0, err
+    figures = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert list(figures["rows"]) == ["samples, 1 step", "samples, 2 steps", REAL, STILL, NOISE]
+    for name, row in figures["rows"].items():
+        assert row["num_clips"] == row["num_groups"] == 7
+        assert set(row["distances"]) == {LATENTS, str(network)}
+        assert f"{row['distances'][LATENTS]['kernel_distance']['value'] * 1000:.4g}" in out, name
+    assert figures["held_out"] == {"num_clips": 7, "num_groups": 7}
+    assert figures["features"][1]["takes"] == "frames of 1 channel"
+    assert figures["features"][1]["sha256"] in out
+    assert figures["samples"]["samples, 2 steps"]["drawn"]["steps"] == 2
+    assert figures["samples"]["samples, 2 steps"]["seconds_per_clip"] > 0
+    assert set(figures["adherence"]["kind"]) == {"held-out clips", "samples, 1 step", "samples, 2 steps"}
+    assert "Only 7 held-out subjects" in out
+    assert {"grid.png", "grid.mp4"} <= {path.name for path in (tmp_path / "e").iterdir()}
+    conditions = json.loads((tmp_path / "e" / "samples" / "steps-1" / "samples.json").read_text())["samples"]
+    held_out = [f"kind={'ab'[number // 2 % 2]}" for number in range(1, 14, 2)]
+    assert [each["condition"] for each in conditions.values()] == [[kind] for kind in held_out]
+
+
+def test_samples_that_are_there_are_not_drawn_again(made, tmp_path):
+    settings = EvaluateConfig(steps=(1,), num=7, device="cpu")
+    run, drawn = {"run": made / "run"}, tmp_path / "samples" / "steps-1"
+
+    def interrupt(stage, *_):
+        if len(list(drawn.glob("*.npy"))) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_samples(made / "latents.zarr", tmp_path, settings, **run, on_progress=interrupt)
+    before = {path: path.stat().st_mtime_ns for path in drawn.glob("*.npy")}
+    assert len(before) == 3
+    found = evaluate_samples(made / "latents.zarr", tmp_path, settings, **run)
+    assert found.samples["samples, 1 step"].num_clips == 7
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in drawn.glob("*.npy")}.items()
+
+
+@pytest.fixture(scope="module")
+def real_clips(made):
+    """Decoded clips of the run's held-out videos."""
+    cache, run = open_cache(made / "latents.zarr"), read_run(made / "run")
+    windows = ComparedWindows.of(run, cache, 7)
+    vae = load_vae_of(run.schema, device="cpu", batch=2)
+    return RealClips(cache, vae, run.window_shape(), 8).clips(windows.held_out, windows.subjects, {})
+
+
+def test_planted_real_clips_are_real_and_those_that_stand_still_are_not(made, real_clips, tmp_path):
+    kinds = {"real": real_clips, "still": standing_still(real_clips)}
+    rows = {}
+    for kind, clips in kinds.items():
+        (tmp_path / kind).mkdir()
+        for number, clip in enumerate(clips):
+            write_array(tmp_path / kind / f"{number}.npy", clip.frames())
+        out = tmp_path / f"{kind}-evaluation"
+        code, _, err = evaluate(made, "--samples", tmp_path / kind, "--run", made / "run", "--out", out)
+        assert code == 0, err
+        rows[kind] = json.loads((out / "evaluation.json").read_text())["rows"]["samples"]
+    real, still = (rows[kind]["distances"][LATENTS]["kernel_distance"] for kind in ("real", "still"))
+    assert real["value"] <= 0  # each is there on both sides, and nearer than any two subjects
+    assert still["low"] > real["high"]
+    assert rows["real"]["motion_inside"]["value"] == pytest.approx(1, abs=0.01)
+    assert rows["still"]["motion_inside"]["value"] == 0
+
+
+def test_a_folder_of_videos_needs_no_run(made, tmp_path):
+    """The split is that of a training's defaults, and clips are as long as whole VAE calls of the first."""
+    (tmp_path / "v").mkdir()
+    for number in range(3):
+        frames = np.random.default_rng(number).integers(0, 256, (11, 24, 24), np.uint8)
+        write_array(tmp_path / "v" / f"{number}.npy", frames)
+    code, out, err = evaluate(made, "--samples", tmp_path / "v", "--out", tmp_path / "e", "-n", "2")
+    assert code == 0, err
+    figures = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert figures["run"]["frames"] == 8
+    assert figures["rows"]["samples"]["num_clips"] == 2
+    assert figures["adherence"] == {}
+    assert figures["rows"]["samples"]["distances"][LATENTS]["frechet_distance"]["value"] is None
+    assert re.search("Only . held-out subjects: others could give quite other figures", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "what is to be evaluated? --input VIDEOS"),
+        (
+            ["--input", "v", "--run", "RUN"],
+            "--input compares latents with their sources, and --run measures sa",
+        ),
+        (["--input", "v", "--steps", "4"], "and --steps measures samples; leave one of the two out"),
+        (["--run", "RUN", "--max-videos", "3"], "--run and --samples measure samples, and --max-videos comp"),
+        (["--samples", "v"], "out: is missing; with --samples"),
+        (["--run", "RUN", "--steps", "0"], "steps: got 0; expected at least 1"),
+        (["--run", "RUN", "-n", "1"], "num: got 1; expected at least 2"),
+        (["--run", "RUN", "--features", "hub:x"], "features: got hub:x; expected hub:OWNER"),
+        (["--run", "RUN", "--guidance", "2", "--out", "OUT", "--json", "q.txt"], "is written as .json"),
+    ],
+)
+def test_wrong_flags_are_refused(made, tmp_path, arguments, message):
+    places = {"RUN": made / "run", "OUT": tmp_path / "e"}
+    code, out, err = evaluate(made, *(places.get(text, text) for text in arguments))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert is_one_line(err)
+
+
+def test_what_does_not_fit_is_refused_in_one_line(made, tmp_path, make_cache):
+    other, _ = make_cache({"a.mp4": 16})
+    (tmp_path / "short").mkdir()
+    write_array(tmp_path / "short" / "a.npy", np.zeros((3, 16, 16), np.uint8))
+    (tmp_path / "e" / "samples" / "steps-1").mkdir(parents=True)
+    (tmp_path / "e" / "samples" / "steps-1" / "sample-0000.npy").touch()
+    out = "--out", tmp_path / "e"
+    cases = {
+        ("--latents", other.path, "--run", made / "run"): "was trained on a cache with other settings",
+        ("--run", tmp_path): "is not a run: it has no config.json",
+        ("--samples", tmp_path, *out): "holds no video",
+        ("--samples", tmp_path / "short", *out): "has 3 frames; expected at least the 4 of a VAE call",
+        ("--samples", tmp_path / "short", "--run", made / "run", *out): "has 3 frames; expected at least 8",
+        ("--run", made / "run", "--steps", "1", "-n", "2", *out): "no samples.json that tells how",
+    }
+    for arguments, message in cases.items():
+        latents = () if "--latents" in arguments else ("--latents", made / "latents.zarr")
+        code, _, err = vidlat("evaluate", *latents, "--device", "cpu", *arguments)
+        assert (code, message in err, is_one_line(err)) == (1, True, True), err
+
+
+def test_a_run_without_held_out_clips_or_that_continues_pictures_is_refused(made, tmp_path):
+    for name, settings, code, message in (
+        (
+            "all",
+            {"validation_fraction": 0.0},
+            1,
+            "no held-out clips .* --validation-fraction above 0",
+        ),
+        ("long", {"frames": 16}, 1, "none of 2 videos has the 16 frames .* fewer --frames"),
+        ("first", {"first_frame": 1.0}, 2, "continue pictures .* give their folder by --samples"),
+    ):
+        config = TrainConfig(**SETTINGS | settings)
+        Trainer(config, open_cache(made / "latents.zarr"), tmp_path / name, build_model=build_small).close()
+        found, _, err = evaluate(made, "--run", tmp_path / name)
+        assert found == code
+        assert re.search(message, err), err
+
+
+def test_samples_have_the_conditions_of_held_out_videos_evenly(made):
+    cache, run = open_cache(made / "latents.zarr"), read_run(made / "run")
+    windows = ComparedWindows.of(run, cache, 7).held_out
+    kinds = [run.labels[window.record.video_id]["kind"] for window in windows]
+    assert conditions_for(windows, run, 7) == [(f"kind={kind}",) for kind in kinds]
+    assert conditions_for(windows, run, 14)[::2] == conditions_for(windows, run, 14)[1::2]
+    assert len(conditions_for(windows, run, 3)) == 3

@@ -1,0 +1,129 @@
+"""`vidlat evaluate --run` and `--samples`: prints how samples compare with held-out clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.progress import Progress, TaskID
+
+from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
+from vidlat.commands.figures import write_figures
+from vidlat.config import EvaluateConfig
+from vidlat.encode.device import resolve_device
+from vidlat.evaluate.samples.evaluation import evaluate_samples
+from vidlat.evaluate.samples.measuring import LATENTS
+from vidlat.evaluate.samples.pictures import GRID, SHEET
+from vidlat.evaluate.samples.result import SampleEvaluation
+from vidlat.metrics.intervals import Estimate
+
+
+def evaluate_sampled(
+    latents: Path,
+    run_dir: Path | None,
+    samples: Path | None,
+    out: Path,
+    json_file: Path,
+    vae: str | None,
+    config: EvaluateConfig,
+) -> None:
+    """Draw samples, or read them, compare them with held-out clips, and print the figures."""
+    with progress_bar() as progress:
+        evaluation = evaluate_samples(
+            latents, out, config, run=run_dir, samples=samples, vae=vae, on_progress=_Stages(progress)
+        )
+    _print(evaluation)
+    if not samples and config.num is None:
+        device = resolve_device(config.device)
+        num = config.num_on(device)
+        console.print(f"{num} samples were drawn, as many as usual on {device}; --num gives another number.")
+    console.print(f"samples above real clips -> {quoted(out / GRID)}, {quoted(out / SHEET)}", soft_wrap=True)
+    write_figures(json_file, evaluation.to_dict())
+
+
+class _Stages:
+    """A bar for each stage, added when it begins."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: float, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        self._progress.advance(self._tasks[stage], done)
+
+
+def _print(evaluation: SampleEvaluation) -> None:
+    _print_distances(evaluation)
+    energies = [
+        (
+            name,
+            *map(_ratio, (row.inside, row.at_borders, row.sharpness, row.diversity)),
+        )
+        for name, row in evaluation.rows.items()
+    ]
+    columns = ("", "motion inside", "at borders", "sharpness", "diversity")
+    print_table("Over those of held-out clips: 1 is right", columns, energies)
+    if evaluation.bands:
+        bands = [(name, *map(_ratio, row.bands)) for name, row in evaluation.rows.items()]
+        print_table("Power of change over time, over that of held-out clips", ("", *evaluation.bands), bands)
+    read = [
+        (condition, name, str(each.num_clips), f"{each.error:.3g}", f"{each.constant_error:.3g}")
+        for condition, rows in evaluation.adherence.items()
+        for name, each in rows.items()
+    ]
+    if read:
+        title = "Conditions as a linear probe reads them: error, and that of a constant"
+        print_table(title, ("condition", "of", "clips", "error", "constant"), read)
+    for used in evaluation.features:
+        if used.sha256:
+            text = f"{used.name}: takes {used.takes}, SHA-256 {used.sha256}"
+            console.print(text, soft_wrap=True)
+    for sentence in evaluation.conclusions():
+        console.print(sentence, soft_wrap=True)
+
+
+def _print_distances(evaluation: SampleEvaluation) -> None:
+    """A table per kind of features; seconds stand in the first."""
+    num_clips, num_subjects = evaluation.held_out
+    held_out = f"{format_count(num_clips, 'held-out clip')} of {format_count(num_subjects, 'subject')}"
+    for used in evaluation.features:
+        what = "the VAE's latents" if used.name == LATENTS else used.name
+        rows = []
+        for name, row in evaluation.rows.items():
+            distances = row.distances[used.name]
+            near = distances.neighbourhoods
+            shares = (near.precision, near.recall, near.density, near.coverage) if near else (None,) * 4
+            rows.append(
+                (
+                    name,
+                    str(row.num_clips),
+                    _estimate(distances.kernel, 1000),
+                    _estimate(distances.frechet),
+                    *("-" if share is None else f"{share:.2f}" for share in shares),
+                    _seconds(evaluation.seconds.get(name)),
+                )
+            )
+        columns = "", "clips", "KID x 1000", "Fréchet", "precision", "recall", "density", "coverage", "s/clip"
+        print_table(f"Distances from {held_out}, in {what}, with 95 % intervals", columns, rows)
+
+
+def _estimate(found: Estimate, factor: float = 1) -> str:
+    if found.value is None:
+        return "-"
+    text = f"{found.value * factor:.4g}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} ({found.low * factor:.4g} to {found.high * factor:.4g})"
+
+
+def _ratio(found: Estimate) -> str:
+    if found.value is None:
+        return "-"
+    if found.low is None or found.high is None:
+        return f"{found.value:.2f}"
+    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.2f}"

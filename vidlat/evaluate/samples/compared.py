@@ -1,0 +1,74 @@
+"""Which clips samples are compared with: held-out and training windows of a run, and whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from vidlat.errors import InputError
+from vidlat.evaluate.samples.real_clips import CachedWindow, spread_windows
+from vidlat.store.reader import LatentCache
+from vidlat.train.frozen_run import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedWindows:
+    """Windows of held-out videos, the reference, and of training videos. subjects: by video id.
+
+    left_out: held-out videos that nearly equal a training video, as the run found when it started: samples
+    that copy patients would be near them.
+    """
+
+    held_out: Sequence[CachedWindow]
+    training: Sequence[CachedWindow]
+    subjects: dict[str, str]
+    left_out: Sequence[str]
+
+    @classmethod
+    def of(cls, run: Run, cache: LatentCache, num: int) -> Self:
+        """Up to `num` windows of each side, evenly over its videos.
+
+        Raises InputError for a side without any.
+        """
+        records, copies = cache.records(), {video_id for video_id, _ in run.duplicates}
+        sides = {
+            "held-out": [video_id for video_id in run.validation if video_id not in copies],
+            "training": run.training,
+        }
+        windows = {
+            side: spread_windows([records[video_id] for video_id in ids], run.window_shape(), num)
+            for side, ids in sides.items()
+        }
+        for side, found in windows.items():
+            if not found:
+                raise InputError(_why_none(side, len(sides[side]), run, len(copies)))
+        return cls(
+            held_out=windows["held-out"],
+            training=windows["training"],
+            subjects=run.subjects(cache),
+            left_out=sorted(copies),
+        )
+
+
+def _why_none(side: str, num_videos: int, run: Run, num_copies: int) -> str:
+    what = f"there are no {side} clips to compare samples with: "
+    if num_videos:
+        return what + (
+            f"none of {num_videos} videos has the {run.config.frames} frames of a training clip; train with "
+            "fewer --frames"
+        )
+    if num_copies:
+        return what + f"all {num_copies} videos nearly equal a training video; hold out other subjects"
+    return what + "the run holds out no video; train with a --validation-fraction above 0"
+
+
+def conditions_for(windows: Sequence[CachedWindow], run: Run, num: int) -> list[tuple[str, ...]]:
+    """Conditions `NAME=VALUE` of `num` samples: those of the windows' videos, evenly.
+
+    Videos of which some condition is not known are passed over, unless all are such.
+    """
+    labels = [run.conditions.known(run.labels[window.record.video_id]) for window in windows]
+    complete = [each for each in labels if len(each) == len(run.conditions.conditions)]
+    texts = [tuple(f"{name}={text}" for name, text in each.items()) for each in complete or labels]
+    return [texts[number * len(texts) // num] for number in range(num)]

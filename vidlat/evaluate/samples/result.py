@@ -1,0 +1,130 @@
+"""The result of an evaluation of samples, as plain values and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import vidlat
+from vidlat.errors import shorten
+from vidlat.evaluate.samples.adherence import Adherence
+from vidlat.evaluate.samples.comparison import Row
+from vidlat.evaluate.samples.measuring import LATENTS
+
+HELD_OUT, REAL, STILL, NOISE = "held-out clips", "real against real", "standing still", "noise"
+"""The reference, and the rows that are no samples: training clips, the same without motion, and noise."""
+
+FEW_SUBJECTS = 10
+"""With fewer subjects on a side, another draw of subjects may give quite another figure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsedFeatures:
+    """Features that were compared. sha256, takes: of a network's file, and its input; empty for latents."""
+
+    name: str
+    sha256: str = ""
+    takes: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleEvaluation:
+    """Everything that was found about the samples of a run, or of a folder.
+
+    settings: of the evaluation. rows: by name, the sets of samples first. bands: temporal frequencies, in
+    words. adherence: by condition, then by row. drawn, seconds: by the name of a set of samples, how it was
+    drawn and how long one took. held_out: numbers of clips and subjects of the reference. left_out: held-out
+    videos that nearly equal a training video.
+    """
+
+    settings: dict[str, Any]
+    run: dict[str, Any]
+    features: Sequence[UsedFeatures]
+    held_out: tuple[int, int]
+    rows: Mapping[str, Row]
+    bands: Sequence[str]
+    adherence: Mapping[str, Mapping[str, Adherence]]
+    drawn: Mapping[str, dict[str, Any]]
+    seconds: Mapping[str, float | None]
+    left_out: Sequence[str]
+
+    @property
+    def samples(self) -> dict[str, Row]:
+        """The rows of samples."""
+        return {name: row for name, row in self.rows.items() if name in self.drawn}
+
+    def way_to_noise(self, name: str) -> float | None:
+        """How far a row is on the way from real clips (0) to noise (1), by the kernel distance of latents.
+
+        None where one of the distances cannot be told, or noise is no farther than real clips.
+        """
+        distance, real, noise = (
+            self.rows[row].distances[LATENTS].kernel.value for row in (name, REAL, NOISE)
+        )
+        if distance is None or real is None or noise is None or noise <= real:
+            return None
+        return (distance - real) / (noise - real)
+
+    def conclusions(self) -> list[str]:
+        """What the figures say, a sentence per set of samples, and what they cannot say."""
+        return [*map(self._conclusion, self.samples), *self._warnings()]
+
+    def _conclusion(self, name: str) -> str:
+        real, found = (self.rows[row].distances[LATENTS].kernel for row in (REAL, name))
+        if found.value is None or real.value is None:
+            return f"{name}: whether samples are as good as real clips cannot be told: too few subjects."
+        way = self.way_to_noise(name)
+        share = "" if way is None else f"; {way:.1%} of the way from real clips to noise"
+        if real.low is None or real.high is None:
+            return f"{name}: the kernel distance of real against real has no interval to compare with{share}."
+        where = "within" if real.holds(found.value) else "below" if found.value < real.low else "above"
+        few = ", which so few subjects leave wide" if where == "within" and self._few_subjects() else ""
+        return f"{name}: the kernel distance is {where} the interval of real against real{few}{share}."
+
+    def _few_subjects(self) -> dict[str, int]:
+        """Sides of the split that have fewer than FEW_SUBJECTS, and how many they have."""
+        subjects = {"held-out": self.held_out[1], "training": self.rows[REAL].num_groups}
+        return {side: number for side, number in subjects.items() if number < FEW_SUBJECTS}
+
+    def _warnings(self) -> list[str]:
+        warnings = []
+        if self.left_out:
+            warnings.append(f"Left out, being nearly equal to training videos: {shorten(self.left_out)}.")
+        for side, number in self._few_subjects().items():
+            counted = f"{number} {side} subject{'s' * (number != 1)}"
+            warnings.append(
+                f"Only {counted}: others could give quite other figures, of real against real too."
+            )
+        numbers = {row.num_clips for row in self.rows.values()} | {self.held_out[0]}
+        if len(numbers) > 1:
+            warnings.append(
+                f"The sets hold {min(numbers)} to {max(numbers)} clips: compare the Fréchet distance, "
+                "density and coverage of sets of equal size alone."
+            )
+        return warnings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON."""
+        return {
+            "vidlat_version": vidlat.__version__,
+            "settings": self.settings,
+            "run": self.run,
+            "features": [
+                {"name": each.name, "sha256": each.sha256, "takes": each.takes} for each in self.features
+            ],
+            "held_out": dict(zip(("num_clips", "num_groups"), self.held_out, strict=True)),
+            "left_out": list(self.left_out),
+            "rows": {name: row.to_dict() for name, row in self.rows.items()},
+            "bands": list(self.bands),
+            "way_to_noise": {name: self.way_to_noise(name) for name in self.samples},
+            "adherence": {
+                condition: {name: each.to_dict() for name, each in rows.items()}
+                for condition, rows in self.adherence.items()
+            },
+            "samples": {
+                name: {"drawn": self.drawn[name], "seconds_per_clip": self.seconds[name]}
+                for name in self.samples
+            },
+            "conclusions": self.conclusions(),
+        }

@@ -1,0 +1,70 @@
+"""The samples that are measured: drawn from a run, or a folder of videos that somebody has drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidlat.config import Drawing, EvaluateConfig, SampleConfig
+from vidlat.evaluate.samples.clips import Clip, folder_clips
+from vidlat.sample.folder import read_samples
+from vidlat.sample.videos import sample_videos
+from vidlat.train.frozen_run import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSet:
+    """Samples that were drawn alike. name: of their row.
+
+    drawn: how, as samples.json of their folder says; empty where it is not known. seconds: to draw one, of
+    the network alone; None where unknown.
+    """
+
+    name: str
+    clips: Sequence[Clip]
+    drawn: dict[str, Any]
+    seconds: float | None
+
+    @classmethod
+    def of_files(cls, name: str, paths: Sequence[Path], run: Run) -> SampleSet:
+        """Videos of one folder; raises InputError for a samples.json that cannot be read."""
+        found = read_samples(paths[0].parent)
+        samples = found.samples if found else {}
+        labels = [
+            dict(text.split("=", 1) for text in samples[path.name].condition) if path.name in samples else {}
+            for path in paths
+        ]
+        return cls(
+            name=name,
+            clips=folder_clips(paths, run.schema.settings.size, run.config.frames, labels),
+            drawn=found.drawn if found else {},
+            seconds=found.seconds_per_sample if found else None,
+        )
+
+
+def draw_samples(
+    run_dir: Path,
+    folder: Path,
+    settings: EvaluateConfig,
+    num_steps: int,
+    *,
+    conditions: Sequence[Sequence[str]],
+    vae: str | None,
+    on_progress: Callable[[float], None],
+) -> list[Path]:
+    """Draw a sample for each of the conditions into a folder, where it is not there already; their files.
+
+    on_progress: as for `sample_videos`, and raises as it does.
+    """
+    sampling = SampleConfig(
+        **settings.select(Drawing).to_dict(),
+        num=len(conditions),
+        seed=settings.seed,
+        steps=num_steps,
+        format="npy",
+    )
+    return list(
+        sample_videos(run_dir, folder, sampling, conditions=conditions, vae=vae, on_progress=on_progress)
+    )
