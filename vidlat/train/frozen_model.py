@@ -82,10 +82,11 @@ class FrozenModel:
 
         Raises ValueError, ConfigError, StoreError or TrainError for what no training has written.
         """
+        config = TrainConfig.from_mapping(fields.take("config", dict, "an object"))
         schema = CacheSchema.from_attributes(fields.take("cache", dict, "an object"))
         _require_usable(Fields(schema.to_attributes(), "cache"))
         model = cls(
-            config=TrainConfig.from_mapping(fields.take("config", dict, "an object")),
+            config=config,
             schema=schema,
             whitening=Whitening.from_fields(fields.fields("whitening"), schema.latent_dim),
             median_fps=fields.number("median_fps", 0, MAX_FPS),
