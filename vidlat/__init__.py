@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from vidlat.evaluate.samples.evaluation import evaluate_samples as evaluate_samples
     from vidlat.evaluate.samples.result import SampleEvaluation as SampleEvaluation
+    from vidlat.export.run import export_run as export_run
     from vidlat.fit.learning import (
         CurvePoint as CurvePoint,
         Learning as Learning,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from vidlat.store.verify.problem import Problem as Problem
     from vidlat.train.batches import LatentBatches as LatentBatches
     from vidlat.train.dataset import Batch as Batch
+    from vidlat.train.exported import ExportedModel as ExportedModel
     from vidlat.train.latents import Whitening as Whitening
     from vidlat.train.objective import (
         Epsilon as Epsilon,
@@ -111,6 +113,7 @@ _PUBLIC = {
     "evaluate.reconstruction": "Evaluation EvaluationProgress evaluate_videos",
     "evaluate.samples.evaluation": "evaluate_samples",
     "evaluate.samples.result": "SampleEvaluation",
+    "export.run": "export_run",
     "fit.learning": "CurvePoint Learning LearningCurve",
     "fit.run": "FitRun FitStep read_fit",
     "fit.trainer": "VAETrainer VideoRead fit_vae",
@@ -132,6 +135,7 @@ _PUBLIC = {
     "store.verify.problem": "Problem",
     "train.batches": "LatentBatches",
     "train.dataset": "Batch",
+    "train.exported": "ExportedModel",
     "train.latents": "Whitening",
     "train.objective": "Epsilon Flow Objective VPrediction masked_squared_error",
     "train.recorder": "StepRecord",

@@ -35,7 +35,7 @@ def draw(make_trainer, tmp_path, monkeypatch):
     list(make_trainer(steps=2).steps())
     monkeypatch.setattr(videos, "load_vae_of", lambda *_, **__: GrayVAE())
     trained = load_run(tmp_path / "run", build_model=build_small)
-    monkeypatch.setattr(videos, "load_run", lambda *_, **__: trained)
+    monkeypatch.setattr(videos, "load_model", lambda *_, **__: trained)
 
     def names(most=None, out="out", **settings):
         values = {"num": 2, "steps": 2, "format": "npy"} | settings

@@ -94,7 +94,7 @@ def draw(run_and_cache, tmp_path, monkeypatch):
     other = torch.randn(run.latent_shape(), generator=torch.Generator().manual_seed(0))
     trained = TrainedRun(run=run, model=Copying(copied, other), step=1)
     monkeypatch.setattr(videos, "load_vae_of", lambda *_, **__: GrayVAE())
-    monkeypatch.setattr(videos, "load_run", lambda *_, **__: trained)
+    monkeypatch.setattr(videos, "load_model", lambda *_, **__: trained)
 
     def paths(out="out", latents=cache.path, **settings):
         values = {"num": 8, "steps": 2, "format": "npy", "reject_copies": 0.01} | settings

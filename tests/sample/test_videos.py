@@ -30,7 +30,7 @@ def test_a_sample_that_is_not_finite_is_refused_and_not_written(make_trainer, tm
     trained = load_run(tmp_path / "run", build_model=build_small)
     with torch.no_grad():
         trained.model.mix.bias.fill_(3e38)  # finite, and the first step goes beyond
-    monkeypatch.setattr(videos, "load_run", lambda *_, **__: trained)
+    monkeypatch.setattr(videos, "load_model", lambda *_, **__: trained)
     monkeypatch.setattr(videos, "load_vae_of", lambda *_, **__: EchoVAE())
     settings = SampleConfig(num=2, steps=4)
     with pytest.raises(TrainError, match="sample 0 holds numbers that are not finite"):

@@ -11,7 +11,7 @@ from vidlat.cli.cache import info, ls, prune, verify
 from vidlat.cli.declaration import Group
 from vidlat.cli.decode import decode, evaluate, preview, report
 from vidlat.cli.encode import encode
-from vidlat.cli.train import sample, train
+from vidlat.cli.train import export, sample, train
 from vidlat.cli.vae import compare, fit_vae, weights
 
 
@@ -29,8 +29,8 @@ def commands() -> None:
 
 
 for command in (
-    encode, info, ls, verify, prune, preview, train, sample, decode, evaluate, report, compare, weights,
-    fit_vae,
+    encode, info, ls, verify, prune, preview, train, sample, export, decode, evaluate, report, compare,
+    weights, fit_vae,
 ):  # fmt: skip
     commands.add_command(command)
 

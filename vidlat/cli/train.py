@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.declaration import PATH, Command
+from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command
 from vidlat.cli.options import labels_option, latents_option, out_option, vae_option
 from vidlat.config import SampleConfig, TrainConfig
 
@@ -40,7 +40,13 @@ def train() -> None:
 
 
 @click.command(cls=Command, config=SampleConfig)
-@click.option("--run", "run_dir", type=PATH, required=True, help="The folder of the run.")
+@click.option(
+    "--run",
+    "run_dir",
+    type=PATH_OR_PATTERN,
+    required=True,
+    help="The folder of the run, or of an exported model, or hf://OWNER/NAME[@REVISION] for one on the hub.",
+)
 @out_option("Folder for the videos.")
 @vae_option
 @click.option("--latents", type=PATH, help="The cache that the run was trained on, for --reject-copies.")
@@ -63,4 +69,41 @@ def sample() -> None:
 
     \b
     Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some samples were still copies, 130 interrupted.
+    """
+
+
+@click.command(cls=Command)
+@click.argument("run_dir", metavar="RUN", type=PATH)
+@out_option("The new folder.")
+@click.option(
+    "--checkpoint",
+    type=click.Choice(("last", "best")),
+    default="last",
+    show_default=True,
+    help="The last checkpoint, or the one with the lowest validation loss.",
+)
+@click.option(
+    "--licence",
+    default="",
+    help="Of the model: an identifier such as cc-by-nc-4.0, or a sentence for its card.",
+)
+@click.option(
+    "--name", default="", help="Of the model, such as OWNER/NAME of the hub; else that of the folder."
+)
+def export() -> None:
+    """Export a run as a folder that others can sample from.
+
+    Holds the averaged weights (safetensors), what sampling has to know, and a model card with the figures of
+    `vidlat evaluate --run`, if these weights were evaluated. It names no video, no label of a video and no
+    path; the VAE is named with its hash, and is not part of it. Upload the folder to a hub with
+    `hf upload OWNER/NAME FOLDER`.
+
+    \b
+    Examples:
+      vidlat export runs/first --out my-model --licence cc-by-4.0
+      vidlat sample --run my-model --out samples/
+      vidlat sample --run hf://owner/my-model --out samples/
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags, 130 interrupted: nothing is written.
     """

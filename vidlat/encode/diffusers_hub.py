@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vidlat.encode.diffusers_folder import CONFIG, WEIGHTS, import_autoencoder_kl, licence_in
-from vidlat.encode.hub import HubFile, download, find_cached, verify
+from vidlat.encode.hub import HubFile, download, fetch, find_cached
 from vidlat.errors import InputError, WeightsError, one_line, shown
 from vidlat.paths import local_path
 
@@ -41,7 +41,7 @@ def find_folder(spec: str, show_notice: Callable[[str], None]) -> Path:
         for name in (CONFIG, WEIGHTS)
     )
     try:
-        settings = _verified(config)
+        settings = fetch(config)
         if find_cached(weights) is None:
             with suppress(WeightsError):  # a repository may have none
                 download(HubFile(repo=repo, revision="main", filename="README.md"))
@@ -50,7 +50,7 @@ def find_folder(spec: str, show_notice: Callable[[str], None]) -> Path:
                 f"{spec} is {weights.filename} of https://huggingface.co/{repo}. "
                 f"Licence: {licence}; using the weights means accepting it."
             )
-        tensors = _verified(weights)
+        tensors = fetch(weights)
     except (WeightsError, HFValidationError) as error:
         raise WeightsError(f"{spec}: no such folder here, and {one_line(error)}") from error
     if settings.parent != tensors.parent:
@@ -75,11 +75,3 @@ def _local_folder(spec: str) -> Path | None:
         raise WeightsError(f"{PREFIX}{error}, or give OWNER/NAME[/FOLDER] of a hub") from error
     except OSError as error:  # a name too long, a folder that may not be searched
         raise WeightsError(f"{PREFIX}{shown(text)}: cannot be looked up ({one_line(error)})") from error
-
-
-def _verified(file: HubFile) -> Path:
-    path = find_cached(file)
-    if path is None:
-        return download(file)
-    verify(file, path)
-    return path

@@ -110,6 +110,15 @@ def download(file: HubFile) -> Path:
     return path
 
 
+def fetch(file: HubFile) -> Path:
+    """The verified path of the file, downloaded if the local cache has none; raises as `download`."""
+    path = find_cached(file)
+    if path is None:
+        return download(file)
+    verify(file, path)
+    return path
+
+
 def read_record(file: HubFile) -> dict[str, Any] | None:
     """What was recorded when the file was last verified, None before; raises WeightsError if unreadable."""
     return _read_records(file).get(file.filename)

@@ -82,8 +82,11 @@ def find_weights_of(schema: CacheSchema, vae: str | None = None) -> Path:
     try:
         return resolve_weights(schema.vae_name)
     except WeightsError as error:
+        where = (
+            f"is no longer at {recorded}" if schema.vae_path else "is part of neither this package nor a hub"
+        )
         raise WeightsError(
-            f"the VAE of these latents, {schema.vae_name}, is no longer at {recorded}; give it by --vae PATH"
+            f"the VAE of these latents, {schema.vae_name}, {where}; give it by --vae PATH"
         ) from error
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from vidlat.config import SampleConfig
 from vidlat.copies.search import CopySearch, Match
 from vidlat.errors import ConfigError, CopyError, shorten
+from vidlat.paths import local_path
 from vidlat.store.reader import open_cache
+from vidlat.train.frozen_model import FrozenModel
 from vidlat.train.frozen_run import Run
 from vidlat.train.resuming import require_same_videos
 
@@ -67,7 +69,11 @@ class CopyRejection:
 
 
 def copy_rejection(
-    run_dir: Path, run: Run, latents: str | Path | None, settings: SampleConfig, device: torch.device
+    run_dir: str | Path,
+    run: FrozenModel,
+    latents: str | Path | None,
+    settings: SampleConfig,
+    device: torch.device,
 ) -> CopyRejection | None:
     """What rejects copies, if the settings ask for it; latents: the cache of the run.
 
@@ -78,10 +84,15 @@ def copy_rejection(
         if latents is not None:
             raise ConfigError("latents: a cache is compared with for --reject-copies alone; give both")
         return None
+    if not isinstance(run, Run):
+        raise ConfigError(
+            f"reject_copies: {run_dir} was exported, and does not tell which videos it was trained on; give "
+            "its run"
+        )
     if latents is None:
         raise ConfigError("reject_copies: needs the cache that the run was trained on; give it by --latents")
     cache = open_cache(latents)
-    require_same_videos(run, cache, run_dir)
+    require_same_videos(run, cache, local_path(run_dir))
     length = run.schema.timing.num_latent_frames(settings.frames or run.config.frames)
     return CopyRejection(CopySearch(run, cache, length, device=str(device)), settings.reject_copies)
 

@@ -31,8 +31,9 @@ from vidlat.pipeline.decode_videos import (
 from vidlat.sample.clips import ClipSampler
 from vidlat.sample.folder import Sample, continue_samples
 from vidlat.sample.rejection import Drawn, copy_rejection, require_no_copies
-from vidlat.train.frozen_run import Run
-from vidlat.train.run_folder import TrainedRun, load_run
+from vidlat.train.exported import load_model
+from vidlat.train.frozen_model import FrozenModel
+from vidlat.train.run_folder import TrainedRun
 from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import write_array, write_gif, write_video
@@ -70,7 +71,7 @@ def sample_videos(
     reject copies also StoreError and TrainError for a cache or a run that do not allow it, and at the end
     CopyError if samples copy training clips at every attempt, which are not written.
     """
-    out, trained = local_path(out), load_run(local_path(run_dir), best=settings.checkpoint == "best")
+    out, trained = local_path(out), load_model(run_dir, best=settings.checkpoint == "best")
     run = trained.run
     for condition in {tuple(each) for each in conditions or [settings.condition]}:
         check_trained_for(run, replace(settings, condition=condition))
@@ -79,7 +80,7 @@ def sample_videos(
     if settings.first_frame:
         first_frame = read_first_frame(local_path(settings.first_frame), run, frozen)
     drawn = how_drawn(trained, settings)
-    rejection = copy_rejection(local_path(run_dir), run, latents, settings, frozen.device)
+    rejection = copy_rejection(run_dir, run, latents, settings, frozen.device)
     prepare_decoded_folder(out)
     seeds = range(settings.seed, settings.seed + settings.num)
     wanted = {
@@ -154,12 +155,14 @@ def how_drawn(trained: TrainedRun, settings: SampleConfig) -> dict[str, Any]:
     }
 
 
-def decode_sample(latents: torch.Tensor, run: Run, vae: FrozenVAE, num_frames: int) -> npt.NDArray[np.uint8]:
+def decode_sample(
+    latents: torch.Tensor, run: FrozenModel, vae: FrozenVAE, num_frames: int
+) -> npt.NDArray[np.uint8]:
     """Decode whitened latents (L, t, h, w) of a run to frames (T, H, W) in 0..255, T = num_frames."""
     return to_gray_levels(decode_latents(vae, run.whitening.unwhiten(latents).numpy(), num_frames))
 
 
-def read_first_frame(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
+def read_first_frame(path: Path, run: FrozenModel, vae: FrozenVAE) -> torch.Tensor:
     """The whitened latent frame (L, h, w) of a picture, or of the last frames of a video.
 
     Raises InputError if the file cannot be read.
@@ -175,7 +178,7 @@ def read_first_frame(path: Path, run: Run, vae: FrozenVAE) -> torch.Tensor:
     return run.whitening.whiten(mean)[0, :, -1]
 
 
-def check_trained_for(run: Run, settings: SampleConfig) -> None:
+def check_trained_for(run: FrozenModel, settings: SampleConfig) -> None:
     """Raise ConfigError for settings that the run was not trained for."""
     run.conditions.parse(settings.condition)
     is_unconditional_trained = run.config.condition_dropout > 0
@@ -223,7 +226,7 @@ def _write(path: Path, frames: npt.NDArray[np.uint8], fps: float, drawn: dict[st
             write_video(path, frames, fps, comment=json.dumps(drawn))
 
 
-def _read_again(path: Path, run: Run) -> npt.NDArray[np.uint8]:
+def _read_again(path: Path, run: FrozenModel) -> npt.NDArray[np.uint8]:
     """The frames (T, H, W) of a sample as it was written; raises InputError."""
     how = Preprocessing(size=run.schema.settings.size, intensity="uint8")
     try:

@@ -28,7 +28,7 @@ from vidlat.train.checkpoint import (
     remove_partial_checkpoints,
     step_of,
 )
-from vidlat.train.frozen_model import BuildModel
+from vidlat.train.frozen_model import BuildModel, FrozenModel
 from vidlat.train.frozen_run import Run
 from vidlat.train.unet import build_unet
 
@@ -132,9 +132,9 @@ def _unusable(run_dir: Path, error: OSError) -> TrainError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedRun:
-    """A run and its averaged weights after `step` steps, in evaluation mode on the CPU."""
+    """What a run learnt: its averaged weights after `step` steps, in evaluation mode on the CPU."""
 
-    run: Run
+    run: FrozenModel
     model: nn.Module
     step: int
 
