@@ -11,6 +11,7 @@ FLOATS = [
     (EncodeConfig, "fps"),
     (EncodeConfig, "time_limit_seconds"),
     (CompareConfig, "fps"),
+    (TrainConfig, "plain_flow"),
     (TrainConfig, "shift"),
     (TrainConfig, "min_snr"),
     (TrainConfig, "condition_dropout"),
@@ -22,7 +23,9 @@ FLOATS = [
     (TrainConfig, "validation_fraction"),
     (SampleConfig, "guidance"),
     (SampleConfig, "reject_copies"),
+    (SampleConfig, "guidance_interval"),
     (EvaluateConfig, "guidance"),
+    (EvaluateConfig, "guidance_interval"),
     (FitVAEConfig, "fps"),
     (FitVAEConfig, "learning_rate"),
     (FitVAEConfig, "epochs"),
@@ -247,3 +250,10 @@ def test_a_choice_may_be_left_open():
     with pytest.raises(ConfigError, match="network: got 'huge'; expected one of tiny, maisi"):
         FitVAEConfig(network="huge")
     assert FitVAEConfig.from_mapping({"kl_weight": "2e-4"}).kl_weight == 2e-4
+
+
+@pytest.mark.parametrize("value", ["0.2", "0.8,0.2", "0.1,0.2,0.3"])
+def test_a_guidance_interval_is_two_timesteps_in_order(value):
+    with pytest.raises(ConfigError, match=r"guidance_interval: got .*; expected LOW,HIGH such as 0.2,0.8"):
+        SampleConfig.from_mapping({"guidance_interval": value})
+    assert SampleConfig.from_mapping({"guidance-interval": "0.2,0.8"}).guidance_interval == (0.2, 0.8)

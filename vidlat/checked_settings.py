@@ -117,12 +117,12 @@ def _parse_list(value: Any, item: Any) -> Any:
         return value
     if not isinstance(value, str):
         return (value,)
-    return tuple(_to_number(part.strip()) if item is int else part.strip() for part in value.split(","))
+    return tuple(_to_number(part.strip(), item) for part in value.split(","))
 
 
-def _to_number(text: str) -> int | str:
+def _to_number(text: str, item: Any) -> int | float | str:
     with suppress(ValueError):
-        return int(text)
+        return item(text) if item in (int, float) else text
     return text
 
 
@@ -153,7 +153,7 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
         raise ConfigError(f"{name}: got {shown(value)}; expected {_type_names(kinds)}")
 
 
-_LISTED = {str: "texts", int: "whole numbers"}
+_LISTED = {str: "texts", int: "whole numbers", float: "numbers"}
 _KINDS = {
     type(None): "nothing",
     int: "a whole number",

@@ -114,3 +114,35 @@ def test_long_conditioned_samples_do_not_depend_on_the_batch_size(batch):
     noise = sampling_noise([3, 1, 4], (2, 9, 3, 3))
     apart = torch.cat([sampler.sample(model, part) for part in noise.split(batch)])
     torch.testing.assert_close(apart, sampler.sample(model, noise))
+
+
+@pytest.mark.parametrize(("timestep", "is_guided"), [(0.1, False), (0.2, True), (0.5, True), (0.9, False)])
+def test_guidance_is_limited_to_its_interval_of_timesteps(timestep, is_guided):
+    calls = []
+
+    def network(latents, timestep, features):
+        calls.append(len(latents))
+        return plain(latents, timestep, features)
+
+    latents, features = torch.randn(2, 2, 4, 3, 3), torch.tensor([1.0, 0.5])
+    times = torch.full((2,), timestep)
+    model = denoiser(network, features=features, guidance=3.0, guidance_interval=(0.2, 0.8))
+    guidance = 3.0 if is_guided else 1.0
+    unconditional, conditional = (plain(latents, times, each) for each in (torch.zeros(2, 2), features[None]))
+    expected = unconditional + guidance * (conditional - unconditional)
+    torch.testing.assert_close(model(latents, times), expected)
+    assert calls == [4 if is_guided else 2]
+
+
+def test_a_mean_flow_is_guided_in_one_call_that_knows_every_span():
+    calls = []
+
+    def network(latents, timestep, features, span):
+        calls.append(span.tolist())
+        return plain(latents, timestep, features) * (1 + span.view(-1, 1, 1, 1, 1))
+
+    latents, features, span = torch.randn(2, 2, 4, 3, 3), torch.tensor([1.0, 0.5]), torch.tensor([0.3, 0.3])
+    model = denoiser(network, features=features, guidance=2.0)
+    expected = denoiser(plain, features=features, guidance=2.0)(latents, TIMESTEP) * 1.3
+    torch.testing.assert_close(model(latents, TIMESTEP, span), expected)
+    assert calls == [pytest.approx([0.3] * 4)]

@@ -7,8 +7,8 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchH
 
 from tests.train.test_optimisation import ReadsNothing
 from vidlat.errors import ConfigError
-from vidlat.sample.sampler import Sampler, euler_step, heun_step, sampling_noise
-from vidlat.train.objective import Epsilon, Flow, VPrediction
+from vidlat.sample.sampler import Sampler, euler_step, heun_step, num_steps_for, sampling_noise
+from vidlat.train.objective import Epsilon, Flow, MeanFlow, VPrediction
 from vidlat.train.seeding import Draw, Stream, normal
 
 OBJECTIVES = (Flow(), VPrediction(), Epsilon())
@@ -171,3 +171,20 @@ def test_each_step_is_reported():
 def test_an_unknown_method_is_refused_by_name():
     with pytest.raises(ConfigError, match="sampler: got 'ddpm'; expected one of ddim, euler, heun"):
         Sampler(objective=Flow(), method="ddpm")
+
+
+def test_a_mean_flow_takes_four_steps_whose_spans_add_up_and_refuses_heun():
+    times = []
+
+    def denoiser(latents, timestep, span):
+        times.append((float(timestep[0]), float(span[0])))
+        return latents * 0
+
+    num_steps = num_steps_for(MeanFlow(), None)
+    Sampler(objective=MeanFlow(), shift=3.0, num_steps=num_steps).sample(denoiser, start_noise([0]))
+    assert len(times) == 4
+    assert times[0][0] == 1
+    for (now, span), (following, _) in pairwise([*times, (0.0, 0.0)]):
+        assert now - span == pytest.approx(following, abs=1e-6)
+    with pytest.raises(ConfigError, match="sampler: got heun, which averages velocities; a mean flow"):
+        Sampler(objective=MeanFlow(), method="heun")

@@ -19,8 +19,9 @@ from vidlat.train import batches as batches_module, dataset as dataset_module, r
 from vidlat.train.conditioning import Conditions
 from vidlat.train.dataset import MEMORY_LIMIT_BYTES, LatentDataset
 from vidlat.train.latents import Whitening
-from vidlat.train.noising import Noising, draw_timestep
+from vidlat.train.noising import Noising
 from vidlat.train.seeding import Draw, generator
+from vidlat.train.timesteps import draw_timestep
 from vidlat.train.windows import WindowShape, training_windows
 
 LENGTHS = {"a.mp4": 16, "b.mp4": 23, "c.mp4": 41, "d.mp4": 5, "e.mp4": 12}

@@ -73,11 +73,18 @@ def run_processes(cache, run_dir, num_processes, stop_in=0, failing=(), **settin
     return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_two_processes_train_as_one_does(cache, make_trainer, tmp_path, accumulate):
-    alone = make_trainer("alone", **SETTINGS)
+@pytest.mark.parametrize(
+    ("accumulate", "objective"),
+    [
+        pytest.param(1, "flow", marks=pytest.mark.slow),
+        (2, "flow"),
+        pytest.param(2, "mean-flow", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_train_as_one_does(cache, make_trainer, tmp_path, accumulate, objective):
+    alone = make_trainer("alone", objective=objective, **SETTINGS)
     losses = [record.loss for record in alone.steps()]
-    said = run_processes(cache, tmp_path / "two", 2, accumulate=accumulate)
+    said = run_processes(cache, tmp_path / "two", 2, accumulate=accumulate, objective=objective)
     assert sorted(one["rank"] for one in said) == [0, 1]
     assert {one["count"] for one in said} == {2}
     for one in said:
@@ -150,10 +157,13 @@ def test_a_single_rank_needs_no_meeting_place(monkeypatch):
     assert (Ranks("cpu").index, Ranks("cpu").count) == (0, 1)
 
 
-@pytest.mark.parametrize("accumulate", [2, 4, 8])
-def test_a_step_in_parts_equals_a_whole_one(make_trainer, accumulate):
+@pytest.mark.parametrize(
+    ("accumulate", "objective"), [(2, "flow"), (4, "flow"), (8, "flow"), (4, "mean-flow")]
+)
+def test_a_step_in_parts_equals_a_whole_one(make_trainer, accumulate, objective):
     """With videos shorter than a clip, so parts differ in the number of values that count."""
-    whole, parts = make_trainer("whole", **SETTINGS), make_trainer("parts", accumulate=accumulate, **SETTINGS)
+    settings = SETTINGS | {"objective": objective}
+    whole, parts = make_trainer("whole", **settings), make_trainer("parts", accumulate=accumulate, **settings)
     for one, other in zip(whole.steps(), parts.steps(), strict=True):
         assert other.loss == pytest.approx(one.loss, rel=1e-5)
         assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)

@@ -6,7 +6,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from vidlat.sample.sampler import sampling_timesteps
-from vidlat.train.noising import draw_timestep, shift_timestep
+from vidlat.train.timesteps import draw_timestep, shift_timestep
 
 
 def test_sampling_runs_from_noise_to_data_in_equal_steps():

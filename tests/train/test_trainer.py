@@ -61,14 +61,17 @@ SETTINGS = {"steps": 12, "checkpoint_every": 3, "validate_every": 4, "validation
 
 
 @pytest.mark.parametrize("kill_after", [1, 3, 7, 11])
-@pytest.mark.parametrize("latents_as", ["sample", "mean"])
-def test_resumed_run_equals_uninterrupted_run(make_trainer, tmp_path, kill_after, latents_as):
-    whole = make_trainer("whole", latents_as=latents_as, **SETTINGS)
+@pytest.mark.parametrize(
+    "settings", [{"latents_as": "sample"}, {"latents_as": "mean"}, {"objective": "mean-flow"}]
+)
+def test_resumed_run_equals_uninterrupted_run(make_trainer, tmp_path, kill_after, settings):
+    settings = SETTINGS | settings
+    whole = make_trainer("whole", **settings)
     list(whole.steps())
 
-    take(make_trainer("killed", latents_as=latents_as, **SETTINGS), kill_after)
+    take(make_trainer("killed", **settings), kill_after)
     torch.manual_seed(1234)  # nothing may depend on torch's global generator
-    resumed = make_trainer("killed", resume=True, latents_as=latents_as, **SETTINGS)
+    resumed = make_trainer("killed", resume=True, **settings)
     assert resumed.state.step in (kill_after // 3 * 3, kill_after // 4 * 4)
     list(resumed.steps())
 
@@ -176,7 +179,7 @@ def even_latents(video_id, num_latent_frames):
     return np.broadcast_to(mean[..., :1, :1], mean.shape), std * 0
 
 
-@pytest.mark.parametrize("objective", ["flow", "v", "epsilon"])
+@pytest.mark.parametrize("objective", ["flow", "mean-flow", "v", "epsilon"])
 def test_the_loss_falls(make_trainer, make_cache, objective):
     cache, _ = make_cache({"a.mp4": 40, "b.mp4": 40}, name="even.zarr", posterior=even_latents)
     settings = {"steps": 60, "validate_every": 20, "learning_rate": 0.03, "batch": 8, "ema_decay": 0.9}

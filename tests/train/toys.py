@@ -124,7 +124,7 @@ class CacheMaker:
 class SmallNetwork(nn.Module):
     """One convolution and a timestep: enough to learn something, in a millisecond."""
 
-    def __init__(self, latent_dim, in_channels=None, num_features=0):
+    def __init__(self, latent_dim, in_channels=None, num_features=0, takes_span=False):
         super().__init__()
         self.mix = nn.Conv3d(in_channels or latent_dim, latent_dim, 3, padding=1)
         self.shift = nn.Linear(1, latent_dim)
@@ -132,9 +132,13 @@ class SmallNetwork(nn.Module):
         if self.condition is not None:
             nn.init.zeros_(self.condition.weight)
         self.register_buffer("calls", torch.zeros(()))
+        if takes_span:
+            self.span = nn.Linear(1, latent_dim)
 
-    def forward(self, latents, timestep, features=None):
+    def forward(self, latents, timestep, features=None, span=None):
         prediction = self.mix(latents) + self.shift(timestep[:, None])[:, :, None, None, None]
+        if span is not None:
+            prediction = prediction * (1 + self.span(span[:, None])[:, :, None, None, None])
         if self.condition is not None:
             prediction = prediction + self.condition(features)[:, :, None, None, None]
         return prediction
@@ -159,5 +163,6 @@ def build_failing(*calls, where="loss"):
     return lambda network, preset, latent_dim, **_: FailingNetwork(latent_dim, calls, where)
 
 
-def build_small(network, preset, latent_dim, *, num_features=0, takes_first_frame=False):
-    return SmallNetwork(latent_dim, 2 * latent_dim + 1 if takes_first_frame else latent_dim, num_features)
+def build_small(network, preset, latent_dim, *, num_features=0, takes_first_frame=False, takes_span=False):
+    in_channels = 2 * latent_dim + 1 if takes_first_frame else latent_dim
+    return SmallNetwork(latent_dim, in_channels, num_features, takes_span)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
 from vidlat.config.latents import Precision
+from vidlat.errors import ConfigError
 
 Sampler = Literal["ddim", "euler", "heun"]
 
@@ -18,6 +19,9 @@ class Drawing(Config):
     sampler: Sampler = setting("ddim", "how a step is taken; heun calls the network twice per step")
     guidance: float = setting(
         1.0, "classifier-free guidance scale: 1 is as trained, 0 ignores the condition", at_least=0
+    )
+    guidance_interval: tuple[float, ...] = setting(
+        (0.0, 1.0), "lowest and highest timestep that is guided; 0 is data, 1 is noise", at_least=0, at_most=1
     )
     checkpoint: Literal["last", "best"] = setting(
         "last", "the last checkpoint, or the one with the lowest validation loss"
@@ -31,6 +35,12 @@ class Drawing(Config):
     )
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.guidance_interval) != 2 or self.guidance_interval[0] > self.guidance_interval[1]:
+            got = ",".join(map(str, self.guidance_interval))
+            raise ConfigError(f"guidance_interval: got {got}; expected LOW,HIGH such as 0.2,0.8")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig(Drawing):
@@ -43,7 +53,7 @@ class SampleConfig(Drawing):
     seed: int = setting(
         0, "seed of the first sample; sample i depends on seed + i alone", at_least=0, below=SEED_STOP
     )
-    steps: int = setting(50, "denoising steps", at_least=1)
+    steps: int | None = setting(None, "denoising steps; else 50, or 4 of a mean flow", at_least=1)
     condition: tuple[str, ...] = setting((), "a condition, NAME=VALUE; may be repeated")
     first_frame: str | None = setting(
         None, "picture or video to continue, for runs trained with --first-frame"

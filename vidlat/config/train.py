@@ -9,7 +9,7 @@ from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
 from vidlat.config.latents import Precision
 from vidlat.errors import ConfigError
 
-Objective = Literal["flow", "v", "epsilon"]
+Objective = Literal["flow", "mean-flow", "v", "epsilon"]
 TimestepDistribution = Literal["uniform", "logit-normal"]
 Network = Literal["space-time", "monai"]
 Preset = Literal["tiny", "small", "base"]
@@ -42,7 +42,15 @@ class TrainConfig(Config):
         "space-time", "the U-Net: space-time (down-samples space only), or MONAI's DiffusionModelUNet"
     )
     preset: Preset = setting("tiny", "size of the U-Net")
-    objective: Objective = setting("flow", "what the network predicts")
+    objective: Objective = setting(
+        "flow", "what the network predicts; with mean-flow, samples take 1 to 4 steps"
+    )
+    plain_flow: float = setting(
+        0.75,
+        "share of items that a mean flow trains as plain flow; the others cost twice as much",
+        at_least=0,
+        at_most=1,
+    )
     timesteps: TimestepDistribution = setting("uniform", "distribution of the training timesteps")
     shift: float = setting(
         1.0, "moves timesteps towards noise (> 1) or data (< 1), in training and in sampling", above=0
@@ -110,9 +118,16 @@ class TrainConfig(Config):
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
     seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
 
+    @property
+    def takes_span(self) -> bool:
+        """Whether the network is told a span beside the timestep."""
+        return self.objective == "mean-flow"
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.min_snr and self.objective == "flow":
+        if self.min_snr and self.objective in ("flow", "mean-flow"):
             raise ConfigError("min_snr: weights v and epsilon only; with objective flow leave it at 0")
+        if self.takes_span and self.network == "monai":
+            raise ConfigError("objective: mean-flow is not available in MONAI's network; use space-time")
         if self.checkpoint_activations and self.network == "monai":
             raise ConfigError("checkpoint_activations: not available in MONAI's network; use space-time")

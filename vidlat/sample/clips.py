@@ -13,7 +13,7 @@ from vidlat.config import Precision, SampleConfig
 from vidlat.encode.device import has_bfloat16, resolve_precision
 from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.network_calls import NetworkCalls
-from vidlat.sample.sampler import Sampler, sampling_noise
+from vidlat.sample.sampler import Sampler, num_steps_for, sampling_noise
 from vidlat.train.objective import OBJECTIVES
 from vidlat.train.run_folder import TrainedRun
 
@@ -31,10 +31,11 @@ class ClipSampler:
         precision = sampling_precision(settings.precision, trained.run.config.precision, device.type)
         self._network = NetworkCalls(trained.model.to(device), precision)
         self._batch = settings.batch or (1 if device.type == "cpu" else 8)
+        objective = OBJECTIVES[trained.run.config.objective]
         self._sampler = Sampler(
-            objective=OBJECTIVES[trained.run.config.objective],
+            objective=objective,
             method=settings.sampler,
-            num_steps=settings.steps,
+            num_steps=num_steps_for(objective, settings.steps),
             shift=trained.run.config.shift,
         )
 
@@ -77,7 +78,7 @@ class ClipSampler:
                 None if features is None else features[rows].to(self._device),
                 None if first_frames is None else first_frames[rows].to(self._device),
                 attempt,
-                partial(on_progress, num / (num_clips * self._settings.steps)),
+                partial(on_progress, num / (num_clips * self._sampler.num_steps)),
             )
             yield from latents[:num, :, :length].cpu()
 
@@ -128,6 +129,7 @@ class ClipSampler:
             stride=max(shape.num_stacks // 2, 1) * shape.timing.latent_step,
             features=features,
             guidance=self._settings.guidance,
+            guidance_interval=self._settings.guidance_interval,
             takes_first_frame=run.config.first_frame > 0,
             first_frame=first_frame,
         )

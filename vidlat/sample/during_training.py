@@ -145,7 +145,8 @@ class TrainingSamples:
         conditions = [
             [f"{name}={text}" for name, text in run.labels[example].items()] for example in self._examples
         ]
-        sampler = ClipSampler(trained, SampleConfig(steps=NUM_STEPS, batch=NUM_SAMPLES), self._vae.device)
+        num_steps = None if run.config.takes_span else NUM_STEPS
+        sampler = ClipSampler(trained, SampleConfig(steps=num_steps, batch=NUM_SAMPLES), self._vae.device)
         first_frames = self._first_frames if run.config.first_frame == 1 else None
         samples = sampler.sample(seeds, run.config.frames, conditions=conditions, first_frames=first_frames)
         videos = [decode_sample(latents, run, self._vae, run.config.frames) for latents in samples]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,11 @@ from torch import Tensor
 
 from vidlat.train.noising import join_first_frame
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Inputs (B, C, t, h, w), timesteps (B,) and features (B, D), or None, to the prediction (B, L, t, h, w)."""
+Network = Callable[..., Tensor]
+"""Inputs (B, C, t, h, w), timesteps (B,) and features (B, D), or None, to the prediction (B, L, t, h, w).
+
+That of a mean flow takes spans (B,) too.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +24,9 @@ class GuidedDenoiser:
     window: latent frames of a training clip. stride: latent frames between the starts of overlapping windows,
     in which longer clips are denoised. features: the condition, (D,) or (B, D); None where the network takes
     none. guidance: the classifier-free guidance scale (Ho and Salimans, https://arxiv.org/abs/2207.12598),
-    which takes one call of the network with twice the items.
+    which takes one call of the network with twice the items. guidance_interval: the lowest and highest
+    timestep that is guided (Kynkaanniemi et al., https://arxiv.org/abs/2404.07724). The guided average
+    velocity of a mean flow is that of the guided flow only as its span goes to 0.
     takes_first_frame: whether the network was trained with first-frame conditioning; it is then called with
     the whole clip. first_frame: the given first latent frame of each item, whitened (B, L, h, w), or None.
     """
@@ -31,16 +36,20 @@ class GuidedDenoiser:
     stride: int
     features: Tensor | None = None
     guidance: float = 1.0
+    guidance_interval: Sequence[float] = (0.0, 1.0)
     takes_first_frame: bool = False
     first_frame: Tensor | None = None
 
-    def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        """The prediction for noised latents (B, L, t, h, w) at timesteps (B,), of the latents' shape."""
+    def __call__(self, latents: Tensor, *times: Tensor) -> Tensor:
+        """The prediction for noised latents (B, L, t, h, w), of their shape.
+
+        times: the timesteps (B,), all the same, and for a mean flow the spans (B,).
+        """
         if self.takes_first_frame:
-            return self._guided(self._with_first_frame(latents), timestep)
+            return self._guided(self._with_first_frame(latents), times)
         if latents.shape[2] <= self.window:
-            return self._guided(latents, timestep)
-        return self._blended(latents, timestep)
+            return self._guided(latents, times)
+        return self._blended(latents, times)
 
     def _with_first_frame(self, latents: Tensor) -> Tensor:
         first_frame, is_given = self.first_frame, latents.new_ones(len(latents))
@@ -48,18 +57,26 @@ class GuidedDenoiser:
             first_frame, is_given = torch.zeros_like(latents[:, :, 0]), torch.zeros_like(is_given)
         return join_first_frame(latents, first_frame, is_given)
 
-    def _guided(self, inputs: Tensor, timestep: Tensor) -> Tensor:
+    def _guided(self, inputs: Tensor, times: Sequence[Tensor]) -> Tensor:
+        timestep, *span = times
         if self.features is None:
-            return self.network(inputs, timestep, None)
+            return self.network(inputs, timestep, None, *span)
         features = self.features.to(inputs).expand(len(inputs), -1)
-        if self.guidance == 1:
-            return self.network(inputs, timestep, features)
+        if not self._is_guided(timestep):
+            return self.network(inputs, timestep, features, *span)
         with_and_without = torch.cat([features, torch.zeros_like(features)])
-        both = self.network(inputs.repeat(2, 1, 1, 1, 1), timestep.repeat(2), with_and_without)
+        timestep, *span = (each.repeat(2) for each in times)
+        both = self.network(inputs.repeat(2, 1, 1, 1, 1), timestep, with_and_without, *span)
         conditional, unconditional = both.chunk(2)
         return unconditional + self.guidance * (conditional - unconditional)
 
-    def _blended(self, latents: Tensor, timestep: Tensor) -> Tensor:
+    def _is_guided(self, timestep: Tensor) -> bool:
+        lowest, highest = self.guidance_interval
+        if self.guidance == 1 or (lowest <= 0 and highest >= 1):
+            return self.guidance != 1  # without waiting for a GPU
+        return lowest <= float(timestep[0]) <= highest
+
+    def _blended(self, latents: Tensor, times: Sequence[Tensor]) -> Tensor:
         """Predictions of overlapping windows, averaged with weights that fall towards a window's ends.
 
         At its ends a window sees one side only.
@@ -70,7 +87,7 @@ class GuidedDenoiser:
         share = torch.minimum(places, places.flip(0)).view(-1, 1, 1)
         for start in window_starts(length, self.window, self.stride):
             part = slice(start, start + self.window)
-            total[:, :, part] += share * self._guided(latents[:, :, part], timestep)
+            total[:, :, part] += share * self._guided(latents[:, :, part], times)
             weight[part] += share
         blended: Tensor = total / weight
         return blended

@@ -21,8 +21,12 @@ class NetworkCalls:
         self._calls = ShrinkingCalls()
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, timestep: Tensor, features: Tensor | None) -> Tensor:
+    def __call__(
+        self, inputs: Tensor, timestep: Tensor, features: Tensor | None, span: Tensor | None = None
+    ) -> Tensor:
         """The float32 prediction for inputs (B, C, t, h, w), timesteps (B,) and features (B, D) or None.
+
+        span: (B,), for the network of a mean flow.
 
         Raises NotEnoughMemoryError if memory does not suffice for a single item.
         """
@@ -33,14 +37,16 @@ class NetworkCalls:
         )
 
         def call(rows: slice) -> Tensor:
-            part = inputs[rows], timestep[rows], _rows_of(features, rows)
-            return within_memory(lambda: self._call(*part), inputs.device, refusal)
+            others = [timestep[rows], _rows_of(features, rows)]
+            if span is not None:
+                others.append(span[rows])
+            return within_memory(lambda: self._call(inputs[rows], *others), inputs.device, refusal)
 
         return torch.cat(self._calls(call, len(inputs)))
 
-    def _call(self, inputs: Tensor, timestep: Tensor, features: Tensor | None) -> Tensor:
+    def _call(self, inputs: Tensor, *others: Tensor | None) -> Tensor:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._is_half):
-            prediction: Tensor = self._network(inputs, timestep, features)
+            prediction: Tensor = self._network(inputs, *others)
         return prediction.float()
 
 

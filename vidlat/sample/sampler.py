@@ -11,29 +11,41 @@ import torch
 from torch import Tensor
 
 from vidlat.errors import ConfigError
-from vidlat.train.noising import shift_timestep
-from vidlat.train.objective import Objective
+from vidlat.train.objective import MeanFlow, Objective
 from vidlat.train.seeding import Draw, Stream, normal
+from vidlat.train.timesteps import shift_timestep
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""Noised latents (B, L, t, h, w) and timesteps (B,) to the objective's prediction, of the latents' shape."""
+Denoiser = Callable[..., Tensor]
+"""Noised latents (B, L, t, h, w) and timesteps (B,) to the objective's prediction, of the latents' shape.
+
+That of a mean flow takes the spans (B,) of its steps too.
+"""
+
+NUM_STEPS, NUM_MEAN_FLOW_STEPS = 50, 4
+"""Steps of a sample, unless a number is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
     """How samples are computed: the method of a step (ddim, euler or heun) and the timesteps.
 
-    shift: the one the network was trained with. Raises ConfigError for an unknown method.
+    A mean flow has a step of its own, `average_step`, in place of ddim and euler. shift: the one the network
+    was trained with. Raises ConfigError for an unknown method, or for heun with a mean flow.
     """
 
     objective: Objective
     method: str = "ddim"
-    num_steps: int = 50
+    num_steps: int = NUM_STEPS
     shift: float = 1.0
 
     def __post_init__(self) -> None:
         if self.method not in STEPS:
             raise ConfigError(f"sampler: got {self.method!r}; expected one of {', '.join(STEPS)}")
+        if isinstance(self.objective, MeanFlow) and self.method == "heun":
+            raise ConfigError(
+                "sampler: got heun, which averages velocities; a mean flow predicts their average already, "
+                "so leave it out"
+            )
 
     @torch.no_grad()
     def sample(self, denoiser: Denoiser, noise: Tensor, on_step: Callable[[], None] = lambda: None) -> Tensor:
@@ -42,12 +54,19 @@ class Sampler:
         heun calls the denoiser twice per step, but once in the last. on_step: called after each step.
         """
         latents, (step, last_step) = noise, STEPS[self.method]
+        if isinstance(self.objective, MeanFlow):
+            step = last_step = average_step
         steps = [step] * (self.num_steps - 1) + [last_step]
         timesteps = sampling_timesteps(self.num_steps, self.shift).to(noise.device)
         for take_step, (now, following) in zip(steps, pairwise(timesteps), strict=True):
             latents = take_step(denoiser, self.objective, latents, now, following)
             on_step()
         return latents
+
+
+def num_steps_for(objective: Objective, asked: int | None) -> int:
+    """The number of steps that was asked for, or else one that suits the objective."""
+    return asked or (NUM_MEAN_FLOW_STEPS if isinstance(objective, MeanFlow) else NUM_STEPS)
 
 
 def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Tensor:
@@ -100,6 +119,21 @@ def heun_step(
     return latents + length * (velocity + _velocity(denoiser, objective, reached, following)) / 2
 
 
+def average_step(
+    denoiser: Denoiser,
+    objective: Objective,  # noqa: ARG001
+    latents: Tensor,
+    now: Tensor,
+    following: Tensor,
+) -> Tensor:
+    """Follow the average velocity from `now` to `following`, which is exact however far they are apart.
+
+    Geng et al. (https://arxiv.org/abs/2505.13447, equation 12).
+    """
+    span = now - following
+    return latents - span * _predict(denoiser, latents, now, span)
+
+
 STEPS = {
     "ddim": (ddim_step, ddim_step),
     "euler": (euler_step, euler_step),
@@ -108,8 +142,8 @@ STEPS = {
 """The step of each method, from latents at timestep `now` to those at `following`, and its last step."""
 
 
-def _predict(denoiser: Denoiser, latents: Tensor, timestep: Tensor) -> Tensor:
-    return denoiser(latents, timestep.expand(len(latents))).float()
+def _predict(denoiser: Denoiser, latents: Tensor, *times: Tensor) -> Tensor:
+    return denoiser(latents, *(time.expand(len(latents)) for time in times)).float()
 
 
 def _velocity(denoiser: Denoiser, objective: Objective, latents: Tensor, timestep: Tensor) -> Tensor:

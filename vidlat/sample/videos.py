@@ -31,8 +31,10 @@ from vidlat.pipeline.decode_videos import (
 from vidlat.sample.clips import ClipSampler
 from vidlat.sample.folder import Sample, continue_samples
 from vidlat.sample.rejection import Drawn, copy_rejection, require_no_copies
+from vidlat.sample.sampler import num_steps_for
 from vidlat.train.exported import load_model
 from vidlat.train.frozen_model import FrozenModel
+from vidlat.train.objective import OBJECTIVES
 from vidlat.train.run_folder import TrainedRun
 from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.reader import lone_file, read_prepared
@@ -146,9 +148,10 @@ def how_drawn(trained: TrainedRun, settings: SampleConfig) -> dict[str, Any]:
         "weights_hash": hash_weights(trained.model.state_dict()),
         "step": trained.step,
         "frames": settings.frames or run.config.frames,
-        "steps": settings.steps,
+        "steps": num_steps_for(OBJECTIVES[run.config.objective], settings.steps),
         "sampler": settings.sampler,
         "guidance": settings.guidance,
+        "guidance_interval": list(settings.guidance_interval),
         "first_frame": first_frame,
         "precision": settings.precision,
         "format": settings.format,

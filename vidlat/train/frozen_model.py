@@ -46,6 +46,7 @@ class FrozenModel:
             self.schema.latent_dim,
             num_features=self.conditions.num_features,
             takes_first_frame=self.config.first_frame > 0,
+            takes_span=self.config.takes_span,
         )
 
     def window_shape(self) -> WindowShape:

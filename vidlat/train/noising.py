@@ -5,22 +5,20 @@ Shape letters: B items, L latent channels, t latent frames, h and w latent heigh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from vidlat.config import TimestepDistribution, TrainConfig
+from vidlat.config import TrainConfig
 from vidlat.train.conditioning import Conditions
 from vidlat.train.dataset import Batch
 from vidlat.train.objective import OBJECTIVES, masked_squared_error
 from vidlat.train.seeding import Draw, generator
+from vidlat.train.timesteps import Times, draw_times
 from vidlat.train.transfer import to_device
-
-TimestepType = TypeVar("TimestepType", float, torch.Tensor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +27,8 @@ class NoisedBatch:
 
     inputs: (B, L, t, h, w), or with first-frame conditioning (B, 2 L + 1, t, h, w), see `join_first_frame`.
     timestep: (B,). features: (B, D), or None. target: (B, L, t, h, w). mask: (B, 1, t, 1, 1), 1 where a frame
-    counts. weight: (B, 1, 1, 1, 1), of the errors of each item.
+    counts. weight: (B, 1, 1, 1, 1), of the errors of each item. span: (B,), of a mean flow, else None; its
+    target is that of plain flow until `mean_flow.with_average_target`. has_span: whether each is above 0.
     """
 
     inputs: torch.Tensor
@@ -38,6 +37,14 @@ class NoisedBatch:
     target: torch.Tensor
     mask: torch.Tensor
     weight: torch.Tensor
+    span: torch.Tensor | None = None
+    has_span: tuple[bool, ...] = ()
+
+    @property
+    def arguments(self) -> tuple[torch.Tensor | None, ...]:
+        """What the network is called with; the span only for networks that take one."""
+        known = self.inputs, self.timestep, self.features
+        return known if self.span is None else (*known, self.span)
 
     @property
     def num_counted(self) -> torch.Tensor:
@@ -47,11 +54,11 @@ class NoisedBatch:
     def split(self, num_parts: int) -> Iterator[NoisedBatch]:
         """Split by items into parts of the same size; num_parts divides the number of items."""
         size = len(self.inputs) // num_parts
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         for start in range(0, len(self.inputs), size):
             part = slice(start, start + size)
-            values: Any = {name: t if t is None else t[part] for name, t in tensors.items()}
-            yield NoisedBatch(**values)
+            of_part: Any = {name: each if each is None else each[part] for name, each in values.items()}
+            yield NoisedBatch(**of_part)
 
     def squared_error(self, prediction: torch.Tensor) -> torch.Tensor:
         """The weighted sum of squared errors over all values that count."""
@@ -63,11 +70,13 @@ class NoisedBatch:
 class Draws:
     """What is random about a noised batch besides its noise, in host memory.
 
-    timestep: (B,) float32. first_frame_mask: (B,) bool, whether the first latent frame is given.
-    condition_mask: (B, D) float32, 0 where a feature is dropped; None drops nothing.
+    timestep: (B,) float32. span: (B,) float32, of a mean flow, else None. first_frame_mask: (B,) bool,
+    whether the first latent frame is given. condition_mask: (B, D) float32, 0 where a feature is dropped;
+    None drops nothing.
     """
 
     timestep: torch.Tensor
+    span: torch.Tensor | None
     first_frame_mask: torch.Tensor
     condition_mask: torch.Tensor | None
 
@@ -79,17 +88,16 @@ class Noising:
         self._settings, self._conditions = settings, conditions
         self._objective = OBJECTIVES[settings.objective]
 
-    def draws(self, batch: Batch, timesteps: Sequence[float] | None = None) -> Draws:
+    def draws(self, batch: Batch, times: Sequence[Times] | None = None) -> Draws:
         """Draw timesteps, dropped conditions and given first frames as the settings say.
 
-        timesteps: those of a validation, which drops no condition and gives the first frame only if training
+        times: those of a validation, which drops no condition and gives the first frame only if training
         always does.
         """
         settings, keys = self._settings, batch.keys
         first_frame_mask, condition_mask = [settings.first_frame == 1] * len(keys), None
-        if timesteps is None:
-            how, shift, dropout = settings.timesteps, settings.shift, settings.condition_dropout
-            timesteps = [draw_timestep(generator(key, Draw.TIMESTEP), how, shift) for key in keys]
+        if times is None:
+            times, dropout = [draw_times(key, settings) for key in keys], settings.condition_dropout
             first_frame_mask = [
                 generator(key, Draw.FIRST_FRAME).random() < settings.first_frame for key in keys
             ]
@@ -97,7 +105,8 @@ class Noising:
                 masks = [self._conditions.draw_mask(generator(key, Draw.CONDITION), dropout) for key in keys]
                 condition_mask = torch.from_numpy(np.stack(masks))
         return Draws(
-            timestep=torch.tensor(timesteps, dtype=torch.float32),
+            timestep=torch.tensor([each.timestep for each in times], dtype=torch.float32),
+            span=torch.tensor([each.span for each in times]) if settings.takes_span else None,
             first_frame_mask=torch.tensor(first_frame_mask),
             condition_mask=condition_mask,
         )
@@ -110,6 +119,7 @@ class Noising:
         x0, noise, features, mask = batch.latents, batch.noise, batch.features, batch.mask
         if noise is None:
             raise ValueError("the batch holds no noise; make its dataset with_noise=True")
+        has_span = () if draws.span is None else tuple((draws.span > 0).tolist())
         draws = to_device(draws, x0.device)
         alpha, sigma = self._objective.levels(draws.timestep)
         inputs = alpha * x0 + sigma * noise
@@ -128,6 +138,8 @@ class Noising:
             target=self._objective.target(x0, noise, alpha, sigma),
             mask=mask,
             weight=weight,
+            span=draws.span,
+            has_span=has_span,
         )
 
 
@@ -144,17 +156,12 @@ def join_first_frame(noised: torch.Tensor, first_frame: torch.Tensor, is_given: 
     return torch.cat([torch.where(mask == 1, known, noised), known, mask], dim=1)
 
 
-def draw_timestep(random: np.random.Generator, distribution: TimestepDistribution, shift: float) -> float:
-    """Draw a training timestep: uniform, or the logistic function of a standard normal draw; then shifted."""
-    if distribution == "uniform":
-        return shift_timestep(random.random(), shift)
-    return shift_timestep(1 / (1 + math.exp(-random.standard_normal())), shift)
+def tangent_of(inputs: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+    """The derivative of a network's inputs by the timestep, where that of the latents is the velocity.
 
-
-def shift_timestep(timestep: TimestepType, shift: float) -> TimestepType:
-    """Move a timestep towards the noise (shift > 1) or the data (shift < 1); 0 and 1 stay where they are.
-
-    The same in training and in sampling: t' = shift t / (1 + (shift - 1) t), Esser et al.
-    (https://arxiv.org/abs/2403.03206, equation 23).
+    0 in a given frame, and in the channels that `join_first_frame` adds.
     """
-    return shift * timestep / (1 + (shift - 1) * timestep)
+    if inputs.shape == velocity.shape:
+        return velocity
+    is_given = inputs[:, -1:]
+    return torch.cat([velocity * (1 - is_given), torch.zeros_like(inputs[:, velocity.shape[1] :])], dim=1)

@@ -62,7 +62,16 @@ class Flow:
 
     def min_snr_weight(self, alpha: Tensor, sigma: Tensor, gamma: float) -> Tensor:
         """Raises ConfigError: there is none."""
-        raise ConfigError(f"min_snr: got {gamma:g}; expected 0 with objective flow, which has no such weight")
+        raise ConfigError(f"min_snr: got {gamma:g}; expected 0 with flow and mean-flow, which have none")
+
+
+class MeanFlow(Flow):
+    """The average velocity between two timesteps (Geng et al., https://arxiv.org/abs/2505.13447).
+
+    u(x_t, r, t) is the mean of flow's velocity v along the path from x_r to x_t, so one step covers the span
+    t - r: x_r = x_t - (t - r) u. The network is told the span beside t; at span 0, u is v. The conversions
+    are flow's: they hold where a sampler's step ends at r (see mean_flow.py for the target of longer spans).
+    """
 
 
 class _Cosine:
@@ -127,9 +136,14 @@ class Epsilon(_Cosine):
         return torch.minimum(torch.ones_like(alpha), gamma * (sigma / alpha) ** 2)
 
 
-Objective = Flow | VPrediction | Epsilon
+Objective = Flow | MeanFlow | VPrediction | Epsilon
 
-OBJECTIVES: dict[str, Objective] = {"flow": Flow(), "v": VPrediction(), "epsilon": Epsilon()}
+OBJECTIVES: dict[str, Objective] = {
+    "flow": Flow(),
+    "mean-flow": MeanFlow(),
+    "v": VPrediction(),
+    "epsilon": Epsilon(),
+}
 """By the name in the settings."""
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from vidlat.config import ChosenFit, TrainConfig
 from vidlat.train.checkpoint import TrainState
 from vidlat.train.compiled import compile_network, is_compiled
+from vidlat.train.mean_flow import with_adaptive_weight, with_average_target
 from vidlat.train.noising import NoisedBatch
 from vidlat.train.ranks import Ranks
 
@@ -44,6 +45,7 @@ class Optimisation:
         average = start_average(network)
         self._average = list(average.parameters())
         self.state = TrainState(model=network, ema=average, optimiser=optimiser)
+        self._forward, self._average_forward = network.forward, average.forward  # as they are uncompiled
         if is_compiled(settings.compile, ranks.device):
             for each in (network, average):
                 compile_network(each, show_notice)
@@ -60,10 +62,15 @@ class Optimisation:
         parts = list(noised.split(self._settings.accumulate))
         error = torch.zeros((), device=self._ranks.device)
         for number, part in enumerate(parts, 1):
+            part = with_average_target(self._forward, part)
             with self._ranks.without_sync(self._network) if number < len(parts) else nullcontext():
-                part_error = part.squared_error(self.predict(self._network, part))
+                prediction = self.predict(self._network, part)
+                part_error = part.squared_error(prediction)
+                loss = part_error
+                if part.span is not None:
+                    loss = with_adaptive_weight(part, prediction).squared_error(prediction)
                 # The processes' gradients are averaged, not summed.
-                (part_error * (self._ranks.count / count)).backward()  # type: ignore[no-untyped-call]
+                (loss * (self._ranks.count / count)).backward()  # type: ignore[no-untyped-call]
             error += part_error.detach()
         norm = nn.utils.clip_grad_norm_(self._weights, self._settings.clip_norm)
         error, num_stopping = self._ranks.total(torch.stack([error, torch.full_like(error, should_stop)]))
@@ -86,11 +93,17 @@ class Optimisation:
         state.step += 1
         return rate
 
+    @torch.no_grad()
+    def validation_error(self, noised: NoisedBatch) -> torch.Tensor:
+        """The sum of squared errors of the averaged weights."""
+        noised = with_average_target(self._average_forward, noised, own_tangent=True)
+        return noised.squared_error(self.predict(self.state.ema, noised))
+
     def predict(self, network: nn.Module, noised: NoisedBatch) -> torch.Tensor:
         """A network's prediction for a noised batch, in the precision of the settings."""
         is_half = self._settings.precision == "bfloat16"
         with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=is_half):
-            prediction: torch.Tensor = network(noised.inputs, noised.timestep, noised.features)
+            prediction: torch.Tensor = network(*noised.arguments)
         return prediction
 
 

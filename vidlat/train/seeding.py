@@ -32,6 +32,7 @@ class Draw(IntEnum):
     TIMESTEP = 4
     CONDITION = 5
     FIRST_FRAME = 6
+    SPAN = 7
 
 
 def generator(key: SeedKey, draw: Draw) -> np.random.Generator:

@@ -29,13 +29,21 @@ MAX_SEQUENCES = 2**15
 
 _LONGEST_PERIOD = 10_000.0
 
+TIMESTEP_BLUR = 0.03
+"""Standard deviation of the Gaussian by which timesteps are blurred where the span is known.
+
+What the fastest sinusoids contribute is jitter, which does no harm until a mean flow differentiates by the
+timestep: then it is most of the derivative (docs/design/0014-mean-flow.md).
+"""
+
 
 class SpaceTimeUNet(nn.Module):
     """Noised latents (B, in_channels, t, h, w), timesteps (B,) and features to (B, out_channels, t, h, w).
 
     Every axis may have any length >= 1. Time, 4 to 16 latent frames as a rule, is never down-sampled; height
     and width are edge-padded to a multiple and the output is cropped. timestep: in [0, 1]. features: (B,
-    num_features), a condition; zeros mean unknown, see `feature_embedding`.
+    num_features), a condition; zeros mean unknown, see `feature_embedding`. takes_span: whether it is told
+    the span (B,) of an average velocity too, from the timestep down to an earlier one.
     """
 
     def __init__(
@@ -46,10 +54,11 @@ class SpaceTimeUNet(nn.Module):
         channels: Sequence[int],
         num_blocks: int,
         num_features: int = 0,
+        takes_span: bool = False,
     ) -> None:
         super().__init__()
         self.multiple = 2 ** (len(channels) - 1)
-        self.embedding = _Embedding(channels[0], num_features)
+        self.embedding = _Embedding(channels[0], num_features, takes_span)
         width = self.embedding.width
         self.first = _in_space(in_channels, channels[0])
         attends = [level >= len(channels) - LEVELS_IN_SPACE for level in range(len(channels))]
@@ -73,7 +82,11 @@ class SpaceTimeUNet(nn.Module):
         self.checkpoints_activations = False
 
     def forward(
-        self, latents: torch.Tensor, timestep: torch.Tensor, features: torch.Tensor | None = None
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        features: torch.Tensor | None = None,
+        span: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The prediction, of the latents' length, height and width."""
         height, width = latents.shape[-2:]
@@ -81,7 +94,7 @@ class SpaceTimeUNet(nn.Module):
         if below or right:
             latents = functional.pad(latents, (0, right, 0, below, 0, 0), mode="replicate")
         x = self.first(latents)
-        conditions = self._conditions(self.embedding(timestep, features), x)
+        conditions = self._conditions(self.embedding(timestep, features, span), x)
         skipped = [x]
         for layer in self.down:
             x = self._run(layer, x, conditions)
@@ -104,7 +117,7 @@ class SpaceTimeUNet(nn.Module):
 
     def _run(self, layer: nn.Module, x: torch.Tensor, conditions: Iterator[_Condition]) -> torch.Tensor:
         inputs = (x, next(conditions)) if isinstance(layer, _Block) else (x,)
-        if self.checkpoints_activations and self.training:
+        if self.checkpoints_activations and self.training and torch.is_grad_enabled():
             recomputed: torch.Tensor = checkpoint(layer, *inputs, use_reentrant=False)
             return recomputed
         output: torch.Tensor = layer(*inputs)
@@ -112,25 +125,53 @@ class SpaceTimeUNet(nn.Module):
 
 
 class _Embedding(nn.Module):
-    """Timesteps (B,) and features (B, num_features) to the input (B, width) of every adaptive norm."""
+    """Timesteps (B,), features (B, num_features) and spans (B,) to the input (B, width) of adaptive norms."""
 
-    def __init__(self, channels: int, num_features: int) -> None:
+    def __init__(self, channels: int, num_features: int, takes_span: bool) -> None:
         super().__init__()
         self.num_waves, self.width = channels, 4 * channels
         self.timestep = nn.Linear(channels, self.width)
         self.features = feature_embedding(num_features, self.width) if num_features else None
         self.mixed = nn.Linear(self.width, self.width)
+        self.span = feature_embedding(channels, self.width) if takes_span else None
 
-    def forward(self, timestep: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
-        half = self.num_waves // 2
-        exponents = torch.arange(half, device=timestep.device, dtype=torch.float32) / half
+    def forward(
+        self,
+        timestep: torch.Tensor,
+        features: torch.Tensor | None = None,
+        span: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if (self.span is None) != (span is None):
+            raise ValueError("span: expected for a network that was built with takes_span, and for no other")
         # Timesteps up to 1000, as the sinusoids of Vaswani et al. expect them.
-        angles = 1000 * timestep.float()[:, None] * torch.exp(-math.log(_LONGEST_PERIOD) * exponents)
-        hidden = self.timestep(torch.cat([angles.sin(), angles.cos()], dim=1))
+        waves = _sinusoids(1000 * timestep, self.num_waves)
+        if self.span is not None:
+            waves = waves * _mean_of_blurred(1000 * TIMESTEP_BLUR, waves)
+        hidden = self.timestep(waves)
         if self.features is not None and features is not None:
             hidden = hidden + self.features(features)
+        if self.span is not None and span is not None:
+            hidden = hidden + self.span(_sinusoids(span, self.num_waves))
         mixed: torch.Tensor = self.mixed(functional.silu(hidden))
         return functional.silu(mixed)
+
+
+def _sinusoids(values: torch.Tensor, num_waves: int) -> torch.Tensor:
+    """Sines and cosines (B, num_waves) of values (B,) at frequencies from 1 down to 1 / _LONGEST_PERIOD."""
+    angles = values[:, None] * _frequencies(num_waves, values)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _mean_of_blurred(std: float, waves: torch.Tensor) -> torch.Tensor:
+    """What `_sinusoids` (B, num_waves) are multiplied by where their values are blurred by a Gaussian."""
+    damping = torch.exp(-((std * _frequencies(waves.shape[1], waves)) ** 2) / 2)
+    return damping.repeat(2)
+
+
+def _frequencies(num_waves: int, like: torch.Tensor) -> torch.Tensor:
+    half = num_waves // 2
+    exponents = torch.arange(half, device=like.device, dtype=like.dtype) / half
+    return torch.exp(-math.log(_LONGEST_PERIOD) * exponents)
 
 
 class _Condition(NamedTuple):

@@ -43,6 +43,7 @@ from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.resuming import resume_run
 from vidlat.train.run_folder import checkpoint_folder, hold_run, read_run, start_run, write_run
 from vidlat.train.skipped import SkippedSteps
+from vidlat.train.timesteps import Times, validation_times
 from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.unet import build_unet
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
@@ -56,8 +57,8 @@ NUM_VALIDATION_WINDOWS = 64
 """Windows per validation, each at a fixed timestep; costs as much as about three training steps of 8."""
 
 
-ValidationPart = tuple[list[Window], list[float]]
-"""Windows and their timesteps."""
+ValidationPart = tuple[list[Window], list[Times]]
+"""Windows and their times."""
 
 
 class Trainer:
@@ -293,21 +294,20 @@ class Trainer:
         windows = validation_windows(
             self._validation, self._shape, seed=self.settings.seed, num_windows=NUM_VALIDATION_WINDOWS
         )
-        timesteps = [(index + 0.5) / len(windows) for index in range(len(windows))]
+        times = validation_times(len(windows), with_span=self.settings.takes_span)
         size = max(self.settings.batch // (self.settings.accumulate * self.ranks.count), 1)
         parts = [slice(start, start + size) for start in range(0, len(windows), size)]
-        return [(windows[part], timesteps[part]) for part in parts[self.ranks.index :: self.ranks.count]]
+        return [(windows[part], times[part]) for part in parts[self.ranks.index :: self.ranks.count]]
 
     @torch.no_grad()
     def _validation_totals(self, parts: Sequence[ValidationPart]) -> torch.Tensor:
         """The sum of squared errors and the number of values that count, (2,) float64."""
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         batches = self._dataset.batches(windows for windows, _ in parts)
-        for (_, timesteps), batch in zip(parts, batches, strict=True):
-            draws = self._noising.draws(batch, timesteps)
+        for (_, times), batch in zip(parts, batches, strict=True):
+            draws = self._noising.draws(batch, times)
             noised = self._noising.noised(batch.to(self.device), draws)
-            error = noised.squared_error(self._optimisation.predict(self.state.ema, noised))
-            totals += torch.stack([error, noised.num_counted])
+            totals += torch.stack([self._optimisation.validation_error(noised), noised.num_counted])
         return totals
 
     def _is_due(self, every: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from vidlat.config import Network, Preset
@@ -24,19 +26,24 @@ def build_unet(
     *,
     num_features: int = 0,
     takes_first_frame: bool = False,
+    takes_span: bool = False,
 ) -> nn.Module:
     """Build a newly initialised network; draws from torch's global generator.
 
     num_features: length of a condition's features. takes_first_frame: whether the input has the channels of
-    `noising.join_first_frame`.
+    `noising.join_first_frame`. takes_span: whether it is called with the span of an average velocity, which
+    MONAI's network is not.
     """
     channels, num_blocks = CHANNELS[network, preset]
     in_channels = 2 * latent_dim + 1 if takes_first_frame else latent_dim
+    sizes: dict[str, Any] = {"channels": channels, "num_blocks": num_blocks, "num_features": num_features}
     if network == "monai":
         from vidlat.train.monai_unet import MonaiUNet as UNet  # MONAI takes seconds to import
     else:
         from vidlat.train.space_time_unet import SpaceTimeUNet as UNet  # type: ignore[assignment]
-    return UNet(in_channels, latent_dim, channels=channels, num_blocks=num_blocks, num_features=num_features)
+
+        sizes["takes_span"] = takes_span
+    return UNet(in_channels, latent_dim, **sizes)
 
 
 def feature_embedding(num_features: int, width: int) -> nn.Sequential:
