@@ -8,7 +8,7 @@ from vidlat.metrics import intervals
 from vidlat.metrics.features import Features
 from vidlat.metrics.frechet import FrechetDistance
 from vidlat.metrics.intervals import Estimate, estimate, ratio_of_means, resampled_weights
-from vidlat.metrics.kernel_distance import KernelDistance
+from vidlat.metrics.kernel_distance import KernelDistance, KernelExcess
 
 DIMENSIONS = 50
 
@@ -34,6 +34,20 @@ def test_intervals_of_the_kernel_distance_hold_the_true_one(monkeypatch, shift):
         clips = two_levels(rng, 12, 3, DIMENSIONS)
         samples = independent(rng.normal(shift, 1, (30, DIMENSIONS)), "sample")
         held += estimate(KernelDistance(clips, samples), clips, samples).holds(truth)
+    assert held >= 180
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_intervals_of_the_excess_over_real_clips_hold_the_true_one(monkeypatch, shift):
+    monkeypatch.setattr(intervals, "NUM_RESAMPLES", 100)
+    truth = true_kernel_distance(shift, np.random.default_rng(0)) if shift else 0.0
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        clips, training = (two_levels(rng, 12, 3, DIMENSIONS, name=name) for name in "ab")
+        samples = independent(rng.normal(shift, 1, (30, DIMENSIONS)), "sample")
+        sets = samples, training, clips
+        held += estimate(KernelExcess(*sets), *sets).holds(truth)
     assert held >= 180
 
 
@@ -86,6 +100,13 @@ def test_an_interval_of_what_is_never_below_zero_is_above_it():
     assert estimate(ratio, one, other).low < 0
     nothing = ratio_of_means(np.zeros(4), np.ones(3))
     assert estimate(nothing, one, other, is_positive=True) == Estimate(value=0.0)
+
+
+def test_estimates_are_told_with_three_digits_and_thousands_in_full():
+    assert Estimate(value=0.0123456, low=-2.5, high=0.5).in_words(1000) == "12.3 (-2500 to 500)"
+    assert Estimate(value=1.0).in_words() == "1"
+    assert Estimate(value=3e-31, low=1e-31, high=5e-5).in_words() == "0 (0 to 0.0001)"
+    assert Estimate(value=None).in_words() == "-"
 
 
 def test_the_same_sets_have_the_same_interval():

@@ -7,7 +7,7 @@ import pytest
 
 from tests.metrics.sets import independent, two_levels
 from vidlat.metrics.features import Features, unit_weights
-from vidlat.metrics.kernel_distance import KernelDistance
+from vidlat.metrics.kernel_distance import KernelDistance, KernelExcess
 
 
 def distance_of(one, other):
@@ -35,6 +35,17 @@ def test_distance_is_that_of_a_double_loop_over_pairs_of_different_groups():
     weights = [rng.integers(0, 4, (6, len(each))).astype(float) for each in (one, other)]
     expected = [by_a_loop(one, other, *rows) for rows in zip(*weights, strict=True)]
     np.testing.assert_allclose(KernelDistance(one, other)(*weights), expected, rtol=1e-10)
+
+
+def test_the_excess_is_the_difference_of_two_distances():
+    rng = np.random.default_rng(3)
+    one, other, reference = (two_levels(rng, 3, 2, 4, name=name) for name in "abc")
+    weights = [rng.integers(1, 3, (2, 6)).astype(float) for _ in range(3)]
+    first, second = (
+        KernelDistance(each, reference)(weight, weights[2])
+        for each, weight in ((one, weights[0]), (other, weights[1]))
+    )
+    np.testing.assert_allclose(KernelExcess(one, other, reference)(*weights), first - second)
 
 
 def expected_kernel(mean, other_mean):

@@ -14,7 +14,6 @@ from vidlat.evaluate.samples.evaluation import evaluate_samples
 from vidlat.evaluate.samples.measuring import LATENTS
 from vidlat.evaluate.samples.pictures import GRID, SHEET
 from vidlat.evaluate.samples.result import SampleEvaluation
-from vidlat.metrics.intervals import Estimate
 
 
 def evaluate_sampled(
@@ -58,14 +57,14 @@ def _print(evaluation: SampleEvaluation) -> None:
     energies = [
         (
             name,
-            *map(_ratio, (row.inside, row.at_borders, row.sharpness, row.diversity)),
+            *(each.in_words() for each in (row.inside, row.at_borders, row.sharpness, row.diversity)),
         )
         for name, row in evaluation.rows.items()
     ]
     columns = ("", "motion inside", "at borders", "sharpness", "diversity")
     print_table("Over those of held-out clips: 1 is right", columns, energies)
     if evaluation.bands:
-        bands = [(name, *map(_ratio, row.bands)) for name, row in evaluation.rows.items()]
+        bands = [(name, *(band.in_words() for band in row.bands)) for name, row in evaluation.rows.items()]
         print_table("Power of change over time, over that of held-out clips", ("", *evaluation.bands), bands)
     read = [
         (condition, name, str(each.num_clips), f"{each.error:.3g}", f"{each.constant_error:.3g}")
@@ -98,31 +97,14 @@ def _print_distances(evaluation: SampleEvaluation) -> None:
                 (
                     name,
                     str(row.num_clips),
-                    _estimate(distances.kernel, 1000),
-                    _estimate(distances.frechet),
+                    distances.kernel.in_words(1000),
+                    distances.frechet.in_words(),
                     *("-" if share is None else f"{share:.2f}" for share in shares),
                     _seconds(evaluation.seconds.get(name)),
                 )
             )
         columns = "", "clips", "KID x 1000", "Fréchet", "precision", "recall", "density", "coverage", "s/clip"
         print_table(f"Distances from {held_out}, in {what}, with 95 % intervals", columns, rows)
-
-
-def _estimate(found: Estimate, factor: float = 1) -> str:
-    if found.value is None:
-        return "-"
-    text = f"{found.value * factor:.4g}"
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} ({found.low * factor:.4g} to {found.high * factor:.4g})"
-
-
-def _ratio(found: Estimate) -> str:
-    if found.value is None:
-        return "-"
-    if found.low is None or found.high is None:
-        return f"{found.value:.2f}"
-    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def _seconds(seconds: float | None) -> str:

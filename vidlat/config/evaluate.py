@@ -20,7 +20,9 @@ class EvaluateConfig(Drawing):
         at_least=2,
         at_most=MANY,
     )
-    steps: tuple[int, ...] = setting((50,), "denoising steps; a row for each of several", at_least=1)
+    steps: tuple[int, ...] = setting(
+        (), "denoising steps; a row for each of several; else 50, or 4 of a mean flow", at_least=1
+    )
     seed: int = setting(0, "seed of the first sample, and of the noise", at_least=0, below=SEED_STOP)
     features: tuple[str, ...] = setting(
         (),

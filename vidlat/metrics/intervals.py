@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from vidlat.metrics.features import Array, Features, ratio, unit_weights
 
-Statistic = Callable[[Array, Array], Array]
-"""Weights (R, N) and (R, M) of the items of two sets to R values, NaN where they are undefined."""
+Statistic = Callable[..., Array]
+"""Weights of the items of each of some sets, such as (R, N) and (R, M), to R values, NaN where undefined."""
 
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
@@ -31,15 +31,22 @@ class Estimate:
         """Whether a value lies in the interval; False where there is none."""
         return self.low is not None and self.high is not None and self.low <= value <= self.high
 
+    def in_words(self, factor: float = 1) -> str:
+        """As text, such as `12.5 (8 to 17.1)`, times a factor; a dash for None."""
+        if self.value is None:
+            return "-"
+        text = _short(self.value * factor)
+        if self.low is None or self.high is None:
+            return text
+        return f"{text} ({_short(self.low * factor)} to {_short(self.high * factor)})"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
 
 
-def estimate(
-    statistic: Statistic, one: Features, other: Features, *, seed: int = 0, is_positive: bool = False
-) -> Estimate:
-    """The statistic of two sets, with the interval of a bootstrap that draws their groups with replacement.
+def estimate(statistic: Statistic, *sets: Features, seed: int = 0, is_positive: bool = False) -> Estimate:
+    """The statistic of some sets, with the interval of a bootstrap that draws their groups with replacement.
 
     The interval is the value plus the quantiles of the replicates less their mean: a replicate draws from the
     sets at hand, whose repeated items give it a bias of its own. is_positive: the statistic, such as a ratio,
@@ -47,13 +54,13 @@ def estimate(
     fewer than two groups. Replicates that are undefined are left out. Field and Welsh 2007, doi
     10.1111/j.1467-9868.2007.00593.x, on the bootstrap of clusters.
     """
-    value = float(statistic(unit_weights(one), unit_weights(other))[0])
+    value = float(statistic(*map(unit_weights, sets))[0])
     if not math.isfinite(value):
         return Estimate(value=None)
-    if min(one.num_groups, other.num_groups) < 2:
+    if min(each.num_groups for each in sets) < 2:
         return Estimate(value=value)
     random = np.random.default_rng(seed)
-    replicates = statistic(*(resampled_weights(each.groups, random) for each in (one, other)))
+    replicates = statistic(*(resampled_weights(each.groups, random) for each in sets))
     replicates = replicates[np.isfinite(replicates) & ((replicates > 0) | (not is_positive))]
     if not len(replicates) or (is_positive and value <= 0):
         return Estimate(value=value)
@@ -84,3 +91,7 @@ def ratio_of_means(one: Array, other: Array) -> Statistic:
         return ratio(*means)
 
     return statistic
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{round(value, 4):.3g}"

@@ -28,6 +28,20 @@ class KernelDistance:
         )
 
 
+class KernelExcess:
+    """How much farther one set is from a reference than another set is, by the kernel distance, for weights.
+
+    What both distances share, the spread of the reference, cancels.
+    """
+
+    def __init__(self, one: Features, other: Features, reference: Features) -> None:
+        self._one, self._other = KernelDistance(one, reference), KernelDistance(other, reference)
+
+    def __call__(self, weights_one: Array, weights_other: Array, weights_reference: Array) -> Array:
+        """(R,) of weights (R, N), (R, M) and (R, P); NaN where a set has fewer than two groups of weight."""
+        return self._one(weights_one, weights_reference) - self._other(weights_other, weights_reference)
+
+
 def _kernel(one: Array, other: Array) -> Array:
     kernel: Array = (one @ other.T / one.shape[1] + 1) ** 3
     return kernel

@@ -41,6 +41,11 @@ class Sample:
     seconds: float = 0.0
     num_rejected: int = 0
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """The conditions as labels, by name."""
+        return {name: value for name, _, value in (text.partition("=") for text in self.condition)}
+
     @classmethod
     def from_fields(cls, fields: Fields) -> Sample:
         """Raises ValueError for what no sample is."""

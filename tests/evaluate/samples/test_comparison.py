@@ -45,6 +45,9 @@ def test_real_samples_are_not_told_from_real_clips_and_others_are(sets):
     kernel = real.distances[LATENTS].kernel
     assert kernel.holds(0)
     assert shifted.distances[LATENTS].kernel.low > kernel.high
+    assert real.distances[LATENTS].excess.holds(0)
+    assert shifted.distances[LATENTS].excess.low > 0
+    assert reference.compare(training).distances[LATENTS].excess.value is None
     assert shifted.distances[LATENTS].frechet.low > real.distances[LATENTS].frechet.high
     assert (
         shifted.distances[LATENTS].neighbourhoods.coverage < real.distances[LATENTS].neighbourhoods.coverage

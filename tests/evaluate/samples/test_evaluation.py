@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,7 +20,8 @@ from vidlat.evaluate.samples.real_clips import RealClips
 from vidlat.evaluate.samples.result import NOISE, REAL, STILL
 from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.store.reader import open_cache
-from vidlat.train.run_folder import load_run, read_run
+from vidlat.train.exported import load_model
+from vidlat.train.run_folder import read_run
 from vidlat.train.trainer import Trainer
 from vidlat.types import Annotation
 from vidlat.video.writer import write_array, write_video
@@ -60,7 +62,7 @@ def made(tmp_path_factory, encode_here):
 @pytest.fixture(autouse=True)
 def _small_network_and_few_resamples(monkeypatch):
     monkeypatch.setattr("vidlat.metrics.intervals.NUM_RESAMPLES", 50)
-    monkeypatch.setattr("vidlat.sample.videos.load_run", partial(load_run, build_model=build_small))
+    monkeypatch.setattr("vidlat.sample.videos.load_model", partial(load_model, build_model=build_small))
 
 
 def evaluate(made, *arguments):
@@ -78,7 +80,7 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     for name, row in figures["rows"].items():
         assert row["num_clips"] == row["num_groups"] == 7
         assert set(row["distances"]) == {LATENTS, str(network)}
-        assert f"{row['distances'][LATENTS]['kernel_distance']['value'] * 1000:.4g}" in out, name
+        assert f" {row['distances'][LATENTS]['kernel_distance']['value'] * 1000:.0f} (" in out, name
     assert figures["held_out"] == {"num_clips": 7, "num_groups": 7}
     assert figures["features"][1]["takes"] == "frames of 1 channel"
     assert figures["features"][1]["sha256"] in out
@@ -88,8 +90,8 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     assert "Only 7 held-out subjects" in out
     assert {"grid.png", "grid.mp4"} <= {path.name for path in (tmp_path / "e").iterdir()}
     conditions = json.loads((tmp_path / "e" / "samples" / "steps-1" / "samples.json").read_text())["samples"]
-    held_out = [f"kind={'ab'[number // 2 % 2]}" for number in range(1, 14, 2)]
-    assert [each["condition"] for each in conditions.values()] == [[kind] for kind in held_out]
+    held_out = [[f"kind={'ab'[number // 2 % 2]}"] for number in range(1, 14, 2)]
+    assert sorted(each["condition"] for each in conditions.values()) == sorted(held_out)
 
 
 def test_samples_that_are_there_are_not_drawn_again(made, tmp_path):
@@ -217,9 +219,21 @@ def test_a_run_without_held_out_clips_or_that_continues_pictures_is_refused(made
 
 
 def test_samples_have_the_conditions_of_held_out_videos_evenly(made):
-    cache, run = open_cache(made / "latents.zarr"), read_run(made / "run")
-    windows = ComparedWindows.of(run, cache, 7).held_out
-    kinds = [run.labels[window.record.video_id]["kind"] for window in windows]
-    assert conditions_for(windows, run, 7) == [(f"kind={kind}",) for kind in kinds]
-    assert conditions_for(windows, run, 14)[::2] == conditions_for(windows, run, 14)[1::2]
-    assert len(conditions_for(windows, run, 3)) == 3
+    run = read_run(made / "run")
+    kinds = sorted((f"kind={run.labels[video_id]['kind']}",) for video_id in run.validation)
+    conditions = conditions_for(run, 14, seed=3)
+    assert sorted(conditions[:7]) == sorted(conditions[7:]) == kinds
+    assert conditions_for(run, 3, seed=3) == conditions[:3]
+    other = replace(run, duplicates=((run.validation[0], run.training[0]),))
+    assert sorted(conditions_for(other, 6, seed=0)) == sorted(
+        (f"kind={run.labels[video_id]['kind']}",) for video_id in run.validation[1:]
+    )
+
+
+def test_videos_without_all_conditions_are_passed_over_unless_all_are_such(made):
+    run = read_run(made / "run")
+    unknown = {video_id: {} for video_id in run.validation[1:]}
+    some = replace(run, labels=run.labels | unknown)
+    assert set(conditions_for(some, 9, seed=0)) == {(f"kind={run.labels[run.validation[0]]['kind']}",)}
+    none = replace(run, labels=run.labels | {video_id: {"kind": "c"} for video_id in run.validation})
+    assert conditions_for(none, 2, seed=0) == [(), ()]

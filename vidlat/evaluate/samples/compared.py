@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+
 from vidlat.errors import InputError
 from vidlat.evaluate.samples.real_clips import CachedWindow, spread_windows
 from vidlat.store.reader import LatentCache
@@ -32,10 +34,7 @@ class ComparedWindows:
         Raises InputError for a side without any.
         """
         records, copies = cache.records(), {video_id for video_id, _ in run.duplicates}
-        sides = {
-            "held-out": [video_id for video_id in run.validation if video_id not in copies],
-            "training": run.training,
-        }
+        sides: dict[str, Sequence[str]] = {"held-out": _held_out(run), "training": run.training}
         windows = {
             side: spread_windows([records[video_id] for video_id in ids], run.window_shape(), num)
             for side, ids in sides.items()
@@ -63,12 +62,19 @@ def _why_none(side: str, num_videos: int, run: Run, num_copies: int) -> str:
     return what + "the run holds out no video; train with a --validation-fraction above 0"
 
 
-def conditions_for(windows: Sequence[CachedWindow], run: Run, num: int) -> list[tuple[str, ...]]:
-    """Conditions `NAME=VALUE` of `num` samples: those of the windows' videos, evenly.
+def conditions_for(run: Run, num: int, seed: int) -> list[tuple[str, ...]]:
+    """Conditions `NAME=VALUE` of `num` samples: those of held-out videos in a random order, over and over.
 
-    Videos of which some condition is not known are passed over, unless all are such.
+    Those of the first samples do not depend on how many follow. Videos of which some condition is not known
+    are passed over, unless all are such.
     """
-    labels = [run.conditions.known(run.labels[window.record.video_id]) for window in windows]
+    labels = [run.conditions.known(run.labels[video_id]) for video_id in _held_out(run)]
     complete = [each for each in labels if len(each) == len(run.conditions.conditions)]
     texts = [tuple(f"{name}={text}" for name, text in each.items()) for each in complete or labels]
-    return [texts[number * len(texts) // num] for number in range(num)]
+    order = np.random.default_rng(seed).permutation(len(texts))
+    return [texts[order[number % len(texts)]] for number in range(num)]
+
+
+def _held_out(run: Run) -> list[str]:
+    copies = {video_id for video_id, _ in run.duplicates}
+    return [video_id for video_id in run.validation if video_id not in copies]

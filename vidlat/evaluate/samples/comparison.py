@@ -11,16 +11,20 @@ from vidlat.metrics.diversity import DiversityRatio
 from vidlat.metrics.features import Features
 from vidlat.metrics.frechet import FrechetDistance, PrincipalComponents
 from vidlat.metrics.intervals import Estimate, estimate, ratio_of_means
-from vidlat.metrics.kernel_distance import KernelDistance
+from vidlat.metrics.kernel_distance import KernelDistance, KernelExcess
 from vidlat.metrics.neighbourhoods import Neighbourhoods, neighbourhoods
 from vidlat.metrics.standardisation import Standardisation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distances:
-    """How far a set is from the reference in one kind of features. diversity: over the reference's."""
+    """How far a set is from the reference in one kind of features.
+
+    excess: its kernel distance less that of the training clips. diversity: over the reference's.
+    """
 
     kernel: Estimate
+    excess: Estimate
     frechet: Estimate
     neighbourhoods: Neighbourhoods | None
     diversity: Estimate
@@ -29,6 +33,7 @@ class Distances:
         """Plain values for JSON."""
         return {
             "kernel_distance": self.kernel.to_dict(),
+            "excess_over_real": self.excess.to_dict(),
             "frechet_distance": self.frechet.to_dict(),
             "neighbourhoods": self.neighbourhoods.to_dict() if self.neighbourhoods else None,
             "diversity": self.diversity.to_dict(),
@@ -76,7 +81,7 @@ class Reference:
     """
 
     def __init__(self, held_out: MeasuredClips, training: MeasuredClips, num_clips: int) -> None:
-        self.held_out = held_out
+        self.held_out, self._training = held_out, training
         self._scales = {
             name: Standardisation.fit(features.values) for name, features in training.features.items()
         }
@@ -122,7 +127,14 @@ class Reference:
             frechet = estimate(FrechetDistance(low, real_low), low, real_low, is_positive=True)
         return Distances(
             kernel=estimate(KernelDistance(ours, real), ours, real),
+            excess=self._excess(clips, name),
             frechet=frechet,
             neighbourhoods=neighbourhoods(real, ours),
             diversity=estimate(DiversityRatio(ours, real), ours, real, is_positive=True),
         )
+
+    def _excess(self, clips: MeasuredClips, name: str) -> Estimate:
+        if clips is self._training:
+            return Estimate(value=None)
+        sets = [self.standardised(each, name) for each in (clips, self._training, self.held_out)]
+        return estimate(KernelExcess(*sets), *sets)

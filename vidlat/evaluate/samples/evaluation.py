@@ -22,8 +22,10 @@ from vidlat.evaluate.samples.result import HELD_OUT, NOISE, REAL, STILL, SampleE
 from vidlat.evaluate.samples.sample_sets import SampleSet, draw_samples
 from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import load_vae_of, prepare_decoded_folder
+from vidlat.sample.sampler import num_steps_for
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.train.frozen_run import Run
+from vidlat.train.objective import OBJECTIVES
 from vidlat.train.resuming import require_same_videos
 from vidlat.train.run_folder import read_run
 from vidlat.video.contact_sheet import evenly_spaced
@@ -97,8 +99,9 @@ class _Plan:
 
     def draw(self, run_dir: Path, out: Path, on_progress: Progress) -> Iterator[SampleSet]:
         """The samples of each number of steps, drawn where they are not there already."""
-        conditions = conditions_for(self.windows.held_out, self.run, self.num)
-        for num_steps in dict.fromkeys(self.settings.steps):
+        conditions = conditions_for(self.run, self.num, self.settings.seed)
+        usual = num_steps_for(OBJECTIVES[self.run.config.objective], None)
+        for num_steps in dict.fromkeys(self.settings.steps or (usual,)):
             name = f"{num_steps} step{'s' * (num_steps > 1)}"
             paths = draw_samples(
                 run_dir, out / f"steps-{num_steps}", self.settings, num_steps,

@@ -71,16 +71,19 @@ class SampleEvaluation:
         return [*map(self._conclusion, self.samples), *self._warnings()]
 
     def _conclusion(self, name: str) -> str:
-        real, found = (self.rows[row].distances[LATENTS].kernel for row in (REAL, name))
-        if found.value is None or real.value is None:
-            return f"{name}: whether samples are as good as real clips cannot be told: too few subjects."
-        way = self.way_to_noise(name)
-        share = "" if way is None else f"; {way:.1%} of the way from real clips to noise"
-        if real.low is None or real.high is None:
-            return f"{name}: the kernel distance of real against real has no interval to compare with{share}."
+        distances = self.rows[name].distances[LATENTS]
+        real, found, excess = self.rows[REAL].distances[LATENTS].kernel, distances.kernel, distances.excess
+        if found.value is None or real.low is None or real.high is None or excess.value is None:
+            return f"{name}: whether they are as good as real clips cannot be told: too few subjects."
         where = "within" if real.holds(found.value) else "below" if found.value < real.low else "above"
         few = ", which so few subjects leave wide" if where == "within" and self._few_subjects() else ""
-        return f"{name}: the kernel distance is {where} the interval of real against real{few}{share}."
+        way = self.way_to_noise(name)
+        share = "" if way is None else f"; it is {way:.1%} of the way from there to noise"
+        chance = ", which may be chance" if excess.holds(0) else ""
+        difference = f"differs from its value by {excess.in_words(1000)}{chance}"
+        return (
+            f"{name}: KID x 1000 is {where} the interval of real against real{few}, and {difference}{share}."
+        )
 
     def _few_subjects(self) -> dict[str, int]:
         """Sides of the split that have fewer than FEW_SUBJECTS, and how many they have."""

@@ -32,10 +32,7 @@ class SampleSet:
         """Videos of one folder; raises InputError for a samples.json that cannot be read."""
         found = read_samples(paths[0].parent)
         samples = found.samples if found else {}
-        labels = [
-            dict(text.split("=", 1) for text in samples[path.name].condition) if path.name in samples else {}
-            for path in paths
-        ]
+        labels = [samples[path.name].labels if path.name in samples else {} for path in paths]
         return cls(
             name=name,
             clips=folder_clips(paths, run.schema.settings.size, run.config.frames, labels),
