@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from vidlat.copies.search import CopySearch, Match
 from vidlat.metrics.features import Array, Features
 from vidlat.metrics.intervals import Estimate, estimate
 from vidlat.store.reader import LatentCache
-from vidlat.timing import Timing
 from vidlat.train.frozen_run import Run
+from vidlat.train.windows import WindowShape
 
 QUANTILE = 0.01
 """The share of held-out clips that are nearer to a training clip than the threshold."""
@@ -29,13 +31,13 @@ class Copies:
     """The nearest training window of each sample, beside those of held-out clips.
 
     A sample is a suspect copy if it is nearer to a training window than a share `quantile` of the held-out
-    windows are. timing: of the cache.
+    windows are. shape: of the windows that are compared.
     """
 
     quantile: float
     matches: tuple[Match, ...]
     held_out: HeldOut
-    timing: Timing
+    shape: WindowShape
 
     @property
     def threshold(self) -> float:
@@ -69,35 +71,27 @@ class Copies:
             return found
         return Estimate(value=found.value, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
-    def sentences(self) -> list[str]:
-        """What was found, in sentences, with what makes it uncertain."""
-        share, held_out = self.share(), self.held_out
-        num_windows, num_subjects = len(held_out.distances), held_out.num_subjects
-        assert share.value is not None
-        interval = ""
+    def conclusion(self) -> str:
+        """What was found, as a sentence."""
+        share, num_samples, num_suspects = self.share(), len(self.matches), len(self.suspects)
+        expected, interval = f"{100 * self.quantile:g} %", ""
         if share.low is not None and share.high is not None:
-            interval = f", 95 % interval {100 * share.low:.1f} to {100 * share.high:.1f} %"
-        percent = f"{100 * self.quantile:g} %"
-        lines = [
-            f"{len(self.suspects)} of {len(self.matches)} samples ({100 * share.value:.1f} %{interval}) are "
-            f"nearer to a training clip than {percent} of held-out clips; of new samples {percent} would be"
-        ]
+            interval = f", {100 * share.low:.1f} to {100 * share.high:.1f} %"
+        return (
+            f"{num_suspects} of {num_samples} samples ({100 * num_suspects / num_samples:.1f} %{interval}) "
+            f"{'is' if num_suspects == 1 else 'are'} nearer to a training clip than {expected} of held-out "
+            f"clips are; of new samples, {expected} would be."
+        )
+
+    def warnings(self) -> list[str]:
+        """What makes it uncertain, as sentences."""
+        num_windows, num_subjects = len(self.held_out.distances), self.held_out.num_subjects
+        enough = f"{100 * self.quantile:g} % takes {math.ceil(1 / self.quantile)}."
         if num_windows * self.quantile < 1:
-            lines.append(
-                f"the threshold is the nearest of {num_windows} held-out clips: {percent} needs "
-                f"{np.ceil(1 / self.quantile):.0f}"
-            )
-        elif num_subjects * self.quantile < 1:
-            lines.append(
-                f"the threshold rests on the nearest few of {num_subjects} held-out subjects: with "
-                f"{np.ceil(1 / self.quantile):.0f} it would not depend on a single one"
-            )
-        if held_out.left_out:
-            lines.append(
-                f"{len(held_out.left_out)} held-out videos nearly equal training videos and do not count: "
-                f"{', '.join(held_out.left_out[:NUM_NEAREST])}"
-            )
-        return lines
+            return [f"Copies: the threshold is that of the nearest of {num_windows} held-out clips; {enough}"]
+        if num_subjects * self.quantile < 1:
+            return [f"Copies: the threshold rests on few of {num_subjects} held-out subjects; {enough}"]
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `frame` is the first frame of a window, in its video."""
@@ -139,25 +133,42 @@ class Copies:
 
     def frame_of(self, latent_frame: int) -> int:
         """The video frame at which a VAE call starts, by the latent frame at which it starts."""
-        return latent_frame // self.timing.latent_step * self.timing.frame_step
+        timing = self.shape.timing
+        return latent_frame // timing.latent_step * timing.frame_step
+
+    @property
+    def num_frames(self) -> int:
+        """Video frames of a window."""
+        timing = self.shape.timing
+        return timing.frames_per_call + (self.shape.num_stacks - 1) * timing.frame_step
 
 
 def find_copies(
-    samples: Sequence[Tensor],
+    samples: Mapping[str, Sequence[Tensor]],
     run: Run,
     cache: LatentCache,
     *,
     quantile: float = QUANTILE,
     device: str = "cpu",
     on_progress: Callable[[float], None] = lambda _: None,
-) -> Copies:
-    """The training clip nearest to each sample of a run, and which samples are suspect copies.
+) -> dict[str, Copies]:
+    """The training clip nearest to each sample of a run, and which samples are suspect copies; by set.
 
-    samples: whitened latents (L, t, h, w) of one length. The cache must be the run's own
+    samples: sets of whitened latents (L, t, h, w), all of one length. The cache must be the run's own
     (`require_same_videos`); it is read once. device: where the search computes. on_progress: called with the
     share of the search that was done since. Raises TrainError for a run that holds no videos out, StoreError
     for latents that are missing or damaged.
     """
-    search = CopySearch(run, cache, samples[0].shape[1] if samples else None, device=device)
-    matches, held_out = search.nearest_and_held_out(samples, on_progress)
-    return Copies(quantile=quantile, matches=tuple(matches), held_out=held_out, timing=cache.schema.timing)
+    clips = [clip for each in samples.values() for clip in each]
+    search = CopySearch(run, cache, clips[0].shape[1], device=device)
+    matches, held_out = search.nearest_and_held_out(clips, on_progress)
+    left = iter(matches)
+    return {
+        name: Copies(
+            quantile=quantile,
+            matches=tuple(islice(left, len(each))),
+            held_out=held_out,
+            shape=search.windows.shape,
+        )
+        for name, each in samples.items()
+    }

@@ -1,0 +1,47 @@
+"""Samples beside the training clips that they are nearest to."""
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+
+from tests.copies.test_result import VIDEOS, smooth_posterior, window
+from vidlat.copies.pictures import PAIRS, SHEET, write_pairs
+from vidlat.copies.result import find_copies
+
+
+class BrightVAE:
+    """Decodes to frames as bright as the first value of the latents says, and keeps these."""
+
+    def __init__(self):
+        self.decoded = []
+
+    def decode(self, latents, num_frames):
+        self.decoded.append(latents[0])
+        return torch.full((1, 1, num_frames, 8, 8), 0.5)
+
+
+def test_the_nearest_pairs_are_shown_as_they_are_in_the_cache(make_run, tmp_path):
+    run, cache = make_run(
+        VIDEOS, frames=16, posterior=smooth_posterior, validation_fraction=0.3, latents_as="mean"
+    )
+    noise = torch.randn(run.latent_shape(), generator=torch.Generator().manual_seed(0))
+    samples = [noise, window(run, cache, run.training[3], 5)]
+    copies = find_copies({"all": samples}, run, cache)["all"]
+    asked, vae = [], BrightVAE()
+
+    def frames_of(number):
+        asked.append(number)
+        return np.full((16, 8, 8), 60 * number, np.uint8)
+
+    write_pairs(copies, frames_of, cache, vae, tmp_path, 25.0)
+    assert asked == [1, 0]
+    record = cache.records()[run.training[3]]
+    expected = cache.read_latents(record.video_id).mean[:, 5:9]
+    np.testing.assert_array_equal(vae.decoded[0], expected.astype(np.float32))
+    with Image.open(tmp_path / SHEET) as sheet:
+        assert sheet.height > 2 * 128 * 2  # two rows of two
+    with av.open(tmp_path / PAIRS) as video:
+        frames = [frame.to_ndarray(format="gray") for frame in video.decode(video=0)]
+    assert len(frames) == 16
+    assert frames[0].shape[1] > 4 * 128

@@ -1,0 +1,57 @@
+"""Samples beside the training clips that they are nearest to, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidlat.copies.result import Copies
+from vidlat.encode.vae import FrozenVAE
+from vidlat.pipeline.decode_videos import decode_latents, to_gray_levels
+from vidlat.store.reader import LatentCache
+from vidlat.video.contact_sheet import Row, contact_sheet
+from vidlat.video.side_by_side import side_by_side
+from vidlat.video.writer import write_video
+
+SHEET, PAIRS = "copies.png", "copies.mp4"
+
+NUM_PAIRS = 8
+"""Pairs that are shown, at most: the nearest."""
+
+Frames = npt.NDArray[np.uint8]
+
+
+def write_pairs(
+    copies: Copies,
+    frames_of: Callable[[int], Frames],
+    cache: LatentCache,
+    vae: FrozenVAE,
+    out: Path,
+    fps: float,
+) -> None:
+    """Write the samples that are nearest to a training clip, and that clip as the VAE decodes it, to `out`.
+
+    SHEET has the sample above the training clip, PAIRS both side by side. frames_of: the frames (T, H, W) of
+    a sample, by its number. Raises InputError where the files cannot be written, StoreError for latents that
+    are missing or damaged.
+    """
+    rows: list[Row] = []
+    videos: dict[str, Frames] = {}
+    length = copies.shape.num_latent_frames
+    for number in copies.nearest_first()[:NUM_PAIRS]:
+        match = copies.matches[number]
+        record, start = match.place
+        first = copies.frame_of(match.clip_start)
+        sample = frames_of(number)[first : first + copies.num_frames]
+        mean, _ = cache.read_windows(np.array([record.start + start]), length, with_std=False)
+        clip = to_gray_levels(decode_latents(vae, mean[0], len(sample)))
+        is_suspect = match.distance < copies.threshold
+        label = f"sample {number}, distance {match.distance:.2f}" + ", suspect copy" * is_suspect
+        named = f"{record.video_id} from frame {copies.frame_of(start)}"
+        rows.append(Row(label, sample, below=clip, note=named))
+        videos |= {label: sample, f"nearest to sample {number}: {named}": clip}
+    contact_sheet(rows, out / SHEET)
+    write_video(out / PAIRS, side_by_side(videos, num_columns=4), fps)
