@@ -10,8 +10,8 @@ from vidlat.copies.pictures import PAIRS, SHEET, write_pairs
 from vidlat.copies.result import find_copies
 
 
-class BrightVAE:
-    """Decodes to frames as bright as the first value of the latents says, and keeps these."""
+class GrayVAE:
+    """Decodes to gray, and keeps the latents."""
 
     def __init__(self):
         self.decoded = []
@@ -26,16 +26,16 @@ def test_the_nearest_pairs_are_shown_as_they_are_in_the_cache(make_run, tmp_path
         VIDEOS, frames=16, posterior=smooth_posterior, validation_fraction=0.3, latents_as="mean"
     )
     noise = torch.randn(run.latent_shape(), generator=torch.Generator().manual_seed(0))
-    samples = [noise, window(run, cache, run.training[3], 5)]
+    samples = {"new": noise, "old": window(run, cache, run.training[3], 5)}
     copies = find_copies({"all": samples}, run, cache)["all"]
-    asked, vae = [], BrightVAE()
+    asked, vae = [], GrayVAE()
 
-    def frames_of(number):
-        asked.append(number)
-        return np.full((16, 8, 8), 60 * number, np.uint8)
+    def frames_of(name):
+        asked.append(name)
+        return np.zeros((16, 8, 8), np.uint8)
 
     write_pairs(copies, frames_of, cache, vae, tmp_path, 25.0)
-    assert asked == [1, 0]
+    assert asked == ["old", "new"]
     record = cache.records()[run.training[3]]
     expected = cache.read_latents(record.video_id).mean[:, 5:9]
     np.testing.assert_array_equal(vae.decoded[0], expected.astype(np.float32))

@@ -29,7 +29,8 @@ def run_and_cache(make_run):
 
 
 def found_copies(samples, run, cache, **options):
-    return find_copies({"samples": samples}, run, cache, **options)["samples"]
+    named = {f"{number:02}": sample for number, sample in enumerate(samples)}
+    return find_copies({"samples": named}, run, cache, **options)["samples"]
 
 
 def window(run, cache, video_id, start):
@@ -63,8 +64,8 @@ def test_planted_copies_are_found_at_any_shift_of_stacks(run_and_cache):
             changed = mean + contrast * (windows - mean)
             samples = changed + noise * torch.randn(windows.shape, generator=random)
             copies = found_copies(list(samples), run, cache)
-            assert [(match.video_id, match.place.start) for match in copies.matches] == planted
-            assert sorted(copies.suspects) == list(range(len(samples)))
+            assert [(match.video_id, match.place.start) for match in copies.matches.values()] == planted
+            assert sorted(copies.suspects) == list(copies.matches)
             assert copies.share().value == 1
 
 
@@ -87,7 +88,7 @@ def test_a_result_names_frames_and_says_what_makes_it_uncertain(run_and_cache):
     document = json.loads(json.dumps(copies.to_dict()))
     assert document["nearest"] == [
         {
-            "sample": 0, "distance": pytest.approx(0, abs=1e-5), "is_suspect": True, "sample_frame": 0,
+            "sample": "00", "distance": pytest.approx(0, abs=1e-5), "is_suspect": True, "sample_frame": 0,
             "video_id": run.training[2], "frame": 20,
         }
     ]  # fmt: skip
@@ -110,8 +111,10 @@ def test_sets_are_told_apart_and_have_an_interval_for_several_samples(run_and_ca
     run, cache = run_and_cache
     noise = torch.randn(3, *run.latent_shape(), generator=torch.Generator().manual_seed(0))
     copied = [window(run, cache, video_id, 2) for video_id in run.training[:2]]
-    found = find_copies({"new": list(noise), "half": [copied[0], noise[0]], "old": copied}, run, cache)
+    sets = {"new": noise, "half": [noise[0], copied[0]], "old": copied}
+    sets = {name: dict(zip("abc", each, strict=False)) for name, each in sets.items()}
+    found = find_copies(sets, run, cache)
     assert {name: copies.share().value for name, copies in found.items()} == {"new": 0, "half": 0.5, "old": 1}
     share = found["half"].share()
     assert 0 <= share.low < 0.5 < share.high <= 1
-    assert found["half"].nearest_first() == [0, 1]
+    assert found["half"].nearest_first() == ["b", "a"]

@@ -9,6 +9,7 @@ from rich.progress import Progress, TaskID
 from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
 from vidlat.commands.figures import write_figures
 from vidlat.config import EvaluateConfig
+from vidlat.copies.pictures import PAIRS, SHEET as COPIES_SHEET
 from vidlat.encode.device import resolve_device
 from vidlat.evaluate.samples.evaluation import evaluate_samples
 from vidlat.evaluate.samples.measuring import LATENTS
@@ -36,6 +37,9 @@ def evaluate_sampled(
         num = config.num_on(device)
         console.print(f"{num} samples were drawn, as many as usual on {device}; --num gives another number.")
     console.print(f"samples above real clips -> {quoted(out / GRID)}, {quoted(out / SHEET)}", soft_wrap=True)
+    if evaluation.copies:
+        shown = f"{quoted(out / PAIRS)}, {quoted(out / COPIES_SHEET)}"
+        console.print(f"samples beside the nearest training clips -> {shown}", soft_wrap=True)
     write_figures(json_file, evaluation.to_dict())
 
 
@@ -74,6 +78,7 @@ def _print(evaluation: SampleEvaluation) -> None:
     if read:
         title = "Conditions as a linear probe reads them: error, and that of a constant"
         print_table(title, ("condition", "of", "clips", "error", "constant"), read)
+    _print_copies(evaluation)
     for used in evaluation.features:
         if used.sha256:
             text = f"{used.name}: takes {used.takes}, SHA-256 {used.sha256}"
@@ -105,6 +110,18 @@ def _print_distances(evaluation: SampleEvaluation) -> None:
             )
         columns = "", "clips", "KID x 1000", "Fréchet", "precision", "recall", "density", "coverage", "s/clip"
         print_table(f"Distances from {held_out}, in {what}, with 95 % intervals", columns, rows)
+
+
+def _print_copies(evaluation: SampleEvaluation) -> None:
+    rows = []
+    for name, copies in evaluation.copies.items():
+        nearest = copies.matches[copies.nearest_first()[0]]
+        where = f"{nearest.video_id} from frame {copies.frame_of(nearest.place.start)}"
+        num = f"{len(copies.suspects)} of {len(copies.matches)}"
+        rows.append((name, num, copies.share().in_words(100), f"{nearest.distance:.2f}", where))
+    if rows:
+        title = f"Suspect copies: nearer to a training clip than {copies.threshold:.2f}, with 95 % intervals"
+        print_table(title, ("", "copies", "%", "nearest", "to"), rows)
 
 
 def _seconds(seconds: float | None) -> str:

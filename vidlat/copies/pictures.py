@@ -26,7 +26,7 @@ Frames = npt.NDArray[np.uint8]
 
 def write_pairs(
     copies: Copies,
-    frames_of: Callable[[int], Frames],
+    frames_of: Callable[[str], Frames],
     cache: LatentCache,
     vae: FrozenVAE,
     out: Path,
@@ -35,23 +35,23 @@ def write_pairs(
     """Write the samples that are nearest to a training clip, and that clip as the VAE decodes it, to `out`.
 
     SHEET has the sample above the training clip, PAIRS both side by side. frames_of: the frames (T, H, W) of
-    a sample, by its number. Raises InputError where the files cannot be written, StoreError for latents that
+    a sample, by its name. Raises InputError where the files cannot be written, StoreError for latents that
     are missing or damaged.
     """
     rows: list[Row] = []
     videos: dict[str, Frames] = {}
     length = copies.shape.num_latent_frames
-    for number in copies.nearest_first()[:NUM_PAIRS]:
-        match = copies.matches[number]
+    for name in copies.nearest_first()[:NUM_PAIRS]:
+        match = copies.matches[name]
         record, start = match.place
         first = copies.frame_of(match.clip_start)
-        sample = frames_of(number)[first : first + copies.num_frames]
+        sample = frames_of(name)[first : first + copies.num_frames]
         mean, _ = cache.read_windows(np.array([record.start + start]), length, with_std=False)
         clip = to_gray_levels(decode_latents(vae, mean[0], len(sample)))
         is_suspect = match.distance < copies.threshold
-        label = f"sample {number}, distance {match.distance:.2f}" + ", suspect copy" * is_suspect
+        label = f"{name}, distance {match.distance:.2f}" + ", suspect copy" * is_suspect
         named = f"{record.video_id} from frame {copies.frame_of(start)}"
         rows.append(Row(label, sample, below=clip, note=named))
-        videos |= {label: sample, f"nearest to sample {number}: {named}": clip}
+        videos |= {label: sample, f"nearest to {name}: {named}": clip}
     contact_sheet(rows, out / SHEET)
     write_video(out / PAIRS, side_by_side(videos, num_columns=4), fps)

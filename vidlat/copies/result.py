@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,11 +30,11 @@ class Copies:
     """The nearest training window of each sample, beside those of held-out clips.
 
     A sample is a suspect copy if it is nearer to a training window than a share `quantile` of the held-out
-    windows are. shape: of the windows that are compared.
+    windows are. matches: by the name of the sample. shape: of the windows that are compared.
     """
 
     quantile: float
-    matches: tuple[Match, ...]
+    matches: Mapping[str, Match]
     held_out: HeldOut
     shape: WindowShape
 
@@ -45,18 +44,19 @@ class Copies:
         return self.held_out.threshold(self.quantile)
 
     @property
-    def suspects(self) -> list[int]:
-        """The indices of the samples that are suspect copies, the nearest first."""
+    def suspects(self) -> list[str]:
+        """The samples that are suspect copies, the nearest first."""
         threshold = self.threshold
-        return [index for index in self.nearest_first() if self.matches[index].distance < threshold]
+        return [name for name in self.nearest_first() if self.matches[name].distance < threshold]
 
-    def nearest_first(self) -> list[int]:
-        """The indices of all samples, by distance."""
-        return sorted(range(len(self.matches)), key=lambda index: self.matches[index].distance)
+    def nearest_first(self) -> list[str]:
+        """All samples, by distance."""
+        return sorted(self.matches, key=lambda name: self.matches[name].distance)
 
     def share(self) -> Estimate:
         """The share of suspect copies, with an interval that draws held-out subjects and samples anew."""
-        distances, held_out = np.array([match.distance for match in self.matches]), self.held_out.distances
+        distances = np.array([match.distance for match in self.matches.values()])
+        held_out = self.held_out.distances
 
         def statistic(weights: Array, of_held_out: Array) -> Array:
             is_near = distances < thresholds(held_out, of_held_out, self.quantile)[:, None]
@@ -102,14 +102,14 @@ class Copies:
             "share": self.share().to_dict(),
             "nearest": [
                 {
-                    "sample": index,
+                    "sample": name,
                     "distance": match.distance,
                     "is_suspect": match.distance < threshold,
                     "sample_frame": self.frame_of(match.clip_start),
                     "video_id": match.video_id,
                     "frame": self.frame_of(match.place.start),
                 }
-                for index, match in enumerate(self.matches)
+                for name, match in self.matches.items()
             ],
             "held_out": {
                 "windows": len(self.held_out.distances),
@@ -144,7 +144,7 @@ class Copies:
 
 
 def find_copies(
-    samples: Mapping[str, Sequence[Tensor]],
+    samples: Mapping[str, Mapping[str, Tensor]],
     run: Run,
     cache: LatentCache,
     *,
@@ -154,19 +154,19 @@ def find_copies(
 ) -> dict[str, Copies]:
     """The training clip nearest to each sample of a run, and which samples are suspect copies; by set.
 
-    samples: sets of whitened latents (L, t, h, w), all of one length. The cache must be the run's own
-    (`require_same_videos`); it is read once. device: where the search computes. on_progress: called with the
-    share of the search that was done since. Raises TrainError for a run that holds no videos out, StoreError
-    for latents that are missing or damaged.
+    samples: of each set whitened latents (L, t, h, w) by name, all of one length. The cache must be the run's
+    own (`require_same_videos`); it is read once. device: where the search computes. on_progress: called with
+    the share of the search that was done since. Raises TrainError for a run that holds no videos out,
+    StoreError for latents that are missing or damaged.
     """
-    clips = [clip for each in samples.values() for clip in each]
+    clips = [clip for each in samples.values() for clip in each.values()]
     search = CopySearch(run, cache, clips[0].shape[1], device=device)
     matches, held_out = search.nearest_and_held_out(clips, on_progress)
     left = iter(matches)
     return {
         name: Copies(
             quantile=quantile,
-            matches=tuple(islice(left, len(each))),
+            matches={sample: next(left) for sample in each},
             held_out=held_out,
             shape=search.windows.shape,
         )

@@ -88,7 +88,13 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     assert figures["samples"]["samples, 2 steps"]["seconds_per_clip"] > 0
     assert set(figures["adherence"]["kind"]) == {"held-out clips", "samples, 1 step", "samples, 2 steps"}
     assert "Only 7 held-out subjects" in out
-    assert {"grid.png", "grid.mp4"} <= {path.name for path in (tmp_path / "e").iterdir()}
+    assert set(figures["copies"]) == {"samples, 1 step", "samples, 2 steps"}
+    for copies in figures["copies"].values():
+        assert len(copies["nearest"]) == copies["held_out"]["subjects"] == 7
+        assert f"nearer to a training clip than {copies['threshold']:.2f}" in out
+    assert {"grid.png", "grid.mp4", "copies.png", "copies.mp4"} <= {
+        path.name for path in (tmp_path / "e").iterdir()
+    }
     conditions = json.loads((tmp_path / "e" / "samples" / "steps-1" / "samples.json").read_text())["samples"]
     held_out = [[f"kind={'ab'[number // 2 % 2]}"] for number in range(1, 14, 2)]
     assert sorted(each["condition"] for each in conditions.values()) == sorted(held_out)
@@ -149,7 +155,7 @@ def test_a_folder_of_videos_needs_no_run(made, tmp_path):
     figures = json.loads((tmp_path / "e" / "evaluation.json").read_text())
     assert figures["run"]["frames"] == 8
     assert figures["rows"]["samples"]["num_clips"] == 2
-    assert figures["adherence"] == {}
+    assert figures["adherence"] == figures["copies"] == {}
     assert figures["rows"]["samples"]["distances"][LATENTS]["frechet_distance"]["value"] is None
     assert re.search("Only . held-out subjects: others could give quite other figures", out)
 

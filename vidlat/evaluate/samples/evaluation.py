@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from vidlat.config import EvaluateConfig, TrainConfig
+from vidlat.copies.pictures import write_pairs
+from vidlat.copies.result import Copies, find_copies
 from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.errors import ConfigError, InputError
 from vidlat.evaluate.samples.adherence import Adherence, LabelReader
@@ -14,7 +18,7 @@ from vidlat.evaluate.samples.clips import Clip, num_frames_of, standing_still, v
 from vidlat.evaluate.samples.compared import ComparedWindows, conditions_for
 from vidlat.evaluate.samples.comparison import Reference
 from vidlat.evaluate.samples.frame_figures import bands_in_words
-from vidlat.evaluate.samples.measuring import LATENTS, MeasuredClips, Meter
+from vidlat.evaluate.samples.measuring import LATENTS, Latents, MeasuredClips, Meter
 from vidlat.evaluate.samples.network_features import NetworkFeatures
 from vidlat.evaluate.samples.pictures import write_pictures
 from vidlat.evaluate.samples.real_clips import RealClips
@@ -68,7 +72,8 @@ def evaluate_samples(
 class _Plan:
     """What samples are compared with and measured by; all that can be refused is refused here.
 
-    paths: the videos to measure, where they are given. num: how many samples there will be.
+    paths: the videos to measure, where they are given. num: how many samples there will be. is_run_known:
+    whether the run is that of the samples, and not what a training might freeze.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class _Plan:
     ) -> None:
         self.settings, self._vae_path = settings, vae
         self.cache, device = open_cache(latents), resolve_device(settings.device)
-        self.run = _frozen_run(self.cache, run_dir, folder)
+        self.run, self.is_run_known = _frozen_run(self.cache, run_dir, folder), run_dir is not None
         self.paths = _chosen(videos_in(folder), settings.num) if folder else []
         if not folder and self.run.config.first_frame == 1:
             raise ConfigError(
@@ -125,14 +130,20 @@ class _Plan:
             NOISE: source.noise(self.windows.training, self.num, self.settings.seed),
         }
         meter = Meter(self.vae, run.whitening, self.networks)
-        real, *others = (
-            meter.measure(clips, partial(on_progress, f"measuring {name}", 1, len(clips)))
-            for name, clips in {HELD_OUT: held_out, **sets}.items()
-        )
+        latents: dict[str, list[Latents]] = {each.name: [] for each in given}
+
+        def measure(name: str, clips: Sequence[Clip]) -> MeasuredClips:
+            def on_clip(of_clip: Latents) -> None:
+                if name in latents:
+                    latents[name].append(of_clip)
+                on_progress(f"measuring {name}", 1, len(clips))
+
+            return meter.measure(clips, on_clip)
+
+        real, *others = (measure(name, clips) for name, clips in {HELD_OUT: held_out, **sets}.items())
         measured = dict(zip(sets, others, strict=True))
         reference = Reference(real, measured[REAL], min(map(len, (real, *others))))
-        most_steps = max(given, key=lambda each: each.drawn.get("steps", 0))
-        write_pictures(most_steps.clips, held_out, out, run.median_fps)
+        write_pictures(_most_steps(given).clips, held_out, out, run.median_fps)
         return SampleEvaluation(
             settings=self.settings.to_dict(),
             run={"cache_id": run.schema.cache_id, "frames": run.config.frames, "fps": run.median_fps},
@@ -150,7 +161,45 @@ class _Plan:
             drawn={each.name: each.drawn for each in given},
             seconds={each.name: each.seconds for each in given},
             left_out=self.windows.left_out,
+            copies=self._copies(given, latents, out, on_progress),
         )
+
+    def _copies(
+        self,
+        given: Sequence[SampleSet],
+        latents: Mapping[str, Sequence[Latents]],
+        out: Path,
+        on_progress: Progress,
+    ) -> dict[str, Copies]:
+        """Which samples are suspect copies, by set; writes the nearest pairs of the set of the most steps.
+
+        Empty where it is not known what was trained on. latents: whitened, of each sample of a set.
+        """
+        if not self.is_run_known:
+            return {}
+        found = find_copies(
+            {
+                each.name: {
+                    clip.name: torch.from_numpy(of_clip)
+                    for clip, of_clip in zip(each.clips, latents[each.name], strict=True)
+                }
+                for each in given
+            },
+            self.run,
+            self.cache,
+            device=str(self.vae.device),
+            on_progress=lambda share: on_progress("searching for copies", 100 * share, 100),
+        )
+        shown = _most_steps(given)
+        frames_of = {clip.name: clip.frames for clip in shown.clips}
+        write_pairs(
+            found[shown.name], lambda name: frames_of[name](), self.cache, self.vae, out, self.run.median_fps
+        )
+        return found
+
+
+def _most_steps(given: Sequence[SampleSet]) -> SampleSet:
+    return max(given, key=lambda each: each.drawn.get("steps", 0))
 
 
 def _chosen(paths: Sequence[Path], num: int | None) -> list[Path]:

@@ -18,6 +18,9 @@ from vidlat.metrics.features import Array, Features
 from vidlat.train.conditioning import Labels
 from vidlat.train.latents import Whitening
 
+Latents = npt.NDArray[np.float32]
+"""Of one clip, (L, t, h, w)."""
+
 LATENTS = "latents"
 """Name of the features of the VAE's latents, which are always measured."""
 
@@ -56,17 +59,23 @@ class Meter:
     def __init__(self, vae: FrozenVAE, whitening: Whitening, networks: Sequence[NetworkFeatures]) -> None:
         self._vae, self._whitening, self._networks = vae, whitening, networks
 
-    def measure(self, clips: Sequence[Clip], on_clip: Callable[[], None] = lambda: None) -> MeasuredClips:
-        """All of the clips, which are not empty; on_clip: called after each. Raises as reading them does."""
+    def measure(
+        self, clips: Sequence[Clip], on_clip: Callable[[Latents], None] = lambda _: None
+    ) -> MeasuredClips:
+        """All of the clips, which are not empty; on_clip: called after each, with its whitened latents.
+
+        Raises as reading them does.
+        """
         rows: dict[str, list[Array]] = {LATENTS: [], **{network.name: [] for network in self._networks}}
         figures = []
         for clip in clips:
             frames = clip.frames()
-            rows[LATENTS].append(latent_features(self._latents(frames)))
+            latents = self._latents(frames)
+            rows[LATENTS].append(latent_features(latents))
             for network in self._networks:
                 rows[network.name].append(network(frames))
             figures.append(FrameFigures.of(frames, self._vae.timing.frame_step))
-            on_clip()
+            on_clip(latents)
         groups = np.array([clip.group for clip in clips])
         return MeasuredClips(
             features={name: Features(values=np.stack(each), groups=groups) for name, each in rows.items()},
@@ -74,10 +83,10 @@ class Meter:
             labels=tuple(clip.labels for clip in clips),
         )
 
-    def _latents(self, frames: Frames) -> npt.NDArray[np.float32]:
+    def _latents(self, frames: Frames) -> Latents:
         """Whitened latents (L, t, h, w) of a clip (T, H, W)."""
         pixels = torch.from_numpy(frames).float()[None, None] / 255
         vae = self._vae.with_batch(min(self._vae.batch, self._vae.timing.num_calls(len(frames))))
         mean, _ = vae.encode(pixels)
-        latents: npt.NDArray[np.float32] = self._whitening.whiten(mean)[0].cpu().numpy()
+        latents: Latents = self._whitening.whiten(mean)[0].cpu().numpy()
         return latents

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vidlat
+from vidlat.copies.result import Copies
 from vidlat.errors import shorten
 from vidlat.evaluate.samples.adherence import Adherence
 from vidlat.evaluate.samples.comparison import Row
@@ -35,7 +36,8 @@ class SampleEvaluation:
     settings: of the evaluation. rows: by name, the sets of samples first. bands: temporal frequencies, in
     words. adherence: by condition, then by row. drawn, seconds: by the name of a set of samples, how it was
     drawn and how long one took. held_out: numbers of clips and subjects of the reference. left_out: held-out
-    videos that nearly equal a training video.
+    videos that nearly equal a training video. copies: of training clips, by the name of a set of samples;
+    empty where it is not known what was trained on.
     """
 
     settings: dict[str, Any]
@@ -48,6 +50,7 @@ class SampleEvaluation:
     drawn: Mapping[str, dict[str, Any]]
     seconds: Mapping[str, float | None]
     left_out: Sequence[str]
+    copies: Mapping[str, Copies]
 
     @property
     def samples(self) -> dict[str, Row]:
@@ -68,7 +71,8 @@ class SampleEvaluation:
 
     def conclusions(self) -> list[str]:
         """What the figures say, a sentence per set of samples, and what they cannot say."""
-        return [*map(self._conclusion, self.samples), *self._warnings()]
+        of_copies = [f"{name}: {copies.conclusion()}" for name, copies in self.copies.items()]
+        return [*map(self._conclusion, self.samples), *of_copies, *self._warnings()]
 
     def _conclusion(self, name: str) -> str:
         distances = self.rows[name].distances[LATENTS]
@@ -99,6 +103,8 @@ class SampleEvaluation:
             warnings.append(
                 f"Only {counted}: others could give quite other figures, of real against real too."
             )
+        for copies in list(self.copies.values())[:1]:  # held-out clips are the same for all
+            warnings += copies.warnings()
         numbers = {row.num_clips for row in self.rows.values()} | {self.held_out[0]}
         if len(numbers) > 1:
             warnings.append(
@@ -129,5 +135,6 @@ class SampleEvaluation:
                 name: {"drawn": self.drawn[name], "seconds_per_clip": self.seconds[name]}
                 for name in self.samples
             },
+            "copies": {name: copies.to_dict() for name, copies in self.copies.items()},
             "conclusions": self.conclusions(),
         }
