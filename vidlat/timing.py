@@ -116,5 +116,9 @@ class Timing:
         num_whole = self.num_whole_calls(num_frames)
         return self._latents_of(num_whole) if num_whole else self.num_valid(num_frames)
 
+    def frame_at(self, latent_frame: int) -> int:
+        """The frame of the video at which a call starts, by the latent frame at which it starts."""
+        return latent_frame // self.latent_step * self.frame_step
+
     def _latents_of(self, num_calls: int) -> int:
         return (num_calls - 1) * self.latent_step + self.latents_per_call

@@ -29,7 +29,7 @@ def vae(cache, small_vae):
 def spread(cache, num, frames=8):
     shape = WindowShape.of_clip(frames, cache.schema.timing)
     windows = spread_windows(list(cache.records().values()), shape, num)
-    return [(window.record.video_id, window.number) for window in windows]
+    return [(window.record.video_id, shape.timing.frame_at(window.start)) for window in windows]
 
 
 def test_windows_are_spread_over_videos_first(cache):
@@ -79,7 +79,7 @@ def test_noise_has_the_mean_and_the_covariance_of_the_latents_channels(cache, va
         clip.frames()
     real, found = (
         np.concatenate([each.reshape(4, -1) for each in latents], axis=1)
-        for latents in ([clips.latents(window.start) for window in windows], drawn)
+        for latents in ([clips.latents(window) for window in windows], drawn)
     )
     spread_of = real.std(1)
     np.testing.assert_allclose((found.mean(1) - real.mean(1)) / spread_of, 0, atol=0.05)

@@ -196,6 +196,7 @@ def test_what_does_not_fit_is_refused_in_one_line(made, tmp_path, make_cache):
         ("--latents", other.path, "--run", made / "run"): "was trained on a cache with other settings",
         ("--run", tmp_path): "is not a run: it has no config.json",
         ("--samples", tmp_path, *out): "holds no video",
+        ("--samples", tmp_path, "--out", tmp_path): "is the folder of the samples; give one of its own",
         ("--samples", tmp_path / "short", *out): "has 3 frames; expected at least the 4 of a VAE call",
         ("--samples", tmp_path / "short", "--run", made / "run", *out): "has 3 frames; expected at least 8",
         ("--run", made / "run", "--steps", "1", "-n", "2", *out): "no samples.json that tells how",

@@ -8,8 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from vidlat.copies.training_windows import Place
 from vidlat.errors import InputError
-from vidlat.evaluate.samples.real_clips import CachedWindow, spread_windows
+from vidlat.evaluate.samples.real_clips import spread_windows
 from vidlat.store.reader import LatentCache
 from vidlat.train.frozen_run import Run
 
@@ -22,8 +23,8 @@ class ComparedWindows:
     that copy patients would be near them.
     """
 
-    held_out: Sequence[CachedWindow]
-    training: Sequence[CachedWindow]
+    held_out: Sequence[Place]
+    training: Sequence[Place]
     subjects: dict[str, str]
     left_out: Sequence[str]
 

@@ -60,6 +60,8 @@ def evaluate_samples(
     """
     out = local_path(out)
     run_dir, folder = (local_path(path) if path else None for path in (run, samples))
+    if folder and out.absolute() == folder.absolute():
+        raise InputError(f"--out {out} is the folder of the samples; give one of its own for the pictures")
     plan = _Plan(latents, run_dir, folder, settings, vae)
     prepare_decoded_folder(out)
     if run_dir and not folder:

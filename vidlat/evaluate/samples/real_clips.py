@@ -3,61 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from vidlat.copies.training_windows import Place
 from vidlat.encode.vae import FrozenVAE
 from vidlat.evaluate.samples.clips import Clip, Frames
 from vidlat.pipeline.decode_videos import decode_latents, to_gray_levels
 from vidlat.store.reader import LatentCache
 from vidlat.train.conditioning import Labels
-from vidlat.train.windows import WindowShape
+from vidlat.train.windows import WindowShape, window_places
 from vidlat.types import VideoRecord
 from vidlat.video.contact_sheet import evenly_spaced
 
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedWindow:
-    """A stretch of a cached video.
-
-    start: on the cache's time axis. number: of its first frame in the video.
-    """
-
-    record: VideoRecord
-    start: int
-    number: int
-
-
-def spread_windows(records: Sequence[VideoRecord], shape: WindowShape, num: int) -> list[CachedWindow]:
+def spread_windows(records: Sequence[VideoRecord], shape: WindowShape, num: int) -> list[Place]:
     """Up to `num` windows of whole stacks of real frames: evenly over the videos, then over each of them.
 
     Fewer where the videos have no more; none of a video shorter than a window.
     """
-    room = {
-        record.video_id: shape.timing.num_whole_calls(record.num_frames) - shape.num_stacks + 1
+    starts = {
+        record.video_id: window_places(record, shape)
         for record in records
+        if shape.timing.num_whole_calls(record.num_frames) >= shape.num_stacks
     }
-    counts = {video_id: 0 for video_id, num_starts in room.items() if num_starts > 0}
-    while free := [video_id for video_id, count in counts.items() if count < room[video_id]]:
+    counts = dict.fromkeys(starts, 0)
+    while free := [video_id for video_id, count in counts.items() if count < len(starts[video_id])]:
         left = num - sum(counts.values())
         if not left:
             break
         for place in evenly_spaced(len(free), left):
             counts[free[place]] += 1
     return [
-        CachedWindow(
-            record=record,
-            start=record.start + place * shape.timing.latent_step,
-            number=place * shape.timing.frame_step,
-        )
+        Place(record, starts[record.video_id][number])
         for record in records
-        if record.video_id in counts
-        for place in evenly_spaced(room[record.video_id], counts[record.video_id])
+        if record.video_id in starts
+        for number in evenly_spaced(len(starts[record.video_id]), counts[record.video_id])
     ]
 
 
@@ -68,12 +53,12 @@ class RealClips:
         self._cache, self._vae, self._shape, self._num_frames = cache, vae, shape, num_frames
 
     def clips(
-        self, windows: Sequence[CachedWindow], subjects: Mapping[str, str], labels: Mapping[str, Labels]
+        self, windows: Sequence[Place], subjects: Mapping[str, str], labels: Mapping[str, Labels]
     ) -> list[Clip]:
         """subjects, labels: by video id."""
         return [
             Clip(
-                name=f"{window.record.video_id} from frame {window.number}",
+                name=f"{window.record.video_id} from frame {self._shape.timing.frame_at(window.start)}",
                 group=f"subject {subjects[window.record.video_id]}",
                 labels=labels.get(window.record.video_id, {}),
                 frames=partial(self._frames, window),
@@ -81,16 +66,17 @@ class RealClips:
             for window in windows
         ]
 
-    def latents(self, start: int) -> npt.NDArray[np.float32]:
+    def latents(self, window: Place) -> npt.NDArray[np.float32]:
         """The posterior mean (L, t, h, w) of a window."""
-        mean, _ = self._cache.read_windows(np.array([start]), self._shape.num_latent_frames, with_std=False)
+        start = np.array([window.record.start + window.start])
+        mean, _ = self._cache.read_windows(start, self._shape.num_latent_frames, with_std=False)
         latents: npt.NDArray[np.float32] = mean[0].astype(np.float32)
         return latents
 
-    def noise(self, windows: Sequence[CachedWindow], num: int, seed: int) -> list[Clip]:
+    def noise(self, windows: Sequence[Place], num: int, seed: int) -> list[Clip]:
         """Clips of white noise whose channels have the mean and the covariance of the windows' latents."""
         mean, root = self._moments(windows)
-        shape = self.latents(windows[0].start).shape
+        shape = self.latents(windows[0]).shape
 
         return [
             Clip(
@@ -102,20 +88,20 @@ class RealClips:
             for number in range(num)
         ]
 
-    def _frames(self, window: CachedWindow) -> Frames:
-        return self._decode(self.latents(window.start))
+    def _frames(self, window: Place) -> Frames:
+        return self._decode(self.latents(window))
 
     def _noise(self, mean: Array, root: Array, shape: tuple[int, ...], seed: tuple[int, int]) -> Frames:
         noise = np.random.default_rng(seed).standard_normal(shape)
         mixed = np.einsum("ij,jthw->ithw", root, noise) + mean[:, None, None, None]
         return self._decode(mixed.astype(np.float32))
 
-    def _moments(self, windows: Sequence[CachedWindow]) -> tuple[Array, Array]:
+    def _moments(self, windows: Sequence[Place]) -> tuple[Array, Array]:
         """Mean (L,) of the channels, and a square root (L, L) of their covariance."""
         num_channels = self._cache.schema.latent_dim
         count, total, products = 0, np.zeros(num_channels), np.zeros((num_channels, num_channels))
         for window in windows:
-            by_channel = self.latents(window.start).reshape(num_channels, -1).astype(np.float64)
+            by_channel = self.latents(window).reshape(num_channels, -1).astype(np.float64)
             count += by_channel.shape[1]
             total += by_channel.sum(1)
             products += by_channel @ by_channel.T
