@@ -151,7 +151,7 @@ def test_adaptive_weights_divide_an_item_by_its_own_error_over_the_frames_that_c
     noised.mask[2] = 0
     errors = [(prediction[0] - target[0]).square().mean(), (prediction[1] - target[1])[:, :1].square().mean()]
     weighted = with_adaptive_weight(noised, prediction)
-    expected = [errors[0] / (errors[0] + 1e-3) * 32, errors[1] / (errors[1] + 1e-3) * 8]
+    expected = [number * error / (error + 1e-3) ** 0.5 for number, error in zip((32, 8), errors, strict=True)]
     torch.testing.assert_close(weighted.squared_error(prediction), sum(expected))
     assert weighted.num_counted == 40
 

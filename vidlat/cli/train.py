@@ -28,6 +28,8 @@ def train() -> None:
       vidlat train --latents latents.zarr --out runs/first --resume
       vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by patient
       vidlat train --latents latents.zarr --out runs/seen --tracker wandb
+      vidlat train --latents latents.zarr --out runs/tuned --init runs/first --learning-rate 1e-4
+      vidlat train --latents latents.zarr --out runs/fast --objective mean-flow --distil runs/first
       torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
 
     Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the run after the current step, with a checkpoint; a second Ctrl-C

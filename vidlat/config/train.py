@@ -45,6 +45,16 @@ class TrainConfig(Config):
     objective: Objective = setting(
         "flow", "what the network predicts; with mean-flow, samples take 1 to 4 steps"
     )
+    init: str | None = setting(
+        None,
+        "start from the averaged weights of a run, an exported one (a folder or hf://OWNER/NAME), or a "
+        ".safetensors file, of the same network and VAE",
+    )
+    distil: str | None = setting(
+        None,
+        "with objective mean-flow: start from this run of objective flow, and learn its velocity in place of "
+        "that of the data",
+    )
     plain_flow: float = setting(
         0.75,
         "share of items that a mean flow trains as plain flow; the others cost twice as much",
@@ -127,6 +137,10 @@ class TrainConfig(Config):
         super().__post_init__()
         if self.min_snr and self.objective in ("flow", "mean-flow"):
             raise ConfigError("min_snr: weights v and epsilon only; with objective flow leave it at 0")
+        if self.distil and (self.init or not self.takes_span):
+            raise ConfigError(
+                "distil: it needs --objective mean-flow, and starts from that run, so leave --init out"
+            )
         if self.takes_span and self.network == "monai":
             raise ConfigError("objective: mean-flow is not available in MONAI's network; use space-time")
         if self.checkpoint_activations and self.network == "monai":

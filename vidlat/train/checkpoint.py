@@ -272,7 +272,7 @@ def _load_module(path: Path, module: nn.Module) -> None:
         tensors[name].shape != expected[name].shape for name in expected
     ):
         raise TrainError(
-            f"{path} holds the weights of another network: {_first_difference(tensors, expected)}"
+            f"{path} holds the weights of another network: {first_difference(tensors, expected)}"
         )
     _require_like(path, tensors, expected)
     module.load_state_dict(tensors)
@@ -280,14 +280,14 @@ def _load_module(path: Path, module: nn.Module) -> None:
 
 def _require_like(path: Path, tensors: Tensors, expected: Tensors) -> None:
     """Raise TrainError unless names, shapes and number types are as expected, and all numbers finite."""
-    if difference := _first_difference(tensors, expected):
+    if difference := first_difference(tensors, expected):
         raise _damaged(path, difference)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise _damaged(path, f"{name} holds numbers that are not finite")
 
 
-def _first_difference(tensors: Tensors, expected: Tensors) -> str:
+def first_difference(tensors: Tensors, expected: Tensors) -> str:
     """Where tensors differ from what is expected; empty where they do not."""
     different = [
         name

@@ -19,6 +19,7 @@ from vidlat.train.changes import Change
 from vidlat.train.conditioning import Conditions
 from vidlat.train.frozen_model import MAX_FPS, FrozenModel
 from vidlat.train.latents import Whitening
+from vidlat.train.origin import Origin
 from vidlat.train.split import near_duplicates, split_videos, stated_split, subjects_of
 from vidlat.types import Annotation
 
@@ -29,7 +30,7 @@ class Run(FrozenModel):
 
     changes: of the settings, as they came. checksums: CRC-32C of the latents by video_id. labels: by
     video_id, those that the network is conditioned on. duplicates: pairs of a validation and a training video
-    that are nearly the same.
+    that are nearly the same. origin: where its first weights came from; None for random ones.
     """
 
     training: tuple[str, ...]
@@ -38,6 +39,7 @@ class Run(FrozenModel):
     labels: dict[str, dict[str, str]]
     duplicates: tuple[tuple[str, str], ...] = ()
     changes: tuple[Change, ...] = ()
+    origin: Origin | None = None
 
     @classmethod
     def plan(cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation]) -> Self:
@@ -120,6 +122,7 @@ class Run(FrozenModel):
             "latent_crc32c": self.checksums,
             "labels": self.labels,
             "duplicates": [list(pair) for pair in self.duplicates],
+            **({"origin": self.origin.to_dict()} if self.origin else {}),
         }
 
     @classmethod
@@ -139,6 +142,7 @@ class Run(FrozenModel):
             labels={video_id: labels.fields(video_id).all_texts() for video_id in labels.names()},
             duplicates=tuple(values.pairs("duplicates")),
             changes=tuple(Change.from_fields(change, model.config) for change in changes),
+            origin=Origin.from_fields(values.fields("origin")) if "origin" in values.names() else None,
         )
         listed = {*run.training, *run.validation}  # those for testing are in neither
         if not run.training or not listed <= run.checksums.keys() == run.labels.keys():

@@ -24,8 +24,12 @@ from vidlat.train.transfer import tensor_to_device
 Forward = Callable[..., Tensor]
 """A network that takes inputs, timestep, features and span."""
 
-WEIGHT_POWER, WEIGHT_OFFSET = 1.0, 1e-3
-"""p and c of the adaptive weight 1 / (error + c)^p (Geng et al., section 4.3)."""
+WEIGHT_POWER, WEIGHT_OFFSET = 0.5, 1e-3
+"""p and c of the adaptive weight 1 / (error + c)^p (Geng et al., section 4.3, where p is 1).
+
+With p = 1 an item's gradient grows as its error falls, so items that are learnt already, such as the plain
+flow of a network that is distilled, drown the others. With 0.5 items weigh alike.
+"""
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -28,13 +29,20 @@ class Optimisation:
     """A network in training: its state, and the steps that change it.
 
     settings: its precision is never `auto`. show_notice: receives a line if the network cannot be compiled.
-    Nothing here lets the host wait for a GPU.
+    teacher: a network of flow, whose velocity takes the place of noise - x0 in training. Nothing here lets
+    the host wait for a GPU.
     """
 
     def __init__(
-        self, network: nn.Module, settings: TrainConfig, ranks: Ranks, show_notice: Callable[[str], None]
+        self,
+        network: nn.Module,
+        settings: TrainConfig,
+        ranks: Ranks,
+        show_notice: Callable[[str], None],
+        teacher: nn.Module | None = None,
     ) -> None:
         self._settings, self._ranks = settings, ranks
+        self._teacher = teacher.to(ranks.device) if teacher else None
         if settings.checkpoint_activations:
             network.checkpoints_activations = True  # type: ignore[assignment]
         network.to(ranks.device)
@@ -62,7 +70,7 @@ class Optimisation:
         parts = list(noised.split(self._settings.accumulate))
         error = torch.zeros((), device=self._ranks.device)
         for number, part in enumerate(parts, 1):
-            part = with_average_target(self._forward, part)
+            part = self._with_target(part)
             with self._ranks.without_sync(self._network) if number < len(parts) else nullcontext():
                 prediction = self.predict(self._network, part)
                 part_error = part.squared_error(prediction)
@@ -92,6 +100,13 @@ class Optimisation:
         update_average(self._average, self._weights, self._settings.ema_decay, state.step)
         state.step += 1
         return rate
+
+    @torch.no_grad()
+    def _with_target(self, noised: NoisedBatch) -> NoisedBatch:
+        if self._teacher:
+            velocity = self.predict(self._teacher, replace(noised, span=None))
+            noised = replace(noised, target=velocity.float())
+        return with_average_target(self._forward, noised)
 
     @torch.no_grad()
     def validation_error(self, noised: NoisedBatch) -> torch.Tensor:

@@ -139,8 +139,10 @@ class TrainedRun:
     step: int
 
 
-def load_run(run_dir: Path, *, best: bool = False, build_model: BuildModel = build_unet) -> TrainedRun:
-    """Load the newest checkpoint of a run, or the one with the lowest validation loss.
+def load_run(
+    run_dir: Path, *, best: bool = False, step: int | None = None, build_model: BuildModel = build_unet
+) -> TrainedRun:
+    """Load the newest checkpoint of a run, the one with the lowest validation loss, or that of a step.
 
     Raises TrainError for a folder without a run or without such a checkpoint.
     """
@@ -148,6 +150,10 @@ def load_run(run_dir: Path, *, best: bool = False, build_model: BuildModel = bui
     checkpoints = list_checkpoints(directory)
     if not checkpoints:
         raise TrainError(f"{run_dir} has no checkpoint yet; continue training with --resume")
+    if step is not None:
+        checkpoints = [checkpoint for checkpoint in checkpoints if step_of(checkpoint) == step]
+        if not checkpoints:
+            raise TrainError(f"{run_dir}: its checkpoint of step {step} is gone")
     chosen = best_checkpoint(directory) if best else checkpoints[-1]
     if chosen is None:
         raise TrainError(f"{run_dir} has no checkpoint with a validation loss; use the last one")

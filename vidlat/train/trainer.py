@@ -47,6 +47,7 @@ from vidlat.train.timesteps import Times, validation_times
 from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.unet import build_unet
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
+from vidlat.train.warm_start import planned_from, read_origin, read_source, take_weights
 from vidlat.train.windows import Window, training_windows, validation_windows
 from vidlat.types import Annotation
 
@@ -97,6 +98,8 @@ class Trainer:
             precision = resolve_precision(settings.precision, str(self.device))
             resolved = TrainConfig.from_mapping(settings.to_dict() | {"precision": precision})
             self.run = Run.plan(resolved, cache, labels)
+            if name := resolved.init or resolved.distil:
+                self.run = planned_from(self.run, read_source(name, build_model))
         if resume:
             resolve_precision(self.run.config.precision, str(self.device))  # perhaps on another machine
         # Only the first process writes into the folder.
@@ -148,8 +151,14 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             network = self.run.build_network(build_model)
-        self._optimisation = Optimisation(network, self.settings, self.ranks, self._add_note)
-        if checkpoints := list_checkpoints(self._checkpoints):
+        checkpoints, teacher = list_checkpoints(self._checkpoints), None
+        if self.run.origin and (self.settings.distil or not checkpoints):
+            source = read_origin(self.run.origin, build_model)
+            teacher = source.network if self.settings.distil else None
+            if not checkpoints:
+                self._add_note(take_weights(network, source, self.run))
+        self._optimisation = Optimisation(network, self.settings, self.ranks, self._add_note, teacher)
+        if checkpoints:
             load_checkpoint(checkpoints[-1], self.state)
         best = best_checkpoint(self._checkpoints)
         self._best_loss = validation_loss_of(best) if best else math.inf

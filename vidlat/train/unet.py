@@ -18,6 +18,10 @@ CHANNELS: dict[tuple[Network, Preset], tuple[tuple[int, ...], int]] = {
 }
 """Channels of each level, and blocks per level. Both networks of a preset cost about the same to run."""
 
+CONDITION_LAYERS = ("embedding.features.", "network.class_embedding.")
+SPAN_LAYERS = ("embedding.span.",)
+"""What the names of weights begin with that embed a condition, and a span."""
+
 
 def build_unet(
     network: Network,

@@ -1,0 +1,189 @@
+"""A run that starts from weights that were trained before."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.train.test_trainer import assert_same_state
+from tests.train.toys import CacheMaker, build_small
+from vidlat.config import TrainConfig
+from vidlat.encode.weights_file import hash_weights
+from vidlat.errors import ConfigError, TrainError
+from vidlat.export.run import export_run
+from vidlat.train.noising import join_first_frame
+from vidlat.train.run_folder import load_run, read_run
+from vidlat.train.unet import build_unet
+from vidlat.types import Annotation
+
+LABELS = {
+    f"{name}.mp4": Annotation(labels={"view": view}) for name, view in zip("abcde", "xyxyx", strict=True)
+}
+
+
+@pytest.fixture
+def make_unet_trainer(make_trainer):
+    """A trainer of the real network, and of one step."""
+
+    def make(run, **settings):
+        return make_trainer(run, **{"build_model": build_unet, "steps": 1, "warmup_steps": 0} | settings)
+
+    return make
+
+
+@pytest.fixture
+def flow(make_unet_trainer, tmp_path):
+    """A finished run of objective flow."""
+    list(make_unet_trainer("flow", learning_rate=0.01).steps())
+    return tmp_path / "flow"
+
+
+def test_a_run_starts_from_the_averages_of_another_and_records_it(make_trainer, tmp_path):
+    list(make_trainer("first").steps())
+    first = load_run(tmp_path / "first", build_model=build_small)
+    trainer = make_trainer("second", init=str(tmp_path / "first"), frames=4)
+    for network in (trainer.state.model, trainer.state.ema):
+        for name, value in first.model.state_dict().items():
+            torch.testing.assert_close(network.state_dict()[name], value, rtol=0, atol=0)
+    assert trainer.state.step == 0
+    (note,) = (note for note in trainer.notes if note.startswith("starts from"))
+    assert (
+        note
+        == f"starts from {tmp_path / 'first'} at step 6: 5 tensors taken; other than there: frames 8 -> 4"
+    )
+    written = json.loads((tmp_path / "second" / "config.json").read_text())["origin"]
+    weights_hash = hash_weights(first.model.state_dict())
+    assert written == {"source": str(tmp_path / "first"), "step": 6, "weights_hash": weights_hash}
+    assert read_run(tmp_path / "second").origin == trainer.run.origin
+
+
+def test_a_warm_started_run_resumes_without_its_origin_once_it_has_a_checkpoint(make_trainer, tmp_path):
+    list(make_trainer("first").steps())
+    settings = {"init": str(tmp_path / "first"), "checkpoint_every": 2}
+    whole = make_trainer("whole", **settings)
+    list(whole.steps())
+    steps = make_trainer("killed", **settings).steps()
+    [next(steps) for _ in range(3)]
+    steps.close()
+    make_trainer("empty", **settings).close()
+    shutil.rmtree(tmp_path / "first")
+    resumed = make_trainer("killed", resume=True, **settings)
+    list(resumed.steps())
+    assert_same_state(whole.state, resumed.state)
+    with pytest.raises(TrainError, match=r"first is not a run.*; this run started from .*first at step 6"):
+        make_trainer("empty", resume=True, **settings)
+
+
+def test_a_file_of_weights_is_taken_by_name_and_shape(make_unet_trainer, flow, tmp_path):
+    (checkpoint,) = (flow / "checkpoints").iterdir()
+    trainer = make_unet_trainer("second", init=str(checkpoint / "ema.safetensors"))
+    theirs = load_run(flow).model.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in trainer.state.model.state_dict().items())
+    save_file({"a": torch.full((2,), torch.nan)}, tmp_path / "nan.safetensors")
+    (tmp_path / "none.safetensors").write_text("{")
+    with pytest.raises(TrainError, match="a holds something else than finite numbers"):
+        make_unet_trainer("third", init=str(tmp_path / "nan.safetensors"))
+    with pytest.raises(TrainError, match="cannot be read as weights to start from"):
+        make_unet_trainer("third", init=str(tmp_path / "none.safetensors"))
+
+
+def test_other_conditions_and_spans_start_anew_and_all_else_is_taken(make_unet_trainer, flow):
+    trainer = make_unet_trainer(
+        "second", init=str(flow), objective="mean-flow", labels=LABELS, condition=("view",)
+    )
+    note = next(note for note in trainer.notes if note.startswith("starts from"))
+    assert "anew: embedding.features, embedding.span;" in note
+    assert "objective flow -> mean-flow; conditions none -> view (x, y)" in note
+    theirs = load_run(flow).model.state_dict()
+    new = {name for name in trainer.state.model.state_dict() if name not in theirs}
+    assert all(name.startswith(("embedding.features.", "embedding.span.")) for name in new)
+    ours = trainer.state.model.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    list(trainer.steps())
+    # With the same conditions, and back to flow.
+    again = make_unet_trainer("third", init=str(trainer.run_dir), labels=LABELS, condition=("view",))
+    note = next(note for note in again.notes if note.startswith("starts from"))
+    assert "anew" not in note
+
+
+def test_a_network_that_learns_to_take_a_first_frame_starts_as_one_that_is_given_none(
+    make_unet_trainer, flow
+):
+    network = make_unet_trainer("second", init=str(flow), first_frame=0.5).state.ema
+    x, first, t = torch.randn(2, 2, 2, 4, 4), torch.randn(2, 2, 4, 4), torch.tensor([0.3, 0.8])
+    with torch.no_grad():
+        before = load_run(flow).model(x, t)
+        after = network(join_first_frame(x, first, torch.zeros(2)), t)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_another_vae_or_network_are_refused(make_unet_trainer, flow, tmp_path):
+    other = CacheMaker(tmp_path / "other.zarr", encoder_hash="b" * 64).add({"a.mp4": 16, "b.mp4": 16})
+    with pytest.raises(TrainError, match=r"flow was trained on latents of another VAE"):
+        make_unet_trainer("second", init=str(flow), cache=other)
+    for settings in ({"preset": "small"}, {"network": "monai"}):
+        with pytest.raises(
+            TrainError, match=r"flow holds the weights of another network \(\d+ of \d+ tensors"
+        ):
+            make_unet_trainer("third", init=str(flow), **settings)
+    with pytest.raises(TrainError, match=r"nothing is not a run"):
+        make_unet_trainer("fourth", init=str(tmp_path / "nothing"))
+
+
+def test_a_distilled_run_learns_the_velocity_of_its_teacher(make_unet_trainer, flow):
+    settings = {"objective": "mean-flow", "distil": str(flow), "plain_flow": 1.0}
+    trainer = make_unet_trainer("student", **settings)
+    teacher = load_run(flow)
+    assert trainer.run.whitening == teacher.run.whitening
+    ((batch, draws),) = trainer.batches([0])
+    noised = trainer.noised(batch, draws)
+    with torch.no_grad():
+        velocity = teacher.model(noised.inputs, noised.timestep)
+        prediction = trainer.state.model(*noised.arguments)
+    mask = noised.mask.expand_as(velocity)
+    expected = ((prediction - velocity).square() * mask).sum() / mask.sum()
+    (record,) = trainer.steps()
+    assert record.loss == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_distilled_run_needs_its_teacher_to_resume(make_unet_trainer, flow, tmp_path):
+    settings = {"objective": "mean-flow", "distil": str(flow), "steps": 4, "checkpoint_every": 2}
+    whole = make_unet_trainer("whole", **settings)
+    list(whole.steps())
+    steps = make_unet_trainer("killed", **settings).steps()
+    [next(steps) for _ in range(3)]
+    steps.close()
+    # A teacher that has gone on is known by its step.
+    list(make_unet_trainer("flow", resume=True, learning_rate=0.01, steps=2).steps())
+    resumed = make_unet_trainer("killed", resume=True, **settings)
+    assert resumed.state.step == 2
+    list(resumed.steps())
+    resumed.close()
+    assert_same_state(whole.state, resumed.state)
+    shutil.rmtree(flow / "checkpoints" / "step_00000001")
+    with pytest.raises(TrainError, match="its checkpoint of step 1 is gone; this run started from"):
+        make_unet_trainer("killed", resume=True, **settings)
+
+
+def test_a_teacher_that_predicts_no_velocity_of_the_same_inputs_is_refused(make_unet_trainer, flow, tmp_path):
+    list(make_unet_trainer("v", objective="v").steps())
+    settings = {"objective": "mean-flow"}
+    with pytest.raises(TrainError, match=r"distil: objective of .*v is v; expected flow"):
+        make_unet_trainer("student", distil=str(tmp_path / "v"), **settings)
+    with pytest.raises(TrainError, match=r"distil: first_frame of .*flow is False; expected True"):
+        make_unet_trainer("student", distil=str(flow), first_frame=0.5, **settings)
+    (checkpoint,) = (flow / "checkpoints").iterdir()
+    with pytest.raises(TrainError, match=r"distil: got .*safetensors, weights alone; expected a run"):
+        make_unet_trainer("student", distil=str(checkpoint / "ema.safetensors"), **settings)
+    with pytest.raises(ConfigError, match="distil: it needs --objective mean-flow"):
+        TrainConfig(distil="runs/flow")
+
+
+def test_an_export_does_not_tell_where_its_run_started(make_unet_trainer, flow, tmp_path):
+    list(make_unet_trainer("second", init=str(flow)).steps())
+    export_run(tmp_path / "second", tmp_path / "exported")
+    assert str(flow) not in (tmp_path / "exported" / "config.json").read_text()
+    make_unet_trainer("third", init=str(tmp_path / "exported"))

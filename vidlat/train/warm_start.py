@@ -1,0 +1,192 @@
+"""Starting from weights that were trained before: which of them a new run takes, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from vidlat.encode.weights_file import hash_weights
+from vidlat.errors import TrainError, one_line
+from vidlat.files import require_regular_file
+from vidlat.paths import local_path
+from vidlat.train.checkpoint import first_difference
+from vidlat.train.conditioning import ClassCondition, Conditions
+from vidlat.train.exported import HUB, load_model
+from vidlat.train.frozen_model import BuildModel, FrozenModel
+from vidlat.train.frozen_run import Run
+from vidlat.train.origin import Origin
+from vidlat.train.run_folder import load_run
+from vidlat.train.unet import CONDITION_LAYERS, SPAN_LAYERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Averaged weights to start from; model, network: None for a file of weights alone."""
+
+    origin: Origin
+    tensors: dict[str, torch.Tensor]
+    model: FrozenModel | None = None
+    network: nn.Module | None = None
+
+
+def read_source(name: str, build_model: BuildModel) -> Source:
+    """Read a run's newest averaged weights, those of an exported folder or a hub, or a .safetensors file.
+
+    Raises TrainError for what is none of these or damaged, WeightsError for a hub that cannot be used.
+    """
+    if name.endswith(".safetensors"):
+        path = local_path(name).absolute()
+        tensors = _read_tensors(path)
+        return Source(
+            origin=Origin(source=str(path), step=0, weights_hash=hash_weights(tensors)), tensors=tensors
+        )
+    trained = load_model(name, build_model=build_model)
+    source = name if name.startswith(HUB) else str(local_path(name).absolute())
+    return _source(source, trained.step, trained.run, trained.model)
+
+
+def read_origin(origin: Origin, build_model: BuildModel) -> Source:
+    """Read the same weights again; raises TrainError where they are gone or others."""
+    try:
+        found = read_source(origin.source, build_model)
+        if found.origin != origin and found.model and not origin.source.startswith(HUB):
+            earlier = load_run(Path(origin.source), step=origin.step, build_model=build_model)
+            found = _source(origin.source, earlier.step, earlier.run, earlier.model)
+    except TrainError as error:
+        raise TrainError(
+            f"{error}; this run started from {origin.source} at step {origin.step} and needs it still"
+        ) from error
+    if found.origin.weights_hash != origin.weights_hash:
+        raise TrainError(
+            f"{origin.source}: its weights have changed since this run started from them at step "
+            f"{origin.step}; restore them, or start a new run with another --out"
+        )
+    return found
+
+
+def _source(source: str, step: int, model: FrozenModel, network: nn.Module) -> Source:
+    tensors = network.state_dict()
+    origin = Origin(source=source, step=step, weights_hash=hash_weights(tensors))
+    return Source(origin=origin, tensors=tensors, model=model, network=network)
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        require_regular_file(path)
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise TrainError(f"{path}: cannot be read as weights to start from: {one_line(error)}") from error
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and tensor.isfinite().all()):
+            raise TrainError(f"{path}: {name} holds something else than finite numbers; give other weights")
+    return tensors
+
+
+def planned_from(run: Run, source: Source) -> Run:
+    """The plan of a run that starts from these weights.
+
+    One that distils them whitens latents as they are used to. Raises TrainError for weights of another VAE,
+    and to distil, for a run that does not predict a velocity from the same inputs.
+    """
+    theirs, name = source.model, source.origin.source
+    run = replace(run, origin=source.origin)
+    if theirs is not None:
+        found, expected = (model.schema.settings.encoder_hash for model in (theirs, run))
+        if found != expected:
+            raise TrainError(
+                f"{name} was trained on latents of another VAE, {theirs.schema.vae_name}, than those of the "
+                f"cache, {run.schema.vae_name}; start from random weights, or encode with that VAE"
+            )
+    if run.config.distil is None:
+        return run
+    if theirs is None:
+        raise TrainError(f"distil: got {name}, weights alone; expected a run, or an exported one")
+    differences = {
+        "objective": (theirs.config.objective, "flow"),
+        "conditions": (_kinds(theirs.conditions), _kinds(run.conditions)),
+        "first_frame": (theirs.config.first_frame > 0, run.config.first_frame > 0),
+    }
+    for what, (got, wanted) in differences.items():
+        if got != wanted:
+            raise TrainError(f"distil: {what} of {name} is {got}; expected {wanted}")
+    return replace(run, whitening=theirs.whitening, conditions=theirs.conditions)
+
+
+def take_weights(network: nn.Module, source: Source, run: FrozenModel) -> str:
+    """Copy weights into a newly built network, in place; returns a line that says which, and what is new.
+
+    The embedding of conditions that are not the same starts anew, as does that of a span; input channels of a
+    first frame that was never given are zero. Raises TrainError for any other difference.
+    """
+    ours, theirs = network.state_dict(), source.tensors
+    anew: tuple[str, ...] = () if any(name.startswith(SPAN_LAYERS) for name in theirs) else SPAN_LAYERS
+    anew += () if _has_same_conditions(source, run, ours) else CONDITION_LAYERS
+    fresh = [name for name in ours if name.startswith(anew)]
+    expected = {name: tensor for name, tensor in ours.items() if name not in fresh}
+    taken = {
+        name: _with_channels_of(ours.get(name), tensor, run.schema.latent_dim)
+        for name, tensor in theirs.items()
+        if name in expected or not name.startswith((*CONDITION_LAYERS, *SPAN_LAYERS))
+    }
+    if difference := first_difference(taken, expected):
+        raise TrainError(
+            f"{source.origin.source} holds the weights of another network ({difference}); give the --network "
+            "and --preset that it was trained with"
+        )
+    network.load_state_dict(taken, strict=False)
+    return _what_was_taken(source, run, len(taken), fresh)
+
+
+def _with_channels_of(mine: torch.Tensor | None, theirs: torch.Tensor, latent_dim: int) -> torch.Tensor:
+    """The weight of the first layer with or without the channels of a given first frame, which are zero."""
+    if mine is None or mine.dim() != 5 or mine.shape == theirs.shape or theirs.dim() != 5:
+        return theirs
+    if {mine.shape[1], theirs.shape[1]} != {latent_dim, 2 * latent_dim + 1}:
+        return theirs
+    fitted = theirs.new_zeros(len(theirs), mine.shape[1], *theirs.shape[2:])
+    fitted[:, :latent_dim] = theirs[:, :latent_dim]
+    return fitted
+
+
+def _has_same_conditions(source: Source, run: FrozenModel, ours: dict[str, torch.Tensor]) -> bool:
+    if source.model:
+        return _kinds(source.model.conditions) == _kinds(run.conditions)
+    names = [name for name in ours if name.startswith(CONDITION_LAYERS)]
+    return all(name in source.tensors and source.tensors[name].shape == ours[name].shape for name in names)
+
+
+def _kinds(conditions: Conditions) -> list[str]:
+    """Each condition by its name and what it may be; of numbers any mean and spread."""
+    return [
+        f"{each.name} ({', '.join(each.classes) if isinstance(each, ClassCondition) else 'number'})"
+        for each in conditions.conditions
+    ]
+
+
+def _what_was_taken(source: Source, run: FrozenModel, num_taken: int, fresh: list[str]) -> str:
+    at_step = f" at step {source.origin.step}" if source.model else ""
+    groups = sorted({".".join(name.split(".")[:2]) for name in fresh})
+    new = f"; anew: {', '.join(groups)}" if groups else ""
+    others = "; ".join(_changes(source.model, run)) if source.model else ""
+    return (
+        f"starts from {source.origin.source}{at_step}: {num_taken} tensors taken{new}"
+        f"{f'; other than there: {others}' if others else ''}"
+    )
+
+
+def _changes(theirs: FrozenModel, ours: FrozenModel) -> Iterator[str]:
+    for name in ("objective", "frames", "first_frame", "latents_as"):
+        before, now = getattr(theirs.config, name), getattr(ours.config, name)
+        if before != now:
+            yield f"{name} {before} -> {now}"
+    if _kinds(theirs.conditions) != _kinds(ours.conditions):
+        kinds = [", ".join(_kinds(each.conditions)) or "none" for each in (theirs, ours)]
+        yield f"conditions {' -> '.join(kinds)}"
+    if theirs.schema.cache_id != ours.schema.cache_id:
+        yield "a cache with other settings"
