@@ -214,10 +214,6 @@ def test_a_list_of_texts_may_stand_in_a_file_and_nothing_else_in_its_place(tmp_p
     ("settings", "message"),
     [
         ({"min_snr": 5}, "min_snr: weights v and epsilon"),
-        (
-            {"checkpoint_activations": True, "network": "monai"},
-            "checkpoint_activations: not available in MONAI",
-        ),
         ({"first_frame": 1.5}, "first_frame: got 1.5; expected at least 0 and at most 1"),
         ({"shift": 0}, "shift: got 0; expected more than 0"),
     ],

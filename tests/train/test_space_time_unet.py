@@ -71,7 +71,7 @@ def test_attention_is_what_softmax_says():
     """Written out for one head: softmax of scaled products, of rotated queries and keys along time."""
     torch.manual_seed(0)
     for axis in ("time", "space"):
-        layer, table = awake(_Attention(32, axis)), rotary_table(5, 32, torch.device("cpu"))
+        layer, table = awake(_Attention(32, 1, axis)), rotary_table(5, 32, torch.device("cpu"))
         x = torch.randn(1, 32, 5, 2, 3)
         values = layer.to_queries_keys_values(layer.norm(x).permute(0, 2, 3, 4, 1))
         query, key, value = values.chunk(3, dim=-1)
@@ -202,9 +202,10 @@ def test_products_of_rotated_channels_depend_on_the_distance_in_time():
     torch.testing.assert_close(queries.norm(dim=-1), same_at_all_times[0, :, 0, 0].norm(dim=-1))
 
 
-def test_recomputed_activations_give_the_same_gradients():
+@pytest.mark.parametrize("name", ["space-time", "monai"])
+def test_recomputed_activations_give_the_same_gradients(name):
     torch.manual_seed(0)
-    network = build_unet("space-time", "tiny", 4)
+    network = build_unet(name, "tiny", 4, channels=(16, 32))
     for parameter in network.parameters():
         parameter.data.add_(0.03 * torch.randn_like(parameter))
     latents, timestep = torch.randn(2, 4, 4, 8, 8), torch.tensor([0.2, 0.7])
@@ -218,7 +219,7 @@ def test_recomputed_activations_give_the_same_gradients():
         torch.testing.assert_close(computed, kept, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("preset", ["tiny", "small", "base"])
+@pytest.mark.parametrize("preset", ["tiny", "small", "base", "large"])
 def test_it_costs_what_monais_network_of_the_same_preset_does(preset):
     costs = []
     for name in ("space-time", "monai"):

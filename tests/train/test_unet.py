@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -6,7 +8,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidlat.train.unet import build_unet, feature_embedding
+from vidlat.config import TrainConfig
+from vidlat.errors import ConfigError
+from vidlat.train.unet import build_unet, feature_embedding, usual_heads
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,7 @@ def test_tiny_costs_5_gflop_and_has_7_million_weights(network):
 
 @pytest.mark.parametrize("network", ["monai", "space-time"])
 def test_presets_grow(network):
-    presets = ("tiny", "small", "base")
+    presets = ("tiny", "small", "base", "large")
     with torch.device("meta"):
         networks = [build_unet(network, preset, 4) for preset in presets]
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
@@ -111,3 +115,56 @@ def test_an_unknown_condition_never_has_an_effect():
 def test_a_network_that_takes_a_first_frame_predicts_the_latents_alone(name):
     network = build_unet(name, "tiny", 4, takes_first_frame=True)
     assert network(torch.randn(1, 9, 2, 4, 4), torch.tensor([0.4])).shape == (1, 4, 2, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["monai", "space-time"])
+def test_sizes_may_be_free(name):
+    sizes = {"channels": (16, 24, 48), "num_blocks": 2, "num_attending": 1, "num_heads": 4}
+    network = build_unet(name, "tiny", 4, **sizes)
+    weights = network.state_dict()
+    widths = {shape[0] for key, value in weights.items() if (shape := value.shape) and "norm" in key}
+    assert {16, 24, 48} <= widths
+    assert network(torch.randn(1, 4, 2, 8, 8), torch.tensor([0.5])).shape == (1, 4, 2, 8, 8)
+    assert all(each.num_heads == 4 for each in network.modules() if hasattr(each, "num_heads"))
+
+
+@pytest.mark.parametrize(("attending", "attentions"), [(0, 1), (1, 1 + 5), (3, 1 + 3 * 5)])
+def test_the_smallest_levels_attend_within_a_frame(attending, attentions):
+    """Two blocks of each level on the way down, three on the way up, and one between."""
+    network = build_unet("space-time", "tiny", 4, num_blocks=2, num_attending=attending)
+    axes = [each.axis for each in network.modules() if hasattr(each, "axis")]
+    assert axes.count("space") == attentions
+    assert axes.count("time") == 16
+
+
+def test_heads_are_even_and_split_a_width(network):
+    assert [usual_heads(width) for width in (8, 40, 80, 104, 128, 160)] == [1, 1, 2, 2, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["monai", "space-time"])
+def test_recomputed_activations_take_less_memory(name):
+    """Counted as what autograd keeps for the backward pass."""
+    network = build_unet(name, "tiny", 4, channels=(16, 32)).train()
+
+    def num_kept():
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            network(torch.randn(1, 4, 2, 8, 8), torch.tensor([0.5]))
+        return sum(sizes)
+
+    all_of_them = num_kept()
+    network.checkpoints_activations = True
+    assert num_kept() < all_of_them / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": (16, 20)}, "channels: got 20; expected multiples of 8"),
+        ({"channels": (16, 24), "heads": 16}, "heads: got 16, and a level of 16 channels"),
+        ({"heads": 4}, "heads: are those of --channels; give both"),
+    ],
+)
+def test_sizes_that_no_network_has_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        TrainConfig(**settings)

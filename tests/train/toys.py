@@ -163,6 +163,8 @@ def build_failing(*calls, where="loss"):
     return lambda network, preset, latent_dim, **_: FailingNetwork(latent_dim, calls, where)
 
 
-def build_small(network, preset, latent_dim, *, num_features=0, takes_first_frame=False, takes_span=False):
+def build_small(
+    network, preset, latent_dim, *, num_features=0, takes_first_frame=False, takes_span=False, **_
+):
     in_channels = 2 * latent_dim + 1 if takes_first_frame else latent_dim
     return SmallNetwork(latent_dim, in_channels, num_features, takes_span)

@@ -12,7 +12,7 @@ from vidlat.errors import ConfigError
 Objective = Literal["flow", "mean-flow", "v", "epsilon"]
 TimestepDistribution = Literal["uniform", "logit-normal"]
 Network = Literal["space-time", "monai"]
-Preset = Literal["tiny", "small", "base"]
+Preset = Literal["tiny", "small", "base", "large"]
 Tracker = Literal[
     "tensorboard", "wandb", "mlflow", "aim", "comet_ml", "clearml", "dvclive", "swanlab", "trackio"
 ]
@@ -42,6 +42,24 @@ class TrainConfig(Config):
         "space-time", "the U-Net: space-time (down-samples space only), or MONAI's DiffusionModelUNet"
     )
     preset: Preset = setting("tiny", "size of the U-Net")
+    channels: tuple[int, ...] = setting(
+        (),
+        "width of each level of the U-Net, in place of the preset's; multiples of 8",
+        at_least=8,
+        at_most=4096,
+    )
+    blocks: int | None = setting(
+        None, "residual blocks of each level, in place of the preset's", at_least=1, at_most=16
+    )
+    attention: int | None = setting(
+        None,
+        "number of levels, the smallest ones, that attend within a frame; else 2",
+        at_least=0,
+        at_most=16,
+    )
+    heads: int | None = setting(
+        None, "heads of each attention; else one for 32 channels or more", at_least=1, at_most=256
+    )
     objective: Objective = setting(
         "flow", "what the network predicts; with mean-flow, samples take 1 to 4 steps"
     )
@@ -143,5 +161,18 @@ class TrainConfig(Config):
             )
         if self.takes_span and self.network == "monai":
             raise ConfigError("objective: mean-flow is not available in MONAI's network; use space-time")
-        if self.checkpoint_activations and self.network == "monai":
-            raise ConfigError("checkpoint_activations: not available in MONAI's network; use space-time")
+        self._require_possible_sizes()
+
+    def _require_possible_sizes(self) -> None:
+        """Raise ConfigError for sizes that no network can have."""
+        odd = [width for width in self.channels if width % 8]
+        if odd:
+            raise ConfigError(f"channels: got {odd[0]}; expected multiples of 8, the groups of a norm")
+        uneven = [width for width in self.channels if self.heads and width % (2 * self.heads)]
+        if uneven:
+            raise ConfigError(
+                f"heads: got {self.heads}, and a level of {uneven[0]} channels; expected heads of an even "
+                "number of channels each"
+            )
+        if self.heads and not self.channels:
+            raise ConfigError("heads: are those of --channels; give both, or a preset alone")

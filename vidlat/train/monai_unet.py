@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from vidlat.train.unet import feature_embedding
+from vidlat.train.unet import NUM_GROUPS, feature_embedding
 
 
 class MonaiUNet(nn.Module):
@@ -17,7 +20,8 @@ class MonaiUNet(nn.Module):
 
     Every axis may have any length >= 1. MONAI's network requires multiples of 2 to the number of
     down-samplings, so the latents are edge-padded for it and its output is cropped. timestep: in [0, 1].
-    features: (B, num_features), a condition; zeros mean unknown, see `feature_embedding`.
+    features: (B, num_features), a condition; zeros mean unknown, see `feature_embedding`. channels, attends,
+    heads: of each level, its width, whether it has attention, and into how many heads that is split.
     """
 
     def __init__(
@@ -27,6 +31,8 @@ class MonaiUNet(nn.Module):
         *,
         channels: Sequence[int],
         num_blocks: int,
+        attends: Sequence[bool],
+        heads: Sequence[int],
         num_features: int = 0,
     ) -> None:
         super().__init__()
@@ -37,15 +43,24 @@ class MonaiUNet(nn.Module):
             out_channels=out_channels,
             channels=channels,
             num_res_blocks=num_blocks,
-            attention_levels=tuple(level >= len(channels) - 2 for level in range(len(channels))),
-            num_head_channels=32,
-            # The default, 32 groups of 32 channels, would normalise each channel alone and erase its mean.
-            norm_num_groups=8,
+            attention_levels=attends,
+            num_head_channels=[width // number for width, number in zip(channels, heads, strict=True)],
+            norm_num_groups=NUM_GROUPS,
             num_class_embeds=1 if num_features else None,
         )
         if num_features:
             # In place of MONAI's embedding of a class index.
             self.network.class_embedding = feature_embedding(num_features, 4 * channels[0])
+        self.checkpoints_activations = False
+        network = self.network
+        for block in (*network.down_blocks, network.middle_block, *network.up_blocks):
+            block.forward = partial(self._run, block.forward)
+
+    def _run(self, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+        """Call a block of MONAI's network, which knows nothing of recomputed activations."""
+        if self.checkpoints_activations and self.training and torch.is_grad_enabled():
+            return checkpoint(forward, *inputs, use_reentrant=False, **named)
+        return forward(*inputs, **named)
 
     def forward(
         self, latents: torch.Tensor, timestep: torch.Tensor, features: torch.Tensor | None = None

@@ -17,12 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vidlat.train.unet import feature_embedding
-
-HEAD_CHANNELS = 32
-NUM_GROUPS = 8
-LEVELS_IN_SPACE = 2
-"""Number of smallest levels that attend within a frame too; at the others a frame has too many positions."""
+from vidlat.train.unet import NUM_GROUPS, feature_embedding
 
 MAX_SEQUENCES = 2**15
 """Sequences per attention call: GPU kernels refuse more than 65535."""
@@ -42,7 +37,9 @@ class SpaceTimeUNet(nn.Module):
 
     Every axis may have any length >= 1. Time, 4 to 16 latent frames as a rule, is never down-sampled; height
     and width are edge-padded to a multiple and the output is cropped. timestep: in [0, 1]. features: (B,
-    num_features), a condition; zeros mean unknown, see `feature_embedding`. takes_span: whether it is told
+    num_features), a condition; zeros mean unknown, see `feature_embedding`. channels, attends, heads: of each
+    level, its width, whether it attends within a frame, and into how many heads its attention is split.
+    takes_span: whether it is told
     the span (B,) of an average velocity too, from the timestep down to an earlier one.
     """
 
@@ -53,6 +50,8 @@ class SpaceTimeUNet(nn.Module):
         *,
         channels: Sequence[int],
         num_blocks: int,
+        attends: Sequence[bool],
+        heads: Sequence[int],
         num_features: int = 0,
         takes_span: bool = False,
     ) -> None:
@@ -61,20 +60,19 @@ class SpaceTimeUNet(nn.Module):
         self.embedding = _Embedding(channels[0], num_features, takes_span)
         width = self.embedding.width
         self.first = _in_space(in_channels, channels[0])
-        attends = [level >= len(channels) - LEVELS_IN_SPACE for level in range(len(channels))]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         now, skipped = channels[0], [channels[0]]
         for level, size in enumerate(channels):
             for _ in range(num_blocks):
-                self.down.append(_Block(now, size, width, attends[level]))
+                self.down.append(_Block(now, size, width, heads[level], attends[level]))
                 skipped.append(now := size)
             if level + 1 < len(channels):
                 self.down.append(_Halve(now))
                 skipped.append(now)
-        self.middle = _Block(now, now, width, attends_in_space=True)
+        self.middle = _Block(now, now, width, heads[-1], attends_in_space=True)
         for level, size in reversed(list(enumerate(channels))):
             for _ in range(num_blocks + 1):
-                self.up.append(_Block(now + skipped.pop(), size, width, attends[level]))
+                self.up.append(_Block(now + skipped.pop(), size, width, heads[level], attends[level]))
                 now = size
             if level:
                 self.up.append(_Double(now))
@@ -188,7 +186,9 @@ class _Condition(NamedTuple):
 class _Block(nn.Module):
     """Two convolutions in space with an adaptive norm between them, one along time, then attention."""
 
-    def __init__(self, in_channels: int, out_channels: int, width: int, attends_in_space: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, width: int, num_heads: int, attends_in_space: bool
+    ) -> None:
         super().__init__()
         self.norm_in, self.conv_in = _norm(in_channels), _in_space(in_channels, out_channels)
         self.scale_and_shift = nn.Linear(width, 2 * out_channels)  # applied by _adaptive_affines
@@ -198,10 +198,10 @@ class _Block(nn.Module):
         self.skip = nn.Identity() if same else _AlongTime(in_channels, out_channels, 1)
         self.norm_time = _norm(out_channels)
         self.conv_time = _zero_initialised(_AlongTime(out_channels, out_channels, 3))
-        self.attention = nn.ModuleList([_Attention(out_channels, "time")])
+        self.attention = nn.ModuleList([_Attention(out_channels, num_heads, "time")])
         if attends_in_space:
-            self.attention.append(_Attention(out_channels, "space"))
-        self.head_size = out_channels // _num_heads(out_channels)
+            self.attention.append(_Attention(out_channels, num_heads, "space"))
+        self.head_size = out_channels // num_heads
 
     def forward(self, x: torch.Tensor, condition: _Condition) -> torch.Tensor:
         hidden = self.conv_in(functional.silu(self.norm_in(x)))
@@ -247,9 +247,9 @@ class _AdaptiveNorm(nn.GroupNorm):
 class _Attention(nn.Module):
     """Self-attention along time at each position, or among all positions of each frame."""
 
-    def __init__(self, channels: int, axis: Literal["time", "space"]) -> None:
+    def __init__(self, channels: int, num_heads: int, axis: Literal["time", "space"]) -> None:
         super().__init__()
-        self.axis, self.num_heads = axis, _num_heads(channels)
+        self.axis, self.num_heads = axis, num_heads
         self.norm = _norm(channels)
         self.to_queries_keys_values = nn.Linear(channels, 3 * channels)
         self.to_output = _zero_initialised(nn.Linear(channels, channels))
@@ -351,10 +351,6 @@ class _AlongTime(nn.Conv3d):
 
 def _in_space(in_channels: int, out_channels: int) -> nn.Conv3d:
     return nn.Conv3d(in_channels, out_channels, (1, 3, 3), padding=(0, 1, 1))
-
-
-def _num_heads(channels: int) -> int:
-    return max(channels // HEAD_CHANNELS, 1)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
