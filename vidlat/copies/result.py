@@ -133,8 +133,7 @@ class Copies:
 
     def frame_of(self, latent_frame: int) -> int:
         """The video frame at which a VAE call starts, by the latent frame at which it starts."""
-        timing = self.shape.timing
-        return latent_frame // timing.latent_step * timing.frame_step
+        return self.shape.timing.frame_at(latent_frame)
 
     @property
     def num_frames(self) -> int:

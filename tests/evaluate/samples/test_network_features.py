@@ -1,6 +1,7 @@
 """Features of networks in files: which input they take, what becomes of their output, what is refused."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,8 +56,16 @@ def test_features_of_clips_see_the_clip_at_once(write, channels):
 
 def test_the_hash_of_the_file_says_which_network_it_was(write):
     path = write(nn.Conv2d(3, 2, 1))
-    with open(path, "rb") as file:  # noqa: PTH123
-        assert features_of(path).sha256 == hashlib.sha256(file.read()).hexdigest()
+    assert features_of(path).sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@pytest.mark.usefixtures("use_hub")
+def test_a_network_on_a_hub_gives_the_features_of_its_file(write, hub):
+    path = write(nn.Conv2d(3, 2, 1))
+    hub.files["someone/features", "networks/features.pt"] = Path(path).read_bytes()
+    on_hub = features_of("hub:someone/features/networks/features.pt")
+    assert on_hub.sha256 == features_of(path).sha256
+    np.testing.assert_array_equal(on_hub(FRAMES), features_of(path)(FRAMES))
 
 
 class Listed(nn.Module):

@@ -90,7 +90,7 @@ def folder_clips(paths: Sequence[Path], size: int, num_frames: int, labels: Sequ
     """Videos as clips, each independent of all others."""
     return [
         Clip(
-            name=path.stem,
+            name=path.name,
             group=f"video {path.name}",
             labels=labels_of_clip,
             frames=partial(read_clip, path, size, num_frames),

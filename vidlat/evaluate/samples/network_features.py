@@ -82,10 +82,11 @@ class NetworkFeatures:
             output: Any = self._network(given)
         if not isinstance(output, torch.Tensor) or output.ndim < 2 or len(output) != num_items:
             got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise WeightsError(f"its output is {got}, expected ({num_items}, D) or ({num_items}, D, ...)")
+            expected = f"({num_items}, D) or ({num_items}, D, ...)"
+            raise WeightsError(f"{self.name}: its output is {got}, expected {expected}")
         features = output.double().flatten(2).mean(2) if output.ndim > 2 else output.double()
         if not features.isfinite().all():
-            raise WeightsError("its features are not finite")
+            raise WeightsError(f"{self.name}: its features are not finite")
         return features.cpu().numpy()
 
 
