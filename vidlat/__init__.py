@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vidlat.errors import (
         CacheMismatchError as CacheMismatchError,
         ConfigError as ConfigError,
+        CopyError as CopyError,
         DecodeError as DecodeError,
         DeviceError as DeviceError,
         EncodeError as EncodeError,
@@ -105,7 +106,7 @@ _PUBLIC = {
     "config": "CompareConfig EncodeConfig EvaluateConfig FitVAEConfig SampleConfig TrainConfig",
     "encode.vae": "FrozenVAE load_vae",
     "errors": (
-        "CacheMismatchError ConfigError DecodeError DeviceError EncodeError InputError "
+        "CacheMismatchError ConfigError CopyError DecodeError DeviceError EncodeError InputError "
         "NotEnoughMemoryError ScratchError ShapeError ShardExistsError StoreError TimingError TrainError "
         "VidlatError WeightsError"
     ),

@@ -107,6 +107,18 @@ def test_a_result_names_frames_and_says_what_makes_it_uncertain(run_and_cache):
     assert dataclasses.replace(copies, quantile=0.5).warnings() == []
 
 
+def test_a_recording_on_both_sides_of_the_split_is_named(run_and_cache):
+    """The near-duplicates that the run knows of do not count; this one it has not seen."""
+    run, cache = run_and_cache
+    twin = run.training[0]
+    copies = find_copies({"new": {"a": torch.zeros(run.latent_shape())}}, run, cache)["new"]
+    assert copies.held_out.same_recordings() == []
+    both = dataclasses.replace(run, validation=(twin, *run.validation))
+    copies = find_copies({"new": {"a": torch.zeros(run.latent_shape())}}, both, cache)["new"]
+    assert copies.held_out.same_recordings() == [twin]
+    assert f"held out and nearer than 0.5 to a training clip: {twin};" in copies.warnings()[0]
+
+
 def test_sets_are_told_apart_and_have_an_interval_for_several_samples(run_and_cache):
     run, cache = run_and_cache
     noise = torch.randn(3, *run.latent_shape(), generator=torch.Generator().manual_seed(0))

@@ -17,6 +17,8 @@ def sample(run_dir: str, out: Path, vae: str | None, latents: Path | None, setti
     """Sample videos and report where they are."""
     config = SampleConfig.from_mapping(settings)
     before = set(out.glob("sample-*"))
+    if config.reject_copies:
+        console.print("comparing held-out clips with the training clips first")
     paths: list[Path] = []
     copied: CopyError | None = None
     with progress_bar() as progress:

@@ -14,6 +14,13 @@ from vidlat.train.frozen_run import Run
 from vidlat.train.windows import WindowShape, window_places
 from vidlat.video.contact_sheet import evenly_spaced
 
+NEAR = 0.5
+"""Distance below which a held-out window shows the same recording as a training window.
+
+Among 46 clips, windows with noise of 20 % and a tenth more or less bright lie at most 0.45 from what they were,
+held-out windows at least 0.98 from any training window (docs/evaluation.md).
+"""
+
 MOST_WINDOWS = 1000
 """Windows of held-out videos that are compared with the training windows, about."""
 
@@ -37,6 +44,11 @@ class HeldOut:
     def num_subjects(self) -> int:
         """Different subjects."""
         return len(set(self.subjects))
+
+    def same_recordings(self) -> list[str]:
+        """The held-out videos of which a window is nearer than NEAR to a training window."""
+        near = zip(self.places, self.distances < NEAR, strict=True)
+        return list(dict.fromkeys(place.record.video_id for place, is_near in near if is_near))
 
     def threshold(self, quantile: float) -> float:
         """The distance below which a share of at most `quantile` of the windows lies."""

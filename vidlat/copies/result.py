@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vidlat.copies.held_out import HeldOut, thresholds
+from vidlat.copies.held_out import NEAR, HeldOut, thresholds
 from vidlat.copies.search import CopySearch, Match
+from vidlat.errors import shorten
 from vidlat.metrics.features import Array, Features
 from vidlat.metrics.intervals import Estimate, estimate
 from vidlat.store.reader import LatentCache
@@ -87,11 +88,21 @@ class Copies:
         """What makes it uncertain, as sentences."""
         num_windows, num_subjects = len(self.held_out.distances), self.held_out.num_subjects
         enough = f"{100 * self.quantile:g} % takes {math.ceil(1 / self.quantile)}."
+        warnings = []
+        if same := self.held_out.same_recordings():
+            warnings.append(
+                f"Copies: held out and nearer than {NEAR} to a training clip: {shorten(same)}; the same "
+                "recordings are on both sides of the split, so that the threshold is too low."
+            )
         if num_windows * self.quantile < 1:
-            return [f"Copies: the threshold is that of the nearest of {num_windows} held-out clips; {enough}"]
-        if num_subjects * self.quantile < 1:
-            return [f"Copies: the threshold rests on few of {num_subjects} held-out subjects; {enough}"]
-        return []
+            warnings.append(
+                f"Copies: the threshold is that of the nearest of {num_windows} held-out clips; {enough}"
+            )
+        elif num_subjects * self.quantile < 1:
+            warnings.append(
+                f"Copies: the threshold rests on few of {num_subjects} held-out subjects; {enough}"
+            )
+        return warnings
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `frame` is the first frame of a window, in its video."""

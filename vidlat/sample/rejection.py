@@ -21,7 +21,7 @@ from vidlat.train.resuming import require_same_videos
 MOST_ATTEMPTS = 10
 """How often a sample is drawn before it is given up."""
 
-DRAWN_AT_ONCE = 64
+DRAWN_AT_ONCE = 16
 """Samples that are drawn and compared together: each search reads a cache that memory cannot hold."""
 
 Draw = Callable[[Sequence[int], int], Iterator[Tensor]]
