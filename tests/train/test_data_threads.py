@@ -21,7 +21,7 @@ from vidlat.train.dataset import MEMORY_LIMIT_BYTES, LatentDataset
 from vidlat.train.latents import Whitening
 from vidlat.train.noising import Noising
 from vidlat.train.seeding import Draw, generator
-from vidlat.train.timesteps import draw_timestep
+from vidlat.train.timesteps import timestep_at
 from vidlat.train.windows import WindowShape, training_windows
 
 LENGTHS = {"a.mp4": 16, "b.mp4": 23, "c.mp4": 41, "d.mp4": 5, "e.mp4": 12}
@@ -97,11 +97,13 @@ def test_batches_are_those_of_one_thread_bit_for_bit(
 
 def test_other_draws_of_a_step_are_those_of_numpy_bit_for_bit(cache):
     dataset = make_dataset(cache, features=FEATURES, with_noise=True, num_threads=2)
-    settings = TrainConfig(first_frame=0.5, condition_dropout=0.3, timesteps="logit-normal", shift=3.0)
+    values = {"first_frame": 0.5, "condition_dropout": 0.3, "timesteps": "logit-normal", "shift": 3.0}
+    settings = TrainConfig(**values, batch=16)
     noising = Noising(settings, CONDITIONS)
     for batch in dataset.batches(make_plans(cache, dataset)):
         draws = noising.draws(batch)
-        timesteps = [draw_timestep(generator(k, Draw.TIMESTEP), "logit-normal", 3.0) for k in batch.keys]
+        places = [(key[-1] + generator(key, Draw.TIMESTEP).random()) / 16 for key in batch.keys]
+        timesteps = [timestep_at(place, "logit-normal", 3.0) for place in places]
         assert_same_bits(draws.timestep, np.array(timesteps, np.float32))
         given = [generator(key, Draw.FIRST_FRAME).random() < 0.5 for key in batch.keys]
         assert draws.first_frame_mask.tolist() == given

@@ -214,23 +214,23 @@ def test_monais_network_is_refused_for_a_mean_flow():
 
 def test_times_are_of_plain_flow_for_their_share_and_two_sorted_draws_for_the_rest():
     settings = TrainConfig(objective="mean-flow", plain_flow=0.6, shift=2.0)
-    times = [draw_times((0, 0, step, 0), settings) for step in range(3000)]
+    times = [draw_times((0, 0, step, step % 8), settings) for step in range(3000)]
     assert all(0 <= t.timestep - t.span < 1 for t in times)
     spans = np.sort([t.span for t in times if t.span])
     assert len(spans) / 3000 == pytest.approx(0.4, abs=4 * math.sqrt(0.24 / 3000))
     flow = TrainConfig(objective="flow", shift=2.0)
-    drawn = [draw_times((0, 0, step, 0), flow).timestep for step in range(3000)]
+    drawn = [draw_times((0, 0, step, step % 8), flow).timestep for step in range(3000)]
     assert all(t.timestep == d for t, d in zip(times, drawn, strict=True) if not t.span)
     # The difference of two uniform draws exceeds s in a share (1 - s)^2 of all pairs; shift 1 leaves them.
     settings = dataclasses.replace(settings, shift=1.0, plain_flow=0.0)
-    spans = np.sort([draw_times((0, 0, step, 0), settings).span for step in range(3000)])
+    spans = np.sort([draw_times((0, 0, step, step % 8), settings).span for step in range(3000)])
     distance = np.abs(1 - (1 - spans) ** 2 - (np.arange(3000) + 0.5) / 3000).max()
     assert distance < 1.95 / math.sqrt(3000)
 
 
 def test_the_times_of_a_validation_cover_timesteps_and_spans_evenly():
-    times = validation_times(64, with_span=True)
-    assert [t.timestep for t in times] == [t.timestep for t in validation_times(64, with_span=False)]
+    times = validation_times(64, TrainConfig(objective="mean-flow"))
+    assert [t.timestep for t in times] == [t.timestep for t in validation_times(64, TrainConfig())]
     assert [t.span for t in times[::2]] == [0.0] * 32
     shares = np.sort([t.span / t.timestep for t in times[1::2]])
     assert np.abs(shares - np.arange(32) / 32).max() < 2 / 32

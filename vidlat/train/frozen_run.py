@@ -21,6 +21,7 @@ from vidlat.train.frozen_model import MAX_FPS, FrozenModel
 from vidlat.train.latents import Whitening
 from vidlat.train.origin import Origin
 from vidlat.train.split import near_duplicates, split_videos, stated_split, subjects_of
+from vidlat.train.timesteps import DRAWS_VERSION
 from vidlat.types import Annotation
 
 
@@ -31,6 +32,7 @@ class Run(FrozenModel):
     changes: of the settings, as they came. checksums: CRC-32C of the latents by video_id. labels: by
     video_id, those that the network is conditioned on. duplicates: pairs of a validation and a training video
     that are nearly the same. origin: where its first weights came from; None for random ones.
+    draws_version: how it draws, see `timesteps.DRAWS_VERSION`.
     """
 
     training: tuple[str, ...]
@@ -40,6 +42,7 @@ class Run(FrozenModel):
     duplicates: tuple[tuple[str, str], ...] = ()
     changes: tuple[Change, ...] = ()
     origin: Origin | None = None
+    draws_version: int = DRAWS_VERSION
 
     @classmethod
     def plan(cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation]) -> Self:
@@ -122,6 +125,7 @@ class Run(FrozenModel):
             "latent_crc32c": self.checksums,
             "labels": self.labels,
             "duplicates": [list(pair) for pair in self.duplicates],
+            "draws_version": self.draws_version,
             **({"origin": self.origin.to_dict()} if self.origin else {}),
         }
 
@@ -142,6 +146,7 @@ class Run(FrozenModel):
             labels={video_id: labels.fields(video_id).all_texts() for video_id in labels.names()},
             duplicates=tuple(values.pairs("duplicates")),
             changes=tuple(Change.from_fields(change, model.config) for change in changes),
+            draws_version=values.whole("draws_version", 1, 1000) if "draws_version" in values.names() else 1,
             origin=Origin.from_fields(values.fields("origin")) if "origin" in values.names() else None,
         )
         listed = {*run.training, *run.validation}  # those for testing are in neither

@@ -14,6 +14,7 @@ from vidlat.train.changes import changes_after
 from vidlat.train.checkpoint import list_checkpoints, step_of
 from vidlat.train.frozen_run import Run
 from vidlat.train.run_folder import checkpoint_folder, read_run
+from vidlat.train.timesteps import DRAWS_VERSION
 from vidlat.types import Annotation
 
 RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
@@ -38,6 +39,11 @@ def resume_run(
     settings other than `MAY_CHANGE`, the cache, a listed video, or a label of one.
     """
     run = read_run(run_dir)
+    if run.draws_version != DRAWS_VERSION:
+        raise TrainError(
+            f"{run_dir} cannot be resumed: it was started by a vidlat that drew other timesteps of the same "
+            f"seed; start from its weights, with --init {run_dir} and another --out"
+        )
     if settings.precision == "auto":
         settings = dataclasses.replace(settings, precision=run.config.precision)
     before, now = run.config.to_dict(), settings.to_dict()

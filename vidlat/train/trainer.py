@@ -43,7 +43,7 @@ from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.resuming import resume_run
 from vidlat.train.run_folder import checkpoint_folder, hold_run, read_run, start_run, write_run
 from vidlat.train.skipped import SkippedSteps
-from vidlat.train.timesteps import Times, validation_times
+from vidlat.train.timesteps import Times, validation_times, validation_times_as_trained
 from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.unet import build_unet
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
@@ -201,7 +201,11 @@ class Trainer:
         parts = self._validation_parts()
         if not parts:
             return 0.0
-        return len(parts) * self._seconds_of(lambda: self._validation_totals(parts[:1]))
+        return (
+            len(parts)
+            * (1 if self._trains_evenly else 2)
+            * self._seconds_of(lambda: self._validation_totals(parts[:1]))
+        )
 
     def num_validations_left(self) -> int:
         """Number of validations until the configured number of steps."""
@@ -239,7 +243,11 @@ class Trainer:
                 unread.add(self.state.step, learning_rate, figures)
                 records = _records(unread.read(0 if self._is_interrupted() else self._num_behind))
                 if self._is_due(self.settings.validate_every):
-                    records[-1] = replace(records[-1], validation_loss=self.validation_loss())
+                    loss = self.validation_loss()
+                    as_trained = loss if self._trains_evenly else self.validation_loss(as_trained=True)
+                    records[-1] = replace(
+                        records[-1], validation_loss=loss, validation_loss_as_trained=as_trained
+                    )
                 # What another process asks for comes with the figures.
                 is_last = self._should_stop if self.ranks.count == 1 else unread.should_stop
                 if is_last:
@@ -282,40 +290,48 @@ class Trainer:
         return self._noising.noised(batch.to(self.device), draws, min_snr=self.settings.min_snr)
 
     @torch.no_grad()
-    def validation_loss(self) -> float | None:
+    def validation_loss(self, *, as_trained: bool = False) -> float | None:
         """The loss of the averaged weights on fixed windows, noise and timesteps, shared among the processes.
 
-        None without validation videos. Raises TrainError if it is not finite.
+        as_trained: with timesteps, and min-SNR weights, as in training, not spread evenly. None without validation videos. Raises TrainError if it is not finite.
         """
         if not self._validation:
             return None
-        totals = self._validation_totals(self._validation_parts())
+        min_snr = self.settings.min_snr if as_trained else 0.0
+        totals = self._validation_totals(self._validation_parts(as_trained), min_snr)
         sum_of_errors, num_counted = self.ranks.total(totals)
         loss = float(sum_of_errors / num_counted)
         if not math.isfinite(loss):
             raise TrainError(f"step {self.state.step}: the validation loss is {loss}; {self._way_on()}")
         return loss
 
-    def _validation_parts(self) -> list[ValidationPart]:
+    @property
+    def _trains_evenly(self) -> bool:
+        settings = self.settings
+        is_even = settings.timesteps == "uniform" and settings.shift == 1
+        return is_even and not (settings.min_snr or settings.takes_span)
+
+    def _validation_parts(self, as_trained: bool = False) -> list[ValidationPart]:
         """This process's share of a validation, in parts of as many windows as are trained on at once."""
         if not self._validation:
             return []
         windows = validation_windows(
             self._validation, self._shape, seed=self.settings.seed, num_windows=NUM_VALIDATION_WINDOWS
         )
-        times = validation_times(len(windows), with_span=self.settings.takes_span)
+        spread = validation_times_as_trained if as_trained else validation_times
+        times = spread(len(windows), self.settings)
         size = max(self.settings.batch // (self.settings.accumulate * self.ranks.count), 1)
         parts = [slice(start, start + size) for start in range(0, len(windows), size)]
         return [(windows[part], times[part]) for part in parts[self.ranks.index :: self.ranks.count]]
 
     @torch.no_grad()
-    def _validation_totals(self, parts: Sequence[ValidationPart]) -> torch.Tensor:
+    def _validation_totals(self, parts: Sequence[ValidationPart], min_snr: float = 0.0) -> torch.Tensor:
         """The sum of squared errors and the number of values that count, (2,) float64."""
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         batches = self._dataset.batches(windows for windows, _ in parts)
         for (_, times), batch in zip(parts, batches, strict=True):
             draws = self._noising.draws(batch, times)
-            noised = self._noising.noised(batch.to(self.device), draws)
+            noised = self._noising.noised(batch.to(self.device), draws, min_snr=min_snr)
             totals += torch.stack([self._optimisation.validation_error(noised), noised.num_counted])
         return totals
 
