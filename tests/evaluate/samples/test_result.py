@@ -1,0 +1,102 @@
+"""What an evaluation concludes from its figures."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from vidlat.evaluate.samples.adherence import Adherence
+from vidlat.evaluate.samples.comparison import Distances, Row
+from vidlat.evaluate.samples.measuring import LATENTS
+from vidlat.evaluate.samples.result import HELD_OUT, NOISE, REAL, STILL, SampleEvaluation, UsedFeatures
+from vidlat.metrics.intervals import Estimate
+
+NOTHING = Estimate(value=None)
+REAL_KERNEL = Estimate(value=0.1, low=0.0, high=0.2)
+
+
+def row(kernel, excess=NOTHING, num_clips=20, num_groups=20):
+    distances = Distances(
+        kernel=kernel, excess=excess, frechet=NOTHING, neighbourhoods=None, diversity=NOTHING
+    )
+    return Row(
+        num_clips=num_clips,
+        num_groups=num_groups,
+        distances={LATENTS: distances},
+        inside=NOTHING,
+        at_borders=NOTHING,
+        sharpness=NOTHING,
+        bands=(),
+    )
+
+
+def evaluation(samples, real=REAL_KERNEL, num_subjects=20, **values):
+    rows = {
+        "samples": samples,
+        REAL: row(real, num_groups=num_subjects),
+        STILL: row(Estimate(value=3.0)),
+        NOISE: row(Estimate(value=10.1)),
+    }
+    values = {"adherence": {}, "left_out": (), "copies": {}} | values
+    return SampleEvaluation(
+        settings={},
+        run={},
+        features=[UsedFeatures(name=LATENTS)],
+        held_out=(20, 20),
+        rows=rows,
+        bands=[],
+        drawn={"samples": {}},
+        seconds={"samples": None},
+        **values,
+    )
+
+
+def sentence(*arguments, **values):
+    return evaluation(*arguments, **values).conclusions()[0]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "where", "way"), [(0.05, "within", "-0.5%"), (0.6, "above", "5.0%"), (-0.1, "below", "-2.0%")]
+)
+def test_a_distance_is_told_by_the_interval_of_real_clips_and_the_way_to_noise(kernel, where, way):
+    found = sentence(row(Estimate(value=kernel), Estimate(value=0.5, low=0.4, high=0.6)))
+    assert found == (
+        f"samples: KID x 1000 is {where} the interval of real against real, and differs from its value by "
+        f"500 (400 to 600); it is {way} of the way from there to noise."
+    )
+
+
+def test_a_difference_that_may_be_chance_and_few_subjects_are_told():
+    chance = row(Estimate(value=0.15), Estimate(value=0.05, low=-0.1, high=0.2))
+    assert "by 50 (-100 to 200), which may be chance;" in sentence(chance)
+    few = evaluation(chance, num_subjects=3).conclusions()
+    assert "within the interval of real against real, which so few subjects leave wide, and" in few[0]
+    assert few[1].startswith("Only 3 training subjects: others could give quite other figures")
+
+
+@pytest.mark.parametrize("kernel", [NOTHING, Estimate(value=0.3)])
+def test_what_cannot_be_told_is_said(kernel):
+    unknown = evaluation(row(kernel), real=Estimate(value=0.1))
+    assert unknown.conclusions()[0].endswith("cannot be told: too few subjects.")
+    assert json.loads(json.dumps(unknown.to_dict(), allow_nan=False))["rows"]["samples"]["bands"] == []
+
+
+def test_a_condition_that_held_out_clips_do_not_show_is_named():
+    read = {HELD_OUT: Adherence(error=0.7, constant_error=0.7, num_clips=9)}
+    shown = {HELD_OUT: Adherence(error=0.2, constant_error=0.7, num_clips=9)}
+    values = {"adherence": {"finding": read, "view": shown}, "left_out": ("a.mp4",)}
+    warnings = evaluation(row(Estimate(value=0.6)), **values).conclusions()[1:]
+    assert warnings[0] == "Left out, being nearly equal to training videos: a.mp4."
+    assert [text for text in warnings if text.startswith("finding: is read from held-out clips no better")]
+    assert not [text for text in warnings if text.startswith("view")]
+
+
+def test_sets_of_different_sizes_are_named():
+    smaller = evaluation(row(Estimate(value=0.6), num_clips=12))
+    assert any("The sets hold 12 to 20 clips" in text for text in smaller.conclusions())
+
+
+def test_copies_are_told_after_the_distances():
+    copies = SimpleNamespace(conclusion=lambda: "none copied", warnings=lambda: ["few held out"])
+    told = evaluation(row(Estimate(value=0.6)), copies={"samples": copies}).conclusions()
+    assert told[1:] == ["samples: none copied", "few held out"]
