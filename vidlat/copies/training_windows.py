@@ -54,9 +54,8 @@ class _Block(NamedTuple):
 class TrainingWindows:
     """All windows of the training videos of a run, at every place where training may start one.
 
-    A search reads the cache once and in order, in blocks, so that memory does not depend on its size: beside
-    the queries it takes about 0.3 GB, and HELD_BYTES at most for searches that follow. device: where it
-    computes.
+    A search reads the cache once and in order, in blocks: it takes about 0.5 GB, however many windows there
+    are, and HELD_BYTES at most for searches that follow. device: where it computes.
     """
 
     def __init__(self, run: Run, cache: LatentCache, shape: WindowShape, device: torch.device) -> None:
