@@ -74,9 +74,8 @@ def test_of_equally_likely_intervals_each_has_one_item_of_a_step(settings):
 def test_the_loss_of_a_step_varies_less_than_with_independent_timesteps():
     """With a loss that depends on the timestep alone, as losses do for the most part."""
     settings, random = TrainConfig(batch=8), np.random.default_rng(0)
-    stratified = [
-        [draw_times((0, 0, step, index), settings).timestep for index in range(8)] for step in range(500)
-    ]
+    keys = [[(0, 0, step, index) for index in range(8)] for step in range(500)]
+    stratified = [[draw_times(key, settings).timestep for key in of_step] for of_step in keys]
     losses = [(np.square(1 - np.array(each))).mean(axis=1) for each in (stratified, random.random((500, 8)))]
     assert losses[0].mean() == pytest.approx(1 / 3, abs=0.005)
     assert losses[0].var() < 0.05 * losses[1].var()

@@ -43,8 +43,8 @@ class StepRecord:
     step: counted from 1. loss: of the step's batch, before its update. grad_norm: before clipping. Either may
     be infinite or NaN, and the step was skipped then. steps_per_second: of this step alone, or of the few
     whose figures came at once from a GPU, without validation and checkpoint. data_wait: the share of that
-    time spent waiting for data. validation_loss: of the averaged weights, at steps that validate, with timesteps
-    spread evenly; validation_loss_as_trained: with timesteps and weights as in training.
+    time spent waiting for data. validation_loss: of the averaged weights, at steps that validate, with
+    timesteps spread evenly; validation_loss_as_trained: with timesteps and weights as in training.
     """
 
     step: int

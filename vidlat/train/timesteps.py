@@ -26,16 +26,16 @@ DRAWS_VERSION = 2
 
 _SMALLEST = 2**-53
 _GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1
-"""Multiples of these, modulo 1, are spread evenly, however many there are, and independently of each other."""
+"""Multiples of these, modulo 1, are spread evenly however many there are, and independently of each other."""
 
 
 def draw_times(key: SeedKey, settings: TrainConfig) -> Times:
     """Draw the timestep of a training item, with objective mean-flow its span too.
 
     The timesteps of a step are stratified: of `batch` equally likely intervals each has one, that of the
-    item's index, so the loss of a step varies less (Kingma et al., https://arxiv.org/abs/2107.00630,
-    appendix I.1). A share of the items of a mean flow has span 0, as in plain flow; the timesteps of the
-    others are two draws, sorted (Geng et al., https://arxiv.org/abs/2505.13447, section 4.3).
+    item's index, so the loss of a step varies less (as in Kingma et al., https://arxiv.org/abs/2107.00630).
+    A share of the items of a mean flow has span 0, as in plain flow; the timesteps of the others are two
+    draws, sorted (Geng et al., https://arxiv.org/abs/2505.13447, section 4.3).
     """
     place = (key[-1] + generator(key, Draw.TIMESTEP).random()) / settings.batch
     timestep = timestep_at(place, settings.timesteps, settings.shift)

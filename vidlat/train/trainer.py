@@ -293,7 +293,8 @@ class Trainer:
     def validation_loss(self, *, as_trained: bool = False) -> float | None:
         """The loss of the averaged weights on fixed windows, noise and timesteps, shared among the processes.
 
-        as_trained: with timesteps, and min-SNR weights, as in training, not spread evenly. None without validation videos. Raises TrainError if it is not finite.
+        as_trained: with timesteps, and min-SNR weights, as in training, in place of timesteps spread evenly.
+        None without validation videos. Raises TrainError if it is not finite.
         """
         if not self._validation:
             return None
