@@ -7,6 +7,7 @@ import click
 from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command
 from vidlat.cli.options import labels_option, latents_option, out_option, vae_option
 from vidlat.config import SampleConfig, TrainConfig
+from vidlat.config.sample import LONGEST_AVERAGE
 
 
 @click.command(cls=Command, config=TrainConfig)
@@ -83,6 +84,12 @@ def sample() -> None:
     default="last",
     show_default=True,
     help="The last checkpoint, or the one with the lowest validation loss.",
+)
+@click.option(
+    "--average-length",
+    type=click.FloatRange(0, LONGEST_AVERAGE),
+    default=0.0,
+    help="Average the weights over this share of the training, as for sample.",
 )
 @click.option(
     "--licence",

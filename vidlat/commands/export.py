@@ -10,9 +10,23 @@ from vidlat.export.run import EVALUATION, NOT_STATED, export_run
 from vidlat.train.exported import CARD
 
 
-def export(run_dir: Path, out: Path, checkpoint: Literal["last", "best"], licence: str, name: str) -> None:
+def export(
+    run_dir: Path,
+    out: Path,
+    checkpoint: Literal["last", "best"],
+    average_length: float,
+    licence: str,
+    name: str,
+) -> None:
     """Export a run and say what to look at before it is shared."""
-    exported, is_evaluated = export_run(run_dir, out, best=checkpoint == "best", licence=licence, name=name)
+    exported, is_evaluated = export_run(
+        run_dir,
+        out,
+        best=checkpoint == "best",
+        average_length=average_length,
+        licence=licence,
+        name=name,
+    )
     console.print(f"step {exported.step} -> {out}; next: vidlat sample --run {quoted(out)} --out samples/")
     if exported.licence == NOT_STATED:
         console.print(f"{CARD} states no licence: give one by --licence, or write it there")

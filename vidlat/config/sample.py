@@ -9,6 +9,9 @@ from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
 from vidlat.config.latents import Precision
 from vidlat.errors import ConfigError
 
+SHORTEST_AVERAGE, LONGEST_AVERAGE = 0.01, 0.25
+"""Lengths of an average, as shares of the training; the plain mean of all steps has 0.289."""
+
 Sampler = Literal["ddim", "euler", "heun"]
 
 
@@ -26,6 +29,13 @@ class Drawing(Config):
     checkpoint: Literal["last", "best"] = setting(
         "last", "the last checkpoint, or the one with the lowest validation loss"
     )
+    average_length: float = setting(
+        0.0,
+        "average the weights over this share of the training (a standard deviation, 0.01 to 0.25), for runs "
+        "trained with --average-snapshots; 0 takes the average of --ema-decay",
+        at_least=0,
+        at_most=LONGEST_AVERAGE,
+    )
     precision: Precision = setting(
         "auto",
         "arithmetic of the U-Net; auto is as it was trained, or float32 where a CPU lacks bfloat16",
@@ -37,6 +47,11 @@ class Drawing(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if 0 < self.average_length < SHORTEST_AVERAGE:
+            raise ConfigError(
+                f"average_length: got {self.average_length:g}; expected {SHORTEST_AVERAGE} to "
+                f"{LONGEST_AVERAGE}, or 0"
+            )
         if len(self.guidance_interval) != 2 or self.guidance_interval[0] > self.guidance_interval[1]:
             got = ",".join(map(str, self.guidance_interval))
             raise ConfigError(f"guidance_interval: got {got}; expected LOW,HIGH such as 0.2,0.8")

@@ -114,6 +114,12 @@ class TrainConfig(Config):
     ema_decay: float = setting(
         0.999, "decay of the averaged weights, which are used for sampling", at_least=0, below=1
     )
+    average_snapshots: int = setting(
+        0,
+        "steps between snapshots of two further averages, from which `vidlat sample --average-length` makes "
+        "one of any length; 0 for none. Each takes as much disk as the weights",
+        at_least=0,
+    )
     validation_fraction: float = setting(
         0.1, "share of the subjects held out for validation", at_least=0, below=1
     )

@@ -31,12 +31,18 @@ NOT_STATED = "Not stated. Ask the authors before you use this model."
 
 
 def export_run(
-    run_dir: str | Path, out: str | Path, *, best: bool = False, licence: str = "", name: str = ""
+    run_dir: str | Path,
+    out: str | Path,
+    *,
+    best: bool = False,
+    average_length: float = 0.0,
+    licence: str = "",
+    name: str = "",
 ) -> tuple[ExportedModel, bool]:
     """Write a run's averaged weights, what sampling has to know, and a model card to the new folder `out`.
 
-    The folder names no video, label or path, and appears whole or not at all. best: the checkpoint with the
-    lowest validation loss instead of the newest. licence: an identifier such as cc-by-nc-4.0, or a text.
+    The folder names no video, label or path, and appears whole or not at all. best, average_length: which
+    weights, as for `load_run`. licence: an identifier such as cc-by-nc-4.0, or a text.
     name: of the model on its card; else that of the folder. The card has the figures of `vidlat evaluate
     --run`, if they are of these weights. Returns what was exported, and whether the card has figures. Raises
     TrainError for a run that cannot be exported, InputError for a folder that exists or cannot be written.
@@ -44,7 +50,7 @@ def export_run(
     run_dir, out = local_path(run_dir), local_path(out)
     if out.exists() or out.is_symlink():
         raise InputError(f"--out {out} exists; give the name of a new folder")
-    run, trained = read_run(run_dir), load_run(run_dir, best=best)
+    run, trained = read_run(run_dir), load_run(run_dir, best=best, average_length=average_length)
     exported = ExportedModel(
         model=_without_paths(trained.run),
         step=trained.step,

@@ -73,7 +73,7 @@ def sample_videos(
     reject copies also StoreError and TrainError for a cache or a run that do not allow it, and at the end
     CopyError if samples copy training clips at every attempt, which are not written.
     """
-    out, trained = local_path(out), load_model(run_dir, best=settings.checkpoint == "best")
+    out, trained = local_path(out), _load(run_dir, settings)
     run = trained.run
     for condition in {tuple(each) for each in conditions or [settings.condition]}:
         check_trained_for(run, replace(settings, condition=condition))
@@ -133,6 +133,11 @@ def sample_videos(
     finally:
         if rows:
             contact_sheet(rows, out / CONTACT_SHEET)
+
+
+def _load(run_dir: str | Path, settings: SampleConfig) -> TrainedRun:
+    is_best = settings.checkpoint == "best"
+    return load_model(run_dir, best=is_best, average_length=settings.average_length)
 
 
 def how_drawn(trained: TrainedRun, settings: SampleConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@
       model.safetensors      the weights in training
       ema.safetensors        their moving average, which is all that sampling reads
       optimiser.safetensors  AdamW's moments, "<parameter index>.<name>"
+      averages.safetensors   further averages, where snapshots are taken (power_averages.py)
       discriminator.safetensors, discriminator_optimiser.safetensors
                              the same of what a VAE is trained against, where there is one
       state.json             the step, how many of the steps were skipped, the validation loss or null, and
@@ -34,6 +35,7 @@ from vidlat.documents import Fields, read_json
 from vidlat.errors import TrainError, one_line
 from vidlat.files import open_regular_file
 from vidlat.store.filesystem import delete_tree, sync
+from vidlat.train.power_averages import PowerAverages
 
 Tensors = dict[str, torch.Tensor]
 
@@ -64,6 +66,7 @@ class TrainState:
     ema: nn.Module
     optimiser: torch.optim.Optimizer
     discriminator: Discriminator | None = None
+    averages: PowerAverages | None = None
     step: int = 0
 
     @property
@@ -77,6 +80,12 @@ def list_checkpoints(directory: Path) -> list[Path]:
     """The complete checkpoints, oldest first."""
     found = directory.iterdir() if directory.is_dir() else iter(())
     return sorted((path for path in found if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def last_step(directory: Path) -> int:
+    """The step of the newest checkpoint; 0 where there is none."""
+    checkpoints = list_checkpoints(directory)
+    return step_of(checkpoints[-1]) if checkpoints else 0
 
 
 def remove_partial_checkpoints(directory: Path) -> None:
@@ -122,6 +131,8 @@ def save_checkpoint(
             "ema.safetensors": state.ema.state_dict(),
             "optimiser.safetensors": _flatten_optimiser(state.optimiser),
         }
+        if state.averages:
+            files["averages.safetensors"] = state.averages.tensors()
         if state.discriminator:
             files["discriminator.safetensors"] = state.discriminator.model.state_dict()
             files["discriminator_optimiser.safetensors"] = _flatten_optimiser(state.discriminator.optimiser)
@@ -156,6 +167,11 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
     load_ema(checkpoint, state.ema)
     num_updates = min(step, MOST_COUNTED) - _num_skipped_of(checkpoint, step)
     _load_optimiser(checkpoint / "optimiser.safetensors", state.optimiser, step, num_updates)
+    if state.averages:
+        path, expected = checkpoint / "averages.safetensors", state.averages.tensors()
+        tensors = _load_tensors(path)
+        _require_like(path, tensors, expected)
+        state.averages.load(tensors)
     if state.discriminator:
         model, optimiser = state.discriminator
         _load_module(checkpoint / "discriminator.safetensors", model)

@@ -79,18 +79,25 @@ class ExportedModel:
         )
 
 
-def load_model(source: str | Path, *, best: bool = False, build_model: BuildModel = build_unet) -> TrainedRun:
+def load_model(
+    source: str | Path,
+    *,
+    best: bool = False,
+    average_length: float = 0.0,
+    build_model: BuildModel = build_unet,
+) -> TrainedRun:
     """Load what samples are drawn from: a run, an exported folder, or `hf://OWNER/NAME[@REVISION]`.
 
-    best: of a run, the checkpoint with the lowest validation loss instead of the newest. A model of a hub is
+    best, average_length: of a run, as for `load_run`. A model of a hub is
     downloaded once; a file that differs from the first download is refused. Raises TrainError for what is
     neither, or damaged, and WeightsError for a hub that cannot be used.
     """
     folder = _fetched(str(source)) if str(source).startswith(HUB) else local_path(source)
     if not (folder / WEIGHTS).exists():
-        return load_run(folder, best=best, build_model=build_model)
-    if best:
-        raise TrainError(f"checkpoint: {source} holds a single set of weights; leave --checkpoint out")
+        return load_run(folder, best=best, average_length=average_length, build_model=build_model)
+    if best or average_length:
+        name, flag = ("checkpoint", "--checkpoint") if best else ("average_length", "--average-length")
+        raise TrainError(f"{name}: {source} holds a single set of weights; leave {flag} out")
     return _load_exported(folder, build_model)
 
 

@@ -20,6 +20,7 @@ from vidlat.train.checkpoint import TrainState
 from vidlat.train.compiled import compile_network, is_compiled
 from vidlat.train.mean_flow import with_adaptive_weight, with_average_target
 from vidlat.train.noising import NoisedBatch
+from vidlat.train.power_averages import PowerAverages
 from vidlat.train.ranks import Ranks
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -52,7 +53,8 @@ class Optimisation:
         )
         average = start_average(network)
         self._average = list(average.parameters())
-        self.state = TrainState(model=network, ema=average, optimiser=optimiser)
+        averages = PowerAverages(network) if settings.average_snapshots else None
+        self.state = TrainState(model=network, ema=average, optimiser=optimiser, averages=averages)
         self._forward, self._average_forward = network.forward, average.forward  # as they are uncompiled
         if is_compiled(settings.compile, ranks.device):
             for each in (network, average):
@@ -99,6 +101,8 @@ class Optimisation:
         state.optimiser.zero_grad()
         update_average(self._average, self._weights, self._settings.ema_decay, state.step)
         state.step += 1
+        if state.averages:
+            state.averages.update(state.step)
         return rate
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from vidlat.errors import TrainError, shorten
 from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
 from vidlat.train.changes import changes_after
-from vidlat.train.checkpoint import list_checkpoints, step_of
+from vidlat.train.checkpoint import last_step
 from vidlat.train.frozen_run import Run
 from vidlat.train.run_folder import checkpoint_folder, read_run
 from vidlat.train.timesteps import DRAWS_VERSION
@@ -53,8 +53,7 @@ def resume_run(
         raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
     require_same_videos(run, cache, run_dir)
     _require_same_labels(run, labels, cache, run_dir)
-    checkpoints = list_checkpoints(checkpoint_folder(run_dir))
-    step = step_of(checkpoints[-1]) if checkpoints else 0
+    step = last_step(checkpoint_folder(run_dir))
     changes = changes_after(run.changes, run.config, settings, RECORDED, step)
     return dataclasses.replace(run, config=settings, changes=changes)
 

@@ -2,6 +2,7 @@
 
 config.json     what the run froze (see frozen_run.py)
 metrics.jsonl   one line per step       tensorboard/   the same as curves
+averages/       see power_averages.py
 checkpoints/    see checkpoint.py       samples/       drawn during training
 lock            held while a trainer lives
 """
@@ -23,6 +24,7 @@ from vidlat.files import replace_file, require_folder, require_regular_file
 from vidlat.store.filesystem import locked
 from vidlat.train.checkpoint import (
     best_checkpoint,
+    first_difference,
     list_checkpoints,
     load_ema,
     remove_partial_checkpoints,
@@ -30,10 +32,16 @@ from vidlat.train.checkpoint import (
 )
 from vidlat.train.frozen_model import BuildModel, FrozenModel
 from vidlat.train.frozen_run import Run
+from vidlat.train.power_averages import average_of_length, remove_snapshots_after
 from vidlat.train.unet import build_unet
 
 RUN_BYTES = 2**30
 """Most bytes of a config.json: a run on a million videos has a quarter of them."""
+
+
+def snapshot_folder(run_dir: Path) -> Path:
+    """Where a run keeps its snapshots of averages."""
+    return run_dir / "averages"
 
 
 def checkpoint_folder(run_dir: Path) -> Path:
@@ -68,7 +76,7 @@ def _require_own_files(run_dir: Path) -> None:
     for name in ("config.json", "metrics.jsonl", "lock", "vae.safetensors"):
         with suppress(FileNotFoundError):
             require_regular_file(run_dir / name, follow=False)
-    for name in ("checkpoints", "tensorboard", "samples", "reconstructions"):
+    for name in ("checkpoints", "averages", "tensorboard", "samples", "reconstructions"):
         with suppress(FileNotFoundError):
             require_folder(run_dir / name)
 
@@ -91,6 +99,7 @@ def start_run(run_dir: Path, run: Plan) -> None:
         if (run_dir / "config.json").exists():
             (run_dir / "metrics.jsonl").unlink(missing_ok=True)
             shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+            remove_snapshots_after(snapshot_folder(run_dir), 0)
             remove_partial_checkpoints(checkpoints)
     except OSError as error:
         raise _unusable(run_dir, error) from error
@@ -140,11 +149,17 @@ class TrainedRun:
 
 
 def load_run(
-    run_dir: Path, *, best: bool = False, step: int | None = None, build_model: BuildModel = build_unet
+    run_dir: Path,
+    *,
+    best: bool = False,
+    step: int | None = None,
+    average_length: float = 0.0,
+    build_model: BuildModel = build_unet,
 ) -> TrainedRun:
     """Load the newest checkpoint of a run, the one with the lowest validation loss, or that of a step.
 
-    Raises TrainError for a folder without a run or without such a checkpoint.
+    average_length: of the average made from the snapshots up to that step, as a share of the training; 0 for
+    the average of the checkpoint. Raises TrainError for a folder without a run or without such a checkpoint.
     """
     run, directory = read_run(run_dir), checkpoint_folder(run_dir)
     checkpoints = list_checkpoints(directory)
@@ -159,4 +174,11 @@ def load_run(
         raise TrainError(f"{run_dir} has no checkpoint with a validation loss; use the last one")
     model = run.build_network(build_model)
     load_ema(chosen, model)
-    return TrainedRun(run=run, model=model.requires_grad_(False).eval(), step=step_of(chosen))
+    reached = step_of(chosen)
+    if average_length:
+        folder = snapshot_folder(run_dir)
+        weights, reached = average_of_length(folder, average_length, until=reached)
+        if difference := first_difference(weights, model.state_dict()):
+            raise TrainError(f"{folder} holds averages of another network: {difference}")
+        model.load_state_dict(weights)
+    return TrainedRun(run=run, model=model.requires_grad_(False).eval(), step=reached)

@@ -26,6 +26,7 @@ from vidlat.train.checkpoint import (
     TrainState,
     best_checkpoint,
     how_to_do_without,
+    last_step,
     list_checkpoints,
     load_checkpoint,
     remove_partial_checkpoints,
@@ -38,10 +39,18 @@ from vidlat.train.frozen_run import Run
 from vidlat.train.noising import Draws, NoisedBatch, Noising
 from vidlat.train.notes import change_note, run_notes
 from vidlat.train.optimisation import Optimisation
+from vidlat.train.power_averages import remove_snapshots_after
 from vidlat.train.ranks import Ranks, cores_of_rank
 from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.resuming import resume_run
-from vidlat.train.run_folder import checkpoint_folder, hold_run, read_run, start_run, write_run
+from vidlat.train.run_folder import (
+    checkpoint_folder,
+    hold_run,
+    read_run,
+    snapshot_folder,
+    start_run,
+    write_run,
+)
 from vidlat.train.skipped import SkippedSteps
 from vidlat.train.timesteps import Times, validation_times, validation_times_as_trained
 from vidlat.train.trackers import Trackers, require_installed
@@ -109,6 +118,7 @@ class Trainer:
                 self._start()
             elif self.ranks.is_first:
                 remove_partial_checkpoints(self._checkpoints)
+                remove_snapshots_after(snapshot_folder(run_dir), last_step(self._checkpoints))
             self.settings = self.run.config
             self._skipped = SkippedSteps(self.settings.max_skipped)
             self._prepare_data()
@@ -255,6 +265,8 @@ class Trainer:
                 if recorder:
                     recorder.write(records)
                 self._skipped.require_few(records, self._advise)
+                if self.state.averages and recorder and self._is_due(self.settings.average_snapshots):
+                    self.state.averages.write_snapshot(snapshot_folder(self.run_dir), self.state.step)
                 if recorder and records:
                     self._save_if_due(recorder, records[-1], is_last)
                 yield from records

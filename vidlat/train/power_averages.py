@@ -1,0 +1,155 @@
+"""Averages of the weights whose length is chosen after the training (EDM2).
+
+The power-function average after step t weighs those of step s by s^gamma, so that it covers the same share
+of the training at any time. Its length is the standard deviation of that weight function, as a share of the
+training. Two such averages are kept, and snapshots of them on the way; a combination of the snapshots comes
+near the average of any other length. Karras et al. 2024 (https://arxiv.org/abs/2312.02696, section 3 and
+appendix C).
+
+    averages/step_00000200.safetensors   both averages after a step, "<which>.<weight>", float16
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from vidlat.errors import TrainError, one_line
+from vidlat.files import open_regular_file, replace_file
+
+LENGTHS = 0.05, 0.10
+"""Of the averages that are kept (Karras et al. 2024, section 3.2)."""
+
+Array = npt.NDArray[np.float64]
+
+_NAME = re.compile(r"step_(\d{8,15})\.safetensors")
+
+
+def power_of(length: float) -> float:
+    """gamma of an average of a length in (0, 0.289); equation 123 of the paper, solved."""
+    inverse = length**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+
+class PowerAverages:
+    """Power-function averages of a network's weights, one for each of LENGTHS."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._weights: list[torch.Tensor] = list(network.parameters())
+        self._powers = [power_of(length) for length in LENGTHS]
+        self._averages = [
+            {name: weight.detach().clone() for name, weight in network.state_dict().items()} for _ in LENGTHS
+        ]
+        names = [name for name, _ in network.named_parameters()]
+        self._averaged = [[average[name] for name in names] for average in self._averages]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step, counted from 1."""
+        for power, averaged in zip(self._powers, self._averaged, strict=True):
+            torch._foreach_lerp_(averaged, self._weights, 1 - (1 - 1 / step) ** (power + 1))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Both averages, by `<which>.<weight>`; they are not copies."""
+        return {
+            f"{which}.{name}": weight
+            for which, average in enumerate(self._averages)
+            for name, weight in average.items()
+        }
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The inverse of `tensors`."""
+        for name, weight in self.tensors().items():
+            weight.copy_(tensors[name])
+
+    def write_snapshot(self, folder: Path, step: int) -> None:
+        """Write both as they are after a step; raises TrainError if that cannot be done."""
+        path = folder / f"step_{step:08d}.safetensors"
+        halves = {name: weight.half().cpu().contiguous() for name, weight in self.tensors().items()}
+        try:
+            folder.mkdir(exist_ok=True)
+            replace_file(path, save(halves))
+        except OSError as error:
+            raise TrainError(f"{path}: the averages cannot be written: {error}") from error
+
+
+def average_of_length(folder: Path, length: float, until: int) -> tuple[dict[str, torch.Tensor], int]:
+    """An average of some length from the snapshots up to a step, by name of the weight, and its last step.
+
+    Raises TrainError where there are none, or one cannot be read.
+    """
+    snapshots = list_snapshots(folder, until)
+    if not snapshots:
+        raise TrainError(
+            f"{folder.parent} has no snapshots of averages up to step {until}; train with "
+            "--average-snapshots, or leave --average-length out"
+        )
+    last = snapshots[-1][0]
+    kept = [(step, which, path) for step, path in snapshots for which in range(len(LENGTHS))]
+    shares = coefficients(
+        [step for step, _, _ in kept],
+        [power_of(LENGTHS[which]) for _, which, _ in kept],
+        last,
+        power_of(length),
+    )
+    weights: dict[str, torch.Tensor] = {}
+    for (_, which, path), share in zip(kept, shares, strict=True):
+        for name, weight in _read(path, which).items():
+            weights[name] = weights.get(name, 0) + float(share) * weight.float()
+    return weights, last
+
+
+def _read(path: Path, which: int) -> dict[str, torch.Tensor]:
+    try:
+        with open_regular_file(path):
+            tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise TrainError(f"{path} is damaged ({one_line(error)}); remove it to do without it") from error
+    return {
+        name.removeprefix(f"{which}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{which}.")
+    }
+
+
+def list_snapshots(folder: Path, until: int) -> list[tuple[int, Path]]:
+    """The snapshots up to a step, with their steps, in order."""
+    found = folder.iterdir() if folder.is_dir() else iter(())
+    steps = [(int(match[1]), path) for path in found if (match := _NAME.fullmatch(path.name))]
+    return sorted((step, path) for step, path in steps if step <= until)
+
+
+def remove_snapshots_after(folder: Path, step: int) -> None:
+    """Remove the snapshots of steps that a resumed training takes again."""
+    for later, path in list_snapshots(folder, until=10**15):
+        if later > step:
+            path.unlink()
+
+
+def coefficients(steps: Sequence[int], powers: Sequence[float], step: int, power: float) -> Array:
+    """By which averages, each after a step and of a power, are multiplied to come nearest to another one.
+
+    The least squares of the weight functions over time; algorithm 3 of the paper.
+    """
+    times, gammas = np.array(steps, np.float64), np.array(powers, np.float64)
+    products = _product(times[:, None], gammas[:, None], times[None], gammas[None])
+    wanted = _product(times, gammas, np.array(step, np.float64), np.array(power))
+    return np.asarray(np.linalg.lstsq(products, wanted, rcond=None)[0], np.float64)
+
+
+def _product(t: Array, gamma: Array, other_t: Array, other_gamma: Array) -> Array:
+    """The integral over time of the product of two weight functions (gamma + 1) s^gamma / t^(gamma + 1)."""
+    first, shorter = np.maximum(t, other_t), np.minimum(t, other_t)
+    of_longer = np.where(t >= other_t, gamma, other_gamma)
+    # Of ratios of times alone, so that no power of a large number of steps overflows.
+    share = (shorter / first) ** of_longer
+    return np.asarray((gamma + 1) * (other_gamma + 1) / (gamma + other_gamma + 1) * share / first)
