@@ -15,14 +15,14 @@ def sample_with(make_cache, make_trainer):
 
     def sample(
         network, num_frames, *, seeds=(5, 6), conditions=None, first_frames=None, on_progress=lambda _: None,
-        batch=0, stack=4, times=None, labels=None, **settings,
+        batch=0, num_steps=4, stack=4, times=None, labels=None, **settings,
     ):  # fmt: skip
         name = f"stack{stack}-{times}.zarr"
         cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24, "c.mp4": 24}, stack=stack, times=times, name=name)
         trainer = make_trainer(cache=cache, labels=labels, **{"frames": 16} | settings)
         trained = TrainedRun(run=trainer.run, model=network, step=1)
         trainer.close()
-        sampler = ClipSampler(trained, SampleConfig(steps=4, batch=batch), torch.device("cpu"))
+        sampler = ClipSampler(trained, SampleConfig(steps=num_steps, batch=batch), torch.device("cpu"))
         samples = sampler.sample(
             seeds, num_frames, conditions=conditions, first_frames=first_frames, on_progress=on_progress
         )
@@ -32,9 +32,12 @@ def sample_with(make_cache, make_trainer):
 
 
 class Ramp(torch.nn.Module):
-    """Ideal for data that grow by 0.5 per frame from the first frame, or from 0: noise - x0 of flow."""
+    """Ideal for data that grow by 0.5 per frame from the first frame, or from 0: noise - x0 of flow.
 
-    def forward(self, inputs, timestep, features):
+    With a single x0, the velocity is the same all along a path, and so is its average over any span.
+    """
+
+    def forward(self, inputs, timestep, features, span=None):
         noised, known, which = inputs.split([2, 2, 1], dim=1)
         first = known[:, :, :1] * which[:, :, :1]
         x0 = first + 0.5 * torch.arange(inputs.shape[2]).view(1, 1, -1, 1, 1)
@@ -96,6 +99,29 @@ def test_a_long_sample_without_a_first_frame_begins_by_itself(sample_with):
     latents = sample_with(Ramp(), 40, first_frame=0.5)
     ramp = 0.5 * torch.arange(10).view(1, 1, -1, 1, 1).expand_as(latents)
     torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_sample_of_a_mean_flow_continues_clip_by_clip_in_single_steps(sample_with):
+    first = torch.tensor([3.0, -1.0]).view(2, 1, 1, 1).expand(2, 2, 4, 4)
+    settings = {"objective": "mean-flow", "first_frame": 1.0}
+    latents = sample_with(Ramp(), 40, first_frames=first, num_steps=1, **settings)
+    ramp = first[:, :, None] + 0.5 * torch.arange(10).view(1, 1, -1, 1, 1)
+    torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_sample_of_a_mean_flow_without_first_frames_blends_windows(sample_with):
+    told = []
+
+    class Noise(torch.nn.Module):
+        """Ideal where x0 is 0: x_t / t."""
+
+        def forward(self, inputs, timestep, features, span):
+            told.append((inputs.shape[2], float(timestep[0]), float(span[0])))
+            return inputs / timestep.view(-1, 1, 1, 1, 1)
+
+    latents = sample_with(Noise(), 40, objective="mean-flow", num_steps=2)
+    assert set(told) == {(4, 1.0, 0.5), (4, 0.5, 0.5)}
+    torch.testing.assert_close(latents, torch.zeros(2, 2, 10, 4, 4), rtol=0, atol=1e-5)
 
 
 class Still(torch.nn.Module):
