@@ -14,7 +14,7 @@ def sample_with(make_cache, make_trainer):
     """sample_with(network, num_frames) samples from a run of 16 frames, four latent ones; two by default."""
 
     def sample(
-        network, num_frames, *, seeds=(5, 6), conditions=None, first_frames=None, on_progress=lambda _: None,
+        network, num_frames, *, seeds=(5, 6), conditions=None, given=None, on_progress=lambda _: None,
         batch=0, num_steps=4, stack=4, times=None, labels=None, **settings,
     ):  # fmt: skip
         name = f"stack{stack}-{times}.zarr"
@@ -24,7 +24,7 @@ def sample_with(make_cache, make_trainer):
         trainer.close()
         sampler = ClipSampler(trained, SampleConfig(steps=num_steps, batch=batch), torch.device("cpu"))
         samples = sampler.sample(
-            seeds, num_frames, conditions=conditions, first_frames=first_frames, on_progress=on_progress
+            seeds, num_frames, conditions=conditions, first_frames=given, on_progress=on_progress
         )
         return torch.stack(list(samples))
 
@@ -48,12 +48,12 @@ class Ramp(torch.nn.Module):
 @pytest.mark.parametrize(("num_frames", "length"), [(9, 3), (16, 4), (17, 5), (40, 10), (57, 15)])
 def test_each_clip_of_a_long_sample_continues_the_one_before(sample_with, stack, num_frames, length):
     length += -length % (stack // 4)  # whole stacks
-    first, progress = torch.tensor([3.0, -1.0]).view(2, 1, 1, 1).expand(2, 2, 4, 4), []
+    first, progress = torch.tensor([3.0, -1.0]).view(2, 1, 1, 1, 1).expand(2, 2, 1, 4, 4), []
     latents = sample_with(
-        Ramp(), num_frames, first_frames=first, stack=stack, first_frame=1.0, on_progress=progress.append
+        Ramp(), num_frames, given=first, stack=stack, first_frame=1.0, on_progress=progress.append
     )
     assert latents.shape == (2, 2, length, 4, 4)
-    ramp = first[:, :, None] + 0.5 * torch.arange(length).view(1, 1, -1, 1, 1)
+    ramp = first + 0.5 * torch.arange(length).view(1, 1, -1, 1, 1)
     torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
     assert sum(progress) == pytest.approx(2)
 
@@ -62,9 +62,9 @@ def test_each_clip_of_a_long_sample_continues_the_one_before(sample_with, stack,
 @pytest.mark.parametrize("num_frames", [1, 9, 16, 17, 40])
 def test_frames_keep_their_meaning_in_slow_motion(sample_with, stack, stretch, num_frames):
     """Clips of 16 frames of the video, whatever the rate of their latent frames."""
-    first = torch.zeros(2, 2, 4, 4)
+    first = torch.zeros(2, 2, 1, 4, 4)
     latents = sample_with(
-        Ramp(), num_frames, first_frames=first, stack=stack, times={"stretch": stretch}, first_frame=1.0
+        Ramp(), num_frames, given=first, stack=stack, times={"stretch": stretch}, first_frame=1.0
     )
     length = -(-num_frames * stretch // stack) * stack // 4
     assert latents.shape == (2, 2, length, 4, 4)
@@ -85,9 +85,9 @@ def test_frames_keep_their_meaning_in_slow_motion(sample_with, stack, stretch, n
     ],
 )
 def test_clips_of_overlapping_calls_continue_each_other(sample_with, stack, overlap, num_frames, length):
-    first, frames = torch.zeros(2, 2, 4, 4), 20 if stack == 12 else 16
+    first, frames = torch.zeros(2, 2, 1, 4, 4), 20 if stack == 12 else 16
     latents = sample_with(
-        Ramp(), num_frames, first_frames=first, stack=stack, times={"overlap": overlap}, first_frame=1.0,
+        Ramp(), num_frames, given=first, stack=stack, times={"overlap": overlap}, first_frame=1.0,
         frames=frames,
     )  # fmt: skip
     assert latents.shape == (2, 2, length, 4, 4)
@@ -102,10 +102,10 @@ def test_a_long_sample_without_a_first_frame_begins_by_itself(sample_with):
 
 
 def test_a_long_sample_of_a_mean_flow_continues_clip_by_clip_in_single_steps(sample_with):
-    first = torch.tensor([3.0, -1.0]).view(2, 1, 1, 1).expand(2, 2, 4, 4)
+    first = torch.tensor([3.0, -1.0]).view(2, 1, 1, 1, 1).expand(2, 2, 1, 4, 4)
     settings = {"objective": "mean-flow", "first_frame": 1.0}
-    latents = sample_with(Ramp(), 40, first_frames=first, num_steps=1, **settings)
-    ramp = first[:, :, None] + 0.5 * torch.arange(10).view(1, 1, -1, 1, 1)
+    latents = sample_with(Ramp(), 40, given=first, num_steps=1, **settings)
+    ramp = first + 0.5 * torch.arange(10).view(1, 1, -1, 1, 1)
     torch.testing.assert_close(latents, ramp, rtol=1e-4, atol=1e-4)
 
 
@@ -177,12 +177,12 @@ def test_progress_counts_the_samples_of_each_step(sample_with):
 
 
 def test_a_last_batch_is_filled_up_and_a_first_frame_is_kept_to_the_bit(sample_with):
-    first, network = torch.randn(3, 2, 4, 4), Curved()
-    samples = sample_with(network, 16, seeds=[1, 2, 3], first_frames=first, batch=2, first_frame=1.0)
+    first, network = torch.randn(3, 2, 1, 4, 4), Curved()
+    samples = sample_with(network, 16, seeds=[1, 2, 3], given=first, batch=2, first_frame=1.0)
     assert {len(inputs) for inputs in network.inputs} == {2}
     for number, inputs in enumerate(network.inputs):
-        assert torch.equal(inputs[:, 2:4, 0], first[:2] if number < 4 else first[[2, 2]])
-    assert torch.equal(samples[:, :, 0], first)
+        assert torch.equal(inputs[:, 2:4, :1], first[:2] if number < 4 else first[[2, 2]])
+    assert torch.equal(samples[:, :, :1], first)
 
 
 def test_samples_are_the_same_where_memory_does_not_suffice_for_a_batch(sample_with):
@@ -210,3 +210,35 @@ def test_each_sample_may_have_a_condition_of_its_own(sample_with):
     trained = {"labels": labels, "condition": ("kind",), "validation_fraction": 0.0}
     samples = sample_with(Echo(), 16, seeds=range(5), conditions=conditions, batch=2, **trained)
     assert samples.mean((1, 2, 3, 4)).tolist() == pytest.approx([3, 0, 1, 2, 1], abs=1e-4)
+
+
+class Grown(torch.nn.Module):
+    """Ideal for data that go on from the given frames by the difference of the last two."""
+
+    def __init__(self, num_given):
+        super().__init__()
+        self.num_given = num_given
+
+    def forward(self, inputs, timestep, features):
+        noised, known, _ = inputs.split([2, 2, 1], dim=1)
+        last, before = known[:, :, self.num_given - 1], known[:, :, self.num_given - 2]
+        steps = torch.arange(inputs.shape[2]).view(1, 1, -1, 1, 1) - (self.num_given - 1)
+        x0 = last[:, :, None] + (last - before)[:, :, None] * steps
+        return (noised - x0) / timestep.view(-1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("num_frames", [16, 24, 57])
+@pytest.mark.parametrize(
+    ("stack", "overlap", "num_given"), [(4, 0, 2), (4, 0, 3), (8, 4, 2), (8, 4, 3), (8, 0, 2)]
+)
+def test_several_given_frames_show_the_motion_that_goes_on(
+    sample_with, num_frames, stack, overlap, num_given
+):
+    speed = torch.tensor([0.5, -2.0]).view(2, 1, 1, 1, 1).expand(2, 2, 1, 4, 4)
+    first = speed * torch.arange(num_given).view(1, 1, -1, 1, 1)
+    latents = sample_with(
+        Grown(num_given), num_frames, given=first, stack=stack, times={"overlap": overlap},
+        first_frame=1.0, first_frames=num_given,
+    )  # fmt: skip
+    ramp = speed * torch.arange(latents.shape[2]).view(1, 1, -1, 1, 1)
+    torch.testing.assert_close(latents, ramp, rtol=1e-3, atol=1e-3)

@@ -76,21 +76,21 @@ def test_predictions_of_windows_fade_into_each_other():
 
 @pytest.mark.parametrize("method", ["ddim", "euler", "heun"])
 def test_a_first_frame_is_shown_at_every_step_and_nothing_else_is(method):
-    first_frame, shown = torch.randn(3, 2, 3, 3), []
+    first_frame, shown = torch.randn(3, 2, 1, 3, 3), []
 
     def network(inputs, timestep, features):
         shown.append(inputs)
         return torch.ones_like(inputs[:, :2])
 
-    model = denoiser(network, takes_first_frame=True, first_frame=first_frame)
+    model = denoiser(network, takes_first_frame=True, first_frames=first_frame)
     noise = sampling_noise([1, 2, 3], (2, 6, 3, 3))
     Sampler(objective=Flow(), method=method, num_steps=2).sample(model, noise)
     assert len(shown) == (3 if method == "heun" else 2)
     for inputs in shown:
         noised, known, which = inputs.split([2, 2, 1], dim=1)
         assert known.shape[2] == 6  # the whole clip: each window would begin with the first frame
-        assert torch.equal(noised[:, :, 0], first_frame)
-        assert torch.equal(known[:, :, 0], first_frame)
+        assert torch.equal(noised[:, :, :1], first_frame)
+        assert torch.equal(known[:, :, :1], first_frame)
         assert (which[:, :, 0] == 1).all()
         assert not known[:, :, 1:].any()
         assert not which[:, :, 1:].any()

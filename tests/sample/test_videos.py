@@ -11,7 +11,7 @@ from vidlat.errors import InputError, TrainError
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.sample import videos
 from vidlat.sample.folder import read_samples
-from vidlat.sample.videos import decode_sample, read_first_frame, sample_videos
+from vidlat.sample.videos import decode_sample, read_first_frames, sample_videos
 from vidlat.train.run_folder import load_run
 
 
@@ -43,7 +43,7 @@ def test_a_sample_that_is_not_finite_is_refused_and_not_written(make_trainer, tm
 def test_a_first_frame_that_is_no_file_is_refused_without_waiting(kind, make_trainer, tmp_path):
     make_special(kind, tmp_path / "it")
     with pytest.raises(InputError, match=f"cannot be read as the first frame: is {kind}"):
-        read_first_frame(tmp_path / "it", make_trainer().run, EchoVAE())
+        read_first_frames(tmp_path / "it", make_trainer().run, EchoVAE())
 
 
 def test_latents_are_unwhitened_before_they_are_decoded(make_trainer):
@@ -60,3 +60,40 @@ def test_latents_are_unwhitened_before_they_are_decoded(make_trainer):
     assert frames.dtype == np.uint8
     assert frames.shape == (7, 3, 3)
     assert (frames == 102).all()
+
+
+class CountingVAE:
+    """Encodes each latent frame as the first of its four frames."""
+
+    def __init__(self, timing):
+        self.timing = timing
+
+    def with_batch(self, batch):
+        return self
+
+    def encode(self, frames):
+        first = frames[:, :, ::4].expand(-1, 2, -1, -1, -1)
+        return first[..., :4, :4], None
+
+
+@pytest.mark.parametrize(
+    ("stack", "num_given", "num_frames", "expected"),
+    [
+        (4, 1, 30, [26]),
+        (4, 2, 30, [22, 26]),
+        (8, 1, 30, [22]),  # the first of the two latent frames of the last call
+        (8, 2, 30, [22, 26]),
+        (8, 3, 30, [14, 18, 22]),
+        (8, 3, 5, [0, 0, 0]),  # shorter than two calls: 11 times the first frame, then 0 to 4
+    ],
+)
+def test_given_frames_are_the_first_of_the_last_calls(
+    stack, num_given, num_frames, expected, make_cache, make_trainer, tmp_path
+):
+    cache, _ = make_cache({"a.mp4": 48, "b.mp4": 48}, stack=stack, name=f"{stack}.zarr")
+    run = make_trainer(cache=cache, frames=24, first_frame=1.0, first_frames=num_given).run
+    counted = np.arange(num_frames, dtype=np.uint8)[:, None, None].repeat(16, 1).repeat(16, 2)
+    np.save(tmp_path / "counted.npy", counted)
+    given = read_first_frames(tmp_path / "counted.npy", run, CountingVAE(run.schema.timing))
+    levels = run.whitening.unwhiten(given)[0, :, 0, 0] * 255
+    assert levels.round().tolist() == expected

@@ -11,7 +11,7 @@ from tests.train.toys import random_posterior
 from vidlat.documents import Fields
 from vidlat.errors import ConfigError, TrainError
 from vidlat.train.conditioning import Conditions
-from vidlat.train.noising import join_first_frame
+from vidlat.train.noising import join_first_frames
 from vidlat.train.run_folder import read_run
 from vidlat.types import Annotation
 
@@ -181,7 +181,7 @@ def test_first_frames_are_given_to_the_configured_share_of_items_and_carry_no_lo
 
 
 def test_a_clip_of_one_latent_frame_cannot_be_continued(make_cache, make_trainer):
-    with pytest.raises(TrainError, match="one latent frame"):
+    with pytest.raises(TrainError, match="have 1 latent frames, so nothing is left"):
         make_trainer(cache=make_cache(LENGTHS, name="kinds.zarr")[0], first_frame=0.5, frames=4)
 
 
@@ -192,17 +192,30 @@ def test_equal_numbers_in_all_videos_are_refused(text):
         Conditions.plan(["x:float"], [{"x": text}] * 3)
 
 
-def test_a_given_first_frame_replaces_the_noised_one():
-    noised, first_frame = torch.randn(2, 3, 4, 2, 2), torch.randn(2, 3, 2, 2)
-    inputs = join_first_frame(noised, first_frame, torch.tensor([0.0, 1.0]))
+@pytest.mark.parametrize("num", [1, 3])
+def test_given_first_frames_replace_the_noised_ones(num):
+    noised, first_frames = torch.randn(2, 3, 4, 2, 2), torch.randn(2, 3, num, 2, 2)
+    inputs = join_first_frames(noised, first_frames, torch.tensor([0.0, 1.0]))
     shown, known, which = inputs.split([3, 3, 1], dim=1)
-    assert torch.equal(shown[1, :, 0], first_frame[1])
+    assert torch.equal(shown[1, :, :num], first_frames[1])
     assert torch.equal(shown[0], noised[0])
-    assert torch.equal(shown[1, :, 1:], noised[1, :, 1:])
-    assert torch.equal(known[1, :, 0], first_frame[1])
+    assert torch.equal(shown[1, :, num:], noised[1, :, num:])
+    assert torch.equal(known[1, :, :num], first_frames[1])
     assert not known[0].any()
-    assert not known[1, :, 1:].any()
-    assert which[:, 0, :, 0, 0].tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
+    assert not known[1, :, num:].any()
+    assert which[:, 0, :, 0, 0].tolist() == [[0] * 4, [1] * num + [0] * (4 - num)]
+
+
+def test_given_first_frames_carry_no_loss(make_cache, make_trainer):
+    cache, _ = make_cache({"long.mp4": 40, "short.mp4": 9}, name="two.zarr")  # 10 and 3 latent frames
+    trainer = make_trainer(
+        cache=cache, first_frame=1.0, first_frames=3, frames=20, batch=2, validation_fraction=0.0
+    )
+    ((batch, draws),) = trainer.batches([0])
+    noised = trainer.noised(batch, draws)
+    counted = dict(zip(batch.video_ids, noised.mask[:, 0, :, 0, 0].tolist(), strict=True))
+    assert counted["long.mp4"] == [0, 0, 0, 1, 1]
+    assert counted["short.mp4"] == [1, 1, 1, 0, 0]  # nothing would be left: it is given none
 
 
 def test_a_video_without_a_second_latent_frame_keeps_its_loss(make_cache, make_trainer):

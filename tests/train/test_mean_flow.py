@@ -14,7 +14,7 @@ from vidlat.config import TrainConfig
 from vidlat.errors import ConfigError
 from vidlat.sample.sampler import Sampler
 from vidlat.train.mean_flow import total_derivative, with_adaptive_weight, with_average_target
-from vidlat.train.noising import NoisedBatch, join_first_frame
+from vidlat.train.noising import NoisedBatch, join_first_frames
 from vidlat.train.objective import MeanFlow
 from vidlat.train.timesteps import draw_times, validation_times
 from vidlat.train.unet import build_unet
@@ -106,7 +106,7 @@ def test_the_total_derivative_of_the_network_is_that_of_finite_differences():
     torch.manual_seed(0)
     network = perturbed(build_unet("space-time", "tiny", 2, takes_first_frame=True, takes_span=True)).double()
     x, velocity, first = torch.randn(3, 2, 2, 3, 4, 4, dtype=torch.float64)
-    inputs = join_first_frame(x, first[:, :, 0], torch.tensor([1.0, 0.0]))
+    inputs = join_first_frames(x, first[:, :, :1], torch.tensor([1.0, 0.0]))
     t, span = torch.tensor([0.6, 0.9], dtype=torch.float64), torch.tensor([0.6, 0.3], dtype=torch.float64)
 
     def average_velocity(inputs, timestep, span):

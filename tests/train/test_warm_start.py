@@ -13,7 +13,7 @@ from vidlat.config import TrainConfig
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import ConfigError, TrainError
 from vidlat.export.run import export_run
-from vidlat.train.noising import join_first_frame
+from vidlat.train.noising import join_first_frames
 from vidlat.train.run_folder import load_run, read_run
 from vidlat.train.unet import build_unet
 from vidlat.types import Annotation
@@ -112,10 +112,10 @@ def test_a_network_that_learns_to_take_a_first_frame_starts_as_one_that_is_given
     make_unet_trainer, flow
 ):
     network = make_unet_trainer("second", init=str(flow), first_frame=0.5).state.ema
-    x, first, t = torch.randn(2, 2, 2, 4, 4), torch.randn(2, 2, 4, 4), torch.tensor([0.3, 0.8])
+    x, first, t = torch.randn(2, 2, 2, 4, 4), torch.randn(2, 2, 1, 4, 4), torch.tensor([0.3, 0.8])
     with torch.no_grad():
         before = load_run(flow).model(x, t)
-        after = network(join_first_frame(x, first, torch.zeros(2)), t)
+        after = network(join_first_frames(x, first, torch.zeros(2)), t)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
 
 

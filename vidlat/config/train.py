@@ -94,9 +94,16 @@ class TrainConfig(Config):
     )
     first_frame: float = setting(
         0.0,
-        "share of items trained with their first latent frame given, so that samples can continue a picture",
+        "share of items trained with their first latent frames given, so that samples can continue a picture "
+        "or a video",
         at_least=0,
         at_most=1,
+    )
+    first_frames: int = setting(
+        1,
+        "latent frames that are given then; more show the motion to continue",
+        at_least=1,
+        at_most=MANY,
     )
     frames: int = setting(16, "video frames per training clip", at_least=1, at_most=MANY)
     batch: int = setting(8, "windows per step, over all processes", at_least=1, at_most=MANY)

@@ -52,10 +52,10 @@ class ClipSampler:
         """Yield the whitened latents (L, t, h, w) float32 of each seed, on the CPU, for `num_frames` frames.
 
         conditions: those of each sample, `NAME=VALUE`; by default those of the settings. first_frames: the
-        given first latent frame of each, whitened (N, L, h, w). attempt: another one draws the noise of each
-        seed anew. on_progress: called with the number of samples computed since, which may be a fraction.
-        Raises ConfigError for a condition that the run does
-        not know, and NotEnoughMemoryError where memory does not suffice for a single sample.
+        given first latent frames of each, whitened (N, L, K, h, w). attempt: another one draws the noise of
+        each seed anew. on_progress: called with the number of samples computed since, which may be a
+        fraction. Raises ConfigError for a condition that the run does not know, and NotEnoughMemoryError
+        where memory does not suffice for a single sample.
 
         The last batch is filled up, so a sample depends on its seed alone, whatever other seeds there are.
         Only where memory runs out, and calls of the network become smaller, may its last bits differ.
@@ -66,7 +66,7 @@ class ClipSampler:
         length = shape.timing.num_latent_frames(num_frames)
         num_clips, window = 1, shape.num_latent_frames
         if self._run.config.first_frame and length > window:
-            num_clips += -(-(length - window) // (window - shape.stack_length))
+            num_clips += -(-(length - window) // (window - shape.covering(self._run.config.first_frames)))
         features = self._features(conditions or [self._settings.condition] * len(seeds))
         for start in range(0, len(seeds), self._batch):
             rows = [min(start + place, len(seeds) - 1) for place in range(self._batch)]
@@ -94,20 +94,23 @@ class ClipSampler:
         length: int,
         num_clips: int,
         features: Tensor | None,
-        first_frame: Tensor | None,
+        first_frames: Tensor | None,
         attempt: int,
         on_step: Callable[[], None],
     ) -> Tensor:
         shape = self._run.window_shape()
-        window, step = shape.num_latent_frames, shape.stack_length
+        window, num_given = shape.num_latent_frames, self._run.config.first_frames
+        again = shape.covering(num_given)
         first_length = length if num_clips == 1 else window
-        latents = self._sample_clip(seeds, first_length, features, first_frame, (0, attempt), on_step)
+        latents = self._sample_clip(seeds, first_length, features, first_frames, (0, attempt), on_step)
         for clip in range(1, num_clips):
-            # The first frame of the last stack is kept as given; the rest of that stack is sampled again.
+            # Given are the first frames of the last stacks, as at the start of a clip that is trained on: the
+            # VAE's calls begin there. What else these stacks hold is sampled again.
+            earlier, last = latents[:, :, :-again], latents[:, :, -again:]
             continued = self._sample_clip(
-                seeds, window, features, latents[:, :, -step], (clip, attempt), on_step
+                seeds, window, features, last[:, :, :num_given], (clip, attempt), on_step
             )
-            latents = torch.cat([latents[:, :, :-step], continued], dim=2)
+            latents = torch.cat([earlier, continued], dim=2)
         return latents
 
     def _sample_clip(
@@ -115,7 +118,7 @@ class ClipSampler:
         seeds: Sequence[int],
         length: int,
         features: Tensor | None,
-        first_frame: Tensor | None,
+        first_frames: Tensor | None,
         noise_key: tuple[int, int],
         on_step: Callable[[], None],
     ) -> Tensor:
@@ -131,13 +134,14 @@ class ClipSampler:
             guidance=self._settings.guidance,
             guidance_interval=self._settings.guidance_interval,
             takes_first_frame=run.config.first_frame > 0,
-            first_frame=first_frame,
+            first_frames=first_frames,
         )
         latent_dim, _, height, width = run.latent_shape()
         noise = sampling_noise(seeds, (latent_dim, length, height, width), *noise_key).to(self._device)
         latents = self._sampler.sample(denoiser, noise, on_step)
-        if first_frame is not None:
-            latents[:, :, 0] = first_frame
+        if first_frames is not None:
+            given = first_frames[:, :, :length]
+            latents[:, :, : given.shape[2]] = given
         return latents
 
 

@@ -119,9 +119,13 @@ class TrainingSamples:
         labelled = [video_id for video_id in run.training if run.labels[video_id]] or list(run.training)
         self._examples = [labelled[index % len(labelled)] for index in range(NUM_SAMPLES)]
         records = cache.records()
-        starts = np.array([records[video_id].start for video_id in self._examples])
-        first, _ = cache.read_windows(starts, 1, with_std=False)
-        self._first_frames = run.whitening.whiten(torch.from_numpy(first).float())[:, :, 0]
+        examples = [records[video_id] for video_id in self._examples]
+        starts, num_given = np.array([record.start for record in examples]), run.config.first_frames
+        first, _ = cache.read_windows(starts, num_given, with_std=False)
+        for latents, record in zip(first, examples, strict=True):
+            num_valid = min(run.schema.timing.num_valid(record.num_frames), num_given)
+            latents[:, num_valid:] = latents[:, num_valid - 1, None]  # as in training
+        self._first_frames = run.whitening.whiten(torch.from_numpy(first).float())
         prepare_decoded_folder(self.folder)
         # An event file of its own, beside that of the curves.
         self._events = SummaryWriter(str(run_dir / "tensorboard"), filename_suffix=".samples")

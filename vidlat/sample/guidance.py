@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vidlat.train.noising import join_first_frame
+from vidlat.train.noising import join_first_frames
 
 Network = Callable[..., Tensor]
 """Inputs (B, C, t, h, w), timesteps (B,) and features (B, D), or None, to the prediction (B, L, t, h, w).
@@ -28,7 +28,8 @@ class GuidedDenoiser:
     timestep that is guided (Kynkaanniemi et al., https://arxiv.org/abs/2404.07724). The guided average
     velocity of a mean flow is that of the guided flow only as its span goes to 0.
     takes_first_frame: whether the network was trained with first-frame conditioning; it is then called with
-    the whole clip. first_frame: the given first latent frame of each item, whitened (B, L, h, w), or None.
+    the whole clip. first_frames: the given first latent frames of each item, whitened (B, L, K, h, w), or
+    None.
     """
 
     network: Network
@@ -38,7 +39,7 @@ class GuidedDenoiser:
     guidance: float = 1.0
     guidance_interval: Sequence[float] = (0.0, 1.0)
     takes_first_frame: bool = False
-    first_frame: Tensor | None = None
+    first_frames: Tensor | None = None
 
     def __call__(self, latents: Tensor, *times: Tensor) -> Tensor:
         """The prediction for noised latents (B, L, t, h, w), of their shape.
@@ -46,16 +47,16 @@ class GuidedDenoiser:
         times: the timesteps (B,), all the same, and for a mean flow the spans (B,).
         """
         if self.takes_first_frame:
-            return self._guided(self._with_first_frame(latents), times)
+            return self._guided(self._with_first_frames(latents), times)
         if latents.shape[2] <= self.window:
             return self._guided(latents, times)
         return self._blended(latents, times)
 
-    def _with_first_frame(self, latents: Tensor) -> Tensor:
-        first_frame, is_given = self.first_frame, latents.new_ones(len(latents))
-        if first_frame is None:
-            first_frame, is_given = torch.zeros_like(latents[:, :, 0]), torch.zeros_like(is_given)
-        return join_first_frame(latents, first_frame, is_given)
+    def _with_first_frames(self, latents: Tensor) -> Tensor:
+        first_frames, is_given = self.first_frames, latents.new_ones(len(latents))
+        if first_frames is None:
+            first_frames, is_given = torch.zeros_like(latents[:, :, :1]), torch.zeros_like(is_given)
+        return join_first_frames(latents, first_frames, is_given)
 
     def _guided(self, inputs: Tensor, times: Sequence[Tensor]) -> Tensor:
         timestep, *span = times

@@ -78,9 +78,9 @@ def sample_videos(
     for condition in {tuple(each) for each in conditions or [settings.condition]}:
         check_trained_for(run, replace(settings, condition=condition))
     frozen = load_vae_of(run.schema, vae=vae, device=settings.device)
-    first_frame = None
+    first_frames = None
     if settings.first_frame:
-        first_frame = read_first_frame(local_path(settings.first_frame), run, frozen)
+        first_frames = read_first_frames(local_path(settings.first_frame), run, frozen)
     drawn = how_drawn(trained, settings)
     rejection = copy_rejection(run_dir, run, latents, settings, frozen.device)
     prepare_decoded_folder(out)
@@ -98,7 +98,7 @@ def sample_videos(
             [to_draw[number].seed for number in numbers],
             drawn["frames"],
             conditions=[to_draw[number].condition for number in numbers],
-            first_frames=None if first_frame is None else first_frame.expand(len(numbers), -1, -1, -1),
+            first_frames=None if first_frames is None else first_frames.expand(len(numbers), -1, -1, -1, -1),
             attempt=attempt,
             on_progress=on_progress if attempt == 0 else lambda _: None,
         )
@@ -170,20 +170,25 @@ def decode_sample(
     return to_gray_levels(decode_latents(vae, run.whitening.unwhiten(latents).numpy(), num_frames))
 
 
-def read_first_frame(path: Path, run: FrozenModel, vae: FrozenVAE) -> torch.Tensor:
-    """The whitened latent frame (L, h, w) of a picture, or of the last frames of a video.
+def read_first_frames(path: Path, run: FrozenModel, vae: FrozenVAE) -> torch.Tensor:
+    """The whitened latent frames (L, K, h, w) that a run's samples of a picture or a video begin with.
 
-    Raises InputError if the file cannot be read.
+    They are the first K of the last VAE calls that hold as many, of K that the run is trained with, so that a
+    sample begins with the last frames of the video. Before a video that is shorter its first frame is
+    repeated, and a picture is repeated too. Raises InputError if the file cannot be read.
     """
+    shape, num_given = run.window_shape(), run.config.first_frames
+    num_calls = 1 + (shape.covering(num_given) - shape.stack_length) // shape.timing.latent_step
+    num_frames = shape.timing.frames_per_call + (num_calls - 1) * shape.timing.frame_step
     try:
         require_regular_file(path)
         frames = read_prepared(*lone_file(path), run.schema.settings)
-        last = [frame.pixels for frame in deque(frames, maxlen=vae.timing.frames_per_call)]
+        last = [frame.pixels for frame in deque(frames, maxlen=num_frames)]
     except (DecodeError, OSError) as error:
         raise InputError(f"{path}: cannot be read as the first frame: {one_line(error)}") from error
-    last = [last[0]] * (vae.timing.frames_per_call - len(last)) + last
+    last = [last[0]] * (num_frames - len(last)) + last
     mean, _ = vae.with_batch(1).encode(torch.from_numpy(np.stack(last))[None, None])
-    return run.whitening.whiten(mean)[0, :, -1]
+    return run.whitening.whiten(mean)[0, :, :num_given]
 
 
 def check_trained_for(run: FrozenModel, settings: SampleConfig) -> None:
@@ -208,12 +213,13 @@ def check_trained_for(run: FrozenModel, settings: SampleConfig) -> None:
         raise ConfigError(
             "first_frame: the run was trained with --first-frame 1 and needs one; give a picture"
         )
-    timing, frames = run.schema.timing, run.config.frames
-    if settings.frames > frames <= timing.frames_per_call:
+    shape, frames = run.window_shape(), run.config.frames
+    begun_with = shape.covering(run.config.first_frames if run.config.first_frame else 1)
+    if settings.frames > frames and begun_with >= shape.num_latent_frames:
         raise ConfigError(
-            f"frames: got {settings.frames}; the run was trained on clips of {frames} frames, a single "
-            f"stack, and cannot sample longer ones; expected {frames} at most, or a run trained with "
-            f"--frames {frames + timing.frame_step}"
+            f"frames: got {settings.frames}; the run was trained on clips of {frames} frames, too short to "
+            f"continue, and cannot sample longer ones; expected {frames} at most, or a run trained with "
+            f"--frames {frames + shape.timing.frame_step}"
         )
 
 

@@ -65,10 +65,10 @@ class FrozenModel:
     def require_trainable_clips(self) -> None:
         """Raise TrainError if clips are not whole stacks, or leave nothing to predict."""
         num_latent_frames = self.window_shape().num_latent_frames
-        if self.config.first_frame and num_latent_frames < 2:
+        if self.config.first_frame and num_latent_frames <= self.config.first_frames:
             raise TrainError(
-                f"first_frame: clips of {self.config.frames} frames have one latent frame, so nothing is "
-                "left to predict when it is given; raise --frames"
+                f"first_frames: clips of {self.config.frames} frames have {num_latent_frames} latent frames, "
+                f"so nothing is left to predict when {self.config.first_frames} are given; raise --frames"
             )
 
     def to_dict(self) -> dict[str, Any]:

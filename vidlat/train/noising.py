@@ -25,7 +25,7 @@ from vidlat.train.transfer import to_device
 class NoisedBatch:
     """The network's inputs, what it should predict, and which predictions count.
 
-    inputs: (B, L, t, h, w), or with first-frame conditioning (B, 2 L + 1, t, h, w), see `join_first_frame`.
+    inputs: (B, L, t, h, w), or with first-frame conditioning (B, 2 L + 1, t, h, w), see `join_first_frames`.
     timestep: (B,). features: (B, D), or None. target: (B, L, t, h, w). mask: (B, 1, t, 1, 1), 1 where a frame
     counts. weight: (B, 1, 1, 1, 1), of the errors of each item. span: (B,), of a mean flow, else None; its
     target is that of plain flow until `mean_flow.with_average_target`. has_span: whether each is above 0.
@@ -71,7 +71,7 @@ class Draws:
     """What is random about a noised batch besides its noise, in host memory.
 
     timestep: (B,) float32. span: (B,) float32, of a mean flow, else None. first_frame_mask: (B,) bool,
-    whether the first latent frame is given. condition_mask: (B, D) float32, 0 where a feature is dropped;
+    whether the first latent frames are given. condition_mask: (B, D) float32, 0 where a feature is dropped;
     None drops nothing.
     """
 
@@ -125,9 +125,10 @@ class Noising:
         inputs = alpha * x0 + sigma * noise
         if self._settings.first_frame:
             # A given frame carries no loss, so it needs a second one that does.
-            is_given = draws.first_frame_mask.to(mask) * mask[:, 0, 1, 0, 0]
-            inputs, mask = join_first_frame(inputs, x0[:, :, 0], is_given), mask.clone()
-            mask[:, 0, 0, 0, 0] *= 1 - is_given
+            num_given = self._settings.first_frames
+            is_given = draws.first_frame_mask.to(mask) * mask[:, 0, num_given, 0, 0]
+            inputs, mask = join_first_frames(inputs, x0[:, :, :num_given], is_given), mask.clone()
+            mask[:, 0, :num_given, 0, 0] *= 1 - is_given[:, None]
         if features is not None and draws.condition_mask is not None:
             features = features * draws.condition_mask.to(features)
         weight = self._objective.min_snr_weight(alpha, sigma, min_snr) if min_snr else torch.ones_like(alpha)
@@ -143,23 +144,28 @@ class Noising:
         )
 
 
-def join_first_frame(noised: torch.Tensor, first_frame: torch.Tensor, is_given: torch.Tensor) -> torch.Tensor:
+def join_first_frames(
+    noised: torch.Tensor, first_frames: torch.Tensor, is_given: torch.Tensor
+) -> torch.Tensor:
     """The input of a network with first-frame conditioning, (B, 2 L + 1, t, h, w).
 
-    first_frame: (B, L, h, w). is_given: (B,) of 0 and 1. The channels are the noised latents, in which a
-    given frame replaces the noised one; the given frame, zeros elsewhere; and the mask of the given frame.
-    The noised one must not be seen: the prediction for it carries no loss, so a sampler leaves it undefined.
+    first_frames: the first K of t latent frames, (B, L, K, h, w). is_given: (B,) of 0 and 1. The channels are
+    the noised latents, in which given frames replace the noised ones; the given frames, zeros elsewhere; and
+    the mask of the given frames. The noised ones must not be seen: predictions for them carry no loss, so a
+    sampler leaves them undefined.
     """
     mask = torch.zeros_like(noised[:, :1])
-    mask[:, :, 0] = is_given.to(noised).view(-1, 1, 1, 1)
-    known = first_frame[:, :, None] * mask
+    mask[:, :, : first_frames.shape[2]] = is_given.to(noised).view(-1, 1, 1, 1, 1)
+    known = torch.zeros_like(noised)
+    known[:, :, : first_frames.shape[2]] = first_frames
+    known = known * mask
     return torch.cat([torch.where(mask == 1, known, noised), known, mask], dim=1)
 
 
 def tangent_of(inputs: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
     """The derivative of a network's inputs by the timestep, where that of the latents is the velocity.
 
-    0 in a given frame, and in the channels that `join_first_frame` adds.
+    0 in a given frame, and in the channels that `join_first_frames` adds.
     """
     if inputs.shape == velocity.shape:
         return velocity

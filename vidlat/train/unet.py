@@ -53,7 +53,7 @@ def build_unet(
     channels, num_blocks: of each level, in place of the preset's. num_attending: how many of the smallest
     levels attend within a frame; else LEVELS_IN_SPACE. num_heads: of every attention; else `usual_heads`.
     num_features: length of a condition's features. takes_first_frame: whether the input has the channels of
-    `noising.join_first_frame`. takes_span: whether it is called with the span of an average velocity, which
+    `noising.join_first_frames`. takes_span: whether it is called with the span of an average velocity, which
     MONAI's network is not.
     """
     usual_channels, usual_blocks = CHANNELS[network, preset]

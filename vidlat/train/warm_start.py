@@ -181,7 +181,7 @@ def _what_was_taken(source: Source, run: FrozenModel, num_taken: int, fresh: lis
 
 
 def _changes(theirs: FrozenModel, ours: FrozenModel) -> Iterator[str]:
-    for name in ("objective", "frames", "first_frame", "latents_as"):
+    for name in ("objective", "frames", "first_frame", "first_frames", "latents_as"):
         before, now = getattr(theirs.config, name), getattr(ours.config, name)
         if before != now:
             yield f"{name} {before} -> {now}"

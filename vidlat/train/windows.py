@@ -50,6 +50,11 @@ class WindowShape:
         """Latent frames of a window."""
         return self.stack_length + (self.num_stacks - 1) * self.timing.latent_step
 
+    def covering(self, num_latent_frames: int) -> int:
+        """Latent frames of the fewest stacks that hold so many."""
+        more = -(-max(num_latent_frames - self.stack_length, 0) // self.timing.latent_step)
+        return self.stack_length + more * self.timing.latent_step
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
