@@ -40,8 +40,8 @@ from vidlat.copies.search import CopySearch
 from vidlat.encode.vae import FrozenVAE
 from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.store.reader import open_cache
-from vidlat.train.frozen_run import Run
-from vidlat.train.run_folder import read_run
+from vidlat.train.runs.frozen_run import Run
+from vidlat.train.runs.run_folder import read_run
 
 LENGTH, SIDE, FRAMES = 16, 8, 16
 NOISES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

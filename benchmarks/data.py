@@ -24,10 +24,10 @@ from random_cache import make_random_cache
 
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.store.reader import LatentCache
-from vidlat.train.dataset import Batch, LatentDataset
-from vidlat.train.latents import Whitening
-from vidlat.train.seeding import Draw, SeedKey, generator
-from vidlat.train.windows import Window, WindowShape, training_windows
+from vidlat.train.data.dataset import Batch, LatentDataset
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.seeding import Draw, SeedKey, generator
+from vidlat.train.data.windows import Window, WindowShape, training_windows
 
 BATCH, FRAMES, NUM_VIDEOS, LENGTH = 8, 16, 8, 128
 Plans = list[list[Window]]

@@ -26,10 +26,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlat.config import TrainConfig
-from vidlat.train.noising import NoisedBatch
+from vidlat.train.networks.unet import build_unet
+from vidlat.train.objectives.noising import NoisedBatch
 from vidlat.train.optimisation import Optimisation
 from vidlat.train.ranks import Ranks
-from vidlat.train.unet import build_unet
 
 BATCH, LATENT_DIM, LENGTH = 8, 4, 4
 

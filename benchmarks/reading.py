@@ -23,9 +23,9 @@ from random_cache import make_random_cache
 
 from vidlat.store.reader import LatentCache
 from vidlat.timing import Timing
-from vidlat.train.dataset import LatentDataset
-from vidlat.train.latents import Whitening
-from vidlat.train.windows import WindowShape
+from vidlat.train.data.dataset import LatentDataset
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.windows import WindowShape
 
 LENGTH, SIDE, BATCH, WINDOW, AHEAD = 128, 32, 32, 4, 4
 Starts = np.ndarray

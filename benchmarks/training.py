@@ -21,12 +21,12 @@ from vidlat.config import TrainConfig
 from vidlat.pipeline.cached_sources import find_cached_source
 from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.train.conditioning import Conditions
-from vidlat.train.dataset import MEMORY_LIMIT_BYTES, LatentDataset
-from vidlat.train.latents import Whitening
-from vidlat.train.noising import Noising
+from vidlat.train.data.dataset import MEMORY_LIMIT_BYTES, LatentDataset
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.windows import WindowShape, training_windows
+from vidlat.train.objectives.conditioning import Conditions
+from vidlat.train.objectives.noising import Noising
 from vidlat.train.trainer import Trainer
-from vidlat.train.windows import WindowShape, training_windows
 from vidlat.video.reader import read_prepared
 
 BATCH, FRAMES = 8, 16

@@ -22,7 +22,7 @@ WAYS = {
 def measure(seconds: float) -> None:
     import torch
 
-    from vidlat.train.unet import build_unet
+    from vidlat.train.networks.unet import build_unet
 
     network = build_unet("space-time", "tiny", 4).requires_grad_(False).eval()
     latents, timestep = torch.randn(1, 4, 4, 16, 16), torch.full((1,), 0.5)

@@ -20,7 +20,7 @@ from vidlat.pipeline.encode_videos import encode_videos, prepare_encode
 from vidlat.pipeline.executor import InProcessExecutor
 from vidlat.sample.clips import ClipSampler
 from vidlat.store.reader import open_cache
-from vidlat.train.run_folder import load_run
+from vidlat.train.runs.run_folder import load_run
 from vidlat.train.trainer import Trainer
 from vidlat.video.writer import write_video
 

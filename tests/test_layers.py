@@ -43,7 +43,7 @@ FENCES = {
     "tensorstore": {"store"},
     "pyarrow": {"store"},
     "torch": {"encode", "train", "pipeline", "copies", "evaluate", "fit", "sample"},
-    "monai": {"encode", "fit/adversary.py", "train/monai_unet.py"},
+    "monai": {"encode", "fit/adversary.py", "train/networks/monai_unet.py"},
     "accelerate": {"train/ranks.py", "train/trackers.py"},
     "tensorboard": {"train/recorder.py", "sample/during_training.py"},
     "av": {"video"},

@@ -80,11 +80,11 @@ if TYPE_CHECKING:
     from vidlat.store.repair_files import Outcome as Outcome
     from vidlat.store.verify.cache import verify_cache as verify_cache
     from vidlat.store.verify.problem import Problem as Problem
-    from vidlat.train.batches import LatentBatches as LatentBatches
-    from vidlat.train.dataset import Batch as Batch
-    from vidlat.train.exported import ExportedModel as ExportedModel
-    from vidlat.train.latents import Whitening as Whitening
-    from vidlat.train.objective import (
+    from vidlat.train.data.batches import LatentBatches as LatentBatches
+    from vidlat.train.data.dataset import Batch as Batch
+    from vidlat.train.data.latents import Whitening as Whitening
+    from vidlat.train.data.split import split_videos as split_videos
+    from vidlat.train.objectives.objective import (
         Epsilon as Epsilon,
         Flow as Flow,
         Objective as Objective,
@@ -92,7 +92,7 @@ if TYPE_CHECKING:
         masked_squared_error as masked_squared_error,
     )
     from vidlat.train.recorder import StepRecord as StepRecord
-    from vidlat.train.split import split_videos as split_videos
+    from vidlat.train.runs.exported import ExportedModel as ExportedModel
     from vidlat.train.trainer import Trainer as Trainer
     from vidlat.types import (
         FailureRecord as FailureRecord,
@@ -134,13 +134,13 @@ _PUBLIC = {
     "store.repair_files": "Outcome",
     "store.verify.cache": "verify_cache",
     "store.verify.problem": "Problem",
-    "train.batches": "LatentBatches",
-    "train.dataset": "Batch",
-    "train.exported": "ExportedModel",
-    "train.latents": "Whitening",
-    "train.objective": "Epsilon Flow Objective VPrediction masked_squared_error",
+    "train.data.batches": "LatentBatches",
+    "train.data.dataset": "Batch",
+    "train.runs.exported": "ExportedModel",
+    "train.data.latents": "Whitening",
+    "train.objectives.objective": "Epsilon Flow Objective VPrediction masked_squared_error",
     "train.recorder": "StepRecord",
-    "train.split": "split_videos",
+    "train.data.split": "split_videos",
     "train.trainer": "Trainer",
     "types": "FailureRecord LatentPosterior VideoRecord",
 }

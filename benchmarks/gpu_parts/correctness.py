@@ -26,7 +26,7 @@ from vidlat.pipeline.executor import InProcessExecutor
 from vidlat.sample.clips import ClipSampler
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.train.recorder import StepRecord
-from vidlat.train.run_folder import TrainedRun
+from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.train.trainer import Trainer
 from vidlat.video.writer import write_video
 

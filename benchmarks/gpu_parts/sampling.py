@@ -13,7 +13,7 @@ from gpu_parts.training import make_cache, make_trainer
 
 from vidlat.config import SampleConfig
 from vidlat.sample.clips import ClipSampler
-from vidlat.train.run_folder import TrainedRun
+from vidlat.train.runs.run_folder import TrainedRun
 
 FRAMES = 16
 

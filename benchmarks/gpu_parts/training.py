@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidlat.config import TrainConfig
 from vidlat.store.reader import LatentCache
+from vidlat.train.networks.unet import CHANNELS, build_unet
 from vidlat.train.trainer import Trainer
-from vidlat.train.unet import CHANNELS, build_unet
 
 LATENT_DIM, WINDOW, BATCH = 4, 4, 8
 NEVER = 10**9

@@ -5,7 +5,7 @@ import pytest
 from tests.train.conftest import make_cache
 from tests.train.toys import random_posterior
 from vidlat.config import TrainConfig
-from vidlat.train.frozen_run import Run
+from vidlat.train.runs.frozen_run import Run
 
 __all__ = ["make_cache"]
 

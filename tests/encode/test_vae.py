@@ -241,7 +241,7 @@ def test_a_user_without_a_name_and_a_home_can_load_a_network(small_file):
         "pwd.getpwuid = lost\n"
         "from pathlib import Path\n"
         "from vidlat.encode.vae import load_vae\n"
-        "import vidlat.train.monai_unet\n"
+        "import vidlat.train.networks.monai_unet\n"
         "print(load_vae(Path(sys.argv[1]), device='cpu').time_compression, 'diffusers' in sys.modules)"
     )
     names = ("USER", "LOGNAME", "LNAME", "USERNAME")

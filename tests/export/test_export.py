@@ -16,7 +16,7 @@ from vidlat.config import SampleConfig
 from vidlat.errors import ConfigError, InputError, TrainError
 from vidlat.export.run import NOT_STATED, export_run
 from vidlat.sample.videos import sample_videos
-from vidlat.train.exported import load_model, read_exported
+from vidlat.train.runs.exported import load_model, read_exported
 
 SETTINGS = SampleConfig(num=2, steps=2, format="npy", device="cpu", condition=("view=a4c", "age=45"))
 

@@ -9,8 +9,8 @@ import pytest
 from tests.fit.small import chosen
 from vidlat.errors import TrainError
 from vidlat.fit.run import FitRun, FitStep, read_fit
-from vidlat.train.changes import Change
 from vidlat.train.recorder import Recorder
+from vidlat.train.runs.changes import Change
 
 RUN = FitRun(
     config=chosen(),

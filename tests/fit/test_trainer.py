@@ -18,8 +18,8 @@ from vidlat.fit.plan import NOT_VALIDATED
 from vidlat.fit.run import FitStep, read_fit
 from vidlat.fit.trainer import VAETrainer, VideoRead, fit_vae
 from vidlat.pipeline.discover import discover_videos
-from vidlat.train.checkpoint import list_checkpoints, step_of
-from vidlat.train.split import split_videos
+from vidlat.train.data.split import split_videos
+from vidlat.train.runs.checkpoint import list_checkpoints, step_of
 from vidlat.train.unread_steps import NUM_BEHIND
 
 

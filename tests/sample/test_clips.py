@@ -5,7 +5,7 @@ import torch
 
 from vidlat.config import SampleConfig
 from vidlat.sample.clips import ClipSampler
-from vidlat.train.run_folder import TrainedRun
+from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.types import Annotation
 
 

@@ -10,8 +10,8 @@ from vidlat.errors import ConfigError
 from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.sampler import Sampler, sampling_noise
 from vidlat.sample.videos import check_trained_for
-from vidlat.train.objective import Flow
-from vidlat.train.run_folder import load_run
+from vidlat.train.objectives.objective import Flow
+from vidlat.train.runs.run_folder import load_run
 
 
 def sample_of(run_dir, condition, guidance=1.0):

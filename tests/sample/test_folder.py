@@ -15,7 +15,7 @@ from vidlat.errors import InputError
 from vidlat.sample import videos
 from vidlat.sample.folder import SAMPLES, read_samples
 from vidlat.sample.videos import sample_videos
-from vidlat.train.run_folder import load_run
+from vidlat.train.runs.run_folder import load_run
 
 
 class GrayVAE:

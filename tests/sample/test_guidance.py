@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from vidlat.sample.guidance import GuidedDenoiser, window_starts
 from vidlat.sample.sampler import Sampler, sampling_noise
-from vidlat.train.objective import Flow
+from vidlat.train.objectives.objective import Flow
 
 TIMESTEP = torch.tensor([0.5, 0.5])
 

@@ -12,7 +12,7 @@ from vidlat.errors import DeviceError, NotEnoughMemoryError
 from vidlat.sample.clips import sampling_precision
 from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.network_calls import NetworkCalls
-from vidlat.train.unet import build_unet
+from vidlat.train.networks.unet import build_unet
 
 LATENTS, TIMESTEP = (
     torch.randn(4, 4, 4, 8, 8, generator=torch.Generator().manual_seed(1)),

@@ -16,7 +16,7 @@ from vidlat.sample import rejection, videos
 from vidlat.sample.folder import read_samples
 from vidlat.sample.rejection import MOST_ATTEMPTS, CopyRejection
 from vidlat.sample.videos import sample_videos
-from vidlat.train.run_folder import TrainedRun
+from vidlat.train.runs.run_folder import TrainedRun
 
 VIDEOS = {f"{n}.mp4": 32 for n in range(10)}
 

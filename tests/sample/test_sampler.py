@@ -8,8 +8,8 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchH
 from tests.train.test_optimisation import ReadsNothing
 from vidlat.errors import ConfigError
 from vidlat.sample.sampler import Sampler, euler_step, heun_step, num_steps_for, sampling_noise
-from vidlat.train.objective import Epsilon, Flow, MeanFlow, VPrediction
-from vidlat.train.seeding import Draw, Stream, normal
+from vidlat.train.data.seeding import Draw, Stream, normal
+from vidlat.train.objectives.objective import Epsilon, Flow, MeanFlow, VPrediction
 
 OBJECTIVES = (Flow(), VPrediction(), Epsilon())
 SAMPLERS = ("ddim", "euler", "heun")

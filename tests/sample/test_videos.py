@@ -12,7 +12,7 @@ from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.sample import videos
 from vidlat.sample.folder import read_samples
 from vidlat.sample.videos import decode_sample, read_first_frames, sample_videos
-from vidlat.train.run_folder import load_run
+from vidlat.train.runs.run_folder import load_run
 
 
 class EchoVAE:

@@ -123,9 +123,9 @@ class Reader:
             _require_equal(LatentPosterior(mean=window[0], std=window[1]), expected)
 
     def _compare_dataset(self, cache: LatentCache) -> None:
-        from vidlat.train.dataset import LatentDataset
-        from vidlat.train.latents import Whitening
-        from vidlat.train.windows import WindowShape, training_windows
+        from vidlat.train.data.dataset import LatentDataset
+        from vidlat.train.data.latents import Whitening
+        from vidlat.train.data.windows import WindowShape, training_windows
 
         records = list(cache.records().values())
         shape = WindowShape.of_clip(4, Timing(stack=4, compression=4))

@@ -19,7 +19,7 @@ from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.writer import open_writer
-from vidlat.train.batches import LatentBatches
+from vidlat.train.data.batches import LatentBatches
 
 LENGTHS = {f"{number}.mp4": 4 + 5 * number for number in range(6)}
 

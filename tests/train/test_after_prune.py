@@ -12,10 +12,10 @@ from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer
 from vidlat.timing import Timing
-from vidlat.train.dataset import LatentDataset
-from vidlat.train.latents import Whitening
+from vidlat.train.data.dataset import LatentDataset
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.windows import WindowShape, training_windows
 from vidlat.train.trainer import Trainer
-from vidlat.train.windows import WindowShape, training_windows
 
 
 @pytest.fixture

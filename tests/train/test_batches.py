@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from vidlat import LatentBatches, Whitening, split_videos
 from vidlat.errors import StoreError, TrainError
 from vidlat.store.reader import open_cache
-from vidlat.train.dataset import LatentDataset
-from vidlat.train.windows import training_windows
+from vidlat.train.data.dataset import LatentDataset
+from vidlat.train.data.windows import training_windows
 
 LENGTHS = {f"{number}.mp4": 5 + 9 * number for number in range(7)}
 

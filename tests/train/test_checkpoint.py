@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.train.toys import SmallNetwork
 from vidlat.errors import TrainError
-from vidlat.train import checkpoint
-from vidlat.train.checkpoint import (
+from vidlat.train.runs import checkpoint
+from vidlat.train.runs.checkpoint import (
     TrainState,
     list_checkpoints,
     load_checkpoint,

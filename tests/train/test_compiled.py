@@ -8,8 +8,8 @@ import torch._inductor.config
 from torch._dynamo.utils import counters
 
 from tests.train.toys import SmallNetwork
-from vidlat.train.compiled import compile_network, is_compiled
-from vidlat.train.space_time_unet import SpaceTimeUNet
+from vidlat.train.networks.compiled import compile_network, is_compiled
+from vidlat.train.networks.space_time_unet import SpaceTimeUNet
 
 # PyTorch's compiler imports what PyTorch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")

@@ -10,9 +10,9 @@ from hypothesis import given, strategies as st
 from tests.train.toys import random_posterior
 from vidlat.documents import Fields
 from vidlat.errors import ConfigError, TrainError
-from vidlat.train.conditioning import Conditions
-from vidlat.train.noising import join_first_frames
-from vidlat.train.run_folder import read_run
+from vidlat.train.objectives.conditioning import Conditions
+from vidlat.train.objectives.noising import join_first_frames
+from vidlat.train.runs.run_folder import read_run
 from vidlat.types import Annotation
 
 LABELS = [{"view": "a4c", "ef": "35"}, {"view": "plax", "ef": "65"}, {"view": "a4c"}, {"site": "x"}]

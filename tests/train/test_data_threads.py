@@ -15,14 +15,15 @@ from tests.train.toys import CacheMaker, random_posterior
 from vidlat import LatentBatches
 from vidlat.config import TrainConfig
 from vidlat.errors import StoreError
-from vidlat.train import batches as batches_module, dataset as dataset_module, ranks
-from vidlat.train.conditioning import Conditions
-from vidlat.train.dataset import MEMORY_LIMIT_BYTES, LatentDataset
-from vidlat.train.latents import Whitening
-from vidlat.train.noising import Noising
-from vidlat.train.seeding import Draw, generator
-from vidlat.train.timesteps import timestep_at
-from vidlat.train.windows import WindowShape, training_windows
+from vidlat.train import ranks
+from vidlat.train.data import batches as batches_module, dataset as dataset_module
+from vidlat.train.data.dataset import MEMORY_LIMIT_BYTES, LatentDataset
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.seeding import Draw, generator
+from vidlat.train.data.windows import WindowShape, training_windows
+from vidlat.train.objectives.conditioning import Conditions
+from vidlat.train.objectives.noising import Noising
+from vidlat.train.objectives.timesteps import timestep_at
 
 LENGTHS = {"a.mp4": 16, "b.mp4": 23, "c.mp4": 41, "d.mp4": 5, "e.mp4": 12}
 FEATURES = {video_id: np.full(3, number, np.float32) for number, video_id in enumerate(LENGTHS)}

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from vidlat.timing import Timing
-from vidlat.train.dataset import MEMORY_LIMIT_BYTES, NUM_PREFETCHED, LatentDataset
-from vidlat.train.latents import Whitening
-from vidlat.train.seeding import Draw, normal
-from vidlat.train.windows import WindowShape, training_windows
+from vidlat.train.data.dataset import MEMORY_LIMIT_BYTES, NUM_PREFETCHED, LatentDataset
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.seeding import Draw, normal
+from vidlat.train.data.windows import WindowShape, training_windows
 
 IDENTITY = Whitening(mean=(0.0, 0.0), scale=(1.0, 1.0))
 IN_MEMORY_AND_NOT = pytest.mark.parametrize("memory_limit_bytes", [MEMORY_LIMIT_BYTES, 0])

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from vidlat.documents import Fields
 from vidlat.errors import TrainError
-from vidlat.train.latents import Whitening
+from vidlat.train.data.latents import Whitening
 
 FINITE = st.floats(-100, 100, width=32)
 

@@ -13,11 +13,11 @@ from tests.train.test_optimisation import optimise
 from vidlat.config import TrainConfig
 from vidlat.errors import ConfigError
 from vidlat.sample.sampler import Sampler
-from vidlat.train.mean_flow import total_derivative, with_adaptive_weight, with_average_target
-from vidlat.train.noising import NoisedBatch, join_first_frames
-from vidlat.train.objective import MeanFlow
-from vidlat.train.timesteps import draw_times, validation_times
-from vidlat.train.unet import build_unet
+from vidlat.train.networks.unet import build_unet
+from vidlat.train.objectives.mean_flow import total_derivative, with_adaptive_weight, with_average_target
+from vidlat.train.objectives.noising import NoisedBatch, join_first_frames
+from vidlat.train.objectives.objective import MeanFlow
+from vidlat.train.objectives.timesteps import draw_times, validation_times
 
 
 def noised_batch(inputs, timestep, span, velocity, **others):

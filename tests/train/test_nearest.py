@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidlat.train import nearest
-from vidlat.train.nearest import NearestRows
+from vidlat.train.data import nearest
+from vidlat.train.data.nearest import NearestRows
 
 
 def search(queries, rows, num_blocks=3):

@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteSchedu
 from hypothesis import given, strategies as st
 
 from vidlat.errors import ConfigError
-from vidlat.train.objective import Epsilon, Flow, VPrediction, masked_squared_error
+from vidlat.train.objectives.objective import Epsilon, Flow, VPrediction, masked_squared_error
 
 OBJECTIVES = (Flow(), VPrediction(), Epsilon())
 

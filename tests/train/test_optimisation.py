@@ -10,11 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.train.test_trainer import assert_same_state
 from tests.train.toys import SmallNetwork, build_failing
 from vidlat.config import TrainConfig
-from vidlat.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from vidlat.train.noising import NoisedBatch
+from vidlat.train.networks.unet import build_unet
+from vidlat.train.objectives.noising import NoisedBatch
 from vidlat.train.optimisation import Optimisation, update_average
 from vidlat.train.ranks import Ranks
-from vidlat.train.unet import build_unet
+from vidlat.train.runs.checkpoint import TrainState, load_checkpoint, save_checkpoint
 
 SHAPES = [(3,), (5, 7), (2, 3, 1, 3, 3), (1,), (129,)]
 

@@ -12,7 +12,7 @@ from torch import nn
 from tests.train.toys import build_small
 from vidlat.config import SampleConfig
 from vidlat.errors import ConfigError, TrainError
-from vidlat.train.power_averages import (
+from vidlat.train.runs.power_averages import (
     LENGTHS,
     PowerAverages,
     average_of_length,
@@ -20,7 +20,7 @@ from vidlat.train.power_averages import (
     list_snapshots,
     power_of,
 )
-from vidlat.train.run_folder import load_run
+from vidlat.train.runs.run_folder import load_run
 
 
 def profile(times, step, power):

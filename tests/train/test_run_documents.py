@@ -11,8 +11,8 @@ from tests.train.test_conditioning import LENGTHS, TABLE
 from tests.train.toys import CacheMaker, build_small
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError
-from vidlat.train.frozen_run import Run
-from vidlat.train.run_folder import checkpoint_folder, load_run, read_run
+from vidlat.train.runs.frozen_run import Run
+from vidlat.train.runs.run_folder import checkpoint_folder, load_run, read_run
 from vidlat.train.trainer import Trainer
 
 MUCH = 2**40

@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.train.test_trainer import SETTINGS, assert_same_state, read_metrics
 from tests.train.toys import SmallNetwork, build_failing
 from vidlat.errors import TrainError
-from vidlat.train.checkpoint import list_checkpoints
 from vidlat.train.optimisation import learning_rate
-from vidlat.train.run_folder import read_run
+from vidlat.train.runs.checkpoint import list_checkpoints
+from vidlat.train.runs.run_folder import read_run
 from vidlat.train.unread_steps import NUM_BEHIND, UnreadSteps
 
 

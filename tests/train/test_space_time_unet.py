@@ -10,9 +10,9 @@ from hypothesis import given, settings, strategies as st
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidlat.train import space_time_unet
-from vidlat.train.space_time_unet import _Attention, attend, rotary_table, rotate
-from vidlat.train.unet import build_unet
+from vidlat.train.networks import space_time_unet
+from vidlat.train.networks.space_time_unet import _Attention, attend, rotary_table, rotate
+from vidlat.train.networks.unet import build_unet
 
 SHAPES = "c9a578cba98e1ef6ced4060ca681de0792fc4948c6b40a5d7f4292aedd4e5ed8"
 """Of the names and shapes of the weights of `tiny`."""

@@ -6,8 +6,8 @@ from hypothesis import given, strategies as st
 
 from tests.train.toys import random_posterior, whole_file
 from vidlat.errors import ConfigError, TrainError
-from vidlat.train.latents import Whitening
-from vidlat.train.split import near_duplicates, split_videos, stated_split, subjects_of
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.split import near_duplicates, split_videos, stated_split, subjects_of
 from vidlat.types import Annotation
 
 MANY = [f"patient_{i}/cine.mp4" for i in range(200)]

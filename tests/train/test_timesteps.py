@@ -9,7 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError
 from vidlat.sample.sampler import sampling_timesteps
-from vidlat.train.timesteps import (
+from vidlat.train.objectives.timesteps import (
     draw_times,
     shift_timestep,
     validation_times,

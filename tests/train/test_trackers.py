@@ -9,7 +9,7 @@ from accelerate import PartialState, tracking
 from vidlat.config.train import Tracker
 from vidlat.errors import ConfigError, TrainError
 from vidlat.train import trackers
-from vidlat.train.run_folder import read_run
+from vidlat.train.runs.run_folder import read_run
 
 
 class KeepingTracker(tracking.GeneralTracker):

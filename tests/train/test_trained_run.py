@@ -11,7 +11,7 @@ import torch
 from tests.train.toys import CacheMaker, build_small, random_posterior
 from vidlat.errors import TrainError
 from vidlat.store.reader import open_cache
-from vidlat.train.run_folder import load_run, read_run
+from vidlat.train.runs.run_folder import load_run, read_run
 
 
 def other_latents(video_id, num_latent_frames):
@@ -173,7 +173,7 @@ def test_two_trainers_in_one_folder_are_refused(make_trainer, resume):
 HOLDS = """
 import sys
 from pathlib import Path
-from vidlat.train.run_folder import hold_run
+from vidlat.train.runs.run_folder import hold_run
 held = hold_run(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -14,9 +14,9 @@ from vidlat import train_unet
 from vidlat.config import TrainConfig
 from vidlat.errors import DeviceError, TrainError
 from vidlat.train import trainer as trainer_module
-from vidlat.train.checkpoint import best_checkpoint, list_checkpoints, step_of
 from vidlat.train.optimisation import learning_rate, update_average
-from vidlat.train.run_folder import load_run
+from vidlat.train.runs.checkpoint import best_checkpoint, list_checkpoints, step_of
+from vidlat.train.runs.run_folder import load_run
 
 
 def read_metrics(run_dir):
@@ -271,7 +271,7 @@ def test_a_kill_while_an_old_checkpoint_is_removed_costs_nothing(
     next(steps)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "vidlat.train.checkpoint.delete_tree",
+            "vidlat.train.runs.checkpoint.delete_tree",
             lambda path: path.exists() and remove_some_and_die(path),
         )
         with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.train.test_data_threads import make_dataset, make_plans
-from vidlat.train.transfer import pin_memory, to_device
+from vidlat.train.data.transfer import pin_memory, to_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidlat.config import TrainConfig
 from vidlat.errors import ConfigError
-from vidlat.train.unet import build_unet, feature_embedding, usual_heads
+from vidlat.train.networks.unet import build_unet, feature_embedding, usual_heads
 
 
 @pytest.fixture(scope="module")

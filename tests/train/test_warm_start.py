@@ -13,9 +13,9 @@ from vidlat.config import TrainConfig
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import ConfigError, TrainError
 from vidlat.export.run import export_run
-from vidlat.train.noising import join_first_frames
-from vidlat.train.run_folder import load_run, read_run
-from vidlat.train.unet import build_unet
+from vidlat.train.networks.unet import build_unet
+from vidlat.train.objectives.noising import join_first_frames
+from vidlat.train.runs.run_folder import load_run, read_run
 from vidlat.types import Annotation
 
 LABELS = {

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from tests.train.toys import CacheMaker
 from vidlat.errors import TrainError
 from vidlat.timing import Timing
-from vidlat.train.windows import (
+from vidlat.train.data.windows import (
     WindowShape,
     training_windows,
     validation_windows,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from vidlat.commands.display import console, quoted
 from vidlat.export.run import EVALUATION, NOT_STATED, export_run
-from vidlat.train.exported import CARD
+from vidlat.train.runs.exported import CARD
 
 
 def export(

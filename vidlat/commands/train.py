@@ -12,8 +12,8 @@ from vidlat.interrupts import stopping
 from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.during_training import steps_with_samples
 from vidlat.store.reader import open_cache
-from vidlat.train.compiled import is_compiled
-from vidlat.train.run_folder import read_run
+from vidlat.train.networks.compiled import is_compiled
+from vidlat.train.runs.run_folder import read_run
 from vidlat.train.trainer import Trainer
 
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from vidlat.copies.training_windows import Place
 from vidlat.errors import TrainError
 from vidlat.store.reader import LatentCache
-from vidlat.train.frozen_run import Run
-from vidlat.train.windows import WindowShape, window_places
+from vidlat.train.data.windows import WindowShape, window_places
+from vidlat.train.runs.frozen_run import Run
 from vidlat.video.contact_sheet import evenly_spaced
 
 NEAR = 0.5

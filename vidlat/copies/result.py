@@ -16,8 +16,8 @@ from vidlat.errors import shorten
 from vidlat.metrics.features import Array, Features
 from vidlat.metrics.intervals import Estimate, estimate
 from vidlat.store.reader import LatentCache
-from vidlat.train.frozen_run import Run
-from vidlat.train.windows import WindowShape
+from vidlat.train.data.windows import WindowShape
+from vidlat.train.runs.frozen_run import Run
 
 QUANTILE = 0.01
 """The share of held-out clips that are nearer to a training clip than the threshold."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from vidlat.copies.held_out import HeldOut, held_out_places
 from vidlat.copies.training_windows import Place, TrainingWindows
 from vidlat.store.reader import LatentCache
-from vidlat.train.frozen_run import Run
-from vidlat.train.windows import WindowShape
+from vidlat.train.data.windows import WindowShape
+from vidlat.train.runs.frozen_run import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from torch import Tensor
 from vidlat.copies.signatures import pool, signatures
 from vidlat.prefetch import prefetch
 from vidlat.store.reader import LatentCache
-from vidlat.train.frozen_run import Run
-from vidlat.train.nearest import NearestRows
-from vidlat.train.windows import WindowShape, window_places
+from vidlat.train.data.nearest import NearestRows
+from vidlat.train.data.windows import WindowShape, window_places
+from vidlat.train.runs.frozen_run import Run
 from vidlat.types import VideoRecord
 
 BLOCK_BYTES = 32 * 1024**2

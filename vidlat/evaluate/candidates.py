@@ -17,7 +17,7 @@ from vidlat.encode.weights import resolve_weights
 from vidlat.errors import ConfigError, TimingError, VidlatError, WeightsError
 from vidlat.pipeline.estimate import bytes_on_disk
 from vidlat.timing import Timing
-from vidlat.train.split import subjects_of
+from vidlat.train.data.split import subjects_of
 from vidlat.types import Annotation, InputVideo
 from vidlat.video.contact_sheet import evenly_spaced
 

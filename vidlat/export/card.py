@@ -12,8 +12,8 @@ from jinja2 import Environment, StrictUndefined
 import vidlat
 from vidlat.encode.weights import EMBEDDED_WEIGHTS, PUBLISHED_WEIGHTS
 from vidlat.errors import TrainError, one_line
-from vidlat.train.conditioning import ClassCondition, Condition
-from vidlat.train.exported import ExportedModel
+from vidlat.train.objectives.conditioning import ClassCondition, Condition
+from vidlat.train.runs.exported import ExportedModel
 
 TAGS = ["vidlat", "diffusion", "latent-diffusion", "medical-imaging", "video-generation"]
 

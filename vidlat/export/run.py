@@ -17,9 +17,9 @@ from vidlat.export.card import model_card
 from vidlat.files import sync, temporary_name
 from vidlat.paths import local_path
 from vidlat.store.filesystem import delete_tree
-from vidlat.train.exported import CARD, CONFIG, WEIGHTS, ExportedModel
-from vidlat.train.frozen_model import FrozenModel
-from vidlat.train.run_folder import TrainedRun, load_run, read_run
+from vidlat.train.runs.exported import CARD, CONFIG, WEIGHTS, ExportedModel
+from vidlat.train.runs.frozen_model import FrozenModel
+from vidlat.train.runs.run_folder import TrainedRun, load_run, read_run
 
 EVALUATION = Path("evaluation") / "evaluation.json"
 """Where `vidlat evaluate --run` leaves its figures, in the folder of the run."""

@@ -15,9 +15,9 @@ from vidlat.encode.weights_file import makes_latents
 from vidlat.fit.adversary import Adversary
 from vidlat.fit.losses import loss_terms, weights_of_terms
 from vidlat.fit.perceptual import Distance
-from vidlat.train.checkpoint import Discriminator, TrainState
 from vidlat.train.optimisation import learning_rate, set_learning_rate, start_average, update_average
 from vidlat.train.ranks import Ranks
+from vidlat.train.runs.checkpoint import Discriminator, TrainState
 
 MEAN_SHARE = 0.05
 """The part of a step that the mean of a kernel makes after a linear start."""

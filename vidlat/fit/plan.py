@@ -16,8 +16,8 @@ from vidlat.evaluate.candidates import choose_clips
 from vidlat.evaluate.source import WINDOW
 from vidlat.fit.networks import likeness_of, load_start, require_suited
 from vidlat.fit.validation import NUM_CLIPS
-from vidlat.train.notes import notes_on_split
-from vidlat.train.split import split_videos, stated_split, subjects_of
+from vidlat.train.data.split import split_videos, stated_split, subjects_of
+from vidlat.train.runs.notes import notes_on_split
 from vidlat.types import Annotation, InputVideo
 
 NOT_VALIDATED = "no video is validated, so nothing tells how well the network does on videos it has not seen"

@@ -11,10 +11,10 @@ from vidlat.config import ChosenFit, FitVAEConfig
 from vidlat.encode.weights_file import planned_network
 from vidlat.errors import TrainError, one_line, shorten
 from vidlat.fit.run import FitRun, read_plan
-from vidlat.train.changes import changes_after
-from vidlat.train.checkpoint import list_checkpoints, step_of
-from vidlat.train.resuming import RECORDED
-from vidlat.train.run_folder import checkpoint_folder
+from vidlat.train.runs.changes import changes_after
+from vidlat.train.runs.checkpoint import list_checkpoints, step_of
+from vidlat.train.runs.resuming import RECORDED
+from vidlat.train.runs.run_folder import checkpoint_folder
 from vidlat.types import InputVideo
 
 MAY_CHANGE = (

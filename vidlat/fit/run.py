@@ -3,7 +3,7 @@
 runs/vae/
   config.json        settings, network, videos on both sides, and a hash of the training stacks
   metrics.jsonl      a line per step       tensorboard/       the same as curves, with reconstructions
-  checkpoints/       see vidlat/train/checkpoint.py
+  checkpoints/       see vidlat/train/runs/checkpoint.py
   vae.safetensors    the averaged weights  reconstructions/   of the validation clips, moving
   lock               held while a process trains
 """
@@ -24,7 +24,7 @@ from vidlat.documents import Fields, parse_json, read_json
 from vidlat.errors import TrainError, VidlatError, one_line
 from vidlat.files import read_file
 from vidlat.paths import local_path
-from vidlat.train.changes import Change
+from vidlat.train.runs.changes import Change
 
 WEIGHTS = "vae.safetensors"
 """The name of the averaged weights in the folder of a run."""

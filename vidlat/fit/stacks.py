@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vidlat.config import ChosenFit
 from vidlat.encode.block_pca import BlockMoments, BlockPca
 from vidlat.fit.linear_start import BLOCK
-from vidlat.train.seeding import Draw, Stream, generator
+from vidlat.train.data.seeding import Draw, Stream, generator
 
 
 class TrainingStacks:

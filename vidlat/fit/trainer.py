@@ -1,7 +1,7 @@
 """The training of a VAE: a generator of what is read and then of steps. Printing stays outside.
 
-Everything random follows from the seed, the step and the item (see train/seeding.py), so a checkpoint's state
-is all that a resumed training needs.
+Everything random follows from the seed, the step and the item (see train/data/seeding.py), so a checkpoint's
+state is all that a resumed training needs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import prepare_decoded_folder
 from vidlat.pipeline.discover import discover_videos
 from vidlat.prefetch import prefetch
-from vidlat.train.checkpoint import (
+from vidlat.train.data.seeding import Draw, Stream, normal
+from vidlat.train.data.transfer import tensor_to_device
+from vidlat.train.ranks import Ranks
+from vidlat.train.recorder import Recorder
+from vidlat.train.runs.checkpoint import (
     TrainState,
     best_checkpoint,
     list_checkpoints,
@@ -45,20 +49,16 @@ from vidlat.train.checkpoint import (
     save_checkpoint,
     validation_loss_of,
 )
-from vidlat.train.notes import change_note
-from vidlat.train.ranks import Ranks
-from vidlat.train.recorder import Recorder
-from vidlat.train.run_folder import (
+from vidlat.train.runs.notes import change_note
+from vidlat.train.runs.run_folder import (
     checkpoint_folder,
     hold_run,
     require_no_checkpoint,
     start_run,
     write_run,
 )
-from vidlat.train.seeding import Draw, Stream, normal
 from vidlat.train.skipped import SkippedSteps
 from vidlat.train.trackers import Trackers, require_installed
-from vidlat.train.transfer import tensor_to_device
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared

@@ -12,7 +12,7 @@ from scipy.special import ndtr
 
 from vidlat.errors import StoreError
 from vidlat.store.reader import LatentCache
-from vidlat.train.latents import Whitening
+from vidlat.train.data.latents import Whitening
 from vidlat.video.contact_sheet import evenly_spaced
 
 MOST_VIDEOS, MOST_LATENT_FRAMES = 400, 16

@@ -14,8 +14,8 @@ from vidlat.encode.device import has_bfloat16, resolve_precision
 from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.network_calls import NetworkCalls
 from vidlat.sample.sampler import Sampler, num_steps_for, sampling_noise
-from vidlat.train.objective import OBJECTIVES
-from vidlat.train.run_folder import TrainedRun
+from vidlat.train.objectives.objective import OBJECTIVES
+from vidlat.train.runs.run_folder import TrainedRun
 
 
 class ClipSampler:

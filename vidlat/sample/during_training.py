@@ -23,9 +23,9 @@ from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.clips import ClipSampler
 from vidlat.sample.videos import decode_sample
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.train.frozen_run import Run
 from vidlat.train.recorder import StepRecord, show_picture
-from vidlat.train.run_folder import TrainedRun
+from vidlat.train.runs.frozen_run import Run
+from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.train.trainer import Trainer
 from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.writer import write_gif

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vidlat.train.noising import join_first_frames
+from vidlat.train.objectives.noising import join_first_frames
 
 Network = Callable[..., Tensor]
 """Inputs (B, C, t, h, w), timesteps (B,) and features (B, D), or None, to the prediction (B, L, t, h, w).

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vidlat.errors import ConfigError
-from vidlat.train.objective import MeanFlow, Objective
-from vidlat.train.seeding import Draw, Stream, normal
-from vidlat.train.timesteps import shift_timestep
+from vidlat.train.data.seeding import Draw, Stream, normal
+from vidlat.train.objectives.objective import MeanFlow, Objective
+from vidlat.train.objectives.timesteps import shift_timestep
 
 Denoiser = Callable[..., Tensor]
 """Noised latents (B, L, t, h, w) and timesteps (B,) to the objective's prediction, of the latents' shape.

@@ -32,10 +32,10 @@ from vidlat.sample.clips import ClipSampler
 from vidlat.sample.folder import Sample, continue_samples
 from vidlat.sample.rejection import Drawn, copy_rejection, require_no_copies
 from vidlat.sample.sampler import num_steps_for
-from vidlat.train.exported import load_model
-from vidlat.train.frozen_model import FrozenModel
-from vidlat.train.objective import OBJECTIVES
-from vidlat.train.run_folder import TrainedRun
+from vidlat.train.objectives.objective import OBJECTIVES
+from vidlat.train.runs.exported import load_model
+from vidlat.train.runs.frozen_model import FrozenModel
+from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import write_array, write_gif, write_video

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from vidlat.config import ChosenFit, TrainConfig
-from vidlat.train.checkpoint import TrainState
-from vidlat.train.compiled import compile_network, is_compiled
-from vidlat.train.mean_flow import with_adaptive_weight, with_average_target
-from vidlat.train.noising import NoisedBatch
-from vidlat.train.power_averages import PowerAverages
+from vidlat.train.networks.compiled import compile_network, is_compiled
+from vidlat.train.objectives.mean_flow import with_adaptive_weight, with_average_target
+from vidlat.train.objectives.noising import NoisedBatch
 from vidlat.train.ranks import Ranks
+from vidlat.train.runs.checkpoint import TrainState
+from vidlat.train.runs.power_averages import PowerAverages
 
 Network = TypeVar("Network", bound=nn.Module)
 

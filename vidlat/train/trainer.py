@@ -22,7 +22,15 @@ from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
 from vidlat.prefetch import prefetch
 from vidlat.store.reader import LatentCache
-from vidlat.train.checkpoint import (
+from vidlat.train.data.dataset import Batch, LatentDataset
+from vidlat.train.data.windows import Window, training_windows, validation_windows
+from vidlat.train.networks.unet import build_unet
+from vidlat.train.objectives.noising import Draws, NoisedBatch, Noising
+from vidlat.train.objectives.timesteps import Times, validation_times, validation_times_as_trained
+from vidlat.train.optimisation import Optimisation
+from vidlat.train.ranks import Ranks, cores_of_rank
+from vidlat.train.recorder import Recorder, StepRecord
+from vidlat.train.runs.checkpoint import (
     TrainState,
     best_checkpoint,
     how_to_do_without,
@@ -33,17 +41,12 @@ from vidlat.train.checkpoint import (
     save_checkpoint,
     validation_loss_of,
 )
-from vidlat.train.dataset import Batch, LatentDataset
-from vidlat.train.frozen_model import BuildModel
-from vidlat.train.frozen_run import Run
-from vidlat.train.noising import Draws, NoisedBatch, Noising
-from vidlat.train.notes import change_note, run_notes
-from vidlat.train.optimisation import Optimisation
-from vidlat.train.power_averages import remove_snapshots_after
-from vidlat.train.ranks import Ranks, cores_of_rank
-from vidlat.train.recorder import Recorder, StepRecord
-from vidlat.train.resuming import resume_run
-from vidlat.train.run_folder import (
+from vidlat.train.runs.frozen_model import BuildModel
+from vidlat.train.runs.frozen_run import Run
+from vidlat.train.runs.notes import change_note, run_notes
+from vidlat.train.runs.power_averages import remove_snapshots_after
+from vidlat.train.runs.resuming import resume_run
+from vidlat.train.runs.run_folder import (
     checkpoint_folder,
     hold_run,
     read_run,
@@ -51,13 +54,10 @@ from vidlat.train.run_folder import (
     start_run,
     write_run,
 )
+from vidlat.train.runs.warm_start import planned_from, read_origin, read_source, take_weights
 from vidlat.train.skipped import SkippedSteps
-from vidlat.train.timesteps import Times, validation_times, validation_times_as_trained
 from vidlat.train.trackers import Trackers, require_installed
-from vidlat.train.unet import build_unet
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
-from vidlat.train.warm_start import planned_from, read_origin, read_source, take_weights
-from vidlat.train.windows import Window, training_windows, validation_windows
 from vidlat.types import Annotation
 
 NUM_PREFETCHED = 2

@@ -9,7 +9,7 @@ from vidlat.evaluate.samples.clips import folder_clips, read_clip, standing_stil
 from vidlat.evaluate.samples.real_clips import RealClips, spread_windows
 from vidlat.pipeline.decode_videos import decode_video, load_vae_of, to_gray_levels
 from vidlat.store.reader import open_cache
-from vidlat.train.windows import WindowShape
+from vidlat.train.data.windows import WindowShape
 from vidlat.video.writer import write_array, write_video
 
 LENGTHS = {"a.mp4": 40, "b.mp4": 9, "c.mp4": 17, "d.mp4": 3}

@@ -8,7 +8,7 @@ from vidlat.evaluate.samples.comparison import Reference
 from vidlat.evaluate.samples.frame_figures import FrameFigures
 from vidlat.evaluate.samples.measuring import LATENTS, MeasuredClips
 from vidlat.metrics.features import Features
-from vidlat.train.conditioning import ClassCondition, NumberCondition
+from vidlat.train.objectives.conditioning import ClassCondition, NumberCondition
 
 
 def measured(values, name, per_group=1, energy=1.0, labels=None):

@@ -20,8 +20,8 @@ from vidlat.evaluate.samples.real_clips import RealClips
 from vidlat.evaluate.samples.result import NOISE, REAL, STILL
 from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.store.reader import open_cache
-from vidlat.train.exported import load_model
-from vidlat.train.run_folder import read_run
+from vidlat.train.runs.exported import load_model
+from vidlat.train.runs.run_folder import read_run
 from vidlat.train.trainer import Trainer
 from vidlat.types import Annotation
 from vidlat.video.writer import write_array, write_video

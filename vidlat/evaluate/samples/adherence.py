@@ -11,7 +11,7 @@ import numpy as np
 from vidlat.errors import ConfigError
 from vidlat.metrics.features import Array, Features
 from vidlat.metrics.probe import LinearProbe
-from vidlat.train.conditioning import ClassCondition, Condition, Labels, parse_number
+from vidlat.train.objectives.conditioning import ClassCondition, Condition, Labels, parse_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

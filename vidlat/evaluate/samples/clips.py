@@ -15,7 +15,7 @@ from vidlat.config import Preprocessing
 from vidlat.errors import DecodeError, InputError, one_line
 from vidlat.files import require_regular_file
 from vidlat.pipeline.decode_videos import to_gray_levels
-from vidlat.train.conditioning import Labels
+from vidlat.train.objectives.conditioning import Labels
 from vidlat.video.reader import is_named_like_video, lone_file, read_prepared
 
 Frames = npt.NDArray[np.uint8]

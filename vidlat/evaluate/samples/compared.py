@@ -12,7 +12,7 @@ from vidlat.copies.training_windows import Place
 from vidlat.errors import InputError
 from vidlat.evaluate.samples.real_clips import spread_windows
 from vidlat.store.reader import LatentCache
-from vidlat.train.frozen_run import Run
+from vidlat.train.runs.frozen_run import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

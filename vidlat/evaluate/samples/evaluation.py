@@ -28,10 +28,10 @@ from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import load_vae_of, prepare_decoded_folder
 from vidlat.sample.sampler import num_steps_for
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.train.frozen_run import Run
-from vidlat.train.objective import OBJECTIVES
-from vidlat.train.resuming import require_same_videos
-from vidlat.train.run_folder import read_run
+from vidlat.train.objectives.objective import OBJECTIVES
+from vidlat.train.runs.frozen_run import Run
+from vidlat.train.runs.resuming import require_same_videos
+from vidlat.train.runs.run_folder import read_run
 from vidlat.video.contact_sheet import evenly_spaced
 
 Progress = Callable[[str, float, int], None]

@@ -15,8 +15,8 @@ from vidlat.evaluate.samples.frame_figures import FrameFigures
 from vidlat.evaluate.samples.latent_features import latent_features
 from vidlat.evaluate.samples.network_features import NetworkFeatures
 from vidlat.metrics.features import Array, Features
-from vidlat.train.conditioning import Labels
-from vidlat.train.latents import Whitening
+from vidlat.train.data.latents import Whitening
+from vidlat.train.objectives.conditioning import Labels
 
 Latents = npt.NDArray[np.float32]
 """Of one clip, (L, t, h, w)."""

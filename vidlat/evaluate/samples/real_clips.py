@@ -13,8 +13,8 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.evaluate.samples.clips import Clip, Frames
 from vidlat.pipeline.decode_videos import decode_latents, to_gray_levels
 from vidlat.store.reader import LatentCache
-from vidlat.train.conditioning import Labels
-from vidlat.train.windows import WindowShape, window_places
+from vidlat.train.data.windows import WindowShape, window_places
+from vidlat.train.objectives.conditioning import Labels
 from vidlat.types import VideoRecord
 from vidlat.video.contact_sheet import evenly_spaced
 

@@ -11,7 +11,7 @@ from vidlat.config import Drawing, EvaluateConfig, SampleConfig
 from vidlat.evaluate.samples.clips import Clip, folder_clips
 from vidlat.sample.folder import read_samples
 from vidlat.sample.videos import sample_videos
-from vidlat.train.frozen_run import Run
+from vidlat.train.runs.frozen_run import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vidlat.errors import TrainError
 from vidlat.timing import Timing
-from vidlat.train.seeding import Draw, SeedKey, Stream, generator
+from vidlat.train.data.seeding import Draw, SeedKey, Stream, generator
 from vidlat.types import VideoRecord
 
 

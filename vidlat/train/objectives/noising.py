@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from vidlat.config import TrainConfig
-from vidlat.train.conditioning import Conditions
-from vidlat.train.dataset import Batch
-from vidlat.train.objective import OBJECTIVES, masked_squared_error
-from vidlat.train.seeding import Draw, generator
-from vidlat.train.timesteps import Times, draw_times
-from vidlat.train.transfer import to_device
+from vidlat.train.data.dataset import Batch
+from vidlat.train.data.seeding import Draw, generator
+from vidlat.train.data.transfer import to_device
+from vidlat.train.objectives.conditioning import Conditions
+from vidlat.train.objectives.objective import OBJECTIVES, masked_squared_error
+from vidlat.train.objectives.timesteps import Times, draw_times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

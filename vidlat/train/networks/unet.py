@@ -68,9 +68,9 @@ def build_unet(
         "num_features": num_features,
     }
     if network == "monai":
-        from vidlat.train.monai_unet import MonaiUNet as UNet  # MONAI takes seconds to import
+        from vidlat.train.networks.monai_unet import MonaiUNet as UNet  # MONAI takes seconds to import
     else:
-        from vidlat.train.space_time_unet import SpaceTimeUNet as UNet  # type: ignore[assignment]
+        from vidlat.train.networks.space_time_unet import SpaceTimeUNet as UNet  # type: ignore[assignment]
 
         options["takes_span"] = takes_span
     return UNet(in_channels, latent_dim, **options)

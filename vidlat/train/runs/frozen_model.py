@@ -13,9 +13,9 @@ from vidlat.config import TrainConfig
 from vidlat.documents import Fields
 from vidlat.errors import TrainError
 from vidlat.store.schema import CacheSchema
-from vidlat.train.conditioning import Conditions
-from vidlat.train.latents import Whitening
-from vidlat.train.windows import WindowShape
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.windows import WindowShape
+from vidlat.train.objectives.conditioning import Conditions
 
 MAX_FPS = 1e6
 """A higher frame rate is a mistake of the file, and no video file can have it."""

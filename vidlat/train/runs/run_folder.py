@@ -22,7 +22,8 @@ from vidlat.documents import read_json
 from vidlat.errors import TrainError, VidlatError, one_line
 from vidlat.files import replace_file, require_folder, require_regular_file
 from vidlat.store.filesystem import locked
-from vidlat.train.checkpoint import (
+from vidlat.train.networks.unet import build_unet
+from vidlat.train.runs.checkpoint import (
     best_checkpoint,
     first_difference,
     list_checkpoints,
@@ -30,10 +31,9 @@ from vidlat.train.checkpoint import (
     remove_partial_checkpoints,
     step_of,
 )
-from vidlat.train.frozen_model import BuildModel, FrozenModel
-from vidlat.train.frozen_run import Run
-from vidlat.train.power_averages import average_of_length, remove_snapshots_after
-from vidlat.train.unet import build_unet
+from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
+from vidlat.train.runs.frozen_run import Run
+from vidlat.train.runs.power_averages import average_of_length, remove_snapshots_after
 
 RUN_BYTES = 2**30
 """Most bytes of a config.json: a run on a million videos has a quarter of them."""

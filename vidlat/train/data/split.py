@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from vidlat.errors import ConfigError, TrainError
 from vidlat.store.reader import LatentCache
-from vidlat.train.latents import Whitening
-from vidlat.train.nearest import NearestRows
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.nearest import NearestRows
 from vidlat.types import Annotation, Source, VideoRecord, source_id
 
 NEAR = 0.2

@@ -10,11 +10,11 @@ from vidlat.config import TrainConfig
 from vidlat.errors import TrainError, shorten
 from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
-from vidlat.train.changes import changes_after
-from vidlat.train.checkpoint import last_step
-from vidlat.train.frozen_run import Run
-from vidlat.train.run_folder import checkpoint_folder, read_run
-from vidlat.train.timesteps import DRAWS_VERSION
+from vidlat.train.objectives.timesteps import DRAWS_VERSION
+from vidlat.train.runs.changes import changes_after
+from vidlat.train.runs.checkpoint import last_step
+from vidlat.train.runs.frozen_run import Run
+from vidlat.train.runs.run_folder import checkpoint_folder, read_run
 from vidlat.types import Annotation
 
 RECORDED = ("steps", "learning_rate", "clip_norm", "precision")

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from vidlat.store.reader import LatentCache
-from vidlat.train.latents import Whitening
-from vidlat.train.seeding import Draw, SeedKey, fill_normal
-from vidlat.train.transfer import pin_memory, to_device
-from vidlat.train.windows import Window, WindowShape
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.seeding import Draw, SeedKey, fill_normal
+from vidlat.train.data.transfer import pin_memory, to_device
+from vidlat.train.data.windows import Window, WindowShape
 from vidlat.types import VideoRecord
 
 MEMORY_LIMIT_BYTES = 2 << 30

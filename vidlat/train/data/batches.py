@@ -11,10 +11,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from vidlat.errors import TrainError
 from vidlat.store.reader import open_cache
-from vidlat.train.dataset import MEMORY_LIMIT_BYTES, Batch, LatentDataset
-from vidlat.train.latents import Whitening
+from vidlat.train.data.dataset import MEMORY_LIMIT_BYTES, Batch, LatentDataset
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.windows import WindowShape, training_windows
 from vidlat.train.ranks import cores_of_rank, rank_and_count
-from vidlat.train.windows import WindowShape, training_windows
 
 
 class LatentBatches(IterableDataset[Batch]):

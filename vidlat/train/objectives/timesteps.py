@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from vidlat.config import TimestepDistribution, TrainConfig
-from vidlat.train.seeding import Draw, SeedKey, generator
+from vidlat.train.data.seeding import Draw, SeedKey, generator
 
 TimestepType = TypeVar("TimestepType", float, torch.Tensor)
 

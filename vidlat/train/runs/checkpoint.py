@@ -35,7 +35,7 @@ from vidlat.documents import Fields, read_json
 from vidlat.errors import TrainError, one_line
 from vidlat.files import open_regular_file
 from vidlat.store.filesystem import delete_tree, sync
-from vidlat.train.power_averages import PowerAverages
+from vidlat.train.runs.power_averages import PowerAverages
 
 Tensors = dict[str, torch.Tensor]
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vidlat.train.unet import NUM_GROUPS, feature_embedding
+from vidlat.train.networks.unet import NUM_GROUPS, feature_embedding
 
 
 class MonaiUNet(nn.Module):

@@ -22,9 +22,9 @@ from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import TrainError, VidlatError, one_line, shown
 from vidlat.files import require_regular_file
 from vidlat.paths import local_path
-from vidlat.train.frozen_model import BuildModel, FrozenModel
-from vidlat.train.run_folder import TrainedRun, load_run
-from vidlat.train.unet import build_unet
+from vidlat.train.networks.unet import build_unet
+from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
+from vidlat.train.runs.run_folder import TrainedRun, load_run
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vidlat.train.noising import NoisedBatch, tangent_of
-from vidlat.train.transfer import tensor_to_device
+from vidlat.train.data.transfer import tensor_to_device
+from vidlat.train.objectives.noising import NoisedBatch, tangent_of
 
 Forward = Callable[..., Tensor]
 """A network that takes inputs, timestep, features and span."""

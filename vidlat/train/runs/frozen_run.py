@@ -15,13 +15,13 @@ from vidlat.documents import Fields
 from vidlat.errors import TrainError
 from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
-from vidlat.train.changes import Change
-from vidlat.train.conditioning import Conditions
-from vidlat.train.frozen_model import MAX_FPS, FrozenModel
-from vidlat.train.latents import Whitening
-from vidlat.train.origin import Origin
-from vidlat.train.split import near_duplicates, split_videos, stated_split, subjects_of
-from vidlat.train.timesteps import DRAWS_VERSION
+from vidlat.train.data.latents import Whitening
+from vidlat.train.data.split import near_duplicates, split_videos, stated_split, subjects_of
+from vidlat.train.objectives.conditioning import Conditions
+from vidlat.train.objectives.timesteps import DRAWS_VERSION
+from vidlat.train.runs.changes import Change
+from vidlat.train.runs.frozen_model import MAX_FPS, FrozenModel
+from vidlat.train.runs.origin import Origin
 from vidlat.types import Annotation
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vidlat.train.changes import Change
-from vidlat.train.frozen_run import Run
+from vidlat.train.runs.changes import Change
+from vidlat.train.runs.frozen_run import Run
 from vidlat.types import VideoRecord
 
 FAR = 2.01

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vidlat.train.unet import NUM_GROUPS, feature_embedding
+from vidlat.train.networks.unet import NUM_GROUPS, feature_embedding
 
 MAX_SEQUENCES = 2**15
 """Sequences per attention call: GPU kernels refuse more than 65535."""

@@ -15,14 +15,14 @@ from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import TrainError, one_line
 from vidlat.files import require_regular_file
 from vidlat.paths import local_path
-from vidlat.train.checkpoint import first_difference
-from vidlat.train.conditioning import ClassCondition, Conditions
-from vidlat.train.exported import HUB, load_model
-from vidlat.train.frozen_model import BuildModel, FrozenModel
-from vidlat.train.frozen_run import Run
-from vidlat.train.origin import Origin
-from vidlat.train.run_folder import load_run
-from vidlat.train.unet import CONDITION_LAYERS, SPAN_LAYERS
+from vidlat.train.networks.unet import CONDITION_LAYERS, SPAN_LAYERS
+from vidlat.train.objectives.conditioning import ClassCondition, Conditions
+from vidlat.train.runs.checkpoint import first_difference
+from vidlat.train.runs.exported import HUB, load_model
+from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
+from vidlat.train.runs.frozen_run import Run
+from vidlat.train.runs.origin import Origin
+from vidlat.train.runs.run_folder import load_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
