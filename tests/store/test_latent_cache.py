@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +45,21 @@ def test_video_reads_back_as_it_was_written_also_across_shards(filled, video_id)
     assert read.mean.dtype == read.std.dtype == np.float16
     np.testing.assert_array_equal(read.mean, VIDEOS[video_id].mean.astype(np.float16))
     np.testing.assert_array_equal(read.std, VIDEOS[video_id].std.astype(np.float16))
+
+
+@pytest.mark.parametrize("detour", ["..", "link/.."])
+def test_path_may_go_up_and_through_links(tmp_path, monkeypatch, detour):
+    for folder in ("here/below", "there/below"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "here/link").symlink_to(tmp_path / "there/below")
+    monkeypatch.chdir(tmp_path / "here")
+    path = Path(detour, "cache.zarr")
+    create_cache(path, SCHEMA)
+    add_videos(path, {"3.mp4": VIDEOS["3.mp4"]})
+    parent = tmp_path if detour == ".." else tmp_path / "there"
+    read = open_cache(parent / "cache.zarr").read_latents("3.mp4")
+    np.testing.assert_array_equal(read.mean, VIDEOS["3.mp4"].mean.astype(np.float16))
+    np.testing.assert_array_equal(open_cache(path).read_latents("3.mp4").std, read.std)
 
 
 @pytest.mark.parametrize("num_latent_frames", [1, 4, 7, 50])

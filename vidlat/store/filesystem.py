@@ -68,7 +68,8 @@ def open_input(path: Path) -> pa.NativeFile:
 
 def kvstore(path: Path) -> dict[str, Any]:
     """A folder as tensorstore's key-value store; a write returns once its data are on disk."""
-    return {"driver": "file", "path": str(path.absolute()), "file_io_sync": True}
+    # Resolved, since tensorstore refuses "..".
+    return {"driver": "file", "path": str(path.resolve()), "file_io_sync": True}
 
 
 def rename(path: Path, new_path: Path) -> None:
