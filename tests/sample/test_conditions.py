@@ -9,7 +9,7 @@ from vidlat.config import SampleConfig
 from vidlat.errors import ConfigError
 from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.sampler import Sampler, sampling_noise
-from vidlat.sample.videos import check_trained_for
+from vidlat.sample.trained_for import check_trained_for
 from vidlat.train.objectives.objective import Flow
 from vidlat.train.runs.run_folder import load_run
 

@@ -10,8 +10,9 @@ from vidlat.config import SampleConfig
 from vidlat.errors import InputError, TrainError
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.sample import videos
+from vidlat.sample.first_frames import read_first_frames
 from vidlat.sample.folder import read_samples
-from vidlat.sample.videos import decode_sample, read_first_frames, sample_videos
+from vidlat.sample.videos import decode_sample, sample_videos
 from vidlat.train.runs.run_folder import load_run
 
 
