@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 
 from tests.train.toys import SmallNetwork
 from vidlat.train.networks.compiled import compile_network, is_compiled
-from vidlat.train.networks.space_time_unet import SpaceTimeUNet
+from vidlat.train.networks.unet import build_unet
 
 # PyTorch's compiler imports what PyTorch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
@@ -65,7 +65,7 @@ def test_the_space_time_network_compiles_to_the_same_gradients_within_rounding()
     """With activations that are computed again in the backward pass."""
     torch.compiler.reset()
     torch.manual_seed(0)
-    plain = SpaceTimeUNet(2, 2, channels=(8,), num_blocks=1)
+    plain = build_unet("space-time", "tiny", 2, channels=(8,))
     with torch.no_grad():  # layers that begin at zero would hide what is behind them
         for parameter in plain.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
