@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from tests.export.conftest import SECRETS
+from vidlat.cli import commands
 from vidlat.config import SampleConfig
 from vidlat.errors import ConfigError, InputError, TrainError
 from vidlat.export.run import NOT_STATED, export_run
 from vidlat.sample.videos import sample_videos
 from vidlat.train.runs.exported import load_model, read_exported
+from vidlat.train.runs.run_folder import read_run
 
 SETTINGS = SampleConfig(num=2, steps=2, format="npy", device="cpu", condition=("view=a4c", "age=45"))
 
@@ -72,6 +75,39 @@ def test_it_is_taken_from_a_hub(made, exported, hub, use_hub, tmp_path, monkeypa
     assert np.array_equal(drawn("hf://owner/echo", tmp_path / "there", made), expected)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert load_model("hf://owner/echo").step == 1
+
+
+def test_the_command_line_takes_it_from_a_hub_too(made, exported, hub, use_hub, tmp_path):
+    for path in exported.iterdir():
+        hub.files["owner/echo", path.name] = path.read_bytes()
+    command = ["sample", "--run", "hf://owner/echo", "--out", tmp_path, "-n", 1, "--steps", 1]
+    answer = CliRunner().invoke(commands, [*map(str, command), "--vae", str(made / "vae.safetensors")])
+    assert answer.exit_code == 0, answer.stderr
+    assert (tmp_path / "sample-0000.mp4").is_file()
+
+
+@pytest.mark.parametrize("below", [".", "deep/er"])
+def test_nothing_is_written_into_a_cache(made, below):
+    cache, run = made / "l.zarr", made / "run"
+    before, out = sorted(cache.rglob("*")), cache / below
+    for command in (
+        ["sample", "--run", run, "--out", out],
+        ["train", "--latents", cache, "--out", out],
+        ["export", run, "--out", out / "model"],
+        ["preview", cache, "--out", out / "preview.png"],
+        ["decode", "--latents", cache, "--out", out],
+    ):
+        answer = CliRunner().invoke(commands, [str(argument) for argument in command])
+        assert answer.exit_code == 1, command
+        assert re.fullmatch(
+            r"Error: .*: (is a cache|lies in the cache .*l\.zarr); give another --out\n", answer.stderr
+        )
+    assert sorted(cache.rglob("*")) == before
+
+
+def test_what_needs_the_videos_of_a_run_takes_no_exported_model(exported):
+    with pytest.raises(TrainError, match=r"was exported, and does not tell which videos .*; give its run$"):
+        read_run(exported)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command
+from vidlat.cli.declaration import PATH, Command
 from vidlat.cli.options import labels_option, latents_option, out_option, vae_option
 from vidlat.config import SampleConfig, TrainConfig
 from vidlat.config.sample import LONGEST_AVERAGE
@@ -46,7 +46,6 @@ def train() -> None:
 @click.option(
     "--run",
     "run_dir",
-    type=PATH_OR_PATTERN,
     required=True,
     help="The folder of the run, or of an exported model, or hf://OWNER/NAME[@REVISION] for one on the hub.",
 )

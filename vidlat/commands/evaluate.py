@@ -45,7 +45,7 @@ def evaluate(
     _refuse_others(measures, {"max_videos": max_videos}, "compares latents with sources")
     if out is None:
         if samples or not run_dir:
-            raise ConfigError("out: is missing; with --samples, give a folder for figures and pictures")
+            raise ConfigError("--out is missing: with --samples, give a folder for figures and pictures")
         out = run_dir / "evaluation"
     config = EvaluateConfig.from_mapping(settings)
     evaluate_sampled(latents, run_dir, samples, out, json_file or out / "evaluation.json", vae, config)

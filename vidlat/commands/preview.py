@@ -8,6 +8,7 @@ from vidlat.commands.display import console, format_count, print_table, progress
 from vidlat.errors import ConfigError, ExitCode
 from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline.decode_videos import load_vae_of
+from vidlat.store.layout import require_outside_caches
 from vidlat.store.reader import open_cache
 from vidlat.video.writer import prepare_file
 
@@ -17,6 +18,7 @@ def preview(latents: Path, out: Path, videos: int, vae: str | None, device: str)
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: a preview is written as .png; give such a name")
     cache = open_cache(latents)
+    require_outside_caches(out)
     prepare_file(out, "--out")
     frozen = load_vae_of(cache.schema, vae=vae, device=device, batch=1)
     with progress_bar("{task.fields[name]}") as progress:

@@ -51,7 +51,7 @@ def sample(run_dir: str, out: Path, vae: str | None, latents: Path | None, setti
     shown = f" (the first {videos.MAX_ROWS})" if len(paths) > videos.MAX_ROWS else ""
     if paths:
         console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
-    if config.reject_copies:
+    if paths and config.reject_copies:
         _report_rejected(out, paths)
     if copied:
         raise copied

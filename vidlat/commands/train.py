@@ -54,7 +54,8 @@ def train(
             f"stopped and saved after step {trainer.state.step}; the same command with --resume continues"
         )
         raise KeyboardInterrupt
-    console.print(f"{config.steps} steps -> {out}; next: vidlat sample --run {quoted(out)} --out samples/")
+    done = format_count(config.steps, "step")
+    console.print(f"{done} -> {out}; next: vidlat sample --run {quoted(out)} --out samples/")
 
 
 def _introduce(trainer: Trainer) -> None:

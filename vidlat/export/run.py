@@ -17,6 +17,7 @@ from vidlat.export.card import model_card
 from vidlat.files import sync, temporary_name
 from vidlat.paths import local_path
 from vidlat.store.filesystem import delete_tree
+from vidlat.store.layout import require_outside_caches
 from vidlat.train.runs.exported import CARD, CONFIG, WEIGHTS, ExportedModel
 from vidlat.train.runs.frozen_model import FrozenModel
 from vidlat.train.runs.run_folder import TrainedRun, load_run, read_run
@@ -45,11 +46,13 @@ def export_run(
     weights, as for `load_run`. licence: an identifier such as cc-by-nc-4.0, or a text.
     name: of the model on its card; else that of the folder. The card has the figures of `vidlat evaluate
     --run`, if they are of these weights. Returns what was exported, and whether the card has figures. Raises
-    TrainError for a run that cannot be exported, InputError for a folder that exists or cannot be written.
+    TrainError for a run that cannot be exported, InputError for a folder that exists, lies in
+    a cache or cannot be written.
     """
     run_dir, out = local_path(run_dir), local_path(out)
     if out.exists() or out.is_symlink():
         raise InputError(f"--out {out} exists; give the name of a new folder")
+    require_outside_caches(out)
     run, trained = read_run(run_dir), load_run(run_dir, best=best, average_length=average_length)
     exported = ExportedModel(
         model=_without_paths(trained.run),

@@ -23,6 +23,7 @@ from vidlat.encode.weights import resolve_weights
 from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown
 from vidlat.paths import local_path
 from vidlat.pipeline.folder import DECODED_MARK
+from vidlat.store.layout import require_outside_caches
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
 from vidlat.types import FloatArray, VideoRecord
@@ -160,7 +161,7 @@ def prepare_decoded_folder(out: Path, source_paths: Mapping[str, str] = MappingP
     """Make a folder for decoded videos, with a mark so that an encode of a folder around it passes it over.
 
     source_paths: those of the sources by video id, empty where unknown; of samples there are none. Raises
-    InputError where the folder holds one of them or cannot be written.
+    InputError where the folder holds one of them, lies in a cache or cannot be written.
     """
     folder = out.absolute()
     for video_id, path in source_paths.items():
@@ -169,6 +170,7 @@ def prepare_decoded_folder(out: Path, source_paths: Mapping[str, str] = MappingP
                 f"--out {out} holds the video {shown(video_id)} itself; give a folder of its own, or the "
                 "next encode would take decoded videos for clips"
             )
+    require_outside_caches(out)
     prepare_folder(out)
     (out / DECODED_MARK).touch()
 

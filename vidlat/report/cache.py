@@ -30,6 +30,7 @@ from vidlat.report.moving import MOST_BYTES, MOST_FRAMES, Moving, moving_picture
 from vidlat.report.page import write_page
 from vidlat.report.plots import Point, Series, histogram, interval_plot, scatter_plot
 from vidlat.report.tables import Table
+from vidlat.store.layout import require_outside_caches
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.summary import MOST_NAMES, CacheSummary, summarise_open
 from vidlat.types import InputVideo
@@ -82,7 +83,7 @@ def report_cache(
     moving pictures of the clips with the least and the greatest PSNR, else of a few decoded ones, if the VAE
     is at hand. max_videos: compare this many, evenly spread over the sorted ids; 0 for all. vae: where its
     VAE is, if not where it was. The page appears whole, or not at all. Where the cache hides names, the page
-    holds none. Raises, when called, StoreError, InputError for an empty cache or an `out` inside it or that
+    holds none. Raises, when called, StoreError, InputError for an empty cache or an `out` inside one or that
     cannot be written, and what `evaluate_videos` raises; and, when iterated, InputError if no video can be
     compared.
     """
@@ -91,8 +92,7 @@ def report_cache(
         failed = ", failures alone, which `vidlat ls --failed` lists" if cache.failures() else ""
         raise InputError(f"{cache.path}: holds no video to report on{failed}")
     path = local_path(out)
-    if cache.path.resolve() in path.resolve().parents:
-        raise InputError(f"{path}: is inside the cache; give another --out")
+    require_outside_caches(path)
     steps: Iterator[EvaluationProgress] = iter(())
     sources: dict[str, InputVideo] = {}
     if inputs:

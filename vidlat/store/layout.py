@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from uuid import uuid4
 
-from vidlat.errors import StoreError
+from vidlat.errors import InputError, StoreError
 from vidlat.store import filesystem
 
 ARRAYS = ("mean", "std")
@@ -105,6 +105,15 @@ def require_own_folders(path: Path) -> None:
     for where in OWN_FOLDERS:
         if filesystem.is_link(path / where):
             raise StoreError(f"{path}: {where} is a link; expected a folder: put the folder itself there")
+
+
+def require_outside_caches(out: Path) -> None:
+    """Raise InputError where `out`, a file or folder to be written for --out, is a cache or lies in one."""
+    path = out.resolve()
+    for folder in (path, *path.parents):
+        if filesystem.exists(folder / MANIFEST):
+            what = "is a cache" if folder == path else f"lies in the cache {folder}"
+            raise InputError(f"{out}: {what}; give another --out")
 
 
 def new_build_folder(path: Path) -> Path:

@@ -170,7 +170,7 @@ def test_a_folder_of_videos_needs_no_run(made, tmp_path):
         ),
         (["--input", "v", "--steps", "4"], "and --steps measures samples; leave one of the two out"),
         (["--run", "RUN", "--max-videos", "3"], "--run and --samples measure samples, and --max-videos comp"),
-        (["--samples", "v"], "out: is missing; with --samples"),
+        (["--samples", "v"], "--out is missing: with --samples"),
         (["--run", "RUN", "--steps", "0"], "steps: got 0; expected at least 1"),
         (["--run", "RUN", "-n", "1"], "num: got 1; expected at least 2"),
         (["--run", "RUN", "--features", "hub:x"], "features: got hub:x; expected hub:OWNER"),

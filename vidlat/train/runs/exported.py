@@ -24,9 +24,9 @@ from vidlat.files import require_regular_file
 from vidlat.paths import local_path
 from vidlat.train.networks.unet import build_unet
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
-from vidlat.train.runs.run_folder import TrainedRun, load_run
+from vidlat.train.runs.run_folder import EXPORTED_WEIGHTS, TrainedRun, load_run
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, CARD = "config.json", EXPORTED_WEIGHTS, "README.md"
 
 CONFIG_BYTES = 2**24
 """Most bytes of a config.json: it lists no videos."""
@@ -136,7 +136,7 @@ def _load_exported(folder: Path, build_model: BuildModel) -> TrainedRun:
 def _fetched(source: str) -> Path:
     match = _HUB_ID.fullmatch(source)
     if not match:
-        raise TrainError(f"run: got {shown(source)}; expected hf://OWNER/NAME, or hf://OWNER/NAME@REVISION")
+        raise TrainError(f"got {shown(source)}; expected hf://OWNER/NAME, or hf://OWNER/NAME@REVISION")
     repo, revision = match[1], match[2] or "main"
     config, weights = (
         fetch(HubFile(repo=repo, revision=revision, filename=name)) for name in (CONFIG, WEIGHTS)

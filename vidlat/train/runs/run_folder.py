@@ -22,6 +22,7 @@ from vidlat.documents import read_json
 from vidlat.errors import TrainError, VidlatError, one_line
 from vidlat.files import replace_file, require_folder, require_regular_file
 from vidlat.store.filesystem import locked
+from vidlat.store.layout import require_outside_caches
 from vidlat.train.networks.unet import build_unet
 from vidlat.train.runs.checkpoint import (
     best_checkpoint,
@@ -34,6 +35,9 @@ from vidlat.train.runs.checkpoint import (
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.power_averages import average_of_length, remove_snapshots_after
+
+EXPORTED_WEIGHTS = "model.safetensors"
+"""What an exported folder has and a run has not."""
 
 RUN_BYTES = 2**30
 """Most bytes of a config.json: a run on a million videos has a quarter of them."""
@@ -52,8 +56,9 @@ def checkpoint_folder(run_dir: Path) -> Path:
 def hold_run(run_dir: Path) -> ExitStack:
     """Lock a run's folder against other trainers until the result is closed or dropped; makes the folder.
 
-    Raises TrainError if another trainer holds it or it cannot be made.
+    Raises TrainError if another trainer holds it or it cannot be made, InputError if it lies in a cache.
     """
+    require_outside_caches(run_dir)
     held = ExitStack()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -131,6 +136,10 @@ def read_run(run_dir: Path) -> Run:
             f"{run_dir} is not a run: it has no config.json; start one with `vidlat train`"
         ) from error
     except (OSError, ValueError, VidlatError) as error:
+        if (run_dir / EXPORTED_WEIGHTS).exists():
+            raise TrainError(
+                f"{run_dir} was exported, and does not tell which videos it was trained on; give its run"
+            ) from error
         raise TrainError(f"{path} cannot be read as a run's settings: {one_line(error)[:500]}") from error
 
 

@@ -136,8 +136,8 @@ def take_weights(network: nn.Module, source: Source, run: FrozenModel) -> str:
     }
     if difference := first_difference(taken, expected):
         raise TrainError(
-            f"{source.origin.source} holds the weights of another network ({difference}); give the --network "
-            "and --preset that it was trained with"
+            f"{source.origin.source} holds the weights of another network ({difference}); give the "
+            "--network, --preset, --channels, --blocks, --attention and --heads that it was trained with"
         )
     network.load_state_dict(taken, strict=False)
     return _what_was_taken(source, run, len(taken), fresh)
