@@ -216,6 +216,7 @@ def test_new_wheels_replace_the_old_ones_and_nothing_else(download_wheels, tmp_p
     assert {path.name for path in folder.iterdir()} == {"a-2.whl", "mine.txt"}
 
 
+@pytest.mark.slow
 def test_a_part_runs_on_a_cpu(tmp_path):
     ended = run("--parts", "sampling", "--out", tmp_path)
     assert ended.returncode == 0, ended.stdout + (tmp_path / "log.txt").read_text()

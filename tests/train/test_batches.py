@@ -39,7 +39,9 @@ def test_batches_are_those_that_the_trainer_makes_of_the_same_plans(path):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
-@pytest.mark.parametrize(("context", "num_workers"), [("spawn", 2), ("forkserver", 1)])
+@pytest.mark.parametrize(
+    ("context", "num_workers"), [pytest.param("spawn", 2, marks=pytest.mark.slow), ("forkserver", 1)]
+)
 def test_workers_give_the_same_batches_in_the_same_order(path, context, num_workers):
     """Also after this process has read latents."""
     batches = LatentBatches(path, frames=8, batch=2, steps=8)

@@ -25,10 +25,11 @@ LABELS = {
 
 @pytest.fixture
 def make_unet_trainer(make_trainer):
-    """A trainer of the real network, and of one step."""
+    """A trainer of the real network, a narrow one, and of one step."""
 
     def make(run, **settings):
-        return make_trainer(run, **{"build_model": build_unet, "steps": 1, "warmup_steps": 0} | settings)
+        usual = {"build_model": build_unet, "channels": (8, 16), "steps": 1, "warmup_steps": 0}
+        return make_trainer(run, **usual | settings)
 
     return make
 
@@ -123,7 +124,7 @@ def test_weights_of_another_vae_or_network_are_refused(make_unet_trainer, flow, 
     other = CacheMaker(tmp_path / "other.zarr", encoder_hash="b" * 64).add({"a.mp4": 16, "b.mp4": 16})
     with pytest.raises(TrainError, match=r"flow was trained on latents of another VAE"):
         make_unet_trainer("second", init=str(flow), cache=other)
-    for settings in ({"preset": "small"}, {"network": "monai"}):
+    for settings in ({"channels": (8, 24)}, {"network": "monai"}):
         with pytest.raises(
             TrainError, match=r"flow holds the weights of another network \(\d+ of \d+ tensors"
         ):
