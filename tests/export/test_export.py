@@ -207,6 +207,16 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(made, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_read_only_disk_is_told_in_the_words_of_the_project(made, tmp_path, monkeypatch):
+    def fails(path):
+        raise OSError(30, "Read-only file system", str(path))
+
+    for name in ("sync", "delete_tree"):
+        monkeypatch.setattr(f"vidlat.export.run.{name}", fails)
+    with pytest.raises(InputError, match=r"model: cannot be written \(Read-only file system\); give another"):
+        export_run(made / "run", tmp_path / "model")
+
+
 def test_damaged_weights_are_refused(copied):
     path = copied / "model.safetensors"
     content = bytearray(path.read_bytes())

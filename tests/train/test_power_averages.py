@@ -133,8 +133,15 @@ def test_a_damaged_snapshot_is_named(make_trainer, tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(TrainError, match=r"step_00000001.safetensors is damaged \(.*\); remove it"):
         load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
-    save_file({name: torch.zeros(3) for name in tensors}, path)
-    path.rename(path.with_name("step_00000002.safetensors"))
+    for wrong in ({name: torch.zeros(3) for name in tensors}, tensors):  # of others, or without a hash
+        save_file(wrong, path)
+        with pytest.raises(TrainError, match="not what was written after step 1"):
+            load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
+    path.write_bytes(path.with_name("step_00000002.safetensors").read_bytes())
+    with pytest.raises(TrainError, match="not what was written after step 1"):
+        load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
+    path.unlink()
+    PowerAverages(nn.Linear(3, 3)).write_snapshot(path.parent, 2)
     with pytest.raises(TrainError, match="holds averages of another network"):
         load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
 

@@ -16,6 +16,9 @@ from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.video.writer import prepare_file
 
+DRAWING = ("steps", "sampler", "guidance", "guidance_interval", "checkpoint", "average_length")
+"""Settings of samples that are yet to be drawn."""
+
 
 def evaluate(
     latents: Path,
@@ -43,6 +46,9 @@ def evaluate(
         )
     measures = "--run and --samples measure samples"
     _refuse_others(measures, {"max_videos": max_videos}, "compares latents with sources")
+    if samples:
+        of_drawing = {name: settings.get(name) for name in DRAWING}
+        _refuse_others("--samples measures videos that are there", of_drawing, "says how to draw them")
     if out is None:
         if samples or not run_dir:
             raise ConfigError("--out is missing: with --samples, give a folder for figures and pictures")

@@ -64,7 +64,7 @@ def _introduce(trainer: Trainer) -> None:
     many = f", {trainer.ranks.count} processes" if trainer.ranks.count > 1 else ""
     compiled = ", compiled" if is_compiled(config.compile, trainer.device) else ""
     console.print(
-        f"{len(run.training)} training videos, {len(run.validation)} for validation; "
+        f"{format_count(len(run.training), 'training video')}, {len(run.validation)} for validation; "
         f"{config.network} U-Net {config.preset} with {num_parameters / 1e6:.1f} M parameters "
         f"on {trainer.device} in {config.precision}{compiled}{many}"
     )

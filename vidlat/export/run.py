@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -106,4 +107,5 @@ def _write(out: Path, exported: ExportedModel, trained: TrainedRun, card: str) -
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
     finally:
-        delete_tree(draft)
+        with suppress(OSError):  # a read-only disk refuses that too
+            delete_tree(draft)

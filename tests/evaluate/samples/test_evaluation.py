@@ -170,6 +170,8 @@ def test_a_folder_of_videos_needs_no_run(made, tmp_path):
         ),
         (["--input", "v", "--steps", "4"], "and --steps measures samples; leave one of the two out"),
         (["--run", "RUN", "--max-videos", "3"], "--run and --samples measure samples, and --max-videos comp"),
+        (["--samples", "v", "--steps", "4"], "and --steps says how to draw them; leave one of the two out"),
+        (["--samples", "v", "--guidance-interval", "0,1"], "and --guidance-interval says how to draw"),
         (["--samples", "v"], "--out is missing: with --samples"),
         (["--run", "RUN", "--steps", "0"], "steps: got 0; expected at least 1"),
         (["--run", "RUN", "-n", "1"], "num: got 1; expected at least 2"),

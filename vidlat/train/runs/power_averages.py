@@ -6,7 +6,8 @@ training. Two such averages are kept, and snapshots of them on the way; a combin
 near the average of any other length. Karras et al. 2024 (https://arxiv.org/abs/2312.02696, section 3 and
 appendix C).
 
-    averages/step_00000200.safetensors   both averages after a step, "<which>.<weight>", float16
+    averages/step_00000200.safetensors   both averages after a step, "<which>.<weight>", float16; the metadata
+                                         have the step and the hash of the weights
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
+from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import TrainError, one_line
 from vidlat.files import open_regular_file, replace_file
 
@@ -77,7 +79,7 @@ class PowerAverages:
         halves = {name: weight.half().cpu().contiguous() for name, weight in self.tensors().items()}
         try:
             folder.mkdir(exist_ok=True)
-            replace_file(path, save(halves))
+            replace_file(path, save(halves, _described(halves, step)))
         except OSError as error:
             raise TrainError(f"{path}: the averages cannot be written: {error}") from error
 
@@ -94,31 +96,34 @@ def average_of_length(folder: Path, length: float, until: int) -> tuple[dict[str
             "--average-snapshots, or leave --average-length out"
         )
     last = snapshots[-1][0]
-    kept = [(step, which, path) for step, path in snapshots for which in range(len(LENGTHS))]
     shares = coefficients(
-        [step for step, _, _ in kept],
-        [power_of(LENGTHS[which]) for _, which, _ in kept],
+        [step for step, _ in snapshots for _ in LENGTHS],
+        [power_of(each) for _ in snapshots for each in LENGTHS],
         last,
         power_of(length),
-    )
+    ).reshape(-1, len(LENGTHS))
     weights: dict[str, torch.Tensor] = {}
-    for (_, which, path), share in zip(kept, shares, strict=True):
-        for name, weight in _read(path, which).items():
-            weights[name] = weights.get(name, 0) + float(share) * weight.float()
+    for (step, path), of_snapshot in zip(snapshots, shares, strict=True):
+        for name, average in _read(path, step).items():
+            which, _, weight = name.partition(".")
+            weights[weight] = weights.get(weight, 0) + float(of_snapshot[int(which)]) * average.float()
     return weights, last
 
 
-def _read(path: Path, which: int) -> dict[str, torch.Tensor]:
+def _read(path: Path, step: int) -> dict[str, torch.Tensor]:
     try:
-        with open_regular_file(path):
-            tensors = load_file(path)
+        with open_regular_file(path), safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if file.metadata() != _described(tensors, step):
+                raise ValueError(f"its content is not what was written after step {step}")
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise TrainError(f"{path} is damaged ({one_line(error)}); remove it to do without it") from error
-    return {
-        name.removeprefix(f"{which}."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(f"{which}.")
-    }
+    return tensors
+
+
+def _described(tensors: dict[str, torch.Tensor], step: int) -> dict[str, str]:
+    """The metadata of a snapshot, by which another one or a damaged one is noticed."""
+    return {"step": str(step), "weights_hash": hash_weights(tensors)}
 
 
 def list_snapshots(folder: Path, until: int) -> list[tuple[int, Path]]:
