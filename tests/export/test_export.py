@@ -152,7 +152,7 @@ def evaluation(weights_hash):
         "held_out": {"num_clips": 24, "num_groups": 9},
         "rows": {"samples, 50 steps": {"num_clips": 64, "distances": {"latents": distances}}},
         "samples": {"samples, 50 steps": {"drawn": {"weights_hash": weights_hash}, "seconds_per_clip": 1.5}},
-        "conclusions": ["Only 9 held-out subjects."],
+        "conclusions": ["Only 9 held-out subjects.", "Left out, being nearly equal: smith.mp4."],
     }
 
 
@@ -176,6 +176,7 @@ def test_the_card_has_the_figures_of_these_weights(exported, run_with, tmp_path)
     assert is_evaluated
     assert "| samples, 50 steps | 64 | 12.3 (10 to 20) | - | - | - | - | - | 1.50 |" in card
     assert "- Only 9 held-out subjects." in card
+    assert "smith" not in card
 
 
 def test_figures_of_other_weights_are_not_those_of_these(run_with, tmp_path):

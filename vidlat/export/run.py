@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -65,6 +66,10 @@ def export_run(
     )
     num_parameters = sum(weight.numel() for weight in trained.model.parameters())
     evaluation = _evaluation_of(run_dir, exported)
+    if evaluation:
+        evaluation["conclusions"] = [
+            sentence for sentence in evaluation["conclusions"] if not _names_one(sentence, run.checksums)
+        ]
     _write(out, exported, trained, model_card(exported, name or out.name, num_parameters, evaluation))
     return exported, evaluation is not None
 
@@ -84,6 +89,7 @@ def _evaluation_of(run_dir: Path, exported: ExportedModel) -> dict[str, Any] | N
     try:
         found = read_json(path, EVALUATION_BYTES)
         drawn = [each["drawn"]["weights_hash"] for each in found["samples"].values()]
+        found["conclusions"] = [str(sentence) for sentence in found["conclusions"]]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -91,6 +97,10 @@ def _evaluation_of(run_dir: Path, exported: ExportedModel) -> dict[str, Any] | N
             f"{path} cannot be read ({one_line(error)}); evaluate again, or remove it"
         ) from error
     return found if set(drawn) == {exported.weights_hash} else None
+
+
+def _names_one(sentence: str, video_ids: Iterable[str]) -> bool:
+    return any(video_id in sentence for video_id in video_ids)
 
 
 def _write(out: Path, exported: ExportedModel, trained: TrainedRun, card: str) -> None:
