@@ -103,7 +103,7 @@ class Timing:
 
     def num_latent_frames(self, num_frames: int) -> int:
         """Latent frames of a video of `num_frames` frames, padding included."""
-        return self._latents_of(self.num_calls(num_frames))
+        return self.latents_of(self.num_calls(num_frames))
 
     def num_valid(self, num_frames: int) -> int:
         """Leading latent frames of such a video that hold a frame of it; the others hold padding alone."""
@@ -114,11 +114,20 @@ class Timing:
     def num_unpadded(self, num_frames: int) -> int:
         """Leading latent frames of calls without any padding; those with a frame, if no call is without."""
         num_whole = self.num_whole_calls(num_frames)
-        return self._latents_of(num_whole) if num_whole else self.num_valid(num_frames)
+        return self.latents_of(num_whole) if num_whole else self.num_valid(num_frames)
 
     def frame_at(self, latent_frame: int) -> int:
         """The frame of the video at which a call starts, by the latent frame at which it starts."""
         return latent_frame // self.latent_step * self.frame_step
 
-    def _latents_of(self, num_calls: int) -> int:
+    def frames_of(self, num_calls: int) -> int:
+        """Frames of the video in so many calls that follow each other, none of them padded."""
+        return (num_calls - 1) * self.frame_step + self.frames_per_call
+
+    def latents_of(self, num_calls: int) -> int:
+        """Stored latent frames of so many calls that follow each other."""
         return (num_calls - 1) * self.latent_step + self.latents_per_call
+
+    def num_calls_with(self, num_latent_frames: int) -> int:
+        """The fewest calls that have so many latent frames."""
+        return 1 + max(0, -(-(num_latent_frames - self.latents_per_call) // self.latent_step))

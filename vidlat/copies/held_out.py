@@ -71,8 +71,7 @@ def held_out_places(run: Run, cache: LatentCache, shape: WindowShape) -> list[Pl
 
     Raises TrainError for a run that holds no video out but near-duplicates of training videos.
     """
-    records, copies = cache.records(), {video_id for video_id, _ in run.duplicates}
-    videos = [video_id for video_id in run.validation if video_id not in copies]
+    records, videos = cache.records(), run.held_out
     if not videos:
         kept = "none" if not run.validation else "only near-duplicates of training videos"
         raise TrainError(

@@ -149,8 +149,7 @@ class Copies:
     @property
     def num_frames(self) -> int:
         """Video frames of a window."""
-        timing = self.shape.timing
-        return timing.frames_per_call + (self.shape.num_stacks - 1) * timing.frame_step
+        return self.shape.timing.frames_of(self.shape.num_stacks)
 
 
 def find_copies(

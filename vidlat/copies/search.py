@@ -75,7 +75,7 @@ class CopySearch:
             distances=distances,
             places=tuple(places),
             subjects=tuple(subjects[record.video_id] for record, _ in places),
-            left_out=tuple(sorted({video_id for video_id, _ in self._run.duplicates})),
+            left_out=tuple(self._run.duplicated),
         )
         return matches, held_out
 

@@ -12,6 +12,8 @@ from jinja2 import Environment, StrictUndefined
 import vidlat
 from vidlat.encode.weights import EMBEDDED_WEIGHTS, PUBLISHED_WEIGHTS
 from vidlat.errors import TrainError, one_line
+from vidlat.evaluate.samples.measuring import LATENTS
+from vidlat.metrics.intervals import Estimate
 from vidlat.train.objectives.conditioning import ClassCondition, Condition
 from vidlat.train.runs.exported import ExportedModel
 
@@ -19,9 +21,6 @@ TAGS = ["vidlat", "diffusion", "latent-diffusion", "medical-imaging", "video-gen
 
 VAES = {*EMBEDDED_WEIGHTS, *PUBLISHED_WEIGHTS}
 """The VAEs that a name is enough for."""
-
-LATENTS = "latents"
-"""The features of an evaluation that a card shows."""
 
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.-]*")
 """The licences that a hub knows are named like this: apache-2.0, cc-by-nc-4.0."""
@@ -100,19 +99,10 @@ def _distances(distances: dict[str, Any]) -> tuple[str, ...]:
     shares = distances["neighbourhoods"] or {}
     names = "precision", "recall", "density", "coverage"
     return (
-        _estimate(distances["kernel_distance"], 1000),
-        _estimate(distances["frechet_distance"]),
+        Estimate(**distances["kernel_distance"]).in_words(1000),
+        Estimate(**distances["frechet_distance"]).in_words(),
         *(f"{shares[name]:.2f}" if name in shares else "-" for name in names),
     )
-
-
-def _estimate(found: dict[str, Any], factor: float = 1) -> str:
-    if found["value"] is None:
-        return "-"
-    text = f"{found['value'] * factor:.4g}"
-    if found["low"] is None or found["high"] is None:
-        return text
-    return f"{text} ({found['low'] * factor:.4g} to {found['high'] * factor:.4g})"
 
 
 def _seconds(evaluation: dict[str, Any], name: str) -> str:

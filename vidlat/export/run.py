@@ -44,12 +44,13 @@ def export_run(
 ) -> tuple[ExportedModel, bool]:
     """Write a run's averaged weights, what sampling has to know, and a model card to the new folder `out`.
 
-    The folder names no video, label or path, and appears whole or not at all. best, average_length: which
-    weights, as for `load_run`. licence: an identifier such as cc-by-nc-4.0, or a text.
-    name: of the model on its card; else that of the folder. The card has the figures of `vidlat evaluate
-    --run`, if they are of these weights. Returns what was exported, and whether the card has figures. Raises
-    TrainError for a run that cannot be exported, InputError for a folder that exists, lies in
-    a cache or cannot be written.
+    The folder names no video, no label of one and no path, and appears whole or not at all. The card has the
+    figures of `vidlat evaluate --run`, if they are of these weights, but for sentences that name a video.
+
+    best, average_length: which weights, as for `load_run`. licence: an identifier such as cc-by-nc-4.0, or a
+    text. name: of the model on its card; else that of the folder. Returns what was exported, and whether the
+    card has figures. Raises TrainError for a run that cannot be exported, InputError for a folder that
+    exists, lies in a cache or cannot be written.
     """
     run_dir, out = local_path(run_dir), local_path(out)
     if out.exists() or out.is_symlink():

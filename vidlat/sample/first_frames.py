@@ -22,9 +22,8 @@ def read_first_frames(path: Path, run: FrozenModel, vae: FrozenVAE) -> torch.Ten
     sample begins with the last frames of the video. Before a video that is shorter its first frame is
     repeated, and a picture is repeated too. Raises InputError if the file cannot be read.
     """
-    shape, num_given = run.window_shape(), run.config.first_frames
-    num_calls = 1 + (shape.covering(num_given) - shape.stack_length) // shape.timing.latent_step
-    num_frames = shape.timing.frames_per_call + (num_calls - 1) * shape.timing.frame_step
+    timing, num_given = run.schema.timing, run.config.first_frames
+    num_frames = timing.frames_of(timing.num_calls_with(num_given))
     try:
         require_regular_file(path)
         frames = read_prepared(*lone_file(path), run.schema.settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import torch
 
 from vidlat.config import Preprocessing, SampleConfig
 from vidlat.copies.search import Match
+from vidlat.encode.hub import sha256_of
 from vidlat.encode.vae import FrozenVAE
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import DecodeError, InputError, TrainError, one_line
@@ -64,11 +64,12 @@ def sample_videos(
 
     What the folder holds already, drawn in the same way, is not drawn again; samples.json says how that was
     (see folder.py), and so does each mp4 and gif itself, as a comment. A contact sheet is written at the end,
-    also when interrupted. Videos have the median frame rate of the training videos. The
-    folder is marked, so that an encode of a folder around it passes it over. conditions: those of each
-    sample, `NAME=VALUE`; by default those of the settings. vae: where the VAE of the latents is, if it has
-    moved. latents: the cache of the run, to reject copies. on_progress: as for `ClipSampler.sample`, for
-    samples that are drawn the first time.
+    also when interrupted. Videos have the median frame rate of the training videos. The folder is marked, so
+    that an encode of a folder around it passes it over.
+
+    conditions: those of each sample, `NAME=VALUE`; by default those of the settings. vae: where the VAE of
+    the latents is, if it has moved. latents: the cache of the run, to reject copies. on_progress: as for
+    `ClipSampler.sample`, for samples that are drawn the first time.
 
     Raises TrainError for a folder without a usable run or where a sample is not finite, ConfigError for
     settings that the run was not trained for, WeightsError if its VAE cannot be found, InputError if the
@@ -193,8 +194,7 @@ def how_drawn(trained: TrainedRun, settings: SampleConfig) -> dict[str, Any]:
     run = trained.run
     first_frame = None
     if settings.first_frame:
-        with local_path(settings.first_frame).open("rb") as file:
-            first_frame = hashlib.file_digest(file, "sha256").hexdigest()
+        first_frame = sha256_of(local_path(settings.first_frame))
     rejected = {"reject_copies": settings.reject_copies} if settings.reject_copies else {}
     return rejected | {
         "cache_id": run.schema.cache_id,

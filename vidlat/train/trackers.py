@@ -24,7 +24,7 @@ class Trackers:
 
     names: as in the settings; TensorBoard's files are `Recorder`'s. run_dir: names the run there, and holds
     the files of trackers that write some. A tracker that fails on the way is left out with a line on stderr.
-    Raises TrainError for one that is not installed or does not start.
+    Raises TrainError for one that does not start; `require_installed` tells earlier of one that cannot.
     """
 
     def __init__(self, names: Sequence[str], run_dir: Path, settings: Mapping[str, Any]) -> None:
@@ -70,7 +70,6 @@ def _start(name: str, run_dir: Path, settings: Mapping[str, Any]) -> Any:
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    require_installed([name])
     PartialState()  # every tracker asks it which process this is
     arguments: dict[str, Any] = {_RUN_NAME[name]: run_dir.name} if name in _RUN_NAME else {}
     if name == "wandb":

@@ -34,32 +34,34 @@ class ComparedWindows:
 
         Raises InputError for a side without any.
         """
-        records, copies = cache.records(), {video_id for video_id, _ in run.duplicates}
-        sides: dict[str, Sequence[str]] = {"held-out": _held_out(run), "training": run.training}
+        records = cache.records()
+        sides: dict[str, Sequence[str]] = {"held-out": run.held_out, "training": run.training}
         windows = {
             side: spread_windows([records[video_id] for video_id in ids], run.window_shape(), num)
             for side, ids in sides.items()
         }
         for side, found in windows.items():
             if not found:
-                raise InputError(_why_none(side, len(sides[side]), run, len(copies)))
+                raise InputError(_why_none(side, len(sides[side]), run))
         return cls(
             held_out=windows["held-out"],
             training=windows["training"],
             subjects=run.subjects(cache),
-            left_out=sorted(copies),
+            left_out=run.duplicated,
         )
 
 
-def _why_none(side: str, num_videos: int, run: Run, num_copies: int) -> str:
+def _why_none(side: str, num_videos: int, run: Run) -> str:
     what = f"there are no {side} clips to compare samples with: "
     if num_videos:
         return what + (
             f"none of {num_videos} videos has the {run.config.frames} frames of a training clip; train with "
             "fewer --frames"
         )
-    if num_copies:
-        return what + f"all {num_copies} videos nearly equal a training video; hold out other subjects"
+    if run.duplicates:
+        return (
+            what + f"all {len(run.duplicated)} videos nearly equal a training video; hold out other subjects"
+        )
     return what + "the run holds out no video; train with a --validation-fraction above 0"
 
 
@@ -69,13 +71,8 @@ def conditions_for(run: Run, num: int, seed: int) -> list[tuple[str, ...]]:
     Those of the first samples do not depend on how many follow. Videos of which some condition is not known
     are passed over, unless all are such.
     """
-    labels = [run.conditions.known(run.labels[video_id]) for video_id in _held_out(run)]
+    labels = [run.conditions.known(run.labels[video_id]) for video_id in run.held_out]
     complete = [each for each in labels if len(each) == len(run.conditions.conditions)]
     texts = [tuple(f"{name}={text}" for name, text in each.items()) for each in complete or labels]
     order = np.random.default_rng(seed).permutation(len(texts))
     return [texts[order[number % len(texts)]] for number in range(num)]
-
-
-def _held_out(run: Run) -> list[str]:
-    copies = {video_id for video_id, _ in run.duplicates}
-    return [video_id for video_id in run.validation if video_id not in copies]

@@ -223,8 +223,7 @@ def _frozen_run(cache: LatentCache, run_dir: Path | None, folder: Path | None) -
         raise InputError(
             f"{first}: has {num_frames} frames; expected at least the {timing.frames_per_call} of a VAE call"
         )
-    frames = timing.frames_per_call + (num_calls - 1) * timing.frame_step
-    return Run.plan(TrainConfig(frames=frames, latents_as="mean"), cache, {})
+    return Run.plan(TrainConfig(frames=timing.frames_of(num_calls), latents_as="mean"), cache, {})
 
 
 def _drawn(on_progress: Progress, name: str, num: int, share: float) -> None:

@@ -29,7 +29,7 @@ class WindowShape:
     def of_clip(cls, frames: int, timing: Timing) -> WindowShape:
         """The windows of clips of `frames` video frames; raises TrainError unless these are whole stacks."""
         num_stacks, stack, step = timing.num_calls(frames), timing.frames_per_call, timing.frame_step
-        above = stack + (num_stacks - 1) * step
+        above = timing.frames_of(num_stacks)
         if frames != above:
             expected = f"{stack}" if step < stack else f"a multiple of {stack}"
             more = f", or {step} more any number of times" if step < stack else ""
@@ -48,12 +48,11 @@ class WindowShape:
     @property
     def num_latent_frames(self) -> int:
         """Latent frames of a window."""
-        return self.stack_length + (self.num_stacks - 1) * self.timing.latent_step
+        return self.timing.latents_of(self.num_stacks)
 
     def covering(self, num_latent_frames: int) -> int:
         """Latent frames of the fewest stacks that hold so many."""
-        more = -(-max(num_latent_frames - self.stack_length, 0) // self.timing.latent_step)
-        return self.stack_length + more * self.timing.latent_step
+        return self.timing.latents_of(self.timing.num_calls_with(num_latent_frames))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ from torch import nn
 
 from vidlat.documents import Fields, read_json
 from vidlat.errors import TrainError, one_line
-from vidlat.files import open_regular_file
+from vidlat.files import open_regular_file, require_regular_file
 from vidlat.store.filesystem import delete_tree, sync
 from vidlat.train.runs.power_averages import PowerAverages
 
@@ -240,9 +240,19 @@ def _save_tensors(path: Path, tensors: Tensors) -> int:
 def _load_tensors(path: Path) -> Tensors:
     try:
         _require_checksum(path)
-        tensors = load_file(path)
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        tensors = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise _damaged(path, one_line(error)) from error
+    return tensors
+
+
+def read_tensors(path: Path) -> Tensors:
+    """The tensors of a safetensors file; raises OSError or ValueError for anything else."""
+    require_regular_file(path)
+    try:
+        tensors: Tensors = load_file(path)
+    except (SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(one_line(error)) from error
     return tensors
 
 

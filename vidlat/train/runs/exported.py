@@ -12,17 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 import vidlat
 from vidlat.documents import Fields, read_json
 from vidlat.encode.hub import HubFile, fetch
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import TrainError, VidlatError, one_line, shown
-from vidlat.files import require_regular_file
 from vidlat.paths import local_path
 from vidlat.train.networks.unet import build_unet
+from vidlat.train.runs.checkpoint import read_tensors
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
 from vidlat.train.runs.run_folder import EXPORTED_WEIGHTS, TrainedRun, load_run
 
@@ -88,9 +85,9 @@ def load_model(
 ) -> TrainedRun:
     """Load what samples are drawn from: a run, an exported folder, or `hf://OWNER/NAME[@REVISION]`.
 
-    best, average_length: of a run, as for `load_run`. A model of a hub is
-    downloaded once; a file that differs from the first download is refused. Raises TrainError for what is
-    neither, or damaged, and WeightsError for a hub that cannot be used.
+    best, average_length: of a run, as for `load_run`. A model of a hub is downloaded once; a file that
+    differs from the first download is refused. Raises TrainError for what is neither, or damaged, and
+    WeightsError for a hub that cannot be used.
     """
     folder = _fetched(str(source)) if str(source).startswith(HUB) else local_path(source)
     if not (folder / WEIGHTS).exists():
@@ -113,9 +110,8 @@ def read_exported(folder: Path) -> ExportedModel:
 def _load_exported(folder: Path, build_model: BuildModel) -> TrainedRun:
     exported, path = read_exported(folder), folder / WEIGHTS
     try:
-        require_regular_file(path)
-        tensors = load_file(path)
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        tensors = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise TrainError(f"{path} is damaged ({one_line(error)}); fetch or export it again") from error
     if (found := hash_weights(tensors)) != exported.weights_hash:
         raise TrainError(

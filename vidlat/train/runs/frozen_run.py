@@ -110,6 +110,17 @@ class Run(FrozenModel):
             return subjects_of(sources, known, None)
 
     @property
+    def duplicated(self) -> list[str]:
+        """The validation videos that nearly equal a training video."""
+        return sorted({video_id for video_id, _ in self.duplicates})
+
+    @property
+    def held_out(self) -> list[str]:
+        """The other validation videos, which tell what the run has not seen."""
+        duplicated = set(self.duplicated)
+        return [video_id for video_id in self.validation if video_id not in duplicated]
+
+    @property
     def model(self) -> FrozenModel:
         """The run without its videos."""
         return FrozenModel(**{field.name: getattr(self, field.name) for field in fields(FrozenModel)})

@@ -25,7 +25,7 @@ from torch import nn
 
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import TrainError, one_line
-from vidlat.files import open_regular_file, replace_file
+from vidlat.files import replace_file, require_regular_file
 
 LENGTHS = 0.05, 0.10
 """Of the averages that are kept (Karras et al. 2024, section 3.2)."""
@@ -112,7 +112,8 @@ def average_of_length(folder: Path, length: float, until: int) -> tuple[dict[str
 
 def _read(path: Path, step: int) -> dict[str, torch.Tensor]:
     try:
-        with open_regular_file(path), safe_open(path, "pt") as file:
+        require_regular_file(path)
+        with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if file.metadata() != _described(tensors, step):
                 raise ValueError(f"its content is not what was written after step {step}")

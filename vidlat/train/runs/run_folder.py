@@ -181,13 +181,13 @@ def load_run(
     chosen = best_checkpoint(directory) if best else checkpoints[-1]
     if chosen is None:
         raise TrainError(f"{run_dir} has no checkpoint with a validation loss; use the last one")
-    model = run.build_network(build_model)
-    load_ema(chosen, model)
-    reached = step_of(chosen)
+    model, reached = run.build_network(build_model), step_of(chosen)
     if average_length:
         folder = snapshot_folder(run_dir)
         weights, reached = average_of_length(folder, average_length, until=reached)
         if difference := first_difference(weights, model.state_dict()):
             raise TrainError(f"{folder} holds averages of another network: {difference}")
         model.load_state_dict(weights)
+    else:
+        load_ema(chosen, model)
     return TrainedRun(run=run, model=model.requires_grad_(False).eval(), step=reached)

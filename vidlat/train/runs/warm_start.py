@@ -7,17 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import TrainError, one_line
-from vidlat.files import require_regular_file
 from vidlat.paths import local_path
 from vidlat.train.networks.unet import CONDITION_LAYERS, SPAN_LAYERS
 from vidlat.train.objectives.conditioning import ClassCondition, Conditions
-from vidlat.train.runs.checkpoint import first_difference
+from vidlat.train.runs.checkpoint import first_difference, read_tensors
 from vidlat.train.runs.exported import HUB, load_model
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
 from vidlat.train.runs.frozen_run import Run
@@ -78,9 +75,8 @@ def _source(source: str, step: int, model: FrozenModel, network: nn.Module) -> S
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        require_regular_file(path)
-        tensors = load_file(path)
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        tensors = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise TrainError(f"{path}: cannot be read as weights to start from: {one_line(error)}") from error
     for name, tensor in tensors.items():
         if not (tensor.is_floating_point() and tensor.isfinite().all()):
