@@ -1,6 +1,8 @@
 """Averages of any length from snapshots of two: against an average that was kept at that length."""
 
 import copy
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -88,7 +90,7 @@ def test_an_average_made_afterwards_is_the_one_that_was_kept(length, tmp_path):
             average.data.lerp_(weight.data, 1 - (1 - 1 / step) ** (power + 1))
         if step % 20 == 0:
             averages.write_snapshot(tmp_path, step)
-    made, last = average_of_length(tmp_path, length, until=num_steps)
+    made, last = average_of_length(tmp_path, length, num_steps, averages.written)
     assert last == num_steps
     apart = (walk.network.weight - kept.weight).square().mean().sqrt()  # how far the last weights are
     for name, expected in kept.state_dict().items():
@@ -131,7 +133,7 @@ def test_a_damaged_snapshot_is_named(make_trainer, tmp_path):
     path = tmp_path / "run" / "averages" / "step_00000001.safetensors"
     tensors = load_file(path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(TrainError, match=r"step_00000001.safetensors is damaged \(.*\); remove it"):
+    with pytest.raises(TrainError, match=r"step_00000001.safetensors is damaged \(.*\); restore what"):
         load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
     for wrong in ({name: torch.zeros(3) for name in tensors}, tensors):  # of others, or without a hash
         save_file(wrong, path)
@@ -140,9 +142,81 @@ def test_a_damaged_snapshot_is_named(make_trainer, tmp_path):
     path.write_bytes(path.with_name("step_00000002.safetensors").read_bytes())
     with pytest.raises(TrainError, match="not what was written after step 1"):
         load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
-    path.unlink()
-    PowerAverages(nn.Linear(3, 3)).write_snapshot(path.parent, 2)
+
+
+@pytest.mark.parametrize("lost", [(2,), (4,), (2, 4, 5)], ids=str)
+def test_a_snapshot_that_is_gone_is_noticed(make_trainer, tmp_path, lost):
+    list(make_trainer(steps=5, average_snapshots=2, checkpoint_every=3).steps())
+    folder = tmp_path / "run" / "averages"
+    for step in lost:
+        (folder / f"step_{step:08d}.safetensors").unlink()
+    message = (
+        rf"averages has lost {len(lost)} of the 3 snapshots .*: step_0+{lost[0]}\.safetensors.*; restore"
+    )
+    with pytest.raises(TrainError, match=message):
+        load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
+    load_run(tmp_path / "run", build_model=build_small)
+
+
+def test_a_snapshot_of_another_run_is_noticed(make_trainer, tmp_path):
+    for name, seed in (("run", 0), ("other", 1)):
+        list(make_trainer(name, steps=4, average_snapshots=2, seed=seed).steps())
+    list(make_trainer("odd", steps=3, average_snapshots=3).steps())
+    folder = tmp_path / "run" / "averages"
+    own = (folder / "step_00000002.safetensors").read_bytes()
+    shutil.copy(tmp_path / "other" / "averages" / "step_00000002.safetensors", folder)
+    with pytest.raises(
+        TrainError, match=r"step_00000002.safetensors is of another run: .* hash \w{64}, those"
+    ):
+        load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
+    (folder / "step_00000002.safetensors").write_bytes(own)
+    stranger = folder / "step_00000003.safetensors"
+    shutil.copy(tmp_path / "odd" / "averages" / stranger.name, folder)
+    with pytest.raises(TrainError, match=f"this run has not written: {stranger.name}; remove them"):
+        load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
+    stranger.unlink()
+    load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
+
+
+def test_a_resumed_run_tells_all_its_snapshots(make_trainer, tmp_path):
+    settings = {"average_snapshots": 2, "checkpoint_every": 3, "keep": 9}
+    list(make_trainer(steps=5, **settings).steps())
+    list(make_trainer(steps=8, resume=True, **settings).steps())
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step_00000008" / "state.json").read_text())
+    assert list(state["snapshots"]) == [f"step_{step:08d}.safetensors" for step in (2, 4, 5, 6, 8)]
+    (tmp_path / "run" / "averages" / "step_00000005.safetensors").unlink()  # the end of the first part
+    with pytest.raises(TrainError, match=r"has lost 1 of the 5 snapshots"):
+        load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
+    # That of step 3 tells of the one before it alone.
+    assert load_run(tmp_path / "run", step=3, average_length=0.1, build_model=build_small).step == 2
+
+
+def test_snapshots_that_no_checkpoint_tells_of_are_taken_as_they_are(make_trainer, tmp_path):
+    """Of a run that was started before checkpoints did; its later checkpoints tell of none either."""
+    settings = {"average_snapshots": 1}
+    list(make_trainer(steps=3, **settings).steps())
+    for step in (3, 5):
+        state = tmp_path / "run" / "checkpoints" / f"step_{step:08d}" / "state.json"
+        values = json.loads(state.read_text())
+        if step == 3:
+            del values["snapshots"]
+            state.write_text(json.dumps(values))
+            list(make_trainer(steps=5, resume=True, **settings).steps())
+        assert "snapshots" not in json.loads(state.read_text())
+    (tmp_path / "run" / "averages" / "step_00000002.safetensors").unlink()
+    load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
+
+
+def test_averages_of_another_network_are_refused(make_trainer, tmp_path):
+    list(make_trainer(steps=2, average_snapshots=2).steps())
+    averages = PowerAverages(nn.Linear(3, 3))
+    averages.write_snapshot(tmp_path / "run" / "averages", 2)
+    state = tmp_path / "run" / "checkpoints" / "step_00000002" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"snapshots": averages.written}))
     with pytest.raises(TrainError, match="holds averages of another network"):
+        load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"snapshots": {"step": 2}}))
+    with pytest.raises(TrainError, match=r"state\.json is damaged \(step: got 2; expected a text\)"):
         load_run(tmp_path / "run", average_length=0.1, build_model=build_small)
 
 

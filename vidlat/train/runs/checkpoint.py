@@ -7,8 +7,9 @@
       averages.safetensors   further averages, where snapshots are taken (power_averages.py)
       discriminator.safetensors, discriminator_optimiser.safetensors
                              the same of what a VAE is trained against, where there is one
-      state.json             the step, how many of the steps were skipped, the validation loss or null, and
-                             the CRC32C of each file above
+      state.json             the step, how many of the steps were skipped, the validation loss or null, the
+                             CRC32C of each file above, and the hash of each snapshot so far, where they are
+                             taken
 
 A checkpoint is written under another name, synced and renamed, so whatever has its name is complete. The
 checksums are compared before a file is loaded; checkpoints of before state none.
@@ -23,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import google_crc32c
 import torch
@@ -41,8 +42,8 @@ Tensors = dict[str, torch.Tensor]
 
 _NAME = re.compile(r"step_(\d{8,15})")
 
-STATE_BYTES = 10_000
-"""Most bytes of a state.json."""
+STATE_BYTES = 2**24
+"""Most bytes of a state.json, which tells of up to 150,000 snapshots."""
 
 MOST_COUNTED = 2**24
 """AdamW counts its steps in float32, which counts no further."""
@@ -136,12 +137,14 @@ def save_checkpoint(
         if state.discriminator:
             files["discriminator.safetensors"] = state.discriminator.model.state_dict()
             files["discriminator_optimiser.safetensors"] = _flatten_optimiser(state.discriminator.optimiser)
-        values = {
+        values: dict[str, Any] = {
             "step": state.step,
             "num_skipped": state.num_skipped,
             "validation_loss": validation_loss,
             "crc32c": {name: _save_tensors(partial / name, tensors) for name, tensors in files.items()},
         }
+        if state.averages and state.averages.written is not None:
+            values["snapshots"] = state.averages.written
         (partial / "state.json").write_text(json.dumps(values))
         sync(partial / "state.json")
         sync(partial)
@@ -172,6 +175,7 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
         tensors = _load_tensors(path)
         _require_like(path, tensors, expected)
         state.averages.load(tensors)
+        state.averages.written = snapshots_of(checkpoint)
     if state.discriminator:
         model, optimiser = state.discriminator
         _load_module(checkpoint / "discriminator.safetensors", model)
@@ -288,6 +292,18 @@ def _num_skipped_of(checkpoint: Path, step: int) -> int:
     state = _read_state(checkpoint)
     try:
         return state.whole("num_skipped", 0, step) if "num_skipped" in state.names() else 0
+    except ValueError as error:
+        raise _damaged(checkpoint / "state.json", one_line(error)) from error
+
+
+def snapshots_of(checkpoint: Path) -> dict[str, str] | None:
+    """The hash of each snapshot of averages up to a checkpoint, by file name; None where it tells none.
+
+    Raises TrainError for a damaged checkpoint.
+    """
+    state = _read_state(checkpoint)
+    try:
+        return state.fields("snapshots").all_texts() if "snapshots" in state.names() else None
     except ValueError as error:
         raise _damaged(checkpoint / "state.json", one_line(error)) from error
 

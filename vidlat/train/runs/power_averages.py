@@ -8,12 +8,15 @@ appendix C).
 
     averages/step_00000200.safetensors   both averages after a step, "<which>.<weight>", float16; the metadata
                                          have the step and the hash of the weights
+
+The state of a checkpoint tells the snapshots so far with their hashes, so a lost one and one of another run
+are noticed; checkpoints of before do not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +27,13 @@ from safetensors.torch import save
 from torch import nn
 
 from vidlat.encode.weights_file import hash_weights
-from vidlat.errors import TrainError, one_line
+from vidlat.errors import TrainError, one_line, shorten
 from vidlat.files import replace_file, require_regular_file
 
 LENGTHS = 0.05, 0.10
 """Of the averages that are kept (Karras et al. 2024, section 3.2)."""
+
+_WITHOUT = "restore what was written, or leave --average-length out"
 
 Array = npt.NDArray[np.float64]
 
@@ -42,9 +47,13 @@ def power_of(length: float) -> float:
 
 
 class PowerAverages:
-    """Power-function averages of a network's weights, one for each of LENGTHS."""
+    """Power-function averages of a network's weights, one for each of LENGTHS.
+
+    written: the hash of each snapshot so far, by file name; None where a checkpoint of before does not tell.
+    """
 
     def __init__(self, network: nn.Module) -> None:
+        self.written: dict[str, str] | None = {}
         self._weights: list[torch.Tensor] = list(network.parameters())
         self._powers = [power_of(length) for length in LENGTHS]
         self._averages = [
@@ -77,19 +86,27 @@ class PowerAverages:
         """Write both as they are after a step; raises TrainError if that cannot be done."""
         path = folder / f"step_{step:08d}.safetensors"
         halves = {name: weight.half().cpu().contiguous() for name, weight in self.tensors().items()}
+        described = _described(halves, step)
         try:
             folder.mkdir(exist_ok=True)
-            replace_file(path, save(halves, _described(halves, step)))
+            replace_file(path, save(halves, described))
         except OSError as error:
             raise TrainError(f"{path}: the averages cannot be written: {error}") from error
+        if self.written is not None:
+            self.written[path.name] = described["weights_hash"]
 
 
-def average_of_length(folder: Path, length: float, until: int) -> tuple[dict[str, torch.Tensor], int]:
+def average_of_length(
+    folder: Path, length: float, until: int, written: Mapping[str, str] | None
+) -> tuple[dict[str, torch.Tensor], int]:
     """An average of some length from the snapshots up to a step, by name of the weight, and its last step.
 
-    Raises TrainError where there are none, or one cannot be read.
+    written: as `PowerAverages.written` was after that step. Raises TrainError where there are no snapshots,
+    one cannot be read, one of those written is gone, or another is there.
     """
     snapshots = list_snapshots(folder, until)
+    if written is not None:
+        _require_written(folder, [path.name for _, path in snapshots], written)
     if not snapshots:
         raise TrainError(
             f"{folder.parent} has no snapshots of averages up to step {until}; train with "
@@ -104,21 +121,41 @@ def average_of_length(folder: Path, length: float, until: int) -> tuple[dict[str
     ).reshape(-1, len(LENGTHS))
     weights: dict[str, torch.Tensor] = {}
     for (step, path), of_snapshot in zip(snapshots, shares, strict=True):
-        for name, average in _read(path, step).items():
+        for name, average in _read(path, step, (written or {}).get(path.name)).items():
             which, _, weight = name.partition(".")
             weights[weight] = weights.get(weight, 0) + float(of_snapshot[int(which)]) * average.float()
     return weights, last
 
 
-def _read(path: Path, step: int) -> dict[str, torch.Tensor]:
+def _require_written(folder: Path, found: Sequence[str], written: Mapping[str, str]) -> None:
+    """Raise TrainError unless the snapshots that were found are those that the run has written."""
+    if lost := [name for name in written if name not in found]:
+        raise TrainError(
+            f"{folder} has lost {len(lost)} of the {len(written)} snapshots that this run has written: "
+            f"{shorten(lost)}; {_WITHOUT}"
+        )
+    if strange := [name for name in found if name not in written]:
+        raise TrainError(
+            f"{folder} holds snapshots that this run has not written: {shorten(strange)}; remove them"
+        )
+
+
+def _read(path: Path, step: int, expected_hash: str | None) -> dict[str, torch.Tensor]:
     try:
         require_regular_file(path)
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if file.metadata() != _described(tensors, step):
+            described = _described(tensors, step)
+            if file.metadata() != described:
                 raise ValueError(f"its content is not what was written after step {step}")
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise TrainError(f"{path} is damaged ({one_line(error)}); remove it to do without it") from error
+        raise TrainError(f"{path} is damaged ({one_line(error)}); {_WITHOUT}") from error
+    found_hash = described["weights_hash"]
+    if expected_hash not in (None, found_hash):
+        raise TrainError(
+            f"{path} is of another run: its averages have the hash {found_hash}, those of this run "
+            f"{expected_hash}; {_WITHOUT}"
+        )
     return tensors
 
 

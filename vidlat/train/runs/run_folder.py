@@ -30,6 +30,7 @@ from vidlat.train.runs.checkpoint import (
     list_checkpoints,
     load_ema,
     remove_partial_checkpoints,
+    snapshots_of,
     step_of,
 )
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
@@ -184,7 +185,7 @@ def load_run(
     model, reached = run.build_network(build_model), step_of(chosen)
     if average_length:
         folder = snapshot_folder(run_dir)
-        weights, reached = average_of_length(folder, average_length, until=reached)
+        weights, reached = average_of_length(folder, average_length, reached, snapshots_of(chosen))
         if difference := first_difference(weights, model.state_dict()):
             raise TrainError(f"{folder} holds averages of another network: {difference}")
         model.load_state_dict(weights)
