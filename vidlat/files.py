@@ -78,7 +78,12 @@ def replace_file(path: Path, content: bytes, temporary_in: Path | None = None) -
 def create_file(path: Path, content: bytes) -> None:
     """Like `replace_file` for a file that must not exist yet; raises FileExistsError if it does."""
     with _temporary_file(path.parent, content) as temporary:
-        os.link(temporary, path)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # NFS repeats a link whose answer was lost, and then finds its own.
+            if not path.samefile(temporary):
+                raise
         temporary.unlink()
     sync(path.parent)
 

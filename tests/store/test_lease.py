@@ -1,5 +1,7 @@
 """One process writes to a cache at a time, and a refused process is told which."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -8,7 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,9 +22,12 @@ from hypothesis import given, strategies as st
 
 from tests.store.caches import add_videos, failure_of, random_posterior, record_of, writer_of
 from vidlat.errors import StoreError
+from vidlat.files import create_file
 from vidlat.store import filesystem, lease as lease_module, process as process_module
 from vidlat.store.lease import STALE_SECONDS, hold_lease, read_lease, refuse_if_held
 from vidlat.store.process import this_process
+from vidlat.store.prune import prune
+from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.writer import open_writer, write_shards
@@ -330,10 +335,111 @@ def test_of_two_hosts_that_no_lock_keeps_apart_one_is_refused(cache_path, monkey
         return found
 
     monkeypatch.setattr(lease_module, "refuse_if_held", overtaken)
-    monkeypatch.setattr(filesystem, "delete", lambda path: None)  # no lease was there to unlink
     with pytest.raises(StoreError, match="on far, process 77"):
         hold_lease(cache_path, "test").__enter__()
     assert read_lease(cache_path).token == "another's"
+
+
+def without_common_locks(monkeypatch):
+    """As on a network disk mounted with locks local to each host."""
+    monkeypatch.setattr(filesystem, "locked", lambda path, wait=True: nullcontext(True))
+
+
+def test_a_starter_that_is_overtaken_at_a_dead_lease_puts_the_new_one_back(cache_path, monkeypatch):
+    without_common_locks(monkeypatch)
+    write_lease(cache_path, pid=number_of_the_dead())
+    rename, first = filesystem.rename, ExitStack()
+
+    def overtaken(path, new_path):
+        monkeypatch.setattr(filesystem, "rename", rename)
+        first.enter_context(hold_lease(cache_path, "the first"))
+        rename(path, new_path)
+
+    monkeypatch.setattr(filesystem, "rename", overtaken)
+    with first:
+        with pytest.raises(StoreError, match="in use by `the first`"):
+            hold_lease(cache_path, "the second").__enter__()
+        held = read_lease(cache_path)
+        assert (held.purpose, held.is_alive()) == ("the first", True)
+    assert not list((cache_path / "videos/records").glob("*lease*"))
+    assert list(verify_cache(cache_path)) == []
+
+
+def test_a_former_holder_that_wakes_up_leaves_the_lease_of_the_next(cache_path, monkeypatch):
+    without_common_locks(monkeypatch)
+    lease = hold_lease(cache_path, "asleep")
+    with lease:
+        write_lease(cache_path, host="far", boot_id="far", pid=77)
+    assert read_lease(cache_path).token == "another's"
+    assert list(verify_cache(cache_path)) == []
+
+
+def test_of_many_that_find_a_dead_lease_without_common_locks_one_stays(cache_path, monkeypatch):
+    without_common_locks(monkeypatch)
+    dead = number_of_the_dead()
+    for _ in range(25):
+        write_lease(cache_path, pid=dead)
+        together = threading.Barrier(6)
+
+        def is_last_holder(together=together):
+            with ExitStack() as held:
+                lease = None
+                with suppress(StoreError):
+                    lease = held.enter_context(hold_lease(cache_path, "test"))
+                together.wait()
+                is_held = False
+                with suppress(StoreError):
+                    if lease:
+                        lease.require_held()
+                        is_held = True
+                together.wait()
+                return is_held
+
+        with ThreadPoolExecutor(6) as pool:
+            found = [future.result() for future in [pool.submit(is_last_holder) for _ in range(6)]]
+        assert sum(found) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_the_lease_alone_keeps_writers_apart(cache_path, monkeypatch, number):
+    def missing(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with open_writer(cache_path, "vidlat encode") as writer:
+        assert not writer.lease.has_locks
+        add_videos(cache_path, {"one.mp4": random_posterior(3), "two.mp4": random_posterior(9)})
+        with pytest.raises(StoreError, match="in use by `vidlat encode`"):
+            open_writer(cache_path, "vidlat encode").__enter__()
+    before = sorted(cache_path.rglob("*"))
+    with pytest.raises(StoreError, match=r"has no locks, so that prune cannot tell .* copy the cache"):
+        prune(writer_of(cache_path), plan_prune(cache_path, ["two.mp4"]))
+    assert sorted(cache_path.rglob("*")) == before
+    assert len(open_cache(cache_path)) == 2
+    assert list(verify_cache(cache_path)) == []
+
+
+def test_other_errors_of_a_lock_are_no_missing_locks(cache_path, monkeypatch):
+    def broken(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(StoreError, match="cannot be written"):
+        open_writer(cache_path, "test").__enter__()
+
+
+def test_a_link_that_nfs_repeats_is_known_as_its_own(tmp_path, monkeypatch):
+    link = os.link
+
+    def repeated(source, target):
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", repeated)
+    create_file(tmp_path / "new", b"content")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "new", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_nothing_is_put_into_a_folder_that_is_no_cache(tmp_path):

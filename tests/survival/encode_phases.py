@@ -32,7 +32,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def shards(name: str, file: str = "") -> Look:
-    """The number of shard folders; with `file`, whether the newest of them contains it."""
+    """The number of shard folders; with `file`, whether the newest has a file whose name ends so."""
 
     def look(encode):
         folder = encode.cache / name / "c" / "0"
@@ -40,7 +40,7 @@ def shards(name: str, file: str = "") -> Look:
         if not file:
             return len(numbers)
         newest = max(numbers, default=0)
-        return (folder / str(newest) / "0" / file).exists()
+        return any(found.endswith(file) for found in names_in(folder / str(newest) / "0"))
 
     return look
 
@@ -99,7 +99,7 @@ WHILE_HELD: dict[str, Look] = {
     "root grown": identity("zarr.json"),
     "shard of mean begun": shards("mean"),
     "shard of std begun": shards("std"),
-    "shard lock": shards("mean", "0.__lock"),
+    "shard being written": shards("mean", ".__lock"),
     "shard of mean there": shards("mean", "0"),
     "shard of std there": shards("std", "0"),
     "partial": partial_files,

@@ -179,6 +179,12 @@ def _paths_of_hashed(prepared: PreparedEncode) -> dict[str, str]:
     }
 
 
+NO_LOCKS = (
+    "Warning: the file system of the cache has no locks. One encode at a time writes to it all the same; "
+    "`vidlat prune` is refused there."
+)
+
+
 @dataclass
 class _Results:
     """What an encode has done so far."""
@@ -239,6 +245,8 @@ def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progr
         if event.taken_over_from:
             text = f"Continuing after {event.taken_over_from}, which has died."
             console.print(text, soft_wrap=True)
+        if not event.has_locks:
+            console.print(NO_LOCKS, soft_wrap=True)
         results.add(event)
         progress.update(
             task,

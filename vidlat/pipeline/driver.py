@@ -35,10 +35,12 @@ from vidlat.types import FailureRecord, VideoRecord
 class EncodeProgress:
     """What happened: frames encoded (padding included, not yet safe), videos committed or failed.
 
-    taken_over_from: the dead process that held the cache before; in the first event only.
+    taken_over_from: the dead process that held the cache before. has_locks: whether the file system of the
+    cache has locks. Both are told in the first event only.
     """
 
     taken_over_from: LeaseHolder | None = None
+    has_locks: bool = True
     num_frames: int = 0
     records: tuple[VideoRecord, ...] = ()
     failures: tuple[FailureRecord, ...] = ()

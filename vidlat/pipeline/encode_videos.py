@@ -74,7 +74,8 @@ class PreparedEncode:
         # The workers first: where none can be had, no cache is left behind.
         own = open_dask_executor(self.scheduler, self.num_workers, self.job.num_batches_per_worker)
         with own if executor is None else nullcontext(executor) as ready, ready, self.open_writer() as writer:
-            yield EncodeProgress(taken_over_from=writer.lease.taken_from)
+            lease = writer.lease
+            yield EncodeProgress(taken_over_from=lease.taken_from, has_locks=lease.has_locks)
             yield from run_encode(self.plan, self.job, writer, ready)
 
     @contextmanager

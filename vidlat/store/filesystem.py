@@ -6,6 +6,7 @@ lists or deletes a file. Only regular files are opened: a pipe or a device in th
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
@@ -35,6 +36,9 @@ FILE_BYTES = 2**40
 """Of any file, at most."""
 DOCUMENT_BYTES = 2**26
 """Of a document, at most: one that names 100,000 record files has a quarter."""
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What flock says on a file system without locks: FUSE, NFS without a lock daemon, Lustre with -o noflock."""
 
 
 def read(path: Path) -> bytes:
@@ -68,13 +72,24 @@ def open_input(path: Path) -> pa.NativeFile:
 
 def kvstore(path: Path) -> dict[str, Any]:
     """A folder as tensorstore's key-value store; a write returns once its data are on disk."""
-    # Resolved, since tensorstore refuses "..".
-    return {"driver": "file", "path": str(path.resolve()), "file_io_sync": True}
+    return {
+        "driver": "file",
+        "path": str(path.resolve()),  # since tensorstore refuses ".."
+        "file_io_sync": True,
+        # A shard is written whole, once, by one worker, into a file of another name that is then renamed. A
+        # lock adds nothing, and some file systems have none.
+        "file_io_locking": {"mode": "none"},
+    }
 
 
 def rename(path: Path, new_path: Path) -> None:
     """Rename a file or folder atomically; `sync` makes the new name permanent."""
     path.rename(new_path)
+
+
+def link(path: Path, new_path: Path) -> None:
+    """Give a file a second name. Raises FileExistsError if that is taken."""
+    os.link(path, new_path)
 
 
 def make_folder(path: Path) -> None:
@@ -187,14 +202,24 @@ class OpenFolder:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Lock the file `path` exclusively; the system releases the lock of a killed process.
 
-    Raises BlockingIOError if another process holds a lock and `wait` is False.
+    Gives whether it is locked: on a file system without locks it is not. Raises BlockingIOError if another
+    process holds a lock and `wait` is False.
     """
     with open_regular_file(path, create=True) as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield _lock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _lock(handle: IO[bytes], operation: int) -> bool:
+    try:
+        fcntl.flock(handle, operation)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    return True
 
 
 def lock_shared(path: Path, *, wait: bool = True) -> ExitStack:

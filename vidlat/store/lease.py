@@ -1,8 +1,8 @@
 """Access to a cache: one process writes at a time, and prune waits until no process reads.
 
 The lease is a file that names the writer. Its time of change is the writer's heartbeat, visible on every
-host. A file lock shows neither, and some file systems keep it local to a host. It only separates processes
-that take the lease at the same time.
+host. A file lock shows neither, and some file systems have none or keep it local to a host. It only separates
+processes that take the lease at the same time; where it does not, the file of the lease is created only once.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from threading import Event, Thread
 from uuid import uuid4
 
 from vidlat.errors import StoreError
+from vidlat.files import temporary_name
 from vidlat.store import filesystem
-from vidlat.store.layout import LEASE, LOCK, READERS, require_own_folders
+from vidlat.store.layout import LEASE, LOCK, READERS, RECORDS, require_own_folders
 from vidlat.store.process import Process, this_process
 
 HEARTBEAT_SECONDS = 5.0
@@ -62,13 +63,15 @@ class LeaseHolder:
 class Lease:
     """A cache held for writing by this process.
 
-    taken_from: the dead holder whose lease was taken over, if any.
+    taken_from: the dead holder whose lease was taken over, if any. has_locks: whether the file system of the
+    cache has locks.
     """
 
     def __init__(self, path: Path, token: str) -> None:
         self.path = path
         self.token = token
         self.taken_from: LeaseHolder | None = None
+        self.has_locks = True
 
     def require_held(self) -> None:
         """Raises StoreError if another process has taken over the cache. The caller has locked the cache."""
@@ -93,8 +96,7 @@ class Lease:
     def release(self) -> None:
         """Delete the lease if this process still holds it; otherwise it ends with the process."""
         with suppress(OSError), filesystem.locked(self.path / LOCK):
-            if self._is_own():
-                filesystem.delete(self.path / LEASE)
+            _remove(self.path, self.token)
 
     def _is_own(self) -> bool:
         return _parse(filesystem.read_document(self.path / LEASE), 0).token == self.token
@@ -168,9 +170,10 @@ def _take(lease: Lease, purpose: str) -> LeaseHolder | None:
     try:
         require_own_folders(path)
         filesystem.make_folder(file.parent)  # tools that copy a cache may drop empty folders
-        with filesystem.locked(path / LOCK):
+        with filesystem.locked(path / LOCK) as lease.has_locks:
             dead = refuse_if_held(path)
-            filesystem.delete(file)
+            if dead:
+                _remove(path, dead.token)
             try:
                 # Create-only, so that one of two hosts without a common lock fails here.
                 filesystem.create_file(file, json.dumps(content, indent=2).encode())
@@ -180,6 +183,24 @@ def _take(lease: Lease, purpose: str) -> LeaseHolder | None:
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error}") from error
     return dead
+
+
+def _remove(path: Path, token: str) -> None:
+    """Remove the lease of that token from the cache at `path`, and no other.
+
+    Where hosts have no lock in common, another process may replace the lease at any moment. So it is renamed
+    first, and what was renamed is read: a lease that is not the one is put back, unless a third process has
+    taken its place. Its holder then stops at its next step, as one whose lease was taken over.
+    """
+    file, renamed = path / LEASE, path / RECORDS / temporary_name()
+    try:
+        filesystem.rename(file, renamed)
+    except FileNotFoundError:
+        return
+    if _parse(filesystem.read_document(renamed), 0).token != token:
+        with suppress(FileExistsError):
+            filesystem.link(renamed, file)
+    filesystem.delete(renamed)
 
 
 @contextmanager

@@ -174,7 +174,13 @@ def _view(array: Any, record: VideoRecord) -> Any:
 def _readers_kept_out(path: Path) -> Iterator[None]:
     """Lock readers out during a block, whose errors of the system become StoreErrors."""
     try:
-        with filesystem.locked(path / READERS, wait=False):
+        with filesystem.locked(path / READERS, wait=False) as is_locked:
+            if not is_locked:
+                raise StoreError(
+                    f"{path}: its file system has no locks, so that prune cannot tell whether a training "
+                    "reads it; copy the cache to a disk with locks (a local one, NFS, Lustre mounted with "
+                    "-o flock), prune it there and copy it back"
+                )
             yield
     except BlockingIOError as error:
         raise StoreError(
