@@ -73,7 +73,9 @@ def test_a_warm_started_run_resumes_without_its_origin_once_it_has_a_checkpoint(
     resumed = make_trainer("killed", resume=True, **settings)
     list(resumed.steps())
     assert_same_state(whole.state, resumed.state)
-    with pytest.raises(TrainError, match=r"first is not a run.*; this run started from .*first at step 6"):
+    with pytest.raises(
+        TrainError, match=r"first is not a run.*; this run started from .*first at step 6.*; restore"
+    ):
         make_trainer("empty", resume=True, **settings)
 
 
@@ -165,8 +167,84 @@ def test_a_distilled_run_needs_its_teacher_to_resume(make_unet_trainer, flow, tm
     resumed.close()
     assert_same_state(whole.state, resumed.state)
     shutil.rmtree(flow / "checkpoints" / "step_00000001")
-    with pytest.raises(TrainError, match="its checkpoint of step 1 is gone; this run started from"):
+    with pytest.raises(TrainError, match=r"its checkpoint of step 1 is gone\); say by --distil where"):
         make_unet_trainer("killed", resume=True, **settings)
+
+
+@pytest.fixture
+def flow_of_small(make_trainer, tmp_path):
+    list(make_trainer("flow", steps=1, learning_rate=0.01).steps())
+    return tmp_path / "flow"
+
+
+@pytest.fixture
+def make_student(make_trainer, flow_of_small):
+    """A trainer that distils `flow_of_small` in 4 steps, with a checkpoint of step 2."""
+
+    def make(run, distil=flow_of_small, **settings):
+        usual = {"objective": "mean-flow", "distil": str(distil), "steps": 4, "checkpoint_every": 2}
+        return make_trainer(run, **usual | settings)
+
+    return make
+
+
+def take_three_steps(trainer):
+    steps = trainer.steps()
+    [next(steps) for _ in range(3)]
+    steps.close()
+    trainer.close()
+
+
+def test_a_teacher_that_has_moved_is_known_by_its_weights(make_student, flow_of_small, tmp_path):
+    whole = make_student("whole")
+    list(whole.steps())
+    take_three_steps(make_student("moved"))
+    flow_of_small.rename(tmp_path / "elsewhere")
+    weights_hash = read_run(tmp_path / "moved").origin.weights_hash
+    with pytest.raises(TrainError, match=f"flow is not a run.*the hash {weights_hash}.*; say by --distil"):
+        make_student("moved", resume=True)
+    resumed = make_student("moved", distil=tmp_path / "elsewhere", resume=True)
+    list(resumed.steps())
+    resumed.close()
+    assert_same_state(whole.state, resumed.state)
+    written = json.loads((tmp_path / "moved" / "config.json").read_text())
+    assert written["origin"]["source"] == written["config"]["distil"] == str(tmp_path / "elsewhere")
+
+
+def test_a_teacher_may_be_named_as_before_from_where_all_has_moved(
+    make_student, flow_of_small, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    take_three_steps(make_student("student", distil="flow"))
+    (tmp_path / "new").mkdir()
+    for name in ("flow", "student"):
+        (tmp_path / name).rename(tmp_path / "new" / name)
+    monkeypatch.chdir(tmp_path / "new")
+    resumed = make_student("new/student", distil="flow", resume=True)
+    assert resumed.run.origin.source == str(tmp_path / "new" / "flow")
+
+
+def test_another_teacher_is_refused_with_both_hashes(make_student, make_trainer, flow_of_small, tmp_path):
+    take_three_steps(make_student("student"))
+    list(make_trainer("other", steps=2, seed=1).steps())
+    mine, theirs = (
+        hash_weights(load_run(folder, build_model=build_small).model.state_dict())
+        for folder in (flow_of_small, tmp_path / "other")
+    )
+    before = (tmp_path / "student" / "config.json").read_bytes()
+    with pytest.raises(TrainError, match=f"other: its weights have the hash {theirs}, .* have {mine} "):
+        make_student("student", distil=tmp_path / "other", resume=True)
+    (checkpoint,) = (flow_of_small / "checkpoints").iterdir()
+    with pytest.raises(TrainError, match=r"distil: got .*ema\.safetensors, weights alone"):
+        make_student("student", distil=checkpoint / "ema.safetensors", resume=True)
+    assert (tmp_path / "student" / "config.json").read_bytes() == before
+
+
+def test_a_run_without_a_teacher_gets_none_when_it_is_resumed(make_trainer, flow_of_small):
+    settings = {"objective": "mean-flow", "steps": 2}
+    make_trainer("alone", **settings).close()
+    with pytest.raises(TrainError, match=r"cannot be resumed with other settings \(distil: got "):
+        make_trainer("alone", resume=True, distil=str(flow_of_small), **settings)
 
 
 def test_a_teacher_that_predicts_no_velocity_of_the_same_inputs_is_refused(make_unet_trainer, flow, tmp_path):

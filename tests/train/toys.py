@@ -133,12 +133,12 @@ class SmallNetwork(nn.Module):
             nn.init.zeros_(self.condition.weight)
         self.register_buffer("calls", torch.zeros(()))
         if takes_span:
-            self.span = nn.Linear(1, latent_dim)
+            self.embedding = nn.ModuleDict({"span": nn.Linear(1, latent_dim)})  # as in a U-Net
 
     def forward(self, latents, timestep, features=None, span=None):
         prediction = self.mix(latents) + self.shift(timestep[:, None])[:, :, None, None, None]
         if span is not None:
-            prediction = prediction * (1 + self.span(span[:, None])[:, :, None, None, None])
+            prediction = prediction * (1 + self.embedding["span"](span[:, None])[:, :, None, None, None])
         if self.condition is not None:
             prediction = prediction + self.condition(features)[:, :, None, None, None]
         return prediction

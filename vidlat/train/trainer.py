@@ -163,7 +163,7 @@ class Trainer:
             network = self.run.build_network(build_model)
         checkpoints, teacher = list_checkpoints(self._checkpoints), None
         if self.run.origin and (self.settings.distil or not checkpoints):
-            source = read_origin(self.run.origin, build_model)
+            source = read_origin(self.run.origin, build_model, distils=self.settings.distil is not None)
             teacher = source.network if self.settings.distil else None
             if not checkpoints:
                 self._add_note(take_weights(network, source, self.run))

@@ -14,7 +14,9 @@ from vidlat.train.objectives.timesteps import DRAWS_VERSION
 from vidlat.train.runs.changes import changes_after
 from vidlat.train.runs.checkpoint import last_step
 from vidlat.train.runs.frozen_run import Run
+from vidlat.train.runs.origin import Origin
 from vidlat.train.runs.run_folder import checkpoint_folder, read_run
+from vidlat.train.runs.warm_start import place_of
 from vidlat.types import Annotation
 
 RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
@@ -35,8 +37,9 @@ def resume_run(
 ) -> Run:
     """The run in a folder with the settings to continue with; `auto` precision means the run's own.
 
-    labels: none, or the ones the run was started with. Writes nothing. Raises TrainError naming what differs:
-    settings other than `MAY_CHANGE`, the cache, a listed video, or a label of one.
+    labels: none, or the ones the run was started with. A run that distils may name another place of its
+    teacher, whose weights are compared later. Writes nothing. Raises TrainError naming what differs: settings
+    other than `MAY_CHANGE`, the cache, a listed video, or a label of one.
     """
     run = read_run(run_dir)
     if run.draws_version != DRAWS_VERSION:
@@ -47,7 +50,8 @@ def resume_run(
     if settings.precision == "auto":
         settings = dataclasses.replace(settings, precision=run.config.precision)
     before, now = run.config.to_dict(), settings.to_dict()
-    changed = [name for name in now if now[name] != before[name] and name not in MAY_CHANGE]
+    may_change = (*MAY_CHANGE, "distil") if run.config.distil and settings.distil else MAY_CHANGE
+    changed = [name for name in now if now[name] != before[name] and name not in may_change]
     if changed:
         pairs = "; ".join(f"{name}: got {now[name]}, the run has {before[name]}" for name in changed)
         raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
@@ -55,7 +59,19 @@ def resume_run(
     _require_same_labels(run, labels, cache, run_dir)
     step = last_step(checkpoint_folder(run_dir))
     changes = changes_after(run.changes, run.config, settings, RECORDED, step)
-    return dataclasses.replace(run, config=settings, changes=changes)
+    return dataclasses.replace(run, config=settings, changes=changes, origin=_origin_now(run, settings))
+
+
+def _origin_now(run: Run, settings: TrainConfig) -> Origin | None:
+    """The origin of a run; of one that distils, where the settings say that its teacher is now."""
+    if not (run.origin and settings.distil):
+        return run.origin
+    place = place_of(settings.distil)
+    # The same name, perhaps of an earlier call, may mean another place from another working folder.
+    is_same = settings.distil == run.config.distil
+    if is_same and (Path(run.origin.source).exists() or not Path(place).exists()):
+        return run.origin
+    return dataclasses.replace(run.origin, source=place)
 
 
 def require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:

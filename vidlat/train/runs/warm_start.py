@@ -32,38 +32,55 @@ class Source:
     network: nn.Module | None = None
 
 
+def place_of(name: str) -> str:
+    """Where weights of that name are from any folder: an absolute path, or the name of a model on a hub."""
+    return name if name.startswith(HUB) else str(local_path(name).absolute())
+
+
 def read_source(name: str, build_model: BuildModel) -> Source:
     """Read a run's newest averaged weights, those of an exported folder or a hub, or a .safetensors file.
 
     Raises TrainError for what is none of these or damaged, WeightsError for a hub that cannot be used.
     """
     if name.endswith(".safetensors"):
-        path = local_path(name).absolute()
-        tensors = _read_tensors(path)
+        place = place_of(name)
+        tensors = _read_tensors(Path(place))
         return Source(
-            origin=Origin(source=str(path), step=0, weights_hash=hash_weights(tensors)), tensors=tensors
+            origin=Origin(source=place, step=0, weights_hash=hash_weights(tensors)), tensors=tensors
         )
     trained = load_model(name, build_model=build_model)
-    source = name if name.startswith(HUB) else str(local_path(name).absolute())
-    return _source(source, trained.step, trained.run, trained.model)
+    return _source(place_of(name), trained.step, trained.run, trained.model)
 
 
-def read_origin(origin: Origin, build_model: BuildModel) -> Source:
-    """Read the same weights again; raises TrainError where they are gone or others."""
+def read_origin(origin: Origin, build_model: BuildModel, *, distils: bool) -> Source:
+    """Read the same weights again; raises TrainError where they are gone or others.
+
+    distils: whether the run learns from them, so that they are read whenever it is resumed.
+    """
+    advice = "restore them, or start a new run with another --out"
+    if distils:
+        advice = "say by --distil where these are, or start a new run with another --out"
+    reason = ""
     try:
         found = read_source(origin.source, build_model)
-        if found.origin != origin and found.model and not origin.source.startswith(HUB):
-            earlier = load_run(Path(origin.source), step=origin.step, build_model=build_model)
-            found = _source(origin.source, earlier.step, earlier.run, earlier.model)
     except TrainError as error:
         raise TrainError(
-            f"{error}; this run started from {origin.source} at step {origin.step} and needs it still"
+            f"{error}; this run started from the weights of {origin.source} at step {origin.step}, with the "
+            f"hash {origin.weights_hash}, and needs them still; {advice}"
         ) from error
+    if found.origin.weights_hash != origin.weights_hash and isinstance(found.model, Run):
+        try:
+            earlier = load_run(Path(origin.source), step=origin.step, build_model=build_model)
+            found = _source(origin.source, earlier.step, earlier.run, earlier.model)
+        except TrainError as error:
+            reason = f" ({error})"
     if found.origin.weights_hash != origin.weights_hash:
         raise TrainError(
-            f"{origin.source}: its weights have changed since this run started from them at step "
-            f"{origin.step}; restore them, or start a new run with another --out"
+            f"{origin.source}: its weights have the hash {found.origin.weights_hash}, those that this run "
+            f"started from, at step {origin.step}, have {origin.weights_hash}{reason}; {advice}"
         )
+    if distils:
+        _require_network(found)
     return found
 
 
@@ -101,8 +118,7 @@ def planned_from(run: Run, source: Source) -> Run:
             )
     if run.config.distil is None:
         return run
-    if theirs is None:
-        raise TrainError(f"distil: got {name}, weights alone; expected a run, or an exported one")
+    theirs = _require_network(source)
     differences = {
         "objective": (theirs.config.objective, "flow"),
         "conditions": (_kinds(theirs.conditions), _kinds(run.conditions)),
@@ -112,6 +128,15 @@ def planned_from(run: Run, source: Source) -> Run:
         if got != wanted:
             raise TrainError(f"distil: {what} of {name} is {got}; expected {wanted}")
     return replace(run, whitening=theirs.whitening, conditions=theirs.conditions)
+
+
+def _require_network(source: Source) -> FrozenModel:
+    """The model of weights to distil; raises TrainError where there are weights alone."""
+    if source.model is None:
+        raise TrainError(
+            f"distil: got {source.origin.source}, weights alone; expected a run, or an exported one"
+        )
+    return source.model
 
 
 def take_weights(network: nn.Module, source: Source, run: FrozenModel) -> str:
