@@ -96,7 +96,8 @@ def test_a_result_names_frames_and_says_what_makes_it_uncertain(run_and_cache):
     nearest = document["held_out"]["nearest"]
     assert nearest[0]["distance"] == pytest.approx(min(copies.held_out.distances))
     assert copies.conclusion().startswith(
-        "1 of 1 samples (100.0 %) is nearer to a training clip than 1 % of held-out clips are"
+        f"1 of 1 samples (100.0 %; uncertain: only {len(run.validation)} held-out subjects) is nearer to a "
+        "training clip than 1 % of held-out clips are"
     )
     (warning,) = copies.warnings()
     num_windows = len(copies.held_out.distances)
@@ -105,6 +106,21 @@ def test_a_result_names_frames_and_says_what_makes_it_uncertain(run_and_cache):
     (warning,) = dataclasses.replace(copies, quantile=1.5 / num_windows).warnings()
     assert f"rests on few of {len(run.validation)} held-out subjects" in warning
     assert dataclasses.replace(copies, quantile=0.5).warnings() == []
+
+
+@pytest.mark.parametrize(("num_subjects", "is_few"), [(99, True), (100, False)])
+def test_a_share_is_never_told_without_what_makes_it_uncertain(num_subjects, is_few, run_and_cache):
+    run, cache = run_and_cache
+    copies = found_copies([window(run, cache, run.training[2], 5)], run, cache)
+    subjects = tuple(f"s{number % num_subjects}" for number in range(200))
+    places = copies.held_out.places[:1] * 200
+    distances = np.linspace(1, 1.4, 200)
+    held_out = dataclasses.replace(copies.held_out, distances=distances, places=places, subjects=subjects)
+    copies = dataclasses.replace(copies, held_out=held_out)
+    doubt = "uncertain: only 99 held-out subjects" if is_few else ""
+    assert copies.to_dict()["share"] == {"value": 1, "low": None, "high": None, "doubt": doubt}
+    assert copies.share_in_words() == (f"100, {doubt}" if is_few else "100")
+    assert ("uncertain" in copies.conclusion()) == is_few
 
 
 def test_a_recording_on_both_sides_of_the_split_is_named(run_and_cache):
@@ -117,6 +133,8 @@ def test_a_recording_on_both_sides_of_the_split_is_named(run_and_cache):
     copies = find_copies({"new": {"a": torch.zeros(run.latent_shape())}}, both, cache)["new"]
     assert copies.held_out.same_recordings() == [twin]
     assert f"held out and nearer than 0.5 to a training clip: {twin};" in copies.warnings()[0]
+    assert "; uncertain: some recordings are on both sides of the split)" in copies.conclusion()
+    assert twin not in copies.conclusion()  # else an exported card would not have it
 
 
 def test_sets_are_told_apart_and_have_an_interval_for_several_samples(run_and_cache):

@@ -142,6 +142,11 @@ def test_a_licence_may_be_any_text(made, tmp_path):
     assert read_exported(tmp_path / "none").licence == NOT_STATED
 
 
+COPIES = (
+    "samples: 3 of 4 samples (75.0 %; uncertain: only 9 held-out subjects) are nearer to a training clip."
+)
+
+
 def evaluation(weights_hash):
     distances = {
         "kernel_distance": {"value": 0.0123, "low": 0.01, "high": 0.02},
@@ -152,7 +157,7 @@ def evaluation(weights_hash):
         "held_out": {"num_clips": 24, "num_groups": 9},
         "rows": {"samples, 50 steps": {"num_clips": 64, "distances": {"latents": distances}}},
         "samples": {"samples, 50 steps": {"drawn": {"weights_hash": weights_hash}, "seconds_per_clip": 1.5}},
-        "conclusions": ["Only 9 held-out subjects.", "Left out, being nearly equal: smith.mp4."],
+        "conclusions": ["Only 9 held-out subjects.", "Left out, being nearly equal: smith.mp4.", COPIES],
     }
 
 
@@ -176,6 +181,7 @@ def test_the_card_has_the_figures_of_these_weights(exported, run_with, tmp_path)
     assert is_evaluated
     assert "| samples, 50 steps | 64 | 12.3 (10 to 20) | - | - | - | - | - | 1.50 |" in card
     assert "- Only 9 held-out subjects." in card
+    assert f"- {COPIES}" in card
     assert "smith" not in card
 
 

@@ -118,7 +118,7 @@ def _print_copies(evaluation: SampleEvaluation) -> None:
         nearest = copies.matches[copies.nearest_first()[0]]
         where = f"{nearest.video_id} from frame {copies.frame_of(nearest.place.start)}"
         num = f"{len(copies.suspects)} of {len(copies.matches)}"
-        rows.append((name, num, copies.share().in_words(100), f"{nearest.distance:.2f}", where))
+        rows.append((name, num, copies.share_in_words(), f"{nearest.distance:.2f}", where))
     if rows:
         title = f"Suspect copies: nearer to a training clip than {copies.threshold:.2f}, with 95 % intervals"
         print_table(title, ("", "copies", "%", "nearest", "to"), rows)

@@ -75,14 +75,30 @@ class Copies:
     def conclusion(self) -> str:
         """What was found, as a sentence."""
         share, num_samples, num_suspects = self.share(), len(self.matches), len(self.suspects)
-        expected, interval = f"{100 * self.quantile:g} %", ""
+        expected, found = f"{100 * self.quantile:g} %", f"{100 * num_suspects / num_samples:.1f} %"
         if share.low is not None and share.high is not None:
-            interval = f", {100 * share.low:.1f} to {100 * share.high:.1f} %"
+            found += f", {100 * share.low:.1f} to {100 * share.high:.1f} %"
+        if doubt := self.doubt():
+            found += f"; {doubt}"
+        verb = "is" if num_suspects == 1 else "are"
         return (
-            f"{num_suspects} of {num_samples} samples ({100 * num_suspects / num_samples:.1f} %{interval}) "
-            f"{'is' if num_suspects == 1 else 'are'} nearer to a training clip than {expected} of held-out "
-            f"clips are; of new samples, {expected} would be."
+            f"{num_suspects} of {num_samples} samples ({found}) {verb} nearer to a training clip than "
+            f"{expected} of held-out clips are; of new samples, {expected} would be."
         )
+
+    def doubt(self) -> str:
+        """Why the share cannot be trusted, in words beside it that name no video; empty if it can."""
+        num_subjects = self.held_out.num_subjects
+        if self.held_out.same_recordings():
+            return "uncertain: some recordings are on both sides of the split"
+        if num_subjects * self.quantile < 1:
+            return f"uncertain: only {num_subjects} held-out subjects"
+        return ""
+
+    def share_in_words(self) -> str:
+        """The share in percent with its interval, and why it cannot be trusted where it cannot."""
+        doubt = self.doubt()
+        return self.share().in_words(100) + (f", {doubt}" if doubt else "")
 
     def warnings(self) -> list[str]:
         """What makes it uncertain, as sentences."""
@@ -110,7 +126,7 @@ class Copies:
         return {
             "quantile": self.quantile,
             "threshold": threshold,
-            "share": self.share().to_dict(),
+            "share": self.share().to_dict() | {"doubt": self.doubt()},
             "nearest": [
                 {
                     "sample": name,

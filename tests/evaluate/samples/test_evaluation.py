@@ -92,6 +92,8 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     for copies in figures["copies"].values():
         assert len(copies["nearest"]) == copies["held_out"]["subjects"] == 7
         assert f"nearer to a training clip than {copies['threshold']:.2f}" in out
+        assert copies["share"]["doubt"] == "uncertain: only 7 held-out subjects"
+    assert out.count(", uncertain: only 7 held-out subjects") == 2  # in the row of each
     assert {"grid.png", "grid.mp4", "copies.png", "copies.mp4"} <= {
         path.name for path in (tmp_path / "e").iterdir()
     }
