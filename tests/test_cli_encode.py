@@ -348,3 +348,31 @@ def test_preprocessing_settings_are_part_of_the_cache(encode, flags):
     code, _, err = encode()
     assert code == 1
     assert f"({flags[0][2:]}: cache has" in err
+
+
+def test_parts_encode_their_own_videos_and_an_empty_part_gets_an_empty_cache(encode, videos, tmp_path):
+    def encode_part(number, count):
+        shutil.rmtree(tmp_path / "l.zarr", ignore_errors=True)
+        code, out, err = encode("--part", f"{number}/{count}")
+        assert code == 0, err
+        return out, [*open_cache(tmp_path / "l.zarr").records()]
+
+    count = 7  # more than there are videos
+    parts = [encode_part(number, count) for number in range(1, count + 1)]
+    assert sorted(video_id for _, ids in parts for video_id in ids) == sorted(LENGTHS)
+    for number, (out, ids) in enumerate(parts, start=1):
+        said = f"part {number}/{count}: {len(ids)} video" if ids else f"Part {number}/{count} has no video;"
+        assert said in out
+
+
+def test_a_part_that_is_none_is_refused_in_one_line(encode, tmp_path):
+    code, _, err = encode("--part", "5/4")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--part: got '5/4'; expected I/N with I from 1 to N" in err
+    assert not (tmp_path / "l.zarr").exists()
+
+
+def test_a_part_whose_videos_all_fail_is_no_wrong_folder(encode, videos):
+    for name in LENGTHS:
+        (videos / name).write_bytes(b"")
+    assert encode("--part", "1/1")[0] == 3

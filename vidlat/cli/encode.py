@@ -48,6 +48,7 @@ def encode() -> None:
       vidlat encode --input videos/ --out latents.zarr --checksum  find files that changed unseen
       vidlat encode --input videos/ --out latents.zarr --crop auto --fps 25 --labels ef.csv
       vidlat encode --input clips.csv --out latents.zarr --ids hash
+      vidlat encode --input videos/ --out parts/3.zarr --part 3/16  the third of 16 jobs
 
     \b
     Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.

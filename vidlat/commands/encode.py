@@ -68,12 +68,12 @@ def encode(
     elif prepared.plan.num_videos:
         failures += _run(prepared, config, out, names)
     else:
-        _record_changes(prepared)
+        _record_changes(prepared, config.part)
     _report_vanished(prepared)
     _report_unmatched(prepared, labels, hide=config.ids == "hash" and not show_paths)
     if failures:
         _print_failures(names, failures, len(prepared.plan.known_failures), out)
-        if len(failures) == prepared.plan.num_sources:
+        if len(failures) == prepared.plan.num_sources and not config.part:
             raise InputError(f"no readable video in {', '.join(inputs)}: all {len(failures)} failed")
         return ExitCode.SOME_FAILED
     return ExitCode.DONE
@@ -95,11 +95,16 @@ def _prepare(
         return prepare_encode(inputs, config, out, on_hash=on_hash, **options)
 
 
-def _record_changes(prepared: PreparedEncode) -> None:
+def _record_changes(prepared: PreparedEncode, part: str | None) -> None:
     plan = prepared.plan
     is_there = "is" if plan.num_done == 1 else "are"
     count = format_count(plan.num_done, "video")
-    console.print(f"Nothing to do: {count} {is_there} already in {prepared.out}.", soft_wrap=True)
+    if part and not prepared.discovery.videos:
+        console.print(
+            f"Part {part} has no video; {prepared.out} is there for `vidlat merge`.", soft_wrap=True
+        )
+    else:
+        console.print(f"Nothing to do: {count} {is_there} already in {prepared.out}.", soft_wrap=True)
     list(prepared.run())  # records where the files are now, and new labels
     if plan.annotated:
         console.print(f"New labels of {format_count(len(plan.annotated), 'video')} recorded.")
@@ -208,9 +213,10 @@ def _run(
 ) -> list[FailureRecord]:
     plan = prepared.plan
     excluded = f", {prepared.discovery.num_excluded} excluded" if config.exclude else ""
+    part = f"part {config.part}: " if config.part else ""
     processes = "1 process" if prepared.num_workers == 1 else f"{prepared.num_workers} processes"
     console.print(
-        f"{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} already done, "
+        f"{part}{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} already done, "
         f"{prepared.discovery.num_ignored} other files ignored{excluded}; VAE {config.vae} in "
         f"{prepared.job.settings.precision}, {config.scheduler or processes}"
     )

@@ -22,6 +22,7 @@ from vidlat.config.latents import (
     Preprocessing as Preprocessing,
     Reading as Reading,
 )
+from vidlat.config.part import Part as Part
 from vidlat.config.sample import Drawing as Drawing, SampleConfig as SampleConfig, Sampler as Sampler
 from vidlat.config.train import (
     Network as Network,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from vidlat.checked_settings import MANY, setting
 from vidlat.config.latents import LatentSettings, exclude_setting, refuse_empty_pattern
+from vidlat.config.part import Part
 
 Ids = Literal["path", "hash"]
 
@@ -32,6 +33,11 @@ class EncodeConfig(LatentSettings):
     time_limit_seconds: float = setting(0.0, "longest time to decode one video; 0: no limit", at_least=0)
     workers: int = setting(0, "processes that encode; 0 chooses for this machine", at_least=0)
     scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
+    part: str | None = setting(
+        None,
+        "I/N, such as 3/16: only the I-th of N parts of the videos, chosen by a hash of their path before a "
+        "file is opened; each part into a cache of its own, which `vidlat merge` joins",
+    )
     exclude: tuple[str, ...] = exclude_setting()
     ids: Ids = setting(
         "path", "name videos by their path, or by a hash of it; with hash, no path or file name is kept"
@@ -40,3 +46,5 @@ class EncodeConfig(LatentSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_empty_pattern(self.exclude)
+        if self.part is not None:
+            Part.from_text(self.part)

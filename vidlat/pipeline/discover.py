@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from itertools import groupby, takewhile
 from pathlib import Path
 
-from vidlat.config import Ids
+from vidlat.config import Ids, Part
 from vidlat.errors import InputError
 from vidlat.labels import rows_by_id, rows_of
 from vidlat.paths import expand, local_path
@@ -54,6 +54,7 @@ def discover_videos(
     ids: Ids = "path",
     skip_stills: bool = False,
     exclude: Sequence[str] = (),
+    part: Part | None = None,
 ) -> Discovery:
     """Find the videos in files, folders, glob patterns and manifests, by content and not by name.
 
@@ -63,11 +64,13 @@ def discover_videos(
     row of a file or series holds for each video in it, unless that has one. ids: "hash" replaces each id by a
     hash, and hides all names. skip_stills: ignore DICOM images of one frame that belong to no series.
     exclude: patterns; a file is passed over whose path as an id, or whose name, matches one, unless a
-    manifest names it.
+    manifest names it. part: only the videos of one part, by the path of their file below the input; a
+    series, a still or a sequence of pictures belongs to the part of its folder. A part may have no video, and
+    cannot tell which labels no video has.
     Raises InputError for an input that does not exist or cannot be listed, for two files of one id, and where
     there is no video.
     """
-    collection = _Collection(exclude)
+    collection = _Collection(exclude, part)
     for text in inputs:
         collection.add_input(text)
     found, stills = collection.found, collection.stills & collection.found.keys()
@@ -75,7 +78,7 @@ def discover_videos(
     if num_skipped:
         collection.ignored.update(kind_of_name(found[video_id].path) for video_id in stills)
         found = {video_id: video for video_id, video in found.items() if video_id not in stills}
-    if not found:
+    if not found and not part:
         where = ", ".join(inputs)
         left_out = f", {num_skipped} of them single images" if num_skipped else ""
         if collection.num_excluded:
@@ -104,7 +107,7 @@ def discover_videos(
         num_excluded=collection.num_excluded,
         decoded=tuple(collection.decoded),
         num_stills=len(stills) - num_skipped,
-        unmatched=tuple(sorted(rows.keys() - matched)),
+        unmatched=() if part else tuple(sorted(rows.keys() - matched)),
         unlabelled=tuple(sorted(unlabelled)) if labels else (),
     )
 
@@ -112,6 +115,7 @@ def discover_videos(
 @dataclass
 class _Collection:
     exclude: Sequence[str]
+    part: Part | None
     found: dict[str, InputVideo] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
     num_excluded: int = 0
@@ -161,17 +165,28 @@ class _Collection:
     def _add_files(self, root: Path, folder: Path, files: Sequence[Path]) -> None:
         kept = [path for path in files if not self._excludes(path, root)]
         self.num_excluded += len(files) - len(kept)
-        videos, others = videos_in_folder(folder, kept)
-        self.ignored.update(map(kind_of_name, others))
+        has_folder = self._holds(folder, root)
+        # Slices tell only together what they are, so that the part of a folder opens all of its files.
+        opened = kept if has_folder else [path for path in kept if self._holds(path, root)]
+        videos, others = videos_in_folder(folder, opened)
+        if has_folder:
+            self.ignored.update(map(kind_of_name, others))
         for found in videos:
-            video = _to_video(found, (folder / found.name).relative_to(root).as_posix(), root)
-            self._add(video, found.is_still)
+            is_of_folder = found.is_still or bool(found.selection.files)
+            if has_folder if is_of_folder else self._holds(found.path, root):
+                video = _to_video(found, (folder / found.name).relative_to(root).as_posix(), root)
+                self._add(video, found.is_still)
+
+    def _holds(self, path: Path, root: Path) -> bool:
+        return self.part is None or self.part.holds(path.relative_to(root).as_posix())
 
     def _excludes(self, path: Path, root: Path) -> bool:
         names = path.relative_to(root).as_posix(), path.name
         return any(fnmatchcase(name, pattern) for pattern in self.exclude for name in names)
 
     def _add_row(self, manifest: Path, row: ManifestRow) -> None:
+        if self.part and not self.part.holds(row.video_id or row.path):
+            return
         try:
             path = manifest.parent / local_path(row.path)
         except InputError as error:

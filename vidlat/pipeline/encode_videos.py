@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, EncodeConfig, LatentSettings
+from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, EncodeConfig, LatentSettings, Part
 from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.vae import FrozenVAE, load_vae
@@ -67,7 +67,8 @@ class PreparedEncode:
         Raises InputError, StoreError, ScratchError or WeightsError; what was committed before stays.
         """
         if not self.plan.num_videos:
-            if self.plan.restated:
+            # A part without videos gets a cache all the same: the jobs of an array and merge need not ask.
+            if self.plan.restated or not _holds_anything(self.out):
                 with self.open_writer():
                     pass
             return
@@ -155,7 +156,12 @@ def prepare_encode(
         if not dry_run:
             refuse_if_held(out)
     discovery = discover_videos(
-        inputs, labels=labels, ids=config.ids, skip_stills=skip_stills, exclude=config.exclude
+        inputs,
+        labels=labels,
+        ids=config.ids,
+        skip_stills=skip_stills,
+        exclude=config.exclude,
+        part=Part.from_text(config.part) if config.part else None,
     )
     vae_path = resolve_weights(config.vae)
     given, config = config, config.with_times(times_for(config.vae, vae_path))
