@@ -57,8 +57,7 @@ def train(cache: LatentCache, num_steps: int) -> tuple[float, float]:
     """Seconds a step of the tiny preset, and the share of them it waited for data."""
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(
-            steps=num_steps, batch=BATCH, frames=FRAMES, validate_every=10**6, checkpoint_every=10**6,
-            validation_fraction=0.0,
+            steps=num_steps, batch=BATCH, frames=FRAMES, checkpoint_every=10**6, validation_fraction=0.0,
         )  # fmt: skip
         records = list(Trainer(config, cache, Path(folder) / "run").steps())[2:]
     seconds = float(np.median([1 / record.steps_per_second for record in records]))

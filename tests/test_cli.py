@@ -433,6 +433,13 @@ def test_evaluate_names_a_source_that_has_changed(cache, videos, make_videos, tm
         (["--objective", "flow"], "{learning_rate: 0}", "c.yaml: learning_rate: got 0; expected"),
         (["--min-snr", "5"], "{objective: flow}", "--min-snr: weights v and epsilon only"),
         (["--split-by", "site"], "{steps: 1}", "--split-by: "),
+        (
+            ["--plain-flow", "0.75"],
+            "{steps: 1}",
+            "--plain-flow: has no effect with objective flow; give --ob",
+        ),
+        (["--objective", "flow"], "{plain_flow: 0.75}", "Error: plain_flow: has no effect"),
+        (["--vae", "tiny"], "{steps: 1}", "--vae: has no effect where no samples are drawn; give a --sample"),
     ],
 )
 def test_wrong_setting_is_named_as_it_was_given(cache, tmp_path, flags, yaml, named):

@@ -225,6 +225,48 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
         TrainConfig(**settings)
 
 
+SOME_HASH = "0" * 64
+WITHOUT_EFFECT = [
+    (TrainConfig, "plain_flow", 0.5, {}, {"objective": "mean-flow"}, "give --objective mean-flow"),
+    (TrainConfig, "condition_dropout", 0.3, {}, {"condition": ("view",)}, "give a --condition"),
+    (TrainConfig, "first_frames", 2, {}, {"first_frame": 0.5}, "give a --first-frame above 0"),
+    (TrainConfig, "preset", "base", {"channels": (8, 16), "blocks": 1}, {"blocks": None}, "leave one of"),
+    (
+        TrainConfig, "validate_every", 7, {"validation_fraction": 0.0}, {"split_by": "Split"},
+        "give a --validation-fraction above 0",
+    ),
+    (SampleConfig, "guidance_interval", (0.1, 0.5), {}, {"guidance": 2.0}, "give a --guidance other than 1"),
+    (
+        FitVAEConfig, "perceptual_hash", SOME_HASH, {}, {"perceptual": "features.pt"},
+        "give a network as --perceptual",
+    ),
+    (FitVAEConfig, "change_weight", 0.5, {"stack": 1}, {"stack": 2}, "give a --stack above 1"),
+    (
+        FitVAEConfig, "kl_weight", 1e-3, {"init": "tiny", "freeze_encoder": True}, {"freeze_encoder": False},
+        "leave --freeze-encoder out",
+    ),
+]  # fmt: skip
+"""A setting, beside which others it has no effect, and which of these give it one."""
+
+
+@pytest.mark.parametrize(("config", "name", "value", "beside", "helps", "advice"), WITHOUT_EFFECT)
+def test_a_setting_without_effect_is_refused_where_it_is_given(config, name, value, beside, helps, advice):
+    settings = config(**beside | {name: value})
+    for given in (None, [name]):
+        with pytest.raises(ConfigError, match=f"^{name}: has no effect .*; {advice}"):
+            settings.require_effect(given)
+    settings.require_effect([])  # read from a document
+    for given in (None, [name, *beside, *helps]):
+        config(**beside | {name: value} | helps).require_effect(given)
+        config(**beside).require_effect()
+
+
+def test_a_default_that_is_given_is_refused_too_where_it_has_no_effect():
+    TrainConfig().require_effect()
+    with pytest.raises(ConfigError, match="plain_flow: has no effect with objective v; give"):
+        TrainConfig(objective="v").require_effect(["objective", "plain_flow"])
+
+
 @pytest.mark.parametrize("text", ["HWT", "hwt", "thwc", "CHW", "WH"])
 def test_axes_are_kept_in_upper_case(text):
     assert EncodeConfig(axes=text).axes == text.upper()

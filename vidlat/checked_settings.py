@@ -7,7 +7,7 @@ import operator
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -72,6 +72,24 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values for JSON."""
         return dataclasses.asdict(self)
+
+    def require_effect(self, given: Iterable[str] | None = None) -> None:
+        """Raise ConfigError for a setting that was given and has no effect beside the others.
+
+        given: names of settings; by default those that are not as declared. Not asked of settings that were
+        read from a document, which holds all of them.
+        """
+        if given is None:
+            declared = dataclasses.fields(self)
+            given = [each.name for each in declared if getattr(self, each.name) != each.default]
+        without_effect = self._without_effect()
+        for name in given:
+            if name in without_effect:
+                raise ConfigError(f"{name}: has no effect {without_effect[name]}")
+
+    def _without_effect(self) -> dict[str, str]:
+        """The settings that have no effect beside the others, and what would give them one."""
+        return {}
 
     def select(self, kind: type[ConfigType]) -> ConfigType:
         """Those of the settings that `kind`, a base class of this one, declares."""

@@ -73,8 +73,8 @@ def make_cache(folder: Path, side: int, classes: Sequence[str] = ()) -> LatentCa
 def make_trainer(cache: LatentCache, folder: Path, setting: Setting, **settings: object) -> Trainer:
     """A trainer in a new folder, eager unless told otherwise, that neither validates nor saves."""
     values = {
-        "frames": 4 * WINDOW, "batch": BATCH, "steps": NEVER, "validate_every": NEVER,
-        "checkpoint_every": NEVER, "validation_fraction": 0.0, "device": setting.device, "compile": False,
+        "frames": 4 * WINDOW, "batch": BATCH, "steps": NEVER, "checkpoint_every": NEVER,
+        "validation_fraction": 0.0, "device": setting.device, "compile": False,
     }  # fmt: skip
     return Trainer(TrainConfig.from_mapping(values | settings), cache, Path(tempfile.mkdtemp(dir=folder)))
 

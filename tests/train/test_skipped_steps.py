@@ -84,11 +84,7 @@ def test_a_run_that_diverged_goes_on_with_a_lower_learning_rate(make_trainer, tm
 
 def test_a_run_whose_last_checkpoint_is_ruined_goes_on_without_it(make_trainer, tmp_path):
     """Its weights are finite, and no loss is that comes of them."""
-    settings = {
-        "build_model": lambda *_, **__: Exploding(2),
-        "validate_every": 100,
-        "validation_fraction": 0.0,
-    }
+    settings = {"build_model": lambda *_, **__: Exploding(2), "validation_fraction": 0.0}
     list(make_trainer(steps=2, checkpoint_every=2, learning_rate=1e-3, **settings).steps())
     settings |= {"resume": True, "steps": 20, "max_skipped": 3, "checkpoint_every": 4}
     ruined = tmp_path / "run/checkpoints/step_00000004"

@@ -169,7 +169,7 @@ def test_as_many_validations_are_foreseen_as_there_are(make_trainer, done, steps
     trainer = make_trainer(resume=bool(done), steps=steps, validate_every=every)
     foreseen = trainer.num_validations_left()
     assert foreseen == sum(record.validation_loss is not None for record in trainer.steps())
-    without = make_trainer("without", validation_fraction=0.0, steps=steps, validate_every=every)
+    without = make_trainer("without", validation_fraction=0.0, steps=steps)
     assert without.num_validations_left() == 0
 
 

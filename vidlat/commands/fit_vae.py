@@ -23,6 +23,7 @@ def fit_vae(
     if settings.get("epochs"):
         base.pop("steps", None)  # which it says in another way
     config = FitVAEConfig.from_mapping(base | settings)
+    config.require_effect(settings)
     with closing(VAETrainer(inputs, out, config, resume=resume, labels=labels)) as trainer:
         if trainer.ranks.is_first:
             _read(trainer)

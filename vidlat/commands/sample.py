@@ -16,6 +16,7 @@ from vidlat.sample.videos import CONTACT_SHEET, sample_videos
 def sample(run_dir: str, out: Path, vae: str | None, latents: Path | None, settings: dict[str, Any]) -> None:
     """Sample videos and report where they are."""
     config = SampleConfig.from_mapping(settings)
+    config.require_effect(settings)
     before = set(out.glob("sample-*"))
     if config.reject_copies:
         console.print("comparing held-out clips with the training clips first")

@@ -8,6 +8,7 @@ from typing import Any
 
 from vidlat.commands.display import console, format_count, format_seconds, progress_bar, quoted
 from vidlat.config import TrainConfig
+from vidlat.errors import ConfigError
 from vidlat.interrupts import stopping
 from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.during_training import steps_with_samples
@@ -23,6 +24,9 @@ def train(
     """Train, with a progress bar in the first process."""
     base = read_run(out).config.to_dict() if resume else {}
     config = TrainConfig.from_mapping(base | settings)
+    config.require_effect(settings)
+    if vae and not config.sample_every:
+        raise ConfigError("vae: has no effect where no samples are drawn; give a --sample-every above 0")
     annotations = read_labels(labels) if labels else {}
     cache = open_cache(latents)
     trainer = Trainer(config, cache, out, resume=resume, labels=annotations)

@@ -215,6 +215,16 @@ class FitVAEConfig(Preprocessing):
         if self.freeze_encoder and not self.init:
             raise ConfigError("freeze_encoder: keeps the encoder of --init; give such weights")
 
+    def _without_effect(self) -> dict[str, str]:
+        without_effect = {}
+        if self.perceptual == "gradients":
+            without_effect["perceptual_hash"] = "with gradients; give a network as --perceptual"
+        if self.stack == 1 and self.change_weight:
+            without_effect["change_weight"] = "in stacks of one frame; give a --stack above 1"
+        if self.freeze_encoder:
+            without_effect["kl_weight"] = "on the decoder alone; leave --freeze-encoder out"
+        return without_effect
+
     def chosen(self, network: VAENetwork) -> ChosenFit:
         """The settings with those of a recipe, and the usual ones, where none was given.
 

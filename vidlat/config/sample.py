@@ -56,6 +56,11 @@ class Drawing(Config):
             got = ",".join(map(str, self.guidance_interval))
             raise ConfigError(f"guidance_interval: got {got}; expected LOW,HIGH such as 0.2,0.8")
 
+    def _without_effect(self) -> dict[str, str]:
+        if self.guidance == 1:
+            return {"guidance_interval": "where nothing is guided; give a --guidance other than 1"}
+        return {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig(Drawing):

@@ -176,6 +176,20 @@ class TrainConfig(Config):
             raise ConfigError("objective: mean-flow is not available in MONAI's network; use space-time")
         self._require_possible_sizes()
 
+    def _without_effect(self) -> dict[str, str]:
+        without_effect = {}
+        if not self.takes_span:
+            without_effect["plain_flow"] = f"with objective {self.objective}; give --objective mean-flow"
+        if not self.condition:
+            without_effect["condition_dropout"] = "without conditions; give a --condition"
+        if not self.first_frame:
+            without_effect["first_frames"] = "where no first frame is given; give a --first-frame above 0"
+        if self.channels and self.blocks:
+            without_effect["preset"] = "beside --channels and --blocks; leave one of these out"
+        if not self.validation_fraction and self.split_by is None:
+            without_effect["validate_every"] = "with nothing held out; give a --validation-fraction above 0"
+        return without_effect
+
     def _require_possible_sizes(self) -> None:
         """Raise ConfigError for sizes that no network can have."""
         odd = [width for width in self.channels if width % 8]

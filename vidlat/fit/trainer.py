@@ -130,6 +130,8 @@ class VAETrainer:
         labels: str | Path | None = None,
     ) -> None:
         keep_freed_memory()
+        if not resume:
+            settings.require_effect()
         self.folder = local_path(out)
         if self.folder.suffix == ".safetensors":
             raise ConfigError(

@@ -77,6 +77,7 @@ def sample_videos(
     reject copies also StoreError and TrainError for a cache or a run that do not allow it, and at the end
     CopyError if samples copy training clips at every attempt, which are not written.
     """
+    settings.require_effect()
     out, drawing = local_path(out), _Drawing(_load(run_dir, settings), settings, conditions, vae)
     rejection = copy_rejection(run_dir, drawing.run, latents, settings, drawing.device)
     prepare_decoded_folder(out)

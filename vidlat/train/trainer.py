@@ -78,7 +78,8 @@ class Trainer:
 
     Holds the run's folder until it is closed or dropped. Raises TrainError for a folder that another trainer
     holds, that already holds a run (without `resume`) or none (with it), for a run whose settings or videos
-    differ from those it was started with, and for a cache that cannot be trained on.
+    differ from those it was started with, and for a cache that cannot be trained on; ConfigError for a
+    setting of a new run that has no effect.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class Trainer:
         build_model: BuildModel = build_unet,
     ) -> None:
         keep_freed_memory()
+        if not resume:
+            settings.require_effect()
         self._should_stop = False
         self.notes: tuple[str, ...] = ()
         self.cache, self.run_dir = cache, run_dir
