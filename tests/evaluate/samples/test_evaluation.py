@@ -162,6 +162,18 @@ def test_a_folder_of_videos_needs_no_run(made, tmp_path):
     assert re.search("Only . held-out subjects: others could give quite other figures", out)
 
 
+def test_videos_longer_than_the_clips_of_the_cache_are_refused_with_what_to_do(made, tmp_path):
+    (tmp_path / "v").mkdir()
+    write_array(tmp_path / "v" / "a.npy", np.zeros((50, 16, 16), np.uint8))
+    code, _, err = evaluate(made, "--samples", tmp_path / "v", "--out", tmp_path / "e")
+    assert (code, is_one_line(err)) == (1, True)
+    assert re.search(r"a\.npy: has 50 frames, and the longest of \d+ held-out clips of .* has 12 in", err), (
+        err
+    )
+    assert "cut your videos to 12 frames, or encode longer ones" in err
+    assert "--frames" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

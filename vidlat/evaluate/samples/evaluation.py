@@ -223,7 +223,30 @@ def _frozen_run(cache: LatentCache, run_dir: Path | None, folder: Path | None) -
         raise InputError(
             f"{first}: has {num_frames} frames; expected at least the {timing.frames_per_call} of a VAE call"
         )
-    return Run.plan(TrainConfig(frames=timing.frames_of(num_calls), latents_as="mean"), cache, {})
+    run = Run.plan(TrainConfig(frames=timing.frames_of(num_calls), latents_as="mean"), cache, {})
+    _require_as_long(run, cache, first, num_frames)
+    return run
+
+
+def _require_as_long(run: Run, cache: LatentCache, first: Path, num_frames: int) -> None:
+    """Raise InputError where a side of the cache has no clip as long as the first video of a folder."""
+    records, timing = cache.records(), cache.schema.timing
+    sides = {"held-out": run.held_out, "training": run.training}
+    num_calls = {
+        side: max(timing.num_whole_calls(records[video_id].num_frames) for video_id in ids)
+        for side, ids in sides.items()
+        if ids
+    }
+    side = min(num_calls, key=num_calls.__getitem__)
+    longest = timing.frames_of(num_calls[side]) if num_calls[side] else 0
+    if longest < run.config.frames:
+        todo = (
+            f"cut your videos to {longest} frames, or encode longer ones" if longest else "encode longer ones"
+        )
+        raise InputError(
+            f"{first}: has {num_frames} frames, and the longest of {len(sides[side])} {side} clips of "
+            f"{cache.path} has {longest} in whole VAE calls; {todo}"
+        )
 
 
 def _drawn(on_progress: Progress, name: str, num: int, share: float) -> None:
