@@ -1,5 +1,7 @@
 """Where clips come from: windows of a cache, noise like them, files of a folder."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,16 +35,26 @@ def spread(cache, num, frames=8):
 
 
 def test_windows_are_spread_over_videos_first(cache):
-    assert spread(cache, 2) == [("a.mp4", 0), ("c.mp4", 0)]  # the first and the last of the long enough
-    assert spread(cache, 4) == [("a.mp4", 0), ("a.mp4", 32), ("b.mp4", 0), ("c.mp4", 0)]
-    assert spread(cache, 6) == [
-        ("a.mp4", 0),
-        ("a.mp4", 16),
-        ("a.mp4", 32),
-        ("b.mp4", 0),
-        ("c.mp4", 0),
-        ("c.mp4", 8),
-    ]
+    assert [video_id for video_id, _ in spread(cache, 2)] == ["a.mp4", "c.mp4"]  # of the long enough
+    assert [video_id for video_id, _ in spread(cache, 4)] == ["a.mp4", "a.mp4", "b.mp4", "c.mp4"]
+    (_, first), (_, second), *_ = spread(cache, 4)
+    assert second - first in (16, 20)  # half of the nine starts apart
+    assert [video_id for video_id, _ in spread(cache, 6)] == ["a.mp4"] * 3 + ["b.mp4"] + ["c.mp4"] * 2
+
+
+@pytest.mark.parametrize("num_each", [1, 2, 4])
+def test_few_windows_are_drawn_over_the_whole_length_of_videos(num_each, cache):
+    """Each of the nine starts of 450 copies of a video is drawn as often as any other, within four sigma."""
+    record, shape = cache.records()["a.mp4"], WindowShape.of_clip(8, cache.schema.timing)
+    copies = [replace(record, video_id=f"{number}.mp4") for number in range(450)]
+    windows = spread_windows(copies, shape, 450 * num_each)
+    counts = np.bincount([shape.timing.frame_at(window.start) // 4 for window in windows], minlength=9)
+    assert len(windows) == len(set((window.record.video_id, window.start) for window in windows))
+    assert len(counts) == 9
+    share = num_each / 9
+    np.testing.assert_allclose(counts, 450 * share, atol=4 * np.sqrt(450 * share * (1 - share)))
+    alone = spread_windows(copies[7:8], shape, num_each)  # no matter which videos there are
+    assert alone == [window for window in windows if window.record.video_id == "7.mp4"]
 
 
 def test_windows_hold_whole_stacks_of_real_frames_alone_and_none_twice(cache):
@@ -63,7 +75,9 @@ def test_real_clips_are_the_decoded_stretch_of_their_video(cache, vae):
     ]
     assert [clip.labels for clip in clips] == [{"view": "a4c"}] * 2 + [{}, {}]
     whole = to_gray_levels(np.stack(list(decode_video(cache, vae, "a.mp4"))))
-    np.testing.assert_allclose(clips[1].frames().astype(int), whole[32:].astype(int), atol=1)
+    first = shape.timing.frame_at(windows[1].start)
+    stretch = whole[first : first + 8].astype(int)
+    np.testing.assert_allclose(clips[1].frames().astype(int), stretch, atol=1)
     still = standing_still(clips)[1].frames()
     np.testing.assert_array_equal(still, clips[1].frames()[[0] * 8])
     assert not np.array_equal(still, clips[1].frames())

@@ -24,7 +24,8 @@ Array = npt.NDArray[np.float64]
 def spread_windows(records: Sequence[VideoRecord], shape: WindowShape, num: int) -> list[Place]:
     """Up to `num` windows of whole stacks of real frames: evenly over the videos, then over each of them.
 
-    Fewer where the videos have no more; none of a video shorter than a window.
+    Fewer where the videos have no more; none of a video shorter than a window. In each video they are drawn,
+    so that few windows do not all begin with frame 0; which ones depends on the video and their number alone.
     """
     starts = {
         record.video_id: window_places(record, shape)
@@ -42,8 +43,14 @@ def spread_windows(records: Sequence[VideoRecord], shape: WindowShape, num: int)
         Place(record, starts[record.video_id][number])
         for record in records
         if record.video_id in starts
-        for number in evenly_spaced(len(starts[record.video_id]), counts[record.video_id])
+        for number in _drawn_evenly(len(starts[record.video_id]), counts[record.video_id], record.video_id)
     ]
+
+
+def _drawn_evenly(num_places: int, num: int, key: str) -> list[int]:
+    """`num` different places at equal distances, each place as likely as any other: a systematic sample."""
+    shift = int(np.random.default_rng(list(key.encode())).integers(num_places))
+    return [(number * num_places + shift) // num for number in range(num)]
 
 
 class RealClips:
