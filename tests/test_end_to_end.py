@@ -197,7 +197,7 @@ def test_from_videos_to_samples_through_the_command_line(scheduler, small_vae, t
     assert "1 of 3 samples written; the same command draws the others" in out
     assert (tmp_path / "some" / "sample-0005.mp4").read_bytes() == videos[0].read_bytes()
     shown = {path.name for path in (tmp_path / "some").iterdir() if not path.name.startswith(".")}
-    assert shown == {"sample-0005.mp4", "contact_sheet.png", "samples.json"}
+    assert shown == {"sample-0005.mp4", "contact_sheet.png", "samples.jsonl"}
 
     code, out, err = vidlat("decode", "--latents", cache, "--out", tmp_path / "decoded", "--device", "cpu")
     assert (code, err) == (0, "")

@@ -54,7 +54,7 @@ def test_whole_path_takes_ten_lines():
         "contact_sheet.png",
         "sample-0000.mp4",
         "sample-0001.mp4",
-        "samples.json",
+        "samples.jsonl",
     ]
     assert Path("runs/first/checkpoints/step_00000010").is_dir()
 

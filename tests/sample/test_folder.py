@@ -13,7 +13,7 @@ from tests.train.toys import build_small
 from vidlat.config import SampleConfig
 from vidlat.errors import InputError
 from vidlat.sample import videos
-from vidlat.sample.folder import SAMPLES, read_samples
+from vidlat.sample.folder import SAMPLES, Sample, read_samples
 from vidlat.sample.videos import sample_videos
 from vidlat.train.runs.run_folder import load_run
 
@@ -82,6 +82,49 @@ def test_what_is_there_is_not_drawn_again(draw, tmp_path):
     assert len(read_samples(tmp_path / "out").samples) == 4
 
 
+def test_half_a_line_does_not_count_and_nothing_else_is_lost(draw, tmp_path):
+    draw(num=3)
+    path = tmp_path / "out" / SAMPLES
+    whole = path.read_bytes()
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for length in range(last, len(whole)):
+        path.write_bytes(whole[:length])
+        assert list(read_samples(tmp_path / "out").samples) == ["sample-0000.npy", "sample-0001.npy"]
+    draw(num=4)  # after all of the last line but its end
+    assert sorted(read_samples(tmp_path / "out").samples) == [
+        f"sample-000{number}.npy" for number in range(4)
+    ]
+
+
+def test_each_sample_adds_a_line_and_rewrites_none(draw, tmp_path):
+    path, before = tmp_path / "out" / SAMPLES, b""
+    for number in range(1, 6):
+        draw(num=6, most=number)
+        after = path.read_bytes()
+        assert after.startswith(before)
+        assert after.count(b"\n") == 1 + number
+        before = after
+    inode = path.stat().st_ino
+    folder = read_samples(tmp_path / "out")
+    folder.add("sample-0009.npy", folder.samples["sample-0004.npy"])
+    assert path.stat().st_ino == inode
+    assert len(path.read_bytes()) - len(after) < 200
+
+
+def test_of_two_lines_about_a_sample_the_last_holds(draw, tmp_path):
+    draw(num=1)
+    folder = read_samples(tmp_path / "out")
+    folder.add("sample-0000.npy", Sample(seed=0, condition=("view=a4c",)))
+    assert read_samples(tmp_path / "out").samples["sample-0000.npy"].condition == ("view=a4c",)
+
+
+def test_a_folder_of_before_is_not_continued(draw, tmp_path):
+    draw(num=1)
+    (tmp_path / "out" / SAMPLES).rename(tmp_path / "out" / "samples.json")
+    with pytest.raises(InputError, match=r"holds sample-0000.npy, and no samples.jsonl that tells how"):
+        draw(num=1)
+
+
 def test_other_samples_are_refused(draw, tmp_path):
     draw()
     with pytest.raises(InputError, match=r"drawn otherwise \(steps differ; steps: got 3, there 2\)"):
@@ -92,9 +135,9 @@ def test_other_samples_are_refused(draw, tmp_path):
 def test_a_sample_of_another_condition_is_refused(draw, tmp_path):
     draw()
     path = tmp_path / "out" / SAMPLES
-    values = json.loads(path.read_text())
-    values["samples"]["sample-0001.npy"]["condition"] = ["view=a4c"]
-    path.write_text(json.dumps(values))
+    text = path.read_text()
+    assert text.count('"condition": []') == 2
+    path.write_text('"condition": ["view=a4c"]'.join(text.rsplit('"condition": []', 1)))
     with pytest.raises(InputError, match=r"sample-0001.npy with condition 'view=a4c'.* with none"):
         draw()
 
@@ -102,15 +145,17 @@ def test_a_sample_of_another_condition_is_refused(draw, tmp_path):
 def test_samples_that_nothing_tells_of_are_refused(draw, tmp_path):
     draw()
     (tmp_path / "out" / SAMPLES).unlink()
-    with pytest.raises(InputError, match=r"sample-0000.npy, and no samples.json"):
+    with pytest.raises(InputError, match=r"sample-0000.npy, and no samples.jsonl"):
         draw()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"drawn": {}, "samples": {"a": {"seed": -1}}}', "\0"])
+@pytest.mark.parametrize("text", ["", '{"drawn": ', "[]\n", "{}\n", '{"drawn": {}}\n{"seed": -1}\n', "\0\n"])
 def test_a_damaged_description_is_refused_in_one_line(text, draw, tmp_path):
     draw()
     (tmp_path / "out" / SAMPLES).write_text(text)
-    with pytest.raises(InputError, match=r"samples.json: cannot be read \(.*\); give another --out") as error:
+    with pytest.raises(
+        InputError, match=r"samples.jsonl: cannot be read \(.*\); give another --out"
+    ) as error:
         draw()
     assert "\n" not in str(error.value)
 

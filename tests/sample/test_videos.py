@@ -36,7 +36,7 @@ def test_a_sample_that_is_not_finite_is_refused_and_not_written(make_trainer, tm
     settings = SampleConfig(num=2, steps=4)
     with pytest.raises(TrainError, match="sample 0 holds numbers that are not finite"):
         list(sample_videos(tmp_path / "run", tmp_path / "out", settings))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {DECODED_MARK, "samples.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {DECODED_MARK, "samples.jsonl"}
     assert not read_samples(tmp_path / "out").samples
 
 

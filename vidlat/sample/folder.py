@@ -1,15 +1,18 @@
-"""The folder of samples: which samples it holds, and in samples.json how they were drawn.
+"""The folder of samples: which samples it holds, and in samples.jsonl how they were drawn.
 
-    {"vidlat_version": "0.1.0",
-     "drawn": {"cache_id": ..., "weights_hash": ..., "step": 20000, "frames": 16, "steps": 50, ...},
-     "samples": {"sample-0000.mp4": {"seed": 0, "condition": ["view=a4c"], "seconds": 1.9}, ...}}
+    {"vidlat_version": "0.1.0", "drawn": {"cache_id": ..., "weights_hash": ..., "step": 20000, ...}}
+    {"name": "sample-0000.mp4", "seed": 0, "condition": ["view=a4c"], "seconds": 1.9, "num_rejected": 0}
 
-All samples of a folder were drawn in the same way, each with a condition of its own.
+The first line is that of all samples of the folder, which were drawn in the same way. Each has a line of its
+own, with its condition, that is appended once its video is written; of several about one sample the last
+holds. A process that is killed may leave half a line at the end, which does not count: its sample is drawn
+again.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +20,11 @@ from typing import Any
 
 import vidlat
 from vidlat.checked_settings import LARGE, MANY, SEED_STOP
-from vidlat.documents import Fields, read_json
+from vidlat.documents import Fields, parse_json
 from vidlat.errors import InputError, one_line, shown
-from vidlat.files import replace_file
+from vidlat.files import open_regular_file, read_file, replace_file
 
-SAMPLES = "samples.json"
+SAMPLES = "samples.jsonl"
 """File name of the description of a folder of samples."""
 
 SAMPLES_BYTES = 2**28
@@ -53,7 +56,7 @@ class Sample:
             seed=fields.whole("seed", 0, SEED_STOP - 1),
             condition=fields.texts("condition"),
             seconds=fields.number("seconds", 0, LARGE),
-            num_rejected=fields.whole("num_rejected", 0, MANY) if "num_rejected" in fields.names() else 0,
+            num_rejected=fields.whole("num_rejected", 0, MANY),
         )
 
 
@@ -74,33 +77,51 @@ class SampleFolder:
         return name in self.samples and (self.path / name).is_file()
 
     def add(self, name: str, sample: Sample) -> None:
-        """Add a sample whose file is written; raises InputError where that cannot be recorded."""
+        """Append a sample whose file is written; raises InputError where that cannot be recorded."""
         self.samples[name] = sample
-        self.write()
+        try:
+            with open_regular_file(self.path / SAMPLES, create=True) as file:
+                file.seek(0, os.SEEK_END)
+                file.write(_line_of(name, sample))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def write(self) -> None:
-        """Write samples.json, whole or not at all; raises InputError where that cannot be done."""
-        values = {
-            "vidlat_version": vidlat.__version__,
-            "drawn": self.drawn,
-            "samples": {name: asdict(self.samples[name]) for name in sorted(self.samples)},
-        }
+        """Write samples.jsonl anew, whole or not at all; raises InputError where that cannot be done."""
+        first = _line({"vidlat_version": vidlat.__version__, "drawn": self.drawn})
         try:
-            replace_file(self.path / SAMPLES, (json.dumps(values, indent=1) + "\n").encode())
+            replace_file(
+                self.path / SAMPLES,
+                b"".join([first, *(_line_of(name, sample) for name, sample in self.samples.items())]),
+            )
         except OSError as error:
-            raise InputError(f"{self.path / SAMPLES}: cannot be written ({error.strerror})") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(f"{self.path / SAMPLES}: cannot be written ({error.strerror})")
+
+
+def _line_of(name: str, sample: Sample) -> bytes:
+    return _line({"name": name, **asdict(sample)})
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values) + "\n").encode()
 
 
 def read_samples(folder: Path) -> SampleFolder | None:
-    """What the samples.json of a folder says; None where there is none.
+    """What the samples.jsonl of a folder says; None where there is none.
 
     Raises InputError for one that cannot be read.
     """
     path = folder / SAMPLES
     try:
-        fields = Fields(read_json(path, SAMPLES_BYTES), SAMPLES)
-        drawn, samples = fields.take("drawn", dict, "an object"), fields.fields("samples")
-        known = {name: Sample.from_fields(samples.fields(name)) for name in samples.names()}
+        first, *lines = read_file(path, SAMPLES_BYTES).split(b"\n")[:-1] or [b""]
+        drawn = Fields(parse_json(first), "line 1").take("drawn", dict, "an object")
+        each = [Fields(parse_json(line), f"line {number}") for number, line in enumerate(lines, 2)]
+        known = {fields.text("name"): Sample.from_fields(fields) for fields in each}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -113,7 +134,7 @@ def continue_samples(folder: Path, drawn: dict[str, Any], wanted: Mapping[str, S
 
     wanted: file names and how they are to be drawn. A sample that the folder has already, drawn so, need not
     be drawn again. Raises InputError for a folder with samples that were drawn otherwise, or of which no
-    samples.json tells.
+    samples.jsonl tells.
     """
     found = read_samples(folder)
     if found is None:
@@ -139,6 +160,7 @@ def continue_samples(folder: Path, drawn: dict[str, Any], wanted: Mapping[str, S
                 f"{folder} holds {name} with condition {_in_words(there.condition)}, which was to be drawn "
                 f"with {_in_words(sample.condition)}; give another --out or --seed"
             )
+    found.write()  # without half a line, to which another would be appended
     return found
 
 

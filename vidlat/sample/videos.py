@@ -62,7 +62,7 @@ def sample_videos(
 ) -> Iterator[Path]:
     """Sample videos and yield the path of each, `out/sample-<seed>.mp4` (gif, npy), once it is written.
 
-    What the folder holds already, drawn in the same way, is not drawn again; samples.json says how that was
+    What the folder holds already, drawn in the same way, is not drawn again; samples.jsonl says how that was
     (see folder.py), and so does each mp4 and gif itself, as a comment. A contact sheet is written at the end,
     also when interrupted. Videos have the median frame rate of the training videos. The folder is marked, so
     that an encode of a folder around it passes it over.

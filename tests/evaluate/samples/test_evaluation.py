@@ -97,9 +97,9 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     assert {"grid.png", "grid.mp4", "copies.png", "copies.mp4"} <= {
         path.name for path in (tmp_path / "e").iterdir()
     }
-    conditions = json.loads((tmp_path / "e" / "samples" / "steps-1" / "samples.json").read_text())["samples"]
+    _, *lines = (tmp_path / "e" / "samples" / "steps-1" / "samples.jsonl").read_text().splitlines()
     held_out = [[f"kind={'ab'[number // 2 % 2]}"] for number in range(1, 14, 2)]
-    assert sorted(each["condition"] for each in conditions.values()) == sorted(held_out)
+    assert sorted(json.loads(line)["condition"] for line in lines) == sorted(held_out)
 
 
 def test_samples_that_are_there_are_not_drawn_again(made, tmp_path):
@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_refused_in_one_line(made, tmp_path, make_cache):
         ("--samples", tmp_path, "--out", tmp_path): "is the folder of the samples; give one of its own",
         ("--samples", tmp_path / "short", *out): "has 3 frames; expected at least the 4 of a VAE call",
         ("--samples", tmp_path / "short", "--run", made / "run", *out): "has 3 frames; expected at least 8",
-        ("--run", made / "run", "--steps", "1", "-n", "2", *out): "no samples.json that tells how",
+        ("--run", made / "run", "--steps", "1", "-n", "2", *out): "no samples.jsonl that tells how",
     }
     for arguments, message in cases.items():
         latents = () if "--latents" in arguments else ("--latents", made / "latents.zarr")

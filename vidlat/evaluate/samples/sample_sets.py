@@ -18,7 +18,7 @@ from vidlat.train.runs.frozen_run import Run
 class SampleSet:
     """Samples that were drawn alike. name: of their row.
 
-    drawn: how, as samples.json of their folder says; empty where it is not known. seconds: to draw one, of
+    drawn: how, as samples.jsonl of their folder says; empty where it is not known. seconds: to draw one, of
     the network alone; None where unknown.
     """
 
@@ -29,7 +29,7 @@ class SampleSet:
 
     @classmethod
     def of_files(cls, name: str, paths: Sequence[Path], run: Run) -> SampleSet:
-        """Videos of one folder; raises InputError for a samples.json that cannot be read."""
+        """Videos of one folder; raises InputError for a samples.jsonl that cannot be read."""
         found = read_samples(paths[0].parent)
         samples = found.samples if found else {}
         labels = [samples[path.name].labels if path.name in samples else {} for path in paths]
