@@ -153,11 +153,21 @@ def test_samples_that_nothing_tells_of_are_refused(draw, tmp_path):
 def test_a_damaged_description_is_refused_in_one_line(text, draw, tmp_path):
     draw()
     (tmp_path / "out" / SAMPLES).write_text(text)
-    with pytest.raises(
-        InputError, match=r"samples.jsonl: cannot be read \(.*\); give another --out"
-    ) as error:
+    message = r"samples.jsonl: cannot be read \(.*\); to draw, remove it and the samples beside it"
+    with pytest.raises(InputError, match=message) as error:
         draw()
     assert "\n" not in str(error.value)
+    for path in (tmp_path / "out").glob("sample*"):  # as it says
+        path.unlink()
+    assert len(draw()) == 2
+
+
+def test_a_damaged_line_is_named(draw, tmp_path):
+    draw()
+    path = tmp_path / "out" / SAMPLES
+    path.write_bytes(path.read_bytes().replace(b'"seed": 1', b'"seed": x'))
+    with pytest.raises(InputError, match=r"samples.jsonl: cannot be read \(line 3: Expecting value"):
+        draw()
 
 
 def test_a_damaged_sample_is_named(draw, tmp_path):

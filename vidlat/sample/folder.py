@@ -120,13 +120,23 @@ def read_samples(folder: Path) -> SampleFolder | None:
     try:
         first, *lines = read_file(path, SAMPLES_BYTES).split(b"\n")[:-1] or [b""]
         drawn = Fields(parse_json(first), "line 1").take("drawn", dict, "an object")
-        each = [Fields(parse_json(line), f"line {number}") for number, line in enumerate(lines, 2)]
-        known = {fields.text("name"): Sample.from_fields(fields) for fields in each}
+        known = dict(_sample_of(line, number) for number, line in enumerate(lines, 2))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)[:300]}); give another --out") from error
+        raise InputError(
+            f"{path}: cannot be read ({one_line(error)[:300]}); to draw, remove it and the samples beside "
+            "it, or give another --out; to measure these samples, without their conditions, remove it alone"
+        ) from error
     return SampleFolder(folder, drawn, known)
+
+
+def _sample_of(line: bytes, number: int) -> tuple[str, Sample]:
+    try:
+        fields = Fields(parse_json(line), "it")
+        return fields.text("name"), Sample.from_fields(fields)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
 
 
 def continue_samples(folder: Path, drawn: dict[str, Any], wanted: Mapping[str, Sample]) -> SampleFolder:

@@ -162,6 +162,20 @@ def test_a_folder_of_videos_needs_no_run(made, tmp_path):
     assert re.search("Only . held-out subjects: others could give quite other figures", out)
 
 
+def test_a_damaged_description_of_samples_is_refused_with_what_measures_them(made, tmp_path):
+    folder, out = tmp_path / "v", tmp_path / "e"
+    folder.mkdir()
+    for number in range(2):
+        write_array(folder / f"{number}.npy", moving_noise(number)[:8])
+    (folder / "samples.jsonl").write_text("nothing\n")
+    arguments = "--samples", folder, "--run", made / "run", "--out", out
+    code, _, err = evaluate(made, *arguments)
+    assert (code, is_one_line(err)) == (1, True)
+    assert "to measure these samples, without their conditions, remove it alone" in err
+    (folder / "samples.jsonl").unlink()
+    assert evaluate(made, *arguments)[0] == 0
+
+
 def test_videos_longer_than_the_clips_of_the_cache_are_refused_with_what_to_do(made, tmp_path):
     (tmp_path / "v").mkdir()
     write_array(tmp_path / "v" / "a.npy", np.zeros((50, 16, 16), np.uint8))
