@@ -24,6 +24,7 @@ from vidlat.cli import commands
 from vidlat.commands import display
 from vidlat.commands.settings_file import load_yaml
 from vidlat.config import EncodeConfig, TrainConfig
+from vidlat.errors import TrainError
 from vidlat.fit.optimisation import FitOptimisation
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch
@@ -292,6 +293,36 @@ def test_flags_take_precedence_over_yaml(tmp_path, videos, small_vae, no_cluster
         vidlat("encode", *arguments, "--size", 8)
     assert (schemas[0].settings.size, schemas[0].settings.fit) == (8, "stretch")
     assert not (tmp_path / "l.zarr").exists()  # where no cluster can be had, no cache is left behind
+
+
+@pytest.mark.parametrize(
+    ("yaml", "flags", "steps", "epochs"),
+    [
+        ("{epochs: 2}", ["--steps", 3], 3, None),
+        ("{steps: 3}", ["--epochs", 2], None, 2.0),
+        ("{epochs: 2}", ["--epochs", 4], None, 4.0),
+        ("{epochs: 2.5}", ["--batch", 1], None, 2.5),
+    ],
+)
+def test_a_flag_takes_precedence_over_what_yaml_says_in_another_way(
+    tmp_path, monkeypatch, yaml, flags, steps, epochs
+):
+    def trainer(inputs, out, config, **_):
+        raise TrainError(f"trains {config.steps} steps or {config.epochs} epochs")
+
+    monkeypatch.setattr("vidlat.commands.fit_vae.VAETrainer", trainer)
+    (tmp_path / "c.yaml").write_text(f"fit-vae: {yaml}")
+    command = ("fit-vae", "--input", "v", "--out", tmp_path / "r", "--config", tmp_path / "c.yaml")
+    assert f"trains {steps} steps or {epochs} epochs" in vidlat(*command, *flags)[2]
+
+
+def test_what_says_the_same_twice_in_one_place_is_refused(tmp_path):
+    (tmp_path / "c.yaml").write_text("fit-vae: {epochs: 2, steps: 3}")
+    command = ("fit-vae", "--input", "v", "--out", tmp_path / "r")
+    for flags in (["--config", tmp_path / "c.yaml", "--steps", 3], ["--epochs", 2, "--steps", 3]):
+        code, _, err = vidlat(*command, *flags)
+        assert (code, is_one_line(err)) == (2, True)
+        assert "epochs: another way to say --steps; give one of them" in err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import operator
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -33,9 +33,15 @@ SEED_STOP = 2**63
 """Seeds are below this: torch's generators accept no larger one."""
 
 
-def setting(default: Any, help: str, *, short: str | None = None, **limits: float) -> Any:
-    """A dataclass field with the text that `--help` shows, its one-letter flag, and its _LIMITS."""
-    return field(default=default, metadata={"help": help, "short": short, "limits": limits})
+def setting(
+    default: Any, help: str, *, short: str | None = None, same_as: str | None = None, **limits: float
+) -> Any:
+    """A dataclass field with the text that `--help` shows, its one-letter flag, and its _LIMITS.
+
+    same_as: another setting that says the same in its own way, so that only one of them may be given.
+    """
+    metadata = {"help": help, "short": short, "same_as": same_as, "limits": limits}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,13 @@ class Config:
         if unknown:
             raise ConfigError(f"unknown setting {shorten(unknown)}; known are {', '.join(sorted(known))}")
         return cls(**{name: _parse(value, known[name]) for name, value in values.items()})
+
+    @classmethod
+    def overruled(cls, values: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by field name with those that take precedence, also over what says the same otherwise."""
+        pairs = [(each.name, each.metadata.get("same_as") or "") for each in dataclasses.fields(cls)]
+        left_out = {other for one, two in pairs for name, other in ((one, two), (two, one)) if by.get(name)}
+        return {name: value for name, value in values.items() if name not in left_out} | dict(by)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values for JSON."""

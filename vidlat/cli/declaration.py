@@ -65,8 +65,9 @@ class Command(click.Command):
         if self.config:
             flags = {field.name: values.pop(field.name) for field in dataclasses.fields(self.config)}
             config_file = values.pop("config_file")
-            values["settings"] = load_yaml(config_file, f"{self.name}") if config_file else {}
-            values["settings"] |= {name: value for name, value in flags.items() if value not in (None, ())}
+            in_file = load_yaml(config_file, f"{self.name}") if config_file else {}
+            given = {name: value for name, value in flags.items() if value not in (None, ())}
+            values["settings"] = self.config.overruled(in_file, given)
         try:
             ctx.exit(self.import_body()(**values) or ExitCode.DONE)
         except VidlatError as error:

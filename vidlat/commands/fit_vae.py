@@ -20,9 +20,7 @@ def fit_vae(
 ) -> None:
     """Read the videos and train, with progress bars in the first process."""
     base = read_plan(out).config.to_dict() if resume else {}
-    if settings.get("epochs"):
-        base.pop("steps", None)  # which it says in another way
-    config = FitVAEConfig.from_mapping(base | settings)
+    config = FitVAEConfig.from_mapping(FitVAEConfig.overruled(base, settings))
     config.require_effect(settings)
     with closing(VAETrainer(inputs, out, config, resume=resume, labels=labels)) as trainer:
         if trainer.ranks.is_first:

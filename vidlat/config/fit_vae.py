@@ -108,7 +108,7 @@ class FitVAEConfig(Preprocessing):
     )
     steps: int | None = setting(None, "training steps; else 2000", at_least=1)
     epochs: float | None = setting(
-        None, "passes over the training stacks, another way to say --steps", above=0
+        None, "passes over the training stacks, another way to say --steps", same_as="steps", above=0
     )
     batch: int | None = setting(
         None, "stacks per step, over all processes; else 4, with recipe maisi 1", at_least=1, at_most=MANY
