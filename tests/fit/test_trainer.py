@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -263,10 +264,23 @@ def test_steps_that_are_not_finite_are_skipped(clips, tmp_path):
 
 
 def test_too_many_steps_in_a_row_that_are_not_finite_end_a_training(clips, tmp_path):
-    trainer = failing(start(clips, tmp_path / "run", config(steps=9, max_skipped=2)), 3, 4, 5)
-    with pytest.raises(
-        TrainError, match=r"step 5: the loss is nan, .* 3 steps in a row .*step_00000004; go on"
-    ):
+    run, settings = tmp_path / "run", config(steps=9, max_skipped=2)
+    trainer = failing(start(clips, run, settings), 3, 4, 5)
+    last = run / "checkpoints" / "step_00000004"
+    advice = (
+        "go on with --resume and a lower --learning-rate or --precision float32 from step_00000004; if that "
+        f"ends like this again, remove the folder {last} to go on from step_00000002"
+    )
+    with pytest.raises(TrainError, match=rf"step 5: the loss is nan, .* 3 steps in a row .*; {advice}$"):
+        list(trainer.steps())
+    trainer.close()
+    shutil.rmtree(last)
+    assert [record.step for record in train(clips, run, settings, resume=True)] == list(range(3, 10))
+
+
+def test_too_many_before_the_first_checkpoint_say_that_there_is_none(clips, tmp_path):
+    trainer = failing(start(clips, tmp_path / "run", config(steps=9, max_skipped=0)), 1)
+    with pytest.raises(TrainError, match=r"or --precision float32; there is no checkpoint yet$"):
         list(trainer.steps())
 
 

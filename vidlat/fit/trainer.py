@@ -43,6 +43,7 @@ from vidlat.train.recorder import Recorder
 from vidlat.train.runs.checkpoint import (
     TrainState,
     best_checkpoint,
+    how_to_go_on,
     list_checkpoints,
     load_checkpoint,
     remove_partial_checkpoints,
@@ -371,7 +372,7 @@ class VAETrainer:
                     records[-1] = dataclasses.replace(records[-1], validation=self._validate(recorder))
                 if recorder:
                     recorder.write(records)
-                self._skipped.require_few(records, self._advise)
+                self._skipped.require_few(records, lambda _: how_to_go_on(self._checkpoints))
                 if recorder and records:
                     self._save_if_due(recorder, records[-1], is_last or is_saved)
                 yield from records
@@ -465,10 +466,3 @@ class VAETrainer:
         if not record.validation:
             self._write_weights()
         save_checkpoint(self._checkpoints, self.state, keep=self.settings.keep, validation_loss=mse)
-
-    def _advise(self, _: FitStep) -> str:
-        checkpoints = list_checkpoints(self._checkpoints)
-        return (
-            f"last good checkpoint: {checkpoints[-1] if checkpoints else 'none yet'}; go on with --resume "
-            "and a lower --learning-rate or --precision float32"
-        )

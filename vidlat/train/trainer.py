@@ -33,7 +33,7 @@ from vidlat.train.recorder import Recorder, StepRecord
 from vidlat.train.runs.checkpoint import (
     TrainState,
     best_checkpoint,
-    how_to_do_without,
+    how_to_go_on,
     last_step,
     list_checkpoints,
     load_checkpoint,
@@ -318,7 +318,9 @@ class Trainer:
         sum_of_errors, num_counted = self.ranks.total(totals)
         loss = float(sum_of_errors / num_counted)
         if not math.isfinite(loss):
-            raise TrainError(f"step {self.state.step}: the validation loss is {loss}; {self._way_on()}")
+            raise TrainError(
+                f"step {self.state.step}: the validation loss is {loss}; {how_to_go_on(self._checkpoints)}"
+            )
         return loss
 
     @property
@@ -381,15 +383,8 @@ class Trainer:
             batch=self.settings.batch,
         )
         videos = ", ".join(window.video_id for window in windows)
-        return f"videos of the batch: {videos}; look at these videos, or {self._way_on()}"
-
-    def _way_on(self) -> str:
-        """How to go on after numbers that are not finite, which even the last checkpoint may give."""
-        way = "go on with --resume and a lower --learning-rate or --precision float32"
-        if not (checkpoints := list_checkpoints(self._checkpoints)):
-            return f"{way}; there is no checkpoint yet"
-        last = checkpoints[-1]
-        return f"{way} from {last.name}; if that ends like this again, {how_to_do_without(last)}"
+        way_on = how_to_go_on(self._checkpoints)
+        return f"videos of the batch: {videos}; look at these videos, or {way_on}"
 
 
 def _records(steps: Iterable[ReadStep]) -> list[StepRecord]:

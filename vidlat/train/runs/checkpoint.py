@@ -190,6 +190,15 @@ def how_to_do_without(checkpoint: Path) -> str:
     return f"remove the folder {checkpoint} {rest}"
 
 
+def how_to_go_on(directory: Path) -> str:
+    """What to do after numbers that are not finite, which even the last checkpoint may give."""
+    way = "go on with --resume and a lower --learning-rate or --precision float32"
+    if not (checkpoints := list_checkpoints(directory)):
+        return f"{way}; there is no checkpoint yet"
+    last = checkpoints[-1]
+    return f"{way} from {last.name}; if that ends like this again, {how_to_do_without(last)}"
+
+
 def load_ema(checkpoint: Path, model: nn.Module) -> None:
     """Load the averaged weights only; raises TrainError as `load_checkpoint` does."""
     _load_module(checkpoint / "ema.safetensors", model)
