@@ -216,10 +216,30 @@ def test_a_split_without_videos_for_validation_holds_none_out():
     assert stated_split(rows, "EF") is stated_split(rows, "Spl") is stated_split(rows, None) is None
     assert stated_split(echonet(["train", "train"]), "Split") is None
     assert stated_split(echonet(["p1", "test", "val"]), "Split") is None
+    assert stated_split(echonet(["train", ""]), "Split") is None
 
 
 @pytest.mark.parametrize(
-    ("values", "found"), [(["train", "val", "fold3"], "fold3"), (["train", "val", ""], "")]
+    ("values", "words"), [(["val"] * 3, "val"), (["Test"] * 3, "Test"), (["val", "test", "val"], "test, val")]
+)
+def test_a_split_without_videos_for_training_is_refused(values, words):
+    with pytest.raises(
+        TrainError, match=f"of all 3 videos it is {words}; expected train for those to train on"
+    ):
+        stated_split(echonet(values), "Split")
+
+
+def test_held_out_videos_are_never_trained_on_for_lack_of_others(make_cache, make_trainer, tmp_path):
+    rows = echonet(["val"] * 4)
+    cache, _ = make_cache(dict.fromkeys(rows, 8), name="held_out.zarr")
+    with pytest.raises(TrainError, match=r"split_by: label 'Split' .* expected train for those to train on"):
+        make_trainer(cache=cache, labels=rows, split_by="Split")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [(["train", "val", "fold3"], "fold3"), (["train", "val", ""], ""), (["val", "val", ""], "")],
 )
 def test_a_split_with_other_values_is_refused_with_those_expected(values, found):
     with pytest.raises(

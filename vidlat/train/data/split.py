@@ -39,21 +39,29 @@ def stated_split(
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """Training and validation videos, each sorted, as the label `split_by` states them.
 
-    Videos for testing are on neither side. None where that is no such label: no video is said to be for
-    training, or none for anything else. Raises TrainError where some videos have no or another value.
+    Videos for testing are on neither side. None where that is no such label: all videos that have it are said
+    to be for training, or some other thing is said and nothing to be for training. Raises TrainError where
+    some videos have no or another value, or none is for training.
     """
     stated = {
         video_id: "" if split_by is None else annotation.labels.get(split_by, "")
         for video_id, annotation in annotations.items()
     }
     sides = {video_id: SIDES.get(text.lower(), "") for video_id, text in stated.items()}
-    if not {"training"} < set(sides.values()) - {""}:
+    said, others = set(sides.values()) - {""}, [video_id for video_id, side in sides.items() if not side]
+    trains = "training" in said
+    if said <= {"training"} or not (trains or all(stated[video_id] == "" for video_id in others)):
         return None
-    others = [video_id for video_id, side in sides.items() if not side]
     if others:
         raise TrainError(
             f"split_by: label {split_by!r} tells a split, but of {len(others)} of {len(stated)} videos it is "
             f"{stated[others[0]]!r} ({', '.join(others[:5])}); expected train, val or test for every video"
+        )
+    if not trains:
+        raise TrainError(
+            f"split_by: label {split_by!r} tells a split, but of all {len(stated)} videos it is "
+            f"{', '.join(sorted(set(stated.values())))}; expected train for those to train on, or choose a "
+            "label that tells subjects"
         )
     training, validation = (
         sorted(video_id for video_id, side in sides.items() if side == wanted)
