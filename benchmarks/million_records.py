@@ -125,7 +125,7 @@ def make(folder: Path, num_videos: int, num_commits: int, with_files: bool) -> d
         for sequence, numbers in enumerate(blocks, start=1):
             table = records(folder, numbers, sequence)
             began = time.perf_counter()
-            writer.append_rows(RECORDS, lambda _, table=table: table)
+            writer.append_rows({RECORDS: lambda _, table=table: table})
             if len(numbers) <= VIDEOS_A_COMMIT:
                 seconds.append(time.perf_counter() - began)
             most_files = max(most_files, len(list((cache / RECORDS).glob("*.parquet"))))

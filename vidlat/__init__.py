@@ -76,6 +76,12 @@ if TYPE_CHECKING:
     from vidlat.sample.during_training import train_unet as train_unet
     from vidlat.sample.sampler import Denoiser as Denoiser, Sampler as Sampler
     from vidlat.sample.videos import sample_videos as sample_videos
+    from vidlat.store.merge import (
+        MergedPart as MergedPart,
+        MergeProgress as MergeProgress,
+        merge_caches as merge_caches,
+    )
+    from vidlat.store.merge_plan import MergePlan as MergePlan
     from vidlat.store.reader import LatentCache as LatentCache, open_cache as open_cache
     from vidlat.store.repair_files import Outcome as Outcome
     from vidlat.store.verify.cache import verify_cache as verify_cache
@@ -130,6 +136,8 @@ _PUBLIC = {
     "sample.during_training": "train_unet",
     "sample.sampler": "Denoiser Sampler",
     "sample.videos": "sample_videos",
+    "store.merge": "MergeProgress MergedPart merge_caches",
+    "store.merge_plan": "MergePlan",
     "store.reader": "LatentCache open_cache",
     "store.repair_files": "Outcome",
     "store.verify.cache": "verify_cache",

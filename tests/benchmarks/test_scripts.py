@@ -17,6 +17,7 @@ ALONE = {
     "million_records": ["--videos", "2000", "--commits", "2"],
     "feeding": ["--most", "1", "--rounds", "1", "--frames", "2"],
     "overlap": ["--videos", "4", "--rounds", "1"],
+    "merge": ["--parts", "2", "--videos", "20"],
     "reading": ["--windows", "64", "--videos", "2"],
     "tiny_files": ["--videos", "20"],
     "waiting_threads": ["--seconds", "0.1", "--rounds", "1", "--busy", "0"],

@@ -30,6 +30,7 @@ from vidlat.store.filesystem import locked
 from vidlat.store.layout import MANIFEST
 from vidlat.store.lease import hold_lease
 from vidlat.store.manifest import read_manifest
+from vidlat.store.merge import merge_caches
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -251,6 +252,18 @@ def test_damaged_video_is_found_and_encoded_again_to_the_same_bits(
     # Never over old shards.
     assert all(file.stat().st_mtime_ns == then for file, then in damaged.items())
     assert len(list(path.glob("*/c/0/*/0/0"))) > len(damaged) >= len(before) - 1
+
+
+def test_repair_of_a_merged_cache_leaves_the_shards_that_it_shares_with_its_part(
+    path, tmp_path, repaired, read_all, latents
+):
+    merged = tmp_path / "merged.zarr"
+    list(merge_caches([path], merged))
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    shard_of(merged, VICTIM).unlink()
+    assert repaired(merged)[0] == 0
+    assert read_all(merged) == read_all(path) == latents
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize(("plant", "file"), FILES.values(), ids=FILES)

@@ -13,6 +13,7 @@ from tests.thorough import steps
 OPERATIONS = [
     *((os, name) for name in ("open", "fsync", "link", "rename", "replace", "unlink", "mkdir", "rmdir")),
     *((os, name) for name in ("stat", "lstat", "fstat", "scandir", "listdir", "utime", "write", "ftruncate")),
+    (os, "sync"),
     (fcntl, "flock"),
     (io, "open"),
 ]

@@ -1,11 +1,11 @@
-"""The commands that look after a cache: info, ls, verify, prune."""
+"""The commands that look after caches: info, ls, verify, prune, merge."""
 
 from __future__ import annotations
 
 import click
 
-from vidlat.cli.declaration import Command
-from vidlat.cli.options import device_option, json_option, latents_argument, vae_option
+from vidlat.cli.declaration import PATH, Command
+from vidlat.cli.options import device_option, json_option, latents_argument, out_option, vae_option
 
 
 @click.command(cls=Command)
@@ -105,4 +105,36 @@ def prune() -> None:
     \b
     Exit codes: 0 done, or nothing to do; 1 refused, or a damaged video was left where it is;
     2 wrong flags; 130 interrupted: nothing is lost, run it again.
+    """
+
+
+@click.command(cls=Command)
+@click.argument("parts", type=PATH, nargs=-1, required=True)
+@out_option("The cache to make, or one of the same settings to add to.")
+def merge() -> None:
+    """Make one cache of several that were encoded apart.
+
+    All must have the same settings, ids and layout; the merged cache names the VAE as the first does. The
+    parts are not changed, and no latents are computed or read: their files get a second name by hard links,
+    or are copied where that is impossible. A part that is being encoded, or whose encode was killed, is
+    refused.
+
+    A video that is there already, by its id and the content of its file, is skipped, labels included. Two
+    contents of one id are refused before anything is written. The same content under two ids is listed and
+    stays. Failures come along unless their video is there.
+
+    Each part is added as a whole. If interrupted or killed, run it again: it continues; `vidlat prune` frees
+    what was left. A video that was removed from the merged cache comes back if a part still holds it.
+    Linked latents are one file on disk, so a merged cache is no backup of its parts. Any of them may be
+    deleted.
+
+    \b
+    Examples:
+      vidlat encode --input videos/ --part 2/3 --out part-2.zarr    in job 2 of 3
+      vidlat merge part-1.zarr part-2.zarr part-3.zarr --out latents.zarr
+      vidlat merge new.zarr --out latents.zarr                      adds to latents.zarr
+
+    \b
+    Exit codes: 0 done, or nothing to add; 1 refused; 2 wrong flags; 130 interrupted: what was merged is
+    safe, run it again.
     """

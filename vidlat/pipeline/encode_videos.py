@@ -26,6 +26,7 @@ from vidlat.pipeline.job import (
     num_threads_of_worker,
 )
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
+from vidlat.store.layout import holds_anything
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.log import last_sequence
 from vidlat.store.metadata import read_schema
@@ -68,7 +69,7 @@ class PreparedEncode:
         """
         if not self.plan.num_videos:
             # A part without videos gets a cache all the same: the jobs of an array and merge need not ask.
-            if self.plan.restated or not _holds_anything(self.out):
+            if self.plan.restated or not holds_anything(self.out):
                 with self.open_writer():
                     pass
             return
@@ -86,7 +87,7 @@ class PreparedEncode:
         Moved files and new annotations of videos that are done are recorded at once.
         Raises StoreError if another process holds the cache, or has written to it since this was planned.
         """
-        if not _holds_anything(self.out):
+        if not holds_anything(self.out):
             create_cache(self.out, self.schema)
         with open_writer(self.out, "vidlat encode") as writer:
             # Another encode may have run since: its work would be repeated, or its cache may differ.
@@ -129,10 +130,6 @@ def encode_videos(
     return prepared.run(executor)
 
 
-def _holds_anything(out: Path) -> bool:
-    return out.exists() and (not out.is_dir() or any(out.iterdir()))
-
-
 def prepare_encode(
     inputs: Sequence[str],
     config: EncodeConfig,
@@ -151,7 +148,7 @@ def prepare_encode(
     writing to the cache. labels, skip_stills: as in `discover_videos`.
     Raises InputError, WeightsError, ConfigError, StoreError or CacheMismatchError.
     """
-    if _holds_anything(out):
+    if holds_anything(out):
         read_schema(out)  # before the VAE loads: refuse what is no cache, or is in use
         if not dry_run:
             refuse_if_held(out)
@@ -174,7 +171,7 @@ def prepare_encode(
     failures: dict[str, FailureRecord] = {}
     annotations: Mapping[str, Annotation] = MappingProxyType({})
     planned_at = 0
-    if _holds_anything(out):
+    if holds_anything(out):
         schema = _require_same_settings(out, schema, config)
         planned_at = last_sequence(out)  # before reading the records: a commit in between is noticed then
         cache = open_cache(out)

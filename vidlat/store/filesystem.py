@@ -82,6 +82,37 @@ def kvstore(path: Path) -> dict[str, Any]:
     }
 
 
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""Errors of a file that cannot have a second name, being on another disk or another user's, for instance."""
+
+
+def link_or_copy(file: Path, new_file: Path) -> str:
+    """Give a file a second name, or copy it where that is impossible.
+
+    Returns why it was copied, empty if it was not. Raises OSError if it fails, FileExistsError if the name is
+    taken. The content of a copy is on disk when this returns, `sync_all` makes both names permanent.
+    """
+    try:
+        os.link(file, new_file, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            # NFS repeats a link whose answer was lost, and then finds its own.
+            if error.errno == errno.EEXIST and new_file.samefile(file):
+                return ""
+            raise
+        with open_regular_file(file) as original, new_file.open("xb") as copy:
+            shutil.copyfileobj(original, copy)
+            copy.flush()
+            os.fsync(copy.fileno())  # which reports an error that `sync_all` does not
+        return os.strerror(error.errno)
+    return ""
+
+
+def sync_all() -> None:
+    """Make sure that all that was written so far, by any process, survives a power failure."""
+    os.sync()
+
+
 def rename(path: Path, new_path: Path) -> None:
     """Rename a file or folder atomically; `sync` makes the new name permanent."""
     path.rename(new_path)

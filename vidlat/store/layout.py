@@ -107,10 +107,18 @@ def require_own_folders(path: Path) -> None:
             raise StoreError(f"{path}: {where} is a link; expected a folder: put the folder itself there")
 
 
-def require_outside_caches(out: Path) -> None:
-    """Raise InputError where `out`, a file or folder to be written for --out, is a cache or lies in one."""
+def holds_anything(path: Path) -> bool:
+    """Whether a cache cannot be made at `path`, or is there: an empty folder is in no way."""
+    return filesystem.exists(path) and (not filesystem.is_folder(path) or bool(filesystem.list_names(path)))
+
+
+def require_outside_caches(out: Path, *, may_be_one: bool = False) -> None:
+    """Raise InputError where `out`, a file or folder to be written for --out, is a cache or lies in one.
+
+    may_be_one: it may be a cache itself.
+    """
     path = out.resolve()
-    for folder in (path, *path.parents):
+    for folder in path.parents if may_be_one else (path, *path.parents):
         if filesystem.exists(folder / MANIFEST):
             what = "is a cache" if folder == path else f"lies in the cache {folder}"
             raise InputError(f"{out}: {what}; give another --out")

@@ -11,7 +11,7 @@ import json
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,15 +131,19 @@ def refuse_if_held(path: Path) -> LeaseHolder | None:
 
 
 def hold_for_reading(path: Path, reader: object) -> None:
-    """Keep prune away from the cache at `path` as long as the object `reader` lives.
+    """Keep prune away from the cache at `path` as long as the object `reader` lives; see `reading`."""
+    weakref.finalize(reader, reading(path).close)
+
+
+def reading(path: Path) -> ExitStack:
+    """Keep prune away from the cache at `path` until the returned context is closed.
 
     Writes nothing, so that it works on a read-only disk. Raises StoreError while prune runs.
     """
     try:
-        lock = filesystem.lock_shared(path / READERS, wait=False)
+        return filesystem.lock_shared(path / READERS, wait=False)
     except BlockingIOError as error:
         raise StoreError(f"{path}: is being pruned by `vidlat prune`; try again when it has ended") from error
-    weakref.finalize(reader, lock.close)
 
 
 @contextmanager

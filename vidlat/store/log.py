@@ -159,10 +159,10 @@ def append(path: Path, tables: Mapping[str, Callable[[int], pa.Table]]) -> Manif
     return manifest
 
 
-def merge(path: Path, manifest: Manifest, folder: str, files: Sequence[RecordFile]) -> None:
-    """Merge record files of a folder into one. The caller holds the cache's lock."""
+def merge(path: Path, manifest: Manifest, folder: str, files: Sequence[RecordFile]) -> Manifest:
+    """Merge record files of a folder into one; returns the new manifest. The caller holds the lock."""
     rows = latest(pa.concat_tables(read_record_file(path, file) for file in files))
-    _supersede(path, manifest, files, {folder: rows})
+    return _supersede(path, manifest, files, {folder: rows})
 
 
 def compact(path: Path) -> None:
@@ -178,8 +178,8 @@ def compact(path: Path) -> None:
 
 def _supersede(
     path: Path, manifest: Manifest, files: Sequence[RecordFile], tables: Mapping[str, pa.Table]
-) -> None:
-    """Replace record files by one per folder, with the rows given."""
+) -> Manifest:
+    """Replace record files by one per folder, with the rows given; returns the new manifest."""
     first = min((commits_of(path / file.where)[0] for file in files), default=1)
     new = [
         _create(path, folder, (first, manifest.sequence), rows)
@@ -190,6 +190,7 @@ def _supersede(
     write_manifest(path, manifest)
     for file in files:
         filesystem.delete(path / file.where)
+    return manifest
 
 
 def _next_sequence(path: Path, manifest: Manifest) -> int:

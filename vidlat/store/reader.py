@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from vidlat.store.lease import hold_for_reading
 from vidlat.store.log import RecordTable, read_records
 from vidlat.store.metadata import array_frames, read_schema, zarr_documents
 from vidlat.store.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, REPAIR, VideoRanges
+from vidlat.store.record_values import require_sums
 from vidlat.store.records import (
     ANNOTATION_COLUMNS,
     SOURCE_COLUMNS,
@@ -104,9 +103,12 @@ class LatentCache:
         """The latest record of every video, sorted by video_id."""
         if self._records is None:
             _ = self._ranges  # checked before any record is used
-            self._records = to_video_records(self._snapshot.videos.read())
-            for record in self._records.values():
-                _require_sums(self.path, record, self.schema.latent_dim)
+            rows = self._snapshot.videos.read()
+            try:
+                require_sums(rows, self.schema.latent_dim)
+            except StoreError as error:
+                raise StoreError(f"{self.path}: damaged: {error}; {REPAIR}") from error
+            self._records = to_video_records(rows)
         return self._records
 
     def sources(self) -> dict[str, Source]:
@@ -244,15 +246,3 @@ class LatentCache:
 def _checksums_in_order(videos: RecordTable) -> pa.ChunkedArray:
     """The checksums of every video, in the order of the time axis."""
     return videos.read(["start", CHECKSUMS]).sort_by("start")[CHECKSUMS]
-
-
-def _require_sums(path: Path, record: VideoRecord, latent_dim: int) -> None:
-    """Raises StoreError for sums that cannot be those of latents, by which a training would whiten."""
-    latents = record.latents
-    sums = latents.sum_mean, latents.sum_mean_squared, latents.sum_std_squared
-    is_sound = latents.count > 0 and all(len(each) == latent_dim for each in sums)
-    if not is_sound or not all(type(value) is float and math.isfinite(value) for value in chain(*sums)):
-        raise StoreError(
-            f"{path}: damaged: {record.video_id}: expected sums of {latent_dim} channels in its record, "
-            f"found {latents.count} values with the sums {list(map(list, sums))}; {REPAIR}"
-        )

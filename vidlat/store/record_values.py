@@ -28,6 +28,8 @@ LEAST = {
 SLOWEST, FASTEST = 1e-100, 1e100
 """Frame rates, by which a number of frames can be divided; 0 is an unknown one."""
 
+SUMS = ("latents_sum_mean", "latents_sum_mean_squared", "latents_sum_std_squared")
+
 COUNTS = {"value_range": (0, 2), "box": (0, 4)}
 """How many values a list may have."""
 
@@ -53,6 +55,25 @@ def require_selections(rows: Rows) -> None:
             Selection.from_text(text)
         except ValueError as error:
             raise StoreError(f"source_selection: {one_line(error)}") from error
+
+
+def require_sums(rows: Rows, latent_dim: int) -> None:
+    """Raises StoreError for sums that cannot be those of latents, by which a training would whiten.
+
+    rows: video_id, latents_count and SUMS, of videos that were not removed.
+    """
+    is_wrong = ~_is_number(_array(rows["latents_count"]), 1)
+    for name in SUMS:
+        lists = _array(rows[name])
+        values = lists.flatten()
+        is_wrong |= pc.fill_null(pc.list_value_length(lists), -1).to_numpy() != latent_dim
+        is_sum = _is_number(values) & values.is_valid().to_numpy(zero_copy_only=False)
+        is_wrong[pc.list_parent_indices(lists).to_numpy()[~is_sum]] = True
+    for index in np.flatnonzero(is_wrong)[:1].tolist():
+        names = ("video_id", "latents_count", *SUMS)
+        video, count, *sums = (_array(rows[name])[index].as_py() for name in names)
+        expected = f"expected sums of {latent_dim} channels in its record"
+        raise StoreError(f"{video}: {expected}, found {count} values with the sums {sums}")
 
 
 def _faults(rows: Rows, name: str) -> Iterator[str]:

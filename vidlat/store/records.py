@@ -7,12 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
 from vidlat.store.sources import recorded_path
 from vidlat.types import WHOLE, Annotation, FailureRecord, InputVideo, Selection, Source, VideoRecord
+
+Integers = npt.NDArray[np.int64]
 
 Record = TypeVar("Record", VideoRecord, FailureRecord)
 
@@ -151,7 +155,12 @@ def with_sequence(table: pa.Table, sequence: int) -> pa.Table:
     return _with_column(table, "sequence", [sequence] * len(table))
 
 
-def _with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
+def with_ranges(table: pa.Table, starts: Integers, stops: Integers) -> pa.Table:
+    """The rows of videos that lie elsewhere: starts, stops (N,)."""
+    return _with_column(_with_column(table, "start", starts), "stop", stops)
+
+
+def _with_column(table: pa.Table, name: str, values: Sequence[Any] | Integers) -> pa.Table:
     index = table.schema.get_field_index(name)
     column = table.schema.field(index)
     return table.set_column(index, column, pa.array(values, column.type))

@@ -6,7 +6,7 @@ The order that survives a kill at any point: `CacheWriter.reserve` (driver), `wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class CacheWriter:
     def commit(self, records: Sequence[VideoRecord]) -> None:
         """Add videos whose shards are written, all at once. Sets the sequence number of their records."""
         if records:
-            self.append_rows(layout.RECORDS, lambda sequence: to_table(records, VIDEO_COLUMNS, sequence))
+            self.append_rows({layout.RECORDS: lambda sequence: to_table(records, VIDEO_COLUMNS, sequence)})
 
     def recommit(self, records: Sequence[VideoRecord]) -> None:
         """Record the new ranges of moved videos, all at once; their later failures keep standing."""
@@ -149,20 +149,25 @@ class CacheWriter:
     def remove(self, video_ids: Sequence[str]) -> None:
         """Remove videos, all at once; their latents remain on disk as holes."""
         if video_ids:
-            self.append_rows(layout.RECORDS, lambda sequence: to_tombstones(video_ids, sequence))
+            self.append_rows({layout.RECORDS: lambda sequence: to_tombstones(video_ids, sequence)})
 
     def commit_sources(self, videos: Sequence[InputVideo]) -> None:
         """Update the path, time and annotation of cached videos, and nothing else."""
         if videos:
             self.append_rows(
-                layout.RECORDS,
-                lambda sequence: with_sources(read_records(self.path).videos.read(), videos, sequence),
+                {
+                    layout.RECORDS: lambda sequence: with_sources(
+                        read_records(self.path).videos.read(), videos, sequence
+                    )
+                }
             )
 
     def record_failures(self, failures: Sequence[FailureRecord]) -> None:
         """Record why videos could not be encoded, until a later commit supersedes it."""
         if failures:
-            self.append_rows(layout.FAILURES, lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence))
+            self.append_rows(
+                {layout.FAILURES: lambda sequence: to_table(failures, FAILURE_COLUMNS, sequence)}
+            )
 
     def last_sequence(self) -> int:
         """The number of the last commit, 0 before the first."""
@@ -178,13 +183,14 @@ class CacheWriter:
         with self._locked():
             compact(self.path)
 
-    def append_rows(self, folder: str, rows: Callable[[int], pa.Table]) -> None:
-        """Commit the rows made for the next sequence number, and merge small files if there are many."""
+    def append_rows(self, tables: Mapping[str, Callable[[int], pa.Table]]) -> None:
+        """Commit the rows of each folder, made for the next sequence number; merge small files if many."""
         with self._locked():
-            manifest = append(self.path, {folder: rows})
-            small = [file for file in manifest.files_in(folder) if file.num_bytes < self.small_bytes]
-            if len(small) > self.max_small_files:
-                merge(self.path, manifest, folder, small)
+            manifest = append(self.path, tables)
+            for folder in tables:
+                small = [file for file in manifest.files_in(folder) if file.num_bytes < self.small_bytes]
+                if len(small) > self.max_small_files:
+                    manifest = merge(self.path, manifest, folder, small)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -212,7 +218,7 @@ def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) 
     starts = schema.pack(lengths)
     num_shards = schema.num_shards(lengths)
     _require_fitting(schema, posteriors)
-    _require_own_shards(path, schema, start, num_shards)
+    require_own_shards(path, schema, start, num_shards)
     values = {"mean": [p.mean for p in posteriors], "std": [p.std for p in posteriors]}
     num_frames = num_shards * schema.shard_frames
     arrays = {name: _open_up_to(path, name, start + num_frames) for name in layout.ARRAYS}
@@ -250,7 +256,8 @@ def _require_fitting(schema: CacheSchema, posteriors: Sequence[LatentPosterior])
             )
 
 
-def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards: int) -> None:
+def require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards: int) -> None:
+    """Raise StoreError unless the range at `start` is made of whole shards, none of which is written."""
     if start < 0 or start % schema.shard_frames:
         raise StoreError(
             f"{path}: a write at latent frame {start} begins inside a shard of {schema.shard_frames} "
