@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.sample.test_folder import GrayVAE
+from tests.test_cli import vidlat
 from vidlat.cli import commands
 from vidlat.config import SampleConfig
 from vidlat.copies.search import CopySearch
@@ -56,7 +57,10 @@ def test_each_sample_is_its_first_attempt_that_copies_nothing(drawn_at_once, run
     monkeypatch.setattr(rejection, "DRAWN_AT_ONCE", drawn_at_once)
     copies = [0, 2, 0, 1, MOST_ATTEMPTS]
     draw = Scripted(*run_and_cache, copies)
-    samples = list(CopyRejection(CopySearch(*run_and_cache), 0.01).draw(len(copies), draw))
+    found = list(CopyRejection(CopySearch(*run_and_cache), 0.01).draw(len(copies), draw))
+    if drawn_at_once == 64:
+        assert [number for number, _ in found] == [0, 2, 3, 1, 4]  # each as soon as it is accepted
+    samples = [sample for _, sample in sorted(found, key=lambda each: each[0])]
     assert [sample.num_rejected for sample in samples] == copies
     for number, sample in enumerate(samples[:4]):
         assert sample.copied is None
@@ -98,7 +102,7 @@ def draw(run_and_cache, tmp_path, monkeypatch):
 
     def paths(out="out", latents=cache.path, **settings):
         values = {"num": 8, "steps": 2, "format": "npy", "reject_copies": 0.01} | settings
-        return list(sample_videos(tmp_path, tmp_path / out, SampleConfig(**values), latents=latents))
+        return sorted(sample_videos(tmp_path, tmp_path / out, SampleConfig(**values), latents=latents))
 
     return paths
 
@@ -107,7 +111,7 @@ def test_no_sample_is_a_copy_and_each_depends_on_its_seed_alone(draw, tmp_path):
     all_of_them = [np.load(path) for path in draw()]
     alone = [np.load(path) for seed in (0, 3, 6) for path in draw(f"{seed}", num=2, seed=seed)]
     kept = [np.load(path) for path in draw("kept", reject_copies=0.0, latents=None)]
-    num_rejected = [sample.num_rejected for sample in read_samples(tmp_path / "out").samples.values()]
+    num_rejected = [each.num_rejected for _, each in sorted(read_samples(tmp_path / "out").samples.items())]
     assert 0 < sum(map(bool, num_rejected)) < 8
     for number, other in zip((0, 1, 3, 4, 6, 7), alone, strict=True):
         assert np.array_equal(all_of_them[number], other)
@@ -149,6 +153,36 @@ def test_the_command_counts_rejected_attempts_and_ends_with_3_where_copies_are_l
     assert "contact sheet ->" in answer.stdout
     assert answer.stderr.count("\n") == 1
     assert re.match(r"Error: \d of the samples \(seed ", answer.stderr)
+
+
+def test_an_interruption_keeps_what_is_accepted_and_tells_how_many(
+    draw, run_and_cache, tmp_path, monkeypatch
+):
+    """It comes while samples are drawn a second time; the others of the same sixteen are accepted."""
+    whole = draw("whole")
+    num_rejected = [each.num_rejected for _, each in sorted(read_samples(tmp_path / "whole").samples.items())]
+    draw_once = videos._Drawing.draw
+
+    def interrupted(self, samples, on_progress, numbers, attempt):
+        if attempt == 1:
+            raise KeyboardInterrupt
+        return draw_once(self, samples, on_progress, numbers, attempt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(videos._Drawing, "draw", interrupted)
+        settings = f"-n 8 --steps 2 --format npy --reject-copies 0.01 --latents {run_and_cache[1].path}"
+        code, out, _ = vidlat("sample", "--run", tmp_path, "--out", tmp_path / "out", *settings.split())
+    accepted = [path.name for path, num in zip(whole, num_rejected, strict=True) if num == 0]
+    assert 0 < len(accepted) < 8
+    assert code == ExitCode.INTERRUPTED
+    assert sorted(path.name for path in (tmp_path / "out").glob("sample-*")) == accepted
+    assert set(read_samples(tmp_path / "out").samples) == set(accepted)
+    told = (
+        f"{len(accepted)} of 8 samples written, those not yet compared with the training clips lost; the same"
+    )
+    assert told in out
+    again = draw()
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in whole]
 
 
 def test_rejection_and_its_cache_go_together(draw, make_cache):

@@ -40,9 +40,10 @@ def sample(run_dir: str, out: Path, vae: str | None, latents: Path | None, setti
             copied = error
         except KeyboardInterrupt:
             progress.stop()
-            if paths and len(paths) < config.num:
-                written = f"{len(paths)} of {format_count(config.num, 'sample')} written"
-                console.print(f"{written}; the same command draws the others")
+            if len(paths) < config.num:
+                kept = f"{len(paths)} of {format_count(config.num, 'sample')} written"
+                lost = ", those not yet compared with the training clips lost" if config.reject_copies else ""
+                console.print(f"{kept}{lost}; the same command draws the others")
             raise
     already = before & set(paths)
     note = f", of which {len(already)} were there already" if already else ""

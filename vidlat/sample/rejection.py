@@ -46,26 +46,31 @@ class CopyRejection:
         self._search = search
         self.threshold = search.calibrate().threshold(quantile)
 
-    def draw(self, num_samples: int, draw: Draw) -> Iterator[Drawn]:
-        """Yield the samples in order, each from its first attempt that copies nothing.
+    def draw(self, num_samples: int, draw: Draw) -> Iterator[tuple[int, Drawn]]:
+        """Yield each sample with its number once it is accepted: from its first attempt that copies nothing.
 
-        A sample whose MOST_ATTEMPTS attempts all copy something is yielded with what the last one copies.
+        So those that are drawn again come after others. A sample whose MOST_ATTEMPTS attempts all copy
+        something is yielded with what the last one copies.
         """
         for first in range(0, num_samples, DRAWN_AT_ONCE):
             yield from self._draw_together(range(first, min(first + DRAWN_AT_ONCE, num_samples)), draw)
 
-    def _draw_together(self, numbers: Sequence[int], draw: Draw) -> Iterator[Drawn]:
-        drawn: dict[int, Drawn] = {}
+    def _draw_together(self, numbers: Sequence[int], draw: Draw) -> Iterator[tuple[int, Drawn]]:
         missing = list(numbers)
         for attempt in range(MOST_ATTEMPTS):
             latents = list(draw(missing, attempt))
-            for number, each, match in zip(missing, latents, self._search.nearest(latents), strict=True):
-                is_copy = match.distance < self.threshold
-                drawn[number] = Drawn(each, attempt + is_copy, match if is_copy else None)
-            missing = [number for number in missing if drawn[number].copied]
+            matches = self._search.nearest(latents)
+            copied = []
+            for number, each, match in zip(missing, latents, matches, strict=True):
+                if match.distance >= self.threshold:
+                    yield number, Drawn(each, attempt)
+                elif attempt == MOST_ATTEMPTS - 1:
+                    yield number, Drawn(each, MOST_ATTEMPTS, match)
+                else:
+                    copied.append(number)
+            missing = copied
             if not missing:
                 break
-        yield from (drawn[number] for number in numbers)
 
 
 def copy_rejection(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,11 @@ def sample_videos(
 ) -> Iterator[Path]:
     """Sample videos and yield the path of each, `out/sample-<seed>.mp4` (gif, npy), once it is written.
 
-    What the folder holds already, drawn in the same way, is not drawn again; samples.jsonl says how that was
-    (see folder.py), and so does each mp4 and gif itself, as a comment. A contact sheet is written at the end,
-    also when interrupted. Videos have the median frame rate of the training videos. The folder is marked, so
-    that an encode of a folder around it passes it over.
+    First come those that are there already; samples that are drawn again come after others. What the folder
+    holds already, drawn in the same way, is not drawn again; samples.jsonl says how that was (see folder.py),
+    and so does each mp4 and gif itself, as a comment. A contact sheet is written at the end, also when
+    interrupted. Videos have the median frame rate of the training videos. The folder is marked, so that an
+    encode of a folder around it passes it over.
 
     conditions: those of each sample, `NAME=VALUE`; by default those of the settings. vae: where the VAE of
     the latents is, if it has moved. latents: the cache of the run, to reject copies. on_progress: as for
@@ -83,32 +85,47 @@ def sample_videos(
     prepare_decoded_folder(out)
     wanted = {f"sample-{it.seed:04d}.{settings.format}": it for it in drawing.samples}
     folder = continue_samples(out, drawing.how, wanted)
-    missing = {name: sample for name, sample in wanted.items() if not folder.holds(name)}
-    draw = partial(drawing.draw, list(missing.values()), on_progress)
-    found = rejection.draw(len(missing), draw) if rejection else map(Drawn, draw(range(len(missing)), 0))
-    drawn = _timed(found)
-    rows: list[tuple[str, Frames]] = []
+    missing = [(name, sample) for name, sample in wanted.items() if not folder.holds(name)]
+    draw = partial(drawing.draw, [sample for _, sample in missing], on_progress)
+    everything = range(len(missing))
+    drawn = rejection.draw(len(missing), draw) if rejection else enumerate(map(Drawn, draw(everything, 0)))
+    sheet = _Sheet()
     copies: list[tuple[int, Match]] = []
     try:
         for name, sample in wanted.items():
-            if name in missing:
-                each, seconds = next(drawn)
-                sample = replace(sample, seconds=seconds, num_rejected=each.num_rejected)
-                if each.copied:
-                    copies.append((sample.seed, each.copied))
-                    continue
-                frames = drawing.write(out / name, each.latents, sample)
-                folder.add(name, sample)
-            else:
-                frames = _read_again(out / name, drawing.run)
+            if folder.holds(name):
+                sheet.add(sample, _read_again(out / name, drawing.run))
                 on_progress(1)
-            if len(rows) < MAX_ROWS:
-                rows.append((", ".join([f"seed {sample.seed}", *sample.condition]), frames))
+                yield out / name
+        for (number, each), seconds in _timed(drawn):
+            name, sample = missing[number]
+            if each.copied:
+                copies.append((sample.seed, each.copied))
+                continue
+            sample = replace(sample, seconds=seconds, num_rejected=each.num_rejected)
+            sheet.add(sample, drawing.write(out / name, each.latents, sample))
+            folder.add(name, sample)
             yield out / name
         require_no_copies(copies)
     finally:
-        if rows:
-            contact_sheet(rows, out / CONTACT_SHEET)
+        sheet.write(out / CONTACT_SHEET)
+
+
+class _Sheet:
+    """The samples on the contact sheet: those of the MAX_ROWS lowest seeds."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[str, Frames]] = {}
+
+    def add(self, sample: Sample, frames: Frames) -> None:
+        self._rows[sample.seed] = (", ".join([f"seed {sample.seed}", *sample.condition]), frames)
+        if len(self._rows) > MAX_ROWS:
+            del self._rows[max(self._rows)]
+
+    def write(self, path: Path) -> None:
+        """Write it, unless there is no sample."""
+        if self._rows:
+            contact_sheet([row for _, row in sorted(self._rows.items(), key=itemgetter(0))], path)
 
 
 class _Drawing:
@@ -177,7 +194,7 @@ class _Drawing:
         return frames
 
 
-def _timed(drawn: Iterator[Drawn]) -> Iterator[tuple[Drawn, float]]:
+def _timed(drawn: Iterator[tuple[int, Drawn]]) -> Iterator[tuple[tuple[int, Drawn], float]]:
     """Each with the seconds that it took."""
     began = time.perf_counter()
     for each in drawn:

@@ -62,6 +62,6 @@ def draw_samples(
         steps=num_steps,
         format="npy",
     )
-    return list(
+    return sorted(
         sample_videos(run_dir, folder, sampling, conditions=conditions, vae=vae, on_progress=on_progress)
     )
