@@ -93,6 +93,15 @@ def test_networks_without_features_of_clips_or_frames_are_refused(write, network
     assert "\n" not in str(caught.value)
 
 
+def test_a_reason_that_all_inputs_share_is_given_once(write):
+    with pytest.raises(WeightsError) as caught:
+        features_of(write(Endless()))
+    assert str(caught.value).count("its features are not finite") == 1
+    assert "clips of 3 channels, clips of 1 channel, frames of 3 channels, frames of 1 channel: its" in str(
+        caught.value
+    )
+
+
 def test_weights_without_a_network_are_refused_with_what_to_do(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"weight": torch.ones(2)}, path)

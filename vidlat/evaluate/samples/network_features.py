@@ -55,16 +55,19 @@ class NetworkFeatures:
 
     def _find_input(self, file: NetworkFile, clip_shape: tuple[int, int, int]) -> str:
         frames = np.random.default_rng(0).integers(0, 256, clip_shape, np.uint8)
-        reasons = []
+        inputs_by_reason: dict[str, list[str]] = {}
         for name, (is_of_clips, num_channels) in INPUTS.items():
             try:
                 self._call(frames, is_of_clips, num_channels)
             except (RuntimeError, ValueError, TypeError, torch.jit.Error, WeightsError) as error:
                 if is_out_of_memory(error):
                     raise
-                reasons.append(f"{name}: {_last_line(error)}")
+                reason = one_line(error).removeprefix(f"{self.name}: ")
+                # TorchScript's messages end with the reason, after the traceback of the script.
+                inputs_by_reason.setdefault(reason[-100:], []).append(name)
             else:
                 return name
+        reasons = [f"{', '.join(names)}: {reason}" for reason, names in inputs_by_reason.items()]
         num_frames, height, width = clip_shape
         raise WeightsError(
             f"{file.path}: takes neither clips (B, C, {num_frames}, {height}, {width}) nor frames (N, C, "
@@ -105,8 +108,3 @@ def _load(file: NetworkFile, device: torch.device) -> torch.jit.ScriptModule:
             f"{file.path}: cannot be loaded as TorchScript ({one_line(error)[:200]}); save the network by "
             f"{HOW_TO_SCRIPT}"
         ) from error
-
-
-def _last_line(error: Exception) -> str:
-    """TorchScript's messages end with the reason, after the traceback of the script."""
-    return one_line(error)[-100:]
