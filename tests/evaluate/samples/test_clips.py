@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_files import make_special
 from vidlat.errors import InputError
-from vidlat.evaluate.samples.clips import folder_clips, read_clip, standing_still, videos_in
+from vidlat.evaluate.samples.clips import Clip, folder_clips, moving_and_still, read_clip, videos_in
 from vidlat.evaluate.samples.real_clips import RealClips, spread_windows
 from vidlat.pipeline.decode_videos import decode_video, load_vae_of, to_gray_levels
 from vidlat.store.reader import open_cache
@@ -78,9 +78,22 @@ def test_real_clips_are_the_decoded_stretch_of_their_video(cache, vae):
     first = shape.timing.frame_at(windows[1].start)
     stretch = whole[first : first + 8].astype(int)
     np.testing.assert_allclose(clips[1].frames().astype(int), stretch, atol=1)
-    still = standing_still(clips)[1].frames()
+    still = moving_and_still(clips)[1][1].frames()
     np.testing.assert_array_equal(still, clips[1].frames()[[0] * 8])
     assert not np.array_equal(still, clips[1].frames())
+
+
+def test_a_clip_that_stands_still_too_is_decoded_once():
+    decoded = []
+
+    def decode():
+        decoded.append(np.random.default_rng(0).integers(0, 256, (5, 6, 7), np.uint8))
+        return decoded[-1]
+
+    moving, still = moving_and_still([Clip(name="a", group="a", labels={}, frames=decode)])
+    np.testing.assert_array_equal(moving[0].frames(), decoded[0])
+    np.testing.assert_array_equal(still[0].frames(), decoded[0][[0] * 5])
+    assert len(decoded) == 1
 
 
 def test_noise_has_the_mean_and_the_covariance_of_the_latents_channels(cache, vae, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from tests.test_cli import is_one_line, vidlat
 from tests.train.toys import build_small
 from vidlat.config import EvaluateConfig, TrainConfig
-from vidlat.evaluate.samples.clips import standing_still
+from vidlat.evaluate.samples.clips import moving_and_still
 from vidlat.evaluate.samples.compared import ComparedWindows, conditions_for
 from vidlat.evaluate.samples.evaluation import evaluate_samples
 from vidlat.evaluate.samples.measuring import LATENTS
@@ -129,7 +129,7 @@ def real_clips(made):
 
 
 def test_planted_real_clips_are_real_and_those_that_stand_still_are_not(made, real_clips, tmp_path):
-    kinds = {"real": real_clips, "still": standing_still(real_clips)}
+    kinds = {"real": real_clips, "still": moving_and_still(real_clips)[1]}
     rows = {}
     for kind, clips in kinds.items():
         (tmp_path / kind).mkdir()

@@ -34,15 +34,34 @@ class Clip:
     frames: Callable[[], Frames]
 
 
-def standing_still(clips: Sequence[Clip]) -> list[Clip]:
-    """The same clips with their first frame throughout: they look real, and do not move."""
+def moving_and_still(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
+    """The clips, and the same with their first frame throughout, which look real and do not move.
 
-    return [replace(clip, frames=partial(_hold_first, clip)) for clip in clips]
+    A clip that was decoded as one of the first is not decoded again as one of the second: its first frame is
+    kept in memory.
+    """
+    decoded = [_Decoded(clip.frames) for clip in clips]
+    moving = [replace(clip, frames=each) for clip, each in zip(clips, decoded, strict=True)]
+    still = [replace(clip, frames=each.held) for clip, each in zip(clips, decoded, strict=True)]
+    return moving, still
 
 
-def _hold_first(clip: Clip) -> Frames:
-    frames = clip.frames()
-    return np.broadcast_to(frames[:1], frames.shape).copy()
+class _Decoded:
+    """Frames (T, H, W) of a clip, whose first and number are kept once they were decoded."""
+
+    def __init__(self, frames: Callable[[], Frames]) -> None:
+        self._frames = frames
+        self._first: Frames | None = None
+
+    def __call__(self) -> Frames:
+        frames = self._frames()
+        self._first, self._shape = frames[:1].copy(), frames.shape
+        return frames
+
+    def held(self) -> Frames:
+        """The first frame throughout."""
+        first = self()[:1] if self._first is None else self._first
+        return np.broadcast_to(first, self._shape).copy()
 
 
 def videos_in(folder: Path) -> list[Path]:

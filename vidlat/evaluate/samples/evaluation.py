@@ -14,7 +14,7 @@ from vidlat.copies.result import Copies, find_copies
 from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.errors import ConfigError, InputError
 from vidlat.evaluate.samples.adherence import Adherence, LabelReader
-from vidlat.evaluate.samples.clips import Clip, num_frames_of, standing_still, videos_in
+from vidlat.evaluate.samples.clips import Clip, moving_and_still, num_frames_of, videos_in
 from vidlat.evaluate.samples.compared import ComparedWindows, conditions_for
 from vidlat.evaluate.samples.comparison import Reference
 from vidlat.evaluate.samples.frame_figures import bands_in_words
@@ -125,10 +125,11 @@ class _Plan:
             source.clips(side, self.windows.subjects, run.labels)
             for side in (self.windows.held_out, self.windows.training)
         )
+        moving, still = moving_and_still(training)
         sets: dict[str, Sequence[Clip]] = {
             **{each.name: each.clips for each in given},
-            REAL: training,
-            STILL: standing_still(training),
+            REAL: moving,
+            STILL: still,
             NOISE: source.noise(self.windows.training, self.num, self.settings.seed),
         }
         meter = Meter(self.vae, run.whitening, self.networks)
