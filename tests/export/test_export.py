@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.export.conftest import SECRETS
 from vidlat.cli import commands
 from vidlat.config import SampleConfig
+from vidlat.documents import read_json
 from vidlat.errors import ConfigError, InputError, TrainError
 from vidlat.export.run import NOT_STATED, export_run
 from vidlat.sample.videos import sample_videos
@@ -196,6 +197,18 @@ def test_an_evaluation_that_cannot_be_read_is_named(content, run_with, tmp_path)
     with pytest.raises(TrainError, match=r"evaluation.json cannot be read \(.*\); evaluate again"):
         export_run(run_with(content), tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_the_settings_of_a_run_are_read_once(made, tmp_path, monkeypatch):
+    read = []
+
+    def read_counted(path, at_most):
+        read.append(path)
+        return read_json(path, at_most)
+
+    monkeypatch.setattr("vidlat.train.runs.run_folder.read_json", read_counted)
+    export_run(made / "run", tmp_path / "model")
+    assert read == [made / "run" / "config.json"]
 
 
 def test_a_folder_that_exists_is_left_alone(made, tmp_path):

@@ -56,7 +56,8 @@ def export_run(
     if out.exists() or out.is_symlink():
         raise InputError(f"--out {out} exists; give the name of a new folder")
     require_outside_caches(out)
-    run, trained = read_run(run_dir), load_run(run_dir, best=best, average_length=average_length)
+    run = read_run(run_dir)
+    trained = load_run(run_dir, run=run, best=best, average_length=average_length)
     exported = ExportedModel(
         model=_without_paths(trained.run),
         step=trained.step,

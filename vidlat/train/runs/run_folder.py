@@ -161,6 +161,7 @@ class TrainedRun:
 def load_run(
     run_dir: Path,
     *,
+    run: Run | None = None,
     best: bool = False,
     step: int | None = None,
     average_length: float = 0.0,
@@ -168,10 +169,11 @@ def load_run(
 ) -> TrainedRun:
     """Load the newest checkpoint of a run, the one with the lowest validation loss, or that of a step.
 
-    average_length: of the average made from the snapshots up to that step, as a share of the training; 0 for
-    the average of the checkpoint. Raises TrainError for a folder without a run or without such a checkpoint.
+    run: what `read_run` has read of the folder already; None to read it. average_length: of the average made
+    from the snapshots up to that step, as a share of the training; 0 for the average of the checkpoint.
+    Raises TrainError for a folder without a run or without such a checkpoint.
     """
-    run, directory = read_run(run_dir), checkpoint_folder(run_dir)
+    run, directory = run or read_run(run_dir), checkpoint_folder(run_dir)
     checkpoints = list_checkpoints(directory)
     if not checkpoints:
         raise TrainError(f"{run_dir} has no checkpoint yet; continue training with --resume")
