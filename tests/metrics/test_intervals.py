@@ -102,8 +102,9 @@ def test_an_interval_of_what_is_never_below_zero_is_above_it():
     assert estimate(nothing, one, other, is_positive=True) == Estimate(value=0.0)
 
 
-def test_estimates_are_told_with_three_digits_and_thousands_in_full():
-    assert Estimate(value=0.0123456, low=-2.5, high=0.5).in_words(1000) == "12.3 (-2500 to 500)"
+def test_estimates_are_told_with_three_digits_and_thousands_in_full_with_separators():
+    assert Estimate(value=0.0123456, low=-2.5, high=0.5).in_words(1000) == "12.3 (-2,500 to 500)"
+    assert Estimate(value=999.4, low=999.6, high=1234567.8).in_words() == "999 (1,000 to 1,234,568)"
     assert Estimate(value=1.0).in_words() == "1"
     assert Estimate(value=3e-31, low=1e-31, high=5e-5).in_words() == "0 (0 to 0.0001)"
     assert Estimate(value=None).in_words() == "-"

@@ -164,7 +164,7 @@ def _is_number(cell: str) -> bool:
     if cell == "-":  # no figure
         return True
     try:
-        float(cell)
+        float(cell.replace(",", ""))
     except ValueError:
         return False
     return True

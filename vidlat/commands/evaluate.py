@@ -98,7 +98,7 @@ def _print(evaluation: Evaluation, cache: LatentCache) -> None:
     rows = [
         (
             video.vae.video_id,
-            str(video.vae.num_frames),
+            f"{video.vae.num_frames:,}",
             *figures(video.vae, video.vae.motion),
             f"{video.averaging.psnr:.2f}",
             number(video.pca.psnr if video.pca else None),
@@ -109,7 +109,7 @@ def _print(evaluation: Evaluation, cache: LatentCache) -> None:
     print_table("Reconstruction after preprocessing, and of two baselines", columns, rows)
     names = {"vae": "this VAE", "averaging": "baseline: block averages", "pca": "baseline: PCA of blocks"}
     overall = [
-        (names[name], str(summary.num_videos), *figures(summary, summary.motion))
+        (names[name], f"{summary.num_videos:,}", *figures(summary, summary.motion))
         for name, summary in evaluation.summaries.items()
     ]
     print_table("Overall: means of the videos; motion of all together", ("", "videos", *FIGURES), overall)

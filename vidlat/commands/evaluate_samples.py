@@ -15,6 +15,7 @@ from vidlat.evaluate.samples.evaluation import evaluate_samples
 from vidlat.evaluate.samples.measuring import LATENTS
 from vidlat.evaluate.samples.pictures import GRID, SHEET
 from vidlat.evaluate.samples.result import SampleEvaluation
+from vidlat.metrics.intervals import in_figures
 
 
 def evaluate_sampled(
@@ -71,7 +72,7 @@ def _print(evaluation: SampleEvaluation) -> None:
         bands = [(name, *(band.in_words() for band in row.bands)) for name, row in evaluation.rows.items()]
         print_table("Power of change over time, over that of held-out clips", ("", *evaluation.bands), bands)
     read = [
-        (condition, name, str(each.num_clips), f"{each.error:.3g}", f"{each.constant_error:.3g}")
+        (condition, name, f"{each.num_clips:,}", in_figures(each.error), in_figures(each.constant_error))
         for condition, rows in evaluation.adherence.items()
         for name, each in rows.items()
     ]
@@ -101,7 +102,7 @@ def _print_distances(evaluation: SampleEvaluation) -> None:
             rows.append(
                 (
                     name,
-                    str(row.num_clips),
+                    f"{row.num_clips:,}",
                     distances.kernel.in_words(1000),
                     distances.frechet.in_words(),
                     *("-" if share is None else f"{share:.2f}" for share in shares),
@@ -117,7 +118,7 @@ def _print_copies(evaluation: SampleEvaluation) -> None:
     for name, copies in evaluation.copies.items():
         nearest = copies.matches[copies.nearest_first()[0]]
         where = f"{nearest.video_id} from frame {copies.frame_of(nearest.place.start)}"
-        num = f"{len(copies.suspects)} of {len(copies.matches)}"
+        num = f"{len(copies.suspects):,} of {len(copies.matches):,}"
         rows.append((name, num, copies.share_in_words(), f"{nearest.distance:.2f}", where))
     if rows:
         title = f"Suspect copies: nearer to a training clip than {copies.threshold:.2f}, with 95 % intervals"
@@ -125,4 +126,4 @@ def _print_copies(evaluation: SampleEvaluation) -> None:
 
 
 def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.2f}"
+    return "-" if seconds is None else f"{seconds:,.2f}"

@@ -81,7 +81,7 @@ def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
             "rows": [
                 (
                     name,
-                    str(row["num_clips"]),
+                    f"{row['num_clips']:,}",
                     *_distances(row["distances"][LATENTS]),
                     _seconds(evaluation, name),
                 )
@@ -107,4 +107,4 @@ def _distances(distances: dict[str, Any]) -> tuple[str, ...]:
 
 def _seconds(evaluation: dict[str, Any], name: str) -> str:
     seconds = evaluation["samples"].get(name, {}).get("seconds_per_clip")
-    return "-" if seconds is None else f"{seconds:.2f}"
+    return "-" if seconds is None else f"{seconds:,.2f}"

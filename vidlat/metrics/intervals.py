@@ -32,13 +32,13 @@ class Estimate:
         return self.low is not None and self.high is not None and self.low <= value <= self.high
 
     def in_words(self, factor: float = 1) -> str:
-        """As text, such as `12.5 (8 to 17.1)`, times a factor; a dash for None."""
+        """As text, such as `12.5 (8 to 1,710)`, times a factor; a dash for None."""
         if self.value is None:
             return "-"
-        text = _short(self.value * factor)
+        text = in_figures(self.value * factor)
         if self.low is None or self.high is None:
             return text
-        return f"{text} ({_short(self.low * factor)} to {_short(self.high * factor)})"
+        return f"{text} ({in_figures(self.low * factor)} to {in_figures(self.high * factor)})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -93,5 +93,6 @@ def ratio_of_means(one: Array, other: Array) -> Statistic:
     return statistic
 
 
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{round(value, 4):.3g}"
+def in_figures(value: float) -> str:
+    """Three significant digits, or all before the point, with separators of thousands."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{round(value, 4):.3g}"

@@ -80,13 +80,14 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     for name, row in figures["rows"].items():
         assert row["num_clips"] == row["num_groups"] == 7
         assert set(row["distances"]) == {LATENTS, str(network)}
-        assert f" {row['distances'][LATENTS]['kernel_distance']['value'] * 1000:.0f} (" in out, name
+        assert f" {row['distances'][LATENTS]['kernel_distance']['value'] * 1000:,.0f} (" in out, name
     assert figures["held_out"] == {"num_clips": 7, "num_groups": 7}
     assert figures["features"][1]["takes"] == "frames of 1 channel"
     assert figures["features"][1]["sha256"] in out
     assert figures["samples"]["samples, 2 steps"]["drawn"]["steps"] == 2
     assert figures["samples"]["samples, 2 steps"]["seconds_per_clip"] > 0
     assert set(figures["adherence"]["kind"]) == {"held-out clips", "samples, 1 step", "samples, 2 steps"}
+    assert not re.search(r"\d{4,}(\)| \()", out)  # thousands have separators
     assert "Only 7 held-out subjects" in out
     assert set(figures["copies"]) == {"samples, 1 step", "samples, 2 steps"}
     for copies in figures["copies"].values():
