@@ -31,6 +31,7 @@ from vidlat.pipeline.task import encode_batch
 from vidlat.store.layout import shard_file
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import create_cache
+from vidlat.train.optimisation import Optimisation
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LENGTHS = {"a.mp4": 5, "b.mp4": 9, "deep/c.mp4": 16}
@@ -692,6 +693,32 @@ def test_fit_vae_counts_only_videos_that_gave_stacks(make_videos, tmp_path):
     assert "2 stacks of 4 frames from 1 video, 0 clips to validate; a VAE with 0.9 M parameters on cpu" in out
     assert "Note: no video is validated" in out
     assert f"1 step -> {tmp_path}/new/run; weights for --vae: " in out
+
+
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
+def test_train_ends_within_a_validation_when_interrupted_and_does_it_again(cache, tmp_path, monkeypatch):
+    compute, num_computed = Optimisation.validation_error, []
+
+    def compute_with_ctrl_c(optimisation, noised):
+        num_computed.append(1)
+        if optimisation.state.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return compute(optimisation, noised)
+
+    command = ["train", "--latents", cache, "--out", tmp_path / "r"]
+    flags = ["--steps", 2, "--batch", 2, "--frames", 4, "--device", "cpu", "--channels", "8,8", "--blocks", 1]
+    with monkeypatch.context() as patch:
+        patch.setattr(Optimisation, "validation_error", compute_with_ctrl_c)
+        code, said, err = vidlat(*command, *flags)
+    assert (code, err) == (130, "Interrupted.\n")
+    assert "stopped and saved after step 2; the same command with --resume continues" in said
+    num_estimated = 2
+    assert len(num_computed) == num_estimated + 1
+    code, said, err = vidlat(*command, "--resume")
+    assert (code, err) == (0, "")
+    assert re.search(r"for 0 steps of .* and 1 validation of", said)
+    assert f"2 steps -> {tmp_path / 'r'}" in said
+    assert "Nothing to do" in vidlat(*command, "--resume")[1]
 
 
 @pytest.mark.usefixtures("signals_as_in_a_terminal")

@@ -74,6 +74,58 @@ def test_a_lack_of_memory_costs_only_the_samples_of_that_step(make_trainer, use_
         assert torch.equal(value, plain.state.model.state_dict()[name])
 
 
+def is_drawn_by_call(trainer, vae):
+    """Let `stop` be called during the first call of the network for a sample."""
+    forward = trainer.state.ema.forward
+
+    def stopping(*inputs):
+        if not torch.is_grad_enabled() and trainer.state.step == 2:
+            trainer.stop()
+        return forward(*inputs)
+
+    trainer.state.ema.forward = stopping
+    return 0
+
+
+def is_decoded(trainer, vae):
+    """Let `stop` be called while the second sample is decoded."""
+    decode = vae.decode
+
+    def stopping(latents, num_frames):
+        if vae.num_calls == 1:
+            trainer.stop()
+        return decode(latents, num_frames)
+
+    vae.decode = stopping
+    return 2
+
+
+@pytest.mark.parametrize("stop_while_it", [is_drawn_by_call, is_decoded])
+def test_samples_end_where_a_training_is_to_stop_and_it_resumes_exactly(
+    make_trainer, use_vae, tmp_path, stop_while_it
+):
+    vae, notices = use_vae(ToyVAE()), []
+    settings = {"sample_every": 2, "checkpoint_every": 100}
+    plain, stopped = make_trainer("plain"), make_trainer(**settings)
+    expected = list(plain.steps())
+    num_decoded = stop_while_it(stopped, vae)
+    records = list(steps_with_samples(stopped, show_notice=notices.append))
+    assert notices == ["no samples of step 2, the training stops"]
+    assert vae.num_calls == num_decoded
+    assert (written(tmp_path / "run"), stopped.state.step) == ([], 3)
+    stopped.close()
+    resumed = make_trainer(resume=True, **settings)
+    records += steps_with_samples(resumed, show_notice=notices.append)
+    assert [(record.step, record.loss) for record in records] == [
+        (record.step, record.loss) for record in expected
+    ]
+    assert written(tmp_path / "run") == [
+        *STEPS[2:], "step_00000006.gif", "step_00000006.png"
+    ]  # fmt: skip
+    for name, value in resumed.state.model.state_dict().items():
+        assert torch.equal(value, plain.state.model.state_dict()[name])
+
+
 def test_a_network_that_lacks_memory_is_told_on_stderr(make_trainer, use_vae, tmp_path, capsys):
     use_vae(ToyVAE())
     trainer = make_trainer(sample_every=2, steps=4)

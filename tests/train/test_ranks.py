@@ -31,6 +31,12 @@ trainer = Trainer(config, open_cache(Path(sys.argv[1])), Path(sys.argv[2]), buil
 trainer.estimate_seconds_per_step()
 trainer.estimate_seconds_per_validation()
 losses, skipped = [], []
+validation_error = trainer._optimisation.validation_error
+def stopped_by_the_last(noised):
+    if trainer.state.step == -int(sys.argv[4]) and trainer.ranks.index == trainer.ranks.count - 1:
+        trainer.stop()
+    return validation_error(noised)
+trainer._optimisation.validation_error = stopped_by_the_last
 for record in trainer.steps():
     losses.append(record.loss)
     skipped += [record.step] * record.is_skipped
@@ -46,8 +52,8 @@ sys.stdout.write(json.dumps({"rank": trainer.ranks.index} | said) + "\\n")
 def run_processes(cache, run_dir, num_processes, stop_in=0, failing=(), **settings):
     """Train under torchrun; returns what each process prints.
 
-    stop_in: after this step the last process stops. failing: calls of the network of process 1 that give NaN;
-    the first two are for the estimate.
+    stop_in: after this step the last process stops; if it is negative, during the validation of -stop_in.
+    failing: calls of the network of process 1 that give NaN; the first two are for the estimate.
     """
     values = {"frames": 8, "warmup_steps": 2, "device": "cpu"} | SETTINGS | settings
     script = run_dir.parent / "train.py"
@@ -102,6 +108,19 @@ def test_processes_stop_after_the_same_step_when_one_is_stopped(cache, tmp_path)
     said = run_processes(cache, tmp_path / "two", 2, stop_in=2)
     assert [len(one["losses"]) for one in said] == [3, 3]
     assert step_of(list_checkpoints(tmp_path / "two" / "checkpoints")[-1]) == 3
+
+
+@pytest.mark.slow
+def test_processes_end_a_validation_that_one_of_them_is_to_stop(cache, make_trainer, tmp_path):
+    said = run_processes(cache, tmp_path / "two", 2, stop_in=-2)
+    assert [len(one["losses"]) for one in said] == [1, 1]
+    assert [line["step"] for line in read_metrics(tmp_path / "two")] == [1]
+    resumed = make_trainer("two", resume=True, **SETTINGS)
+    assert [record.step for record in resumed.steps()] == [2, 3, 4, 5]
+    whole = run_processes(cache, tmp_path / "whole", 2)
+    assert len(whole[0]["losses"]) == 5
+    for ours, theirs in zip(read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "two"), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 @pytest.mark.slow

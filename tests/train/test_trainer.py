@@ -9,13 +9,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.train.toys import build_small, random_posterior
+from tests.train.toys import build_failing, build_small, random_posterior
 from vidlat import train_unet
 from vidlat.config import TrainConfig
 from vidlat.errors import DeviceError, TrainError
 from vidlat.train import trainer as trainer_module
 from vidlat.train.optimisation import learning_rate, update_average
-from vidlat.train.runs.checkpoint import best_checkpoint, list_checkpoints, step_of
+from vidlat.train.runs.checkpoint import best_checkpoint, list_checkpoints, step_of, validation_loss_of
 from vidlat.train.runs.run_folder import load_run
 
 
@@ -116,6 +116,115 @@ def test_a_stopped_run_ends_with_a_checkpoint_and_continues_as_if_never_stopped(
     assert stopped.state.step == 5
     stopped.close()
     assert_continues_as_if_never_ended(whole, "stopped", 5, make_trainer, **SETTINGS)
+
+
+def stop_in_validation(trainer, batch):
+    """Let `stop` be called during a batch of the next validation; returns the steps of those computed."""
+    compute, computed = trainer._optimisation.validation_error, []
+
+    def error(noised):
+        computed.append(trainer.state.step)
+        if len(computed) == batch:
+            trainer.stop()
+        return compute(noised)
+
+    trainer._optimisation.validation_error = error
+    return computed
+
+
+VALIDATED_TWICE = SETTINGS | {"timesteps": "logit-normal"}
+"""As spread evenly, then as trained: 32 batches each."""
+
+
+@pytest.mark.parametrize("batch", [1, 32, 40])
+@pytest.mark.parametrize("validated", [1, 3])
+def test_a_validation_that_is_interrupted_is_done_again(make_trainer, batch, validated):
+    """It ends after a batch, and the resumed run has the weights, metrics and losses of a whole one."""
+    whole = make_trainer("whole", **VALIDATED_TWICE)
+    records = list(whole.steps())
+    stopped, step = make_trainer("stopped", **VALIDATED_TWICE), 4 * validated
+    computed = stop_in_validation(stopped, 64 * (validated - 1) + batch)
+    assert [record.step for record in stopped.steps()] == list(range(1, step))
+    assert computed == [at for at in (4, 8, 12) for _ in range(64)][: 64 * (validated - 1) + batch]
+    assert (stopped.state.step, stopped.is_finished) == (step, False)
+    assert stopped.num_validations_left() == 4 - validated
+    stopped.close()
+    saved = list_checkpoints(stopped.run_dir / "checkpoints")[-1]
+    assert (step_of(saved), validation_loss_of(saved)) == (step, math.inf)
+    assert [line["step"] for line in read_metrics(stopped.run_dir)] == list(range(1, step))
+
+    resumed = make_trainer("stopped", resume=True, **VALIDATED_TWICE)
+    assert (resumed.state.step, resumed.is_finished) == (step, False)
+    assert resumed.num_validations_left() == 4 - validated
+    again = list(resumed.steps())
+    assert [record.step for record in again] == list(range(step, 13))
+    assert again[0].validation_loss == records[step - 1].validation_loss is not None
+    assert again[0].validation_loss_as_trained == records[step - 1].validation_loss_as_trained is not None
+    assert_same_state(whole.state, resumed.state)
+    assert read_metrics(whole.run_dir) == read_metrics(resumed.run_dir)
+    assert resumed.is_finished
+    best = [best_checkpoint(trainer.run_dir / "checkpoints") for trainer in (whole, resumed)]
+    assert best[0].name == best[1].name
+    assert validation_loss_of(best[0]) == validation_loss_of(best[1])
+    curves = EventAccumulator(str(resumed.run_dir / "tensorboard")).Reload()
+    for name, steps in (("loss", range(1, 13)), ("validation_loss", (4, 8, 12))):
+        assert [event.step for event in curves.Scalars(name)] == list(steps)
+
+
+def test_a_validation_may_be_interrupted_again(make_trainer):
+    whole = make_trainer("whole", **VALIDATED_TWICE)
+    list(whole.steps())
+    for attempt in range(3):
+        stopped = make_trainer("stopped", resume=attempt > 0, **VALIDATED_TWICE)
+        stop_in_validation(stopped, 5)
+        assert [record.step for record in stopped.steps()] == ([] if attempt else [1, 2, 3])
+        assert stopped.state.step == 4
+        stopped.close()
+    assert_continues_as_if_never_ended(whole, "stopped", 4, make_trainer, **VALIDATED_TWICE)
+
+
+def test_a_trainer_whose_validation_was_interrupted_can_continue(make_trainer):
+    whole, stopped = make_trainer("whole", **VALIDATED_TWICE), make_trainer("stopped", **VALIDATED_TWICE)
+    stop_in_validation(stopped, 5)
+    assert [record.step for record in (*stopped.steps(), *stopped.steps())] == list(range(1, 13))
+    list(whole.steps())
+    assert_same_state(whole.state, stopped.state)
+    assert read_metrics(whole.run_dir) == read_metrics(stopped.run_dir)
+
+
+def test_a_validation_that_is_complete_when_a_stop_comes_is_kept(make_trainer):
+    stopped = make_trainer(**VALIDATED_TWICE)
+    stop_in_validation(stopped, 64)
+    records = list(stopped.steps())
+    assert [record.step for record in records] == [1, 2, 3, 4]
+    assert records[-1].validation_loss is not None
+    (saved,) = (it for it in list_checkpoints(stopped.run_dir / "checkpoints") if step_of(it) == 4)
+    assert validation_loss_of(saved) == records[-1].validation_loss
+
+
+def test_a_skipped_step_whose_validation_was_interrupted_stays_one(make_trainer):
+    settings = VALIDATED_TWICE | {"build_model": build_failing(4)}
+    whole, stopped = make_trainer("whole", **settings), make_trainer("stopped", **settings)
+    list(whole.steps())
+    stop_in_validation(stopped, 5)
+    list(stopped.steps())
+    stopped.close()
+    resumed = make_trainer("stopped", resume=True, **settings)
+    assert next(iter(resumed.steps())).is_skipped
+    resumed.close()
+    assert read_metrics(resumed.run_dir) == read_metrics(whole.run_dir)[:4]
+
+
+@pytest.mark.parametrize("values", [[], {"step": 4}, {"step": 4, "loss": "low"}, {"step": 0}], ids=str)
+def test_a_damaged_record_of_an_interrupted_validation_is_refused(make_trainer, values):
+    stopped = make_trainer(**SETTINGS)
+    stop_in_validation(stopped, 1)
+    list(stopped.steps())
+    stopped.close()
+    state = list_checkpoints(stopped.run_dir / "checkpoints")[-1] / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"unvalidated": values}))
+    with pytest.raises(TrainError, match=r"state\.json is damaged \("):
+        make_trainer(resume=True, **SETTINGS)
 
 
 def test_a_stopped_trainer_can_continue(make_trainer):

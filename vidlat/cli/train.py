@@ -34,7 +34,7 @@ def train() -> None:
       torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
 
     Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the run after the current step, with a checkpoint; a second Ctrl-C
-    ends it at once.
+    ends it at once. An interrupted validation is done again by --resume, interrupted samples are left out.
     A step whose loss or gradient is not finite is skipped; more than --max-skipped in a row end the run.
     A resumed run keeps its settings; only --steps, --learning-rate, --clip-norm, --precision, --device,
     --accumulate, --compile, --checkpoint-activations, --max-skipped, --checkpoint-every, --keep,

@@ -30,10 +30,11 @@ def train(
     annotations = read_labels(labels) if labels else {}
     cache = open_cache(latents)
     trainer = Trainer(config, cache, out, resume=resume, labels=annotations)
-    is_first, left = trainer.ranks.is_first, config.steps - trainer.state.step
+    is_first, left = trainer.ranks.is_first, max(config.steps - trainer.state.step, 0)
+    is_finished = trainer.is_finished
     if is_first:
         _introduce(trainer)
-    if left > 0:  # in every process: they wait for each other
+    if not is_finished:  # in every process: they wait for each other
         seconds = trainer.estimate_seconds_per_step()
         validation_seconds = trainer.estimate_seconds_per_validation()
     if not is_first:
@@ -42,7 +43,7 @@ def train(
         return
     for note in trainer.notes:  # compiling, which may fail, has been tried
         _show_note(note)
-    if left <= 0:
+    if is_finished:
         console.print(f"Nothing to do: {out} already has {trainer.state.step} steps; --steps asks for more.")
         return
     num_validations = trainer.num_validations_left()
@@ -53,7 +54,7 @@ def train(
     _train(trainer, vae)
     if trainer.state.num_skipped:
         _show_note(f"{_skipped(trainer.state.num_skipped)}, their loss or gradient not being finite")
-    if trainer.state.step < config.steps:
+    if not trainer.is_finished:
         console.print(
             f"stopped and saved after step {trainer.state.step}; the same command with --resume continues"
         )

@@ -33,6 +33,10 @@ from vidlat.video.writer import write_gif
 NUM_SAMPLES, NUM_STEPS = 4, 25
 
 
+class SamplingStoppedError(Exception):
+    """Samples that are left out, because the training is to stop."""
+
+
 def train_unet(
     latents: str | Path,
     out: str | Path,
@@ -59,7 +63,8 @@ def steps_with_samples(
 ) -> Iterator[StepRecord]:
     """Train, and write samples every `sample_every` steps of the settings; 0 writes none.
 
-    Samples for which memory does not suffice are left out, and the training goes on. vae: where the VAE of
+    Samples for which memory does not suffice are left out, and the training goes on; so are those during
+    which it is to stop, which it does after one more step. vae: where the VAE of
     the latents is, if it has moved. show_notice: receives a line about such things; by default it goes to
     stderr. Raises as `Trainer.steps` and `TrainingSamples` do.
     """
@@ -72,22 +77,25 @@ def steps_with_samples(
         TrainingSamples(
             trainer.run, trainer.cache, trainer.run_dir,
             device=str(trainer.device), vae=vae, show_notice=show_notice,
+            should_stop=lambda: trainer.is_stopping,
         )
     ) as samples:  # fmt: skip
         for record in trainer.steps():
-            if record.step % every == 0 and (reason := _lack_of_memory(samples, trainer)):
-                show_notice(f"no samples of step {record.step}, the training goes on: {reason}")
+            if record.step % every == 0 and (reason := _obstacle(samples, trainer)):
+                show_notice(f"no samples of step {record.step}, {reason}")
             yield record
 
 
-def _lack_of_memory(samples: TrainingSamples, trainer: Trainer) -> str | None:
-    """Write samples of the present weights; where memory does not suffice, what says so."""
+def _obstacle(samples: TrainingSamples, trainer: Trainer) -> str | None:
+    """Write samples of the present weights; where they are left out, why."""
     try:
         samples.write(trainer.state.ema, trainer.state.step)
+    except SamplingStoppedError:
+        return "the training stops"
     except (NotEnoughMemoryError, RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = one_line(error)
+        reason = f"the training goes on: {one_line(error)}"
     else:
         return None
     release_freed_memory(trainer.device)  # outside the handler, which keeps what the error had in use
@@ -99,7 +107,8 @@ class TrainingSamples:
 
     Each has the conditions of a training video, and its first frame if the run always has one. They go to
     `samples/step_<step>.gif`, side by side, and `.png`, a contact sheet; both also into TensorBoard.
-    device: that of the network. show_notice: as for `load_vae_of`. Raises WeightsError if the VAE of the
+    device: that of the network. show_notice: as for `load_vae_of`. should_stop: whether to leave samples out,
+    asked at every denoising step and before each sample is decoded. Raises WeightsError if the VAE of the
     latents cannot be found, NotEnoughMemoryError if it has no room on the device, InputError if the folder
     cannot be written.
     """
@@ -113,8 +122,9 @@ class TrainingSamples:
         device: str,
         vae: str | None = None,
         show_notice: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.run, self.folder = run, run_dir / "samples"
+        self.run, self.folder, self._should_stop = run, run_dir / "samples", should_stop
         self._vae = load_vae_of(run.schema, vae=vae, device=device, show_notice=show_notice)
         labelled = [video_id for video_id in run.training if run.labels[video_id]] or list(run.training)
         self._examples = [labelled[index % len(labelled)] for index in range(NUM_SAMPLES)]
@@ -131,7 +141,10 @@ class TrainingSamples:
         self._events = SummaryWriter(str(run_dir / "tensorboard"), filename_suffix=".samples")
 
     def write(self, model: nn.Module, step: int) -> Path:
-        """Write samples of the weights after a step; returns the path of the contact sheet."""
+        """Write samples of the weights after a step; returns the path of the contact sheet.
+
+        Raises SamplingStoppedError where they are to be left out; then there is none of them.
+        """
         rows = self._rows(TrainedRun(run=self.run, model=model, step=step))
         videos = [video for _, video in rows]
         stem = self.folder / f"step_{step:08d}"
@@ -152,12 +165,23 @@ class TrainingSamples:
         num_steps = None if run.config.takes_span else NUM_STEPS
         sampler = ClipSampler(trained, SampleConfig(steps=num_steps, batch=NUM_SAMPLES), self._vae.device)
         first_frames = self._first_frames if run.config.first_frame == 1 else None
-        samples = sampler.sample(seeds, run.config.frames, conditions=conditions, first_frames=first_frames)
-        videos = [decode_sample(latents, run, self._vae, run.config.frames) for latents in samples]
+        self._require_going_on()
+        samples = sampler.sample(
+            seeds, run.config.frames, conditions=conditions, first_frames=first_frames,
+            on_progress=self._require_going_on,
+        )  # fmt: skip
+        videos = []
+        for latents in samples:
+            self._require_going_on()
+            videos.append(decode_sample(latents, run, self._vae, run.config.frames))
         captions = [
             ", ".join([f"seed {seed}", *texts]) for seed, texts in zip(seeds, conditions, strict=True)
         ]
         return list(zip(captions, videos, strict=True))
+
+    def _require_going_on(self, _: float = 0.0) -> None:
+        if self._should_stop():
+            raise SamplingStoppedError
 
     def close(self) -> None:
         """Write out what is buffered and close the event file."""

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
-from vidlat.documents import parse_json
+from vidlat.checked_settings import LARGE
+from vidlat.documents import Fields, parse_json
 from vidlat.files import replace_file
 from vidlat.train.trackers import Trackers
 
@@ -65,6 +66,13 @@ class StepRecord:
         """The fields that are known, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Self:
+        """A step that was not validated, with NaN for null; raises ValueError for what is none."""
+        names = "loss", "learning_rate", "grad_norm", "steps_per_second", "data_wait"
+        numbers = {name: math.nan if fields.is_null(name) else fields.number(name) for name in names}
+        return cls(step=fields.whole("step", 1, int(LARGE)), **numbers)
+
 
 class Recorder:
     """Appends to the metrics of a run, after dropping those beyond the step that it resumes from.
@@ -98,7 +106,7 @@ class Recorder:
         events = self._scalars._get_file_writer()  # type: ignore[no-untyped-call]
         for record in self._waiting:
             values = record.to_dict()
-            self._lines.write(json.dumps(_finite(values)) + "\n")
+            self._lines.write(json.dumps(finite(values)) + "\n")
             curves = {tag: value for tag, value in _curves(values) if tag != "step"}
             # One event for all curves: SummaryWriter.add_scalar writes one for each.
             shown = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves.items()]
@@ -149,10 +157,10 @@ def _step_of(line: bytes) -> float:
         return math.inf
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same with None for each number that is not finite."""
     if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
+        return {name: finite(each) for name, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -29,9 +29,10 @@ from vidlat.train.objectives.noising import Draws, NoisedBatch, Noising
 from vidlat.train.objectives.timesteps import Times, validation_times, validation_times_as_trained
 from vidlat.train.optimisation import Optimisation
 from vidlat.train.ranks import Ranks, cores_of_rank
-from vidlat.train.recorder import Recorder, StepRecord
+from vidlat.train.recorder import Recorder, StepRecord, finite
 from vidlat.train.runs.checkpoint import (
     TrainState,
+    add_validation_loss,
     best_checkpoint,
     how_to_go_on,
     last_step,
@@ -39,6 +40,7 @@ from vidlat.train.runs.checkpoint import (
     load_checkpoint,
     remove_partial_checkpoints,
     save_checkpoint,
+    unvalidated_of,
     validation_loss_of,
 )
 from vidlat.train.runs.frozen_model import BuildModel
@@ -173,6 +175,7 @@ class Trainer:
         self._optimisation = Optimisation(network, self.settings, self.ranks, self._add_note, teacher)
         if checkpoints:
             load_checkpoint(checkpoints[-1], self.state)
+        self._unvalidated = unvalidated_of(checkpoints[-1], StepRecord.from_fields) if checkpoints else None
         best = best_checkpoint(self._checkpoints)
         self._best_loss = validation_loss_of(best) if best else math.inf
         step = self.state.step
@@ -196,6 +199,16 @@ class Trainer:
     def state(self) -> TrainState:
         """The weights, their average, the optimiser and the number of finished steps."""
         return self._optimisation.state
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are taken, and no validation was interrupted."""
+        return self.state.step >= self.settings.steps and self._unvalidated is None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called, and `steps` has not ended yet."""
+        return self._should_stop
 
     def close(self) -> None:
         """Release the run's folder."""
@@ -221,11 +234,12 @@ class Trainer:
         )
 
     def num_validations_left(self) -> int:
-        """Number of validations until the configured number of steps."""
+        """Number of validations until the configured number of steps, with one that was interrupted."""
+        num_interrupted = 0 if self._unvalidated is None else 1
         if not self._validation or self.state.step >= self.settings.steps:
-            return 0
+            return num_interrupted
         every, steps = self.settings.validate_every, self.settings.steps
-        return steps // every - self.state.step // every + (steps % every > 0)
+        return num_interrupted + steps // every - self.state.step // every + (steps % every > 0)
 
     def _seconds_of(self, compute: Callable[[], object]) -> float:
         seconds = 0.0
@@ -242,12 +256,21 @@ class Trainer:
 
         Every process yields the same records; the first one writes them. A step whose loss or gradient is not
         finite is skipped; raises TrainError if more than `max_skipped` in a row are.
+
+        A step whose validation is interrupted is saved, and neither recorded nor yielded: a resumed run
+        begins with that validation.
         """
         with ExitStack() as stack:
             recorder = None
             if self.ranks.is_first:
                 trackers = Trackers(self.settings.tracker, self.run_dir, self.settings.to_dict())
-                recorder = stack.enter_context(closing(Recorder(self.run_dir, self.state.step, trackers)))
+                recorded = self.state.step if self._unvalidated is None else self.state.step - 1
+                recorder = stack.enter_context(closing(Recorder(self.run_dir, recorded, trackers)))
+            if self._unvalidated:
+                record = self._validate_again(recorder, self._unvalidated)
+                if record is None:
+                    return
+                yield record
             unread = UnreadSteps()
             batches = self.batches(range(self.state.step, self.settings.steps))
             for batch, draws in unread.waiting(stack.enter_context(prefetch(batches, NUM_PREFETCHED))):
@@ -256,13 +279,14 @@ class Trainer:
                 unread.add(self.state.step, learning_rate, figures)
                 records = _records(unread.read(0 if self._is_interrupted() else self._num_behind))
                 if self._is_due(self.settings.validate_every):
-                    loss = self.validation_loss()
-                    as_trained = loss if self._trains_evenly else self.validation_loss(as_trained=True)
-                    records[-1] = replace(
-                        records[-1], validation_loss=loss, validation_loss_as_trained=as_trained
-                    )
+                    last = records.pop()
+                    if validated := self._validated(last):
+                        records.append(validated)
+                    else:
+                        self._unvalidated = last
                 # What another process asks for comes with the figures.
                 is_last = self._should_stop if self.ranks.count == 1 else unread.should_stop
+                is_last = is_last or self._unvalidated is not None
                 if is_last:
                     records += _records(unread.read(0))
                 if recorder:
@@ -270,8 +294,8 @@ class Trainer:
                 self._skipped.require_few(records, self._advise)
                 if self.state.averages and recorder and self._is_due(self.settings.average_snapshots):
                     self.state.averages.write_snapshot(snapshot_folder(self.run_dir), self.state.step)
-                if recorder and records:
-                    self._save_if_due(recorder, records[-1], is_last)
+                if recorder:
+                    self._save_if_due(recorder, records[-1].validation_loss if records else None, is_last)
                 yield from records
                 if is_last:
                     self._should_stop = False
@@ -280,7 +304,10 @@ class Trainer:
                     unread.restart_clock()
 
     def stop(self) -> None:
-        """End `steps` after the current step, with a checkpoint; a signal handler may call this."""
+        """End `steps` after the current step, or batch of a validation, with a checkpoint.
+
+        A signal handler may call this.
+        """
         self._should_stop = True
 
     def batches(self, steps: Iterable[int]) -> Generator[tuple[Batch, Draws]]:
@@ -309,13 +336,15 @@ class Trainer:
         """The loss of the averaged weights on fixed windows, noise and timesteps, shared among the processes.
 
         as_trained: with timesteps, and min-SNR weights, as in training, in place of timesteps spread evenly.
-        None without validation videos. Raises TrainError if it is not finite.
+        None without validation videos, and where `stop` interrupts it. Raises TrainError if it is not finite.
         """
         if not self._validation:
             return None
         min_snr = self.settings.min_snr if as_trained else 0.0
         totals = self._validation_totals(self._validation_parts(as_trained), min_snr)
-        sum_of_errors, num_counted = self.ranks.total(totals)
+        sum_of_errors, num_counted, num_interrupted = self.ranks.total(totals)
+        if num_interrupted:
+            return None
         loss = float(sum_of_errors / num_counted)
         if not math.isfinite(loss):
             raise TrainError(
@@ -344,14 +373,42 @@ class Trainer:
 
     @torch.no_grad()
     def _validation_totals(self, parts: Sequence[ValidationPart], min_snr: float = 0.0) -> torch.Tensor:
-        """The sum of squared errors and the number of values that count, (2,) float64."""
-        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        """The sum of squared errors, the number of values that count, and 1 if `stop` interrupted it.
+
+        (3,) float64.
+        """
+        totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         batches = self._dataset.batches(windows for windows, _ in parts)
         for (_, times), batch in zip(parts, batches, strict=True):
+            if self._should_stop:
+                totals[2] = 1
+                break
             draws = self._noising.draws(batch, times)
             noised = self._noising.noised(batch.to(self.device), draws, min_snr=min_snr)
-            totals += torch.stack([self._optimisation.validation_error(noised), noised.num_counted])
+            totals[:2] += torch.stack([self._optimisation.validation_error(noised), noised.num_counted])
         return totals
+
+    def _validated(self, record: StepRecord) -> StepRecord | None:
+        """The record of the present step with the losses of its validation; None if it is interrupted."""
+        loss = self.validation_loss()
+        as_trained = loss if self._trains_evenly else self.validation_loss(as_trained=True)
+        if self._validation and None in (loss, as_trained):
+            return None
+        return replace(record, validation_loss=loss, validation_loss_as_trained=as_trained)
+
+    def _validate_again(self, recorder: Recorder | None, record: StepRecord) -> StepRecord | None:
+        """Record the present step, whose validation was interrupted; None if it is interrupted again."""
+        validated = self._validated(record)
+        if validated is None or validated.validation_loss is None:
+            self._should_stop = False
+            return None
+        if recorder:
+            recorder.write([validated])
+            recorder.sync()
+            add_validation_loss(list_checkpoints(self._checkpoints)[-1], validated.validation_loss)
+        self._best_loss = min(self._best_loss, validated.validation_loss)
+        self._unvalidated = None
+        return validated
 
     def _is_due(self, every: int) -> bool:
         """Whether something is due after the present step; every: 0 for never but at the end."""
@@ -364,15 +421,20 @@ class Trainer:
             map(self._is_due, (settings.validate_every, settings.checkpoint_every, settings.sample_every))
         )
 
-    def _save_if_due(self, recorder: Recorder, record: StepRecord, is_last: bool) -> None:
-        loss = record.validation_loss
+    def _save_if_due(self, recorder: Recorder, loss: float | None, is_last: bool) -> None:
         is_best = loss is not None and loss < self._best_loss
         if not (is_last or is_best or self._is_due(self.settings.checkpoint_every)):
             return
         recorder.sync()
         if loss is not None:
             self._best_loss = min(self._best_loss, loss)
-        save_checkpoint(self._checkpoints, self.state, keep=self.settings.keep, validation_loss=loss)
+        save_checkpoint(
+            self._checkpoints,
+            self.state,
+            keep=self.settings.keep,
+            validation_loss=loss,
+            unvalidated=finite(self._unvalidated.to_dict()) if self._unvalidated else None,
+        )
 
     def _advise(self, record: StepRecord) -> str:
         windows = training_windows(

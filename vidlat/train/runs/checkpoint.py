@@ -8,8 +8,8 @@
       discriminator.safetensors, discriminator_optimiser.safetensors
                              the same of what a VAE is trained against, where there is one
       state.json             the step, how many of the steps were skipped, the validation loss or null, the
-                             CRC32C of each file above, and the hash of each snapshot so far, where they are
-                             taken
+                             CRC32C of each file above; the hash of each snapshot so far, where they are
+                             taken; the metrics of the step, where its validation was interrupted
 
 A checkpoint is written under another name, synced and renamed, so whatever has its name is complete. The
 checksums are compared before a file is loaded; checkpoints of before state none.
@@ -21,10 +21,10 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import google_crc32c
 import torch
@@ -34,11 +34,12 @@ from torch import nn
 
 from vidlat.documents import Fields, read_json
 from vidlat.errors import TrainError, one_line
-from vidlat.files import open_regular_file, require_regular_file
+from vidlat.files import open_regular_file, replace_file, require_regular_file
 from vidlat.store.filesystem import delete_tree, sync
 from vidlat.train.runs.power_averages import PowerAverages
 
 Tensors = dict[str, torch.Tensor]
+T = TypeVar("T")
 
 _NAME = re.compile(r"step_(\d{8,15})")
 
@@ -115,10 +116,40 @@ def validation_loss_of(checkpoint: Path) -> float:
         return math.inf
 
 
+def unvalidated_of(checkpoint: Path, parse: Callable[[Fields], T]) -> T | None:
+    """The metrics of its step, whose validation was interrupted; None where it was not.
+
+    parse: raises ValueError. Raises TrainError for a damaged checkpoint.
+    """
+    state = _read_state(checkpoint)
+    try:
+        return parse(state.fields("unvalidated")) if "unvalidated" in state.names() else None
+    except ValueError as error:
+        raise _damaged(checkpoint / "state.json", one_line(error)) from error
+
+
+def add_validation_loss(checkpoint: Path, loss: float) -> None:
+    """Complete a checkpoint whose validation was interrupted; raises TrainError if it cannot be written."""
+    path = checkpoint / "state.json"
+    try:
+        values = read_json(path, STATE_BYTES) | {"validation_loss": loss}
+        values.pop("unvalidated", None)
+        replace_file(path, json.dumps(values).encode())
+    except OSError as error:
+        raise TrainError(f"{path}: the validation loss cannot be written: {error}") from error
+
+
 def save_checkpoint(
-    directory: Path, state: TrainState, *, keep: int = 3, validation_loss: float | None = None
+    directory: Path,
+    state: TrainState,
+    *,
+    keep: int = 3,
+    validation_loss: float | None = None,
+    unvalidated: Mapping[str, float | None] | None = None,
 ) -> Path:
     """Write `directory/step_<step>` atomically, then remove all but the last `keep` and the best.
+
+    unvalidated: the metrics of the step, where its validation was interrupted.
 
     Raises TrainError if it cannot be written; the earlier checkpoints stay.
     """
@@ -145,6 +176,8 @@ def save_checkpoint(
         }
         if state.averages and state.averages.written is not None:
             values["snapshots"] = state.averages.written
+        if unvalidated:
+            values["unvalidated"] = dict(unvalidated)
         (partial / "state.json").write_text(json.dumps(values))
         sync(partial / "state.json")
         sync(partial)
