@@ -16,6 +16,9 @@ from vidlat.evaluate.samples.measuring import LATENTS
 from vidlat.evaluate.samples.pictures import GRID, SHEET
 from vidlat.evaluate.samples.result import SampleEvaluation
 from vidlat.metrics.intervals import in_figures
+from vidlat.report.spectrum import report_spectrum
+
+SPECTRUM = "spectrum.html"
 
 
 def evaluate_sampled(
@@ -41,6 +44,8 @@ def evaluate_sampled(
     if evaluation.copies:
         shown = f"{quoted(out / PAIRS)}, {quoted(out / COPIES_SHEET)}"
         console.print(f"samples beside the nearest training clips -> {shown}", soft_wrap=True)
+    if report_spectrum(evaluation, out / SPECTRUM):
+        console.print(f"motion spectrum -> {quoted(out / SPECTRUM)}", soft_wrap=True)
     write_figures(json_file, evaluation.to_dict())
 
 

@@ -95,7 +95,7 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
         assert f"nearer to a training clip than {copies['threshold']:.2f}" in out
         assert copies["share"]["doubt"] == "uncertain: only 7 held-out subjects"
     assert out.count(", uncertain: only 7 held-out subjects") == 2  # in the row of each
-    assert {"grid.png", "grid.mp4", "copies.png", "copies.mp4"} <= {
+    assert {"spectrum.html", "grid.png", "grid.mp4", "copies.png", "copies.mp4"} <= {
         path.name for path in (tmp_path / "e").iterdir()
     }
     _, *lines = (tmp_path / "e" / "samples" / "steps-1" / "samples.jsonl").read_text().splitlines()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vidlat.evaluate.samples.frame_figures import FrameFigures, band_edges, bands_in_words
+from vidlat.evaluate.samples.frame_figures import FrameFigures, band_edges, band_middles, bands_in_words
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 15, 16])
@@ -27,6 +27,8 @@ def test_bands_are_octaves_named_by_their_frequencies():
     assert band_edges(12) == [1, 2, 4, 7]
     assert band_edges(1) == []
     assert bands_in_words(16, 32) == ["2 Hz", "4-6 Hz", "8-14 Hz", "16 Hz"]
+    assert band_middles(16, 32) == pytest.approx([2, 24**0.5, 112**0.5, 16])
+    assert band_middles(6, 0) == pytest.approx([1, 6**0.5])
     assert bands_in_words(6, 0) == ["1 per clip", "2-3 per clip"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -61,6 +62,12 @@ def bands_in_words(num_frames: int, fps: float) -> list[str]:
         else f"{low * scale:.2g}-{(high - 1) * scale:.2g} {unit}"
         for low, high in pairwise(edges)
     ]
+
+
+def band_middles(num_frames: int, fps: float) -> list[float]:
+    """The geometric mean of the ends of each band, in the unit of `bands_in_words`."""
+    scale = fps / num_frames if fps else 1.0
+    return [scale * math.sqrt(low * (high - 1)) for low, high in pairwise(band_edges(num_frames))]
 
 
 def _band_powers(pixels: npt.NDArray[np.float64]) -> tuple[float, ...]:
