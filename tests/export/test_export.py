@@ -152,7 +152,10 @@ def evaluation(weights_hash):
     distances = {
         "kernel_distance": {"value": 0.0123, "low": 0.01, "high": 0.02},
         "frechet_distance": {"value": None, "low": None, "high": None},
-        "neighbourhoods": None,
+        "neighbourhoods": {
+            "precision": {"value": 0.9, "low": 0.81, "high": 1.0},
+            **{name: {"value": 0.5, "low": None, "high": None} for name in ("recall", "density", "coverage")},
+        },
     }
     return {
         "held_out": {"num_clips": 24, "num_groups": 9},
@@ -180,7 +183,9 @@ def test_the_card_has_the_figures_of_these_weights(exported, run_with, tmp_path)
     _, is_evaluated = export_run(run_with(json.dumps(evaluation(weights_hash))), tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
     assert is_evaluated
-    assert "| samples, 50 steps | 64 | 12.3 (10 to 20) | - | - | - | - | - | 1.50 |" in card
+    assert (
+        "| samples, 50 steps | 64 | 12.3 (10 to 20) | - | 0.9 (0.81 to 1) | 0.5 | 0.5 | 0.5 | 1.50 |" in card
+    )
     assert "- Only 9 held-out subjects." in card
     assert f"- {COPIES}" in card
     assert "smith" not in card

@@ -4,41 +4,88 @@ import numpy as np
 import pytest
 
 from tests.metrics.sets import independent, two_levels
+from vidlat.metrics import intervals
 from vidlat.metrics.diversity import DiversityRatio
 from vidlat.metrics.features import Features, unit_weights
-from vidlat.metrics.neighbourhoods import neighbourhoods
+from vidlat.metrics.intervals import resampled_weights
+from vidlat.metrics.neighbourhoods import _Balls, neighbourhoods
 
 
-def radius(features, item, k=5):
-    return sorted(
-        np.linalg.norm(features.values[item] - other)
-        for other, group in zip(features.values, features.groups, strict=True)
-        if group != features.groups[item]
-    )[k - 1]
+def figures_of_a_loop(real, samples, weights, of_samples):
+    """Of sets in which every item is there as often as its weight says."""
 
+    def radii(features, weights):
+        for item in range(len(features)):
+            others = [
+                distance
+                for other, weight in enumerate(weights)
+                for distance in [np.linalg.norm(features.values[item] - features.values[other])] * int(weight)
+                if features.groups[other] != features.groups[item]
+            ]
+            yield sorted(others)[4]
 
-def test_figures_are_those_of_a_loop():
-    rng = np.random.default_rng(0)
-    real, samples = two_levels(rng, 8, 3, 2), independent(rng.normal(0.7, 1, (20, 2)), "sample")
-    real_radii, sample_radii = ([radius(each, item) for item in range(len(each))] for each in (real, samples))
+    real_radii, sample_radii = list(radii(real, weights)), list(radii(samples, of_samples))
     distance = [[np.linalg.norm(x - y) for y in samples.values] for x in real.values]
-    in_real = [[distance[i][j] <= real_radii[i] for j in range(20)] for i in range(24)]
-    in_sample = [[distance[i][j] <= sample_radii[j] for j in range(20)] for i in range(24)]
-    found = neighbourhoods(real, samples)
-    assert found.precision == pytest.approx(np.mean([any(row[j] for row in in_real) for j in range(20)]))
-    assert found.recall == pytest.approx(np.mean([any(row) for row in in_sample]))
-    assert found.density == pytest.approx(np.sum(in_real) / 5 / 20)
-    assert found.coverage == pytest.approx(np.mean([any(row) for row in in_real]))
-    assert 0 < found.coverage < 1
+    is_real, is_sample = np.repeat(range(len(real)), weights), np.repeat(range(len(samples)), of_samples)
+    in_real = np.array([[distance[i][j] <= real_radii[i] for j in is_sample] for i in is_real])
+    in_sample = np.array([[distance[i][j] <= sample_radii[j] for j in is_sample] for i in is_real])
+    return [in_real.any(0).mean(), in_sample.any(1).mean(), in_real.mean(1).sum() / 5, in_real.any(1).mean()]
+
+
+@pytest.fixture
+def sets():
+    rng = np.random.default_rng(0)
+    return two_levels(rng, 8, 3, 2), independent(rng.normal(0.7, 1, (20, 2)), "sample")
+
+
+def test_figures_are_those_of_a_loop(sets):
+    found = neighbourhoods(*sets)
+    expected = figures_of_a_loop(*sets, np.ones(24, int), np.ones(20, int))
+    each = (found.precision, found.recall, found.density, found.coverage)
+    assert [one.value for one in each] == pytest.approx(expected)
+    assert 0 < found.coverage.value < 1
+    for one in each:
+        assert 0 <= one.low <= one.value <= one.high
+    assert max(found.precision.high, found.recall.high, found.coverage.high) <= 1
+
+
+def test_figures_of_a_draw_are_those_of_sets_that_hold_what_is_drawn(sets):
+    rng = np.random.default_rng(1)
+    weights = np.array([resampled_weights(sets[0].groups, rng)[0] for _ in range(6)])
+    of_samples = np.array([resampled_weights(sets[1].groups, rng)[0] for _ in range(6)])
+    expected = [
+        figures_of_a_loop(*sets, *(each.astype(int) for each in pair))
+        for pair in zip(weights, of_samples, strict=True)
+    ]
+    np.testing.assert_allclose(_Balls(*sets)(weights, of_samples), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [0.0, 0.7])
+def test_intervals_hold_the_mean_of_many_draws(monkeypatch, shift):
+    monkeypatch.setattr(intervals, "NUM_RESAMPLES", 200)
+
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        return two_levels(rng, 15, 4, 10), independent(rng.normal(shift, 1, (60, 10)), "sample")
+
+    ones = np.ones((1, 60))
+    truth = np.mean([_Balls(*draw(10_000 + number))(ones, ones)[0] for number in range(1000)], axis=0)
+    held = np.zeros(4)
+    for seed in range(100):
+        found = neighbourhoods(*draw(seed))
+        each = (found.precision, found.recall, found.density, found.coverage)
+        held += [one.holds(true) for one, true in zip(each, truth, strict=True)]
+    assert (held >= 80).all()
 
 
 def test_samples_of_one_mode_are_precise_and_cover_half():
     rng = np.random.default_rng(1)
     modes = rng.normal(0, 0.1, (40, 3)) + np.repeat([[0, 0, 0], [9, 0, 0]], 20, axis=0)
     found = neighbourhoods(independent(modes), independent(rng.normal(0, 0.05, (30, 3)), "sample"))
-    assert found.precision == 1
-    assert found.recall <= 0.5
-    assert 0.4 < found.coverage <= 0.5
+    assert found.precision.value == 1
+    assert found.recall.value <= 0.5
+    assert 0.4 < found.coverage.value <= 0.5
 
 
 @pytest.mark.parametrize("num_groups", [1, 5])

@@ -96,9 +96,10 @@ def evaluate() -> None:
     targets for the pictures alone; on easy clips the baselines come close to them.
 
     With --run: draw samples, with the conditions of held-out videos, and compare them with clips of these, in
-    features of the VAE's latents and of any --features. Prints kernel and Fréchet distances with intervals
-    that draw subjects, precision, recall, density and coverage, motion, sharpness, diversity, and whether
-    conditions can be read from samples; all beside real training clips, the same standing still, and noise.
+    features of the VAE's latents and of any --features. Prints kernel and Fréchet distances, precision,
+    recall, density and coverage, motion, sharpness, diversity, and whether conditions can be read from
+    samples, with intervals that draw subjects; all beside real training clips, the same standing still, and
+    noise. --out gets pictures too, and a plot of the motion by frequency.
     docs/evaluation.md says how to read it. --latents is the cache that the run was trained on. Ctrl-C keeps
     the samples so far; the same command goes on. --samples does the same for a folder of videos, on the split
     and the clip length of --run where it is given.

@@ -77,7 +77,7 @@ def _print(evaluation: SampleEvaluation) -> None:
         bands = [(name, *(band.in_words() for band in row.bands)) for name, row in evaluation.rows.items()]
         print_table("Power of change over time, over that of held-out clips", ("", *evaluation.bands), bands)
     read = [
-        (condition, name, f"{each.num_clips:,}", in_figures(each.error), in_figures(each.constant_error))
+        (condition, name, f"{each.num_clips:,}", each.error.in_words(), in_figures(each.constant_error))
         for condition, rows in evaluation.adherence.items()
         for name, each in rows.items()
     ]
@@ -94,28 +94,25 @@ def _print(evaluation: SampleEvaluation) -> None:
 
 
 def _print_distances(evaluation: SampleEvaluation) -> None:
-    """A table per kind of features; seconds stand in the first."""
+    """Two tables per kind of features; seconds stand in the first."""
     num_clips, num_subjects = evaluation.held_out
     held_out = f"{format_count(num_clips, 'held-out clip')} of {format_count(num_subjects, 'subject')}"
     for used in evaluation.features:
         what = "the VAE's latents" if used.name == LATENTS else used.name
-        rows = []
+        distances, shares = [], []
         for name, row in evaluation.rows.items():
-            distances = row.distances[used.name]
-            near = distances.neighbourhoods
-            shares = (near.precision, near.recall, near.density, near.coverage) if near else (None,) * 4
-            rows.append(
-                (
-                    name,
-                    f"{row.num_clips:,}",
-                    distances.kernel.in_words(1000),
-                    distances.frechet.in_words(),
-                    *("-" if share is None else f"{share:.2f}" for share in shares),
-                    _seconds(evaluation.seconds.get(name)),
-                )
+            found = row.distances[used.name]
+            near = found.neighbourhoods
+            kernel, frechet = found.kernel.in_words(1000), found.frechet.in_words()
+            distances.append(
+                (name, f"{row.num_clips:,}", kernel, frechet, _seconds(evaluation.seconds.get(name)))
             )
-        columns = "", "clips", "KID x 1000", "Fréchet", "precision", "recall", "density", "coverage", "s/clip"
-        print_table(f"Distances from {held_out}, in {what}, with 95 % intervals", columns, rows)
+            each = (near.precision, near.recall, near.density, near.coverage) if near else ()
+            shares.append((name, *([share.in_words() for share in each] or ["-"] * 4)))
+        columns = "", "clips", "KID x 1000", "Fréchet", "s/clip"
+        print_table(f"Distances from {held_out}, in {what}, with 95 % intervals", columns, distances)
+        columns = "", "precision", "recall", "density", "coverage"
+        print_table(f"Neighbours among {held_out}, in {what}, with 95 % intervals", columns, shares)
 
 
 def _print_copies(evaluation: SampleEvaluation) -> None:

@@ -63,14 +63,11 @@ class Copies:
             is_near = distances < thresholds(held_out, of_held_out, self.quantile)[:, None]
             return np.asarray((weights * is_near).sum(1) / weights.sum(1))
 
-        found = estimate(
+        return estimate(
             statistic,
             Features(values=distances[:, None], groups=np.arange(len(distances)).astype(str)),
             Features(values=held_out[:, None], groups=np.array(self.held_out.subjects)),
-        )
-        if found.low is None or found.high is None:
-            return found
-        return Estimate(value=found.value, low=max(found.low, 0.0), high=min(found.high, 1.0))
+        ).within(0, 1)
 
     def conclusion(self) -> str:
         """What was found, as a sentence."""

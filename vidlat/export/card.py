@@ -101,7 +101,7 @@ def _distances(distances: dict[str, Any]) -> tuple[str, ...]:
     return (
         Estimate(**distances["kernel_distance"]).in_words(1000),
         Estimate(**distances["frechet_distance"]).in_words(),
-        *(f"{shares[name]:.2f}" if name in shares else "-" for name in names),
+        *(Estimate(**shares[name]).in_words() if name in shares else "-" for name in names),
     )
 
 

@@ -13,7 +13,10 @@ import numpy.typing as npt
 from vidlat.metrics.features import Array, Features, ratio, unit_weights
 
 Statistic = Callable[..., Array]
-"""Weights of the items of each of some sets, such as (R, N) and (R, M), to R values, NaN where undefined."""
+"""Weights of the items of each of some sets, such as (R, N) and (R, M), to R values, NaN where undefined.
+
+Several that are computed together give (R, K).
+"""
 
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
@@ -30,6 +33,12 @@ class Estimate:
     def holds(self, value: float) -> bool:
         """Whether a value lies in the interval; False where there is none."""
         return self.low is not None and self.high is not None and self.low <= value <= self.high
+
+    def within(self, lowest: float, highest: float) -> Estimate:
+        """The same with an interval that goes no farther than what the statistic can be."""
+        if self.low is None or self.high is None:
+            return self
+        return Estimate(value=self.value, low=max(self.low, lowest), high=min(self.high, highest))
 
     def in_words(self, factor: float = 1) -> str:
         """As text, such as `12.5 (8 to 1,710)`, times a factor; a dash for None."""
@@ -54,13 +63,30 @@ def estimate(statistic: Statistic, *sets: Features, seed: int = 0, is_positive: 
     fewer than two groups. Replicates that are undefined are left out. Field and Welsh 2007, doi
     10.1111/j.1467-9868.2007.00593.x, on the bootstrap of clusters.
     """
-    value = float(statistic(*map(unit_weights, sets))[0])
-    if not math.isfinite(value):
-        return Estimate(value=None)
-    if min(each.num_groups for each in sets) < 2:
-        return Estimate(value=value)
+
+    def alone(*weights: Array) -> Array:
+        return statistic(*weights)[:, None]
+
+    return estimates(alone, *sets, seed=seed, is_positive=is_positive)[0]
+
+
+def estimates(
+    statistic: Statistic, *sets: Features, seed: int = 0, is_positive: bool = False
+) -> list[Estimate]:
+    """As `estimate`, for statistics (R, K) that are computed together: K estimates of the same draws."""
+    values = statistic(*map(unit_weights, sets))[0].tolist()
+    if not any(map(math.isfinite, values)) or min(each.num_groups for each in sets) < 2:
+        return [Estimate(value=value if math.isfinite(value) else None) for value in values]
     random = np.random.default_rng(seed)
     replicates = statistic(*(resampled_weights(each.groups, random) for each in sets))
+    return [
+        _with_interval(value, column, is_positive) for value, column in zip(values, replicates.T, strict=True)
+    ]
+
+
+def _with_interval(value: float, replicates: Array, is_positive: bool) -> Estimate:
+    if not math.isfinite(value):
+        return Estimate(value=None)
     replicates = replicates[np.isfinite(replicates) & ((replicates > 0) | (not is_positive))]
     if not len(replicates) or (is_positive and value <= 0):
         return Estimate(value=value)

@@ -50,7 +50,8 @@ def test_real_samples_are_not_told_from_real_clips_and_others_are(sets):
     assert reference.compare(training).distances[LATENTS].excess.value is None
     assert shifted.distances[LATENTS].frechet.low > real.distances[LATENTS].frechet.high
     assert (
-        shifted.distances[LATENTS].neighbourhoods.coverage < real.distances[LATENTS].neighbourhoods.coverage
+        shifted.distances[LATENTS].neighbourhoods.coverage.high
+        < real.distances[LATENTS].neighbourhoods.coverage.low
     )
     assert real.diversity.value == pytest.approx(1, abs=0.1)
 
@@ -92,8 +93,10 @@ def test_a_class_is_read_from_samples_that_show_it_and_not_from_others():
 
     reader = LabelReader(CLASSES, *draw(60))
     following, ignoring = reader.read(*draw(200)), reader.read(*draw(200, follows=False))
-    assert following.error < 0.05
-    assert ignoring.error == pytest.approx(0.5, abs=0.12)
+    assert following.error.value < 0.05
+    assert ignoring.error.value == pytest.approx(0.5, abs=0.12)
+    assert 0 <= following.error.low <= following.error.value < ignoring.error.low
+    assert ignoring.error.high <= 1
     assert following.constant_error == pytest.approx(0.5, abs=0.12)
     assert following.num_clips == 200
 
@@ -103,8 +106,21 @@ def test_a_number_is_read_in_its_unit():
     features = Features(values=rng.normal(size=(80, 4)), groups=np.arange(80).astype(str))
     labels = [{"ef": f"{50 + 10 * row[0]}"} for row in features.values]
     found = LabelReader(NumberCondition(name="ef", mean=50, std=10), features, labels).read(features, labels)
-    assert found.error < 0.5
+    assert found.error.value < 0.5
+    assert 0 <= found.error.low < found.error.value < found.error.high
     assert found.constant_error == pytest.approx(10 * features.values[:, 0].std(), rel=1e-6)
+
+
+def test_the_interval_of_an_error_draws_subjects():
+    """Of 40 clips of four subjects the first one's are all wrong: as if there were four clips, not forty."""
+    values = np.repeat(np.eye(2)[[1, 0, 1, 1]], 10, axis=0)
+    labels = [{"view": "b"}] * 40
+    training = Features(values=np.tile(np.eye(2), (10, 1)), groups=np.arange(20).astype(str))
+    reader = LabelReader(CLASSES, training, [{"view": name} for name in "ab" * 10])
+    found = reader.read(Features(values=values, groups=np.repeat(list("1234"), 10)), labels).error
+    alone = reader.read(Features(values=values, groups=np.arange(40).astype(str)), labels).error
+    assert found.value == alone.value == 0.25
+    assert found.high - found.low > 2 * (alone.high - alone.low)
 
 
 @pytest.mark.parametrize("text", ["", "c"])

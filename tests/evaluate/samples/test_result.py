@@ -82,8 +82,8 @@ def test_what_cannot_be_told_is_said(kernel):
 
 
 def test_a_condition_that_held_out_clips_do_not_show_is_named():
-    read = {HELD_OUT: Adherence(error=0.7, constant_error=0.7, num_clips=9)}
-    shown = {HELD_OUT: Adherence(error=0.2, constant_error=0.7, num_clips=9)}
+    read = {HELD_OUT: Adherence(error=Estimate(value=0.7), constant_error=0.7, num_clips=9)}
+    shown = {HELD_OUT: Adherence(error=Estimate(value=0.2), constant_error=0.7, num_clips=9)}
     values = {"adherence": {"finding": read, "view": shown}, "left_out": ("a.mp4",)}
     warnings = evaluation(row(Estimate(value=0.6)), **values).conclusions()[1:]
     assert warnings[0] == "Left out, being nearly equal to training videos: a.mp4."

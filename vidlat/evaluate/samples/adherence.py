@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vidlat.errors import ConfigError
-from vidlat.metrics.features import Array, Features
+from vidlat.metrics.features import Array, Features, unit_weights
+from vidlat.metrics.intervals import Estimate, Statistic, estimate
 from vidlat.metrics.probe import LinearProbe
 from vidlat.train.objectives.conditioning import ClassCondition, Condition, Labels, parse_number
 
@@ -20,16 +22,20 @@ class Adherence:
 
     For classes the share that is read wrongly; the constant is the training clips' most frequent class. For
     numbers the root mean square error in the unit of the label; the constant is the training clips' mean.
-    num_clips: those with the label.
+    num_clips: those with the label. The interval of the error is that of other clips read by the same probe.
     """
 
-    error: float
+    error: Estimate
     constant_error: float
     num_clips: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return {
+            "error": self.error.to_dict(),
+            "constant_error": self.constant_error,
+            "num_clips": self.num_clips,
+        }
 
 
 class LabelReader:
@@ -47,10 +53,11 @@ class LabelReader:
         rows, targets = self._targets(labels)
         if self._probe is None or self._constant is None or not len(rows):
             return None
+        read = Features(values=features.values[rows], groups=features.groups[rows])
         constant = np.broadcast_to(self._constant, targets.shape)
         return Adherence(
-            error=self._error(self._probe(features.values[rows]), targets),
-            constant_error=self._error(constant, targets),
+            error=estimate(self._mean_of(self._probe(read.values), targets), read).within(0, self._highest()),
+            constant_error=float(self._mean_of(constant, targets)(unit_weights(read))[0]),
             num_clips=len(rows),
         )
 
@@ -71,7 +78,20 @@ class LabelReader:
             return False
         return True
 
-    def _error(self, predictions: Array, targets: Array) -> float:
-        if isinstance(self._condition, ClassCondition):
-            return float(np.mean(predictions.argmax(1) != targets.argmax(1)))
-        return float(np.sqrt(np.square(predictions - targets).mean()))
+    def _mean_of(self, predictions: Array, targets: Array) -> Statistic:
+        """Weights (R, N) of clips to the error (R,)."""
+        is_class = isinstance(self._condition, ClassCondition)
+        errors = (
+            (predictions.argmax(1) != targets.argmax(1)).astype(np.float64)
+            if is_class
+            else np.square(predictions - targets).mean(1)
+        )
+
+        def statistic(weights: Array) -> Array:
+            means: Array = weights @ errors / weights.sum(1)
+            return means if is_class else np.sqrt(means)
+
+        return statistic
+
+    def _highest(self) -> float:
+        return 1.0 if isinstance(self._condition, ClassCondition) else math.inf

@@ -106,7 +106,8 @@ class SampleEvaluation:
         for copies in list(self.copies.values())[:1]:  # held-out clips are the same for all
             warnings += copies.warnings()
         for condition, rows in self.adherence.items():
-            if HELD_OUT in rows and rows[HELD_OUT].error >= rows[HELD_OUT].constant_error:
+            real = rows.get(HELD_OUT)
+            if real and real.error.value is not None and real.error.value >= real.constant_error:
                 warnings.append(
                     f"{condition}: is read from held-out clips no better than by a constant, so what is read "
                     "from samples tells how like training clips they are, not whether they show it."
