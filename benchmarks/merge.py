@@ -51,7 +51,7 @@ try:
     main()
 finally:
     peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
-    print("measured", time.perf_counter() - began, peak, file=sys.stderr)
+    print("measured", time.perf_counter() - began, time.process_time(), peak, file=sys.stderr)
 """
 
 
@@ -93,12 +93,12 @@ def record_of(video_id: str, frames: tuple[int, int], latents: LatentPosterior) 
 
 
 def measure(*arguments: object) -> dict:
-    """Seconds and peak memory of `vidlat ...`, once Python has imported its command line."""
+    """Seconds of `vidlat ...` once Python has imported its command line, its CPU time and peak memory."""
     command = [sys.executable, "-c", PROCESS, *map(str, arguments)]
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-2000:]
-    seconds, peak = re.search(r"measured (\S+) (\S+)", answer.stderr).groups()
-    return {"seconds": float(seconds), "peak_bytes": int(peak)}
+    seconds, cpu_seconds, peak = re.search(r"measured (\S+) (\S+) (\S+)", answer.stderr).groups()
+    return {"seconds": float(seconds), "cpu_seconds": float(cpu_seconds), "peak_bytes": int(peak)}
 
 
 def main() -> None:
@@ -120,14 +120,18 @@ def main() -> None:
         print(f"{options.parts} parts of {options.videos} videos made in {time.perf_counter() - began:.0f} s")
         out = folder / "merged.zarr"
         shutil.rmtree(out, ignore_errors=True)
-        figures = {"merge": measure("merge", *parts, "--out", out)}
-        figures["merge again"] = measure("merge", *parts, "--out", out)
+        commands = {"merge": ("merge", *parts, "--out", out)}
+        commands["merge again"] = commands["merge"]
         if not options.no_verify:
-            figures["verify"] = measure("verify", out)
+            commands["verify"] = "verify", out
+        print(f"{'':<12} {'s':>7} {'CPU s':>7} {'peak MB':>8}")
+        figures = {}
+        for name, arguments in commands.items():
+            figures[name] = figure = measure(*arguments)
+            times = f"{figure['seconds']:>7.1f} {figure['cpu_seconds']:>7.1f}"
+            print(f"{name:<12} {times} {figure['peak_bytes'] / 1e6:>8.0f}", flush=True)
         num_files = sum(1 for _ in out.glob("*/c/0/*/0/0"))
-        print(f"{num_files} shard files\n{'':<12} {'s':>7} {'peak MB':>8}")
-        for name, figure in figures.items():
-            print(f"{name:<12} {figure['seconds']:>7.1f} {figure['peak_bytes'] / 1e6:>8.0f}", flush=True)
+        print(f"{num_files} shard files")
     if options.json:
         answer = {"parts": options.parts, "videos": options.videos, "files": num_files, "figures": figures}
         options.json.write_text(json.dumps(answer, indent=2) + "\n")

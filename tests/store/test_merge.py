@@ -623,7 +623,7 @@ def test_range_that_somebody_has_linked_elsewhere_is_not_written_through(one, ou
     (tmp_path / "elsewhere").mkdir()
     (out / "mean/c/0").mkdir(parents=True)
     (out / "mean/c/0/1").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match="shard 1 of mean is already written"):
+    with pytest.raises(StoreError, match=r"File exists: .*mean/c/0/1.; what was merged before is safe"):
         merged(one, out)
     assert not list((tmp_path / "elsewhere").iterdir())
 

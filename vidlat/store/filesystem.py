@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -86,7 +87,7 @@ _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTS
 """Errors of a file that cannot have a second name, being on another disk or another user's, for instance."""
 
 
-def link_or_copy(file: Path, new_file: Path) -> str:
+def link_or_copy(file: AnyPath, new_file: AnyPath) -> str:
     """Give a file a second name, or copy it where that is impossible.
 
     Returns why it was copied, empty if it was not. Raises OSError if it fails, FileExistsError if the name is
@@ -97,10 +98,10 @@ def link_or_copy(file: Path, new_file: Path) -> str:
     except OSError as error:
         if error.errno not in _NO_LINK:
             # NFS repeats a link whose answer was lost, and then finds its own.
-            if error.errno == errno.EEXIST and new_file.samefile(file):
+            if error.errno == errno.EEXIST and Path(new_file).samefile(file):
                 return ""
             raise
-        with open_regular_file(file) as original, new_file.open("xb") as copy:
+        with open_regular_file(Path(file)) as original, Path(new_file).open("xb") as copy:
             shutil.copyfileobj(original, copy)
             copy.flush()
             os.fsync(copy.fileno())  # which reports an error that `sync_all` does not
@@ -126,6 +127,11 @@ def link(path: Path, new_path: Path) -> None:
 def make_folder(path: Path) -> None:
     """Create a folder and its parents, if they are missing."""
     path.mkdir(parents=True, exist_ok=True)
+
+
+def create_folder(path: AnyPath) -> None:
+    """Create a folder. Raises FileExistsError if anything has its name, a link too."""
+    os.mkdir(path)  # noqa: PTH102  (as below)
 
 
 def touch(path: Path) -> float:
@@ -160,6 +166,14 @@ def exists(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether there is a folder."""
     return path.is_dir()
+
+
+def is_regular_file(path: AnyPath) -> bool:
+    """Whether there is a regular file, and no link to one."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def is_link(path: Path) -> bool:

@@ -24,7 +24,7 @@ from vidlat.store.merge_plan import MergePart, MergePlan, differences, plan_merg
 from vidlat.store.ranges import REPAIR
 from vidlat.store.record_values import require_sums
 from vidlat.store.records import with_ranges, with_sequence
-from vidlat.store.writer import CacheWriter, create_cache, open_writer, require_own_shards
+from vidlat.store.writer import CacheWriter, create_cache, open_writer
 
 PURPOSE = "vidlat merge"
 
@@ -147,14 +147,19 @@ def _new_failures(part: MergePart, records: RecordSnapshot) -> pa.Table:
 
 def _take_shards(part: MergePart, writer: CacheWriter, start: int) -> Iterator[str]:
     """Link or copy the files of the shards to the range at `start`, in order; yields why each was copied."""
-    out, schema = writer.path, writer.schema
-    require_own_shards(out, schema, start, len(part.shards))
+    out, shard_frames = writer.path, writer.schema.shard_frames
     try:
-        for new_shard, shard in enumerate(part.shards.tolist(), start // schema.shard_frames):
-            files = layout.shard_files(part.path, shard), layout.shard_files(out, new_shard)
-            for file, new_file in zip(*files, strict=True):
-                filesystem.make_folder(new_file.parent)
-                yield filesystem.link_or_copy(file, new_file)
+        for name in layout.ARRAYS:
+            filesystem.make_folder(out / layout.shards_folder(name))
+        for new_shard, shard in enumerate(part.shards.tolist(), start // shard_frames):
+            for name in layout.ARRAYS:
+                # Created only once, so that no shard is written over and no link is followed. Text, since a
+                # Path for each of a million files takes seconds.
+                folder = f"{out}/{layout.shards_folder(name)}/{new_shard}"
+                filesystem.create_folder(folder)
+                filesystem.create_folder(f"{folder}/0")
+                file, new_file = layout.shard_file(name, shard), layout.shard_file(name, new_shard)
+                yield filesystem.link_or_copy(f"{part.path}/{file}", f"{out}/{new_file}")
     except OSError as error:
         raise StoreError(
             f"{out}: cannot take the shards of {part.path}: {error}; what was merged before is safe, run "

@@ -24,6 +24,9 @@ from vidlat.types import Selection
 
 ROWS_AT_ONCE = 10_000
 
+OF_CONTENT = ("source_sha256", "source_selection")
+"""Columns that tell the content of a video from others."""
+
 OF_THE_VAE = ("vae_name", "vae_hash", "vae_licence", "vae_path")
 """Fields of a description that may differ: a merged cache keeps those of the first."""
 
@@ -173,9 +176,9 @@ class _Known:
     def add(self, path: Path) -> int:
         """Add what the cache at `path` holds; returns the sequence of its last commit."""
         records = read_records(path)
-        for video_id, content in _contents(path, records):
+        for video_id, content in _contents(path, records.videos.read(OF_CONTENT)):
             self._add(video_id, content, path)
-        self._failures.update(records.standing_failures([])["video_id"].to_pylist())
+        self._failures.update(_failures(records))
         return records.manifest.sequence
 
     def plan(self, path: Path, schema: CacheSchema) -> MergePart:
@@ -183,14 +186,16 @@ class _Known:
         with reading(path):
             refuse_unfinished(path)
             records = read_records(path)
-            contents = list(_contents(path, records))
+            videos = records.videos.read([*OF_CONTENT, *RANGE_COLUMNS])
+            contents = list(_contents(path, videos))
             self._require_no_other(path, contents)
             is_new = np.array([video_id not in self._videos for video_id, _ in contents], bool)
-            shards = _shards_to_take(path, schema, records, is_new)
+            videos = videos.append_column(CHECKSUM_SIZES, records.videos.read_sizes(CHECKSUMS))
+            shards = _shards_to_take(path, schema, videos, is_new)
+            failures = _failures(records)
         added = [video for video, is_added in zip(contents, is_new.tolist(), strict=True) if is_added]
         # Its own failures stand beside its own videos, as they did; those of earlier caches are superseded.
         self._failures.difference_update(video_id for video_id, _ in added)
-        failures = records.standing_failures([])["video_id"].to_pylist()
         new_failures = [
             video_id
             for video_id in failures
@@ -231,10 +236,17 @@ class _Known:
             )
 
 
-def _contents(path: Path, records: RecordSnapshot) -> Iterator[tuple[str, bytes]]:
+def _failures(records: RecordSnapshot) -> list[str]:
+    """The ids of the failures that stand."""
+    if not records.manifest.files_in(layout.FAILURES):
+        return []  # saves a walk through the records of all videos
+    ids: list[str] = records.standing_failures([])["video_id"].to_pylist()
+    return ids
+
+
+def _contents(path: Path, videos: pa.Table) -> Iterator[tuple[str, bytes]]:
     """The id of each video, in their order, and what tells its content from others: 32 bytes."""
-    names = ("video_id", "source_sha256", "source_selection")
-    for block in records.videos.read(names[1:]).select(names).to_batches(max_chunksize=ROWS_AT_ONCE):
+    for block in videos.select(["video_id", *OF_CONTENT]).to_batches(max_chunksize=ROWS_AT_ONCE):
         for video_id, sha256, selection in zip(*(c.to_pylist() for c in block.columns), strict=True):
             try:
                 Selection.from_text(selection)
@@ -247,26 +259,25 @@ def _contents(path: Path, records: RecordSnapshot) -> Iterator[tuple[str, bytes]
 
 
 def _shards_to_take(
-    path: Path, schema: CacheSchema, records: RecordSnapshot, is_new: npt.NDArray[np.bool_]
+    path: Path, schema: CacheSchema, videos: pa.Table, is_new: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int64]:
     """The shards that hold new videos. Raises StoreError for an impossible range or a shard that is no file.
 
-    is_new: (N,) of the videos, sorted by video_id.
+    videos: RANGE_COLUMNS and CHECKSUM_SIZES. is_new: (N,).
     """
-    table = records.videos.read(RANGE_COLUMNS)
-    table = table.append_column(CHECKSUM_SIZES, records.videos.read_sizes(CHECKSUMS))
-    table = table.append_column("is_new", pa.array(is_new))
+    table = videos.append_column("is_new", pa.array(is_new))
     # After the records, whose ranges the arrays must cover.
     table = require_possible_ranges(path, table, schema, min(array_frames(path, schema).values()))
     table = table.filter(table["is_new"])
     starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
     shards = _shards_of(starts, stops, schema.shard_frames)
     for shard in shards.tolist():
-        for file in layout.shard_files(path, shard):
-            if what := _file_fault(file):
+        for where in (layout.shard_file(name, shard) for name in layout.ARRAYS):
+            # Text, since a Path for each of a million files takes seconds.
+            if not filesystem.is_regular_file(f"{path}/{where}"):
                 index = np.searchsorted(stops, shard * schema.shard_frames, side="right")
                 video_id = table["video_id"][int(index)].as_py()
-                raise StoreError(f"{path}: damaged: {video_id}: {file.relative_to(path)} {what}")
+                raise StoreError(f"{path}: damaged: {video_id}: {where} {_file_fault(path / where)}")
     return shards
 
 
@@ -283,7 +294,7 @@ def _shards_of(
 
 
 def _file_fault(file: Path) -> str:
-    """Why the file of a shard cannot be taken, and what to do; empty if it can."""
+    """Why the file of a shard cannot be taken, and what to do."""
     try:
         filesystem.require_regular_file(file, follow=False)
     except FileNotFoundError:
@@ -292,4 +303,4 @@ def _file_fault(file: Path) -> str:
         # Readers follow a link to a file, so that verify finds nothing wrong.
         remedy = "put the file itself there" if filesystem.is_link(file) else REPAIR
         return f"{error.strerror}; {remedy}"
-    return ""
+    return "is a regular file by now; run the same command again"

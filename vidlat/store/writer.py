@@ -218,7 +218,7 @@ def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) 
     starts = schema.pack(lengths)
     num_shards = schema.num_shards(lengths)
     _require_fitting(schema, posteriors)
-    require_own_shards(path, schema, start, num_shards)
+    _require_own_shards(path, schema, start, num_shards)
     values = {"mean": [p.mean for p in posteriors], "std": [p.std for p in posteriors]}
     num_frames = num_shards * schema.shard_frames
     arrays = {name: _open_up_to(path, name, start + num_frames) for name in layout.ARRAYS}
@@ -256,8 +256,7 @@ def _require_fitting(schema: CacheSchema, posteriors: Sequence[LatentPosterior])
             )
 
 
-def require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards: int) -> None:
-    """Raise StoreError unless the range at `start` is made of whole shards, none of which is written."""
+def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards: int) -> None:
     if start < 0 or start % schema.shard_frames:
         raise StoreError(
             f"{path}: a write at latent frame {start} begins inside a shard of {schema.shard_frames} "
