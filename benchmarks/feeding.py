@@ -20,11 +20,11 @@ import numpy as np
 from phantom import make_phantom
 
 from vidlat.config import LatentSettings
-from vidlat.cores import num_cores
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.read_video import Stack, read_in_time
 from vidlat.pipeline.reader_process import read_apart
+from vidlat.resources import num_cores
 from vidlat.types import InputVideo
 
 NUM_DRAWN = 24

@@ -18,7 +18,8 @@ from vidlat.cli import commands
 PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
-    {"types", "errors", "prefetch", "files", "interrupts", "cores"},
+    {"types", "errors", "prefetch", "files", "interrupts", "slurm"},
+    {"resources"},
     {"documents", "labels", "paths", "timing", "checked_settings", "setting_texts"},
     {"config"},
     {"encode", "store", "video", "metrics"},
@@ -37,7 +38,7 @@ FENCES = {
     "click": {"cli", "commands"},
     "rich": {"commands"},
     "dask": {"pipeline/dask_cluster.py"},
-    "distributed": {"pipeline/dask_cluster.py", "pipeline/dask_executor.py"},
+    "distributed": {"pipeline/dask_cluster.py", "pipeline/dask_executor.py", "pipeline/dask_worker.py"},
     "zarr": {"store"},
     "numcodecs": {"store"},
     "tensorstore": {"store"},

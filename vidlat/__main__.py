@@ -2,7 +2,7 @@
 
 import sys
 
-from vidlat.cores import limit_threads
+from vidlat.resources import limit_threads
 
 
 def main() -> None:

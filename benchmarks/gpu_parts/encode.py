@@ -27,10 +27,10 @@ from gpu_parts.vaes import vae_file
 from phantom import make_phantom
 
 from vidlat.config import LatentSettings
-from vidlat.cores import num_cores
 from vidlat.encode.device import resolve_batch
 from vidlat.encode.vae import load_vae
 from vidlat.pipeline.discover import discover_videos
+from vidlat.resources import num_cores
 from vidlat.store.reader import open_cache
 from vidlat.types import InputVideo
 from vidlat.video.reader import read_prepared

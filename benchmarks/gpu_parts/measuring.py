@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from vidlat.cores import num_cores
 from vidlat.encode.device import resolve_device, resolve_precision
+from vidlat.resources import num_cores
 
 Row = dict[str, Any]
 

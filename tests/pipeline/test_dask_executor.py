@@ -21,7 +21,6 @@ import dask
 import numpy as np
 import pytest
 from distributed import CancelledError, KilledWorker, LocalCluster, WorkerPlugin
-from distributed.system import MEMORY_LIMIT
 
 from tests.pipeline.opened import frames_of, reading
 from tests.pipeline.ten_videos import LENGTHS, videos_in
@@ -34,6 +33,7 @@ from vidlat.pipeline.dask_executor import DaskExecutor
 from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER
 from vidlat.pipeline.task import encode_batch, replace
+from vidlat.resources import memory_bytes
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.writer import open_writer, write_shards
@@ -72,6 +72,7 @@ class ScriptedCluster:
         self.num_workers = 1
         self.most_held = 0
         self.status = "running"
+        self.dashboard_link = ""
 
     @property
     def address(self):
@@ -503,7 +504,7 @@ def test_scheduler_that_goes_away_ends_the_encode_and_finished_videos_stay(
 
 def test_local_workers_share_the_memory_and_never_pause(client):
     """They keep what they have freed: a pause, which ends when memory is given back, would never end."""
-    assert memory_rules(client) == {(False, MEMORY_LIMIT // 2)}
+    assert memory_rules(client) == {(False, memory_bytes() // 2)}
     assert client.cluster.scheduler.allowed_failures == 0
     for nanny in client.cluster.workers.values():
         assert nanny.memory_manager.memory_terminate_fraction == 0.95
@@ -615,7 +616,7 @@ def test_ctrl_c_while_processes_start_waits_until_they_can_be_ended(signals_as_i
         done.set()
 
     def start_processes():
-        with dask_cluster._without_interrupts():
+        with dask_cluster.without_interrupts():
             begin.set()
             done.wait()
             finished.append(True)

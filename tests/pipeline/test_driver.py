@@ -49,6 +49,8 @@ class ScriptedExecutor:
     def __exit__(self, *error):
         self.in_process.__exit__(*error)
 
+    dashboard = ""
+
     def capacity(self):
         return self._capacity
 

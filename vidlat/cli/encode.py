@@ -1,4 +1,4 @@
-"""`vidlat encode`."""
+"""`vidlat encode` and `vidlat worker`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from vidlat.cli.declaration import Command
 from vidlat.cli.options import input_option, labels_option, out_option
-from vidlat.config import EncodeConfig
+from vidlat.config import EncodeConfig, WorkerConfig
 
 
 @click.command(cls=Command, config=EncodeConfig)
@@ -52,4 +52,23 @@ def encode() -> None:
 
     \b
     Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.
+    """
+
+
+@click.command(cls=Command, config=WorkerConfig)
+def worker() -> None:
+    """Run processes that encode on this machine, for `vidlat encode --scheduler` on another.
+
+    Start it once on every machine of a cluster, all of which see the same files. It ends when the scheduler
+    ends, or at Ctrl-C or SIGTERM; what it had not finished is encoded by others.
+
+    \b
+    Examples:
+      dask scheduler --scheduler-file scheduler.json      on one machine, first
+      vidlat worker --scheduler scheduler.json            on every machine
+      vidlat worker --scheduler tcp://host:8786 --local-directory /scratch
+      vidlat encode --input videos/ --out latents.zarr --scheduler scheduler.json
+
+    \b
+    Exit codes: 0 ended, 1 refused, 2 wrong flags, 130 interrupted.
     """

@@ -251,6 +251,8 @@ def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progr
         if event.taken_over_from:
             text = f"Continuing after {event.taken_over_from}, which has died."
             console.print(text, soft_wrap=True)
+        if event.dashboard:
+            console.print(f"Dask's dashboard: {event.dashboard}", soft_wrap=True)
         if not event.has_locks:
             console.print(NO_LOCKS, soft_wrap=True)
         results.add(event)

@@ -31,3 +31,4 @@ from vidlat.config.train import (
     TimestepDistribution as TimestepDistribution,
     TrainConfig as TrainConfig,
 )
+from vidlat.config.worker import WorkerConfig as WorkerConfig

@@ -32,7 +32,11 @@ class EncodeConfig(LatentSettings):
     )
     time_limit_seconds: float = setting(0.0, "longest time to decode one video; 0: no limit", at_least=0)
     workers: int = setting(0, "processes that encode; 0 chooses for this machine", at_least=0)
-    scheduler: str | None = setting(None, "address of a running Dask scheduler, instead of a local cluster")
+    scheduler: str | None = setting(
+        None,
+        "address of a running Dask scheduler, or its scheduler file (.json), instead of a local cluster; "
+        "`vidlat worker` starts its workers",
+    )
     part: str | None = setting(
         None,
         "I/N, such as 3/16: only the I-th of N parts of the videos, chosen by a hash of their path before a "

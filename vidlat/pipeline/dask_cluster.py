@@ -1,4 +1,4 @@
-"""Connecting to the Dask cluster that encodes: one started on this machine, or one at an address."""
+"""Connecting to the Dask cluster that encodes: one started on this machine, or one that runs elsewhere."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster
-from distributed.system import MEMORY_LIMIT
-from distributed.utils import get_mp_context
+from distributed.utils import get_mp_context, json_load_robust
 
 from vidlat.errors import InputError, one_line
+from vidlat.paths import local_path
+from vidlat.resources import memory_bytes
 
 LOOPBACK, LOOPBACK_SECONDS = "127.0.0.1", 10.0
 """Where the processes of a local cluster meet, and how long a connection there may take."""
@@ -31,8 +32,7 @@ _PRELOADED = "vidlat.pipeline.task"
 _SOCKET_BYTES = 75
 """Longest path of the temporary folder below which the fork server's socket has a path that Linux allows."""
 
-_LOCAL_SETTINGS = {
-    "distributed.scheduler.allowed-failures": 0,
+WORKER_SETTINGS = {
     "distributed.comm.timeouts.connect": "60s",
     # A worker keeps the memory it has freed (encode/memory.py), so a paused worker would never resume.
     "distributed.worker.memory.target": False,
@@ -42,6 +42,9 @@ _LOCAL_SETTINGS = {
     # The profiler keeps an hour of samples in memory, which nobody reads.
     "distributed.worker.profile.enabled": False,
 }
+"""Settings of Dask in every process that encodes."""
+
+_LOCAL_SETTINGS = WORKER_SETTINGS | {"distributed.scheduler.allowed-failures": 0}
 
 
 def scratch_folder() -> Path:
@@ -53,22 +56,23 @@ def scratch_folder() -> Path:
 def connect(
     scheduler: str | None, num_workers: int, num_batches: int = 1, *, patience_seconds: float = 30
 ) -> Iterator[Client]:
-    """A client of the Dask scheduler at an address, or of a local cluster that lasts as long as the block.
+    """A client of a Dask scheduler elsewhere, or of a local cluster that lasts as long as the block.
 
-    num_workers: processes of a local cluster. num_batches: batches that each of them works on at once.
-    patience_seconds: how long to wait for the first worker at an address; for the scheduler 10 s at most.
+    scheduler: its address, or its scheduler file; None for a local cluster, of num_workers processes.
+    num_batches: batches that each of them works on at once. patience_seconds: how long to wait for the
+    scheduler file, for the scheduler, 10 s at most, and for its first worker.
     Dask logs nothing to the terminal meanwhile: what it notices of lost processes is told in errors of ours.
     Raises InputError where no scheduler answers at the address, or no cluster can be started.
     """
     # A killed process leaves Dask coroutines with errors that nobody retrieves, and asyncio would print them.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     cluster = _connect_to(scheduler, patience_seconds) if scheduler else _start(num_workers, num_batches)
-    with _silenced_dask(), cluster as client:
+    with silenced_dask(), cluster as client:
         yield client
 
 
 @contextmanager
-def _silenced_dask() -> Iterator[None]:
+def silenced_dask() -> Iterator[None]:
     """Dask logs only what is critical, whoever prints it.
 
     Dask adds a handler of its own only where the program had none when it was imported.
@@ -90,10 +94,9 @@ def _silenced_dask() -> Iterator[None]:
 
 @contextmanager
 def _connect_to(scheduler: str, patience_seconds: float) -> Iterator[Client]:
-    if not re.fullmatch(r"\w+://.+:\d+", scheduler):
-        raise InputError(f"--scheduler {scheduler}: no address; it looks like tcp://host:8786")
+    address = address_of(scheduler, patience_seconds)
     try:
-        client = Client(scheduler, timeout=min(10, patience_seconds), set_as_default=False)
+        client = Client(address, timeout=min(10, patience_seconds), set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(
             f"--scheduler {scheduler}: no Dask scheduler answers there; is it running?"
@@ -102,24 +105,60 @@ def _connect_to(scheduler: str, patience_seconds: float) -> Iterator[Client]:
         try:
             client.wait_for_workers(1, timeout=patience_seconds)
         except TimeoutError as error:
-            raise InputError(f"--scheduler {scheduler}: it has no workers; start some") from error
+            raise InputError(
+                f"--scheduler {scheduler}: it has no workers; start some with `vidlat worker`"
+            ) from error
         yield client
+
+
+def address_of(scheduler: str, patience_seconds: float) -> str:
+    """The address of a scheduler that is given by its address or by its scheduler file.
+
+    patience_seconds: how long to wait for the file. Raises InputError for any other text, and for a file that
+    does not come or holds no address.
+    """
+    if re.fullmatch(r"\w+://.+:\d+", scheduler):
+        return scheduler
+    if not scheduler.endswith(".json"):
+        raise InputError(
+            f"--scheduler {scheduler}: neither an address, which looks like tcp://host:8786, nor a scheduler "
+            "file, which ends in .json"
+        )
+    try:
+        found = json_load_robust(local_path(scheduler), timeout=patience_seconds)
+        return str(found["address"])
+    except TimeoutError as error:
+        raise InputError(
+            f"--scheduler {scheduler}: no scheduler has written this file for {patience_seconds:.0f} s; "
+            f"`dask scheduler --scheduler-file {scheduler}` does"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"--scheduler {scheduler}: is no scheduler file ({one_line(error)}); "
+            f"`dask scheduler --scheduler-file {scheduler}` writes one"
+        ) from error
+
+
+@contextmanager
+def prepared_processes(settings: Mapping[str, object]) -> Iterator[None]:
+    """Dask starts processes that encode with these settings, from a process that has imported torch."""
+    method = "forkserver" if len(os.fsencode(tempfile.gettempdir())) <= _SOCKET_BYTES else "spawn"
+    # For the whole block: a process that replaces one that died reads them again.
+    with dask.config.set({**settings, "distributed.worker.multiprocessing-method": method}):
+        if method == "forkserver":
+            get_mp_context().set_forkserver_preload([_PRELOADED])
+        yield
 
 
 @contextmanager
 def _start(num_workers: int, num_batches: int) -> Iterator[Client]:
     _require_loopback()
-    method = "forkserver" if len(os.fsencode(tempfile.gettempdir())) <= _SOCKET_BYTES else "spawn"
-    settings = _LOCAL_SETTINGS | {"distributed.worker.multiprocessing-method": method}
-    # The settings hold as long as the cluster: a process that replaces one that died reads them again.
-    with dask.config.set(settings), ExitStack() as running:
-        if method == "forkserver":
-            get_mp_context().set_forkserver_preload([_PRELOADED])
+    with prepared_processes(_LOCAL_SETTINGS), ExitStack() as running:
         try:
-            with _without_interrupts():  # when it ends, a Ctrl-C may be raised: the cluster is closed then
+            with without_interrupts():  # when it ends, a Ctrl-C may be raised: the cluster is closed then
                 cluster = LocalCluster(
                     n_workers=num_workers,
-                    memory_limit=MEMORY_LIMIT // num_workers,  # of the machine, or of the container
+                    memory_limit=memory_bytes() // num_workers,
                     threads_per_worker=num_batches,
                     host=LOOPBACK,
                     dashboard_address=f"{LOOPBACK}:0",  # any free port: another cluster may hold Dask's own
@@ -166,7 +205,7 @@ def _why(error: BaseException) -> str:
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Threads and processes started in this block ignore Ctrl-C; the driver receives it and ends them.
 
     They inherit the blocked signal. The driver receives a signal that came meanwhile when the block

@@ -100,6 +100,11 @@ class DaskExecutor:
                 self.client.cancel(list(self._running))
             self._running.clear()
 
+    @property
+    def dashboard(self) -> str:
+        """Dask's own page."""
+        return str(self.client.dashboard_link or "")
+
     def capacity(self) -> int:
         """One batch per thread of each worker, and one more per worker."""
         return max(1, sum(threads + BATCHES_WAITING_PER_WORKER for threads in self._workers().values()))

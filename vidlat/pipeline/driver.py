@@ -35,12 +35,13 @@ from vidlat.types import FailureRecord, VideoRecord
 class EncodeProgress:
     """What happened: frames encoded (padding included, not yet safe), videos committed or failed.
 
-    taken_over_from: the dead process that held the cache before. has_locks: whether the file system of the
-    cache has locks. Both are told in the first event only.
+    The first event alone tells: taken_over_from, the dead process that held the cache before; has_locks,
+    whether the file system of the cache has locks; dashboard, the address of a page that shows the work.
     """
 
     taken_over_from: LeaseHolder | None = None
     has_locks: bool = True
+    dashboard: str = ""
     num_frames: int = 0
     records: tuple[VideoRecord, ...] = ()
     failures: tuple[FailureRecord, ...] = ()

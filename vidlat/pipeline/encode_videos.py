@@ -77,7 +77,9 @@ class PreparedEncode:
         own = open_dask_executor(self.scheduler, self.num_workers, self.job.num_batches_per_worker)
         with own if executor is None else nullcontext(executor) as ready, ready, self.open_writer() as writer:
             lease = writer.lease
-            yield EncodeProgress(taken_over_from=lease.taken_from, has_locks=lease.has_locks)
+            yield EncodeProgress(
+                taken_over_from=lease.taken_from, has_locks=lease.has_locks, dashboard=ready.dashboard
+            )
             yield from run_encode(self.plan, self.job, writer, ready)
 
     @contextmanager

@@ -81,6 +81,10 @@ class Executor(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
+    @property
+    def dashboard(self) -> str:
+        """Address of a page that shows the work; empty where there is none."""
+
     def capacity(self) -> int:
         """Number of tasks to keep submitted at present: those being worked on, and a few in reserve."""
 
@@ -105,6 +109,8 @@ class InProcessExecutor:
     process of its own, as for a GPU.
     scratch_parent: where encoded latents are kept until they are written; None for the system's folder.
     """
+
+    dashboard = ""
 
     def __init__(self, scratch_parent: Path | None = None) -> None:
         self._scratch_parent = scratch_parent

@@ -10,10 +10,10 @@ from threading import Lock
 import torch
 
 from vidlat.config import LatentSettings
-from vidlat.cores import num_cores
 from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.errors import WeightsError
+from vidlat.resources import num_cores
 
 BATCHES_WAITING_PER_WORKER = 1
 """Besides those it works on; more would only lose more when a worker is killed."""

@@ -12,13 +12,13 @@ from itertools import islice
 import torch
 
 from vidlat.config import LatentSettings, Reading
-from vidlat.cores import num_cores
 from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, Speed, estimate_encode
 from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER, EncodeJob, choose_num_workers
+from vidlat.resources import num_cores
 from vidlat.types import InputVideo, VideoHeader
 from vidlat.video.reader import probe_video, read_prepared
 

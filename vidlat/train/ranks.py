@@ -10,9 +10,9 @@ import torch
 import torch.distributed
 from torch import nn
 
-from vidlat.cores import num_cores
 from vidlat.encode.device import resolve_device
 from vidlat.errors import TrainError, one_line, shown
+from vidlat.resources import num_cores
 
 
 def rank_and_count() -> tuple[int, int]:

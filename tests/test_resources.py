@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from vidlat import cores
+from vidlat import resources
 from vidlat.__main__ import main
-from vidlat.cores import num_cores
+from vidlat.resources import memory_bytes, num_cores
 
 
 @pytest.fixture
@@ -15,10 +15,11 @@ def machine(monkeypatch, tmp_path):
     """machine(num_cores, may_run_on, own groups, files): a machine with these control groups."""
 
     def make(num_cores=64, may_run_on=64, groups="", files=None):
+        set_slurm(monkeypatch, {})
         monkeypatch.setattr(os, "cpu_count", lambda: num_cores)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(may_run_on)), raising=False)
-        monkeypatch.setattr(cores, "CONTROL_GROUPS", tmp_path / "cgroup")
-        monkeypatch.setattr(cores, "OWN_GROUPS", tmp_path / "own")
+        monkeypatch.setattr(resources, "CONTROL_GROUPS", tmp_path / "cgroup")
+        monkeypatch.setattr(resources, "OWN_GROUPS", tmp_path / "own")
         (tmp_path / "own").write_text(groups)
         for name, text in (files or {}).items():
             path = tmp_path / "cgroup" / name
@@ -84,3 +85,69 @@ def test_a_command_starts_no_more_threads_than_it_has_cores(
     with pytest.raises(SystemExit):
         main()
     assert os.environ.get("OMP_NUM_THREADS") == expected
+
+
+SLURM = ("CPUS_PER_TASK", "MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE", "STEP_TASKS_PER_NODE", "NODEID")
+MB, GB = 2**20, 2**30
+PHYSICAL = 256 * GB
+
+
+@pytest.fixture
+def memory(machine, monkeypatch):
+    """memory(groups, files, **of Slurm): the bytes that a process may use on a machine of 256 GB."""
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": PHYSICAL // 4096}.get)
+
+    def memory(groups="", files=None, **variables):
+        machine(groups=groups, files=files)
+        set_slurm(monkeypatch, variables)
+        return memory_bytes()
+
+    return memory
+
+
+def set_slurm(monkeypatch, variables):
+    for name in SLURM:
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+
+@pytest.mark.parametrize(
+    ("expected", "groups", "files"),
+    [
+        (PHYSICAL, "", {}),
+        (PHYSICAL, "0::/\n", {"memory.max": "max", "memory.high": "max"}),
+        (4 * GB, "0::/\n", {"memory.max": str(4 * GB)}),
+        (3 * GB, "0::/\n", {"memory.max": str(4 * GB), "memory.high": str(3 * GB)}),
+        # The job's, where its step has no limit.
+        (8 * GB, "0::/job_7/step_0\n", {"job_7/step_0/memory.max": "max", "job_7/memory.max": str(8 * GB)}),
+        (2 * GB, "4:memory:/slurm/job_7\n", {"memory/slurm/job_7/memory.limit_in_bytes": str(2 * GB)}),
+        (PHYSICAL, "4:memory:/\n", {"memory/memory.limit_in_bytes": str(2**63 - 4096)}),
+        (PHYSICAL, "4:cpu:/\n", {"memory/memory.limit_in_bytes": str(2 * GB)}),
+    ],
+)
+def test_memory_is_what_control_groups_grant(memory, expected, groups, files):
+    assert memory(groups, files) == expected
+
+
+@pytest.mark.parametrize(
+    ("expected", "variables"),
+    [
+        (32_000 * MB, {"MEM_PER_NODE": 32_000}),
+        (8_000 * MB, {"MEM_PER_NODE": 32_000, "STEP_TASKS_PER_NODE": "4(x2),3", "NODEID": 1}),
+        (32_000 * MB // 3, {"MEM_PER_NODE": 32_000, "STEP_TASKS_PER_NODE": "4(x2),3", "NODEID": 2}),
+        (16_000 * MB, {"MEM_PER_CPU": 4_000, "CPUS_ON_NODE": 8, "STEP_TASKS_PER_NODE": "2", "NODEID": 0}),
+        (PHYSICAL, {"MEM_PER_NODE": 0}),  # all of the node
+        (PHYSICAL, {"MEM_PER_NODE": "nonsense"}),
+        (PHYSICAL, {"MEM_PER_CPU": 4_000}),
+        (32_000 * MB, {"MEM_PER_NODE": 32_000, "STEP_TASKS_PER_NODE": "", "NODEID": 3}),
+    ],
+)
+def test_memory_is_the_share_of_a_task_that_slurm_grants(memory, expected, variables):
+    assert memory(**variables) == expected
+
+
+def test_cores_are_those_that_slurm_grants_a_task(machine, monkeypatch):
+    machine(may_run_on=16)
+    set_slurm(monkeypatch, {"CPUS_PER_TASK": 4})
+    assert num_cores() == 4

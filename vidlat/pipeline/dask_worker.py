@@ -1,0 +1,147 @@
+"""The processes that encode on one machine of a cluster, for a Dask scheduler that runs elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from distributed import Nanny
+from distributed.comm import connect
+
+from vidlat.config import WorkerConfig
+from vidlat.encode.device import resolve_device
+from vidlat.errors import InputError
+from vidlat.paths import local_path
+from vidlat.pipeline.dask_cluster import (
+    WORKER_SETTINGS,
+    address_of,
+    prepared_processes,
+    scratch_folder,
+    silenced_dask,
+    without_interrupts,
+)
+from vidlat.pipeline.job import choose_num_workers, num_batches_of_worker
+from vidlat.resources import memory_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerProcesses:
+    """The processes of one machine.
+
+    scheduler: its address. num_batches: that each process works on at once. limit_bytes: memory of each; one
+    that needs more is ended and replaced. scratch: the folder of latents that are not yet written. gpus: as
+    CUDA_VISIBLE_DEVICES names them, one for each process; none on a machine without.
+    """
+
+    scheduler: str
+    num_processes: int
+    num_batches: int
+    limit_bytes: int
+    scratch: Path
+    gpus: tuple[str, ...]
+
+
+def plan_processes(settings: WorkerConfig) -> WorkerProcesses:
+    """What suits this machine, as a local cluster would have it. Raises InputError for a wrong scheduler."""
+    device = resolve_device("auto")
+    num_processes = settings.workers or choose_num_workers(device)
+    scratch = settings.local_directory
+    return WorkerProcesses(
+        scheduler=address_of(settings.scheduler, settings.patience_seconds),
+        num_processes=num_processes,
+        num_batches=num_batches_of_worker(device),
+        limit_bytes=memory_bytes() // num_processes,
+        scratch=local_path(scratch) if scratch else scratch_folder(),
+        gpus=_visible_gpus() if device.startswith("cuda") else (),
+    )
+
+
+def run_processes(
+    processes: WorkerProcesses, patience_seconds: float, on_start: Callable[[], None] = lambda: None
+) -> None:
+    """Encode for the scheduler until it ends, or until SIGTERM.
+
+    patience_seconds: how long to wait for the scheduler. on_start: called when the processes are there.
+    Raises InputError where no scheduler answers or the scratch folder cannot be used, and KeyboardInterrupt
+    after a Ctrl-C, when the processes have ended.
+    """
+    try:
+        processes.scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--local-directory {processes.scratch}: cannot be used: {error}") from error
+    # Read when the processes import Dask, which sets up its logging then.
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
+    with prepared_processes(WORKER_SETTINGS), silenced_dask():
+        # Dask says which process it ended and replaced because of its memory, and nothing else.
+        logging.getLogger("distributed.nanny.memory").setLevel(logging.WARNING)
+        asyncio.run(_run(processes, patience_seconds, on_start))
+
+
+async def _run(processes: WorkerProcesses, patience_seconds: float, on_start: Callable[[], None]) -> None:
+    await _require_scheduler(processes.scheduler, patience_seconds)
+    async with AsyncExitStack() as running:
+        with without_interrupts():
+            nannies = [
+                await running.enter_async_context(_nanny(processes, index))
+                for index in range(processes.num_processes)
+            ]
+        on_start()
+        received = await _first_signal(asyncio.gather(*(nanny.finished() for nanny in nannies)))
+    if received == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+async def _first_signal(finished: asyncio.Future[Any]) -> signal.Signals | None:
+    """The first SIGINT or SIGTERM; None where all processes have finished before."""
+    loop = asyncio.get_running_loop()
+    received: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def receive(number: signal.Signals) -> None:
+        if not received.done():
+            received.set_result(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, receive, number)
+    await asyncio.wait([received, finished], return_when=asyncio.FIRST_COMPLETED)
+    finished.cancel()
+    with suppress(asyncio.CancelledError):
+        await finished
+    return received.result() if received.done() else None
+
+
+def _nanny(processes: WorkerProcesses, index: int) -> Nanny:
+    """The process number `index`, and the one that watches it."""
+    gpus = processes.gpus
+    return Nanny(
+        processes.scheduler,
+        nthreads=processes.num_batches,
+        memory_limit=processes.limit_bytes,
+        local_directory=str(processes.scratch),
+        name=f"vidlat-{uuid4().hex[:12]}",  # the scheduler refuses a second worker of the same name
+        silence_logs=logging.CRITICAL,
+        env={"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {},
+    )
+
+
+async def _require_scheduler(address: str, patience_seconds: float) -> None:
+    """Raise InputError unless a scheduler answers in time; a worker would try for ever."""
+    try:
+        comm = await connect(address, timeout=patience_seconds)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise InputError(f"--scheduler {address}: no Dask scheduler answers there; is it running?") from error
+    await comm.close()
+
+
+def _visible_gpus() -> tuple[str, ...]:
+    """The GPUs of this process as CUDA_VISIBLE_DEVICES names them."""
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named or map(str, range(torch.cuda.device_count())))
