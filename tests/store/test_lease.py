@@ -117,6 +117,18 @@ def test_of_many_that_start_at_once_one_wins(cache_path):
     assert sorted(seen) == ["held"] + 7 * ["refused"]
 
 
+def test_who_is_refused_does_not_touch_the_lease(cache_path, monkeypatch):
+    # Without locks its holder would stop, if it looked while the lease was away.
+    moved = []
+    with hold_lease(cache_path, "test"):
+        monkeypatch.setattr(filesystem, "rename", lambda *paths: moved.append(paths))
+        with pytest.raises(StoreError, match="in use by"):
+            hold_lease(cache_path, "other").__enter__()
+        assert moved == []
+        monkeypatch.undo()
+    assert read_lease(cache_path) is None
+
+
 @pytest.mark.parametrize("changes", [{"boot_id": "other"}, {"pid_namespace": "other"}, {"host": "far"}])
 def test_holder_that_cannot_be_asked_for_is_judged_by_its_heartbeat(cache_path, changes, monkeypatch):
     if "host" in changes:

@@ -192,12 +192,15 @@ def _take(lease: Lease, purpose: str) -> LeaseHolder | None:
 def _remove(path: Path, token: str) -> None:
     """Remove the lease of that token from the cache at `path`, and no other.
 
-    Where hosts have no lock in common, another process may replace the lease at any moment. So it is renamed
-    first, and what was renamed is read: a lease that is not the one is put back, unless a third process has
-    taken its place. Its holder then stops at its next step, as one whose lease was taken over.
+    Another lease is left alone: its holder would stop if it missed it for a moment. Where hosts have no lock
+    in common, another process may replace the lease even then. So it is renamed first, and what was renamed
+    is read: a lease that is not the one is put back, unless a third process has taken its place. Its holder
+    then stops at its next step, as one whose lease was taken over.
     """
     file, renamed = path / LEASE, path / RECORDS / temporary_name()
     try:
+        if _parse(filesystem.read_document(file), 0).token != token:
+            return
         filesystem.rename(file, renamed)
     except FileNotFoundError:
         return
