@@ -1,14 +1,15 @@
-"""Computing the next items in a thread while the current one is used."""
+"""Computing the next items in threads while the current one is used."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 _END = object()
 
@@ -35,3 +36,23 @@ def prefetch(items: Generator[T], num_items: int) -> Iterator[Iterator[T]]:
             # Not in the thread: it is gone already where this generator was found to be garbage.
             pool.shutdown(cancel_futures=True)
             items.close()
+
+
+def map_ahead(
+    function: Callable[[Item], T], items: Iterable[Item], num_threads: int, num_ahead: int
+) -> Iterator[T]:
+    """What a function returns for each item, in order, computed up to `num_ahead` items in advance.
+
+    Items are taken in the thread of the caller. An error is raised where its result is taken.
+    """
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="ahead") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > num_ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

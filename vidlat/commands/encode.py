@@ -36,6 +36,9 @@ from vidlat.types import FailureRecord
 MAX_ROWS = 20
 """Most rows printed of a table of warnings or unmatched labels."""
 
+SECONDS_BEFORE_PROGRESS = 2.0
+"""Of looking at files: most encodes have found their videos by then."""
+
 SECONDS_OF_HEADERS = 1.0
 """Time spent reading headers before an encode, to estimate whether the disk space suffices."""
 
@@ -82,9 +85,11 @@ def encode(
 def _prepare(
     inputs: tuple[str, ...], config: EncodeConfig, out: Path, options: dict[str, Any]
 ) -> PreparedEncode:
-    """Plan the encode, with a progress bar while files are compared by content."""
-    num_compared = 0
+    """Plan the encode, with progress where it takes long to look at files, or to compare their content."""
+    num_looked_at = num_compared = 0
+    began = time.monotonic()
     with progress_bar("{task.fields[name]}") as progress:
+        looking = progress.add_task("looking at files", total=None, name="", visible=False)
         task = progress.add_task("comparing files", total=None, name="")
 
         def on_hash(video_id: str, num_videos: int) -> None:
@@ -92,7 +97,13 @@ def _prepare(
             num_compared += 1
             progress.update(task, completed=num_compared, total=num_videos, name=video_id)
 
-        return prepare_encode(inputs, config, out, on_hash=on_hash, **options)
+        def on_files(num_files: int) -> None:
+            nonlocal num_looked_at
+            num_looked_at += num_files
+            if time.monotonic() - began > SECONDS_BEFORE_PROGRESS:
+                progress.update(looking, completed=num_looked_at, visible=True)
+
+        return prepare_encode(inputs, config, out, on_hash=on_hash, on_files=on_files, **options)
 
 
 def _record_changes(prepared: PreparedEncode, part: str | None) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import groupby, takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from vidlat.config import Ids, Part
 from vidlat.errors import InputError
@@ -17,9 +18,17 @@ from vidlat.labels import rows_by_id, rows_of
 from vidlat.paths import expand, local_path
 from vidlat.pipeline.folder import DECODED_MARK, FoundVideo, videos_in_folder
 from vidlat.pipeline.ignored import describe_ignored, kind_of_name
+from vidlat.pipeline.known_files import NOTHING_KNOWN, KnownFiles
 from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read_manifest
+from vidlat.prefetch import map_ahead
 from vidlat.store.sources import size_and_time
 from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name, source_id
+
+FOLDERS_AT_ONCE = 8
+"""Looked into by threads: on a network disk, to open a file takes a round trip."""
+
+OnFiles = Callable[[int], None]
+"""Called with the number of files that were looked at since the last call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,8 @@ def discover_videos(
     skip_stills: bool = False,
     exclude: Sequence[str] = (),
     part: Part | None = None,
+    known: KnownFiles = NOTHING_KNOWN,
+    on_files: OnFiles = lambda _: None,
 ) -> Discovery:
     """Find the videos in files, folders, glob patterns and manifests, by content and not by name.
 
@@ -66,11 +77,12 @@ def discover_videos(
     exclude: patterns; a file is passed over whose path as an id, or whose name, matches one, unless a
     manifest names it. part: only the videos of one part, by the path of their file below the input; a
     series, a still or a sequence of pictures belongs to the part of its folder. A part may have no video, and
-    cannot tell which labels no video has.
+    cannot tell which labels no video has. known: files of folders that need not be opened, though then a
+    still among them is not known as one. on_files: called with the number of files of each folder.
     Raises InputError for an input that does not exist or cannot be listed, for two files of one id, and where
     there is no video.
     """
-    collection = _Collection(exclude, part)
+    collection = _Collection(exclude, part, known, on_files)
     for text in inputs:
         collection.add_input(text)
     found, stills = collection.found, collection.stills & collection.found.keys()
@@ -112,10 +124,20 @@ def discover_videos(
     )
 
 
+class _Folder(NamedTuple):
+    """What a folder holds: videos and whether each is a still, other files, and how many were excluded."""
+
+    videos: list[tuple[InputVideo, bool]]
+    others: list[Path]
+    num_excluded: int
+
+
 @dataclass
 class _Collection:
     exclude: Sequence[str]
     part: Part | None
+    known: KnownFiles
+    on_files: OnFiles
     found: dict[str, InputVideo] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
     num_excluded: int = 0
@@ -127,13 +149,12 @@ class _Collection:
         text = expand(text)
         path = Path(text)
         if path.is_dir():
-            for folder, files in self._walk_clips(path):
-                self._add_files(path, folder, files)
+            self._add_folders((path, folder, files) for folder, files in self._walk_clips(path))
         elif is_manifest(path):
             for row in read_manifest(path):
                 self._add_row(path, row)
         elif path.exists():
-            self._add_files(path.parent, path.parent, [path])
+            self._add_folders([(path.parent, path.parent, [path])])
         elif glob.has_magic(text):
             self._add_matches(text)
         else:
@@ -145,11 +166,10 @@ class _Collection:
             raise InputError(f"--input {pattern}: the pattern matches nothing")
         root = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
         for folder in filter(Path.is_dir, matches):
-            for below, files in self._walk_clips(folder):
-                self._add_files(root, below, files)
+            self._add_folders((root, below, files) for below, files in self._walk_clips(folder))
         files = [path for path in matches if not path.is_dir()]
-        for folder, members in groupby(files, key=lambda path: path.parent):
-            self._add_files(root, folder, list(members))
+        parents = groupby(files, key=lambda path: path.parent)
+        self._add_folders((root, folder, list(members)) for folder, members in parents)
 
     def _walk_clips(self, folder: Path) -> Iterator[tuple[Path, list[Path]]]:
         decoded: list[Path] = []
@@ -162,20 +182,30 @@ class _Collection:
             yield parent, files
         self.decoded += map(str, decoded)
 
-    def _add_files(self, root: Path, folder: Path, files: Sequence[Path]) -> None:
+    def _add_folders(self, folders: Iterable[tuple[Path, Path, Sequence[Path]]]) -> None:
+        """Add the videos of folders, each given with the input that it lies below and its files."""
+        for files, looked in map_ahead(self._look_into, folders, FOLDERS_AT_ONCE, 4 * FOLDERS_AT_ONCE):
+            self.num_excluded += looked.num_excluded
+            self.ignored.update(map(kind_of_name, looked.others))
+            for video, is_still in looked.videos:
+                self._add(video, is_still)
+            self.on_files(files)
+
+    def _look_into(self, place: tuple[Path, Path, Sequence[Path]]) -> tuple[int, _Folder]:
+        """The number of files of a folder and what is in it; changes nothing."""
+        root, folder, files = place
         kept = [path for path in files if not self._excludes(path, root)]
-        self.num_excluded += len(files) - len(kept)
         has_folder = self._holds(folder, root)
         # Slices tell only together what they are, so that the part of a folder opens all of its files.
         opened = kept if has_folder else [path for path in kept if self._holds(path, root)]
-        videos, others = videos_in_folder(folder, opened)
-        if has_folder:
-            self.ignored.update(map(kind_of_name, others))
-        for found in videos:
-            is_of_folder = found.is_still or bool(found.selection.files)
-            if has_folder if is_of_folder else self._holds(found.path, root):
-                video = _to_video(found, (folder / found.name).relative_to(root).as_posix(), root)
-                self._add(video, found.is_still)
+        videos, others = videos_in_folder(folder, opened, self.known)
+        mine = [
+            (_to_video(found, (folder / found.name).relative_to(root).as_posix(), root), found.is_still)
+            for found in videos
+            if (has_folder if found.is_still or found.selection.files else self._holds(found.path, root))
+        ]
+        num_excluded = len(files) - len(kept)
+        return len(files), _Folder(mine, others if has_folder else [], num_excluded)
 
     def _holds(self, path: Path, root: Path) -> bool:
         return self.part is None or self.part.holds(path.relative_to(root).as_posix())

@@ -16,7 +16,7 @@ from vidlat.encode.weights import licence_of, name_without_path, resolve_weights
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError, TimingError
 from vidlat.paths import local_path
 from vidlat.pipeline.dask_executor import open_dask_executor
-from vidlat.pipeline.discover import Discovery, discover_videos
+from vidlat.pipeline.discover import Discovery, OnFiles, discover_videos
 from vidlat.pipeline.driver import EncodeProgress, run_encode
 from vidlat.pipeline.executor import Executor
 from vidlat.pipeline.job import (
@@ -25,6 +25,7 @@ from vidlat.pipeline.job import (
     num_batches_of_worker,
     num_threads_of_worker,
 )
+from vidlat.pipeline.known_files import NOTHING_KNOWN, KnownFiles
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
 from vidlat.store.layout import holds_anything
 from vidlat.store.lease import refuse_if_held
@@ -143,17 +144,26 @@ def prepare_encode(
     labels: Path | None = None,
     skip_stills: bool = False,
     on_hash: OnHash = lambda *_: None,
+    on_files: OnFiles = lambda _: None,
 ) -> PreparedEncode:
     """Find the videos, load the VAE, read the cache at `out` if there is one, and plan what is left to do.
 
-    Writes nothing. retry_failed, checksum, on_hash: as in `plan_encode`. dry_run: another process may be
-    writing to the cache. labels, skip_stills: as in `discover_videos`.
+    Writes nothing. A file that a video of the cache came from is not opened again where its size and time are
+    the same, except with checksum. retry_failed, checksum, on_hash: as in `plan_encode`. dry_run: another
+    process may be writing to the cache. labels, skip_stills, on_files: as in `discover_videos`.
     Raises InputError, WeightsError, ConfigError, StoreError or CacheMismatchError.
     """
+    cached: dict[str, Source] = {}
+    failures: dict[str, FailureRecord] = {}
+    annotations: Mapping[str, Annotation] = MappingProxyType({})
+    planned_at = 0
     if holds_anything(out):
         read_schema(out)  # before the VAE loads: refuse what is no cache, or is in use
         if not dry_run:
             refuse_if_held(out)
+        planned_at = last_sequence(out)  # before reading the records: a commit in between is noticed then
+        cache = open_cache(out)
+        cached, failures, annotations = cache.sources(), cache.failures(), cache.annotations()
     discovery = discover_videos(
         inputs,
         labels=labels,
@@ -161,6 +171,8 @@ def prepare_encode(
         skip_stills=skip_stills,
         exclude=config.exclude,
         part=Part.from_text(config.part) if config.part else None,
+        known=NOTHING_KNOWN if checksum else KnownFiles(cached.values()),
+        on_files=on_files,
     )
     vae_path = resolve_weights(config.vae)
     given, config = config, config.with_times(times_for(config.vae, vae_path))
@@ -169,15 +181,8 @@ def prepare_encode(
         vae = _load_to_look_at(config, vae_path, device)
     _require_expected(config, vae)
     schema = _describe_cache(config, vae, vae_path)
-    cached: dict[str, Source] = {}
-    failures: dict[str, FailureRecord] = {}
-    annotations: Mapping[str, Annotation] = MappingProxyType({})
-    planned_at = 0
     if holds_anything(out):
         schema = _require_same_settings(out, schema, config)
-        planned_at = last_sequence(out)  # before reading the records: a commit in between is noticed then
-        cache = open_cache(out)
-        cached, failures, annotations = cache.sources(), cache.failures(), cache.annotations()
     num_workers = config.workers or choose_num_workers(device)
     plan = plan_encode(
         discovery.videos,
