@@ -240,7 +240,7 @@ MEMORY_LIMIT = 1_500_000_000
 def test_worker_that_is_ended_for_its_memory_is_followed_by_one_with_smaller_calls(
     large_job, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("vidlat.pipeline.dask_cluster.MEMORY_LIMIT", MEMORY_LIMIT)
+    monkeypatch.setattr("vidlat.pipeline.dask_cluster.memory_bytes", lambda: MEMORY_LIMIT)
     with (
         connect(None, 1) as client,
         DaskExecutor(client) as executor,
