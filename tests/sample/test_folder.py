@@ -1,6 +1,7 @@
 """A folder of samples tells how they were drawn, and is continued, never mixed."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import av
@@ -13,7 +14,7 @@ from tests.train.toys import build_small
 from vidlat.config import SampleConfig
 from vidlat.errors import InputError
 from vidlat.sample import videos
-from vidlat.sample.folder import SAMPLES, Sample, read_samples
+from vidlat.sample.folder import SAMPLES, Sample, continue_samples, read_samples
 from vidlat.sample.videos import sample_videos
 from vidlat.train.runs.run_folder import load_run
 
@@ -96,6 +97,37 @@ def test_half_a_line_does_not_count_and_nothing_else_is_lost(draw, tmp_path):
     ]
 
 
+def test_processes_that_add_at_once_lose_nothing(draw, tmp_path):
+    out = tmp_path / "out"
+    draw(num=1)
+    sample = read_samples(out).samples["sample-0000.npy"]
+    one, other = (continue_samples(out, read_samples(out).drawn, {}) for _ in range(2))
+    one.add("sample-0001.npy", sample)
+    continue_samples(out, one.drawn, {})
+    other.add("sample-0002.npy", sample)
+    with (out / SAMPLES).open("ab") as file:
+        file.write(b'{"name": "sample-00' + 70_000 * b"0")  # by a third one, which is killed
+    one.add("sample-0003.npy", sample)
+    assert list(read_samples(out).samples) == [f"sample-000{number}.npy" for number in range(4)]
+
+
+def test_a_folder_is_started_again_whose_first_line_was_not_written(draw, tmp_path):
+    draw(num=1)
+    (tmp_path / "out" / "sample-0000.npy").unlink()
+    (tmp_path / "out" / SAMPLES).write_bytes(b"")
+    draw(num=1)
+    assert list(read_samples(tmp_path / "out").samples) == ["sample-0000.npy"]
+
+
+def test_processes_that_start_a_folder_at_once_agree(tmp_path):
+    drawn = {"steps": 2}
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: continue_samples(tmp_path, drawn, {}), range(8)))
+    for number, folder in enumerate(folders):
+        folder.add(f"{number}.npy", Sample(seed=number))
+    assert len(read_samples(tmp_path).samples) == 8
+
+
 def test_each_sample_adds_a_line_and_rewrites_none(draw, tmp_path):
     path, before = tmp_path / "out" / SAMPLES, b""
     for number in range(1, 6):
@@ -149,7 +181,7 @@ def test_samples_that_nothing_tells_of_are_refused(draw, tmp_path):
         draw()
 
 
-@pytest.mark.parametrize("text", ["", '{"drawn": ', "[]\n", "{}\n", '{"drawn": {}}\n{"seed": -1}\n', "\0\n"])
+@pytest.mark.parametrize("text", ["{", '{"drawn": ', "[]\n", "{}\n", '{"drawn": {}}\n{"seed": -1}\n', "\0\n"])
 def test_a_damaged_description_is_refused_in_one_line(text, draw, tmp_path):
     draw()
     (tmp_path / "out" / SAMPLES).write_text(text)

@@ -6,7 +6,7 @@
 The first line is that of all samples of the folder, which were drawn in the same way. Each has a line of its
 own, with its condition, that is appended once its video is written; of several about one sample the last
 holds. A process that is killed may leave half a line at the end, which does not count: its sample is drawn
-again.
+again. Several processes may add to a folder at once, samples of other seeds.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import vidlat
 from vidlat.checked_settings import LARGE, MANY, SEED_STOP
 from vidlat.documents import Fields, parse_json
 from vidlat.errors import InputError, one_line, shown
-from vidlat.files import open_regular_file, read_file, replace_file
+from vidlat.files import open_regular_file, read_file, sync
+from vidlat.store.filesystem import locked
 
 SAMPLES = "samples.jsonl"
 """File name of the description of a folder of samples."""
 
 SAMPLES_BYTES = 2**28
 """Most bytes of it: a million samples have less."""
+
+LINE_BYTES = 2**16
+"""Read at once to find where the last line ends; most lines have much less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,46 +83,49 @@ class SampleFolder:
     def add(self, name: str, sample: Sample) -> None:
         """Append a sample whose file is written; raises InputError where that cannot be recorded."""
         self.samples[name] = sample
+        path = self.path / SAMPLES
         try:
-            with open_regular_file(self.path / SAMPLES, create=True) as file:
+            # Locked, half a line at the end is not one that another process is about to end.
+            with locked(path), open_regular_file(path, create=True) as file:
+                file.truncate(_end_of_lines(file))
                 file.seek(0, os.SEEK_END)
-                file.write(_line_of(name, sample))
-                file.flush()
-                os.fsync(file.fileno())
+                _append(file, {"name": name, **asdict(sample)})
         except OSError as error:
-            raise self._unwritable(error) from error
-
-    def write(self) -> None:
-        """Write samples.jsonl anew, whole or not at all; raises InputError where that cannot be done."""
-        first = _line({"vidlat_version": vidlat.__version__, "drawn": self.drawn})
-        try:
-            replace_file(
-                self.path / SAMPLES,
-                b"".join([first, *(_line_of(name, sample) for name, sample in self.samples.items())]),
-            )
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> InputError:
-        return InputError(f"{self.path / SAMPLES}: cannot be written ({error.strerror})")
+            raise _unwritable(path, error) from error
 
 
-def _line_of(name: str, sample: Sample) -> bytes:
-    return _line({"name": name, **asdict(sample)})
+def _end_of_lines(file: BinaryIO) -> int:
+    """The position after the last newline."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(end - LINE_BYTES, 0)
+        file.seek(start)
+        if found := file.read(end - start).rfind(b"\n") + 1:
+            return start + found
+        end = start
+    return 0
 
 
-def _line(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values) + "\n").encode()
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({error.strerror})")
+
+
+def _append(file: BinaryIO, values: dict[str, Any]) -> None:
+    file.write((json.dumps(values) + "\n").encode())
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def read_samples(folder: Path) -> SampleFolder | None:
-    """What the samples.jsonl of a folder says; None where there is none.
+    """What the samples.jsonl of a folder says; None where there is none, or an empty one.
 
     Raises InputError for one that cannot be read.
     """
     path = folder / SAMPLES
     try:
-        first, *lines = read_file(path, SAMPLES_BYTES).split(b"\n")[:-1] or [b""]
+        if not (content := read_file(path, SAMPLES_BYTES)):
+            return None  # a process was killed before it wrote the first line, or is about to write it
+        first, *lines = content.split(b"\n")[:-1] or [b""]
         drawn = Fields(parse_json(first), "line 1").take("drawn", dict, "an object")
         known = dict(_sample_of(line, number) for number, line in enumerate(lines, 2))
     except (FileNotFoundError, NotADirectoryError):
@@ -153,9 +160,8 @@ def continue_samples(folder: Path, drawn: dict[str, Any], wanted: Mapping[str, S
                 f"{folder} holds {others[0]}, and no {SAMPLES} that tells how it was drawn; give another "
                 "--out"
             )
-        found = SampleFolder(folder, drawn, {})
-        found.write()
-        return found
+        _start(folder / SAMPLES, drawn)
+        found = read_samples(folder) or SampleFolder(folder, drawn, {})
     if found.drawn != drawn:
         differing = [name for name in {**drawn, **found.drawn} if drawn.get(name) != found.drawn.get(name)]
         first = differing[0]
@@ -170,8 +176,18 @@ def continue_samples(folder: Path, drawn: dict[str, Any], wanted: Mapping[str, S
                 f"{folder} holds {name} with condition {_in_words(there.condition)}, which was to be drawn "
                 f"with {_in_words(sample.condition)}; give another --out or --seed"
             )
-    found.write()  # without half a line, to which another would be appended
     return found
+
+
+def _start(path: Path, drawn: dict[str, Any]) -> None:
+    """Write the first line, unless another process has done so meanwhile."""
+    try:
+        with locked(path), open_regular_file(path, create=True) as file:
+            if not file.seek(0, os.SEEK_END):
+                _append(file, {"vidlat_version": vidlat.__version__, "drawn": drawn})
+        sync(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _in_words(condition: Sequence[str]) -> str:
