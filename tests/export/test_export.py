@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
@@ -266,6 +267,19 @@ def test_a_description_of_another_network_is_refused(copied):
     document["model"]["config"]["preset"] = "small"
     path.write_text(json.dumps(document))
     assert "holds the weights of another network than config.json describes" in refusal(copied)
+
+
+def test_no_memory_is_taken_for_a_network_that_the_weights_are_not_of(copied):
+    path = copied / "config.json"
+    document = json.loads(path.read_text())
+    document["model"]["config"]["channels"] = [4096] * 8  # 100 GB
+    path.write_text(json.dumps(document))
+
+    def require_meta(_parent, _name, module):
+        assert all(weight.is_meta for weight in module.parameters())
+
+    with torch.nn.modules.module.register_module_module_registration_hook(require_meta):
+        assert "holds the weights of another network than config.json describes" in refusal(copied)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": 1}', "\0"])

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 import vidlat
 from vidlat.documents import Fields, read_json
 from vidlat.encode.hub import HubFile, fetch
@@ -19,7 +21,7 @@ from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import TrainError, VidlatError, one_line, shown
 from vidlat.paths import local_path
 from vidlat.train.networks.unet import build_unet
-from vidlat.train.runs.checkpoint import read_tensors
+from vidlat.train.runs.checkpoint import first_difference, read_tensors
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
 from vidlat.train.runs.run_folder import EXPORTED_WEIGHTS, TrainedRun, load_run
 
@@ -118,13 +120,12 @@ def _load_exported(folder: Path, build_model: BuildModel) -> TrainedRun:
             f"{path} is damaged: its hash is {found}, expected {exported.weights_hash}; fetch or export it "
             "again"
         )
+    with torch.device("meta"):  # which has no memory: what is described may be of any size
+        described = exported.model.build_network(build_model).state_dict()
+    if difference := first_difference(tensors, described):
+        raise TrainError(f"{path} holds the weights of another network than {CONFIG} describes: {difference}")
     network = exported.model.build_network(build_model)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise TrainError(
-            f"{path} holds the weights of another network than {CONFIG} describes: {one_line(error)[:300]}"
-        ) from error
+    network.load_state_dict(tensors)
     network.requires_grad_(False).eval()
     return TrainedRun(run=exported.model, model=network, step=exported.step)
 
