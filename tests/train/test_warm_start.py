@@ -85,9 +85,11 @@ def test_a_file_of_weights_is_taken_by_name_and_shape(make_unet_trainer, flow, t
     theirs = load_run(flow).model.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in trainer.state.model.state_dict().items())
     save_file({"a": torch.full((2,), torch.nan)}, tmp_path / "nan.safetensors")
+    save_file({"a": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "float8.safetensors")
     (tmp_path / "none.safetensors").write_text("{")
-    with pytest.raises(TrainError, match="a holds something else than finite numbers"):
-        make_unet_trainer("third", init=str(tmp_path / "nan.safetensors"))
+    for name in ("nan.safetensors", "float8.safetensors"):
+        with pytest.raises(TrainError, match="a holds something else than finite numbers"):
+            make_unet_trainer("third", init=str(tmp_path / name))
     with pytest.raises(TrainError, match="cannot be read as weights to start from"):
         make_unet_trainer("third", init=str(tmp_path / "none.safetensors"))
 

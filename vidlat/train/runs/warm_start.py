@@ -21,6 +21,9 @@ from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.origin import Origin
 from vidlat.train.runs.run_folder import load_run
 
+NUMBERS = torch.float16, torch.bfloat16, torch.float32, torch.float64
+"""What weights may be; of 8 bits and fewer, safetensors has numbers with which PyTorch cannot compute."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -96,8 +99,11 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except (OSError, ValueError) as error:
         raise TrainError(f"{path}: cannot be read as weights to start from: {one_line(error)}") from error
     for name, tensor in tensors.items():
-        if not (tensor.is_floating_point() and tensor.isfinite().all()):
-            raise TrainError(f"{path}: {name} holds something else than finite numbers; give other weights")
+        if tensor.dtype not in NUMBERS or not tensor.isfinite().all():
+            raise TrainError(
+                f"{path}: {name} holds something else than finite numbers of 16, 32 or 64 bits; give other "
+                "weights"
+            )
     return tensors
 
 
