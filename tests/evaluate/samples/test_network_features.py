@@ -78,6 +78,22 @@ class Endless(nn.Module):
         return frames.mean((2, 3)) / 0
 
 
+class Complex(nn.Module):
+    def forward(self, frames):
+        return torch.complex(frames, frames)
+
+
+class WithoutForward(nn.Module):
+    @torch.jit.export
+    def features(self, frames):
+        return frames
+
+
+class Empty(nn.Module):
+    def forward(self, frames):
+        return frames.flatten(1)[:, :0]
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
@@ -85,6 +101,9 @@ class Endless(nn.Module):
         (Listed(), "its output is list, expected"),
         (nn.Flatten(0), "its output is .*, expected"),
         (Endless(), "its features are not finite"),
+        (Complex(), "its features are complex numbers, expected real ones"),
+        (WithoutForward(), "has no attribute 'forward'"),
+        (Empty(), r"its output is \(1, 0\), expected \(1, D\)"),
     ],
 )
 def test_networks_without_features_of_clips_or_frames_are_refused(write, network, message):

@@ -59,7 +59,10 @@ class NetworkFeatures:
         for name, (is_of_clips, num_channels) in INPUTS.items():
             try:
                 self._call(frames, is_of_clips, num_channels)
-            except (RuntimeError, ValueError, TypeError, torch.jit.Error, WeightsError) as error:
+            # AttributeError: of a script without `forward`.
+            except (
+                RuntimeError, ValueError, TypeError, AttributeError, torch.jit.Error, WeightsError
+            ) as error:  # fmt: skip
                 if is_out_of_memory(error):
                     raise
                 reason = one_line(error).removeprefix(f"{self.name}: ")
@@ -83,14 +86,18 @@ class NetworkFeatures:
             given, num_items = given.transpose(0, 1)[None], 1
         with torch.inference_mode():
             output: Any = self._network(given)
-        if not isinstance(output, torch.Tensor) or output.ndim < 2 or len(output) != num_items:
-            got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        is_tensor = isinstance(output, torch.Tensor)
+        if not is_tensor or output.ndim < 2 or len(output) != num_items or not output.numel():
+            got = tuple(output.shape) if is_tensor else type(output).__name__
             expected = f"({num_items}, D) or ({num_items}, D, ...)"
             raise WeightsError(f"{self.name}: its output is {got}, expected {expected}")
+        if output.is_complex():
+            raise WeightsError(f"{self.name}: its features are complex numbers, expected real ones")
         features = output.double().flatten(2).mean(2) if output.ndim > 2 else output.double()
         if not features.isfinite().all():
             raise WeightsError(f"{self.name}: its features are not finite")
-        return features.cpu().numpy()
+        found: Array = features.cpu().numpy()
+        return found
 
 
 def _load(file: NetworkFile, device: torch.device) -> torch.jit.ScriptModule:
