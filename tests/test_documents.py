@@ -27,6 +27,7 @@ def test_what_json_can_hold_is_read_as_it_is(value):
         ('{"a":' * 200_000, "nested too deeply"),
         ("NaN", "holds NaN"),
         ("[-Infinity]", "holds -Infinity"),
+        ("[-1e999]", "holds '-1e999', which is no number"),
         ('{"a": 1, "a": 2}', "'a' is given twice"),
         ('{"a": {"b": 1, "b": 1}}', "'b' is given twice"),
         ("9" * 5000, "limit"),

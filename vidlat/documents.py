@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vidlat.errors import shown
 from vidlat.files import read_file
@@ -19,7 +19,7 @@ def read_json(path: Path, at_most: int) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """A JSON value of finite numbers and of names that are given once; raises ValueError."""
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
@@ -33,7 +33,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _refuse(constant: str) -> None:
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(shown(text))
+
+
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"holds {constant}, which is no number of JSON")
 
 
