@@ -11,7 +11,7 @@ import torch
 from tests.train.toys import CacheMaker, build_small, random_posterior
 from vidlat.errors import TrainError
 from vidlat.store.reader import open_cache
-from vidlat.train.runs.run_folder import load_run, read_run
+from vidlat.train.runs.run_folder import hold_run, load_run, read_run
 
 
 def other_latents(video_id, num_latent_frames):
@@ -289,3 +289,21 @@ def test_a_damaged_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(TrainError, match=r"config\.json cannot be read as a run's settings"):
         load_run(tmp_path)
+
+
+def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in ("a.mp4", "b.mp4", ".hidden"):
+        (clips / name).write_bytes(b"a clip")
+    with pytest.raises(
+        TrainError, match=r"clips holds a\.mp4, b\.mp4, and no run; give a new folder as --out$"
+    ):
+        hold_run(clips)
+    assert sorted(path.name for path in clips.iterdir()) == [".hidden", "a.mp4", "b.mp4"]
+    for name in ("a.mp4", "b.mp4"):
+        (clips / name).unlink()
+    hold_run(clips).close()
+    (clips / "notes.txt").write_text("of a run")
+    (clips / "config.json").write_text("{}")
+    hold_run(clips).close()

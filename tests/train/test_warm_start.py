@@ -256,6 +256,10 @@ def test_a_teacher_that_predicts_no_velocity_of_the_same_inputs_is_refused(make_
         make_unet_trainer("student", distil=str(tmp_path / "v"), **settings)
     with pytest.raises(TrainError, match=r"distil: first_frame of .*flow is False; expected True"):
         make_unet_trainer("student", distil=str(flow), first_frame=0.5, **settings)
+    with pytest.raises(
+        TrainError, match=r"flow has the conditions none, this training .*; give no --condition$"
+    ):
+        make_unet_trainer("student", distil=str(flow), labels=LABELS, condition=("view",), **settings)
     (checkpoint,) = (flow / "checkpoints").iterdir()
     with pytest.raises(TrainError, match=r"distil: got .*safetensors, weights alone; expected a run"):
         make_unet_trainer("student", distil=str(checkpoint / "ema.safetensors"), **settings)

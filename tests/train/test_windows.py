@@ -94,8 +94,7 @@ def test_windows_are_whole_stacks_of_one_video(all_num_frames, stack, num_stacks
 @pytest.mark.parametrize(
     ("frames", "overlap", "message"),
     [
-        (17, 2, "got 17; expected 4, the frames of a stack in this cache, or 2 more any number of times: the "
-                "nearest is 16$"),
+        (17, 2, "got 17; expected whole stacks of this cache, 4, 6, 8 and so on: the nearest is 16$"),
         (1, 3, "nearest is 4$"),
     ],
 )  # fmt: skip

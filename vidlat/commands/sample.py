@@ -18,8 +18,6 @@ def sample(run_dir: str, out: Path, vae: str | None, latents: Path | None, setti
     config = SampleConfig.from_mapping(settings)
     config.require_effect(settings)
     before = set(out.glob("sample-*"))
-    if config.reject_copies:
-        console.print("comparing held-out clips with the training clips first")
     paths: list[Path] = []
     copied: CopyError | None = None
     with progress_bar() as progress:

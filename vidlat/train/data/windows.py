@@ -31,11 +31,10 @@ class WindowShape:
         num_stacks, stack, step = timing.num_calls(frames), timing.frames_per_call, timing.frame_step
         above = timing.frames_of(num_stacks)
         if frames != above:
-            expected = f"{stack}" if step < stack else f"a multiple of {stack}"
-            more = f", or {step} more any number of times" if step < stack else ""
+            lengths = ", ".join(str(timing.frames_of(number)) for number in (1, 2, 3))
             nearest = min(max(above - step, stack), above, key=lambda number: abs(number - frames))
             raise TrainError(
-                f"frames: got {frames}; expected {expected}, the frames of a stack in this cache{more}: "
+                f"frames: got {frames}; expected whole stacks of this cache, {lengths} and so on: "
                 f"the nearest is {nearest}"
             )
         return cls(num_stacks=num_stacks, timing=timing)

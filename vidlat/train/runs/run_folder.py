@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from vidlat.documents import read_json
-from vidlat.errors import TrainError, VidlatError, one_line
+from vidlat.errors import TrainError, VidlatError, one_line, shorten
 from vidlat.files import replace_file, require_folder, require_regular_file
 from vidlat.store.filesystem import locked
 from vidlat.store.layout import require_outside_caches
@@ -44,6 +44,11 @@ RUN_BYTES = 2**30
 """Most bytes of a config.json: a run on a million videos has a quarter of them."""
 
 
+OWN_FILES = ("config.json", "metrics.jsonl", "lock", "vae.safetensors")
+OWN_FOLDERS = ("checkpoints", "averages", "tensorboard", "samples", "reconstructions")
+"""What a training writes into the folder of its run."""
+
+
 def snapshot_folder(run_dir: Path) -> Path:
     """Where a run keeps its snapshots of averages."""
     return run_dir / "averages"
@@ -64,6 +69,7 @@ def hold_run(run_dir: Path) -> ExitStack:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         _require_own_files(run_dir)
+        _require_no_others(run_dir)
         held.enter_context(locked(run_dir / "lock", wait=False))
     except BlockingIOError as error:
         raise TrainError(
@@ -74,15 +80,22 @@ def hold_run(run_dir: Path) -> ExitStack:
     return held
 
 
+def _require_no_others(run_dir: Path) -> None:
+    """Raise TrainError for a folder that holds something, but no run: a folder of videos, for example."""
+    names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
+    if (others := sorted(names - {*OWN_FILES, *OWN_FOLDERS})) and not (run_dir / "config.json").is_file():
+        raise TrainError(f"{run_dir} holds {shorten(others, 3)}, and no run; give a new folder as --out")
+
+
 def _require_own_files(run_dir: Path) -> None:
     """Raise OSError where a name of the run stands for a link, which would lead out of its folder, or a pipe.
 
     A run on several disks is started in a folder that is itself a link.
     """
-    for name in ("config.json", "metrics.jsonl", "lock", "vae.safetensors"):
+    for name in OWN_FILES:
         with suppress(FileNotFoundError):
             require_regular_file(run_dir / name, follow=False)
-    for name in ("checkpoints", "averages", "tensorboard", "samples", "reconstructions"):
+    for name in OWN_FOLDERS:
         with suppress(FileNotFoundError):
             require_folder(run_dir / name)
 

@@ -13,7 +13,7 @@ from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import TrainError, one_line
 from vidlat.paths import local_path
 from vidlat.train.networks.unet import CONDITION_LAYERS, SPAN_LAYERS
-from vidlat.train.objectives.conditioning import ClassCondition, Conditions
+from vidlat.train.objectives.conditioning import ClassCondition, Condition, Conditions
 from vidlat.train.runs.checkpoint import first_difference, read_tensors
 from vidlat.train.runs.exported import HUB, load_model
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
@@ -127,12 +127,18 @@ def planned_from(run: Run, source: Source) -> Run:
     theirs = _require_network(source)
     differences = {
         "objective": (theirs.config.objective, "flow"),
-        "conditions": (_kinds(theirs.conditions), _kinds(run.conditions)),
         "first_frame": (theirs.config.first_frame > 0, run.config.first_frame > 0),
     }
     for what, (got, wanted) in differences.items():
         if got != wanted:
             raise TrainError(f"distil: {what} of {name} is {got}; expected {wanted}")
+    kinds, wanted_kinds = _kinds(theirs.conditions), _kinds(run.conditions)
+    if kinds != wanted_kinds:
+        flags = " ".join(f"--condition {_as_flag(each)}" for each in theirs.conditions.conditions)
+        raise TrainError(
+            f"distil: {name} has the conditions {', '.join(kinds) or 'none'}, this training "
+            f"{', '.join(wanted_kinds) or 'none'}; give {flags or 'no --condition'}"
+        )
     return replace(run, whitening=theirs.whitening, conditions=theirs.conditions)
 
 
@@ -194,6 +200,10 @@ def _kinds(conditions: Conditions) -> list[str]:
         f"{each.name} ({', '.join(each.classes) if isinstance(each, ClassCondition) else 'number'})"
         for each in conditions.conditions
     ]
+
+
+def _as_flag(condition: Condition) -> str:
+    return condition.name if isinstance(condition, ClassCondition) else f"{condition.name}:float"
 
 
 def _what_was_taken(source: Source, run: FrozenModel, num_taken: int, fresh: list[str]) -> str:
