@@ -39,7 +39,13 @@ def made(tmp_path_factory, small_vae):
     )
     list(encoding)
     training = TrainConfig(
-        frames=8, batch=2, steps=1, device="cpu", validation_fraction=0.0, condition=("view", "age:float")
+        frames=8,
+        batch=2,
+        steps=1,
+        device="cpu",
+        validation_fraction=0.0,
+        split_by="smith|jones",
+        condition=("view", "age:float"),
     )
     list(train_unet(folder / "l.zarr", folder / "run", training))
     return folder

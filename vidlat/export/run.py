@@ -77,11 +77,11 @@ def export_run(
 
 
 def _without_paths(model: FrozenModel) -> FrozenModel:
-    """A model without paths, of its VAE and of what it started from: they may name somebody."""
+    """A model without what may name somebody: paths, and the expression that tells subjects apart."""
     schema = model.schema
     name = name_without_path(schema.vae_name)
     facts = {field.name: getattr(model, field.name) for field in fields(FrozenModel)}
-    facts["config"] = replace(model.config, init=None, distil=None)
+    facts["config"] = replace(model.config, init=None, distil=None, split_by=None)
     return FrozenModel(**facts | {"schema": replace(schema, vae_name=name, vae_path="")})
 
 
