@@ -96,15 +96,17 @@ def test_a_result_names_frames_and_says_what_makes_it_uncertain(run_and_cache):
     nearest = document["held_out"]["nearest"]
     assert nearest[0]["distance"] == pytest.approx(min(copies.held_out.distances))
     assert copies.conclusion().startswith(
-        f"1 of 1 samples (100.0 %; uncertain: only {len(run.validation)} held-out subjects) is nearer to a "
-        "training clip than 1 % of held-out clips are"
+        f"1 of 1 samples (100.0 %; uncertain: only {len(run.validation)} held-out subjects set the "
+        "threshold) is nearer to a training clip than 1 % of held-out clips are"
     )
     (warning,) = copies.warnings()
     num_windows = len(copies.held_out.distances)
     assert num_windows < 100
-    assert f"the nearest of {num_windows} held-out clips; 1 % takes 100" in warning
+    assert (
+        f"the nearest of {num_windows} held-out clips sets the threshold; for 1 % at least 100 are" in warning
+    )
     (warning,) = dataclasses.replace(copies, quantile=1.5 / num_windows).warnings()
-    assert f"rests on few of {len(run.validation)} held-out subjects" in warning
+    assert f"a few of {len(run.validation)} subjects of all held-out clips set the threshold;" in warning
     assert dataclasses.replace(copies, quantile=0.5).warnings() == []
 
 
@@ -117,7 +119,7 @@ def test_a_share_is_never_told_without_what_makes_it_uncertain(num_subjects, is_
     distances = np.linspace(1, 1.4, 200)
     held_out = dataclasses.replace(copies.held_out, distances=distances, places=places, subjects=subjects)
     copies = dataclasses.replace(copies, held_out=held_out)
-    doubt = "uncertain: only 99 held-out subjects" if is_few else ""
+    doubt = "uncertain: only 99 held-out subjects set the threshold" if is_few else ""
     assert copies.to_dict()["share"] == {"value": 1, "low": None, "high": None, "doubt": doubt}
     assert copies.share_in_words() == (f"100, {doubt}" if is_few else "100")
     assert ("uncertain" in copies.conclusion()) == is_few

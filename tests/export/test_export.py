@@ -145,7 +145,8 @@ def test_a_licence_may_be_any_text(made, tmp_path):
 
 
 COPIES = (
-    "samples: 3 of 4 samples (75.0 %; uncertain: only 9 held-out subjects) are nearer to a training clip."
+    "samples: 3 of 4 samples (75.0 %; uncertain: only 9 held-out subjects set the threshold) are nearer to a "
+    "training clip."
 )
 
 

@@ -3,6 +3,8 @@
 import re
 from dataclasses import replace
 
+import pytest
+
 from tests.evaluate.samples.test_result import evaluation, row
 from vidlat.evaluate.samples.result import HELD_OUT, NOISE, REAL, STILL
 from vidlat.metrics.intervals import Estimate
@@ -36,6 +38,16 @@ def test_sets_that_move_have_a_curve_in_logarithmic_axes_and_noise_has_none(tmp_
     assert abs((heights[0] - heights[1]) - (heights[1] - heights[2])) < 0.3  # equal factors
     assert len(real) == 2  # its second band cannot be told
     assert "frequency, Hz" in page
+
+
+@pytest.mark.parametrize("power", [0.5, 1e6])
+def test_the_page_says_that_noise_is_left_out_and_not_where_it_lies(power, tmp_path):
+    found = evaluated()
+    noise = replace(found.rows[NOISE], bands=(Estimate(value=power),) * 3)
+    report_spectrum(replace(found, rows={**found.rows, NOISE: noise}), tmp_path / "s.html")
+    page = " ".join((tmp_path / "s.html").read_text().split())
+    assert "Noise is left out" in page
+    assert "far above" not in page
 
 
 def test_the_unit_is_told_and_clips_without_a_spectrum_have_no_page(tmp_path):

@@ -138,19 +138,25 @@ def test_a_sample_that_copies_at_every_attempt_is_named_and_the_others_are_writt
 def test_the_command_counts_rejected_attempts_and_ends_with_3_where_copies_are_left(
     draw, run_and_cache, tmp_path, monkeypatch
 ):
-    def command(out):
-        settings = f"-n 8 --steps 2 --format npy --reject-copies 0.01 --latents {run_and_cache[1].path}"
+    def command(out, num=8, seed=0):
+        settings = f"-n {num} --seed {seed} --steps 2 --format npy --reject-copies 0.01"
+        settings += f" --latents {run_and_cache[1].path}"
         arguments = ["sample", "--run", tmp_path, "--out", tmp_path / out, *settings.split()]
         return CliRunner().invoke(commands, list(map(str, arguments)))
 
     answer = command("out")
     num_rejected = sum(sample.num_rejected for sample in read_samples(tmp_path / "out").samples.values())
     assert answer.exit_code == 0
-    assert f"{num_rejected} attempts copied a training clip before" in answer.stdout
+    assert f"{num_rejected} attempts rejected as suspect copies before these were drawn" in answer.stdout
+    kept = read_samples(tmp_path / "out").samples.values()
+    first = min(sample.seed for sample in kept if not sample.num_rejected)
+    answer = command("one", num=1, seed=first)
+    assert "no suspect copies were drawn" in answer.stdout
     monkeypatch.setattr(rejection, "MOST_ATTEMPTS", 1)
     answer = command("again")
     assert answer.exit_code == ExitCode.SOME_FAILED
     assert "contact sheet ->" in answer.stdout
+    assert "no suspect copies" not in answer.stdout
     assert answer.stderr.count("\n") == 1
     assert re.match(r"Error: \d of the samples \(seed ", answer.stderr)
 

@@ -52,13 +52,16 @@ def sample(run_dir: str, out: Path, vae: str | None, latents: Path | None, setti
     if paths:
         console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
     if paths and config.reject_copies:
-        _report_rejected(out, paths)
+        _report_rejected(out, paths, are_all_written=copied is None)
     if copied:
         raise copied
 
 
-def _report_rejected(out: Path, paths: list[Path]) -> None:
-    """How many attempts at these samples copied a training clip."""
+def _report_rejected(out: Path, paths: list[Path], *, are_all_written: bool) -> None:
+    """How many attempts at these samples were suspect copies."""
     folder = read_samples(out)
     num = sum(folder.samples[path.name].num_rejected for path in paths) if folder else 0
-    console.print(f"{format_count(num, 'attempt')} copied a training clip before these samples were drawn")
+    if num:
+        console.print(f"{format_count(num, 'attempt')} rejected as suspect copies before these were drawn")
+    elif are_all_written:
+        console.print("no suspect copies were drawn")

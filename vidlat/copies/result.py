@@ -89,7 +89,7 @@ class Copies:
         if self.held_out.same_recordings():
             return "uncertain: some recordings are on both sides of the split"
         if num_subjects * self.quantile < 1:
-            return f"uncertain: only {num_subjects} held-out subjects"
+            return f"uncertain: only {num_subjects} held-out subjects set the threshold"
         return ""
 
     def share_in_words(self) -> str:
@@ -100,20 +100,20 @@ class Copies:
     def warnings(self) -> list[str]:
         """What makes it uncertain, as sentences."""
         num_windows, num_subjects = len(self.held_out.distances), self.held_out.num_subjects
-        enough = f"{100 * self.quantile:g} % takes {math.ceil(1 / self.quantile)}."
+        enough = f"for {100 * self.quantile:g} % at least {math.ceil(1 / self.quantile)} are needed."
         warnings = []
         if same := self.held_out.same_recordings():
             warnings.append(
                 f"Copies: held out and nearer than {NEAR} to a training clip: {shorten(same)}; the same "
-                "recordings are on both sides of the split, so that the threshold is too low."
+                "recordings are on both sides of the split, so the threshold is too low."
             )
         if num_windows * self.quantile < 1:
             warnings.append(
-                f"Copies: the threshold is that of the nearest of {num_windows} held-out clips; {enough}"
+                f"Copies: the nearest of {num_windows} held-out clips sets the threshold; {enough}"
             )
         elif num_subjects * self.quantile < 1:
             warnings.append(
-                f"Copies: the threshold rests on few of {num_subjects} held-out subjects; {enough}"
+                f"Copies: a few of {num_subjects} subjects of all held-out clips set the threshold; {enough}"
             )
         return warnings
 

@@ -21,7 +21,7 @@ def report_spectrum(evaluation: SampleEvaluation, out: Path) -> bool:
         return False
     curves = {HELD_OUT: [1.0] * len(middles)}
     for name, row in evaluation.rows.items():
-        if name != NOISE:  # so far above all others that these could not be told apart
+        if name != NOISE:  # often so far above the others that these could not be told apart
             curves[name] = [band.value or 0.0 for band in row.bands]  # 0 has no place on a logarithmic scale
     series = [Series(name, middles, values) for name, values in curves.items() if any(values)]
     unit = "Hz" if fps else "periods per clip"

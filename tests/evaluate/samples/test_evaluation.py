@@ -88,13 +88,13 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     assert figures["samples"]["samples, 2 steps"]["seconds_per_clip"] > 0
     assert set(figures["adherence"]["kind"]) == {"held-out clips", "samples, 1 step", "samples, 2 steps"}
     assert not re.search(r"(?<![\d.])\d{4,}(\)| \()", out)  # thousands have separators
-    assert "Only 7 held-out subjects" in out
+    assert "Only 7 subjects among the held-out clips that are compared: with other subjects" in out
     assert set(figures["copies"]) == {"samples, 1 step", "samples, 2 steps"}
     for copies in figures["copies"].values():
         assert len(copies["nearest"]) == copies["held_out"]["subjects"] == 7
         assert f"nearer to a training clip than {copies['threshold']:.2f}" in out
-        assert copies["share"]["doubt"] == "uncertain: only 7 held-out subjects"
-    assert out.count(", uncertain: only 7 held-out subjects") == 2  # in the row of each
+        assert copies["share"]["doubt"] == "uncertain: only 7 held-out subjects set the threshold"
+    assert out.count(", uncertain: only 7 held-out subjects set the threshold") == 2  # in the row of each
     assert {"spectrum.html", "grid.png", "grid.mp4", "copies.png", "copies.mp4"} <= {
         path.name for path in (tmp_path / "e").iterdir()
     }
@@ -160,7 +160,7 @@ def test_a_folder_of_videos_needs_no_run(made, tmp_path):
     assert figures["rows"]["samples"]["num_clips"] == 2
     assert figures["adherence"] == figures["copies"] == {}
     assert figures["rows"]["samples"]["distances"][LATENTS]["frechet_distance"]["value"] is None
-    assert re.search("Only . held-out subjects: others could give quite other figures", out)
+    assert re.search("Only . subjects? among the held-out clips that are compared: with other subjects", out)
 
 
 def test_a_damaged_description_of_samples_is_refused_with_what_measures_them(made, tmp_path):

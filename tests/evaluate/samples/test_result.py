@@ -71,7 +71,7 @@ def test_a_difference_that_may_be_chance_and_few_subjects_are_told():
     assert "by 50 (-100 to 200), which may be chance;" in sentence(chance)
     few = evaluation(chance, num_subjects=3).conclusions()
     assert "within the interval of real against real, which so few subjects leave wide, and" in few[0]
-    assert few[1].startswith("Only 3 training subjects: others could give quite other figures")
+    assert few[1].startswith("Only 3 subjects among the training clips that are compared: with")
 
 
 @pytest.mark.parametrize("kernel", [NOTHING, Estimate(value=0.3)])

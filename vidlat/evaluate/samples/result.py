@@ -99,9 +99,10 @@ class SampleEvaluation:
         if self.left_out:
             warnings.append(f"Left out, being nearly equal to training videos: {shorten(self.left_out)}.")
         for side, number in self._few_subjects().items():
-            counted = f"{number} {side} subject{'s' * (number != 1)}"
+            counted = f"{number} subject{'s' * (number != 1)} among the {side} clips that are compared"
             warnings.append(
-                f"Only {counted}: others could give quite other figures, of real against real too."
+                f"Only {counted}: with other subjects all figures could be quite different, even those of "
+                "real against real."
             )
         for copies in list(self.copies.values())[:1]:  # held-out clips are the same for all
             warnings += copies.warnings()
