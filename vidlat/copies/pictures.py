@@ -25,6 +25,7 @@ Frames = npt.NDArray[np.uint8]
 
 
 def write_pairs(
+    name_of_set: str,
     copies: Copies,
     frames_of: Callable[[str], Frames],
     cache: LatentCache,
@@ -34,13 +35,14 @@ def write_pairs(
 ) -> None:
     """Write the samples that are nearest to a training clip, and that clip as the VAE decodes it, to `out`.
 
-    SHEET has the sample above the training clip, PAIRS both side by side. frames_of: the frames (T, H, W) of
-    a sample, by its name. Raises InputError where the files cannot be written, StoreError for latents that
+    SHEET has the sample above the training clip, PAIRS both side by side. name_of_set: what the samples are,
+    such as `samples, 4 steps`. frames_of: the frames (T, H, W) of a sample, by its name. Raises InputError where the files cannot be written, StoreError for latents that
     are missing or damaged.
     """
     rows: list[Row] = []
     videos: dict[str, Frames] = {}
     length = copies.shape.num_latent_frames
+    threshold = f"suspect below {copies.threshold:.2f}"
     for name in copies.nearest_first()[:NUM_PAIRS]:
         match = copies.matches[name]
         record, start = match.place
@@ -51,7 +53,11 @@ def write_pairs(
         is_suspect = match.distance < copies.threshold
         label = f"{name}, distance {match.distance:.2f}" + ", suspect copy" * is_suspect
         named = f"{record.video_id} from frame {copies.frame_of(start)}"
-        rows.append(Row(label, sample, below=clip, note=named))
-        videos |= {label: sample, f"nearest to {name}: {named}": clip}
-    contact_sheet(rows, out / SHEET)
+        rows.append(Row(label, sample, below=clip, note=f"above: sample; below: {named}"))
+        videos |= {
+            f"{name_of_set}: {label} ({threshold})": sample,
+            f"training clip nearest to {name}: {named}": clip,
+        }
+    title = f"{name_of_set}, each above the training clip nearest to it; {threshold}"
+    contact_sheet(rows, out / SHEET, title=title)
     write_video(out / PAIRS, side_by_side(videos, num_columns=4), fps)

@@ -34,20 +34,27 @@ class Row(NamedTuple):
 
 
 def contact_sheet(
-    rows: Sequence[Row | tuple[str, Frames]], path: Path, columns: int = 8, below: str = "reconstruction"
+    rows: Sequence[Row | tuple[str, Frames]],
+    path: Path,
+    columns: int = 8,
+    below: str = "reconstruction",
+    title: str = "",
 ) -> None:
     """Write a PNG with up to `columns` evenly spaced frames of each video, first and last among them.
 
     Small frames are enlarged and large ones reduced to one cell size, their shape kept. Rows with a second
-    video say `below` in their label. The file appears whole or not at all. Raises ShapeError for an empty
+    video say `below` in their label. title: a line above all rows. The file appears whole or not at all. Raises ShapeError for an empty
     row or a second video of another length, InputError where the file cannot be written.
     """
     strips = [_strip(Row(*row), columns, below) for row in rows]
     if not strips:
         raise ShapeError("a contact sheet needs at least one video: got none")
-    height = 2 * _MARGIN + sum(strip.height for strip in strips) + _MARGIN * (len(strips) - 1)
+    top = _MARGIN + (_LABEL + _MARGIN) * bool(title)
+    height = top + sum(strip.height + _MARGIN for strip in strips)
     sheet = Image.new("RGB", (strips[0].width + 2 * _MARGIN, height), _BACKGROUND)
-    top = _MARGIN
+    if title:
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(17)
+        draw.text((_MARGIN, _MARGIN), cut_to_width(draw, title, font, strips[0].width), _BRIGHT, font)
     for strip in strips:
         sheet.paste(strip, (_MARGIN, top))
         top += strip.height + _MARGIN

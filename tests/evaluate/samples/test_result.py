@@ -1,15 +1,19 @@
 """What an evaluation concludes from its figures."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from vidlat.evaluate.samples.adherence import Adherence
 from vidlat.evaluate.samples.comparison import Distances, Row
 from vidlat.evaluate.samples.measuring import LATENTS
 from vidlat.evaluate.samples.result import HELD_OUT, NOISE, REAL, STILL, SampleEvaluation, UsedFeatures
+from vidlat.metrics.features import Features
 from vidlat.metrics.intervals import Estimate
+from vidlat.metrics.neighbourhoods import neighbourhoods
 
 NOTHING = Estimate(value=None)
 REAL_KERNEL = Estimate(value=0.1, low=0.0, high=0.2)
@@ -83,12 +87,53 @@ def test_what_cannot_be_told_is_said(kernel):
 
 def test_a_condition_that_held_out_clips_do_not_show_is_named():
     read = {HELD_OUT: Adherence(error=Estimate(value=0.7), constant_error=0.7, num_clips=9)}
-    shown = {HELD_OUT: Adherence(error=Estimate(value=0.2), constant_error=0.7, num_clips=9)}
+    well = Adherence(error=Estimate(value=0.2), constant_error=0.7, num_clips=9)
+    shown = {HELD_OUT: well, "samples": well}
     values = {"adherence": {"finding": read, "view": shown}, "left_out": ("a.mp4",)}
     warnings = evaluation(row(Estimate(value=0.6)), **values).conclusions()[1:]
     assert warnings[0] == "Left out, being nearly equal to training videos: a.mp4."
     assert [text for text in warnings if text.startswith("finding: is read from held-out clips no better")]
     assert not [text for text in warnings if text.startswith("view")]
+
+
+def test_nothing_is_said_of_what_is_read_from_samples_that_have_no_row():
+    """Held-out clips alone are read: the samples' conditions are not recorded."""
+    read = {HELD_OUT: Adherence(error=Estimate(value=0.7), constant_error=0.7, num_clips=9)}
+    told = evaluation(row(Estimate(value=0.6)), adherence={"finding": read, "age": {}}).conclusions()[1:]
+    assert told == [
+        "finding: is read from held-out clips no better than by a constant.",
+        "finding: no row for samples, as no value that they were drawn with is recorded.",
+    ]
+    both = {"finding": read | {"samples": read[HELD_OUT]}}
+    (told,) = evaluation(row(Estimate(value=0.6)), adherence=both).conclusions()[1:]
+    assert told.endswith(
+        "than by a constant, so what is read from samples tells how like training clips they "
+        "are, not whether they show it."
+    )
+
+
+def gaussian(seed, num, shift=0.0):
+    values = np.random.default_rng(seed).normal(size=(num, 40)) + shift
+    return Features(values=values, groups=np.arange(num).astype(str))
+
+
+@pytest.mark.parametrize(("num", "shift", "is_told"), [(12, 0.8, True), (200, 5.0, False), (200, 0.0, True)])
+def test_noise_that_scores_as_real_clips_do_is_told(num, shift, is_told, monkeypatch):
+    """Two draws of one Gaussian, and a shifted one for noise, whose balls hold it if there are few clips."""
+    monkeypatch.setattr("vidlat.metrics.intervals.NUM_RESAMPLES", 2)
+    sets = {"samples": gaussian(1, num), REAL: gaussian(2, num), NOISE: gaussian(3, num, shift)}
+    found = evaluation(row(Estimate(value=0.6)))
+    for name, features in sets.items():
+        distances = found.rows[name].distances
+        near = neighbourhoods(gaussian(0, num), features)
+        found.rows[name].distances[LATENTS] = replace(distances[LATENTS], neighbourhoods=near)
+    told = [text for text in found.conclusions() if text.startswith("Precision, recall, density and")]
+    assert len(told) == is_told
+    if is_told:
+        near = found.rows[NOISE].distances[LATENTS].neighbourhoods
+        assert "coverage in the VAE's latents do not tell samples from noise, which has precision" in told[0]
+        assert f"coverage {near.coverage.value:.3g} (real against real" in told[0]
+    assert told == [text for text in found.to_dict()["conclusions"] if "tell samples from noise" in text]
 
 
 def test_sets_of_different_sizes_are_named():

@@ -146,7 +146,8 @@ class _Plan:
         real, *others = (measure(name, clips) for name, clips in {HELD_OUT: held_out, **sets}.items())
         measured = dict(zip(sets, others, strict=True))
         reference = Reference(real, measured[REAL], min(map(len, (real, *others))))
-        write_pictures(_most_steps(given).clips, held_out, out, run.median_fps)
+        shown = _most_steps(given)
+        write_pictures(shown.name, shown.clips, held_out, out, run.median_fps)
         return SampleEvaluation(
             settings=self.settings.to_dict(),
             run={"cache_id": run.schema.cache_id, "frames": run.config.frames, "fps": run.median_fps},
@@ -196,8 +197,9 @@ class _Plan:
         shown = _most_steps(given)
         frames_of = {clip.name: clip.frames for clip in shown.clips}
         write_pairs(
-            found[shown.name], lambda name: frames_of[name](), self.cache, self.vae, out, self.run.median_fps
-        )
+            shown.name, found[shown.name], lambda name: frames_of[name](), self.cache, self.vae, out,
+            self.run.median_fps,
+        )  # fmt: skip
         return found
 
 

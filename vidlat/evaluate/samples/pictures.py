@@ -16,16 +16,20 @@ NUM_SHOWN = 8
 """Clips of each kind, at most."""
 
 
-def write_pictures(samples: Sequence[Clip], real: Sequence[Clip], out: Path, fps: float) -> None:
+def write_pictures(name: str, samples: Sequence[Clip], real: Sequence[Clip], out: Path, fps: float) -> None:
     """Write samples and held-out clips, evenly chosen, to `out`: SHEET and GRID, samples above real clips.
 
-    Raises InputError where they cannot be written.
+    name: of the samples, such as `samples, 4 steps`, which the pictures tell. Raises InputError where they cannot be written.
     """
     shown = {
         f"{kind}: {clip.name}": clip.frames()
-        for kind, clips in (("sample", samples), ("real", real))
+        for kind, clips in ((name, samples), ("held-out", real))
         for clip in (clips[place] for place in evenly_spaced(len(clips), NUM_SHOWN))
     }
-    contact_sheet([Row(name, frames) for name, frames in shown.items()], out / SHEET)
+    contact_sheet(
+        [Row(name, frames) for name, frames in shown.items()],
+        out / SHEET,
+        title=f"{name}, above held-out clips",
+    )
     num_columns = min(NUM_SHOWN, max(len(shown) // 2, 1))
     write_video(out / GRID, side_by_side(shown, num_columns), fps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import vidlat
@@ -12,12 +13,16 @@ from vidlat.errors import shorten
 from vidlat.evaluate.samples.adherence import Adherence
 from vidlat.evaluate.samples.comparison import Row
 from vidlat.evaluate.samples.measuring import LATENTS
+from vidlat.metrics.intervals import in_figures
 
 HELD_OUT, REAL, STILL, NOISE = "held-out clips", "real against real", "standing still", "noise"
 """The reference, and the rows that are no samples: training clips, the same without motion, and noise."""
 
 FEW_SUBJECTS = 10
 """With fewer subjects on a side, another draw of subjects may give quite another figure."""
+
+NOISE_SHARE = 0.5
+"""Where noise has this share of the precision or coverage of real clips, the two say nothing of samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +109,11 @@ class SampleEvaluation:
                 f"Only {counted}: with other subjects all figures could be quite different, even those of "
                 "real against real."
             )
+        warnings += self._blind_features()
         for copies in list(self.copies.values())[:1]:  # held-out clips are the same for all
             warnings += copies.warnings()
         for condition, rows in self.adherence.items():
-            real = rows.get(HELD_OUT)
-            if real and real.error.value is not None and real.error.value >= real.constant_error:
-                warnings.append(
-                    f"{condition}: is read from held-out clips no better than by a constant, so what is read "
-                    "from samples tells how like training clips they are, not whether they show it."
-                )
+            warnings += self._warnings_of(condition, rows)
         numbers = {row.num_clips for row in self.rows.values()} | {self.held_out[0]}
         if len(numbers) > 1:
             warnings.append(
@@ -120,6 +121,52 @@ class SampleEvaluation:
                 "density and coverage of sets of equal size alone."
             )
         return warnings
+
+    def _warnings_of(self, condition: str, rows: Mapping[str, Adherence]) -> list[str]:
+        """What the figures of one condition cannot say, and which sets of samples have none."""
+        real, warnings = rows.get(HELD_OUT), []
+        if real and real.error.value is not None and real.error.value >= real.constant_error:
+            meaning = (
+                ", so what is read from samples tells how like training clips they are, not whether they show "
+                "it"
+            )
+            are_read = any(name in rows for name in self.samples)
+            warnings.append(
+                f"{condition}: is read from held-out clips no better than by a constant{meaning * are_read}."
+            )
+        if real and (absent := [name for name in self.samples if name not in rows]):
+            warnings.append(
+                f"{condition}: no row for {'; '.join(absent)}, as no value that they were drawn with is "
+                "recorded."
+            )
+        return warnings
+
+    def _blind_features(self) -> list[str]:
+        """Features by which noise lies among held-out clips about as much as real clips do: a sentence each.
+
+        So it is with few clips, where the ball as far as the fifth neighbour holds nearly everything.
+        """
+        sentences = []
+        for used in self.features:
+            real, noise = (self.rows[name].distances[used.name].neighbourhoods for name in (REAL, NOISE))
+            if real is None or noise is None:
+                continue
+            pairs = {
+                "precision": (noise.precision.value, real.precision.value),
+                "coverage": (noise.coverage.value, real.coverage.value),
+            }
+            told = [
+                f"{name} {in_figures(of_noise)} (real against real {in_figures(of_real)})"
+                for name, (of_noise, of_real) in pairs.items()
+                if of_noise is not None and of_real is not None and of_noise >= NOISE_SHARE * of_real
+            ]
+            if told:
+                what = "the VAE's latents" if used.name == LATENTS else Path(used.name).name
+                sentences.append(
+                    f"Precision, recall, density and coverage in {what} do not tell samples from noise, which "
+                    f"has {' and '.join(told)}: too few clips, or features that do not see noise."
+                )
+        return sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""

@@ -27,11 +27,11 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
     )
     if run.duplicates:
         pairs = [" resembles ".join(pair) for pair in run.duplicates[:5]]
-        num = len(run.duplicated)
+        num, verb = len(run.duplicated), "is" if len(run.duplicated) == 1 else "are"
         yield (
-            f"{num} of {len(run.validation)} validation videos {'is' if num == 1 else 'are'} nearly the same as "
-            f"a training video, which makes the validation loss too low ({'; '.join(pairs)}); put such pairs on "
-            "one side with --split-by"
+            f"{num} of {len(run.validation)} validation videos {verb} nearly the same as a training video, "
+            f"which makes the validation loss too low ({'; '.join(pairs)}); put such pairs on one side with "
+            "--split-by"
         )
     shape = run.window_shape()
     short = sum(shape.timing.num_valid(record.num_frames) < shape.num_latent_frames for record in training)
