@@ -36,8 +36,8 @@ def write_pairs(
     """Write the samples that are nearest to a training clip, and that clip as the VAE decodes it, to `out`.
 
     SHEET has the sample above the training clip, PAIRS both side by side. name_of_set: what the samples are,
-    such as `samples, 4 steps`. frames_of: the frames (T, H, W) of a sample, by its name. Raises InputError where the files cannot be written, StoreError for latents that
-    are missing or damaged.
+    such as `samples, 4 steps`. frames_of: the frames (T, H, W) of a sample, by its name. Raises InputError
+    where the files cannot be written, StoreError for latents that are missing or damaged.
     """
     rows: list[Row] = []
     videos: dict[str, Frames] = {}

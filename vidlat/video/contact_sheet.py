@@ -43,8 +43,9 @@ def contact_sheet(
     """Write a PNG with up to `columns` evenly spaced frames of each video, first and last among them.
 
     Small frames are enlarged and large ones reduced to one cell size, their shape kept. Rows with a second
-    video say `below` in their label. title: a line above all rows. The file appears whole or not at all. Raises ShapeError for an empty
-    row or a second video of another length, InputError where the file cannot be written.
+    video say `below` in their label. title: a line above all rows. The file appears whole or not at all.
+    Raises ShapeError for an empty row or a second video of another length, InputError where the file cannot
+    be written.
     """
     strips = [_strip(Row(*row), columns, below) for row in rows]
     if not strips:

@@ -177,6 +177,28 @@ def test_a_damaged_description_of_samples_is_refused_with_what_measures_them(mad
     assert evaluate(made, *arguments)[0] == 0
 
 
+def test_samples_that_were_drawn_in_different_ways_are_told(made, tmp_path):
+    folder = tmp_path / "v"
+    folder.mkdir()
+    for number in range(6):
+        write_array(folder / f"{number}.npy", moving_noise(number)[:8])
+    conditions = [["kind=a"], ["kind=a"], ["kind=a"], [], []]
+    lines = [{"drawn": {}}] + [
+        {"name": f"{number}.npy", "seed": number, "condition": each, "seconds": 1.0, "num_rejected": 0}
+        for number, each in enumerate(conditions)
+    ]
+    arguments = "--samples", folder, "--run", made / "run", "--out", tmp_path / "e"
+    told = "Measured as one set, though drawn in different ways: "
+    for kept, expected in ((lines, "3 with kind=a, 2 without condition, 1 unknown how."), (lines[:4], None)):
+        (folder / "samples.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+        if expected is None:
+            for number in (3, 4, 5):
+                (folder / f"{number}.npy").unlink()
+        code, out, err = evaluate(made, *arguments)
+        assert code == 0, err
+        assert (told + expected in out) if expected else (told not in out)
+
+
 def test_videos_longer_than_the_clips_of_the_cache_are_refused_with_what_to_do(made, tmp_path):
     (tmp_path / "v").mkdir()
     write_array(tmp_path / "v" / "a.npy", np.zeros((50, 16, 16), np.uint8))

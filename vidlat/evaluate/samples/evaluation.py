@@ -166,6 +166,7 @@ class _Plan:
             seconds={each.name: each.seconds for each in given},
             left_out=self.windows.left_out,
             copies=self._copies(given, latents, out, on_progress),
+            differing=given[0].differing if self.paths else "",
         )
 
     def _copies(

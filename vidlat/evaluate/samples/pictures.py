@@ -19,7 +19,8 @@ NUM_SHOWN = 8
 def write_pictures(name: str, samples: Sequence[Clip], real: Sequence[Clip], out: Path, fps: float) -> None:
     """Write samples and held-out clips, evenly chosen, to `out`: SHEET and GRID, samples above real clips.
 
-    name: of the samples, such as `samples, 4 steps`, which the pictures tell. Raises InputError where they cannot be written.
+    name: of the samples, such as `samples, 4 steps`, which the pictures tell. Raises InputError where they
+    cannot be written.
     """
     shown = {
         f"{kind}: {clip.name}": clip.frames()

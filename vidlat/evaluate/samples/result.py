@@ -42,7 +42,7 @@ class SampleEvaluation:
     words. adherence: by condition, then by row. drawn, seconds: by the name of a set of samples, how it was
     drawn and how long one took. held_out: numbers of clips and subjects of the reference. left_out: held-out
     videos that nearly equal a training video. copies: of training clips, by the name of a set of samples;
-    empty where it is not known what was trained on.
+    empty where it is not known what was trained on. differing: how the samples of a folder differ, in words.
     """
 
     settings: dict[str, Any]
@@ -56,6 +56,7 @@ class SampleEvaluation:
     seconds: Mapping[str, float | None]
     left_out: Sequence[str]
     copies: Mapping[str, Copies]
+    differing: str = ""
 
     @property
     def samples(self) -> dict[str, Row]:
@@ -101,6 +102,8 @@ class SampleEvaluation:
 
     def _warnings(self) -> list[str]:
         warnings = []
+        if self.differing:
+            warnings.append(f"Measured as one set, though drawn in different ways: {self.differing}.")
         if self.left_out:
             warnings.append(f"Left out, being nearly equal to training videos: {shorten(self.left_out)}.")
         for side, number in self._few_subjects().items():
@@ -127,8 +130,8 @@ class SampleEvaluation:
         real, warnings = rows.get(HELD_OUT), []
         if real and real.error.value is not None and real.error.value >= real.constant_error:
             meaning = (
-                ", so what is read from samples tells how like training clips they are, not whether they show "
-                "it"
+                ", so what is read from samples tells how like training clips they are, not whether they "
+                "show it"
             )
             are_read = any(name in rows for name in self.samples)
             warnings.append(
@@ -163,8 +166,8 @@ class SampleEvaluation:
             if told:
                 what = "the VAE's latents" if used.name == LATENTS else Path(used.name).name
                 sentences.append(
-                    f"Precision, recall, density and coverage in {what} do not tell samples from noise, which "
-                    f"has {' and '.join(told)}: too few clips, or features that do not see noise."
+                    f"Precision, recall, density and coverage in {what} do not tell samples from noise, "
+                    f"which has {' and '.join(told)}: too few clips, or features that do not see noise."
                 )
         return sentences
 

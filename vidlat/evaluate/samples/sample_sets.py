@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidlat.config import Drawing, EvaluateConfig, SampleConfig
+from vidlat.errors import printable, shorten
 from vidlat.evaluate.samples.clips import Clip, folder_clips
-from vidlat.sample.folder import read_samples
+from vidlat.sample.folder import Sample, read_samples
 from vidlat.sample.videos import sample_videos
 from vidlat.train.runs.frozen_run import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleSet:
-    """Samples that were drawn alike. name: of their row.
+    """Samples that are measured as one. name: of their row.
 
     drawn: how, as samples.jsonl of their folder says; empty where it is not known. seconds: to draw one, of
-    the network alone; None where unknown.
+    the network alone; None where unknown. differing: how the samples differ, by condition, in words.
     """
 
     name: str
     clips: Sequence[Clip]
     drawn: dict[str, Any]
     seconds: float | None
+    differing: str = ""
 
     @classmethod
     def of_files(cls, name: str, paths: Sequence[Path], run: Run) -> SampleSet:
@@ -38,7 +41,21 @@ class SampleSet:
             clips=folder_clips(paths, run.schema.settings.size, run.config.frames, labels),
             drawn=found.drawn if found else {},
             seconds=found.seconds_per_sample if found else None,
+            differing=_differing(paths, samples) if found else "",
         )
+
+
+def _differing(paths: Sequence[Path], samples: Mapping[str, Sample]) -> str:
+    """How many of the files were drawn with which condition; empty where all were drawn with one."""
+    drawn = [_condition(samples[path.name]) if path.name in samples else "unknown how" for path in paths]
+    counts = Counter(drawn).most_common()
+    return shorten([f"{num} {text}" for text, num in counts]) if len(counts) > 1 else ""
+
+
+def _condition(sample: Sample) -> str:
+    return (
+        f"with {' and '.join(map(printable, sample.condition))}" if sample.condition else "without condition"
+    )
 
 
 def draw_samples(
