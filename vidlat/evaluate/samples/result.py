@@ -166,8 +166,8 @@ class SampleEvaluation:
             if told:
                 what = "the VAE's latents" if used.name == LATENTS else Path(used.name).name
                 sentences.append(
-                    f"Precision, recall, density and coverage in {what} do not tell samples from noise, "
-                    f"which has {' and '.join(told)}: too few clips, or features that do not see noise."
+                    f"Precision, recall, density and coverage in {what} say little of samples, since even "
+                    f"noise has {' and '.join(told)}: too few clips, or features that do not see it."
                 )
         return sentences
 
