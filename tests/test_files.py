@@ -7,6 +7,7 @@ import pytest
 from vidlat import files
 from vidlat.files import (
     create_file,
+    is_temporary_name,
     read_file,
     replace_file,
     require_folder,
@@ -117,3 +118,19 @@ def test_a_file_that_cannot_be_replaced_leaves_no_other_file(tmp_path):
     with pytest.raises(OSError, match="folder"):
         replace_file(tmp_path / "folder", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("write", [create_file, replace_file])
+def test_a_file_may_have_the_time_of_this_machine(tmp_path, monkeypatch, write):
+    """A file system's own have steps, in which a file may take the inode of another that was deleted."""
+    monkeypatch.setattr(files.time, "time_ns", iter(range(10**18 + 1, 10**18 + 9)).__next__)
+    identity = write(tmp_path / "a", b"1", own_time=True)
+    status = (tmp_path / "a").stat()
+    assert identity == (status.st_ino, status.st_mtime_ns)
+    assert status.st_mtime_ns == 10**18 + 2
+
+
+def test_only_temporary_names_are_temporary():
+    assert is_temporary_name(temporary_name())
+    for name in ("a", "a.partial", f"{temporary_name()}.json", f"a{temporary_name()}"):
+        assert not is_temporary_name(name)

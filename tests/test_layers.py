@@ -55,6 +55,7 @@ FENCES = {
     "markupsafe": {"report"},
     "huggingface_hub": {"encode", "export/card.py"},
     "diffusers": {"encode/diffusers_folder.py"},
+    "obstore": {"store/object_storage.py", "store/object_errors.py"},
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -98,8 +99,9 @@ def test_libraries_stay_in_their_rooms(path):
 def test_every_imported_library_is_a_dependency():
     """A user's machine lacks what only the tests depend on."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    optional = project["optional-dependencies"]["diffusers"]  # imported only where a user names such a VAE
-    texts = [*project["dependencies"], *optional]
+    optional = project["optional-dependencies"]
+    # Imported only where a user names such a VAE, or the address of such a store.
+    texts = [*project["dependencies"], *optional["diffusers"], *optional["remote"]]
     asked = {re.match(r"[\w-]+", text).group().lower().replace("_", "-") for text in texts}
     homes = packages_distributions()
     modules = {name.split(".")[0] for path in FILES for name in imports(path)}
@@ -114,10 +116,12 @@ def test_import_that_points_up_is_caught(tmp_path):
     assert level_of("pipeline") > level_of("store")
 
 
-@pytest.mark.parametrize("module", ["vidlat.cli", "vidlat.store.reader", "vidlat.config"])
+@pytest.mark.parametrize(
+    "module", ["vidlat.cli", "vidlat.store.reader", "vidlat.store.open_storage", "vidlat.config"]
+)
 def test_heavy_libraries_load_only_when_used(module):
     heavy = ["torch", "monai", "tensorstore", "zarr", "distributed", "av", "pydicom"]
-    heavy += ["huggingface_hub", "diffusers"]
+    heavy += ["huggingface_hub", "diffusers", "obstore"]
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

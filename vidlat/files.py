@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom, BufferedReader
@@ -38,21 +40,24 @@ def require_folder(path: Path) -> None:
         raise _wrong_kind(path, mode, "a folder")
 
 
-def open_regular_file(path: Path, *, create: bool = False) -> BufferedReader | BufferedRandom:
+def open_regular_file(
+    path: Path, *, create: bool = False, write: bool = False
+) -> BufferedReader | BufferedRandom:
     """A regular file, opened for reading; raises OSError for anything else.
 
-    create: open it for writing too, and create it if there is none.
+    create: open it for writing too, and create it if there is none. write: open it for writing too.
     """
     with suppress(FileNotFoundError):  # which os.open may create
         require_regular_file(path)
     # Without waiting: since that check the file may have become a pipe.
-    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    flags = os.O_RDWR if create or write else os.O_RDONLY
+    flags |= os.O_CREAT if create else 0
     handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
         raise _wrong_kind(path, mode, "a regular file")
-    return os.fdopen(handle, "r+b") if create else os.fdopen(handle, "rb")
+    return os.fdopen(handle, "r+b") if create or write else os.fdopen(handle, "rb")
 
 
 def read_file(path: Path, at_most: int) -> bytes:
@@ -64,20 +69,34 @@ def read_file(path: Path, at_most: int) -> bytes:
         return file.read(size + 1)
 
 
-def replace_file(path: Path, content: bytes, temporary_in: Path | None = None) -> None:
+Identity = tuple[int, int]
+"""A file's inode and time of change, in nanoseconds: another pair once it is replaced or modified."""
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """The identity of a file of that status."""
+    return status.st_ino, status.st_mtime_ns
+
+
+def replace_file(
+    path: Path, content: bytes, temporary_in: Path | None = None, *, own_time: bool = False
+) -> Identity:
     """Create or replace a file, whole or not at all; it survives a power failure once this returns.
 
     temporary_in: the folder in which it is written first, on the same file system; None for its own. A link
     in its place is replaced, not followed.
+    own_time: its time of change is this machine's, in nanoseconds. That of a file system has steps of
+    milliseconds, in which an inode may be used again.
     """
-    with _temporary_file(temporary_in or path.parent, content) as temporary:
+    with _temporary_file(temporary_in or path.parent, content, own_time) as (temporary, identity):
         temporary.replace(path)
     sync(path.parent)
+    return identity
 
 
-def create_file(path: Path, content: bytes) -> None:
+def create_file(path: Path, content: bytes, *, own_time: bool = False) -> Identity:
     """Like `replace_file` for a file that must not exist yet; raises FileExistsError if it does."""
-    with _temporary_file(path.parent, content) as temporary:
+    with _temporary_file(path.parent, content, own_time) as (temporary, identity):
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -86,10 +105,11 @@ def create_file(path: Path, content: bytes) -> None:
                 raise
         temporary.unlink()
     sync(path.parent)
+    return identity
 
 
 @contextmanager
-def _temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
+def _temporary_file(folder: Path, content: bytes, own_time: bool) -> Iterator[tuple[Path, Identity]]:
     """A new file of that content, on disk, to be renamed or deleted in the block; deleted if that fails."""
     temporary = folder / temporary_name()
     file = temporary.open("xb")
@@ -97,8 +117,11 @@ def _temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
         with file:
             file.write(content)
             file.flush()
+            if own_time:
+                os.utime(file.fileno(), ns=(time.time_ns(), time.time_ns()))
             os.fsync(file.fileno())
-        yield temporary
+            identity = identity_of(os.fstat(file.fileno()))
+        yield temporary, identity
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
@@ -111,6 +134,11 @@ def temporary_name() -> str:
     Nobody can foresee it and put a link in its place. No scan of a folder takes it for an input.
     """
     return f".{uuid4().hex}.partial"
+
+
+def is_temporary_name(name: str) -> bool:
+    """Whether a file of that name is being written, or was when its writer was killed."""
+    return re.fullmatch(r"\.[0-9a-f]{32}\.partial", name) is not None
 
 
 def sync(path: Path) -> None:

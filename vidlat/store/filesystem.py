@@ -1,7 +1,7 @@
 """The store's only access to storage, today a local or network file system.
 
-Another kind of storage, such as an object store, would replace this module. Nothing else in the store opens,
-lists or deletes a file. Only regular files are opened: a pipe or a device in their place may wait for ever.
+Nothing else in the store opens, lists or deletes a file; storage.py is what folders and object stores have in
+common. Only regular files are opened: a pipe or a device in their place may wait for ever.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import stat
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,9 @@ from pyarrow.fs import LocalFileSystem
 
 # A part of this module as well.
 from vidlat.files import (
+    Identity as Identity,
     create_file as create_file,
+    identity_of,
     open_regular_file,
     read_file,
     replace_file as replace_file,
@@ -63,6 +65,15 @@ def read_end(path: Path, num_bytes: int) -> tuple[bytes, int]:
         size = handle.seek(0, os.SEEK_END)
         handle.seek(max(size - num_bytes, 0))
         return handle.read(), size
+
+
+def read_range(path: Path, start: int, stop: int | None) -> tuple[bytes, Identity]:
+    """The content[start:stop] of a file and its identity."""
+    with open_regular_file(path) as handle:
+        status = os.fstat(handle.fileno())
+        start, stop, _ = slice(start, stop).indices(status.st_size)
+        handle.seek(start)
+        return handle.read(stop - start), identity_of(status)
 
 
 def open_input(path: Path) -> pa.NativeFile:
@@ -127,6 +138,25 @@ def link(path: Path, new_path: Path) -> None:
 def make_folder(path: Path) -> None:
     """Create a folder and its parents, if they are missing."""
     path.mkdir(parents=True, exist_ok=True)
+
+
+def make_durable_folder(path: Path) -> None:
+    """Create a folder and its parents, if they are missing; what it creates survives a power failure."""
+    if not path.is_dir():
+        make_durable_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+def make_durable_folders_between(top: Path, path: Path) -> None:
+    """Create the folders below `top` down to `path`, if they are missing; all survive a power failure.
+
+    Also those that exist: whoever created them may have been killed before it made sure of that.
+    """
+    for folder in reversed([path, *path.parents]):
+        if top in folder.parents:
+            folder.mkdir(exist_ok=True)
+            sync(folder.parent)
 
 
 def create_folder(path: AnyPath) -> None:
@@ -198,6 +228,23 @@ def list_files(path: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in chain(names, links))
 
 
+def walk_files(folder: Path) -> Iterator[tuple[str, int]]:
+    """Each file below a folder, relative to it, and its size; none if there is no such folder.
+
+    Raises OSError for a folder that cannot be listed. What is deleted meanwhile may be left out.
+    """
+    for parent, _, names in os.walk(folder, onerror=_raise_unless_missing):
+        for name in names:
+            path = f"{parent}/{name}"
+            with suppress(FileNotFoundError):
+                yield os.path.relpath(path, folder), size(path)
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 def size(path: AnyPath) -> int:
     """Bytes of a file."""
     return os.stat(path).st_size  # noqa: PTH116  (as above)
@@ -211,13 +258,12 @@ def size_or_zero(path: AnyPath) -> int:
         return 0
 
 
-def identity(path: Path) -> object:
+def identity(path: Path) -> Identity | None:
     """A value that changes when the file is replaced or modified; None if it is missing."""
     try:
-        status = path.lstat()
+        return identity_of(path.lstat())
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def free_bytes(path: Path) -> int:
@@ -255,6 +301,23 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """
     with open_regular_file(path, create=True) as handle:
         yield _lock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def locked_in_place(path: Path) -> Iterator[Identity]:
+    """Lock the file that stands at `path`, as long as its replacement takes; gives its identity.
+
+    If it was replaced while its lock was waited for, the new one is locked. Raises FileNotFoundError if there
+    is none, OSError on a file system without locks.
+    """
+    while True:
+        with open_regular_file(path, write=True) as handle:
+            if not _lock(handle, fcntl.LOCK_EX):
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
+            locked_file = identity_of(os.fstat(handle.fileno()))
+            if identity_of(path.stat()) == locked_file:
+                yield locked_file
+                return
 
 
 def _lock(handle: IO[bytes], operation: int) -> bool:

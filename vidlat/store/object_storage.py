@@ -1,0 +1,219 @@
+"""Storage in an object store, by obstore: conditional PUT decides between writers.
+
+obstore repeats a request that fails. Where the answer to a write is lost, nothing says whether it was
+applied, and its repetition is refused because of itself. So the key is read back after a refusal, and its
+bytes decide.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
+
+from obstore.exceptions import BaseError
+from obstore.store import from_url
+
+from vidlat.errors import StoreError
+from vidlat.store.object_errors import RETRY_SECONDS, explained, is_beyond, is_missing, may_pass
+from vidlat.store.process import process_id
+from vidlat.store.storage import Changed, Exists, Missing, Range, Version, beyond, checked_key, checked_range
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta, PutMode, PutResult
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+REQUEST_SECONDS = 30.0
+"""One request takes at most, with its body; a repeated read goes on where the last one ended."""
+CONNECT_SECONDS = 5.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
+"""The first pause before a repetition, and the longest: each is up to twice the last."""
+NUM_RETRIES = 10
+"""Repetitions of one request by obstore, all of them begun within RETRY_SECONDS."""
+
+_PROCESS = process_id()
+_ERRORS = (BaseError, OSError)
+
+
+class ObjectStorage:
+    """Objects below an address; a web server's can be read and no more. Credentials are the environment's.
+
+    With obstore's repetitions a request takes RETRY_SECONDS + REQUEST_SECONDS at most; it is begun anew until
+    RETRY_SECONDS have passed. So a read, a deletion and a page of a listing end within 150 seconds. A write,
+    which is read back before it is begun anew, ends within five minutes.
+    """
+
+    def __init__(self, store: ObjectStore, where: str) -> None:
+        self._store, self._where = store, where.rstrip("/")
+
+    @classmethod
+    def at(cls, where: str) -> Self:
+        """The storage at an address, which is not asked yet; raises Unreachable if settings are missing."""
+        # By plain HTTP only if the endpoint in the environment says so.
+        client: ClientConfig = {
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "allow_http": not where.startswith("https:"),
+        }
+        retries: RetryConfig = {
+            "max_retries": NUM_RETRIES,
+            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+            "backoff": {
+                "init_backoff": timedelta(seconds=FIRST_PAUSE_SECONDS),
+                "max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS),
+                "base": 2,
+            },
+        }
+        try:
+            return cls(from_url(where, client_options=client, retry_config=retries), where)
+        except BaseError as error:
+            raise explained(error, where) from None
+
+    def read(self, key: str, range: Range | None = None) -> tuple[bytes, Version]:
+        """As Storage.read."""
+        name, options, patience = self._name(key), _options(range), _Patience()
+        while True:
+            try:
+                answer = self._open().get(key, options=options)
+                content, version = answer.bytes().to_bytes(), _version(answer.meta)
+                break
+            except _ERRORS as error:
+                if range and is_beyond(error):
+                    raise beyond(name, range[0]) from None
+                if is_missing(error):
+                    raise Missing(f"{name}: got no such object; expected one") from None
+                patience.wait(error, name)
+        if range and not content:
+            raise beyond(name, range[0])
+        return content, version
+
+    def create(self, key: str, content: bytes) -> Version:
+        """As Storage.create."""
+        refusal = Exists(f"{self._name(key)}: exists; expected no such object")
+        return self._write(key, content, "create", lambda found: found is not None, refusal)
+
+    def replace(self, key: str, content: bytes, version: Version) -> Version:
+        """As Storage.replace."""
+        refusal = Changed(
+            f"{self._name(key)}: was changed by another process; expected it as it was read: read it again"
+        )
+        return self._write(key, content, _update(version), lambda found: found != version, refusal)
+
+    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """As Storage.list."""
+        where = self._name(prefix) if prefix else self._where
+        last, patience = None, _Patience()
+        while True:
+            try:
+                for page in self._open(read=False).list(prefix or None, offset=last, chunk_size=1000):
+                    for meta in page:
+                        yield meta["path"], meta["size"]
+                        last = meta["path"]
+                    patience = _Patience()
+                return
+            except _ERRORS as error:  # obstore does not ask again for a page of which a part has arrived
+                patience.wait(error, where)
+
+    def delete(self, *keys: str) -> None:
+        """As Storage.delete."""
+        for key in keys:
+            self._name(key)
+        patience = _Patience()
+        while keys:
+            try:
+                self._open(read=False).delete(keys)
+                return
+            except _ERRORS as error:
+                if is_missing(error):  # said by some stores, which then leave the other keys as they are
+                    break
+                patience.wait(error, self._name(keys[0]))
+        if len(keys) > 1:
+            for key in keys:
+                self.delete(key)
+
+    def _write(
+        self,
+        key: str,
+        content: bytes,
+        mode: PutMode,
+        is_taken: Callable[[Version | None], bool],
+        refusal: StoreError,
+    ) -> Version:
+        """Store content on a condition, until it stands there or another writer's does.
+
+        is_taken: whether the version that stands there, None for nothing, rules out that the condition still
+        holds.
+        """
+        name, patience = self._name(key), _Patience()
+        while True:
+            try:
+                return _version(self._open(read=False).put(key, content, mode=mode, use_multipart=False))
+            except _ERRORS as error:
+                failure = error
+            if not may_pass(failure):
+                raise explained(failure, name) from None
+            found, version = self._find(key)
+            if version and found == content:
+                return version
+            if is_taken(version):
+                raise refusal
+            patience.wait(failure, name)
+
+    def _find(self, key: str) -> tuple[bytes, Version | None]:
+        try:
+            return self.read(key)
+        except Missing:
+            return b"", None
+
+    def _name(self, key: str) -> str:
+        return f"{self._where}/{checked_key(key, self._where)}"
+
+    def _open(self, *, read: bool = True) -> ObjectStore:
+        """The store, to read from or for any request. Raises StoreError where that would wait for ever."""
+        if not read and self._where.startswith("http"):
+            raise StoreError(
+                f"{self._where}: can be read, not written or listed; expected a folder, s3://, gs:// or az://"
+            )
+        if process_id() != _PROCESS:  # where the threads that send requests were left behind
+            raise StoreError(
+                f"{self._where}: this process was forked from one that used object stores, so it cannot: "
+                "start it as a new one (multiprocessing: spawn or forkserver)"
+            )
+        return self._store
+
+
+class _Patience:
+    """Pauses between repetitions, none of them begun later than RETRY_SECONDS after the first request."""
+
+    def __init__(self) -> None:
+        self._end, self._pause = time.monotonic() + RETRY_SECONDS, FIRST_PAUSE_SECONDS
+
+    def wait(self, error: Exception, where: str) -> None:
+        """Pause. Raises the error, explained, if a repetition is of no use or no time is left."""
+        pause = self._pause * random.uniform(0.5, 1)
+        if not may_pass(error) or time.monotonic() + pause > self._end:
+            raise explained(error, where) from None
+        time.sleep(pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+
+def _options(range: Range | None) -> GetOptions | None:
+    if range is None:
+        return None
+    start, stop = checked_range(range)
+    if stop is not None:
+        return {"range": (start, stop)}
+    return {"range": {"suffix": -start}} if start < 0 else {"range": {"offset": start}}
+
+
+def _version(stated: ObjectMeta | PutResult) -> Version:
+    return Version(stated["e_tag"], stated["version"])
+
+
+def _update(version: Version) -> PutMode:
+    """The condition that an object has this version. Google's store refuses a generation that is None."""
+    if version.generation is None:
+        return {"e_tag": version.tag}
+    return {"e_tag": version.tag, "version": version.generation}

@@ -1,0 +1,70 @@
+"""Which storage a path or an address leads to, and whether two writers are safe from each other there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from vidlat.errors import StoreError
+from vidlat.files import temporary_name
+from vidlat.paths import local_path
+from vidlat.store.local_storage import LocalStorage
+from vidlat.store.storage import Changed, Exists, Storage
+
+WRITTEN = ("s3", "gs", "az")
+_EXPECTED = "expected a folder, s3://, gs:// or az://"
+
+
+def open_storage(where: str, *, write: bool = False) -> Storage:
+    """The storage at a path, or at an address: s3://, gs://, az:// or, for reading, https://.
+
+    write: create the folder, or find out that the object store has conditional writes; leaves nothing there.
+    Raises StoreError, and Unreachable where there is no such folder or the object store does not answer.
+    """
+    scheme, separator, place = where.partition("://")
+    if not separator:
+        return LocalStorage(local_path(where), create=write)
+    if scheme == "hf":
+        raise StoreError(f"{where}: is not read in place; {_EXPECTED}: pull it into a folder first")
+    if scheme not in (*WRITTEN, "https"):
+        raise StoreError(f"{where}: got {scheme}://; {_EXPECTED}, or https:// to read from")
+    if not place.strip("/"):
+        raise StoreError(f"{where}: got no name; expected {scheme}://BUCKET/FOLDER")
+    if scheme == "https" and write:
+        raise StoreError(f"{where}: can be read, not written; {_EXPECTED}")
+    if find_spec("obstore") is None:
+        raise StoreError(f"{where}: needs obstore, which is not installed: pip install 'vidlat[remote]'")
+    from vidlat.store.object_storage import ObjectStorage
+
+    storage = ObjectStorage.at(where)
+    if write:
+        require_conditional_writes(storage, where)
+    return storage
+
+
+def require_conditional_writes(storage: Storage, where: str) -> None:
+    """Raise StoreError unless a storage refuses to create what exists and to replace what has changed.
+
+    Some stores ignore such a condition.
+    """
+    key = temporary_name()
+    first = storage.create(key, b"1")
+    try:
+        refused = _raises(Exists, lambda: storage.create(key, b"2"))
+        storage.replace(key, b"3", storage.read(key)[1])
+        refused = _raises(Changed, lambda: storage.replace(key, b"4", first)) and refused
+    finally:
+        storage.delete(key)
+    if not refused:
+        raise StoreError(
+            f"{where}: this store has no conditional writes, without which two writers can lose each other's "
+            "videos; encode into a folder and push that"
+        )
+
+
+def _raises(expected: type[StoreError], write: Callable[[], object]) -> bool:
+    try:
+        write()
+    except expected:
+        return True
+    return False
