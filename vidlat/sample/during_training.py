@@ -127,7 +127,8 @@ class TrainingSamples:
         self.run, self.folder, self._should_stop = run, run_dir / "samples", should_stop
         self._vae = load_vae_of(run.schema, vae=vae, device=device, show_notice=show_notice)
         labelled = [video_id for video_id in run.training if run.labels[video_id]] or list(run.training)
-        self._examples = [labelled[index % len(labelled)] for index in range(NUM_SAMPLES)]
+        # Spread over the names, of which those of one patient or class are often neighbours.
+        self._examples = [labelled[index * len(labelled) // NUM_SAMPLES] for index in range(NUM_SAMPLES)]
         records = cache.records()
         examples = [records[video_id] for video_id in self._examples]
         starts, num_given = np.array([record.start for record in examples]), run.config.first_frames
