@@ -131,7 +131,7 @@ def test_only_the_given_videos_are_read_and_used_for_whitening(path):
     [
         ({"videos": ["0.mp4", "nobody.mp4"]}, "holds no video nobody.mp4"),
         ({"videos": []}, "no videos to train on"),
-        ({"frames": 10}, "multiple of 4"),
+        ({"frames": 10}, "whole stacks of this cache, 4, 8, 12"),
         ({"rank": 2, "num_ranks": 2}, "rank 2 of 2"),
         ({"rank": 1}, "give both"),
     ],
