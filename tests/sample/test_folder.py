@@ -111,10 +111,11 @@ def test_processes_that_add_at_once_lose_nothing(draw, tmp_path):
     assert list(read_samples(out).samples) == [f"sample-000{number}.npy" for number in range(4)]
 
 
-def test_a_folder_is_started_again_whose_first_line_was_not_written(draw, tmp_path):
+@pytest.mark.parametrize("written", [b"", b"{", b'{"vidlat_version": "0.1.0", "drawn": {'])
+def test_a_folder_is_started_again_whose_first_line_was_not_written(draw, tmp_path, written):
     draw(num=1)
     (tmp_path / "out" / "sample-0000.npy").unlink()
-    (tmp_path / "out" / SAMPLES).write_bytes(b"")
+    (tmp_path / "out" / SAMPLES).write_bytes(written)
     draw(num=1)
     assert list(read_samples(tmp_path / "out").samples) == ["sample-0000.npy"]
 
@@ -176,12 +177,17 @@ def test_a_sample_of_another_condition_is_refused(draw, tmp_path):
 
 def test_samples_that_nothing_tells_of_are_refused(draw, tmp_path):
     draw()
+    (tmp_path / "out" / SAMPLES).write_text('{"drawn": ')  # half a line tells nothing
+    with pytest.raises(InputError, match=r"sample-0000.npy, and no samples.jsonl"):
+        draw()
     (tmp_path / "out" / SAMPLES).unlink()
     with pytest.raises(InputError, match=r"sample-0000.npy, and no samples.jsonl"):
         draw()
 
 
-@pytest.mark.parametrize("text", ["{", '{"drawn": ', "[]\n", "{}\n", '{"drawn": {}}\n{"seed": -1}\n', "\0\n"])
+@pytest.mark.parametrize(
+    "text", ["{\n", '{"drawn": \n', "[]\n", "{}\n", '{"drawn": {}}\n{"seed": -1}\n', "\0\n"]
+)
 def test_a_damaged_description_is_refused_in_one_line(text, draw, tmp_path):
     draw()
     (tmp_path / "out" / SAMPLES).write_text(text)

@@ -117,15 +117,16 @@ def _append(file: BinaryIO, values: dict[str, Any]) -> None:
 
 
 def read_samples(folder: Path) -> SampleFolder | None:
-    """What the samples.jsonl of a folder says; None where there is none, or an empty one.
+    """What the samples.jsonl of a folder says; None where there is none, or one without a whole line.
 
     Raises InputError for one that cannot be read.
     """
     path = folder / SAMPLES
     try:
-        if not (content := read_file(path, SAMPLES_BYTES)):
-            return None  # a process was killed before it wrote the first line, or is about to write it
-        first, *lines = content.split(b"\n")[:-1] or [b""]
+        whole = read_file(path, SAMPLES_BYTES).split(b"\n")[:-1]
+        if not whole:
+            return None  # a process was killed before it had written the first line, or is writing it
+        first, *lines = whole
         drawn = Fields(parse_json(first), "line 1").take("drawn", dict, "an object")
         known = dict(_sample_of(line, number) for number, line in enumerate(lines, 2))
     except (FileNotFoundError, NotADirectoryError):
@@ -183,7 +184,10 @@ def _start(path: Path, drawn: dict[str, Any]) -> None:
     """Write the first line, unless another process has done so meanwhile."""
     try:
         with locked(path), open_regular_file(path, create=True) as file:
-            if not file.seek(0, os.SEEK_END):
+            # Locked, half a first line is that of a process that was killed.
+            file.truncate(end := _end_of_lines(file))
+            if not end:
+                file.seek(0)
                 _append(file, {"vidlat_version": vidlat.__version__, "drawn": drawn})
         sync(path.parent)
     except OSError as error:
