@@ -36,6 +36,11 @@ from vidlat.types import FailureRecord
 MAX_ROWS = 20
 """Most rows printed of a table of warnings or unmatched labels."""
 
+NO_LOCKS = (
+    "Warning: the file system of the cache has no locks. One encode at a time writes to it all the same; "
+    "`vidlat prune` is refused there."
+)
+
 SECONDS_BEFORE_PROGRESS = 2.0
 """Of looking at files: most encodes have found their videos by then."""
 
@@ -193,12 +198,6 @@ def _paths_of_hashed(prepared: PreparedEncode) -> dict[str, str]:
         for source in prepared.discovery.videos
         if source.hides_names
     }
-
-
-NO_LOCKS = (
-    "Warning: the file system of the cache has no locks. One encode at a time writes to it all the same; "
-    "`vidlat prune` is refused there."
-)
 
 
 @dataclass
