@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,13 +86,21 @@ class SampleFolder:
         self.samples[name] = sample
         path = self.path / SAMPLES
         try:
-            # Locked, half a line at the end is not one that another process is about to end.
-            with locked(path), open_regular_file(path, create=True) as file:
-                file.truncate(_end_of_lines(file))
-                file.seek(0, os.SEEK_END)
+            with _after_whole_lines(path) as file:
                 _append(file, {"name": name, **asdict(sample)})
         except OSError as error:
             raise _unwritable(path, error) from error
+
+
+@contextmanager
+def _after_whole_lines(path: Path) -> Iterator[BinaryIO]:
+    """The file, locked and opened to append, without the half line that a killed process left."""
+    # Locked, half a line at the end is not one that another process is about to end.
+    with locked(path), open_regular_file(path, create=True) as file:
+        end = _end_of_lines(file)
+        file.truncate(end)
+        file.seek(end)
+        yield file
 
 
 def _end_of_lines(file: BinaryIO) -> int:
@@ -183,11 +192,8 @@ def continue_samples(folder: Path, drawn: dict[str, Any], wanted: Mapping[str, S
 def _start(path: Path, drawn: dict[str, Any]) -> None:
     """Write the first line, unless another process has done so meanwhile."""
     try:
-        with locked(path), open_regular_file(path, create=True) as file:
-            # Locked, half a first line is that of a process that was killed.
-            file.truncate(end := _end_of_lines(file))
-            if not end:
-                file.seek(0)
+        with _after_whole_lines(path) as file:
+            if not file.tell():
                 _append(file, {"vidlat_version": vidlat.__version__, "drawn": drawn})
         sync(path.parent)
     except OSError as error:
