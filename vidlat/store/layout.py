@@ -23,11 +23,16 @@ READERS = f"{RECORDS}/readers"
 """Locked by every reader of latents, so that prune does not remove them."""
 
 ROOT = "zarr.json"
+CARD = "README.md"
+"""What a published cache is, for people; `vidlat push` writes it."""
 OWN_FOLDERS = (
     *(f"{name}{below}" for name in ARRAYS for below in ("", "/c", "/c/0")),
     *("videos", RECORDS, "failures", FAILURES),
 )
-OWN_FILES = {ROOT, *(f"{name}/{ROOT}" for name in (*ARRAYS, "videos", "failures")), LOCK, READERS, MANIFEST}
+OWN_FILES = {
+    *(ROOT, CARD, LOCK, READERS, MANIFEST),
+    *(f"{name}/{ROOT}" for name in (*ARRAYS, "videos", "failures")),
+}
 
 SHARD_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 SHARD_FILE = re.compile(rf"(?:{'|'.join(ARRAYS)})/c/0/({SHARD_NUMBER.pattern})/0/0")

@@ -28,8 +28,10 @@ class LocalStorage:
     What a killed process leaves is a file whose name `list` does not show.
     """
 
+    is_listed = True
+
     def __init__(self, folder: Path, *, create: bool = False) -> None:
-        self._folder = folder.absolute()
+        self.where, self._folder = str(folder), folder.absolute()
         with self._explained():
             if create:
                 filesystem.make_durable_folder(self._folder)

@@ -18,7 +18,14 @@ from vidlat.store import filesystem, layout
 from vidlat.store.lease import reading, refuse_if_held
 from vidlat.store.log import RecordSnapshot, read_records
 from vidlat.store.metadata import array_frames, read_schema
-from vidlat.store.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, REPAIR, require_possible_ranges
+from vidlat.store.ranges import (
+    CHECKSUM_SIZES,
+    CHECKSUMS,
+    RANGE_COLUMNS,
+    REPAIR,
+    require_possible_ranges,
+    shards_of,
+)
 from vidlat.store.schema import CacheSchema
 from vidlat.types import Selection
 
@@ -270,7 +277,7 @@ def _shards_to_take(
     table = require_possible_ranges(path, table, schema, min(array_frames(path, schema).values()))
     table = table.filter(table["is_new"])
     starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
-    shards = _shards_of(starts, stops, schema.shard_frames)
+    shards = shards_of(starts, stops, schema.shard_frames)
     for shard in shards.tolist():
         for where in (layout.shard_file(name, shard) for name in layout.ARRAYS):
             # Text, since a Path for each of a million files takes seconds.
@@ -279,18 +286,6 @@ def _shards_to_take(
                 video_id = table["video_id"][int(index)].as_py()
                 raise StoreError(f"{path}: damaged: {video_id}: {where} {_file_fault(path / where)}")
     return shards
-
-
-def _shards_of(
-    starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], shard_frames: int
-) -> npt.NDArray[np.int64]:
-    """The numbers of the shards that hold the ranges starts, stops (N,), sorted, each once."""
-    first = starts // shard_frames
-    counts = -(-stops // shard_frames) - first
-    # Of each video first, first + 1, ... A flag for each shard up to the last would let a stranger's number
-    # exhaust memory.
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.unique(np.repeat(first, counts) + within)
 
 
 def _file_fault(file: Path) -> str:

@@ -46,7 +46,8 @@ class ObjectStorage:
     """
 
     def __init__(self, store: ObjectStore, where: str) -> None:
-        self._store, self._where = store, where.rstrip("/")
+        self._store, self.where = store, where.rstrip("/")
+        self.is_listed = not self.where.startswith("http")
 
     @classmethod
     def at(cls, where: str) -> Self:
@@ -103,7 +104,7 @@ class ObjectStorage:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """As Storage.list."""
-        where = self._name(prefix) if prefix else self._where
+        where = self._name(prefix) if prefix else self.where
         last, patience = None, _Patience()
         while True:
             try:
@@ -168,17 +169,17 @@ class ObjectStorage:
             return b"", None
 
     def _name(self, key: str) -> str:
-        return f"{self._where}/{checked_key(key, self._where)}"
+        return f"{self.where}/{checked_key(key, self.where)}"
 
     def _open(self, *, read: bool = True) -> ObjectStore:
         """The store, to read from or for any request. Raises StoreError where that would wait for ever."""
-        if not read and self._where.startswith("http"):
+        if not read and not self.is_listed:
             raise StoreError(
-                f"{self._where}: can be read, not written or listed; expected a folder, s3://, gs:// or az://"
+                f"{self.where}: can be read, not written or listed; expected a folder, s3://, gs:// or az://"
             )
         if process_id() != _PROCESS:  # where the threads that send requests were left behind
             raise StoreError(
-                f"{self._where}: this process was forked from one that used object stores, so it cannot: "
+                f"{self.where}: this process was forked from one that used object stores, so it cannot: "
                 "start it as a new one (multiprocessing: spawn or forkserver)"
             )
         return self._store

@@ -106,7 +106,9 @@ class VideoRanges:
         return self._checksums[name]
 
 
-def require_possible_ranges(path: Path, records: pa.Table, schema: CacheSchema, num_frames: int) -> pa.Table:
+def require_possible_ranges(
+    path: object, records: pa.Table, schema: CacheSchema, num_frames: int
+) -> pa.Table:
     """The records in the order of the time axis.
 
     records: RANGE_COLUMNS and CHECKSUM_SIZES. Raises StoreError if a range cannot belong to its video in
@@ -124,6 +126,16 @@ def require_possible_ranges(path: Path, records: pa.Table, schema: CacheSchema, 
         one, two = table["video_id"].slice(int(overlapping[0]), 2).to_pylist()
         raise StoreError(f"{path}: damaged: {one} and {two} name the same latent frames; {REPAIR}")
     return table
+
+
+def shards_of(starts: Integers, stops: Integers, shard_frames: int) -> Integers:
+    """The numbers of the shards that hold the ranges starts, stops (N,), sorted, each once."""
+    first = starts // shard_frames
+    counts = -(-stops // shard_frames) - first
+    # Of each video first, first + 1, ... A flag for each shard up to the last would let a stranger's number
+    # exhaust memory.
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.unique(np.repeat(first, counts) + within)
 
 
 def range_faults(

@@ -50,8 +50,15 @@ class Version:
 class Storage(Protocol):
     """Contents under keys, which are names joined by "/". A key must not be the folder of another one.
 
+    where: its path or address, for messages. is_listed: whether `list` is possible, as it is not on the web.
     Every verb raises Unreachable if the storage gives no answer. No verb waits without end.
     """
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def is_listed(self) -> bool: ...
 
     def read(self, key: str, range: Range | None = None) -> tuple[bytes, Version]:
         """The content of a key, or the part of it that lies in `range`, and its version.

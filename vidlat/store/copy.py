@@ -1,0 +1,216 @@
+"""Copying a cache from one storage to another, whether it is published or fetched.
+
+The manifest is read first, and its bytes are written last, which commits the copy: no manifest of the target
+names what came before. So a copy that is cut off leaves the cache in the target as it was, and the next one
+continues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from vidlat.errors import StoreError
+from vidlat.prefetch import map_ahead
+from vidlat.store.divergence import DivergedError, known_shards, read_target, require_no_others
+from vidlat.store.layout import CARD, MANIFEST
+from vidlat.store.snapshot import DOCUMENTS, CacheSnapshot, array_lengths, shard_keys
+from vidlat.store.storage import Changed, Exists, Missing, Storage
+
+NUM_TRANSFERS = 16
+"""Shards that are copied at once: with 20 ms to each answer, 668 MB/s were measured."""
+
+CARD_MARK = b"<!-- Written by vidlat push, which writes it again"
+"""Begins the line of a card that a push may replace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyPlan:
+    """What a copy will do.
+
+    num_files, num_bytes: of the shards and record files to be copied; bytes are None where sizes are unknown.
+    num_there: of those, how many the target has already.
+    """
+
+    num_files: int
+    num_bytes: int | None
+    num_there: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyProgress:
+    """What happened: a file is in the target. plan: in the first event, before anything is written.
+
+    num_files, num_bytes: copied since the last event.
+    """
+
+    plan: CopyPlan | None = None
+    num_files: int = 0
+    num_bytes: int = 0
+
+
+def copy_cache(
+    source: CacheSnapshot, target: Storage, *, card: bytes | None = None, compare: bool = True
+) -> Generator[CopyProgress]:
+    """Copy a cache to a storage that holds nothing, an earlier state of it, or a part of an earlier copy.
+
+    card: the content of README.md, which replaces one that a push wrote. compare: whether shards that no
+    manifest of the target vouches for are compared by their bytes, and not by their sizes alone. Shards
+    without a video are left out. Raises DivergedError if the target holds anything else, StoreError if
+    another process writes there meanwhile.
+    """
+    before = read_target(source, target)
+    present = dict(target.list())
+    if before is None:
+        require_no_others(source, target, present)
+    shards = shard_keys(source.standing, source.schema.shard_frames)
+    records = sorted(source.record_files)
+    known = known_shards(source, before)
+    doubtful = [key for key in shards if compare and key in present and key not in known]
+    missing = [key for key in shards if key not in present]
+    sizes = _sizes(source, target, shards, present)
+    yield CopyProgress(plan=_plan(source, present, [*doubtful, *missing], sizes, len(shards)))
+    # What may be refused comes first, before anything is written.
+    for keys, transfer in ((doubtful, _compare_shard), (missing, _copy_shard)):
+        function = partial(transfer, source, target)
+        for num_bytes in map_ahead(function, keys, NUM_TRANSFERS, 2 * NUM_TRANSFERS):
+            yield CopyProgress(num_files=1, num_bytes=num_bytes)
+    for key in records:
+        _create(source, target, key, source.record_files[key])
+        if key not in present:
+            yield CopyProgress(num_files=1, num_bytes=len(source.record_files[key]))
+    try:
+        _commit(source, target, before, card)
+    except (Exists, Changed) as error:
+        raise StoreError(
+            f"{target.where}: another process writes to it ({error}); run the same command again"
+        ) from error
+
+
+def _sizes(
+    source: CacheSnapshot, target: Storage, shards: Sequence[str], present: Mapping[str, int]
+) -> Mapping[str, int] | None:
+    """The sizes of files of the source, None on the web.
+
+    Raises StoreError for a shard that is missing, DivergedError for one that has another size in the target.
+    """
+    if not source.storage.is_listed:
+        return None
+    sizes = dict(source.storage.list())
+    for key in shards:
+        if key not in sizes:
+            raise _missing_shard(source, key)
+        if present.get(key, sizes[key]) != sizes[key]:
+            raise _other(source, target, key)
+    return sizes
+
+
+def _plan(
+    source: CacheSnapshot,
+    present: Mapping[str, int],
+    shards: Sequence[str],
+    sizes: Mapping[str, int] | None,
+    num_shards: int,
+) -> CopyPlan:
+    """The plan of a copy that reads these of its `num_shards` shards."""
+    records = [len(content) for key, content in source.record_files.items() if key not in present]
+    num_files = len(shards) + len(records)
+    return CopyPlan(
+        num_files=num_files,
+        num_bytes=None if sizes is None else sum(sizes[key] for key in shards) + sum(records),
+        num_there=num_shards + len(source.record_files) - num_files,
+    )
+
+
+def _copy_shard(source: CacheSnapshot, target: Storage, key: str) -> int:
+    """Copy a shard; returns its bytes."""
+    content = _read_shard(source, key)
+    _create(source, target, key, content)
+    return len(content)
+
+
+def _compare_shard(source: CacheSnapshot, target: Storage, key: str) -> int:
+    """Compare a shard with the one that is there, which has as many bytes; returns these."""
+    content = _read_shard(source, key)
+    if not _holds(target, key, content):
+        raise _other(source, target, key)
+    return len(content)
+
+
+def _read_shard(source: CacheSnapshot, key: str) -> bytes:
+    try:
+        return source.storage.read(key)[0]
+    except Missing as error:
+        raise _missing_shard(source, key) from error
+
+
+def _holds(target: Storage, key: str, content: bytes) -> bool:
+    """Whether these very bytes stand under a key that has as many.
+
+    The ETag of most S3 stores is the MD5 of an object, which then need not be read.
+    """
+    _, version = target.read(key, (-1, None))
+    if version.tag and version.tag.strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest():
+        return True
+    return target.read(key)[0] == content
+
+
+def _create(source: CacheSnapshot, target: Storage, key: str, content: bytes) -> None:
+    try:
+        target.create(key, content)
+    except Exists as error:
+        raise _other(source, target, key) from error
+
+
+def _commit(source: CacheSnapshot, target: Storage, before: CacheSnapshot | None, card: bytes | None) -> None:
+    """Write the documents and at last the manifest; delete the record files that it supersedes.
+
+    Raises Exists or Changed if another process has written one of them meanwhile.
+    """
+    for name in DOCUMENTS:
+        _write(target, name, source.documents[name], partial(_is_ahead, source, target, name))
+    if card is not None:
+        _write(target, CARD, card, lambda found: CARD_MARK not in found)
+    if before is None:
+        target.create(MANIFEST, source.manifest_json)
+        return
+    if before.manifest_json != source.manifest_json:
+        target.replace(MANIFEST, source.manifest_json, before.version)
+    if superseded := sorted(set(before.record_files) - set(source.record_files)):
+        target.delete(*superseded)
+
+
+def _write(target: Storage, key: str, content: bytes, stays: Callable[[bytes], bool]) -> None:
+    """Create a document, or replace it if it differs, unless what is there stays as it is."""
+    try:
+        found, version = target.read(key)
+    except Missing:
+        target.create(key, content)
+        return
+    if found != content and not stays(found):
+        target.replace(key, content, version)
+
+
+def _is_ahead(source: CacheSnapshot, target: Storage, name: str, found: bytes) -> bool:
+    """Whether a zarr.json is of longer arrays, for a later state that is being copied too: they only grow."""
+    there, here = (
+        array_lengths(target, {name: content}, source.schema).get(name, 0)
+        for content in (found, source.documents[name])
+    )
+    return there > here
+
+
+def _missing_shard(source: CacheSnapshot, key: str) -> StoreError:
+    return StoreError(
+        f"{source.storage.where}: damaged: {key} is missing; `vidlat verify` tells more where the cache "
+        "was made"
+    )
+
+
+def _other(source: CacheSnapshot, target: Storage, key: str) -> DivergedError:
+    return DivergedError(
+        f"{target.where}: its {key} is not that of {source.storage.where}; push to a new place, or pull it "
+        "and merge the two"
+    )
