@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 
@@ -17,12 +18,21 @@ from vidlat.train.runs.checkpoint import list_checkpoints, step_of
 SETTINGS = {"steps": 5, "batch": 8, "checkpoint_every": 5, "validate_every": 2, "validation_fraction": 0.3}
 
 TRAIN = """
-import json, os, sys
+import atexit, json, os, sys
 from pathlib import Path
 from tests.train.toys import build_failing, build_small
 from vidlat.config import TrainConfig
 from vidlat.store.reader import open_cache
 from vidlat.train.trainer import Trainer
+
+def say(values):
+    # In one piece: torchrun makes print write the end of the line apart.
+    sys.stdout.write(json.dumps(values) + "\\n")
+    sys.stdout.flush()
+
+@atexit.register  # before the trainer registers anything, so called after it
+def say_which_threads_are_left():
+    say({"threads_left": [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]})
 
 config = TrainConfig.from_mapping(json.loads(sys.argv[3]))
 failing = json.loads(sys.argv[5])
@@ -44,8 +54,7 @@ for record in trainer.steps():
         trainer.stop()
 weight = float(trainer.state.model.mix.weight.sum())
 said = {"count": trainer.ranks.count, "losses": losses, "skipped": skipped, "weight": weight}
-# In one piece: torchrun makes print write the end of the line apart.
-sys.stdout.write(json.dumps({"rank": trainer.ranks.index} | said) + "\\n")
+say({"rank": trainer.ranks.index} | said)
 """
 
 
@@ -76,7 +85,11 @@ def run_processes(cache, run_dir, num_processes, stop_in=0, failing=(), **settin
         text=True,
     )
     assert process.returncode == 0, process.stderr
-    return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    said = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    left = [one.pop("threads_left") for one in said if "threads_left" in one]
+    assert len(left) == num_processes
+    assert not [name for names in left for name in names if "gloo" in name]
+    return [one for one in said if one]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +145,38 @@ def test_processes_skip_a_step_that_is_not_finite_in_one_of_them(cache, tmp_path
     lines = read_metrics(tmp_path / "two")
     assert [line["step"] for line in lines if line["loss"] is None] == [2, 3]
     assert len(lines) == 5
+
+
+FAIL = """
+import os, sys
+import torch
+from vidlat.train.ranks import Ranks
+
+ranks = Ranks("cpu")
+network = ranks.wrap(torch.nn.Linear(3, 3))
+for step in range(3):
+    if step == 2 and ranks.index == 1:
+        sys.exit("fails alone")
+    network(torch.ones(1, 3)).sum().backward()
+    ranks.wait()
+"""
+
+
+def test_a_process_that_fails_ends_and_so_do_those_that_wait_for_it(tmp_path):
+    """Each by itself: torchrun, which would kill the others, is not there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    variables = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FAIL], env=variables | {"RANK": rank}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    ]
+    waiting, failed = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], waiting + failed
+    assert failed == "fails alone\n"
 
 
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

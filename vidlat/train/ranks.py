@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from weakref import WeakSet
 
 import torch
 import torch.distributed
@@ -49,6 +51,37 @@ def _require_meeting_place(count: int) -> None:
         )
 
 
+_wrapped: WeakSet[nn.Module] = WeakSet()
+"""The networks whose gradients the process group averages."""
+
+
+def _leave_group() -> None:
+    """Join the threads of gloo: one that still runs while the interpreter ends can abort the process.
+
+    Waits for no other process. Groups of NCCL are left alone: there each process would wait for the others,
+    one that has failed too.
+    """
+    if not torch.distributed.is_initialized() or torch.distributed.get_backend() != "gloo":
+        return
+    for wrapped in _wrapped:  # whoever still holds one would keep the group alive
+        wrapped.__dict__.clear()
+    torch.distributed.destroy_process_group()
+
+
+def _connect(is_cpu: bool) -> Any:
+    """The Accelerator of this process, whose process group is left when the process ends.
+
+    Not before: a second group cannot meet at the place of the first.
+    """
+    import torch.distributed.nn.functional  # its default arguments would hold a group that is there before
+    from accelerate import Accelerator  # takes a second to import
+
+    if not torch.distributed.is_initialized():  # else the group belongs to the caller
+        atexit.register(_leave_group)
+    # Precision is a setting of the run, not of a launcher's environment.
+    return Accelerator(cpu=is_cpu, mixed_precision="no")
+
+
 class Ranks:
     """This process, number `index` of `count`, connected to the others by Hugging Face Accelerate.
 
@@ -61,11 +94,8 @@ class Ranks:
         num_expected = rank_and_count()[1]
         if num_expected > 1:
             _require_meeting_place(num_expected)
-            from accelerate import Accelerator  # takes a second to import
-
-            # Precision is a setting of the run, not of a launcher's environment.
             try:
-                self._accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="no")
+                self._accelerator = _connect(self.device.type == "cpu")
             except (ValueError, RuntimeError, OSError) as error:
                 raise TrainError(
                     f"the {num_expected} processes of WORLD_SIZE do not find each other "
@@ -81,7 +111,10 @@ class Ranks:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The same network; each backward pass averages its gradients over the processes."""
-        wrapped: nn.Module = self._accelerator.prepare_model(model) if self.count > 1 else model
+        if self.count == 1:
+            return model
+        wrapped: nn.Module = self._accelerator.prepare_model(model)
+        _wrapped.add(wrapped)
         return wrapped
 
     def without_sync(self, wrapped: nn.Module) -> AbstractContextManager[Any]:
