@@ -53,7 +53,7 @@ FENCES = {
     "PIL": {"video"},
     "jinja2": {"export", "report"},
     "markupsafe": {"report"},
-    "huggingface_hub": {"encode", "export/card.py"},
+    "huggingface_hub": {"encode", "export/card.py", "export/cache_card.py"},
     "diffusers": {"encode/diffusers_folder.py"},
     "obstore": {"store/object_storage.py", "store/object_errors.py"},
 }

@@ -242,7 +242,8 @@ def test_a_shard_of_equal_size_is_not_compared_where_it_is_verified_later(path, 
     assert plan.num_files == 0
     memory.delete(MANIFEST)
     plan, *_ = copied(path, memory)
-    assert plan.num_files == len([key for key, _ in memory.list() if "/c/" in key])
+    assert (plan.num_files, plan.num_bytes) == (0, 0)
+    assert plan.num_to_compare == len([key for key, _ in memory.list() if "/c/" in key])
 
 
 def test_a_card_of_an_earlier_push_is_replaced_and_any_other_stays(path, target):
@@ -359,4 +360,4 @@ def test_a_copy_to_an_object_store_that_is_cut_off_at_every_verb(path, bucket, i
 
     num_cut = cut_everywhere(path, new_target, count(), is_update=is_update, is_of_source=is_of_source)
     print(f"update {is_update}, of the source {is_of_source}: {num_cut} of {num_cut} right")
-    assert num_cut > 50
+    assert num_cut > 30

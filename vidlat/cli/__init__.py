@@ -7,7 +7,7 @@ import sys
 import click
 
 from vidlat import __version__
-from vidlat.cli.cache import info, ls, merge, prune, verify
+from vidlat.cli.cache import info, ls, merge, prune, pull, push, verify
 from vidlat.cli.declaration import Group
 from vidlat.cli.decode import decode, evaluate, preview, report
 from vidlat.cli.encode import encode, worker
@@ -29,8 +29,8 @@ def commands() -> None:
 
 
 for command in (
-    encode, worker, info, ls, verify, prune, merge, preview, train, sample, export, decode, evaluate,
-    report, compare, weights, fit_vae,
+    encode, worker, info, ls, verify, prune, merge, push, pull, preview, train, sample, export, decode,
+    evaluate, report, compare, weights, fit_vae,
 ):  # fmt: skip
     commands.add_command(command)
 

@@ -1,4 +1,4 @@
-"""The commands that look after caches: info, ls, verify, prune, merge."""
+"""The commands that look after caches: info, ls, verify, prune, merge, push, pull."""
 
 from __future__ import annotations
 
@@ -137,4 +137,63 @@ def merge() -> None:
     \b
     Exit codes: 0 done, or nothing to add; 1 refused; 2 wrong flags; 130 interrupted: what was merged is
     safe, run it again.
+    """
+
+
+@click.command(cls=Command)
+@latents_argument
+@click.argument("address")
+@click.option(
+    "--licence",
+    default="",
+    help="Of the latents, for the card: an identifier such as cc-by-nc-4.0, or a text. Without it the card "
+    "names that of the VAE.",
+)
+@click.option(
+    "--evaluation",
+    type=PATH,
+    metavar="FILE",
+    help="What `vidlat evaluate --input --json` has written of this cache: figures for the card.",
+)
+def push() -> None:
+    """Publish a cache in an object store.
+
+    ADDRESS is s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER; credentials come from the
+    environment. Needs vidlat[remote]. The place must be empty, or hold an earlier state of this cache, to
+    which only what is new is sent. README.md, the card, is written beside it; words of your own in it are
+    kept. docs/publishing.md tells more.
+
+    The cache appears, or its new state replaces the earlier one, at once and at the end. If interrupted or
+    killed, run it again: it continues. An encode may go on meanwhile, and what it adds is left to the next
+    push. Prune is kept away. Latents are not checked on the way: `vidlat verify` the cache first.
+
+    \b
+    Examples:
+      vidlat push latents.zarr s3://bucket/echo.zarr
+      vidlat push latents.zarr gs://bucket/echo.zarr --licence cc-by-nc-4.0 --evaluation figures.json
+
+    \b
+    Exit codes: 0 done, or up to date; 1 refused; 2 wrong flags; 130 interrupted: run it again.
+    """
+
+
+@click.command(cls=Command)
+@click.argument("address")
+@out_option("The folder to make.")
+def pull() -> None:
+    """Fetch a published cache into a folder.
+
+    ADDRESS is as for `vidlat push`, or https://HOST/FOLDER of a web server. Credentials come from the
+    environment; AWS_SKIP_SIGNATURE=true reads a public bucket. Needs vidlat[remote].
+
+    The folder appears when everything is there and verified, down to the checksum of every latent frame. If
+    interrupted or killed, run it again: it continues.
+
+    \b
+    Examples:
+      vidlat pull s3://bucket/echo.zarr --out latents.zarr
+      vidlat pull https://example.org/echo.zarr --out latents.zarr
+
+    \b
+    Exit codes: 0 done, or up to date; 1 refused, or damaged; 2 wrong flags; 130 interrupted: run it again.
     """

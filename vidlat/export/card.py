@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from importlib.resources import files
 from typing import Any
 
@@ -13,6 +12,7 @@ import vidlat
 from vidlat.encode.weights import EMBEDDED_WEIGHTS, PUBLISHED_WEIGHTS
 from vidlat.errors import TrainError, one_line
 from vidlat.evaluate.samples.measuring import LATENTS
+from vidlat.export.licences import licence_fields
 from vidlat.metrics.intervals import Estimate
 from vidlat.train.objectives.conditioning import ClassCondition, Condition
 from vidlat.train.runs.exported import ExportedModel
@@ -21,9 +21,6 @@ TAGS = ["vidlat", "diffusion", "latent-diffusion", "medical-imaging", "video-gen
 
 VAES = {*EMBEDDED_WEIGHTS, *PUBLISHED_WEIGHTS}
 """The VAEs that a name is enough for."""
-
-_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.-]*")
-"""The licences that a hub knows are named like this: apache-2.0, cc-by-nc-4.0."""
 
 
 def model_card(
@@ -57,9 +54,7 @@ def model_card(
 
 
 def _card_data(licence: str) -> ModelCardData:
-    if _IDENTIFIER.fullmatch(licence):
-        return ModelCardData(license=licence, library_name="vidlat", tags=TAGS)
-    return ModelCardData(license="other", license_name=licence, library_name="vidlat", tags=TAGS)
+    return ModelCardData(library_name="vidlat", tags=TAGS, **licence_fields(licence))
 
 
 def _values_in_words(condition: Condition) -> str:

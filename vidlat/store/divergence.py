@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError, shown
-from vidlat.store.layout import LEFTOVER, OWN_FILES, SHARD_FILE, is_record_file
+from vidlat.store.layout import LEASE, LEFTOVER, OWN_FILES, SHARD_FILE, is_record_file
 from vidlat.store.ranges import CHECKSUMS, RANGE_COLUMNS
 from vidlat.store.snapshot import DOCUMENTS, CacheSnapshot, array_lengths, read_snapshot, shard_keys
 from vidlat.store.storage import Missing, Storage
@@ -65,12 +65,12 @@ def _lacking(videos: pa.Table, earlier: pa.Table) -> list[str]:
 
 def require_no_others(source: CacheSnapshot, target: Storage, present: Mapping[str, int]) -> None:
     """Raises DivergedError if there is anything that no copy of the cache has left."""
+    named = {*OWN_FILES, LEASE}
+    patterns = SHARD_FILE, LEFTOVER
     strangers = [
         key
         for key in present
-        if not (
-            key in OWN_FILES or is_record_file(key) or SHARD_FILE.fullmatch(key) or LEFTOVER.fullmatch(key)
-        )
+        if not (key in named or is_record_file(key) or any(each.fullmatch(key) for each in patterns))
     ]
     if strangers:
         raise DivergedError(

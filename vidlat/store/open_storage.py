@@ -14,6 +14,8 @@ from vidlat.store.storage import Changed, Exists, Storage
 WRITTEN = ("s3", "gs", "az")
 _EXPECTED = "expected a folder, s3://, gs:// or az://"
 
+_PUBLISHED = "expected an address: s3://, gs:// or az://, or https:// to pull from"
+
 
 def open_storage(where: str, *, write: bool = False) -> Storage:
     """The storage at a path, or at an address: s3://, gs://, az:// or, for reading, https://.
@@ -40,6 +42,13 @@ def open_storage(where: str, *, write: bool = False) -> Storage:
     if write:
         require_conditional_writes(storage, where)
     return storage
+
+
+def open_published(address: str, *, write: bool = False) -> Storage:
+    """The storage at an address that a cache is pushed to or pulled from; raises as `open_storage`."""
+    if "://" not in address:
+        raise StoreError(f"{address}: is a path; {_PUBLISHED}: copy or link a cache on this machine yourself")
+    return open_storage(address, write=write)
 
 
 def require_conditional_writes(storage: Storage, where: str) -> None:

@@ -1,0 +1,42 @@
+"""The progress of a copy of a cache, as `push` and `pull` show it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+
+from rich.progress import Progress
+
+from vidlat.commands.display import format_bytes
+from vidlat.store.copy import CopyPlan, CopyProgress
+
+COLUMN = "{task.fields[name]}"
+"""Of the progress bar: bytes and their rate, or the video that is verified."""
+
+
+@dataclass(slots=True)
+class Transferred:
+    """What has been copied so far. plan: of the copy; None if nothing was to be done, or before it began."""
+
+    plan: CopyPlan | None = None
+    num_files: int = 0
+    num_bytes: int = 0
+
+    def follow(self, events: Generator[CopyProgress], progress: Progress, description: str) -> None:
+        """Carry out a copy and show it."""
+        with closing(events):
+            self.plan = plan = next(events).plan
+            if not plan:
+                return
+            total = "" if plan.num_bytes is None else f" of {format_bytes(plan.num_bytes)}"
+            task = progress.add_task(description, total=plan.num_files + plan.num_to_compare, name="")
+            began = time.monotonic()
+            for event in events:
+                self.num_files += event.num_files
+                self.num_bytes += event.num_bytes
+                seconds = max(time.monotonic() - began, 1e-9)
+                rate = format_bytes(self.num_bytes / seconds)
+                name = f"{format_bytes(self.num_bytes)}{total}, {rate}/s,"
+                progress.update(task, advance=event.num_files + event.num_compared, name=name)
