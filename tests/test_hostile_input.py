@@ -733,26 +733,43 @@ def vidlat(*arguments):
     return answer.exit_code, answer.stdout
 
 
-def test_command_ends_with_3_and_a_line_a_failure(cache, quick, small_vae, tmp_path):
-    """In processes of its own, whose libraries may write to the terminal."""
-    scratch, out = tmp_path / "scratch", tmp_path / "l.zarr"
+@pytest.fixture
+def encode_command(quick, small_vae, tmp_path):
+    """The arguments of `vidlat` that encode the quick files into l.zarr."""
+    flags = ("--vae", small_vae, "--size", 16, "--batch", 3, "--device", "cpu")
+    return [str(argument) for argument in ("encode", "--input", quick, "--out", tmp_path / "l.zarr", *flags)]
+
+
+def test_command_ends_with_3_and_a_line_a_failure(cache, encode_command, scheduler, tmp_path, capfd):
+    """Whatever libraries of C write to the terminal is captured too."""
+    answer = CliRunner().invoke(commands, [*encode_command, "--scheduler", scheduler])
+    assert (answer.exit_code, answer.stderr, capfd.readouterr().err) == (3, "", "")
+    assert_tells_failures(answer.stdout, tmp_path / "l.zarr", cache)
+
+
+@pytest.mark.slow
+def test_command_with_processes_of_its_own_does_so_too(cache, encode_command, tmp_path):
+    scratch = tmp_path / "scratch"
     scratch.mkdir()
-    flags = ("--vae", small_vae, "--size", 16, "--batch", 3, "--workers", 1, "--device", "cpu", "--out", out)
     encode = subprocess.run(
-        [sys.executable, "-c", "from vidlat.cli import main; main()", "encode", "--input"]
-        + [str(argument) for argument in (quick, *flags)],
+        [sys.executable, "-c", "from vidlat.cli import main; main()", *encode_command, "--workers", "1"],
         env=os.environ | {"TMPDIR": str(scratch)},
         capture_output=True,
         text=True,
     )
     assert (encode.returncode, encode.stderr) == (3, "")
-    assert "Traceback (" not in encode.stdout
+    assert_tells_failures(encode.stdout, tmp_path / "l.zarr", cache)
     assert [path for path in scratch.rglob("*") if path.is_file() and path.suffix != ".lock"] == []  # Dask's
+
+
+def assert_tells_failures(printed, out, cache):
+    """The command has printed the failures, and made of the quick files what the cache of all has."""
+    assert "Traceback (" not in printed
     found = open_cache(out)
     slow = {video_id for video_id in cache.records() if video_id.startswith(SLOW)}
     assert outcomes(found) == {name: what for name, what in outcomes(cache).items() if name not in slow}
     num_failures = len(found.failures())
-    assert f"{num_failures} videos failed" in encode.stdout
+    assert f"{num_failures} videos failed" in printed
     code, listed = vidlat("ls", out, "--failed", "--traceback")
     assert code == 0
     assert len(listed.splitlines()) == 1 + num_failures

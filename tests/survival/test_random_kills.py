@@ -32,6 +32,9 @@ NUM_VIDEOS = 40
 VICTIMS = {"driver": 5, "group": 3, "one worker": 1, "all workers": 1}
 """Relative frequencies; rare for workers, since the encode then has to continue to its end."""
 
+MOST_TIMES = 6
+"""A kill waits until its phase has come so often, or less; after a miss the next one waits for fewer."""
+
 NUM_YIELDS = (0, 0, 3, 30, 300, 3000)
 """Delay of the kill after its phase has come, in calls of sched_yield."""
 
@@ -76,6 +79,7 @@ class Campaign:
         self.videos = make_videos(folder / "videos", NUM_VIDEOS)
         self.undisturbed, self.many_commits = folder / "undisturbed.zarr", folder / "many.zarr"
         self.histogram: Counter[tuple[str, str]] = Counter()
+        self.num_misses: Counter[str] = Counter()
         self.num_lives = 0
         self.committed: set[str] = set()
         self.next_victims: list[str] = []
@@ -144,9 +148,11 @@ class Campaign:
         # What has been hit least: every phase gets its share.
         hits = {name: sum(self.histogram[name, victim] for victim in VICTIMS) for name in names}
         phase = self.random.choice(sorted(name for name in names if hits[name] == min(hits.values())))
+        # Each miss costs a whole encode.
+        most_times = 1 if phase in ONCE else max(MOST_TIMES - self.num_misses[phase], 1)
         return Plan(
             phase=phase,
-            times=1 if phase in ONCE else self.random.randint(1, 6),
+            times=self.random.randint(1, most_times),
             victim=self._next_victim(),
             num_yields=self.random.choice(NUM_YIELDS),
             orphans=self.random.choice(["ended", "left", "frozen"]),
@@ -175,6 +181,7 @@ class Campaign:
         if self.cache.exists():
             self._check_content()
         self.histogram[plan.phase, plan.victim] += has_hit
+        self.num_misses[plan.phase] = 0 if has_hit else self.num_misses[plan.phase] + 1
         what = f"kill {self.histogram.total():>3}" if has_hit else "no hit  "
         done = f"{len(self.committed)} of {NUM_VIDEOS} videos"
         print(

@@ -60,24 +60,21 @@ def assert_continues_as_if_never_ended(whole, run, at_step, make_trainer, **sett
 SETTINGS = {"steps": 12, "checkpoint_every": 3, "validate_every": 4, "validation_fraction": 0.3}
 
 
-@pytest.mark.parametrize("kill_after", [1, 3, 7, 11])
 @pytest.mark.parametrize(
     "settings", [{"latents_as": "sample"}, {"latents_as": "mean"}, {"objective": "mean-flow"}]
 )
-def test_resumed_run_equals_uninterrupted_run(make_trainer, tmp_path, kill_after, settings):
+def test_resumed_run_equals_uninterrupted_run(make_trainer, settings):
     settings = SETTINGS | settings
     whole = make_trainer("whole", **settings)
     list(whole.steps())
+    assert [line["step"] for line in read_metrics(whole.run_dir)] == list(range(1, 13))
 
-    take(make_trainer("killed", **settings), kill_after)
-    torch.manual_seed(1234)  # nothing may depend on torch's global generator
-    resumed = make_trainer("killed", resume=True, **settings)
-    assert resumed.state.step in (kill_after // 3 * 3, kill_after // 4 * 4)
-    list(resumed.steps())
-
-    assert_same_state(whole.state, resumed.state)
-    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "killed")
-    assert [line["step"] for line in read_metrics(tmp_path / "killed")] == list(range(1, 13))
+    for kill_after in (1, 3, 7, 11):
+        run = f"killed after {kill_after}"
+        take(make_trainer(run, **settings), kill_after)
+        torch.manual_seed(1234)  # nothing may depend on torch's global generator
+        saved = max(kill_after // 3 * 3, kill_after // 4 * 4)
+        assert_continues_as_if_never_ended(whole, run, saved, make_trainer, **settings)
 
 
 def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
