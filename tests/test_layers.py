@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "vidlat"
 LEVELS = [
     {"types", "errors", "prefetch", "files", "interrupts", "slurm"},
     {"resources"},
-    {"documents", "labels", "paths", "timing", "checked_settings", "setting_texts"},
+    {"documents", "hub_errors", "labels", "paths", "timing", "checked_settings", "setting_texts"},
     {"config"},
     {"encode", "store", "video", "metrics"},
     {"pipeline", "train"},
@@ -53,7 +53,13 @@ FENCES = {
     "PIL": {"video"},
     "jinja2": {"export", "report"},
     "markupsafe": {"report"},
-    "huggingface_hub": {"encode", "export/card.py", "export/cache_card.py"},
+    "huggingface_hub": {
+        "encode",
+        "export/card.py",
+        "export/cache_card.py",
+        "hub_errors.py",
+        "store/hub_storage.py",
+    },
     "diffusers": {"encode/diffusers_folder.py"},
     "obstore": {"store/object_storage.py", "store/object_errors.py"},
 }

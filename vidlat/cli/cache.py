@@ -156,12 +156,13 @@ def merge() -> None:
     help="What `vidlat evaluate --input --json` has written of this cache: figures for the card.",
 )
 def push() -> None:
-    """Publish a cache in an object store.
+    """Publish a cache in an object store or on a hub.
 
-    ADDRESS is s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER; credentials come from the
-    environment. Needs vidlat[remote]. The place must be empty, or hold an earlier state of this cache, to
-    which only what is new is sent. README.md, the card, is written beside it; words of your own in it are
-    kept. docs/publishing.md tells more.
+    ADDRESS is s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER, with credentials from the
+    environment, for which vidlat[remote] is needed; or hf://datasets/OWNER/NAME[/FOLDER], a dataset of the
+    Hugging Face hub. The place must be empty, or hold an earlier state of this cache, to which only what is
+    new is sent. README.md, the card, is written beside it; words of your own in it are kept.
+    docs/publishing.md tells more.
 
     The cache appears, or its new state replaces the earlier one, at once and at the end. If interrupted or
     killed, run it again: it continues. An encode may go on meanwhile, and what it adds is left to the next
@@ -170,7 +171,7 @@ def push() -> None:
     \b
     Examples:
       vidlat push latents.zarr s3://bucket/echo.zarr
-      vidlat push latents.zarr gs://bucket/echo.zarr --licence cc-by-nc-4.0 --evaluation figures.json
+      vidlat push latents.zarr hf://datasets/owner/echo --licence cc-by-nc-4.0 --evaluation figures.json
 
     \b
     Exit codes: 0 done, or up to date; 1 refused; 2 wrong flags; 130 interrupted: run it again.
@@ -183,8 +184,9 @@ def push() -> None:
 def pull() -> None:
     """Fetch a published cache into a folder.
 
-    ADDRESS is as for `vidlat push`, or https://HOST/FOLDER of a web server. Credentials come from the
-    environment; AWS_SKIP_SIGNATURE=true reads a public bucket. Needs vidlat[remote].
+    ADDRESS is as for `vidlat push`, or https://HOST/FOLDER of a web server. After one of a hub, @REVISION may
+    name an earlier commit. AWS_SKIP_SIGNATURE=true reads a public bucket. Object stores and web servers need
+    vidlat[remote].
 
     The folder appears when everything is there and verified, down to the checksum of every latent frame. If
     interrupted or killed, run it again: it continues.
@@ -193,6 +195,7 @@ def pull() -> None:
     Examples:
       vidlat pull s3://bucket/echo.zarr --out latents.zarr
       vidlat pull https://example.org/echo.zarr --out latents.zarr
+      vidlat pull hf://datasets/owner/echo --out latents.zarr
 
     \b
     Exit codes: 0 done, or up to date; 1 refused, or damaged; 2 wrong flags; 130 interrupted: run it again.

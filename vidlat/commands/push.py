@@ -15,7 +15,7 @@ from vidlat.store.lease import reading
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.metadata import read_schema
 from vidlat.store.open_storage import open_published
-from vidlat.store.snapshot import CacheSnapshot, read_snapshot, shard_keys
+from vidlat.store.snapshot import CacheSnapshot, read_snapshot
 
 EVALUATION_BYTES = 2**28
 """Most bytes of a file of figures."""
@@ -28,8 +28,9 @@ def push(latents: Path, address: str, licence: str, evaluation: Path | None) -> 
     transferred = Transferred()
     with reading(latents):
         source = read_snapshot(LocalStorage(latents))
-        card = cache_card(source, address, num_bytes=_num_bytes(source), licence=licence, evaluation=figures)
-        target = open_published(address, write=True)
+        num_bytes = sum(size for key, size in source.storage.list() if key in source.keys)
+        card = cache_card(source, address, num_bytes=num_bytes, licence=licence, evaluation=figures)
+        target = open_published(address, source.keys)
         _tell_names(source, address)
         try:
             with progress_bar(COLUMN) as progress:
@@ -52,12 +53,6 @@ def _read_figures(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(figures, dict):
         raise InputError(f"--evaluation {path}: got no object; expected what `vidlat evaluate --json` writes")
     return figures
-
-
-def _num_bytes(source: CacheSnapshot) -> int:
-    """The bytes of the shards and record files that are published."""
-    keys = {*shard_keys(source.standing, source.schema.shard_frames), *source.record_files}
-    return sum(size for key, size in source.storage.list() if key in keys)
 
 
 def _tell_names(source: CacheSnapshot, address: str) -> None:

@@ -17,7 +17,7 @@ from vidlat.errors import StoreError
 from vidlat.prefetch import map_ahead
 from vidlat.store.divergence import DivergedError, known_shards, read_target, require_no_others
 from vidlat.store.layout import CARD, MANIFEST
-from vidlat.store.snapshot import DOCUMENTS, CacheSnapshot, array_lengths, shard_keys
+from vidlat.store.snapshot import DOCUMENTS, CacheSnapshot, array_lengths
 from vidlat.store.storage import Changed, Exists, Missing, Storage
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ def copy_cache(
     present = dict(target.list())
     if before is None:
         require_no_others(source, target, present)
-    shards = shard_keys(source.standing, source.schema.shard_frames)
+    shards = source.shards
     records = sorted(source.record_files)
     known = known_shards(source, before)
     doubtful = [key for key in shards if compare and key in present and key not in known]
@@ -150,10 +150,11 @@ def _read_shard(source: CacheSnapshot, key: str) -> bytes:
 def _holds(target: Storage, key: str, content: bytes) -> bool:
     """Whether these very bytes stand under a key that has as many.
 
-    The ETag of most S3 stores is the MD5 of an object, which then need not be read.
+    Most S3 stores state the MD5 of an object as its ETag, and a hub its SHA-256: then it need not be read.
     """
+    hashes = hashlib.md5(content, usedforsecurity=False), hashlib.sha256(content)
     _, version = target.read(key, (-1, None))
-    if version.tag and version.tag.strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest():
+    if (version.tag or "").strip('"') in [each.hexdigest() for each in hashes]:
         return True
     return target.read(key)[0] == content
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 
 from vidlat.errors import StoreError
@@ -14,7 +14,7 @@ from vidlat.store.storage import Changed, Exists, Storage
 WRITTEN = ("s3", "gs", "az")
 _EXPECTED = "expected a folder, s3://, gs:// or az://"
 
-_PUBLISHED = "expected an address: s3://, gs:// or az://, or https:// to pull from"
+_PUBLISHED = "expected an address: s3://, gs://, az:// or hf://datasets/, or https:// to pull from"
 
 
 def open_storage(where: str, *, write: bool = False) -> Storage:
@@ -44,11 +44,19 @@ def open_storage(where: str, *, write: bool = False) -> Storage:
     return storage
 
 
-def open_published(address: str, *, write: bool = False) -> Storage:
-    """The storage at an address that a cache is pushed to or pulled from; raises as `open_storage`."""
-    if "://" not in address:
+def open_published(address: str, keys: Collection[str] | None = None) -> Storage:
+    """The storage at an address that a cache is pushed to or pulled from: as for `open_storage`, or hf://.
+
+    keys: of what is to be written there; None to read. Raises as `open_storage`.
+    """
+    scheme, separator, _ = address.partition("://")
+    if not separator:
         raise StoreError(f"{address}: is a path; {_PUBLISHED}: copy or link a cache on this machine yourself")
-    return open_storage(address, write=write)
+    if scheme != "hf":
+        return open_storage(address, write=keys is not None)
+    from vidlat.store.hub_storage import HubStorage
+
+    return HubStorage.to_read(address) if keys is None else HubStorage.to_write(address, keys)
 
 
 def require_conditional_writes(storage: Storage, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,7 +32,7 @@ ATTEMPTS = 100
 """How often merges of record files may interfere with reading them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CacheSnapshot:
     """A cache in a storage as its manifest describes it.
 
@@ -49,6 +50,16 @@ class CacheSnapshot:
     record_files: Mapping[str, bytes]
     videos: pa.Table
     standing: pa.Table
+
+    @cached_property
+    def shards(self) -> list[str]:
+        """The keys of all shards that hold a video."""
+        return shard_keys(self.standing, self.schema.shard_frames)
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """The keys of all files of a copy, but for its card."""
+        return frozenset((*self.shards, *self.record_files, *DOCUMENTS, MANIFEST))
 
 
 def shard_keys(videos: pa.Table, shard_frames: int) -> list[str]:
