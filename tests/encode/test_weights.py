@@ -280,20 +280,21 @@ def test_cache_that_cannot_be_written_is_named(served):
     assert str(served) in refusal(fetch_weights, NAME, ignore)
 
 
-def run_with(environment, name):
-    """`resolve_weights(name)` in a new process: huggingface_hub reads the environment when imported."""
+def run_with(environment, *names):
+    """`resolve_weights` of all in a new process: huggingface_hub reads the environment when imported."""
     script = (
         "import sys\n"
         "from vidlat.encode.weights import resolve_weights\n"
         "from vidlat.errors import WeightsError\n"
         "try:\n"
-        "    print(resolve_weights(sys.argv[1]))\n"
+        "    for name in sys.argv[1:]:\n"
+        "        print(resolve_weights(name))\n"
         "except WeightsError as error:\n"
         "    sys.exit(f'refused: {error}')\n"
     )
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     return subprocess.run(
-        [sys.executable, "-c", script, name],
+        [sys.executable, "-c", script, *names],
         env={**inherited, "NO_PROXY": "127.0.0.1", **environment},
         capture_output=True,
         text=True,
@@ -312,13 +313,11 @@ def test_environment_decides_hub_cache_and_offline(hub, tmp_path):
 
     hub.requests.clear()
     offline = {**environment, "HF_HUB_OFFLINE": "1"}
-    cached = run_with(offline, NAME)
-    assert (cached.returncode, cached.stdout.strip()) == (0, path)
-    absent = run_with(offline, "maisi")
-    assert absent.returncode == 1
-    assert "HF_HUB_OFFLINE forbids downloading" in absent.stderr
-    assert "`--vae tiny`" in absent.stderr
-    assert "Traceback" not in absent.stderr
+    cached_and_absent = run_with(offline, NAME, "maisi")
+    assert (cached_and_absent.returncode, cached_and_absent.stdout.strip()) == (1, path)
+    assert "HF_HUB_OFFLINE forbids downloading" in cached_and_absent.stderr
+    assert "`--vae tiny`" in cached_and_absent.stderr
+    assert "Traceback" not in cached_and_absent.stderr
     assert hub.requests == []
 
 
