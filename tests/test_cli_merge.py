@@ -13,6 +13,7 @@ from tests.store.test_prune import content_of
 from vidlat.cli import commands
 from vidlat.store import merge as merge_module
 from vidlat.store.log import last_sequence
+from vidlat.store.open_storage import local_cache
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import CacheWriter
 
@@ -55,9 +56,9 @@ def test_parts_of_an_encode_become_the_cache_of_one_encode(make_videos, encode_h
     assert list(content_of(out)) == list(LENGTHS)
     assert set(open_cache(out).failures()) == {"b/broken.mp4"}
     assert vidlat("verify", out)[0] == 0
-    before = last_sequence(out)
+    before = last_sequence(local_cache(out))
     encode_here(videos, out)  # knows every video, and what failed
-    assert last_sequence(out) == before
+    assert last_sequence(local_cache(out)) == before
 
 
 def test_table_says_what_each_cache_gave(parts, out):

@@ -31,6 +31,7 @@ from vidlat.store.layout import MANIFEST
 from vidlat.store.lease import hold_lease
 from vidlat.store.manifest import read_manifest
 from vidlat.store.merge import merge_caches
+from vidlat.store.open_storage import local_cache
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -408,14 +409,14 @@ def test_lost_root_is_restored_from_the_manifest(path, repaired, read_all, laten
 def test_lost_manifest_is_made_again_from_the_root_and_the_record_files(
     path, repaired, read_all, latents, content
 ):
-    before = read_manifest(path)
+    before = read_manifest(local_cache(path))
     (path / MANIFEST).unlink()
     if content is not None:
         (path / MANIFEST).write_bytes(content)
     assert found(path) == {(MANIFEST, "record")}
     code, report = repaired(path)
     assert (code, report["problems_left"]) == (0, [])
-    assert dataclasses.replace(read_manifest(path), cache_uuid=before.cache_uuid) == before
+    assert dataclasses.replace(read_manifest(local_cache(path)), cache_uuid=before.cache_uuid) == before
     assert read_all(path) == latents
 
 

@@ -10,6 +10,7 @@ import zarr
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, writer_of
 from vidlat.store.layout import MANIFEST
 from vidlat.store.manifest import RecordFile, read_manifest
+from vidlat.store.open_storage import local_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import KINDS
 from vidlat.store.writer import create_cache
@@ -62,7 +63,7 @@ def commit_as_it_is(file):
     """Make the manifest name a record file as it is now, so that only its rows can give it away."""
     path, content = file.parents[2], file.read_bytes()
     where = file.relative_to(path).as_posix()
-    manifest = read_manifest(path)
+    manifest = read_manifest(local_cache(path))
     files = tuple(
         RecordFile.of(where, content, one.num_rows) if one.where == where else one for one in manifest.files
     )

@@ -10,6 +10,8 @@ from unittest import mock
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
+from vidlat.store import object_storage
+
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -63,6 +65,15 @@ def new_bucket(server):
     with urlopen(Request(f"{server}/{name}", method="PUT")) as answer:
         assert answer.status == 200
     return f"s3://{name}/x.zarr"
+
+
+def be_patient(monkeypatch, seconds, request_seconds=0.15):
+    """Let requests take so long, and be repeated for so long: brief, since that is how a stall ends."""
+    monkeypatch.setattr(object_storage, "REQUEST_SECONDS", request_seconds)
+    monkeypatch.setattr(object_storage, "RETRY_SECONDS", seconds)
+    monkeypatch.setattr(object_storage, "FIRST_PAUSE_SECONDS", 0.005)
+    monkeypatch.setattr(object_storage, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(object_storage, "NUM_RETRIES", 4)
 
 
 class Proxy(ThreadingHTTPServer):

@@ -18,6 +18,7 @@ from vidlat.cli import commands
 from vidlat.errors import VidlatError
 from vidlat.store.layout import LEASE, MANIFEST
 from vidlat.store.manifest import read_manifest
+from vidlat.store.open_storage import local_cache
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -107,7 +108,7 @@ VALUES = [None, True, -1, 2**70, 1e300, "text", [], {}, [[1]], {"a": 1}]
 def test_any_value_of_any_field_of_the_description_is_an_error_of_ours(pristine, path, value):
     """In the root and in its copy alike, whose checksum is right."""
     document = json.loads((pristine / ROOT).read_text())
-    manifest = read_manifest(path)
+    manifest = read_manifest(local_cache(path))
     description = document["attributes"]["vidlat"]
     places = [(description, name) for name in description]
     places += [(description["settings"], name) for name in description["settings"]]

@@ -15,6 +15,7 @@ from vidlat.errors import StoreError
 from vidlat.store.layout import LEASE, LOCK, MANIFEST, READERS
 from vidlat.store.log import LAST_COMMIT
 from vidlat.store.manifest import read_manifest, write_manifest
+from vidlat.store.open_storage import local_cache
 from vidlat.store.prune import prune
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
@@ -156,25 +157,25 @@ def test_two_rows_of_a_commit_for_one_video_are_reported(path):
 
 @pytest.mark.parametrize("change", [{"num_rows": 7}, {"num_bytes": 3}])
 def test_file_that_is_not_as_the_manifest_says_is_reported(path, change):
-    manifest = read_manifest(path)
+    manifest = read_manifest(local_cache(path))
     files = tuple(replace(file, **change) if file.where == RECORD_B else file for file in manifest.files)
     write_manifest(path, replace(manifest, files=files))
     assert found(path) == [(RECORD_B, "record")]
 
 
 def test_file_named_twice_by_the_manifest_is_refused(path):
-    manifest = read_manifest(path)
+    manifest = read_manifest(local_cache(path))
     write_manifest(path, replace(manifest, files=(*manifest.files, manifest.files[0])))
     with pytest.raises(StoreError, match="it names a record file twice"):
         open_cache(path)
 
 
 def test_copy_of_the_description_that_does_not_parse_is_reported_and_restored(path):
-    manifest = read_manifest(path)
+    manifest = read_manifest(local_cache(path))
     write_manifest(path, replace(manifest, description={"format_version": 7}))
     assert (MANIFEST, "description") in found(path)
     assert [outcome.where for outcome in repair_description(path)] == [MANIFEST]
-    assert read_manifest(path).description == manifest.description
+    assert read_manifest(local_cache(path)).description == manifest.description
     assert found(path) == []
 
 

@@ -32,6 +32,7 @@ from vidlat.store.lease import read_lease
 from vidlat.store.manifest import read_manifest
 from vidlat.store.merge import merge_caches
 from vidlat.store.metadata import read_schema
+from vidlat.store.open_storage import local_cache
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -171,7 +172,7 @@ def test_shards_of_live_videos_alone_are_linked_and_packed(one, two, out):
 
 def test_each_source_is_one_commit(one, two, out):
     merged(one, two, out)
-    assert read_manifest(out).sequence == 2
+    assert read_manifest(local_cache(out)).sequence == 2
     by_source = {record.sequence for video_id, record in open_cache(out).records().items() if video_id in A}
     assert by_source == {1}
 
@@ -362,7 +363,7 @@ def test_another_place_or_decoder_of_the_vae_is_no_difference_and_told(one, two,
     moved = make(tmp_path / "moved.zarr", {"m.mp4": 1}, schema=schema)
     plan, _ = merged(one, two, moved, out)
     assert plan.kept == {"vae_hash": (moved,), "vae_path": (moved,)}
-    assert (plan.first, read_schema(out)) == (one, SCHEMA)
+    assert (plan.first, read_schema(local_cache(out))) == (one, SCHEMA)
     assert content_of(out) == latents_as_bytes(A | B | {"m.mp4": 1})
 
 
@@ -637,7 +638,7 @@ def test_many_sources_leave_few_record_files(tmp_path, out, monkeypatch):
     ]
     merged(*sources, out)
     for folder in ("videos", "failures"):
-        assert len(read_manifest(out).files_in(f"{folder}/records")) <= 2
+        assert len(read_manifest(local_cache(out)).files_in(f"{folder}/records")) <= 2
     assert content_of(out) == latents_as_bytes(contents)
     assert set(open_cache(out).failures()) == {f"not {name}" for name in contents}
     assert problems(out) == []
@@ -730,7 +731,7 @@ def live(path, history):
             write_shards(path, writer_of(path).reserve(SCHEMA.num_shards([what])), [video])
         elif kind == "reserve":
             writer_of(path).reserve(what)
-        elif read_manifest(path).files:
+        elif read_manifest(local_cache(path)).files:
             pruned(path)
     return videos, failures
 
@@ -776,7 +777,9 @@ def test_merge_of_any_caches_holds_what_dictionaries_would(all_histories, histor
         twins = {tuple(sorted(id for id in videos if videos[id] == content)) for content in videos.values()}
         assert {tuple(sorted(ids)) for ids in plan.same_content} == {ids for ids in twins if len(ids) > 1}
         assert merged(*sources, out)[0].num_files == 0
-        if read_manifest(out).files:  # prune deletes no shard of a cache that has no record at all
+        if read_manifest(
+            local_cache(out)
+        ).files:  # prune deletes no shard of a cache that has no record at all
             pruned(out)
             assert content_of(out) == latents_as_bytes(videos)
             assert plan_prune(out).is_empty

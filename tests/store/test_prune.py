@@ -20,6 +20,7 @@ from tests.store.faults import Killed, meet
 from vidlat.errors import EncodeError, StoreError
 from vidlat.store import prune as prune_module
 from vidlat.store.manifest import read_manifest
+from vidlat.store.open_storage import local_cache
 from vidlat.store.prune import prune
 from vidlat.store.prune_plan import plan_prune, vanished_videos
 from vidlat.store.reader import open_cache
@@ -417,7 +418,7 @@ def test_after_any_history_prune_leaves_what_a_dictionary_would_hold(history, la
                 write_orphan(path, what, number)
             elif kind == "reserve":
                 writer_of(path).reserve(what)
-            elif not read_manifest(path).files and list(path.glob("*/c/0/*")):
+            elif not read_manifest(local_cache(path)).files and list(path.glob("*/c/0/*")):
                 # As in a cache whose records were lost.
                 with pytest.raises(StoreError, match="no record of any video"):
                     pruned(path)

@@ -13,6 +13,7 @@ from tests.thorough import steps
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.log import read_records
+from vidlat.store.open_storage import local_cache
 from vidlat.store.reader import open_cache
 from vidlat.store.records import (
     FAILURE_COLUMNS,
@@ -319,7 +320,7 @@ def test_reader_gives_up_on_files_that_always_vanish(cache_path, monkeypatch):
 
     monkeypatch.setattr(filesystem, "open_input", vanish)
     with pytest.raises(StoreError, match="vanish"):
-        read_records(cache_path, attempts=3)
+        read_records(local_cache(cache_path), attempts=3)
 
 
 def test_damaged_record_file_is_named(cache_path):

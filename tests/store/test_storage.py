@@ -22,7 +22,7 @@ from vidlat.errors import StoreError
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.open_storage import open_storage, require_conditional_writes
-from vidlat.store.storage import Changed, Exists, Missing, Version
+from vidlat.store.storage import Beyond, Changed, Exists, Missing, Version
 
 KINDS = ("folder", "memory", "s3")
 
@@ -78,7 +78,7 @@ def test_a_range_beyond_the_end_is_told_from_a_missing_key(storage, content):
     for wanted in [(7, 9), (7, None), (99, 100)]:
         with pytest.raises(StoreError, match=r"a: ends before byte .*; expected more") as caught:
             storage.read("a", wanted)
-        assert type(caught.value) is StoreError
+        assert type(caught.value) is Beyond
     with pytest.raises(Missing):
         storage.read("b", (7, 9))
 

@@ -14,9 +14,8 @@ from uuid import uuid4
 import pytest
 from obstore.store import MemoryStore
 
-from tests.store.object_store import Proxy, environment, new_bucket, s3_server, serving
+from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
 from vidlat.errors import StoreError
-from vidlat.store import object_storage
 from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.open_storage import open_storage
 from vidlat.store.storage import Changed, Exists, Missing, Unreachable, Version
@@ -74,15 +73,6 @@ def proxy(running_proxy, monkeypatch):
     be_patient(monkeypatch, 10)
     with environment(running_proxy.address):
         yield running_proxy
-
-
-def be_patient(monkeypatch, seconds, request_seconds=0.15):
-    """Let requests take so long, and be repeated for so long: brief, since that is how a stall ends."""
-    monkeypatch.setattr(object_storage, "REQUEST_SECONDS", request_seconds)
-    monkeypatch.setattr(object_storage, "RETRY_SECONDS", seconds)
-    monkeypatch.setattr(object_storage, "FIRST_PAUSE_SECONDS", 0.005)
-    monkeypatch.setattr(object_storage, "LONGEST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(object_storage, "NUM_RETRIES", 4)
 
 
 def stored_in(storage, key):

@@ -60,13 +60,13 @@ def test_records_are_read_while_no_driver_writes(path, monkeypatch):
 
     read_zarr_metadata, held = verify.read_zarr_metadata, []
 
-    def and_try_the_lock(path):
+    def and_try_the_lock(storage):
         with (path / "videos/records/lock").open("ab") as other:
             try:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 held.append(True)
-        return read_zarr_metadata(path)
+        return read_zarr_metadata(storage)
 
     monkeypatch.setattr(verify, "read_zarr_metadata", and_try_the_lock)
     assert found(path) == []

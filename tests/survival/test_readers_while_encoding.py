@@ -13,6 +13,7 @@ import pytest
 from tests.survival import known_content
 from tests.survival.encode_process import wait_until
 from vidlat.store.log import last_sequence
+from vidlat.store.open_storage import local_cache
 from vidlat.store.verify.cache import verify_cache
 
 ENOUGH_SECONDS, ENOUGH_COMMITS, NUM_READERS = 60, 1000, 3
@@ -38,8 +39,8 @@ def process(*arguments):
 def append_and_kill(path, rng):
     """Let a process append for a while, and kill it at a random moment."""
     with process("append", path, rng.randrange(1 << 30)) as writer:
-        enough = last_sequence(path) + rng.randrange(5, 50)
-        wait_until(lambda: last_sequence(path) >= enough or writer.poll() is not None)
+        enough = last_sequence(local_cache(path)) + rng.randrange(5, 50)
+        wait_until(lambda: last_sequence(local_cache(path)) >= enough or writer.poll() is not None)
         for _ in range(rng.randrange(300)):
             os.sched_yield()
         writer.kill()
@@ -50,8 +51,8 @@ def test_reader_beside_a_writer_that_is_killed_sees_whole_videos(cache_path):
     rng, reader = random.Random(0), known_content.Reader(cache_path, seed=0)
     for _ in range(2):
         with process("append", cache_path, rng.randrange(1 << 30)) as writer:
-            enough = last_sequence(cache_path) + 30
-            while last_sequence(cache_path) < enough:
+            enough = last_sequence(local_cache(cache_path)) + 30
+            while last_sequence(local_cache(cache_path)) < enough:
                 assert writer.poll() is None
                 reader.look(with_dataset=False)
     assert len(reader.seen) > 10
@@ -66,7 +67,10 @@ def test_readers_beside_writers_that_are_killed_again_and_again_see_whole_videos
             processes.enter_context(process("look", cache_path, seed, stop)) for seed in range(NUM_READERS)
         ]
         num_kills = 0
-        while time.monotonic() < began + ENOUGH_SECONDS or last_sequence(cache_path) < ENOUGH_COMMITS:
+        while (
+            time.monotonic() < began + ENOUGH_SECONDS
+            or last_sequence(local_cache(cache_path)) < ENOUGH_COMMITS
+        ):
             append_and_kill(cache_path, rng)
             num_kills += 1
             assert {reader.poll() for reader in readers} == {None}
@@ -75,5 +79,5 @@ def test_readers_beside_writers_that_are_killed_again_and_again_see_whole_videos
         assert [reader.wait() for reader in readers] == [0] * NUM_READERS
     assert min(num_looks) > 10
     assert num_kills > 10
-    print(f"{last_sequence(cache_path)} commits, {num_kills} kills, looks: {num_looks}")
+    print(f"{last_sequence(local_cache(cache_path))} commits, {num_kills} kills, looks: {num_looks}")
     assert {problem.kind for problem in verify_cache(cache_path)} <= {"leftover"}

@@ -41,7 +41,8 @@ def _contents(summary: CacheSummary) -> Iterator[tuple[str, str]]:
         f"{summary.num_used_latent_frames} used, each {latent}, mean and std; "
         f"{summary.num_latent_frames} reserved, empty space takes no disk",
     )
-    yield "size", format_bytes(summary.num_bytes)
+    unlisted = "unknown: a web server does not list its files"
+    yield "size", unlisted if summary.num_bytes is None else format_bytes(summary.num_bytes)
     if summary.num_dead_shards:
         shards = f"{format_bytes(summary.num_dead_bytes)} in {format_count(summary.num_dead_shards, 'shard')}"
         busy = summary.holder is not None and summary.holder.is_alive

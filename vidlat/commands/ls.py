@@ -54,7 +54,7 @@ def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
     names = ("video_id", "num_frames", "fps", "height", "width", *ANNOTATION_COLUMNS, *SOURCE_COLUMNS)
     warnings = cache.warnings()
     for video_id, num_frames, fps, height, width, subject, labels, *cells in cache.rows(*names):
-        state = source_state(to_source(*cells))
+        state = source_state(to_source(*cells), may_be_elsewhere=cache.is_remote)
         noticed = warnings.get(video_id, [])
         yield {
             "video_id": video_id,

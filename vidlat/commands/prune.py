@@ -16,6 +16,7 @@ from vidlat.commands.display import (
 from vidlat.errors import ExitCode, InputError
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.metadata import read_schema
+from vidlat.store.open_storage import local_cache
 from vidlat.store.prune import PruneResult, prune as carry_out
 from vidlat.store.prune_plan import PrunePlan, plan_prune, vanished_videos
 from vidlat.store.reader import open_cache
@@ -39,7 +40,7 @@ def prune(latents: Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) 
 
 def _vanished(latents: Path, *, requested: tuple[str, ...], keep: bool, refuse: bool) -> list[str]:
     """Videos to drop because their source is gone. None if all sources are; with `refuse`, InputError."""
-    read_schema(latents)
+    read_schema(local_cache(latents))
     if keep:
         return []
     vanished, num_videos = vanished_videos(latents)

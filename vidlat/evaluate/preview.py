@@ -52,7 +52,7 @@ def write_preview(
     """
     records = list(cache.records().values())
     if not records:
-        raise InputError(f"{cache.path}: holds no video to show")
+        raise InputError(f"{cache.where}: holds no video to show")
     rows: list[Row] = []
     preview = Preview(shown=[], without_source={}, damaged={})
     for record in (records[index] for index in evenly_spaced(len(records), num_videos)):
@@ -63,7 +63,7 @@ def write_preview(
             preview.damaged[record.video_id] = str(error)
         on_video(record.video_id)
     if not rows:
-        raise StoreError(f"{cache.path}: {next(iter(preview.damaged.values()))}")
+        raise StoreError(f"{cache.where}: {next(iter(preview.damaged.values()))}")
     contact_sheet(rows, out, COLUMNS, below="decoded")
     return preview
 

@@ -131,7 +131,7 @@ def evaluate_videos(
     side = cache.schema.settings.size
     if side < WINDOW:
         raise InputError(
-            f"{cache.path}: frames of {side}x{side} pixels cannot be compared, as the window of SSIM is "
+            f"{cache.where}: frames of {side}x{side} pixels cannot be compared, as the window of SSIM is "
             f"{WINDOW}x{WINDOW}; encode with a larger --size"
         )
     found = discover_videos([str(text) for text in inputs], ids=cache.schema.ids).videos

@@ -31,6 +31,7 @@ from vidlat.store.layout import holds_anything
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.log import last_sequence
 from vidlat.store.metadata import read_schema
+from vidlat.store.open_storage import local_cache
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import (
     CacheSchema,
@@ -158,10 +159,11 @@ def prepare_encode(
     annotations: Mapping[str, Annotation] = MappingProxyType({})
     planned_at = 0
     if holds_anything(out):
-        read_schema(out)  # before the VAE loads: refuse what is no cache, or is in use
+        read_schema(local_cache(out))  # before the VAE loads: refuse what is no cache, or is in use
         if not dry_run:
             refuse_if_held(out)
-        planned_at = last_sequence(out)  # before reading the records: a commit in between is noticed then
+        # Before reading the records: a commit in between is noticed then.
+        planned_at = last_sequence(local_cache(out))
         cache = open_cache(out)
         cached, failures, annotations = cache.sources(), cache.failures(), cache.annotations()
     discovery = discover_videos(

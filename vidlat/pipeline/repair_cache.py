@@ -22,6 +22,7 @@ from vidlat.pipeline.plan import plan_encode
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.log import read_records
 from vidlat.store.metadata import read_schema
+from vidlat.store.open_storage import local_cache
 from vidlat.store.reader import open_cache
 from vidlat.store.repair_files import PURPOSE, Outcome, remove_leftovers, repair_description
 from vidlat.store.schema import require_same_arithmetic
@@ -112,7 +113,7 @@ def _encode_again(
 
 def _describe_job(path: Path, sources: Sequence[InputVideo], vae: str | None, device: str) -> EncodeJob:
     """The job that encoded the videos before; raises WeightsError or StoreError where it cannot be had."""
-    schema = read_schema(path)
+    schema = read_schema(local_cache(path))
     settings = schema.settings
     if settings.preprocess_version != PREPROCESS_VERSION:
         raise StoreError(
@@ -146,6 +147,6 @@ def _outcomes_of(event: EncodeProgress) -> Iterator[Outcome]:
 
 def _recorded_batch(path: Path, sources: Sequence[InputVideo]) -> int:
     """The most frequent number of stacks per VAE call; another number may change the last bits."""
-    rows = read_records(path).videos.read_with_removed(["video_id", "batch"])
+    rows = read_records(local_cache(path)).videos.read_with_removed(["video_id", "batch"])
     batches = dict(zip(rows["video_id"].to_pylist(), rows["batch"].to_pylist(), strict=True))
     return statistics.mode(batches[source.video_id] or 1 for source in sources)

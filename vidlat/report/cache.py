@@ -90,13 +90,13 @@ def report_cache(
     cache = open_cache(latents)
     if not len(cache):
         failed = ", failures alone, which `vidlat ls --failed` lists" if cache.failures() else ""
-        raise InputError(f"{cache.path}: holds no video to report on{failed}")
+        raise InputError(f"{cache.where}: holds no video to report on{failed}")
     path = local_path(out)
     require_outside_caches(path)
     steps: Iterator[EvaluationProgress] = iter(())
     sources: dict[str, InputVideo] = {}
     if inputs:
-        steps = evaluate_videos(cache.path, inputs, max_videos=max_videos, vae=vae, device=device)
+        steps = evaluate_videos(cache.where, inputs, max_videos=max_videos, vae=vae, device=device)
         found = discover_videos([str(text) for text in inputs], ids=cache.schema.ids).videos
         sources = {video.video_id: video for video in found}
     frozen = _load_vae(cache, vae, device)
@@ -206,7 +206,7 @@ class _Report:
         columns = cache.columns("num_frames", "fps")
         rates = [fps for fps in columns["fps"] if fps]
         return {
-            "name": "" if hides_names else cache.path.absolute().name,
+            "name": "" if hides_names else Path(cache.where).name,
             "hides_names": hides_names,
             "summary": summary,
             "making": _making(cache),
@@ -252,7 +252,7 @@ class _Report:
         reasons = [
             (
                 video_id,
-                without_names(self._sources[video_id], reason.replace(str(self._cache.path), "the cache")),
+                without_names(self._sources[video_id], reason.replace(str(self._cache.where), "the cache")),
             )
             for video_id, reason in evaluation.failed.items()
         ]

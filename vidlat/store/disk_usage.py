@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from vidlat.store import filesystem
-from vidlat.store.layout import ARRAYS, FAILURES, OWN_FILES, RECORDS, SHARD_NUMBER, shard_file, shards_folder
+from vidlat.store.layout import (
+    ARRAYS,
+    FAILURES,
+    OWN_FILES,
+    RECORDS,
+    SHARD_FILE,
+    SHARD_NUMBER,
+    shard_file,
+    shards_folder,
+)
+from vidlat.store.local_storage import LocalStorage
+from vidlat.store.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,22 +37,20 @@ class DiskUsage:
 
 
 def disk_usage(
-    path: Path, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], shard_frames: int
+    storage: Storage, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], shard_frames: int
 ) -> DiskUsage:
-    """Measure the cache at `path`, whose videos have the ranges starts, stops (N,) on its time axis."""
+    """Measure a cache whose videos have the ranges starts, stops (N,) on its time axis.
+
+    Raises StoreError for a storage that cannot be listed.
+    """
     live = set(_shards_of(starts, stops, shard_frames).tolist())
     num_bytes = num_dead_shards = num_dead_bytes = 0
-    for name in ARRAYS:
-        for shard, size in _shard_sizes(path, name):
-            num_bytes += size
-            if shard not in live:
-                num_dead_shards += 1
-                num_dead_bytes += size
-    # A few dozen other files; to walk through the folders of the shards would take ten times longer.
-    others = {path / name for name in OWN_FILES}
-    for folder in (RECORDS, FAILURES):
-        others |= {path / folder / name for name in filesystem.list_names(path / folder)}
-    num_bytes += sum(map(filesystem.size_or_zero, others))
+    for where, size in _local_files(storage) if isinstance(storage, LocalStorage) else storage.list():
+        num_bytes += size
+        shard = SHARD_FILE.fullmatch(where)
+        if shard and int(shard[1]) not in live:
+            num_dead_shards += 1
+            num_dead_bytes += size
     return DiskUsage(num_bytes=num_bytes, num_dead_shards=num_dead_shards, num_dead_bytes=num_dead_bytes)
 
 
@@ -57,10 +65,20 @@ def _shards_of(
     return np.flatnonzero(num_open)
 
 
-def _shard_sizes(path: Path, name: str) -> Iterator[tuple[int, int]]:
-    """Number and size of every shard file of an array."""
-    for number in filesystem.list_names(path / shards_folder(name)):
-        if SHARD_NUMBER.fullmatch(number):
-            shard = int(number)
-            # Text, since a Path for each of a million shards takes seconds.
-            yield shard, filesystem.size_or_zero(f"{path}/{shard_file(name, shard)}")
+def _local_files(storage: LocalStorage) -> Iterator[tuple[str, int]]:
+    """Each file of a cache, relative to its folder, and its size; no others that lie beside them.
+
+    To walk through the folders of the shards would take ten times longer.
+    """
+    path = storage.folder
+    for name in ARRAYS:
+        for number in filesystem.list_names(path / shards_folder(name)):
+            if SHARD_NUMBER.fullmatch(number):
+                where = shard_file(name, int(number))
+                # Text, since a Path for each of a million shards takes seconds.
+                yield where, filesystem.size_or_zero(f"{path}/{where}")
+    others = set(OWN_FILES)
+    for folder in (RECORDS, FAILURES):
+        others |= {f"{folder}/{name}" for name in filesystem.list_names(path / folder)}
+    for where in others:
+        yield where, filesystem.size_or_zero(path / where)

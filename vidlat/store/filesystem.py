@@ -31,6 +31,7 @@ from vidlat.files import (
     replace_file as replace_file,
     require_regular_file as require_regular_file,
     sync as sync,
+    temporary_name,
 )
 
 AnyPath = Path | str
@@ -92,6 +93,26 @@ def kvstore(path: Path) -> dict[str, Any]:
         # lock adds nothing, and some file systems have none.
         "file_io_locking": {"mode": "none"},
     }
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Create or replace a file, whole or not at all; a power failure may undo it or empty the file."""
+    temporary = path.with_name(temporary_name())
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def time_of_change(path: Path) -> float:
+    """When a file was last changed, in seconds since 1970; 0 if it is missing or inaccessible."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}

@@ -72,17 +72,6 @@ def shard_files(path: Path, shard: int) -> list[Path]:
     return [path / shard_file(name, shard) for name in ARRAYS]
 
 
-def wrong_shard(file: Path) -> str:
-    """What is in place of the file of a shard, on which tensorstore may wait for ever; empty if it may be."""
-    try:
-        filesystem.require_regular_file(file)
-    except FileNotFoundError:
-        return ""  # its latents read as missing
-    except OSError as error:
-        return str(error.strerror)
-    return ""
-
-
 def record_file(first: int, last: int) -> str:
     """The name of the record file that holds the commits `first` to `last`."""
     return f"{first:012d}-{last:012d}.parquet"
@@ -94,9 +83,9 @@ def is_record_file(where: object) -> bool:
     return folder in (RECORDS, FAILURES) and RECORD_FILE.fullmatch(name) is not None
 
 
-def commits_of(file: Path) -> tuple[int, int]:
-    """The first and last commit in a record file."""
-    first, _, last = file.stem.partition("-")
+def commits_of(where: str) -> tuple[int, int]:
+    """The first and last commit in the record file of that path relative to the cache."""
+    first, _, last = where.rpartition("/")[2].removesuffix(".parquet").partition("-")
     return int(first), int(last)
 
 

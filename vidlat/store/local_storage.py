@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+
 from vidlat.errors import StoreError
 from vidlat.files import is_temporary_name
 from vidlat.store import filesystem
@@ -19,29 +21,30 @@ from vidlat.store.storage import (
     beyond,
     checked_key,
     checked_range,
+    too_large,
 )
 
 
 class LocalStorage:
     """The files below a folder. Several processes may write, on several machines if these share locks.
 
-    What a killed process leaves is a file whose name `list` does not show.
+    folder: its absolute path. What a killed process leaves is a file whose name `list` does not show.
     """
 
     is_listed = True
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
-        self.where, self._folder = str(folder), folder.absolute()
+        self.where, self.folder = str(folder), folder.absolute()
         with self._explained():
             if create:
-                filesystem.make_durable_folder(self._folder)
+                filesystem.make_durable_folder(self.folder)
             self._require_folder()
 
     def read(self, key: str, range: Range | None = None) -> tuple[bytes, Version]:
         """As Storage.read."""
         path = self._path(key)
         start, stop = checked_range(range) if range else (0, None)
-        with self._explained():
+        with self._explained(), self._readable(path):
             if filesystem.is_folder(path):
                 raise Missing(f"{path}: got a folder; expected a file")
             content, identity = filesystem.read_range(path, start, stop)
@@ -49,11 +52,19 @@ class LocalStorage:
             raise beyond(str(path), start)
         return content, _version(identity)
 
+    def open(self, key: str, at_most: int) -> pa.NativeFile:
+        """As Storage.open; the file stays open."""
+        path = self._path(key)
+        with self._explained(), self._readable(path):
+            if filesystem.size(path) > at_most:
+                raise too_large(str(path), at_most)
+            return filesystem.open_input(path)
+
     def create(self, key: str, content: bytes) -> Version:
         """As Storage.create."""
         path = self._path(key)
         with self._explained():
-            filesystem.make_durable_folders_between(self._folder, path.parent)
+            filesystem.make_durable_folders_between(self.folder, path.parent)
             try:
                 return _version(filesystem.create_file(path, content, own_time=True))
             except FileExistsError:
@@ -76,7 +87,7 @@ class LocalStorage:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """As Storage.list."""
-        folder = self._path(prefix) if prefix else self._folder
+        folder = self._path(prefix) if prefix else self.folder
         with self._explained():
             for name, size in filesystem.walk_files(folder):
                 if not is_temporary_name(name.rpartition("/")[2]):
@@ -95,7 +106,18 @@ class LocalStorage:
                     filesystem.sync(folder)
 
     def _path(self, key: str) -> Path:
-        return self._folder / checked_key(key, str(self._folder))
+        return self.folder / checked_key(key, str(self.folder))
+
+    @contextmanager
+    def _readable(self, path: Path) -> Iterator[None]:
+        """Errors of one file, while the folder can be used: then the file is wrong, not the storage."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            self._require_folder()
+            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
 
     def _unless_other(self, key: str, content: bytes, refusal: StoreError) -> Version:
         """The version of a file of this content, also by a writer that was killed before it made sure of it.
@@ -111,9 +133,9 @@ class LocalStorage:
 
     def _require_folder(self) -> None:
         with self._explained():
-            is_there = filesystem.is_folder(self._folder)
+            is_there = filesystem.is_folder(self.folder)
         if not is_there:
-            where = str(self._folder)
+            where = str(self.folder)
             raise Unreachable(f"{where}: got no folder; expected one: look at the path, or mount its disk")
 
     @contextmanager
@@ -126,7 +148,7 @@ class LocalStorage:
             raise Missing(f"{error.filename}: got no such file; expected one") from None
         except OSError as error:
             raise Unreachable(
-                f"{error.filename or self._folder}: got {error.strerror or error}; expected a folder to use: "
+                f"{error.filename or self.folder}: got {error.strerror or error}; expected a folder to use: "
                 "look at its permissions and its disk, then start again"
             ) from None
 

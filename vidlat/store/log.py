@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from vidlat.errors import StoreError, is_out_of_memory, one_line
 from vidlat.store import filesystem
 from vidlat.store.layout import FAILURES, LAST_COMMIT, RECORDS, commits_of, record_file, record_files
+from vidlat.store.local_storage import LocalStorage
 from vidlat.store.manifest import REPAIR, Manifest, RecordFile, read_manifest, write_manifest
 from vidlat.store.parquet_pages import read_pages
 from vidlat.store.process import require_room
@@ -33,6 +33,7 @@ from vidlat.store.records import (
     standing,
     without_removed,
 )
+from vidlat.store.storage import Missing, Storage, TooLarge
 
 COLUMNS = {RECORDS: VIDEO_COLUMNS, FAILURES: FAILURE_COLUMNS}
 """The columns of the record files in each folder."""
@@ -50,13 +51,13 @@ class RecordSnapshot:
     Takes one file descriptor per file: about 64, and one per 50,000 videos.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Open and check every file. Raises FileNotFoundError for a missing one, StoreError for another."""
+    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+        """Open and check every file. Raises Missing for a missing one, StoreError for another."""
         self.manifest = manifest
         self.videos, self.failures = (
             RecordTable(
-                path,
-                [(open_record_file(path, file), file.num_rows) for file in manifest.files_in(folder)],
+                storage.where,
+                [(open_record_file(storage, file), file.num_rows) for file in manifest.files_in(folder)],
                 columns,
             )
             for folder, columns in COLUMNS.items()
@@ -70,9 +71,9 @@ class RecordSnapshot:
 class RecordTable:
     """The records of one kind in a snapshot."""
 
-    def __init__(self, path: Path, files: Sequence[tuple[pa.NativeFile, int]], columns: pa.Schema) -> None:
+    def __init__(self, where: str, files: Sequence[tuple[pa.NativeFile, int]], columns: pa.Schema) -> None:
         """files: opened, each with its number of rows."""
-        self._path = path
+        self._where = where
         self._files = files
         self._columns = columns
 
@@ -104,7 +105,7 @@ class RecordTable:
         try:
             require_sound(rows)
         except StoreError as error:
-            raise StoreError(f"{self._path}: damaged: {error}; {REPAIR}") from error
+            raise StoreError(f"{self._where}: damaged: {error}; {REPAIR}") from error
         return rows
 
     @cached_property
@@ -123,126 +124,125 @@ class RecordTable:
         return pa.concat_tables([columns.empty_table(), *tables])
 
 
-def read_records(path: Path, attempts: int = 100) -> RecordSnapshot:
-    """The records of the cache at `path` as they are now.
+def read_records(storage: Storage, attempts: int = 100) -> RecordSnapshot:
+    """The records of a cache as they are now.
 
     attempts: how often merges may interfere. Raises StoreError if the manifest or a file that it names is
     missing or damaged.
     """
     for _ in range(attempts):
-        manifest = read_manifest(path)
+        manifest = read_manifest(storage)
         try:
-            return RecordSnapshot(path, manifest)
-        except FileNotFoundError as error:
-            if read_manifest(path) == manifest:
-                where = Path(error.filename).relative_to(path)
-                raise StoreError(f"{path}: damaged: {where} is missing; {REPAIR}") from error
+            return RecordSnapshot(storage, manifest)
+        except Missing as error:
+            if read_manifest(storage) == manifest:
+                raise StoreError(f"{storage.where}: damaged: {error}; {REPAIR}") from error
             # Merged since the manifest was read: its rows are in a newer file.
-    raise StoreError(f"{path}: its record files vanish while they are read; try again")
+    raise StoreError(f"{storage.where}: its record files vanish while they are read; try again")
 
 
-def last_sequence(path: Path) -> int:
-    """The number of the last commit to the cache at `path`, of videos or failures; 0 before the first."""
-    return read_manifest(path).sequence
+def last_sequence(storage: Storage) -> int:
+    """The number of the last commit to a cache, of videos or failures; 0 before the first."""
+    return read_manifest(storage).sequence
 
 
-def append(path: Path, tables: Mapping[str, Callable[[int], pa.Table]]) -> Manifest:
-    """Commit rows to the cache at `path`, all at once; returns the new manifest.
+def append(storage: LocalStorage, tables: Mapping[str, Callable[[int], pa.Table]]) -> Manifest:
+    """Commit rows to a cache, all at once; returns the new manifest.
 
     tables: by folder, the rows to add, given the number of the commit. The caller holds the cache's lock.
     """
-    manifest = read_manifest(path)
-    sequence = _next_sequence(path, manifest)
-    new = [_create(path, folder, (sequence, sequence), rows(sequence)) for folder, rows in tables.items()]
+    manifest = read_manifest(storage)
+    sequence = _next_sequence(storage, manifest)
+    new = [_create(storage, folder, (sequence, sequence), rows(sequence)) for folder, rows in tables.items()]
     manifest = replace(manifest, sequence=sequence, files=(*manifest.files, *new))
-    write_manifest(path, manifest)
+    write_manifest(storage.folder, manifest)
     return manifest
 
 
-def merge(path: Path, manifest: Manifest, folder: str, files: Sequence[RecordFile]) -> Manifest:
+def merge(storage: LocalStorage, manifest: Manifest, folder: str, files: Sequence[RecordFile]) -> Manifest:
     """Merge record files of a folder into one; returns the new manifest. The caller holds the lock."""
-    rows = latest(pa.concat_tables(read_record_file(path, file) for file in files))
-    return _supersede(path, manifest, files, {folder: rows})
+    rows = latest(pa.concat_tables(read_record_file(storage, file) for file in files))
+    return _supersede(storage, manifest, files, {folder: rows})
 
 
-def compact(path: Path) -> None:
+def compact(storage: LocalStorage) -> None:
     """Rewrite the records without old rows, tombstones and the rows that tombstones hide.
 
     Holds all kept rows in memory, 1 to 2 kB each. The caller holds the cache's lock.
     """
-    snapshot = read_records(path)
-    manifest = replace(snapshot.manifest, sequence=_next_sequence(path, snapshot.manifest))
+    snapshot = read_records(storage)
+    manifest = replace(snapshot.manifest, sequence=_next_sequence(storage, snapshot.manifest))
     tables = {RECORDS: snapshot.videos.read(), FAILURES: snapshot.standing_failures()}
-    _supersede(path, manifest, manifest.files, tables)
+    _supersede(storage, manifest, manifest.files, tables)
 
 
 def _supersede(
-    path: Path, manifest: Manifest, files: Sequence[RecordFile], tables: Mapping[str, pa.Table]
+    storage: LocalStorage, manifest: Manifest, files: Sequence[RecordFile], tables: Mapping[str, pa.Table]
 ) -> Manifest:
     """Replace record files by one per folder, with the rows given; returns the new manifest."""
-    first = min((commits_of(path / file.where)[0] for file in files), default=1)
+    first = min((commits_of(file.where)[0] for file in files), default=1)
     new = [
-        _create(path, folder, (first, manifest.sequence), rows)
+        _create(storage, folder, (first, manifest.sequence), rows)
         for folder, rows in tables.items()
         if len(rows)
     ]
     manifest = replace(manifest, files=(*(file for file in manifest.files if file not in files), *new))
-    write_manifest(path, manifest)
+    write_manifest(storage.folder, manifest)
     for file in files:
-        filesystem.delete(path / file.where)
+        filesystem.delete(storage.folder / file.where)
     return manifest
 
 
-def _next_sequence(path: Path, manifest: Manifest) -> int:
+def _next_sequence(storage: LocalStorage, manifest: Manifest) -> int:
     # Files that a killed process left keep their names, and so their numbers.
-    last = max([manifest.sequence, *(commits_of(path / where)[1] for where in _files_on_disk(path))])
+    last = max([manifest.sequence, *(commits_of(where)[1] for where in _files_on_disk(storage))])
     if last >= LAST_COMMIT:
-        raise StoreError(f"{path}: no commit can follow number {last}; encode into another --out")
+        raise StoreError(f"{storage.where}: no commit can follow number {last}; encode into another --out")
     return last + 1
 
 
-def _files_on_disk(path: Path) -> list[str]:
+def _files_on_disk(storage: LocalStorage) -> list[str]:
     """Every record file relative to the cache, whether or not the manifest names it."""
-    return [f"{folder}/{file.name}" for folder in COLUMNS for file in record_files(path / folder)]
+    return [f"{folder}/{file.name}" for folder in COLUMNS for file in record_files(storage.folder / folder)]
 
 
-def roll_forward(path: Path) -> None:
+def roll_forward(storage: LocalStorage) -> None:
     """Complete commits that a killed process had written but not made. The caller holds the cache's lock."""
-    manifest = read_manifest(path)
-    if new := uncommitted_files(path, manifest):
-        sequence = max(commits_of(path / file.where)[1] for file in new)
+    manifest = read_manifest(storage)
+    if new := uncommitted_files(storage, manifest):
+        sequence = max(commits_of(file.where)[1] for file in new)
         manifest = replace(manifest, sequence=sequence, files=(*manifest.files, *new))
-        write_manifest(path, manifest)
+        write_manifest(storage.folder, manifest)
 
 
-def uncommitted_files(path: Path, manifest: Manifest) -> list[RecordFile]:
+def uncommitted_files(storage: LocalStorage, manifest: Manifest) -> list[RecordFile]:
     """The files of commits that a killed process did not complete; other unnamed files are superseded."""
-    new = [where for where in _files_on_disk(path) if commits_of(path / where)[0] > manifest.sequence]
-    return describe_record_files(path, new)[0]
+    new = [where for where in _files_on_disk(storage) if commits_of(where)[0] > manifest.sequence]
+    return describe_record_files(storage, new)[0]
 
 
 def describe_record_files(
-    path: Path, files: Sequence[str] | None = None
+    storage: LocalStorage, files: Sequence[str] | None = None
 ) -> tuple[list[RecordFile], dict[str, StoreError]]:
     """Describe record files as they are on disk, all unless named; and why others cannot be read."""
     described: list[RecordFile] = []
     damaged: dict[str, StoreError] = {}
-    for where in _files_on_disk(path) if files is None else files:
+    for where in _files_on_disk(storage) if files is None else files:
         try:
-            content = filesystem.read(path / where)
+            content = filesystem.read(storage.folder / where)
             file = RecordFile.of(where, content, num_rows=0)
-            num_rows = len(read_checked(path, file, ["sequence"]))
+            num_rows = len(read_checked(storage, file, ["sequence"]))
         except (OSError, StoreError) as error:
-            damaged[where] = StoreError(f"{path}: {where} cannot be read: {error}")
+            damaged[where] = StoreError(f"{storage.where}: {where} cannot be read: {error}")
         else:
             described.append(replace(file, num_rows=num_rows))
     return described, damaged
 
 
-def _create(path: Path, folder: str, commits: tuple[int, int], rows: pa.Table) -> RecordFile:
+def _create(storage: LocalStorage, folder: str, commits: tuple[int, int], rows: pa.Table) -> RecordFile:
     content = to_parquet(rows)
     where = f"{folder}/{record_file(*commits)}"
-    filesystem.create_file(path / where, content)
+    filesystem.create_file(storage.folder / where, content)
     return RecordFile.of(where, content, num_rows=len(rows))
 
 
@@ -255,45 +255,48 @@ def to_parquet(table: pa.Table) -> bytes:
     return content
 
 
-def open_record_file(path: Path, file: RecordFile) -> pa.NativeFile:
-    """Open a record file of the cache at `path` and compare it with the manifest.
+def open_record_file(storage: Storage, file: RecordFile) -> pa.NativeFile:
+    """Open a record file of a cache and compare it with the manifest.
 
-    Raises FileNotFoundError if it is missing, StoreError if it is not what was committed.
+    Raises Missing if there is none, StoreError if it is not what was committed.
     """
+    where = storage.where
     try:
-        handle = filesystem.open_input(path / file.where)
+        handle = storage.open(file.where, file.num_bytes)
         crc32c = num_bytes = 0
         while block := handle.read(BLOCK_BYTES):
             crc32c = google_crc32c.extend(crc32c, block)
             num_bytes += len(block)
         handle.seek(0)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, error.strerror, str(path / file.where)) from error
+    except Missing:
+        raise Missing(f"{file.where} is missing") from None
+    except TooLarge as error:
+        raise StoreError(f"{where}: damaged: {file.where} is not what was committed; {REPAIR}") from error
     except OSError as error:
-        raise StoreError(f"{path}: {file.where} cannot be read: {error}") from error
+        raise StoreError(f"{where}: {file.where} cannot be read: {error}") from error
     if (num_bytes, crc32c) != (file.num_bytes, file.crc32c):
-        raise StoreError(f"{path}: damaged: {file.where} is not what was committed; {REPAIR}")
+        raise StoreError(f"{where}: damaged: {file.where} is not what was committed; {REPAIR}")
     try:
         _require_small(handle)
     except ValueError as error:
-        raise StoreError(f"{path}: damaged: {file.where}: {error}; {REPAIR}") from error
+        raise StoreError(f"{where}: damaged: {file.where}: {error}; {REPAIR}") from error
     return handle
 
 
-def read_record_file(path: Path, file: RecordFile) -> pa.Table:
+def read_record_file(storage: Storage, file: RecordFile) -> pa.Table:
     """All columns of a record file; raises like `open_record_file`."""
-    return read_rows(open_record_file(path, file), _columns_of(file), file.num_rows)
+    return read_rows(open_record_file(storage, file), _columns_of(file), file.num_rows)
 
 
-def read_checked(path: Path, file: RecordFile, columns: Sequence[str]) -> pa.Table:
+def read_checked(storage: Storage, file: RecordFile, columns: Sequence[str]) -> pa.Table:
     """Some columns of a record file of which every value was read and checked, a block of rows at a time.
 
     Raises like `open_record_file`, and StoreError if a column or value is missing or has another type, or if
     its rows are of other commits than its name says.
     """
-    expected, (first, last) = _columns_of(file), commits_of(path / file.where)
+    expected, (first, last) = _columns_of(file), commits_of(file.where)
     parts = [expected.empty_table().select(list(columns))]
-    with _open_parquet(open_record_file(path, file)) as parquet:
+    with _open_parquet(open_record_file(storage, file)) as parquet:
         _require_columns(parquet.schema_arrow, expected)
         for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE):
             batch.validate(full=True)

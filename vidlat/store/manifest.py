@@ -17,6 +17,8 @@ from vidlat.documents import Fields, parse_json
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.layout import LAST_COMMIT, MANIFEST, is_record_file
+from vidlat.store.local_storage import LocalStorage
+from vidlat.store.storage import Missing, Storage, Unreachable, read_document
 
 MOST = 2**63 - 1
 """The largest size or number of rows in a manifest."""
@@ -106,14 +108,23 @@ def _to_record_file(fields: Fields) -> RecordFile:
     return file
 
 
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of the cache at `path`. Raises StoreError if it is missing or damaged."""
+def read_manifest(storage: Storage) -> Manifest:
+    """The manifest of a cache. Raises StoreError if it is missing or damaged."""
     try:
-        return Manifest.from_json(filesystem.read_document(path / MANIFEST))
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: damaged: {MANIFEST} is missing; {REPAIR}") from error
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: damaged: {MANIFEST} cannot be read ({error}); {REPAIR}") from error
+        return Manifest.from_json(read_document(storage, MANIFEST))
+    except Missing as error:
+        if isinstance(storage, LocalStorage):
+            raise StoreError(f"{storage.where}: damaged: {MANIFEST} is missing; {REPAIR}") from error
+        raise StoreError(
+            f"{storage.where}: holds no whole cache: {MANIFEST} is missing, which `vidlat push` stores last: "
+            "run it again"
+        ) from error
+    except Unreachable:
+        raise
+    except (StoreError, ValueError) as error:
+        raise StoreError(
+            f"{storage.where}: damaged: {MANIFEST} cannot be read ({error}); {REPAIR}"
+        ) from error
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

@@ -21,6 +21,7 @@ from vidlat.store import filesystem, layout
 from vidlat.store.lease import reading
 from vidlat.store.log import RecordSnapshot, read_records
 from vidlat.store.merge_plan import MergePart, MergePlan, differences, plan_merge, refuse_unfinished
+from vidlat.store.open_storage import local_cache
 from vidlat.store.ranges import REPAIR
 from vidlat.store.record_values import require_sums
 from vidlat.store.records import with_ranges, with_sequence
@@ -124,7 +125,7 @@ def _add(part: MergePart, writer: CacheWriter) -> Iterator[MergeProgress]:
 
 
 def _read_as_planned(part: MergePart) -> RecordSnapshot:
-    records = read_records(part.path)
+    records = read_records(local_cache(part.path))
     if (records.manifest.cache_uuid, records.manifest.sequence) != (part.cache_uuid, part.sequence):
         raise StoreError(f"{part.path}: changed during the merge; run the same command again")
     return records

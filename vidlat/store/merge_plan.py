@@ -18,6 +18,7 @@ from vidlat.store import filesystem, layout
 from vidlat.store.lease import reading, refuse_if_held
 from vidlat.store.log import RecordSnapshot, read_records
 from vidlat.store.metadata import array_frames, read_schema
+from vidlat.store.open_storage import local_cache
 from vidlat.store.ranges import (
     CHECKSUM_SIZES,
     CHECKSUMS,
@@ -88,7 +89,7 @@ def plan_merge(parts: Sequence[Path], out: Path) -> MergePlan:
     """
     _require_apart(parts, out)
     is_there = layout.holds_anything(out)
-    schemas = {path: read_schema(path) for path in ([out, *parts] if is_there else parts)}
+    schemas = {path: read_schema(local_cache(path)) for path in ([out, *parts] if is_there else parts)}
     first, schema = next(iter(schemas.items()))
     _require_alike(schemas)
     known, planned_at = _Known(), 0
@@ -182,7 +183,7 @@ class _Known:
 
     def add(self, path: Path) -> int:
         """Add what the cache at `path` holds; returns the sequence of its last commit."""
-        records = read_records(path)
+        records = read_records(local_cache(path))
         for video_id, content in _contents(path, records.videos.read(OF_CONTENT)):
             self._add(video_id, content, path)
         self._failures.update(_failures(records))
@@ -192,7 +193,7 @@ class _Known:
         """What is to be added of the cache at `path`; it counts as added afterwards."""
         with reading(path):
             refuse_unfinished(path)
-            records = read_records(path)
+            records = read_records(local_cache(path))
             videos = records.videos.read([*OF_CONTENT, *RANGE_COLUMNS])
             contents = list(_contents(path, videos))
             self._require_no_other(path, contents)
@@ -274,7 +275,8 @@ def _shards_to_take(
     """
     table = videos.append_column("is_new", pa.array(is_new))
     # After the records, whose ranges the arrays must cover.
-    table = require_possible_ranges(path, table, schema, min(array_frames(path, schema).values()))
+    num_frames = min(array_frames(local_cache(path), schema).values())
+    table = require_possible_ranges(str(path), table, schema, num_frames)
     table = table.filter(table["is_new"])
     starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
     shards = shards_of(starts, stops, schema.shard_frames)

@@ -17,6 +17,7 @@ from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document
 from vidlat.store.schema import CacheSchema
+from vidlat.store.storage import Beyond, Missing, Storage, Unreachable, read_document
 
 MOST_FRAMES = 2**40
 """A greater length is damage: no disk holds as many latent frames."""
@@ -34,14 +35,17 @@ def zarr_documents(attributes: dict[str, Any], schema: CacheSchema, num_frames: 
     return documents | {ROOT: _group(attributes, members)}
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_zarr_document(storage: Storage, name: str) -> dict[str, Any]:
     """A zarr.json as JSON. Raises StoreError if it is missing or damaged."""
+    what = f"{storage.where}/{name}: cannot be read as Zarr metadata"
     try:
-        document = parse_json(filesystem.read_document(path))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read as Zarr metadata: {error}") from error
+        document = parse_json(read_document(storage, name))
+    except Unreachable:
+        raise
+    except (StoreError, ValueError) as error:
+        raise StoreError(f"{what}: {error}") from error
     if not isinstance(document, dict):
-        raise StoreError(f"{path}: cannot be read as Zarr metadata: expected a JSON object")
+        raise StoreError(f"{what}: expected a JSON object")
     return document
 
 
@@ -52,56 +56,62 @@ def write_document(path: Path, name: str, document: dict[str, Any]) -> None:
     filesystem.replace_file(path / name, content, temporary_in=path / RECORDS)
 
 
-def read_attributes(path: Path) -> dict[str, Any]:
-    """The root's attributes. Raises StoreError if `path` is no folder or no vidlat cache."""
+def read_attributes(storage: Storage) -> dict[str, Any]:
+    """The root's attributes. Raises StoreError if there is no vidlat cache."""
+    where = storage.where
     try:
-        if filesystem.exists(path) and not filesystem.is_folder(path):
-            raise StoreError(f"{path}: is a file, not a vidlat cache, which is a folder")
-        if not filesystem.is_folder(path):
-            raise StoreError(
-                f"{path}: is not a vidlat cache: no such folder; `vidlat encode --out` makes one"
-            )
-        if not filesystem.exists(path / ROOT):
-            if filesystem.exists(path / MANIFEST):
-                raise StoreError(
-                    f"{path}: damaged: its {ROOT} is missing; `vidlat verify --repair` restores it"
-                )
-            raise StoreError(f"{path}: is not a vidlat cache: it has no zarr.json")
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error}") from error
-    attributes = read_document(path / ROOT).get("attributes")
+        storage.read(ROOT, (0, 1))
+    except Missing:
+        raise StoreError(
+            f"{where}: damaged: its {ROOT} is missing; `vidlat verify --repair` restores it"
+            if _has_manifest(storage)
+            else f"{where}: is not a vidlat cache: it has no zarr.json"
+        ) from None
+    except Beyond:
+        pass  # an empty document is a damaged one
+    attributes = read_zarr_document(storage, ROOT).get("attributes")
     if not isinstance(attributes, dict) or not isinstance(attributes.get("vidlat"), dict):
-        raise StoreError(f"{path}: is not a vidlat cache: a Zarr store made by another program")
+        raise StoreError(f"{where}: is not a vidlat cache: a Zarr store made by another program")
     return attributes
 
 
-def read_schema(path: Path) -> CacheSchema:
-    """The schema of the cache at `path`. Raises StoreError if there is none or its format is unknown."""
-    attributes = read_attributes(path)
+def _has_manifest(storage: Storage) -> bool:
+    try:
+        read_document(storage, MANIFEST)
+    except Missing:
+        return False
+    return True
+
+
+def read_schema(storage: Storage) -> CacheSchema:
+    """The schema of a cache. Raises StoreError if there is none or its format is unknown."""
+    attributes = read_attributes(storage)
     try:
         return CacheSchema.from_attributes(attributes["vidlat"])
     except StoreError as error:
-        raise StoreError(f"{path}: {error}") from error
+        raise StoreError(f"{storage.where}: {error}") from error
 
 
-def array_frames(path: Path, schema: CacheSchema) -> dict[str, int]:
+def array_frames(storage: Storage, schema: CacheSchema) -> dict[str, int]:
     """Latent frames of each array by its own zarr.json; they may differ after a kill while arrays grow.
 
     Raises StoreError if a zarr.json is missing, damaged, or contradicts the schema.
     """
-    return {name: _array_frames(path, array_document(name), schema) for name in ARRAYS}
+    return {name: _array_frames(storage, array_document(name), schema) for name in ARRAYS}
 
 
-def _array_frames(path: Path, where: str, schema: CacheSchema) -> int:
+def _array_frames(storage: Storage, where: str, schema: CacheSchema) -> int:
     rewrites = "`vidlat verify --repair` rewrites it"
     try:
-        document = read_document(path / where)
+        document = read_zarr_document(storage, where)
+    except Unreachable:
+        raise
     except StoreError as error:
         raise StoreError(f"{error}; {rewrites}") from error
     fault = next(document_faults(where, document, schema), None)
     num_frames = document_length(where, document)
     if fault or num_frames is None:
-        raise StoreError(f"{path}: damaged: {where}: {fault or 'has no shape'}; {rewrites}")
+        raise StoreError(f"{storage.where}: damaged: {where}: {fault or 'has no shape'}; {rewrites}")
     return num_frames
 
 

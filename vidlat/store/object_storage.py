@@ -13,13 +13,25 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
+import pyarrow as pa
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from vidlat.errors import StoreError
 from vidlat.store.object_errors import RETRY_SECONDS, explained, is_beyond, is_missing, may_pass
 from vidlat.store.process import process_id
-from vidlat.store.storage import Changed, Exists, Missing, Range, Version, beyond, checked_key, checked_range
+from vidlat.store.storage import (
+    Beyond,
+    Changed,
+    Exists,
+    Missing,
+    Range,
+    Version,
+    beyond,
+    checked_key,
+    checked_range,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta, PutMode, PutResult
@@ -47,7 +59,7 @@ class ObjectStorage:
 
     def __init__(self, store: ObjectStore, where: str) -> None:
         self._store, self.where = store, where.rstrip("/")
-        self.is_listed = not self.where.startswith("http")
+        self.is_listed = not where.startswith("http")
 
     @classmethod
     def at(cls, where: str) -> Self:
@@ -89,6 +101,16 @@ class ObjectStorage:
         if range and not content:
             raise beyond(name, range[0])
         return content, version
+
+    def open(self, key: str, at_most: int) -> pa.NativeFile:
+        """As Storage.open; the content is held in memory."""
+        try:
+            content, _ = self.read(key, (0, at_most + 1))
+        except Beyond:
+            content = b""
+        if len(content) > at_most:
+            raise too_large(self._name(key), at_most)
+        return pa.BufferReader(content)
 
     def create(self, key: str, content: bytes) -> Version:
         """As Storage.create."""

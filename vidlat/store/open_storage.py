@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from importlib.util import find_spec
+from pathlib import Path
 
 from vidlat.errors import StoreError
 from vidlat.files import temporary_name
 from vidlat.paths import local_path
+from vidlat.store import filesystem
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.storage import Changed, Exists, Storage
 
@@ -57,6 +59,23 @@ def open_published(address: str, keys: Collection[str] | None = None) -> Storage
     from vidlat.store.hub_storage import HubStorage
 
     return HubStorage.to_read(address) if keys is None else HubStorage.to_write(address, keys)
+
+
+def cache_storage(where: str | Path) -> Storage:
+    """The storage of a cache to read, at a path or an address. Raises StoreError if there is none."""
+    return open_storage(str(where)) if "://" in str(where) else local_cache(local_path(where))
+
+
+def local_cache(path: Path) -> LocalStorage:
+    """The storage of the cache in a folder. Raises StoreError if there is no such folder."""
+    try:
+        if filesystem.is_folder(path):
+            return LocalStorage(path)
+        if filesystem.exists(path):
+            raise StoreError(f"{path}: is a file, not a vidlat cache, which is a folder")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from error
+    raise StoreError(f"{path}: is not a vidlat cache: no such folder; `vidlat encode --out` makes one")
 
 
 def require_conditional_writes(storage: Storage, where: str) -> None:

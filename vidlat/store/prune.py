@@ -23,6 +23,7 @@ from vidlat.store.arrays import open_for_reading
 from vidlat.store.layout import ARRAYS, READERS, shard_files, shards_folder
 from vidlat.store.log import read_records
 from vidlat.store.metadata import array_frames
+from vidlat.store.open_storage import local_cache
 from vidlat.store.prune_plan import PrunePlan
 from vidlat.store.records import to_row, to_video_records
 from vidlat.store.verify.latents import LatentChecker
@@ -102,7 +103,7 @@ class _Mover:
         """The records of groups whose latents were read and found sound; a damaged group is not moved."""
         if not groups:
             return
-        videos = read_records(self.path).videos.read()
+        videos = read_records(local_cache(self.path)).videos.read()
         ids = pa.array([video_id for group in groups for video_id in group])
         videos = videos.filter(pc.is_in(videos["video_id"], value_set=ids))
         place = {video_id: number for number, video_id in enumerate(videos["video_id"].to_pylist())}
@@ -152,9 +153,13 @@ class _Mover:
 
     def _faults(self, records: Iterable[VideoRecord]) -> dict[str, str]:
         """The first fault of the latents of each video that has any, by video_id."""
-        checker = LatentChecker(self.path, self.schema, min(array_frames(self.path, self.schema).values()))
+        checker = self._checker()
         first = {video.video_id: next(checker.findings(to_row(video)), None) for video in records}
         return {video_id: finding[1] for video_id, finding in first.items() if finding}
+
+    def _checker(self) -> LatentChecker:
+        storage = local_cache(self.path)
+        return LatentChecker(storage, self.schema, min(array_frames(storage, self.schema).values()))
 
     def _shards(self, record: VideoRecord) -> range:
         length = self.schema.shard_frames

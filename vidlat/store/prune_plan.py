@@ -16,6 +16,7 @@ from vidlat.errors import StoreError
 from vidlat.store import filesystem, layout
 from vidlat.store.log import read_records
 from vidlat.store.metadata import array_frames, read_schema
+from vidlat.store.open_storage import local_cache
 from vidlat.store.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, require_possible_ranges
 from vidlat.store.records import SOURCE_COLUMNS, to_source
 from vidlat.store.schema import CacheSchema
@@ -64,8 +65,8 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
     Raises StoreError if there is no cache, if its records are damaged, if it has latents but no record of any
     video, or for an unknown id.
     """
-    schema = read_schema(path)
-    records = read_records(path)
+    schema = read_schema(local_cache(path))
+    records = read_records(local_cache(path))
     if not records.manifest.files and any(layout.stored_shards(path, name) for name in layout.ARRAYS):
         raise StoreError(
             f"{path}: holds latents but no record of any video, so prune would delete everything; "
@@ -82,8 +83,8 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
         raise StoreError(f"{path}: holds no video {unknown[0]!r}; nothing was changed")
     dropped = known & set(drop)
     is_dropped = pc.is_in(rows["video_id"], value_set=pa.array(dropped, pa.string()))
-    num_frames = min(array_frames(path, schema).values())
-    live = require_possible_ranges(path, rows.filter(pc.invert(is_dropped)), schema, num_frames)
+    num_frames = min(array_frames(local_cache(path), schema).values())
+    live = require_possible_ranges(str(path), rows.filter(pc.invert(is_dropped)), schema, num_frames)
     chunks = _Chunks(path, schema, live["start"].to_numpy(), live["stop"].to_numpy(), num_frames)
     groups = [group for group in chunks.groups() if chunks.num_dead_bytes(group.shards)]
     shards = chunks.dead_shards()
@@ -111,7 +112,7 @@ def vanished_videos(path: Path) -> tuple[list[str], int]:
 
     A file that is inaccessible, because of its permissions or the network, counts as existing.
     """
-    records = read_records(path)
+    records = read_records(local_cache(path))
     # The record of a video takes precedence over a failed attempt to replace it.
     tables = records.standing_failures(SOURCE_COLUMNS), records.videos.read(SOURCE_COLUMNS)
     sources = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -51,7 +50,7 @@ class VideoRanges:
     @classmethod
     def from_records(
         cls,
-        path: Path,
+        where: str,
         records: pa.Table,
         schema: CacheSchema,
         num_frames: int,
@@ -62,7 +61,7 @@ class VideoRanges:
         records: with CHECKSUM_SIZES. Raises StoreError like `require_possible_ranges`.
         """
         table = records.select(["video_id", *RANGE_COLUMNS, CHECKSUM_SIZES])
-        return cls(require_possible_ranges(path, table, schema, num_frames), read_checksums)
+        return cls(require_possible_ranges(where, table, schema, num_frames), read_checksums)
 
     def index_of(self, starts: npt.NDArray[np.integer]) -> Integers:
         """The index of the video that each of the latent frames `starts` (B,) lies in, -1 for none."""
@@ -106,9 +105,7 @@ class VideoRanges:
         return self._checksums[name]
 
 
-def require_possible_ranges(
-    path: object, records: pa.Table, schema: CacheSchema, num_frames: int
-) -> pa.Table:
+def require_possible_ranges(where: str, records: pa.Table, schema: CacheSchema, num_frames: int) -> pa.Table:
     """The records in the order of the time axis.
 
     records: RANGE_COLUMNS and CHECKSUM_SIZES. Raises StoreError if a range cannot belong to its video in
@@ -119,12 +116,12 @@ def require_possible_ranges(
     if len(faulty):
         row = table.slice(int(faulty[0]), 1).to_pylist()[0]
         fault = next(range_faults(row, row[CHECKSUM_SIZES], schema, num_frames))
-        raise StoreError(f"{path}: damaged: {row['video_id']}: {fault}; {REPAIR}")
+        raise StoreError(f"{where}: damaged: {row['video_id']}: {fault}; {REPAIR}")
     starts, stops = table["start"].to_numpy(), table["stop"].to_numpy()
     (overlapping,) = np.nonzero(starts[1:] < stops[:-1])
     if len(overlapping):
         one, two = table["video_id"].slice(int(overlapping[0]), 2).to_pylist()
-        raise StoreError(f"{path}: damaged: {one} and {two} name the same latent frames; {REPAIR}")
+        raise StoreError(f"{where}: damaged: {one} and {two} name the same latent frames; {REPAIR}")
     return table
 
 

@@ -13,14 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
-from vidlat.paths import local_path
-from vidlat.store import filesystem
-from vidlat.store.arrays import open_for_reading, require_usable
 from vidlat.store.disk_usage import DiskUsage, disk_usage
-from vidlat.store.layout import ARRAYS, array_document, shard_files, wrong_shard
+from vidlat.store.latent_arrays import Latents
+from vidlat.store.layout import ARRAYS
 from vidlat.store.lease import hold_for_reading
+from vidlat.store.local_storage import LocalStorage
 from vidlat.store.log import RecordTable, read_records
-from vidlat.store.metadata import array_frames, read_schema, zarr_documents
+from vidlat.store.metadata import array_frames, read_schema
+from vidlat.store.open_arrays import open_arrays
+from vidlat.store.open_storage import cache_storage
 from vidlat.store.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, REPAIR, VideoRanges
 from vidlat.store.record_values import require_sums
 from vidlat.store.records import (
@@ -32,54 +33,58 @@ from vidlat.store.records import (
     to_video_records,
 )
 from vidlat.store.statistics import frame_checksums
+from vidlat.store.storage import Storage
 from vidlat.types import Annotation, FailureRecord, LatentPosterior, Source, VideoRecord
-
-Latents = npt.NDArray[np.float16]
 
 ROWS_PER_BLOCK = 10_000
 
 
-def open_cache(path: str | Path, *, hold: bool = True) -> LatentCache:
-    """Open the cache at `path` for reading.
+def open_cache(where: str | Path, *, hold: bool = True) -> LatentCache:
+    """Open a cache for reading, at a path or an address: s3://, gs://, az:// or https://.
 
-    hold: keep prune away as long as the object lives; not needed if no latents are read. Raises StoreError if
-    there is no cache, if it is damaged or of another format version, or while it is being pruned.
+    hold: keep prune away as long as the object lives; not needed if no latents are read. Where the
+    environment names a VIDLAT_CACHE_DIR, shards of a remote cache are kept there, up to VIDLAT_CACHE_GB.
+    Raises StoreError if there is no cache, if it is damaged or of another format version, or while it is
+    being pruned; Unreachable where an object store gives no answer.
     """
-    return LatentCache(local_path(path), hold)
+    return LatentCache(cache_storage(where), hold)
 
 
-def _open_copy(path: Path, hold: bool, cache_uuid: str) -> LatentCache:
-    cache = LatentCache(path, hold)
+def _open_copy(where: str, hold: bool, cache_uuid: str) -> LatentCache:
+    cache = open_cache(where, hold=hold)
     if cache.uuid != cache_uuid:
-        raise StoreError(f"{path}: has been replaced by another cache; start again")
+        raise StoreError(f"{where}: has been replaced by another cache; start again")
     return cache
 
 
 class LatentCache:
     """The videos and failures of a cache as they were when it was opened; open it again to see later ones.
 
-    num_latent_frames: length of the time axis, holes included. Each latent frame that is read is compared
-    with the checksum in its video's record, once per object. A pickled copy opens the cache again. A forked
-    child of a process that has read latents cannot read any (tensorstore's threads do not survive a fork):
-    use spawn instead.
+    where: its path or address. num_latent_frames: length of the time axis, holes included. Each latent frame
+    that is read is compared with the checksum in its video's record, once per object. A pickled copy opens
+    the cache again. A forked child of a process that has read latents cannot read any (the threads of
+    tensorstore and obstore do not survive a fork): use spawn instead.
     """
 
-    def __init__(self, path: Path, hold: bool = True) -> None:
-        self.path = path
-        self.schema = read_schema(path)
-        self._folder = filesystem.OpenFolder(path)
+    def __init__(self, storage: Storage, hold: bool = True) -> None:
+        self.where, self.storage = storage.where, storage
+        self.schema = read_schema(storage)
         self._hold = hold
-        if hold:
-            hold_for_reading(path, self)
-        self._snapshot = read_records(path)
+        if hold and isinstance(storage, LocalStorage):
+            hold_for_reading(storage.folder, self)
+        self._snapshot = read_records(storage)
         # After the records, whose ranges it must cover: arrays grow before a commit.
-        self.num_latent_frames = min(array_frames(path, self.schema).values())
-        self._arrays: dict[str, Any] = {}
-        self._seen_shards: set[int] = set()
+        self.num_latent_frames = min(array_frames(storage, self.schema).values())
+        self._arrays = open_arrays(storage, self.schema, self.num_latent_frames, self.uuid)
         self._records: dict[str, VideoRecord] | None = None
 
-    def __reduce__(self) -> tuple[Any, tuple[Path, bool, str]]:
-        return _open_copy, (self.path, self._hold, self.uuid)
+    def __reduce__(self) -> tuple[Any, tuple[str, bool, str]]:
+        return _open_copy, (self.where, self._hold, self.uuid)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is not in a folder of this machine."""
+        return not isinstance(self.storage, LocalStorage)
 
     @property
     def uuid(self) -> str:
@@ -96,8 +101,11 @@ class LatentCache:
         return self.num_latent_frames - int((self._ranges.stops - self._ranges.starts).sum())
 
     def disk_usage(self) -> DiskUsage:
-        """What the cache takes on disk now, and how much of it holds no video; microseconds per shard."""
-        return disk_usage(self.path, self._ranges.starts, self._ranges.stops, self.schema.shard_frames)
+        """What the cache takes on disk now, and how much of it holds no video; microseconds per shard.
+
+        Raises StoreError for a web server's, which lists no files.
+        """
+        return disk_usage(self.storage, self._ranges.starts, self._ranges.stops, self.schema.shard_frames)
 
     def records(self) -> dict[str, VideoRecord]:
         """The latest record of every video, sorted by video_id."""
@@ -107,7 +115,7 @@ class LatentCache:
             try:
                 require_sums(rows, self.schema.latent_dim)
             except StoreError as error:
-                raise StoreError(f"{self.path}: damaged: {error}; {REPAIR}") from error
+                raise StoreError(f"{self.where}: damaged: {error}; {REPAIR}") from error
             self._records = to_video_records(rows)
         return self._records
 
@@ -153,15 +161,13 @@ class LatentCache:
         """
         record = self.records().get(video_id)
         if record is None:
-            raise StoreError(f"{self.path}: holds no video {video_id!r}; `vidlat ls` lists its videos")
+            raise StoreError(f"{self.where}: holds no video {video_id!r}; `vidlat ls` lists its videos")
         frames = slice(record.start, record.stop)
-        self._require_shards(np.arange(record.start, record.stop))
-        pending = {name: self._array(name)[:, frames].read() for name in ARRAYS}
+        waits = {name: self._arrays.start_reading(name, frames) for name in ARRAYS}
         try:
-            posterior = LatentPosterior(**{name: future.result() for name, future in pending.items()})
+            posterior = LatentPosterior(**{name: wait().swapaxes(0, 1) for name, wait in waits.items()})
         except ValueError as error:
             raise StoreError(f"{video_id}: its latents are damaged ({error}); {REPAIR}") from error
-        self._require_in_place()
         checksums = [frame_checksums(each.swapaxes(0, 1)) for each in (posterior.mean, posterior.std)]
         if np.concatenate(checksums).tobytes() != record.latents.frame_crc32c:
             # Without this a missing shard would read as NaN.
@@ -188,48 +194,24 @@ class LatentCache:
         if (videos < 0).any():
             lost = starts[videos < 0][0]
             raise StoreError(
-                f"{self.path}: no video is recorded at latent frame {lost}; open the cache again"
+                f"{self.where}: no video is recorded at latent frame {lost}; open the cache again"
             )
         last = self._ranges.stops[videos] - 1
         frames = np.minimum(starts[:, None] + np.arange(num_latent_frames), last[:, None])
-        self._require_shards(frames)
         names = ARRAYS if with_std else ARRAYS[:1]
-        # One gather per array is several times faster than one read per window.
-        futures = [self._array(name)[:, frames].transpose([1, 2, 0, 3, 4]).read() for name in names]
+        waits = [self._arrays.start_reading(name, frames) for name in names]
 
         def wait() -> tuple[Latents, Latents | None]:
             try:
-                windows = [future.result() for future in futures]
+                windows = [each() for each in waits]
             except ValueError as error:
-                raise StoreError(f"{self.path}: latents are damaged ({error}); {REPAIR}") from error
-            self._require_in_place()
+                raise StoreError(f"{self.where}: latents are damaged ({error}); {REPAIR}") from error
             for name, window in zip(names, windows, strict=True):
                 self._ranges.require_as_written(name, videos, frames, window)
             mean, *std = (window.swapaxes(1, 2) for window in windows)
             return mean, std[0] if with_std else None
 
         return wait
-
-    def _require_shards(self, frames: npt.NDArray[np.integer]) -> None:
-        """Look at the files that hold latent frames, each once. Raises StoreError for what is no file."""
-        shards = set(np.unique(frames // self.schema.shard_frames).tolist()) - self._seen_shards
-        for file in (file for shard in shards for file in shard_files(self.path, shard)):
-            if what := wrong_shard(file):
-                raise StoreError(f"{file}: {what}; {REPAIR}")
-        self._seen_shards |= shards
-
-    def _require_in_place(self) -> None:
-        """Raises StoreError if the folder of the cache was removed or replaced."""
-        if not self._folder.is_in_place():
-            raise StoreError(f"{self.path}: was removed or replaced while it was read; start again")
-
-    def _array(self, name: str) -> Any:
-        require_usable()
-        if name not in self._arrays:
-            documents = zarr_documents({}, self.schema, self.num_latent_frames)
-            metadata = documents[array_document(name)]
-            self._arrays[name] = open_for_reading(self.path / name, metadata)
-        return self._arrays[name]
 
     @cached_property
     def _ranges(self) -> VideoRanges:
@@ -239,7 +221,7 @@ class LatentCache:
         # Not a method, by which the cache would hold itself, and its lock for readers, after its last use.
         read_checksums = partial(_checksums_in_order, videos)
         return VideoRanges.from_records(
-            self.path, records, self.schema, self.num_latent_frames, read_checksums
+            self.where, records, self.schema, self.num_latent_frames, read_checksums
         )
 
 

@@ -18,7 +18,13 @@ from vidlat.store import filesystem, layout
 from vidlat.store.lease import hold_lease
 from vidlat.store.log import describe_record_files, read_records, roll_forward
 from vidlat.store.manifest import Manifest, RecordFile, read_manifest, write_manifest
-from vidlat.store.metadata import MOST_FRAMES, read_document, write_document, zarr_documents
+from vidlat.store.metadata import (
+    MOST_FRAMES,
+    read_zarr_document,
+    write_document,
+    zarr_documents,
+)
+from vidlat.store.open_storage import local_cache
 from vidlat.store.records import SOURCE_COLUMNS, latest, to_source, without_removed
 from vidlat.store.verify.record_files import read_all_records
 from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspects
@@ -63,7 +69,7 @@ def remove_leftovers(path: Path, known: Collection[str] = ()) -> list[Outcome]:
     """
     removed, foreign = [], []
     with _held(path):
-        files = KnownFiles.of(path, read_zarr_metadata(path).num_shards)
+        files = KnownFiles.of(path, read_zarr_metadata(local_cache(path)).num_shards)
         for suspect in find_suspects(path, files):
             problem = file_problem(path, suspect.where, files)
             if problem and problem.kind == "leftover":
@@ -84,7 +90,7 @@ def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, Source
 
     Unlike `LatentCache.sources` it accepts impossible ranges. Raises StoreError for a damaged file.
     """
-    table = read_records(path).videos.read(SOURCE_COLUMNS)
+    table = read_records(local_cache(path)).videos.read(SOURCE_COLUMNS)
     rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(video_ids), pa.string()))).to_pylist()
     return {row["video_id"]: to_source(*(row[name] for name in SOURCE_COLUMNS)) for row in rows}
 
@@ -92,7 +98,7 @@ def recorded_sources(path: Path, video_ids: Collection[str]) -> dict[str, Source
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     """Hold and lock the cache, which may be damaged."""
-    read_zarr_metadata(path)  # before a file is created in a folder that is not a cache
+    read_zarr_metadata(local_cache(path))  # before a file is created in a folder that is not a cache
     try:
         with hold_lease(path, PURPOSE) as lease:
             filesystem.make_folder(path / layout.FAILURES)
@@ -105,7 +111,7 @@ def _held(path: Path) -> Iterator[None]:
 
 def _repair_metadata(path: Path) -> Iterator[Outcome]:
     """Rewrite the zarr.json files from the attributes of the root and the length of the arrays."""
-    metadata = read_zarr_metadata(path)
+    metadata = read_zarr_metadata(local_cache(path))
     if metadata.is_contradicted or (schema := metadata.schema) is None:
         yield _lost_description(metadata)
         return
@@ -115,7 +121,7 @@ def _repair_metadata(path: Path) -> Iterator[Outcome]:
     num_frames = -(-frames // schema.shard_frames) * schema.shard_frames
     attributes = _attributes(path) | {"vidlat": schema.to_attributes()}
     for name, expected in zarr_documents(attributes, schema, num_frames).items():
-        found = _read_if_possible(path / name)
+        found = _read_if_possible(path, name)
         document = dict(expected)
         if name != layout.ROOT and isinstance(found.get("attributes"), dict):
             document["attributes"] = found["attributes"]  # set by other programs
@@ -130,7 +136,7 @@ def _repair_metadata(path: Path) -> Iterator[Outcome]:
 def _repair_copy(path: Path, description: dict[str, Any]) -> Iterator[Outcome]:
     """Rewrite the copy of the description in the manifest."""
     try:
-        manifest = read_manifest(path)
+        manifest = read_manifest(local_cache(path))
     except StoreError:
         return  # reported with the records
     if manifest.description != description:
@@ -147,13 +153,13 @@ def _implied_frames(path: Path, metadata: ZarrMetadata, shard_frames: int) -> It
     yield from metadata.lengths
     for name in layout.ARRAYS:
         yield from ((shard + 1) * shard_frames for shard in layout.stored_shards(path, name))
-    videos = read_all_records(path, ["video_id", "sequence", "num_frames", "stop"]).videos
+    videos = read_all_records(local_cache(path), ["video_id", "sequence", "num_frames", "stop"]).videos
     yield from without_removed(latest(videos))["stop"].to_pylist()
 
 
 def _attributes(path: Path) -> dict[str, Any]:
     """The attributes of the root, some of which other programs may have set; none if they are lost."""
-    attributes = _read_if_possible(path / layout.ROOT).get("attributes")
+    attributes = _read_if_possible(path, layout.ROOT).get("attributes")
     return attributes if isinstance(attributes, dict) else {}
 
 
@@ -170,9 +176,9 @@ def _lost_description(metadata: ZarrMetadata) -> Outcome:
 
 def _repair_records(path: Path) -> Iterator[Outcome]:
     """Bring the manifest and the record files that can be read into agreement."""
-    reading = read_all_records(path, ["video_id", "sequence"])
+    reading = read_all_records(local_cache(path), ["video_id", "sequence"])
     if not reading.problems:
-        roll_forward(path)
+        roll_forward(local_cache(path))
         return
     outcomes = [_set_aside(path, where) for where in reading.damaged]
     yield from outcomes
@@ -184,23 +190,23 @@ def _repair_records(path: Path) -> Iterator[Outcome]:
     if manifest is None:
         return  # reported with the description
     # With files that the manifest does not name: they may hold what is missing, or an earlier state of it.
-    files, _ = describe_record_files(path)
-    last = max((layout.commits_of(path / file.where)[1] for file in files), default=0)
+    files, _ = describe_record_files(local_cache(path))
+    last = max((layout.commits_of(file.where)[1] for file in files), default=0)
     manifest = replace(manifest, sequence=max(manifest.sequence, last), files=tuple(files))
     write_manifest(path, manifest)
     if reading.manifest is None:
-        yield _rebuilt(path, files)
+        yield _rebuilt(files)
 
 
 def _new_manifest(path: Path) -> Manifest | None:
     """A manifest without files, from the description in the root; None if that is lost too."""
-    schema = read_zarr_metadata(path).schema
+    schema = read_zarr_metadata(local_cache(path)).schema
     return Manifest(cache_uuid=uuid4().hex, description=schema.to_attributes()) if schema else None
 
 
-def _rebuilt(path: Path, files: Sequence[RecordFile]) -> Outcome:
+def _rebuilt(files: Sequence[RecordFile]) -> Outcome:
     gaps, following = [], 1
-    for first, last in sorted(layout.commits_of(path / file.where) for file in files):
+    for first, last in sorted(layout.commits_of(file.where) for file in files):
         if following < first:
             gaps.append(f"{following}" if first == following + 1 else f"{following} to {first - 1}")
         following = max(following, last + 1)
@@ -228,7 +234,7 @@ def _set_aside(path: Path, where: str) -> Outcome:
     return Outcome(where=where, state="lost", what=what + _ENCODE_AGAIN)
 
 
-def _read_if_possible(file: Path) -> dict[str, Any]:
+def _read_if_possible(path: Path, name: str) -> dict[str, Any]:
     with suppress(StoreError):
-        return read_document(file)
+        return read_zarr_document(local_cache(path), name)
     return {}

@@ -17,8 +17,11 @@ SourceState = Literal["ok", "stale", "vanished", "unknown"]
 unknown: it cannot be looked at, for lack of a permission, a network, or its name."""
 
 
-def source_state(source: Source) -> SourceState:
-    """The state of a recorded source; its content is not read."""
+def source_state(source: Source, *, may_be_elsewhere: bool = False) -> SourceState:
+    """The state of a recorded source; its content is not read.
+
+    may_be_elsewhere: it was perhaps read on another machine, so that one that is missing here is unknown.
+    """
     if not source.path:
         return "unknown"
     try:
@@ -26,7 +29,7 @@ def source_state(source: Source) -> SourceState:
     except (FileNotFoundError, NotADirectoryError):
         # One missing file of many is a change: the others may still make up a video.
         is_left = source.selection != WHOLE and os.path.exists(source.path)  # noqa: PTH110
-        return "stale" if is_left else "vanished"
+        return "stale" if is_left else "unknown" if may_be_elsewhere else "vanished"
     except (OSError, ValueError):
         return "unknown"
     return "ok" if now == (source.num_bytes, source.mtime_ns) else "stale"

@@ -11,7 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import pyarrow as pa
+
 from vidlat.errors import StoreError, shown
+
+DOCUMENT_BYTES = 2**26
+"""Of a document, at most: one that names 100,000 record files has a quarter."""
 
 Range = tuple[int, int | None]
 """A start and a stop, as in content[start:stop]. A negative start counts from the end and has stop None."""
@@ -27,6 +32,14 @@ class Exists(StoreError):  # noqa: N818
 
 class Changed(StoreError):  # noqa: N818
     """A key no longer holds the version that was to be replaced: read it again."""
+
+
+class Beyond(StoreError):  # noqa: N818
+    """A range begins where the content has ended."""
+
+
+class TooLarge(StoreError):  # noqa: N818
+    """A content has more bytes than it can have."""
 
 
 class Unreachable(StoreError):  # noqa: N818
@@ -54,16 +67,19 @@ class Storage(Protocol):
     Every verb raises Unreachable if the storage gives no answer. No verb waits without end.
     """
 
-    @property
-    def where(self) -> str: ...
-
-    @property
-    def is_listed(self) -> bool: ...
+    where: str
+    is_listed: bool
 
     def read(self, key: str, range: Range | None = None) -> tuple[bytes, Version]:
         """The content of a key, or the part of it that lies in `range`, and its version.
 
-        A range may end beyond the content. Raises Missing, and StoreError for a range that begins beyond it.
+        A range may end beyond the content. Raises Missing, and Beyond for a range that begins beyond it.
+        """
+
+    def open(self, key: str, at_most: int) -> pa.NativeFile:
+        """The content of a key to read here and there, also after its deletion.
+
+        Raises Missing, and TooLarge for more than `at_most` bytes.
         """
 
     def create(self, key: str, content: bytes) -> Version:
@@ -86,6 +102,17 @@ class Storage(Protocol):
         """Delete keys; those that are missing are no error. Not for a key that another writer may replace."""
 
 
+def read_document(storage: Storage, key: str) -> bytes:
+    """The content of a key. Raises Missing, and TooLarge for more than DOCUMENT_BYTES."""
+    try:
+        content, _ = storage.read(key, (0, DOCUMENT_BYTES + 1))
+    except Beyond:
+        return b""
+    if len(content) > DOCUMENT_BYTES:
+        raise too_large(f"{storage.where}/{key}", DOCUMENT_BYTES)
+    return content
+
+
 def checked_key(key: str, where: str) -> str:
     """A key, if it is one; raises StoreError if not, for it may come from elsewhere and lead anywhere."""
     names = key.split("/")
@@ -102,8 +129,13 @@ def checked_range(range: Range) -> Range:
     return range
 
 
-def beyond(where: str, start: int) -> StoreError:
+def beyond(where: str, start: int) -> Beyond:
     """The error of a range that begins where its content has ended."""
-    return StoreError(
+    return Beyond(
         f"{where}: ends before byte {start}; expected more: it was cut short, or is of another cache"
     )
+
+
+def too_large(where: str, at_most: int) -> TooLarge:
+    """The error of a content of more than `at_most` bytes."""
+    return TooLarge(f"{where}: has more than {at_most} bytes; expected {at_most} at most")

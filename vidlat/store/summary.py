@@ -13,6 +13,7 @@ from vidlat.store import filesystem
 from vidlat.store.layout import FAILURES, LEFTOVER, RECORDS
 from vidlat.store.lease import LeaseHolder, read_lease
 from vidlat.store.metadata import array_frames
+from vidlat.store.open_storage import local_cache
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.records import SOURCE_COLUMNS, to_source
 from vidlat.store.schema import CacheSchema
@@ -50,11 +51,11 @@ class Holder:
 class CacheSummary:
     """Content and state of a cache; docs/info.md describes every field.
 
-    num_frames: of the videos. seconds: of the videos whose frame rate is known. num_latent_frames: length of
-    the time axis, of which num_used_latent_frames belong to videos, stack padding included. num_dead_shards,
-    num_dead_bytes: see DiskUsage. failures: by kind. stale, vanished, unknown: states of the
-    num_sources_checked sources, which are spread evenly over the cache. unfinished: signs of an interrupted
-    command, one line each.
+    num_bytes: of all files; None where they cannot be listed. num_frames: of the videos. seconds: of the
+    videos whose frame rate is known. num_latent_frames: length of the time axis, of which
+    num_used_latent_frames belong to videos, stack padding included. num_dead_shards, num_dead_bytes: see
+    DiskUsage. failures: by kind. stale, vanished, unknown: states of the num_sources_checked sources, which
+    are spread evenly over the cache. unfinished: signs of an interrupted command, one line each.
     """
 
     path: str
@@ -62,7 +63,7 @@ class CacheSummary:
     num_videos: int
     num_frames: int
     seconds: float
-    num_bytes: int
+    num_bytes: int | None
     num_latent_frames: int
     num_used_latent_frames: int
     num_dead_shards: int
@@ -83,29 +84,29 @@ class CacheSummary:
         return {"path": values.pop("path")} | {"cache_id": self.schema.cache_id} | values
 
 
-def summarise(path: Path) -> CacheSummary:
+def summarise(where: str | Path) -> CacheSummary:
     """Summarise a cache from its records and the sizes of its files. Raises StoreError if there is none."""
-    return summarise_open(open_cache(path, hold=False))
+    return summarise_open(open_cache(where, hold=False))
 
 
 def summarise_open(cache: LatentCache) -> CacheSummary:
     """As `summarise`, of a cache as it was when it was opened: videos that came since are not in it."""
-    path = cache.path
-    totals, usage, failures = cache.columns("num_frames", "fps"), cache.disk_usage(), cache.failures()
+    totals, failures = cache.columns("num_frames", "fps"), cache.failures()
+    usage = cache.disk_usage() if cache.storage.is_listed else None
     frames_and_rates = zip(totals["num_frames"], totals["fps"], strict=True)
     states = _source_states(cache)
-    holder = read_lease(path)
+    holder = None if cache.is_remote else read_lease(Path(cache.where))
     return CacheSummary(
-        path=str(path),
+        path=cache.where,
         schema=cache.schema,
         num_videos=len(cache),
         num_frames=sum(totals["num_frames"]),
         seconds=sum(num_frames / fps for num_frames, fps in frames_and_rates if fps),
-        num_bytes=usage.num_bytes,
+        num_bytes=usage.num_bytes if usage else None,
         num_latent_frames=cache.num_latent_frames,
         num_used_latent_frames=cache.num_latent_frames - cache.num_hole_frames,
-        num_dead_shards=usage.num_dead_shards,
-        num_dead_bytes=usage.num_dead_bytes,
+        num_dead_shards=usage.num_dead_shards if usage else 0,
+        num_dead_bytes=usage.num_dead_bytes if usage else 0,
         num_failed=len(failures),
         failures=_by_kind(failures),
         with_warnings=_group(cache.warnings()),
@@ -114,7 +115,7 @@ def summarise_open(cache: LatentCache) -> CacheSummary:
         vanished=_group(video_id for video_id, state in states.items() if state == "vanished"),
         unknown=_group(video_id for video_id, state in states.items() if state == "unknown"),
         holder=_to_holder(holder) if holder else None,
-        unfinished=tuple(_unfinished(path, cache.schema, holder)),
+        unfinished=() if cache.is_remote else tuple(_unfinished(Path(cache.where), cache.schema, holder)),
     )
 
 
@@ -122,7 +123,10 @@ def _source_states(cache: LatentCache) -> dict[str, str]:
     """The state of every source, or of every n-th where there are many, by video_id."""
     step = max(1, -(-len(cache) // MOST_SOURCES_CHECKED))
     rows = islice(cache.rows("video_id", *SOURCE_COLUMNS), 0, None, step)
-    return {video_id: source_state(to_source(*cells)) for video_id, *cells in rows}
+    return {
+        video_id: source_state(to_source(*cells), may_be_elsewhere=cache.is_remote)
+        for video_id, *cells in rows
+    }
 
 
 def _by_kind(failures: Mapping[str, FailureRecord]) -> dict[str, VideoGroup]:
@@ -155,7 +159,7 @@ def _unfinished(path: Path, schema: CacheSchema, holder: LeaseHolder | None) -> 
         return
     if holder:
         yield f"{holder} ended without releasing the cache; the next command takes it over"
-    lengths = array_frames(path, schema)
+    lengths = array_frames(local_cache(path), schema)
     if len(set(lengths.values())) > 1:
         by_array = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         yield f"the arrays differ in latent frames ({by_array}): the next encode completes the growth"

@@ -23,7 +23,14 @@ from vidlat.store.arrays import open_for_writing
 from vidlat.store.lease import Lease, hold_lease
 from vidlat.store.log import append, compact, last_sequence, merge, read_records, roll_forward
 from vidlat.store.manifest import Manifest, write_manifest
-from vidlat.store.metadata import array_frames, read_attributes, read_schema, write_document, zarr_documents
+from vidlat.store.metadata import (
+    array_frames,
+    read_attributes,
+    read_schema,
+    write_document,
+    zarr_documents,
+)
+from vidlat.store.open_storage import local_cache
 from vidlat.store.records import (
     FAILURE_COLUMNS,
     VIDEO_COLUMNS,
@@ -78,7 +85,7 @@ def _build(path: Path, schema: CacheSchema) -> None:
 
 def _is_cache_of(path: Path, schema: CacheSchema) -> bool:
     try:
-        return read_schema(path).cache_id == schema.cache_id
+        return read_schema(local_cache(path)).cache_id == schema.cache_id
     except StoreError:
         return False
 
@@ -90,7 +97,7 @@ def open_writer(path: Path, purpose: str) -> Iterator[CacheWriter]:
     Takes over the lease of a dead process. Raises StoreError if `path` is not a cache, if a running process
     holds it, or if it cannot be written.
     """
-    read_schema(path)  # before a file is created in a folder that is not a cache
+    read_schema(local_cache(path))  # before a file is created in a folder that is not a cache
     with hold_lease(path, purpose) as lease:
         yield CacheWriter(path, lease)
 
@@ -110,7 +117,8 @@ class CacheWriter:
     def __init__(self, path: Path, lease: Lease) -> None:
         self.path = path
         self.lease = lease
-        self.schema = read_schema(path)
+        self._storage = local_cache(path)
+        self.schema = read_schema(self._storage)
 
     def reserve(self, num_shards: int) -> int:
         """Grow both arrays by whole shards and return the first latent frame of the new range.
@@ -121,9 +129,9 @@ class CacheWriter:
         if num_shards < 1:
             raise ValueError(f"num_shards: got {num_shards}; expected 1 or more")
         with self._locked():
-            start = max(array_frames(self.path, self.schema).values())
+            start = max(array_frames(self._storage, self.schema).values())
             stop = start + num_shards * self.schema.shard_frames
-            documents = zarr_documents(read_attributes(self.path), self.schema, stop)
+            documents = zarr_documents(read_attributes(self._storage), self.schema, stop)
             # The root last: until then, readers see the old shape of both arrays.
             for name in (*map(layout.array_document, layout.ARRAYS), layout.ROOT):
                 write_document(self.path, name, documents[name])
@@ -138,13 +146,13 @@ class CacheWriter:
         """Record the new ranges of moved videos, all at once; their later failures keep standing."""
         ids = pa.array([record.video_id for record in records])
         with self._locked():
-            failures = read_records(self.path).standing_failures()
+            failures = read_records(self._storage).standing_failures()
             again = failures.filter(pc.is_in(failures["video_id"], value_set=ids))
             tables: dict[str, Callable[[int], pa.Table]] = {}
             if len(again):  # first: if a kill leaves it alone, nothing changes
                 tables[layout.FAILURES] = lambda sequence: with_sequence(again, sequence)
             tables[layout.RECORDS] = lambda sequence: to_table(records, VIDEO_COLUMNS, sequence)
-            append(self.path, tables)
+            append(self._storage, tables)
 
     def remove(self, video_ids: Sequence[str]) -> None:
         """Remove videos, all at once; their latents remain on disk as holes."""
@@ -157,7 +165,7 @@ class CacheWriter:
             self.append_rows(
                 {
                     layout.RECORDS: lambda sequence: with_sources(
-                        read_records(self.path).videos.read(), videos, sequence
+                        read_records(self._storage).videos.read(), videos, sequence
                     )
                 }
             )
@@ -171,26 +179,26 @@ class CacheWriter:
 
     def last_sequence(self) -> int:
         """The number of the last commit, 0 before the first."""
-        return last_sequence(self.path)
+        return last_sequence(self._storage)
 
     def roll_forward(self) -> None:
         """Complete a commit that a killed process had written but not yet committed."""
         with self._locked():
-            roll_forward(self.path)
+            roll_forward(self._storage)
 
     def compact_records(self) -> None:
         """Rewrite the records without old rows, so that no trace of replaced or removed videos is left."""
         with self._locked():
-            compact(self.path)
+            compact(self._storage)
 
     def append_rows(self, tables: Mapping[str, Callable[[int], pa.Table]]) -> None:
         """Commit the rows of each folder, made for the next sequence number; merge small files if many."""
         with self._locked():
-            manifest = append(self.path, tables)
+            manifest = append(self._storage, tables)
             for folder in tables:
                 small = [file for file in manifest.files_in(folder) if file.num_bytes < self.small_bytes]
                 if len(small) > self.max_small_files:
-                    manifest = merge(self.path, manifest, folder, small)
+                    manifest = merge(self._storage, manifest, folder, small)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -213,7 +221,7 @@ def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) 
     Raises StoreError if the range is not made of whole, reserved and unwritten shards, or cannot be written;
     EncodeError for a value that cannot be stored.
     """
-    schema = read_schema(path)
+    schema = read_schema(local_cache(path))
     lengths = [posterior.mean.shape[1] for posterior in posteriors]
     starts = schema.pack(lengths)
     num_shards = schema.num_shards(lengths)

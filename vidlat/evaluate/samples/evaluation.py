@@ -249,7 +249,7 @@ def _require_as_long(run: Run, cache: LatentCache, first: Path, num_frames: int)
         )
         raise InputError(
             f"{first}: has {num_frames} frames, and the longest of {len(sides[side])} {side} clips of "
-            f"{cache.path} has {longest} in whole VAE calls; {todo}"
+            f"{cache.where} has {longest} in whole VAE calls; {todo}"
         )
 
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidlat.paths import local_path
+from vidlat.prefetch import map_ahead
 from vidlat.store import filesystem
 from vidlat.store.disk_usage import disk_usage
 from vidlat.store.layout import LOCK
 from vidlat.store.lease import hold_for_reading
+from vidlat.store.local_storage import LocalStorage
 from vidlat.store.log import ROWS_AT_ONCE
+from vidlat.store.open_storage import cache_storage
 from vidlat.store.ranges import CHECKSUMS, range_faults
 from vidlat.store.records import VIDEO_COLUMNS, latest, without_removed
-from vidlat.store.verify.latents import LatentChecker
+from vidlat.store.storage import Storage
+from vidlat.store.verify.latents import Finding, LatentChecker
 from vidlat.store.verify.problem import Problem
 from vidlat.store.verify.record_files import RecordReading, overlaps, read_all_records
 from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspects
@@ -29,39 +34,57 @@ CHECKED_COLUMNS = [
     *(name for name in VIDEO_COLUMNS.names if name.startswith("latents_")),
 ]
 
+NUM_AT_ONCE = 16
+"""Videos of a remote cache that are read at once."""
+
 OnVideo = Callable[[str, int], None]
 """Called after each video, with its id and the number of videos to read."""
 
 
 def verify_cache(
-    path: str | Path, on_video: OnVideo | None = None, *, only: Collection[str] | None = None
+    where: str | Path, on_video: OnVideo | None = None, *, only: Collection[str] | None = None
 ) -> Iterator[Problem]:
-    """Read the whole cache at `path` and yield every problem; one shard is in memory at a time.
+    """Read a whole cache, at a path or an address, and yield every problem.
 
+    One shard is in memory at a time, and 16 of a remote cache.
     only: ids of the videos whose latents are read; None for all. Frames that belong to no video are holes, no
-    problem, and not read. Changes nothing. May run while an encode adds to the cache, but not during a prune.
-    Raises StoreError if there is no cache at `path`, or if it is being pruned.
+    problem, and not read. Files that do not belong there are looked for in a folder only. Changes nothing.
+    May run while an encode adds to the cache, but not during a prune. Raises StoreError if there is no cache,
+    or if it is being pruned; Unreachable where an object store gives no answer.
     """
-    path, reading = local_path(path), _Reading()
-    hold_for_reading(path, reading)
-    with filesystem.lock_shared(path / LOCK):  # no driver commits or merges meanwhile
-        layout = read_zarr_metadata(path)
-        records = read_all_records(path, CHECKED_COLUMNS)
-        known = KnownFiles.of(path, layout.num_shards)
+    storage, reading = cache_storage(where), _Reading()
+    folder = storage.folder if isinstance(storage, LocalStorage) else None
+    if folder:
+        hold_for_reading(folder, reading)
+    with _no_commits(storage):
+        layout = read_zarr_metadata(storage)
+        records = read_all_records(storage, CHECKED_COLUMNS)
+        known = KnownFiles.of(folder, layout.num_shards) if folder else KnownFiles()
     yield from (Problem(where=where, kind=kind, what=what) for where, kind, what in layout.findings)
     yield from records.problems
-    suspects = list(find_suspects(path, known))
+    suspects = list(find_suspects(folder, known)) if folder else []
     videos = _standing(records)
     yield from overlaps(videos)
     if only is not None:
         videos = videos.filter(pc.is_in(videos["video_id"], pa.array(sorted(only), pa.string())))
-    yield from _videos_problems(path, layout, videos, on_video)
+    yield from _videos_problems(storage, layout, videos, on_video)
+    if not folder or not suspects:
+        return
     # By now a running encode has committed what it was writing.
-    if suspects:
-        known = KnownFiles.of(path, read_zarr_metadata(path).num_shards)
+    known = KnownFiles.of(folder, read_zarr_metadata(storage).num_shards)
     for suspect in suspects:
-        if suspect.is_the_same and (problem := file_problem(path, suspect.where, known)):
+        if suspect.is_the_same and (problem := file_problem(folder, suspect.where, known)):
             yield problem
+
+
+@contextmanager
+def _no_commits(storage: Storage) -> Iterator[None]:
+    """No driver commits or merges in a folder meanwhile; in an object store the manifest alone decides."""
+    if isinstance(storage, LocalStorage):
+        with filesystem.lock_shared(storage.folder / LOCK):
+            yield
+    else:
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +100,12 @@ class UnusedSpace:
     num_dead_bytes: int
 
 
-def measure_unused_space(path: Path) -> UnusedSpace:
+def measure_unused_space(where: str | Path) -> UnusedSpace:
     """Measure what belongs to no video, as far as arrays and records can be read. Raises StoreError."""
-    with filesystem.lock_shared(path / LOCK):  # no driver commits or merges meanwhile
-        metadata = read_zarr_metadata(path)
-        records = read_all_records(path, ["video_id", "sequence", "start", "stop", "num_frames"])
+    storage = cache_storage(where)
+    with _no_commits(storage):
+        metadata = read_zarr_metadata(storage)
+        records = read_all_records(storage, ["video_id", "sequence", "start", "stop", "num_frames"])
     num_frames = metadata.num_frames or 0
     videos = _standing(records)
     starts, stops = (np.clip(videos[name].to_numpy(), 0, num_frames) for name in ("start", "stop"))
@@ -89,9 +113,9 @@ def measure_unused_space(path: Path) -> UnusedSpace:
     covered_before = np.maximum.accumulate(np.concatenate([[0], stops]))[:-1]
     num_used = int(np.maximum(stops - np.maximum(starts, covered_before), 0).sum())
     is_range = starts < stops
-    usage = metadata.schema and disk_usage(
-        path, starts[is_range], stops[is_range], metadata.schema.shard_frames
-    )
+    usage = None
+    if metadata.schema and storage.is_listed:
+        usage = disk_usage(storage, starts[is_range], stops[is_range], metadata.schema.shard_frames)
     return UnusedSpace(
         num_hole_frames=num_frames - num_used,
         num_dead_shards=usage.num_dead_shards if usage else 0,
@@ -105,20 +129,25 @@ def _standing(records: RecordReading) -> pa.Table:
 
 
 def _videos_problems(
-    path: Path, layout: ZarrMetadata, videos: pa.Table, on_video: OnVideo | None
+    storage: Storage, layout: ZarrMetadata, videos: pa.Table, on_video: OnVideo | None
 ) -> Iterator[Problem]:
     """The problems of each video; latents in a range that cannot be its own are not read."""
     schema, num_frames = layout.schema, layout.num_frames
     if schema is None or num_frames is None:
         return
-    checker = LatentChecker(path, schema, num_frames)
-    for batch in videos.to_batches(max_chunksize=ROWS_AT_ONCE):
-        for row in batch.to_pylist():
-            wrong = [("range", what) for what in range_faults(row, len(row[CHECKSUMS]), schema, num_frames)]
-            for kind, what in wrong or checker.findings(row):
-                yield Problem(where=row["video_id"], kind=kind, what=what, is_video=True)
-            if on_video:
-                on_video(row["video_id"], len(videos))
+    checker = LatentChecker(storage, schema, num_frames)
+
+    def findings(row: dict[str, Any]) -> tuple[str, list[Finding]]:
+        wrong = [("range", what) for what in range_faults(row, len(row[CHECKSUMS]), schema, num_frames)]
+        return row["video_id"], wrong or list(checker.findings(row))
+
+    rows = (row for batch in videos.to_batches(max_chunksize=ROWS_AT_ONCE) for row in batch.to_pylist())
+    at_once = 1 if isinstance(storage, LocalStorage) else NUM_AT_ONCE
+    for video_id, found in map_ahead(findings, rows, at_once, at_once):
+        for kind, what in found:
+            yield Problem(where=video_id, kind=kind, what=what, is_video=True)
+        if on_video:
+            on_video(video_id, len(videos))
 
 
 class _Reading:

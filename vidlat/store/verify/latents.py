@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vidlat.errors import one_line
-from vidlat.store import filesystem
-from vidlat.store.arrays import open_for_reading
-from vidlat.store.layout import ARRAYS, array_document, shard_file, wrong_shard
-from vidlat.store.metadata import zarr_documents
+from vidlat.store.layout import ARRAYS, shard_file
+from vidlat.store.open_arrays import open_arrays
 from vidlat.store.schema import CacheSchema
 from vidlat.store.statistics import LatentDigest
+from vidlat.store.storage import Storage
 
 Finding = tuple[str, str]
 """A kind of problem, and what was found."""
@@ -33,14 +32,9 @@ INDEX_CACHE_BYTES = 2**20
 class LatentChecker:
     """Both arrays of a cache, opened by its description, even if their own zarr.json is damaged."""
 
-    def __init__(self, path: Path, schema: CacheSchema, num_frames: int) -> None:
-        self.path = path
+    def __init__(self, storage: Storage, schema: CacheSchema, num_frames: int) -> None:
         self.schema = schema
-        documents = zarr_documents({}, schema, num_frames)
-        self._arrays = {
-            name: open_for_reading(path / name, documents[array_document(name)], INDEX_CACHE_BYTES)
-            for name in ARRAYS
-        }
+        self._arrays = open_arrays(storage, schema, num_frames, cache_bytes=INDEX_CACHE_BYTES)
 
     def findings(self, row: Mapping[str, Any]) -> Iterator[Finding]:
         """The problems of the latents of the video that `row` of the records describes.
@@ -70,32 +64,37 @@ class LatentChecker:
 
     def _read(self, name: str, first: int, stop: int) -> tuple[npt.NDArray[np.float16] | None, list[Finding]]:
         """A part of one shard, None if it cannot be read as a whole, and its problems."""
-        file = shard_file(name, first // self.schema.shard_frames)
+        shard = first // self.schema.shard_frames
         faults: dict[tuple[str, str], list[Frames]] = {}
-        if what := wrong_shard(self.path / file):
+        if what := self._arrays.wrong_shard(name, shard):
+            file = shard_file(name, shard)
             return None, [("damaged", f"{name}, latent frames {first}-{stop}: {file} {what}")]
-        try:
-            block = self._arrays[name][:, first:stop].read().result()
-        except ValueError:
-            block = None
+        block: npt.NDArray[np.float16] | None = None
+        with suppress(ValueError):
+            block = self._values(name, first, stop)
         if block is None or not np.isfinite(block).all():
             step = self.schema.chunk_frames
             for chunk in range(first, stop, step):
                 frames = chunk, min(chunk + step, stop)
-                if fault := self._chunk_fault(name, file, frames):
+                if fault := self._chunk_fault(name, shard, frames):
                     faults.setdefault(fault, []).append(frames)
         return block, [
             (kind, f"{name}, latent frames {_ranges(frames)}: {what}")
             for (kind, what), frames in faults.items()
         ]
 
-    def _chunk_fault(self, name: str, file: str, frames: Frames) -> Finding | None:
+    def _values(self, name: str, first: int, stop: int) -> npt.NDArray[np.float16]:
+        """Latent frames, (L, n, h, w)."""
+        return self._arrays.start_reading(name, slice(first, stop))().swapaxes(0, 1)
+
+    def _chunk_fault(self, name: str, shard: int, frames: Frames) -> Finding | None:
+        file = shard_file(name, shard)
         try:
-            chunk = self._arrays[name][:, slice(*frames)].read().result()
+            chunk = self._values(name, *frames)
         except ValueError as error:
             return "damaged", f"{file} cannot be read: {_reason(error)}"
         if np.isnan(chunk).all():
-            is_there = filesystem.exists(self.path / file)
+            is_there = self._arrays.has_shard(name, shard)
             return "missing", f"{file} lacks them" if is_there else f"{file} does not exist"
         return None if np.isfinite(chunk).all() else ("not-finite", f"{file} holds NaN or infinity")
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 
 from vidlat.errors import StoreError
 from vidlat.store.layout import MANIFEST, RECORDS
+from vidlat.store.local_storage import LocalStorage
 from vidlat.store.log import COLUMNS, ROWS_AT_ONCE, describe_record_files, read_checked
-from vidlat.store.manifest import Manifest, read_manifest
+from vidlat.store.manifest import Manifest, RecordFile, read_manifest
+from vidlat.store.storage import Missing, Storage, Unreachable
 from vidlat.store.verify.problem import Problem
 
 
@@ -31,18 +32,23 @@ class RecordReading:
     missing: list[str] = field(default_factory=list)
 
 
-def read_all_records(path: Path, columns: Sequence[str]) -> RecordReading:
-    """Read every record file of the cache at `path`, whatever is damaged.
+def read_all_records(storage: Storage, columns: Sequence[str]) -> RecordReading:
+    """Read every record file of a cache, whatever is damaged.
 
     columns: of the videos, video_id and sequence among them.
     """
     manifest, problems = None, []
     try:
-        manifest = read_manifest(path)
+        manifest = read_manifest(storage)
+    except Unreachable:
+        raise
     except StoreError as error:
-        problems.append(_problem(path, MANIFEST, error))
-    files, damaged = (manifest.files, {}) if manifest else describe_record_files(path)
-    problems += [_problem(path, where, error) for where, error in damaged.items()]
+        problems.append(_problem(storage.where, MANIFEST, error))
+    files: Sequence[RecordFile] = manifest.files if manifest else ()
+    damaged: dict[str, StoreError] = {}
+    if manifest is None and isinstance(storage, LocalStorage):
+        files, damaged = describe_record_files(storage)
+    problems += [_problem(storage.where, where, error) for where, error in damaged.items()]
     schema = pa.schema([COLUMNS[RECORDS].field(name) for name in columns])
     reading = RecordReading(
         manifest=manifest, videos=schema.empty_table(), problems=problems, damaged=list(damaged)
@@ -51,23 +57,25 @@ def read_all_records(path: Path, columns: Sequence[str]) -> RecordReading:
     for file in files:
         is_of_videos = file.where.startswith(RECORDS)
         try:
-            table = read_checked(path, file, columns if is_of_videos else ["video_id", "sequence"])
+            table = read_checked(storage, file, columns if is_of_videos else ["video_id", "sequence"])
             if len(table) != file.num_rows:
                 raise StoreError(f"has {len(table)} rows, {MANIFEST} says {file.num_rows}")
-        except FileNotFoundError:
+        except Missing:
             reading.missing.append(file.where)
-            problems.append(_problem(path, file.where, "is missing", file.num_rows))
+            problems.append(_problem(storage.where, file.where, "is missing", file.num_rows))
+        except Unreachable:
+            raise
         except StoreError as error:
             reading.damaged.append(file.where)
-            problems.append(_problem(path, file.where, error, file.num_rows))
+            problems.append(_problem(storage.where, file.where, error, file.num_rows))
         else:
             tables += [table] if is_of_videos else []
     reading.videos = pa.concat_tables(tables)
     return reading
 
 
-def _problem(path: Path, where: str, what: object, num_rows: int | None = None) -> Problem:
-    text = str(what).removeprefix(f"{path}: ").removeprefix("damaged: ").removeprefix(f"{where} ")
+def _problem(cache: str, where: str, what: object, num_rows: int | None = None) -> Problem:
+    text = str(what).removeprefix(f"{cache}: ").removeprefix("damaged: ").removeprefix(f"{where} ")
     lost = "" if num_rows is None else f"; rows lost with it: {num_rows}"
     return Problem(where=where, kind="record", what=f"{text}{lost}")
 

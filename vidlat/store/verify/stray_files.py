@@ -12,6 +12,7 @@ from vidlat.store import filesystem, layout
 from vidlat.store.lease import read_lease
 from vidlat.store.log import uncommitted_files
 from vidlat.store.manifest import read_manifest
+from vidlat.store.open_storage import local_cache
 from vidlat.store.verify.problem import Problem
 
 
@@ -26,10 +27,10 @@ class KnownFiles:
     def of(cls, path: Path, num_shards: int | None) -> KnownFiles:
         """The files of the cache at `path` now, and of a commit that may be under way or was cut off."""
         try:
-            manifest = read_manifest(path)
+            manifest = read_manifest(local_cache(path))
         except StoreError:
             return cls(num_shards)
-        files = (*manifest.files, *uncommitted_files(path, manifest))
+        files = (*manifest.files, *uncommitted_files(local_cache(path), manifest))
         return cls(num_shards, frozenset(file.where for file in files))
 
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document
+from vidlat.store.local_storage import LocalStorage
 from vidlat.store.manifest import read_manifest
 from vidlat.store.metadata import (
     document_faults,
     document_length,
     read_attributes,
-    read_document,
     read_schema,
+    read_zarr_document,
     zarr_documents,
 )
 from vidlat.store.schema import CacheSchema
+from vidlat.store.storage import Missing, Storage, Unreachable, read_document
 
 Finding = tuple[str, str, str]
 """A file, the kind of problem, and what was found."""
@@ -50,18 +51,20 @@ class ZarrMetadata:
         return -(-self.num_frames // self.schema.shard_frames)
 
 
-def read_zarr_metadata(path: Path) -> ZarrMetadata:
-    """Read all zarr.json files of the cache at `path`. Raises StoreError if there is no cache."""
-    schema, is_certain, findings = _read_description(path)
+def read_zarr_metadata(storage: Storage) -> ZarrMetadata:
+    """Read all zarr.json files of a cache. Raises StoreError if there is no cache."""
+    schema, is_certain, findings = _read_description(storage)
     if schema is None:
         return ZarrMetadata(schema=None, num_frames=None, findings=findings)
     found: list[Finding] = []
     documents: dict[str, dict[str, Any]] = {}
     for name in zarr_documents({}, schema, 0):
         try:
-            documents[name] = read_document(path / name)
+            documents[name] = read_zarr_document(storage, name)
+        except Unreachable:
+            raise
         except StoreError as error:
-            found.append((name, "description", _without(path, error)))
+            found.append((name, "description", _without(storage, error)))
     faults = {name: list(document_faults(name, document, schema)) for name, document in documents.items()}
     found += [(name, "description", what) for name, wrong in faults.items() for what in wrong]
     # Of a root that is damaged anyway, the consequences need not be listed.
@@ -85,25 +88,37 @@ def read_zarr_metadata(path: Path) -> ZarrMetadata:
     )
 
 
-def _read_description(path: Path) -> tuple[CacheSchema | None, bool, list[Finding]]:
+def _read_description(storage: Storage) -> tuple[CacheSchema | None, bool, list[Finding]]:
     """The description by the manifest or else by the root, whether it is certain, and its problems."""
     copy, schema = None, None
     found: list[Finding] = []
     with suppress(StoreError):  # a manifest that cannot be read is reported with the records
-        copy = read_manifest(path).description
+        copy = read_manifest(storage).description
         try:
             schema = CacheSchema.from_attributes(copy)
         except StoreError as error:
             found.append((MANIFEST, "description", f"its copy of the description: {error}"))
     try:
-        in_root = read_schema(path)
+        in_root = read_schema(storage)
+    except Unreachable:
+        raise
     except StoreError as error:
-        if not filesystem.is_folder(path / RECORDS):
+        if not _has_records(storage):
             raise  # there is no sign of a cache
-        return schema, schema is not None, [*found, (ROOT, "description", _without(path, error))]
-    if schema and read_attributes(path)["vidlat"] != copy:
+        return schema, schema is not None, [*found, (ROOT, "description", _without(storage, error))]
+    if schema and read_attributes(storage)["vidlat"] != copy:
         return schema, True, [(ROOT, "description", f"its description differs from the copy in {MANIFEST}")]
     return in_root, schema is not None, found
+
+
+def _has_records(storage: Storage) -> bool:
+    if isinstance(storage, LocalStorage):
+        return filesystem.is_folder(storage.folder / RECORDS)
+    try:
+        read_document(storage, MANIFEST)
+    except Missing:
+        return False
+    return True
 
 
 def _uneven(lengths: dict[str, int], schema: CacheSchema) -> Iterator[Finding]:
@@ -120,5 +135,5 @@ def _uneven(lengths: dict[str, int], schema: CacheSchema) -> Iterator[Finding]:
             yield name, "leftover", what
 
 
-def _without(path: Path, error: StoreError) -> str:
-    return str(error).removeprefix(f"{path}/").removeprefix(f"{path}: ")
+def _without(storage: Storage, error: StoreError) -> str:
+    return str(error).removeprefix(f"{storage.where}/").removeprefix(f"{storage.where}: ")

@@ -92,8 +92,8 @@ def require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
     if gone or changed:
         what = [f"{verb} {shorten(ids)}" for verb, ids in (("gone:", gone), ("changed:", changed)) if ids]
         raise TrainError(
-            f"{run_dir} does not fit the cache {cache.path}: its videos are {'; '.join(what)}; restore them, "
-            "or start a new run with another --out"
+            f"{run_dir} does not fit the cache {cache.where}: its videos are {'; '.join(what)}; restore "
+            "them, or start a new run with another --out"
         )
 
 
