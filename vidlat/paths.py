@@ -10,9 +10,14 @@ from vidlat.errors import InputError
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
+def is_address(text: str | Path) -> bool:
+    """Whether a text leads to another machine, as `s3://bucket/latents.zarr` does."""
+    return _URL.match(str(text)) is not None
+
+
 def expand(text: str) -> str:
     """A path or pattern on this machine, with a leading `~` expanded; raises InputError for a URL."""
-    if _URL.match(text):
+    if is_address(text):
         raise InputError(f"{text} is a URL; expected a path on this machine: copy or mount it")
     try:
         return str(Path(text).expanduser()) if text.startswith("~") else text

@@ -20,6 +20,7 @@ def info() -> None:
     \b
     Example:
       vidlat info latents.zarr
+      vidlat info s3://bucket/latents.zarr
 
     \b
     Exit codes: 0 done, 1 not a cache.

@@ -15,7 +15,7 @@ import click
 from vidlat.checked_settings import Config, given, is_list, item_of, limits_in_words
 from vidlat.commands.settings_file import load_yaml
 from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
-from vidlat.paths import expand
+from vidlat.paths import expand, is_address
 
 
 class LocalPath(click.Path):
@@ -28,7 +28,15 @@ class LocalPath(click.Path):
             self.fail(str(error), param, ctx)
 
 
+class CachePath(LocalPath):
+    """A cache to read: a path on this machine, or an address, which stays a text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return str(value) if is_address(value) else super().convert(value, param, ctx)
+
+
 PATH = LocalPath(path_type=Path)
+CACHE = CachePath(path_type=Path)
 PATH_OR_PATTERN = LocalPath(path_type=str)
 
 

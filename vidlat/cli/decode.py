@@ -10,6 +10,7 @@ from vidlat.cli.options import (
     latents_argument,
     latents_option,
     out_option,
+    shard_cache_options,
     vae_option,
 )
 from vidlat.config import EvaluateConfig
@@ -31,6 +32,7 @@ sources_option = click.option(
 )
 @vae_option
 @device_option
+@shard_cache_options
 def preview() -> None:
     """Draw source and decoded frames of some videos of a cache.
 
@@ -52,6 +54,7 @@ def preview() -> None:
 @out_option("Folder for the videos.")
 @vae_option
 @device_option
+@shard_cache_options
 def decode() -> None:
     """Decode a cache to video, one mp4 per video.
 
@@ -81,6 +84,7 @@ def decode() -> None:
     help="Write all figures to this .json file; of samples else evaluation.json in --out.",
 )
 @vae_option
+@shard_cache_options
 def evaluate() -> None:
     """Measure what the VAE keeps of videos (--input), or how good samples are (--run, --samples).
 
@@ -123,6 +127,7 @@ def evaluate() -> None:
 @click.option("--max-videos", type=click.IntRange(1), help="Compare this many, evenly spread over the ids.")
 @vae_option
 @device_option
+@shard_cache_options
 def report() -> None:
     """Write a page about a cache: one HTML file to look at, print or send.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from vidlat.cli.declaration import PATH, PATH_OR_PATTERN
+from vidlat.cli.declaration import CACHE, PATH, PATH_OR_PATTERN
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-latents_argument = click.argument("latents", type=PATH)
-latents_option = click.option("--latents", type=PATH, required=True, help="The cache to read.")
+WHERE = "a folder, or the address of one: s3://, gs://, az:// or https://."
+
+latents_argument = click.argument("latents", type=CACHE)
+latents_option = click.option("--latents", type=CACHE, required=True, help=f"The cache to read: {WHERE}")
 vae_option = click.option(
     "--vae",
     help="Where the VAE of the latents is now, if it was moved after they were encoded, or one with another "
@@ -22,6 +25,39 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU where there is one."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+
+
+def _to_environment(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """What sets an environment variable, which processes that are started later read too."""
+
+    def set_variable(ctx: click.Context, param: click.Parameter, value: Any) -> None:  # noqa: ARG001
+        if value is not None:
+            os.environ[name] = str(value)
+
+    return set_variable
+
+
+def shard_cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--cache-dir` and `--cache-gb`, for commands that read latents."""
+    limit = click.option(
+        "--cache-gb",
+        type=click.FloatRange(0, min_open=True),
+        envvar="VIDLAT_CACHE_GB",
+        show_envvar=True,
+        expose_value=False,
+        callback=_to_environment("VIDLAT_CACHE_GB"),
+        help="Gigabytes that --cache-dir may hold.  [default: 100]",
+    )
+    folder = click.option(
+        "--cache-dir",
+        type=PATH,
+        envvar="VIDLAT_CACHE_DIR",
+        show_envvar=True,
+        expose_value=False,
+        callback=_to_environment("VIDLAT_CACHE_DIR"),
+        help="Folder on a local disk in which latents of a remote cache are kept, for all processes.",
+    )
+    return folder(limit(command))
 
 
 def out_option(help: str) -> Decorator:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.declaration import PATH, Command
-from vidlat.cli.options import labels_option, latents_option, out_option, vae_option
+from vidlat.cli.declaration import CACHE, PATH, Command
+from vidlat.cli.options import labels_option, latents_option, out_option, shard_cache_options, vae_option
 from vidlat.config import SampleConfig, TrainConfig
 from vidlat.config.sample import LONGEST_AVERAGE
 
@@ -16,6 +16,7 @@ from vidlat.config.sample import LONGEST_AVERAGE
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
 @labels_option("its labels take precedence over those in the cache.")
 @vae_option
+@shard_cache_options
 def train() -> None:
     """Train a diffusion U-Net on the latents of a cache.
 
@@ -31,7 +32,12 @@ def train() -> None:
       vidlat train --latents latents.zarr --out runs/seen --tracker wandb
       vidlat train --latents latents.zarr --out runs/tuned --init runs/first --learning-rate 1e-4
       vidlat train --latents latents.zarr --out runs/fast --objective mean-flow --distil runs/first
+      vidlat train --latents s3://bucket/latents.zarr --cache-dir /scratch/vidlat --out runs/first
       torchrun --nproc-per-node 4 -m vidlat train --latents latents.zarr --out runs/four
+
+    Of a remote cache, latents up to 2 GiB are read into memory at the start. Of a larger one, windows are
+    read from the store again and again, or once, into --cache-dir. If the store gives no answer for a
+    minute, the run ends with a checkpoint.
 
     Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 ends the run after the current step, with a checkpoint; a second Ctrl-C
     ends it at once. An interrupted validation is done again by --resume, interrupted samples are left out.
@@ -51,7 +57,8 @@ def train() -> None:
 )
 @out_option("Folder for the videos.")
 @vae_option
-@click.option("--latents", type=PATH, help="The cache that the run was trained on, for --reject-copies.")
+@click.option("--latents", type=CACHE, help="The cache that the run was trained on, for --reject-copies.")
+@shard_cache_options
 def sample() -> None:
     """Sample new videos from a trained run.
 

@@ -10,7 +10,7 @@ from vidlat.pipeline.decode_videos import decode_videos
 from vidlat.store.reader import open_cache
 
 
-def decode(latents: Path, out: Path, vae: str | None, device: str) -> ExitCode:
+def decode(latents: str | Path, out: Path, vae: str | None, device: str) -> ExitCode:
     """Write a video for each cached one, and report what failed."""
     num_videos = len(open_cache(latents))
     failures: list[tuple[str, str]] = []

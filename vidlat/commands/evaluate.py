@@ -21,7 +21,7 @@ DRAWING = ("steps", "sampler", "guidance", "guidance_interval", "checkpoint", "a
 
 
 def evaluate(
-    latents: Path,
+    latents: str | Path,
     inputs: tuple[str, ...],
     max_videos: int | None,
     run_dir: Path | None,
@@ -66,7 +66,7 @@ def _refuse_others(used: str, others: dict[str, Any], what: str) -> None:
 
 
 def _evaluate_reconstructions(
-    latents: Path,
+    latents: str | Path,
     inputs: tuple[str, ...],
     max_videos: int | None,
     json_file: Path | None,

@@ -22,7 +22,7 @@ SPECTRUM = "spectrum.html"
 
 
 def evaluate_sampled(
-    latents: Path,
+    latents: str | Path,
     run_dir: Path | None,
     samples: Path | None,
     out: Path,

@@ -10,7 +10,7 @@ from vidlat.config import MANTISSA_BITS
 from vidlat.store.summary import CacheSummary, Holder, VideoGroup, summarise
 
 
-def info(latents: Path, as_json: bool) -> None:
+def info(latents: str | Path, as_json: bool) -> None:
     """Print what a cache holds."""
     summary = summarise(latents)
     if as_json:

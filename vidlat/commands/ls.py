@@ -22,7 +22,7 @@ LINES_AT_ONCE = 1000
 HEADER = f"{'state':<8} {'frames':>8} {'fps':>7} {'seconds':>8} {'pixels':>11}  video"
 
 
-def ls(latents: Path, failed: bool, traceback: bool, as_json: bool) -> None:
+def ls(latents: str | Path, failed: bool, traceback: bool, as_json: bool) -> None:
     """Print a line per video, or per failure."""
     if traceback and not failed:
         raise click.UsageError("--traceback goes with --failed")

@@ -13,7 +13,7 @@ from vidlat.store.reader import open_cache
 from vidlat.video.writer import prepare_file
 
 
-def preview(latents: Path, out: Path, videos: int, vae: str | None, device: str) -> ExitCode:
+def preview(latents: str | Path, out: Path, videos: int, vae: str | None, device: str) -> ExitCode:
     """Write the picture, and report videos without source and damaged ones."""
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: a preview is written as .png; give such a name")

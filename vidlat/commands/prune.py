@@ -16,15 +16,16 @@ from vidlat.commands.display import (
 from vidlat.errors import ExitCode, InputError
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.metadata import read_schema
-from vidlat.store.open_storage import local_cache
+from vidlat.store.open_storage import local_cache, require_folder
 from vidlat.store.prune import PruneResult, prune as carry_out
 from vidlat.store.prune_plan import PrunePlan, plan_prune, vanished_videos
 from vidlat.store.reader import open_cache
 from vidlat.store.writer import open_writer
 
 
-def prune(latents: Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) -> ExitCode:
+def prune(latents: str | Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) -> ExitCode:
     """Print the plan, and with `yes` carry it out."""
+    latents = require_folder(latents, "prune")
     vanished = _vanished(latents, requested=drop, keep=keep_vanished, refuse=yes)
     if not yes:
         refuse_if_held(latents)

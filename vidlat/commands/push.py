@@ -14,16 +14,17 @@ from vidlat.store.copy import copy_cache
 from vidlat.store.lease import reading
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.metadata import read_schema
-from vidlat.store.open_storage import open_published
+from vidlat.store.open_storage import local_cache, open_published, require_folder
 from vidlat.store.snapshot import CacheSnapshot, read_snapshot
 
 EVALUATION_BYTES = 2**28
 """Most bytes of a file of figures."""
 
 
-def push(latents: Path, address: str, licence: str, evaluation: Path | None) -> ExitCode:
+def push(latents: str | Path, address: str, licence: str, evaluation: Path | None) -> ExitCode:
     """Copy what is new to the address, with a card, and say what was sent."""
-    read_schema(latents)  # before anything is asked elsewhere
+    latents = require_folder(latents, "push")
+    read_schema(local_cache(latents))  # before anything is asked elsewhere
     figures = _read_figures(evaluation)
     transferred = Transferred()
     with reading(latents):

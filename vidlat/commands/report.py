@@ -13,7 +13,12 @@ from vidlat.report.cache import report_cache
 
 
 def report(
-    latents: Path, out: Path, inputs: tuple[str, ...], max_videos: int | None, vae: str | None, device: str
+    latents: str | Path,
+    out: Path,
+    inputs: tuple[str, ...],
+    max_videos: int | None,
+    vae: str | None,
+    device: str,
 ) -> ExitCode:
     """Write the page, and tell which videos are not in all of it."""
     if max_videos and not inputs:

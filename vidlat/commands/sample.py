@@ -13,7 +13,13 @@ from vidlat.sample.folder import read_samples
 from vidlat.sample.videos import CONTACT_SHEET, sample_videos
 
 
-def sample(run_dir: str, out: Path, vae: str | None, latents: Path | None, settings: dict[str, Any]) -> None:
+def sample(
+    run_dir: str,
+    out: Path,
+    vae: str | None,
+    latents: str | Path | None,
+    settings: dict[str, Any],
+) -> None:
     """Sample videos and report where they are."""
     config = SampleConfig.from_mapping(settings)
     config.require_effect(settings)

@@ -19,7 +19,12 @@ from vidlat.train.trainer import Trainer
 
 
 def train(
-    latents: Path, out: Path, resume: bool, labels: Path | None, vae: str | None, settings: dict[str, Any]
+    latents: str | Path,
+    out: Path,
+    resume: bool,
+    labels: Path | None,
+    vae: str | None,
+    settings: dict[str, Any],
 ) -> None:
     """Train, with a progress bar in the first process."""
     base = read_run(out).config.to_dict() if resume else {}

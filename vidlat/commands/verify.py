@@ -17,15 +17,16 @@ from vidlat.commands.display import (
 )
 from vidlat.errors import ExitCode
 from vidlat.store.lease import refuse_if_held
+from vidlat.store.open_storage import require_folder
 from vidlat.store.repair_files import Outcome
 from vidlat.store.verify.cache import measure_unused_space, verify_cache
 from vidlat.store.verify.problem import Problem
 
 
-def verify(latents: Path, repair: bool, vae: str | None, device: str, as_json: bool) -> ExitCode:
+def verify(latents: str | Path, repair: bool, vae: str | None, device: str, as_json: bool) -> ExitCode:
     """Print every problem of a cache, and with `repair` the outcome of each repair."""
     if repair:
-        refuse_if_held(latents)  # before everything is read, which takes long
+        refuse_if_held(require_folder(latents, "repair"))  # before everything is read, which takes long
     problems, num_videos = _read(latents, show=not as_json)
     unused = measure_unused_space(latents)
     if not as_json:
@@ -53,7 +54,7 @@ def verify(latents: Path, repair: bool, vae: str | None, device: str, as_json: b
     return ExitCode.DONE if is_sound else ExitCode.REFUSED
 
 
-def _read(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
+def _read(latents: str | Path, *, show: bool) -> tuple[list[Problem], int]:
     """The problems and the number of videos read; with a progress bar if `show`."""
     num_read = 0
     with progress_bar("{task.fields[name]}", show=show) as progress:
@@ -68,7 +69,7 @@ def _read(latents: Path, *, show: bool) -> tuple[list[Problem], int]:
 
 
 def _repair(
-    latents: Path, problems: list[Problem], vae: str | None, device: str, *, show: bool
+    latents: str | Path, problems: list[Problem], vae: str | None, device: str, *, show: bool
 ) -> tuple[list[Outcome], list[Problem]]:
     """The outcome of each repair, and the problems left."""
     from vidlat.pipeline.repair_cache import repair_cache  # loads torch, which verifying alone does not need

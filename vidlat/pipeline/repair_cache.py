@@ -11,7 +11,6 @@ from pathlib import Path
 from vidlat.config import PREPROCESS_VERSION, LatentSettings
 from vidlat.encode.device import resolve_device, resolve_precision
 from vidlat.errors import StoreError
-from vidlat.paths import local_path
 from vidlat.pipeline.cached_sources import find_cached_sources
 from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.decode_videos import find_weights_of, load_vae_of
@@ -22,7 +21,7 @@ from vidlat.pipeline.plan import plan_encode
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.log import read_records
 from vidlat.store.metadata import read_schema
-from vidlat.store.open_storage import local_cache
+from vidlat.store.open_storage import local_cache, require_folder
 from vidlat.store.reader import open_cache
 from vidlat.store.repair_files import PURPOSE, Outcome, remove_leftovers, repair_description
 from vidlat.store.schema import require_same_arithmetic
@@ -66,7 +65,7 @@ def repair_cache(
     Raises StoreError if the cache cannot be written or was made by another version of the preprocessing or
     of the arithmetic, and WeightsError for another VAE.
     """
-    path = local_path(path)
+    path = require_folder(path, "repair")
     if problems is None:
         refuse_if_held(path)  # before the long reading
         problems = list(verify_cache(path, on_video))

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from pathlib import Path
 
-from vidlat.errors import StoreError
+from vidlat.errors import InputError, StoreError
 from vidlat.files import temporary_name
-from vidlat.paths import local_path
+from vidlat.paths import is_address, local_path
 from vidlat.store import filesystem
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.storage import Changed, Exists, Storage
@@ -63,7 +63,16 @@ def open_published(address: str, keys: Collection[str] | None = None) -> Storage
 
 def cache_storage(where: str | Path) -> Storage:
     """The storage of a cache to read, at a path or an address. Raises StoreError if there is none."""
-    return open_storage(str(where)) if "://" in str(where) else local_cache(local_path(where))
+    return open_storage(str(where)) if is_address(where) else local_cache(local_path(where))
+
+
+def require_folder(where: str | Path, action: str) -> Path:
+    """The path of a cache that a command, such as "prune", needs in a folder; InputError for an address."""
+    if not is_address(where):
+        return local_path(where)
+    raise InputError(
+        f"{where}: is not in a folder; expected one to {action}: `vidlat pull` copies it into one"
+    )
 
 
 def local_cache(path: Path) -> LocalStorage:

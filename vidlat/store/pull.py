@@ -14,6 +14,7 @@ from vidlat.store.divergence import DivergedError
 from vidlat.store.lease import hold_lease
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.manifest import Manifest, read_manifest
+from vidlat.store.open_storage import local_cache
 from vidlat.store.snapshot import CacheSnapshot, read_snapshot
 from vidlat.store.storage import Missing, Storage
 from vidlat.store.verify.cache import OnVideo, verify_cache
@@ -65,7 +66,7 @@ def _require_same(snapshot: CacheSnapshot, out: Path) -> None:
     """Raises StoreError unless the folder holds this very state."""
     if not filesystem.exists(out / layout.MANIFEST):
         raise StoreError(f"{out}: exists, and is no cache; give another --out")
-    here, there = read_manifest(out), snapshot.manifest
+    here, there = read_manifest(local_cache(out)), snapshot.manifest
     if here.cache_uuid != there.cache_uuid:
         raise StoreError(f"{out}: is another cache than {snapshot.storage.where}; give another --out")
     if here != there:

@@ -82,6 +82,13 @@ class LatentCache:
         return _open_copy, (self.where, self._hold, self.uuid)
 
     @property
+    def path(self) -> Path:
+        """Its folder. Raises StoreError for a remote cache."""
+        if isinstance(self.storage, LocalStorage):
+            return self.storage.folder
+        raise StoreError(f"{self.where}: is not in a folder of this machine; `vidlat pull` copies it there")
+
+    @property
     def is_remote(self) -> bool:
         """Whether it is not in a folder of this machine."""
         return not isinstance(self.storage, LocalStorage)

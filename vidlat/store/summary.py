@@ -95,7 +95,7 @@ def summarise_open(cache: LatentCache) -> CacheSummary:
     usage = cache.disk_usage() if cache.storage.is_listed else None
     frames_and_rates = zip(totals["num_frames"], totals["fps"], strict=True)
     states = _source_states(cache)
-    holder = None if cache.is_remote else read_lease(Path(cache.where))
+    holder = None if cache.is_remote else read_lease(cache.path)
     return CacheSummary(
         path=cache.where,
         schema=cache.schema,
@@ -115,7 +115,7 @@ def summarise_open(cache: LatentCache) -> CacheSummary:
         vanished=_group(video_id for video_id, state in states.items() if state == "vanished"),
         unknown=_group(video_id for video_id, state in states.items() if state == "unknown"),
         holder=_to_holder(holder) if holder else None,
-        unfinished=() if cache.is_remote else tuple(_unfinished(Path(cache.where), cache.schema, holder)),
+        unfinished=() if cache.is_remote else tuple(_unfinished(cache.path, cache.schema, holder)),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
 from vidlat.prefetch import prefetch
 from vidlat.store.reader import LatentCache
+from vidlat.store.storage import Unreachable
 from vidlat.train.data.dataset import Batch, LatentDataset
 from vidlat.train.data.windows import Window, training_windows, validation_windows
 from vidlat.train.networks.unet import build_unet
@@ -98,6 +99,7 @@ class Trainer:
         if not resume:
             settings.require_effect()
         self._should_stop = False
+        self._outage: Unreachable | None = None
         self.notes: tuple[str, ...] = ()
         self.cache, self.run_dir = cache, run_dir
         self._checkpoints = checkpoint_folder(run_dir)
@@ -258,7 +260,8 @@ class Trainer:
         finite is skipped; raises TrainError if more than `max_skipped` in a row are.
 
         A step whose validation is interrupted is saved, and neither recorded nor yielded: a resumed run
-        begins with that validation.
+        begins with that validation. Raises Unreachable, after a checkpoint, if the store of the latents does
+        not answer.
         """
         with ExitStack() as stack:
             recorder = None
@@ -273,6 +276,7 @@ class Trainer:
                 yield record
             unread = UnreadSteps()
             batches = self.batches(range(self.state.step, self.settings.steps))
+            stack.enter_context(self._saving_in_an_outage(recorder, unread))
             for batch, draws in unread.waiting(stack.enter_context(prefetch(batches, NUM_PREFETCHED))):
                 figures = self._optimisation.compute_gradients(self.noised(batch, draws), self._should_stop)
                 learning_rate = self._optimisation.apply_gradients(figures)
@@ -299,6 +303,8 @@ class Trainer:
                 yield from records
                 if is_last:
                     self._should_stop = False
+                    if self._outage:
+                        raise self._outage
                     return
                 if not len(unread):
                     unread.restart_clock()
@@ -388,10 +394,30 @@ class Trainer:
             totals[:2] += torch.stack([self._optimisation.validation_error(noised), noised.num_counted])
         return totals
 
+    @contextmanager
+    def _saving_in_an_outage(self, recorder: Recorder | None, unread: UnreadSteps) -> Iterator[None]:
+        """Save the steps so far if the latents of the next one cannot be read for want of an answer."""
+        try:
+            yield
+        except Unreachable as error:
+            if error is self._outage or not recorder or self.state.step == last_step(self._checkpoints):
+                raise
+            recorder.write(_records(unread.read(0)))
+            self._save_if_due(recorder, None, is_last=True)
+            raise self._told_of_the_checkpoint(error) from None
+
+    def _told_of_the_checkpoint(self, error: Unreachable) -> Unreachable:
+        saved = f"the run is saved after step {self.state.step}: the same command with --resume continues"
+        return Unreachable(f"{error}; {saved}")
+
     def _validated(self, record: StepRecord) -> StepRecord | None:
         """The record of the present step with the losses of its validation; None if it is interrupted."""
-        loss = self.validation_loss()
-        as_trained = loss if self._trains_evenly else self.validation_loss(as_trained=True)
+        try:
+            loss = self.validation_loss()
+            as_trained = loss if self._trains_evenly else self.validation_loss(as_trained=True)
+        except Unreachable as error:  # raised when the step is saved
+            self._outage = self._told_of_the_checkpoint(error)
+            return None
         if self._validation and None in (loss, as_trained):
             return None
         return replace(record, validation_loss=loss, validation_loss_as_trained=as_trained)
@@ -399,6 +425,8 @@ class Trainer:
     def _validate_again(self, recorder: Recorder | None, record: StepRecord) -> StepRecord | None:
         """Record the present step, whose validation was interrupted; None if it is interrupted again."""
         validated = self._validated(record)
+        if self._outage:
+            raise self._outage
         if validated is None or validated.validation_loss is None:
             self._should_stop = False
             return None

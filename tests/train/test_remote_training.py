@@ -1,0 +1,106 @@
+"""Training from an object store gives the weights of training from the folder, through any outage."""
+
+from functools import partial
+from uuid import uuid4
+
+import pytest
+
+from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
+from tests.store.remote import put
+from tests.thorough import is_thorough
+from tests.train.test_trainer import assert_same_state, read_metrics
+from vidlat.store.object_storage import ObjectStorage
+from vidlat.store.reader import open_cache
+from vidlat.store.shard_cache import CACHE_DIR
+from vidlat.store.storage import Unreachable
+from vidlat.train import trainer as trainer_module
+from vidlat.train.data.dataset import LatentDataset
+from vidlat.train.runs.checkpoint import last_step
+
+SETTINGS = {"steps": 5, "validate_every": 2, "validation_fraction": 0.3, "checkpoint_every": 100}
+
+
+@pytest.fixture(scope="module")
+def proxy():
+    pytest.importorskip("moto", reason="needs moto, which is installed with vidlat[dev]")
+    with s3_server() as server, serving(Proxy(server)) as proxy, environment(proxy.address):
+        proxy.bucket = new_bucket(server)
+        yield proxy
+
+
+@pytest.fixture
+def remote(cache, proxy, monkeypatch):
+    monkeypatch.delenv(CACHE_DIR, raising=False)
+    proxy.set()
+    address = f"{proxy.bucket}/{uuid4().hex}"
+    put(cache.path, ObjectStorage.at(address))
+    return open_cache(address)
+
+
+@pytest.fixture
+def never_held(monkeypatch):
+    """Latents are read window by window, as those of a cache are that does not fit into memory."""
+    monkeypatch.setattr(trainer_module, "LatentDataset", partial(LatentDataset, memory_limit_bytes=0))
+
+
+def num_gets(proxy):
+    return sum(method == "GET" for method, _ in proxy.requests)
+
+
+def test_training_from_an_object_store_is_training_from_a_folder(make_trainer, remote, proxy, never_held):
+    here, there = make_trainer("here", **SETTINGS), make_trainer("there", cache=remote, **SETTINGS)
+    assert list(map(vars_of, here.steps())) == list(map(vars_of, there.steps()))
+    assert_same_state(here.state, there.state)
+
+
+def vars_of(record):
+    return record.step, record.loss, record.validation_loss
+
+
+def test_latents_that_fit_into_memory_are_read_once(make_trainer, remote, proxy):
+    trainer = make_trainer(cache=remote, **SETTINGS)
+    before = num_gets(proxy)
+    list(trainer.steps())
+    assert num_gets(proxy) == before
+
+
+def test_a_second_epoch_from_disk_asks_for_nothing(
+    make_trainer, remote, proxy, never_held, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(CACHE_DIR, str(tmp_path / "kept"))
+    remote = open_cache(remote.where)
+    list(make_trainer("one", cache=remote, **SETTINGS | {"steps": 20}).steps())
+    before = num_gets(proxy)
+    list(make_trainer("two", cache=remote, **SETTINGS | {"steps": 40}).steps())
+    assert num_gets(proxy) == before
+
+
+def test_an_outage_at_any_request_ends_with_a_checkpoint_from_which_the_run_goes_on(
+    make_trainer, remote, proxy, never_held, tmp_path, monkeypatch
+):
+    be_patient(monkeypatch, 0.02, request_seconds=5)
+    monkeypatch.setattr(trainer_module, "NUM_PREFETCHED", 1)
+    whole = make_trainer("whole", **SETTINGS)
+    list(whole.steps())
+    trainer = make_trainer("count", cache=open_cache(remote.where), **SETTINGS)
+    proxy.set()
+    list(trainer.steps())
+    numbers = list(range(num_gets(proxy) - 2))  # threads that are ahead may ask for some that are not needed
+    stopped_at = set()
+    for number in numbers if is_thorough() else numbers[:: len(numbers) // 3]:
+        cache = open_cache(remote.where)  # with no index in memory
+        trainer = make_trainer(f"run-{number}", cache=cache, **SETTINGS)
+        proxy.set(*[("GET", None)] * number, ("GET", "503"), stays=True)
+        with pytest.raises(Unreachable, match=r"cannot be reached: got 503") as caught:
+            list(trainer.steps())
+        trainer.close()
+        step = last_step(tmp_path / f"run-{number}" / "checkpoints")
+        stopped_at.add(step)
+        is_told = f"the run is saved after step {step}: the same command with --resume" in str(caught.value)
+        assert is_told == (step > 0)
+        proxy.set()
+        resumed = make_trainer(f"run-{number}", cache=open_cache(remote.where), resume=True, **SETTINGS)
+        list(resumed.steps())
+        assert_same_state(whole.state, resumed.state)
+        assert read_metrics(whole.run_dir) == read_metrics(resumed.run_dir)
+    assert len(stopped_at) > 2
