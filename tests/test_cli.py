@@ -872,8 +872,6 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(videos, small_vae, 
         ["encode", "--input", "VIDEOS", "--out", "s3://bucket/l.zarr"],
         ["encode", "--input", "https://example.org/clips/", "--out", "l.zarr"],
         ["encode", "--input", "VIDEOS", "--out", "l.zarr", "--labels", "gs://bucket/t.csv"],
-        ["train", "--latents", "hf://datasets/a/b.zarr", "--out", "r"],
-        ["info", "file:///l.zarr"],
     ],
     ids=" ".join,
 )
@@ -883,4 +881,29 @@ def test_urls_are_refused_and_nothing_is_written(arguments, videos, tmp_path, mo
     assert code == 2
     (url,) = (argument for argument in arguments if "://" in argument)
     assert f"{url} is a URL; expected a path on this machine" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "--latents", "hf://datasets/a/b.zarr", "--out", "r"], "pull it into a folder first"),
+        (["info", "file:///l.zarr"], "got file://; expected a folder, s3://, gs:// or az://, or https://"),
+        (
+            ["prune", "s3://bucket/l.zarr"],
+            "expected one to prune: `vidlat pull`",
+        ),
+        (["verify", "s3://bucket/l.zarr", "--repair"], "expected one to repair: `vidlat pull`"),
+        (
+            ["push", "s3://bucket/l.zarr", "s3://other/l.zarr"],
+            "expected one to push: `vidlat pull`",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_addresses_that_a_command_cannot_use_are_refused(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = vidlat(*arguments)
+    assert code in (1, 2)
+    assert expected in " ".join(err.split())
     assert list(tmp_path.iterdir()) == []

@@ -189,7 +189,7 @@ def accesses(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in ACCESS:
             owner = node.value.id if isinstance(node.value, ast.Name) else ""
-            if owner not in ("filesystem", "ts"):
+            if owner not in ("filesystem", "storage", "ts"):
                 yield node.attr
         elif isinstance(node, ast.Name) and node.id == "open":
             yield node.id

@@ -27,26 +27,27 @@ from vidlat.errors import InputError, VidlatError
 URL = "s3://bucket/l.zarr"
 TINY = EncodeConfig(vae="tiny", size=16)
 CALLS = {
-    "open_cache": lambda path: open_cache(path),
     "encode_videos, out": lambda path: encode_videos(["v"], path, TINY),
     "encode_videos, input": lambda path: encode_videos([path], "l.zarr", TINY),
     "encode_videos, labels": lambda path: encode_videos(["v"], "l.zarr", TINY, labels=path),
-    "verify_cache": lambda path: next(verify_cache(path)),
-    "repair_cache": lambda path: next(repair_cache(path)),
-    "decode_videos": lambda path: decode_videos(path, "out"),
     "compare_videos, input": lambda path: compare_videos([path], "out", CompareConfig()),
     "compare_videos, out": lambda path: compare_videos(["v"], path, CompareConfig()),
-    "evaluate_videos": lambda path: evaluate_videos(path, ["v"]),
-    "evaluate_samples": lambda path: evaluate_samples(path, "out", EvaluateConfig(), run="run"),
     "evaluate_samples, run": lambda path: evaluate_samples("l.zarr", "out", EvaluateConfig(), run=path),
     "evaluate_samples, samples": lambda path: evaluate_samples("l.zarr", "o", EvaluateConfig(), samples=path),
     "evaluate_samples, out": lambda path: evaluate_samples("l.zarr", path, EvaluateConfig(), run="run"),
     "sample_videos": lambda path: next(sample_videos(path, "out", SampleConfig())),
     "sample_videos, out": lambda path: next(sample_videos("run", path, SampleConfig())),
-    "train_unet": lambda path: train_unet(path, "run", TrainConfig()),
     "train_unet, labels": lambda path: train_unet("l.zarr", "run", TrainConfig(), labels=path),
     "fit_vae, input": lambda path: fit_vae([path], "run", FitVAEConfig(size=16)),
     "fit_vae, out": lambda path: fit_vae(["v"], path, FitVAEConfig(size=16)),
+}
+READS = {
+    "open_cache": lambda path: open_cache(path),
+    "verify_cache": lambda path: next(verify_cache(path)),
+    "decode_videos": lambda path: decode_videos(path, "out"),
+    "evaluate_videos": lambda path: evaluate_videos(path, ["v"]),
+    "evaluate_samples": lambda path: evaluate_samples(path, "out", EvaluateConfig(), run="run"),
+    "train_unet": lambda path: train_unet(path, "run", TrainConfig()),
     "LatentBatches": lambda path: LatentBatches(path, frames=4, batch=1, steps=1),
 }
 
@@ -59,8 +60,22 @@ def test_a_url_is_refused_and_nothing_is_written(call, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["open_cache", "encode_videos, input", "repair_cache", "decode_videos"])
+@pytest.mark.parametrize("call", READS.values(), ids=READS)
+def test_a_cache_is_read_at_no_other_address_than_a_store_or_web_server(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VidlatError, match=r"got ftp://; expected a folder, s3://, gs:// or az://, or https:"):
+        call("ftp://host/l.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_is_repaired_in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"{URL}: is not in a folder; expected one to repair: `vidlat pull`"):
+        next(repair_cache(URL))
+
+
+@pytest.mark.parametrize("name", ["open_cache", "encode_videos, input", "decode_videos"])
 def test_a_tilde_is_the_home_folder(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.raises(VidlatError, match=f"{tmp_path}/home/nothing"):
-        CALLS[name]("~/nothing")
+        (CALLS | READS)[name]("~/nothing")

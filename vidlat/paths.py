@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from vidlat.errors import InputError
+
+CACHE_DIR, CACHE_GB = "VIDLAT_CACHE_DIR", "VIDLAT_CACHE_GB"
+"""Environment variables, which processes that this one starts know too: --cache-dir and --cache-gb."""
+
+DEFAULT_CACHE_GB = 100.0
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -28,3 +34,20 @@ def expand(text: str) -> str:
 def local_path(text: str | Path) -> Path:
     """As `expand`, for a single path."""
     return Path(expand(str(text)))
+
+
+def cache_folder() -> tuple[Path, int] | None:
+    """The folder for shards of remote caches, and the bytes that it may hold; None if there is none.
+
+    Raises InputError for a limit that is no number.
+    """
+    folder, limit = os.environ.get(CACHE_DIR, ""), os.environ.get(CACHE_GB) or str(DEFAULT_CACHE_GB)
+    if not folder:
+        return None
+    try:
+        num_bytes = int(float(limit) * 1e9)
+    except (ValueError, OverflowError):
+        num_bytes = 0
+    if num_bytes <= 0:
+        raise InputError(f"{CACHE_GB}: got {limit!r}; expected a number of gigabytes above 0")
+    return local_path(folder).absolute(), num_bytes

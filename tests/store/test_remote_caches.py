@@ -13,13 +13,13 @@ from tests.store.object_store import Proxy, be_patient, environment, new_bucket,
 from tests.store.remote import put
 from tests.thorough import is_thorough, some_of
 from vidlat.errors import InputError, StoreError
+from vidlat.paths import CACHE_DIR, CACHE_GB
 from vidlat.store import shard_cache
 from vidlat.store.layout import MANIFEST, ROOT, shard_file
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.shard import decode_chunk, index_size, parse_index, require_sound_shard
-from vidlat.store.shard_cache import CACHE_DIR, CACHE_GB
 from vidlat.store.storage import Missing, Unreachable
 from vidlat.store.summary import summarise
 from vidlat.store.verify.cache import verify_cache

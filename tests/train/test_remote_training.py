@@ -9,9 +9,9 @@ from tests.store.object_store import Proxy, be_patient, environment, new_bucket,
 from tests.store.remote import put
 from tests.thorough import is_thorough
 from tests.train.test_trainer import assert_same_state, read_metrics
+from vidlat.paths import CACHE_DIR
 from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.reader import open_cache
-from vidlat.store.shard_cache import CACHE_DIR
 from vidlat.store.storage import Unreachable
 from vidlat.train import trainer as trainer_module
 from vidlat.train.data.dataset import LatentDataset

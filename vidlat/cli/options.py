@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from vidlat.cli.declaration import CACHE, PATH, PATH_OR_PATTERN
+from vidlat.paths import CACHE_DIR, CACHE_GB, DEFAULT_CACHE_GB
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -42,19 +43,19 @@ def shard_cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
     limit = click.option(
         "--cache-gb",
         type=click.FloatRange(0, min_open=True),
-        envvar="VIDLAT_CACHE_GB",
+        envvar=CACHE_GB,
         show_envvar=True,
         expose_value=False,
-        callback=_to_environment("VIDLAT_CACHE_GB"),
-        help="Gigabytes that --cache-dir may hold.  [default: 100]",
+        callback=_to_environment(CACHE_GB),
+        help=f"Gigabytes that --cache-dir may hold.  [default: {DEFAULT_CACHE_GB:g}]",
     )
     folder = click.option(
         "--cache-dir",
         type=PATH,
-        envvar="VIDLAT_CACHE_DIR",
+        envvar=CACHE_DIR,
         show_envvar=True,
         expose_value=False,
-        callback=_to_environment("VIDLAT_CACHE_DIR"),
+        callback=_to_environment(CACHE_DIR),
         help="Folder on a local disk in which latents of a remote cache are kept, for all processes.",
     )
     return folder(limit(command))

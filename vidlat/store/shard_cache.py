@@ -6,20 +6,15 @@ Nothing here is needed: what is missing or damaged is fetched again, so nothing 
 from __future__ import annotations
 
 import hashlib
-import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vidlat.errors import InputError
+from vidlat.paths import cache_folder
 from vidlat.store import filesystem
 from vidlat.store.layout import shard_file
-
-CACHE_DIR, CACHE_GB = "VIDLAT_CACHE_DIR", "VIDLAT_CACHE_GB"
-"""Environment variables, so that processes that are started by this one know them too."""
-
-DEFAULT_GB = 100.0
 
 LOCK, TOTAL, IN_USE = "lock", "bytes", "in-use"
 
@@ -27,20 +22,15 @@ LOCK, TOTAL, IN_USE = "lock", "bytes", "in-use"
 def shard_cache(cache_uuid: str) -> ShardCache | None:
     """The place of a cache's shards in the folder that the environment names; None if it names none.
 
-    Raises InputError for a folder that cannot be used, or a limit that is no number.
+    Raises InputError for a folder that cannot be used.
     """
-    folder, limit = os.environ.get(CACHE_DIR, ""), os.environ.get(CACHE_GB) or str(DEFAULT_GB)
-    if not folder:
+    place = cache_folder()
+    if place is None:
         return None
+    folder, num_bytes = place
     try:
-        num_bytes = int(float(limit) * 1e9)
-    except (ValueError, OverflowError):
-        num_bytes = 0
-    if num_bytes <= 0:
-        raise InputError(f"{CACHE_GB}: got {limit!r}; expected a number of gigabytes above 0")
-    try:
-        return ShardCache(Path(folder).expanduser().absolute(), cache_uuid, num_bytes)
-    except (OSError, RuntimeError) as error:
+        return ShardCache(folder, cache_uuid, num_bytes)
+    except OSError as error:
         raise InputError(f"{folder}: cannot hold shards: {error}; give another --cache-dir") from error
 
 
