@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Self
 
 import httpx2
+import pyarrow as pa
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
@@ -41,7 +42,16 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented,
 from vidlat.errors import StoreError
 from vidlat.hub_errors import explain
 from vidlat.store.layout import MANIFEST, SHARD_FILE
-from vidlat.store.storage import Changed, Exists, Missing, Range, Unreachable, Version, checked_key
+from vidlat.store.storage import (
+    Changed,
+    Exists,
+    Missing,
+    Range,
+    Unreachable,
+    Version,
+    checked_key,
+    open_in_memory,
+)
 
 REQUEST_SECONDS = 60.0
 """One request takes at most between two parts of its answer; huggingface_hub itself would wait for ever."""
@@ -106,6 +116,10 @@ class HubStorage:
         # The hub's own answer states the hash; the last one may be of the server that it leads to.
         tags = [each.headers.get("X-Linked-Etag") for each in (*answer.history, answer)]
         return answer.content[start:stop], Version(next(filter(None, tags), self._commit))
+
+    def open(self, key: str, at_most: int) -> pa.NativeFile:
+        """As Storage.open; the content is held in memory."""
+        return open_in_memory(self, key, at_most)
 
     def create(self, key: str, content: bytes) -> Version:
         """As Storage.create; for others once the manifest is written."""

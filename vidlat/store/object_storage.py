@@ -21,7 +21,6 @@ from vidlat.errors import StoreError
 from vidlat.store.object_errors import RETRY_SECONDS, explained, is_beyond, is_missing, may_pass
 from vidlat.store.process import process_id
 from vidlat.store.storage import (
-    Beyond,
     Changed,
     Exists,
     Missing,
@@ -30,7 +29,7 @@ from vidlat.store.storage import (
     beyond,
     checked_key,
     checked_range,
-    too_large,
+    open_in_memory,
 )
 
 if TYPE_CHECKING:
@@ -104,13 +103,7 @@ class ObjectStorage:
 
     def open(self, key: str, at_most: int) -> pa.NativeFile:
         """As Storage.open; the content is held in memory."""
-        try:
-            content, _ = self.read(key, (0, at_most + 1))
-        except Beyond:
-            content = b""
-        if len(content) > at_most:
-            raise too_large(self._name(key), at_most)
-        return pa.BufferReader(content)
+        return open_in_memory(self, key, at_most)
 
     def create(self, key: str, content: bytes) -> Version:
         """As Storage.create."""

@@ -113,6 +113,17 @@ def read_document(storage: Storage, key: str) -> bytes:
     return content
 
 
+def open_in_memory(storage: Storage, key: str, at_most: int) -> pa.NativeFile:
+    """As Storage.open, of the content as a whole."""
+    try:
+        content, _ = storage.read(key, (0, at_most + 1))
+    except Beyond:
+        content = b""
+    if len(content) > at_most:
+        raise too_large(f"{storage.where}/{key}", at_most)
+    return pa.BufferReader(content)
+
+
 def checked_key(key: str, where: str) -> str:
     """A key, if it is one; raises StoreError if not, for it may come from elsewhere and lead anywhere."""
     names = key.split("/")
