@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ from tests.store.test_merge import A, B, add, make
 from tests.store.test_prune import content_of
 from tests.test_cli_merge import vidlat
 from tests.test_patient_data import SECRET, encode, planted  # noqa: F401
+from vidlat.encode.weights import licence_of
 from vidlat.evaluate.reconstruction import Evaluation
 from vidlat.store.layout import CARD, MANIFEST
 from vidlat.store.open_storage import open_storage
@@ -144,6 +147,22 @@ def test_what_stands_in_a_schema_cannot_break_the_card(tmp_path, address):
     assert DatasetCard(text).data.license == "other"
 
 
+def test_a_readme_of_somebody_stays_and_this_is_told(cache, address):
+    open_storage(address).create(CARD, b"Mine")
+    text = vidlat("push", cache, address)[1]
+    assert text.endswith(
+        "README.md there was not written by a push and stays as it is; delete it to have a card written\n"
+    )
+    assert card_at(address) == "Mine"
+    assert "there was not written" not in vidlat("push", cache, f"{address}-other")[1]
+
+
+def test_the_licence_of_an_embedded_vae_is_one_that_a_hub_knows(tmp_path, address):
+    licence = licence_of("tiny", tmp_path / "tiny.safetensors")
+    vidlat("push", make(tmp_path / "l.zarr", schema=replace(SCHEMA, vae_licence=licence)), address)
+    assert DatasetCard(card_at(address)).data.license == "apache-2.0"
+
+
 def test_an_empty_cache_is_pushed(tmp_path, address):
     cache = make(tmp_path / "l.zarr")
     assert vidlat("push", cache, address)[0] == 0
@@ -269,3 +288,9 @@ def test_a_push_during_a_prune_is_refused(cache, address, monkeypatch):
     assert code == 1
     assert "is being pruned" in err
     assert files_in(open_storage(address)) == {}
+
+
+def test_neither_command_loads_torch():
+    code = "import sys, vidlat.commands.push, vidlat.commands.pull; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"

@@ -15,7 +15,8 @@ from vidlat.config import LatentSettings
 from vidlat.encode.device import has_bfloat16
 from vidlat.encode.diffusers_folder import CONFIG, DEFAULTS, WEIGHTS, WITHOUT_EFFECT, licence_in
 from vidlat.encode.vae import load_vae
-from vidlat.encode.weights import licence_of, name_without_path, resolve_weights, times_for
+from vidlat.encode.vae_spec import name_without_path
+from vidlat.encode.weights import licence_of, resolve_weights, times_for
 from vidlat.encode.weights_file import hash_encoder, hash_weights
 from vidlat.errors import ShapeError, WeightsError
 

@@ -1,5 +1,6 @@
 """A copy of a cache is the cache, wherever it is cut off and continued; what it would lose is refused."""
 
+import os
 import shutil
 from contextlib import suppress
 from itertools import count
@@ -11,9 +12,10 @@ from obstore.store import MemoryStore
 from tests.store.caches import failure_of, writer_of
 from tests.store.copies import CutOff, files_in, published
 from tests.store.faults import Killed
-from tests.store.object_store import environment, new_bucket, s3_server
+from tests.store.object_store import Proxy, environment, new_bucket, s3_server, serving
 from tests.store.test_merge import A, B, add, latents_as_bytes, make
 from tests.store.test_prune import content_of, pruned
+from tests.store.test_storage_faults import be_patient
 from vidlat.errors import StoreError
 from vidlat.store.copy import CARD_MARK, copy_cache
 from vidlat.store.divergence import DivergedError
@@ -361,3 +363,45 @@ def test_a_copy_to_an_object_store_that_is_cut_off_at_every_verb(path, bucket, i
     num_cut = cut_everywhere(path, new_target, count(), is_update=is_update, is_of_source=is_of_source)
     print(f"update {is_update}, of the source {is_of_source}: {num_cut} of {num_cut} right")
     assert num_cut > 30
+
+
+@pytest.fixture(scope="module")
+def proxy(bucket):
+    """A server behind which the bucket lies, and which answers some requests by faults."""
+    with serving(Proxy(os.environ["AWS_ENDPOINT_URL"])) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("fault", ["lost", "lost 503", "409", "500", "503", "dropped"])
+def test_faults_of_the_network_are_not_noticed(path, bucket, proxy, monkeypatch, fault):
+    be_patient(monkeypatch, 10, request_seconds=5)
+    address = f"{bucket}/{uuid4().hex}"
+    with environment(proxy.address):
+        target = open_storage(address)
+        proxy.set(*[("PUT", fault), ("PUT", None)] * 6)
+        copied(path, target)
+        add(path, B)
+        proxy.set(*[("PUT", None), ("PUT", fault)] * 6)
+        copied(path, target)
+    assert sum(is_fault for _, is_fault in proxy.requests) == 6
+    assert published(open_storage(address)) == content_of(path)
+
+
+@pytest.mark.parametrize("fault", ["401", "403", "429", "503", "dropped"])
+@pytest.mark.parametrize("num_passed", [0, 5])
+def test_a_store_that_refuses_from_some_time_on_is_one_line(
+    path, bucket, proxy, monkeypatch, fault, num_passed
+):
+    be_patient(monkeypatch, 0.1, request_seconds=5)
+    address = f"{bucket}/{uuid4().hex}"
+    with environment(proxy.address):
+        target = open_storage(address)
+        proxy.set(*[("PUT", None)] * num_passed, ("PUT", fault), stays=True)
+        with pytest.raises(
+            Unreachable, match=rf"{address}\S*: cannot be reached: got .*: (look|it was)"
+        ) as caught:
+            copied(path, target)
+    assert "\n" not in str(caught.value)
+    assert published(open_storage(address)) is None
+    copied(path, open_storage(address))
+    assert published(open_storage(address)) == content_of(path)

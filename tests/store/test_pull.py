@@ -30,6 +30,11 @@ from vidlat.store.storage import Unreachable
 from vidlat.store.verify.cache import verify_cache
 
 
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
 @pytest.fixture
 def path(tmp_path):
     path = make(tmp_path / "one.zarr", {"a.mp4": 99}, A)
@@ -85,9 +90,7 @@ def test_a_pulled_cache_can_be_added_to(remote, out):
 def test_a_cache_is_pulled_from_a_web_server(path, out, tmp_path):
     published = tmp_path / "published"
     copied(path, LocalStorage(published, create=True))
-    handler = partial(SimpleHTTPRequestHandler, directory=published)
-    SimpleHTTPRequestHandler.log_message = lambda *_: None
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=published))) as server:
         source = ObjectStorage.at(f"http://127.0.0.1:{server.server_port}")
         assert not source.is_listed
         events = pull_cache(source, out)

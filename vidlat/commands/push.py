@@ -11,6 +11,7 @@ from vidlat.documents import read_json
 from vidlat.errors import ExitCode, InputError, one_line
 from vidlat.export.cache_card import cache_card
 from vidlat.store.copy import copy_cache
+from vidlat.store.layout import CARD
 from vidlat.store.lease import reading
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.metadata import read_schema
@@ -41,6 +42,9 @@ def push(latents: str | Path, address: str, licence: str, evaluation: Path | Non
             echo(f"Interrupted: {files} sent; the same command continues.", err=True)
             return ExitCode.INTERRUPTED
     _tell_pushed(source, transferred, address)
+    if transferred.is_card_kept:
+        text = f"{CARD} there was not written by a push and stays as it is; delete it to have a card written"
+        console.print(text, soft_wrap=True)
     return ExitCode.DONE
 
 

@@ -23,6 +23,7 @@ class Transferred:
     plan: CopyPlan | None = None
     num_files: int = 0
     num_bytes: int = 0
+    is_card_kept: bool = False
 
     def follow(self, events: Generator[CopyProgress], progress: Progress, description: str) -> None:
         """Carry out a copy and show it."""
@@ -36,7 +37,10 @@ class Transferred:
             for event in events:
                 self.num_files += event.num_files
                 self.num_bytes += event.num_bytes
+                self.is_card_kept |= event.is_card_kept
                 seconds = max(time.monotonic() - began, 1e-9)
+                if not (event.num_files or event.num_compared):
+                    continue
                 rate = format_bytes(self.num_bytes / seconds)
                 name = f"{format_bytes(self.num_bytes)}{total}, {rate}/s,"
                 progress.update(task, advance=event.num_files + event.num_compared, name=name)

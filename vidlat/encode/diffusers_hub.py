@@ -9,11 +9,9 @@ from pathlib import Path
 
 from vidlat.encode.diffusers_folder import CONFIG, WEIGHTS, import_autoencoder_kl, licence_in
 from vidlat.encode.hub import HubFile, download, fetch, find_cached
-from vidlat.errors import InputError, WeightsError, one_line, shown
+from vidlat.encode.vae_spec import PREFIX, local_folder
+from vidlat.errors import WeightsError, one_line
 from vidlat.paths import local_path
-
-PREFIX = "diffusers:"
-"""What tells such a VAE from the name or path of MAISI's."""
 
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)((?:/\w[\w.-]*)*)")
 """OWNER/NAME and a folder inside, if any."""
@@ -25,7 +23,7 @@ def find_folder(spec: str, show_notice: Callable[[str], None]) -> Path:
     show_notice: receives the licence before the weights are downloaded. Raises WeightsError.
     """
     text = spec.removeprefix(PREFIX)
-    if folder := _local_folder(spec):
+    if folder := local_folder(spec):
         return folder
     hub_id = _HUB_ID.fullmatch(text)
     if not hub_id:
@@ -56,22 +54,3 @@ def find_folder(spec: str, show_notice: Callable[[str], None]) -> Path:
     if settings.parent != tensors.parent:
         raise WeightsError(f"{spec}: changed on the hub while it was downloaded; run the command again")
     return tensors.parent
-
-
-def is_path(spec: str) -> bool:
-    """Whether a spec means a folder on this machine."""
-    return _local_folder(spec) is not None
-
-
-def _local_folder(spec: str) -> Path | None:
-    """The folder on this machine that a spec means; None where there is none; raises WeightsError."""
-    text = spec.removeprefix(PREFIX)
-    if not text:
-        raise WeightsError(f"{PREFIX} names no VAE; expected a folder, or OWNER/NAME[/FOLDER] of a hub")
-    try:
-        folder = local_path(text)
-        return folder if folder.is_dir() else None
-    except InputError as error:
-        raise WeightsError(f"{PREFIX}{error}, or give OWNER/NAME[/FOLDER] of a hub") from error
-    except OSError as error:  # a name too long, a folder that may not be searched
-        raise WeightsError(f"{PREFIX}{shown(text)}: cannot be looked up ({one_line(error)})") from error

@@ -18,6 +18,7 @@ from typing import Literal
 from vidlat.encode import diffusers_hub
 from vidlat.encode.diffusers_folder import licence_in
 from vidlat.encode.hub import HubFile, download, find_cached, verify
+from vidlat.encode.vae_spec import PREFIX
 from vidlat.encode.weights_file import trained_stacks
 from vidlat.errors import InputError, WeightsError, one_line
 from vidlat.files import require_regular_file
@@ -119,7 +120,7 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
     verified from the local cache, or are downloaded if it has none. A wrong local copy is refused, not
     replaced. show_notice: see fetch_weights. Raises WeightsError.
     """
-    if spec.startswith(diffusers_hub.PREFIX):
+    if spec.startswith(PREFIX):
         return diffusers_hub.find_folder(spec, show_notice or partial(print, file=sys.stderr))
     if spec in EMBEDDED_WEIGHTS:
         path = Path(str(resources.files("vidlat.encode").joinpath(f"{spec}.safetensors")))
@@ -169,12 +170,6 @@ def licence_of(spec: str, path: Path) -> str:
     if spec in EMBEDDED_WEIGHTS:
         return "Apache-2.0 (see the model card, docs/tiny-vae.md)"
     return PUBLISHED_WEIGHTS[spec].licence if spec in PUBLISHED_WEIGHTS else "unknown"
-
-
-def name_without_path(spec: str) -> str:
-    """What `--vae SPEC` is called where no folder may be named: of a path its last part."""
-    is_hub_id = spec.startswith(diffusers_hub.PREFIX) and not diffusers_hub.is_path(spec)
-    return spec if is_hub_id else Path(spec).name
 
 
 def check_weights(name: str) -> tuple[Path, str]:

@@ -11,7 +11,7 @@ from huggingface_hub import DatasetCardData
 from jinja2 import Environment, StrictUndefined
 
 import vidlat
-from vidlat.encode.weights import name_without_path
+from vidlat.encode.vae_spec import name_without_path
 from vidlat.errors import InputError, one_line, printable
 from vidlat.export.licences import licence_fields
 from vidlat.store.copy import CARD_MARK
@@ -44,7 +44,7 @@ def cache_card(
     template = (files("vidlat") / "export" / "cache_card.md").read_text(encoding="utf-8")
     num_latent_frames = int((videos["stop"].to_numpy() - videos["start"].to_numpy()).sum())
     card = environment.from_string(template).render(
-        card_data=_card_data(licence or schema.vae_licence, _name(address)).to_yaml(),
+        card_data=_card_data(licence or schema.vae_licence.partition(" (")[0], _name(address)).to_yaml(),
         mark=CARD_MARK.decode(),
         name=_name(address),
         address=address,

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import save
 
 from vidlat.documents import read_json
-from vidlat.encode.weights import name_without_path
+from vidlat.encode.vae_spec import name_without_path
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import InputError, TrainError, one_line
 from vidlat.export.card import model_card

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.config import ChosenFit, FitVAEConfig
-from vidlat.encode.diffusers_hub import PREFIX
+from vidlat.encode.vae_spec import PREFIX
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import ConfigError

@@ -12,7 +12,8 @@ from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, EncodeConfig,
 from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.vae import FrozenVAE, load_vae
-from vidlat.encode.weights import licence_of, name_without_path, resolve_weights, times_for
+from vidlat.encode.vae_spec import name_without_path
+from vidlat.encode.weights import licence_of, resolve_weights, times_for
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError, TimingError
 from vidlat.paths import local_path
 from vidlat.pipeline.dask_executor import open_dask_executor

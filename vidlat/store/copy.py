@@ -48,12 +48,14 @@ class CopyProgress:
     """What happened: files were copied to the target, or compared with those that it has.
 
     plan: in the first event, before anything is written; None if nothing is to be done. num_bytes: copied.
+    is_card_kept: at the end, whether the target has a README.md that no push wrote, and keeps it.
     """
 
     plan: CopyPlan | None = None
     num_files: int = 0
     num_bytes: int = 0
     num_compared: int = 0
+    is_card_kept: bool = False
 
 
 def copy_cache(
@@ -98,7 +100,7 @@ def copy_cache(
         if key not in present:
             yield CopyProgress(num_files=1, num_bytes=len(content))
     try:
-        _commit(source, target, before, card)
+        yield CopyProgress(is_card_kept=_commit(source, target, before, card))
     except (Exists, Changed) as error:
         raise StoreError(
             f"{target.where}: another process writes to it ({error}); run the same command again"
@@ -166,33 +168,40 @@ def _create(source: CacheSnapshot, target: Storage, key: str, content: bytes) ->
         raise _other(source, target, key) from error
 
 
-def _commit(source: CacheSnapshot, target: Storage, before: CacheSnapshot | None, card: bytes | None) -> None:
+def _commit(source: CacheSnapshot, target: Storage, before: CacheSnapshot | None, card: bytes | None) -> bool:
     """Write the documents and at last the manifest; delete the record files that it supersedes.
 
-    Raises Exists or Changed if another process has written one of them meanwhile.
+    Returns whether another card was kept. Raises Exists or Changed if another process has written one of them
+    meanwhile.
     """
+    is_card_kept = False
     for name in DOCUMENTS:
         _write(target, name, source.documents[name], partial(_is_ahead, source, target, name))
     if card is not None:
-        _write(target, CARD, card, lambda found: CARD_MARK not in found)
+        is_card_kept = _write(target, CARD, card, lambda found: CARD_MARK not in found)
     if before is None:
         target.create(MANIFEST, source.manifest_json)
-        return
+        return is_card_kept
     if before.manifest_json != source.manifest_json:
         target.replace(MANIFEST, source.manifest_json, before.version)
     if superseded := sorted(set(before.record_files) - set(source.record_files)):
         target.delete(*superseded)
+    return is_card_kept
 
 
-def _write(target: Storage, key: str, content: bytes, stays: Callable[[bytes], bool]) -> None:
-    """Create a document, or replace it if it differs, unless what is there stays as it is."""
+def _write(target: Storage, key: str, content: bytes, stays: Callable[[bytes], bool]) -> bool:
+    """Create a document, or replace it if it differs. Returns whether what is there stays instead."""
     try:
         found, version = target.read(key)
     except Missing:
         target.create(key, content)
-        return
-    if found != content and not stays(found):
-        target.replace(key, content, version)
+        return False
+    if found == content:
+        return False
+    if stays(found):
+        return True
+    target.replace(key, content, version)
+    return False
 
 
 def _is_ahead(source: CacheSnapshot, target: Storage, name: str, found: bytes) -> bool:
