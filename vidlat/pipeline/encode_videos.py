@@ -202,7 +202,8 @@ def prepare_encode(
         schema=schema,
         plan=plan,
         job=EncodeJob(
-            vae_path=vae_path,
+            vae=config.vae,
+            vae_path=vae_path.absolute(),
             vae_hash=vae.weights_hash,
             settings=schema.settings.select(LatentSettings),
             batch=vae.batch,

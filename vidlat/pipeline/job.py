@@ -12,6 +12,7 @@ import torch
 from vidlat.config import LatentSettings
 from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
+from vidlat.encode.weights import resolve_weights
 from vidlat.errors import WeightsError
 from vidlat.resources import num_cores
 
@@ -29,11 +30,13 @@ _LOADING = Lock()
 class EncodeJob:
     """How a worker encodes: the VAE, verified by its hash, and every setting that changes a latent.
 
+    vae: what --vae said, by which a worker finds the weights if it has others at vae_path, or none.
     time_limit_seconds: longest time to decode one video, 0 for no limit. num_threads: of the VAE, in each
     process. reads_apart: whether videos are read in processes of their own; None where that depends on the
     device. cudnn_benchmark: as for `load_vae`.
     """
 
+    vae: str
     vae_path: Path
     vae_hash: str
     settings: LatentSettings
@@ -57,17 +60,29 @@ class EncodeJob:
         return device.type != "cpu" if self.reads_apart is None else self.reads_apart
 
     def load_vae(self) -> FrozenVAE:
-        """The VAE on this machine; raises WeightsError if its weights are not those the driver has."""
-        vae = load_vae(
-            self.vae_path,
+        """The VAE on this machine, at the path that the driver has or found by its name.
+
+        Raises WeightsError if these are not the weights that the driver has.
+        """
+        if self.vae_path.exists() and (found := self._load(self.vae_path)).weights_hash == self.vae_hash:
+            return found
+        advice = f"; copy those to {self.vae_path} on every machine"
+        try:
+            path = resolve_weights(self.vae)
+        except WeightsError as error:
+            raise WeightsError(f"{error}{advice}") from error
+        if path == self.vae_path or (found := self._load(path)).weights_hash != self.vae_hash:
+            raise WeightsError(f"{path}: holds other weights here than where the encode was started{advice}")
+        return found
+
+    def _load(self, path: Path) -> FrozenVAE:
+        return load_vae(
+            path,
             self.settings,
             batch=self.batch,
             device=self.device,
             cudnn_benchmark=self.cudnn_benchmark,
         )
-        if vae.weights_hash != self.vae_hash:
-            raise WeightsError(f"{self.vae_path}: holds other weights here than where the encode was started")
-        return vae
 
 
 def vae_of_this_process(job: EncodeJob) -> FrozenVAE:

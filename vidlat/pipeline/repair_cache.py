@@ -126,6 +126,7 @@ def _describe_job(path: Path, sources: Sequence[InputVideo], vae: str | None, de
     batch = _recorded_batch(path, sources)
     found = load_vae_of(schema, vae=vae, computes_here=False)  # refuses another encoder before workers start
     return EncodeJob(
+        vae=vae or schema.vae_name,
         vae_path=find_weights_of(schema, vae),
         vae_hash=found.weights_hash,
         settings=settings.select(LatentSettings),
