@@ -870,7 +870,7 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(videos, small_vae, 
     "arguments",
     [
         ["encode", "--input", "VIDEOS", "--out", "s3://bucket/l.zarr"],
-        ["encode", "--input", "https://example.org/clips/", "--out", "l.zarr"],
+        ["compare", "--input", "https://example.org/clips/", "--out", "c"],
         ["encode", "--input", "VIDEOS", "--out", "l.zarr", "--labels", "gs://bucket/t.csv"],
     ],
     ids=" ".join,
@@ -887,6 +887,10 @@ def test_urls_are_refused_and_nothing_is_written(arguments, videos, tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (
+            ["encode", "--input", "https://example.org/clips/", "--out", "l.zarr"],
+            "clips/: expected s3://BUCKET/FOLDER, gs:// or az://, or a path on this machine",
+        ),
         (["train", "--latents", "hf://datasets/a/b.zarr", "--out", "r"], "pull it into a folder first"),
         (["info", "file:///l.zarr"], "got file://; expected a folder, s3://, gs:// or az://, or https://"),
         (

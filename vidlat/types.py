@@ -129,18 +129,20 @@ class InputVideo:
     """A video to encode.
 
     video_id: its name in the cache. annotation: None if the input holds none; a cache then keeps its own.
-    hides_names: no name of a file or folder may reach the cache.
+    hides_names: no name of a file or folder may reach the cache. copy: where its file was copied to on this
+    machine, if its source is an object in a bucket.
     """
 
     video_id: str
     source: Source
     annotation: Annotation | None = None
     hides_names: bool = False
+    copy: Path | None = None
 
     @property
     def path(self) -> Path:
-        """Its file, or the folder of its files."""
-        return Path(self.source.path)
+        """Its file, or the folder of its files, on this machine."""
+        return self.copy or Path(self.source.path)
 
     @property
     def selection(self) -> Selection:

@@ -168,6 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.refuse(status)
 
     do_GET = do_any  # noqa: N815
+    do_HEAD = do_any  # noqa: N815
     do_PUT = do_any  # noqa: N815
     do_POST = do_any  # noqa: N815
 
@@ -186,7 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers:
             if name.lower() not in ("connection", "transfer-encoding", "content-length", "date", "server"):
                 self.send_header(name, value)
-        self.send_header("content-length", str(len(content)))
+        size = dict(headers).get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+        self.send_header("content-length", size)
         self.send_header("connection", "close")
         self.end_headers()
         match fault:

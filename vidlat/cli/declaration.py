@@ -28,16 +28,17 @@ class LocalPath(click.Path):
             self.fail(str(error), param, ctx)
 
 
-class CachePath(LocalPath):
-    """A cache to read: a path on this machine, or an address, which stays a text."""
+class PathOrAddress(LocalPath):
+    """A path on this machine, or an address, which stays a text."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return str(value) if is_address(value) else super().convert(value, param, ctx)
 
 
 PATH = LocalPath(path_type=Path)
-CACHE = CachePath(path_type=Path)
+CACHE = PathOrAddress(path_type=Path)
 PATH_OR_PATTERN = LocalPath(path_type=str)
+PATH_PATTERN_OR_ADDRESS = PathOrAddress(path_type=str)
 
 
 class Command(click.Command):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.declaration import Command
+from vidlat.cli.declaration import PATH_PATTERN_OR_ADDRESS, Command
 from vidlat.cli.options import input_option, labels_option, out_option
 from vidlat.config import EncodeConfig, WorkerConfig
 
 
 @click.command(cls=Command, config=EncodeConfig)
-@input_option("File, folder, glob, or a manifest (.csv, .jsonl) with a column path.")
+@input_option(
+    "File, folder, glob, or a manifest (.csv, .jsonl) with a column path; or the address of a folder, an "
+    "object or a manifest in a bucket: s3://, gs:// or az://.",
+    PATH_PATTERN_OR_ADDRESS,
+)
 @out_option("The cache to create or extend.")
 @click.option(
     "--retry-failed", is_flag=True, help="Try again the videos that failed before and have not changed."
@@ -48,6 +52,7 @@ def encode() -> None:
       vidlat encode --input videos/ --out latents.zarr --checksum  find files that changed unseen
       vidlat encode --input videos/ --out latents.zarr --crop auto --fps 25 --labels ef.csv
       vidlat encode --input clips.csv --out latents.zarr --ids hash
+      vidlat encode --input s3://bucket/videos/ --out latents.zarr
       vidlat encode --input videos/ --out parts/3.zarr --part 3/16  the third of 16 jobs
 
     \b
@@ -59,7 +64,8 @@ def encode() -> None:
 def worker() -> None:
     """Run processes that encode on this machine, for `vidlat encode --scheduler` on another.
 
-    Start it once on every machine of a cluster, all of which see the same files. It ends when the scheduler
+    Start it once on every machine of a cluster, all of which see the cache, and the videos if they are not in
+    a bucket. It ends when the scheduler
     ends, or at Ctrl-C or SIGTERM; what it had not finished is encoded by others.
 
     \b

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vidlat.cli.declaration import CACHE, PATH, PATH_OR_PATTERN
+from vidlat.cli.declaration import CACHE, PATH, PATH_OR_PATTERN, LocalPath
 from vidlat.paths import CACHE_DIR, CACHE_GB, DEFAULT_CACHE_GB
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -66,12 +66,12 @@ def out_option(help: str) -> Decorator:
     return click.option("--out", type=PATH, required=True, help=help)
 
 
-def input_option(help: str) -> Decorator:
+def input_option(help: str, type: LocalPath = PATH_OR_PATTERN) -> Decorator:
     """`--input`, required; may be repeated."""
     return click.option(
         "--input",
         "inputs",
-        type=PATH_OR_PATTERN,
+        type=type,
         multiple=True,
         required=True,
         help=f"{help} May be repeated.",

@@ -143,6 +143,12 @@ def _report_stills(prepared: PreparedEncode) -> None:
 def _report_ignored(prepared: PreparedEncode, *, hide: bool) -> None:
     if kinds := describe_ignored(prepared.discovery.ignored, hide=hide):
         console.print(f"Ignored: {kinds}", soft_wrap=True)
+    if num_unopened := prepared.discovery.num_unopened:
+        console.print(
+            f"{format_count(num_unopened, 'object')} in a bucket passed over (pictures, or no suffix): "
+            "only in a folder on a disk are such files opened, and series of them made into videos",
+            soft_wrap=True,
+        )
 
 
 def _report_decoded(prepared: PreparedEncode) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from vidlat.errors import InputError
+from vidlat.paths import is_address
 from vidlat.store.repair_files import Outcome, recorded_sources
 from vidlat.store.sources import content_hash, size_and_time
 from vidlat.types import InputVideo, Source
@@ -24,6 +25,8 @@ def find_cached_source(video_id: str, recorded: Source) -> InputVideo:
     """
     if not recorded.path:
         raise InputError("the cache does not keep where its source is (--ids hash)")
+    if is_address(recorded.path):
+        raise InputError(f"its source {recorded.path} is in a bucket; expected a file on this machine")
     path, files = Path(recorded.path), recorded.selection.files
     try:
         num_bytes, mtime_ns = size_and_time(path, files)
@@ -49,7 +52,8 @@ def find_cached_sources(path: Path, video_ids: Collection[str]) -> tuple[list[In
                 raise InputError("its record does not say where its source is")
             sources.append(find_cached_source(video_id, recorded[video_id]))
         except InputError as error:
-            is_hidden = video_id in recorded and not recorded[video_id].path
-            what = f"{error}: {_DROP if is_hidden else _PUT_BACK}"
+            place = recorded[video_id].path if video_id in recorded else None
+            is_out_of_reach = place is not None and (not place or is_address(place))
+            what = f"{error}: {_DROP if is_out_of_reach else _PUT_BACK}"
             outcomes.append(Outcome(where=video_id, state="not repairable", what=what))
     return sources, outcomes

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from vidlat.config import Ids, Part
 from vidlat.errors import InputError
 from vidlat.labels import rows_by_id, rows_of
-from vidlat.paths import expand, local_path
+from vidlat.paths import expand, is_address, local_path
+from vidlat.pipeline.bucket import address_of_row, list_objects, sources_of_rows
 from vidlat.pipeline.folder import DECODED_MARK, FoundVideo, videos_in_folder
 from vidlat.pipeline.ignored import describe_ignored, kind_of_name
 from vidlat.pipeline.known_files import NOTHING_KNOWN, KnownFiles
@@ -23,6 +24,8 @@ from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read
 from vidlat.prefetch import map_ahead
 from vidlat.store.sources import size_and_time
 from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name, source_id
+from vidlat.video.images import is_named_like_picture
+from vidlat.video.reader import is_named_like_video
 
 FOLDERS_AT_ONCE = 8
 """Looked into by threads: on a network disk, to open a file takes a round trip."""
@@ -36,8 +39,9 @@ class Discovery:
     """The videos found, sorted by id.
 
     ignored: numbers of files that are no videos, by suffix; see `describe_ignored`. num_excluded: files
-    passed over as asked. num_stills: videos that are one DICOM image. decoded: folders of decoded videos
-    below an input, which were passed over.
+    passed over as asked. num_stills: videos that are one DICOM image. num_unopened: ignored objects of a
+    bucket that might be videos in a folder, where pictures and files without a suffix are opened.
+    decoded: folders of decoded videos below an input, which were passed over.
     unmatched: ids in the table of labels that no video has. unlabelled: ids of the videos that are not in
     that table. Both are empty where there is no table.
     """
@@ -46,6 +50,7 @@ class Discovery:
     ignored: Mapping[str, int]
     num_excluded: int = 0
     num_stills: int = 0
+    num_unopened: int = 0
     decoded: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
@@ -65,6 +70,7 @@ def discover_videos(
     exclude: Sequence[str] = (),
     part: Part | None = None,
     known: KnownFiles = NOTHING_KNOWN,
+    addresses: bool = False,
     on_files: OnFiles = lambda _: None,
 ) -> Discovery:
     """Find the videos in files, folders, glob patterns and manifests, by content and not by name.
@@ -78,14 +84,18 @@ def discover_videos(
     manifest names it. part: only the videos of one part, by the path of their file below the input; a
     series, a still or a sequence of pictures belongs to the part of its folder. A part may have no video, and
     cannot tell which labels no video has. known: files of folders that need not be opened, though then a
-    still among them is not known as one. on_files: called with the number of files of each folder.
+    still among them is not known as one. addresses: whether inputs, and paths in a manifest, may be addresses
+    of objects in a bucket, or of folders there. Those are not opened: names with the suffix of a video are
+    taken, each for one video. on_files: called with the number of files of each folder.
     Raises InputError for an input that does not exist or cannot be listed, for two files of one id, and where
-    there is no video.
+    there is no video; Unreachable.
     """
-    collection = _Collection(exclude, part, known, on_files)
+    collection = _Collection(exclude, part, known, addresses, on_files)
     for text in inputs:
         collection.add_input(text)
     found, stills = collection.found, collection.stills & collection.found.keys()
+    if skip_stills and any(is_address(video.source.path) for video in found.values()):
+        raise InputError("--skip-stills: not for videos in a bucket, which are not opened to find them")
     num_skipped = len(stills) if skip_stills else 0
     if num_skipped:
         collection.ignored.update(kind_of_name(found[video_id].path) for video_id in stills)
@@ -119,6 +129,7 @@ def discover_videos(
         num_excluded=collection.num_excluded,
         decoded=tuple(collection.decoded),
         num_stills=len(stills) - num_skipped,
+        num_unopened=collection.num_unopened,
         unmatched=() if part else tuple(sorted(rows.keys() - matched)),
         unlabelled=tuple(sorted(unlabelled)) if labels else (),
     )
@@ -137,28 +148,49 @@ class _Collection:
     exclude: Sequence[str]
     part: Part | None
     known: KnownFiles
+    addresses: bool
     on_files: OnFiles
     found: dict[str, InputVideo] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
     num_excluded: int = 0
+    num_unopened: int = 0
     stills: set[str] = field(default_factory=set)
     decoded: list[str] = field(default_factory=list)
     _places: set[tuple[str, Selection]] = field(default_factory=set)
 
     def add_input(self, text: str) -> None:
+        if self.addresses and is_address(text):
+            add = self._add_manifest if is_manifest(text) else self._add_objects
+            add(text)
+            return
         text = expand(text)
         path = Path(text)
         if path.is_dir():
             self._add_folders((path, folder, files) for folder, files in self._walk_clips(path))
         elif is_manifest(path):
-            for row in read_manifest(path):
-                self._add_row(path, row)
+            self._add_manifest(path)
         elif path.exists():
             self._add_folders([(path.parent, path.parent, [path])])
         elif glob.has_magic(text):
             self._add_matches(text)
         else:
             raise InputError(f"--input {text}: no such file or folder")
+
+    def _add_objects(self, address: str) -> None:
+        listing = list_objects(address, self.on_files)
+        self.decoded += listing.decoded
+        for name, source in listing.objects:
+            path = Path(name)
+            if self._excludes(name):
+                self.num_excluded += 1
+            elif self.part and not self.part.holds(name):
+                continue
+            elif is_named_like_video(path):
+                self._add(InputVideo(video_id=name, source=source), is_still=False)
+            else:
+                kind = kind_of_name(path)
+                self.ignored[kind] += 1
+                self.num_unopened += not kind or is_named_like_picture(path)
 
     def _add_matches(self, pattern: str) -> None:
         matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207  (may be absolute)
@@ -194,7 +226,7 @@ class _Collection:
     def _look_into(self, place: tuple[Path, Path, Sequence[Path]]) -> tuple[int, _Folder]:
         """The number of files of a folder and what is in it; changes nothing."""
         root, folder, files = place
-        kept = [path for path in files if not self._excludes(path, root)]
+        kept = [path for path in files if not self._excludes(path.relative_to(root).as_posix())]
         has_folder = self._holds(folder, root)
         # Slices tell only together what they are, so that the part of a folder opens all of its files.
         opened = kept if has_folder else [path for path in kept if self._holds(path, root)]
@@ -210,13 +242,31 @@ class _Collection:
     def _holds(self, path: Path, root: Path) -> bool:
         return self.part is None or self.part.holds(path.relative_to(root).as_posix())
 
-    def _excludes(self, path: Path, root: Path) -> bool:
-        names = path.relative_to(root).as_posix(), path.name
+    def _excludes(self, place: str) -> bool:
+        names = place, place.rpartition("/")[2]
         return any(fnmatchcase(name, pattern) for pattern in self.exclude for name in names)
 
+    def _add_manifest(self, table: Path | str) -> None:
+        in_bucket: list[tuple[ManifestRow, str]] = []
+        for row in read_manifest(table):
+            if self.part and not self.part.holds(row.video_id or row.path):
+                continue
+            if self.addresses and (address := address_of_row(table, row)):
+                in_bucket.append((row, address))
+            else:
+                self._add_row(Path(table), row)
+        for row, source in sources_of_rows(in_bucket):
+            stretch = Selection(start_seconds=row.start_seconds, stop_seconds=row.stop_seconds)
+            self._add(
+                InputVideo(
+                    video_id=row.video_id or _path_as_id(row.path) + stretch.stretch,
+                    source=source._replace(selection=stretch),
+                    annotation=row.annotation,
+                ),
+                is_still=False,
+            )
+
     def _add_row(self, manifest: Path, row: ManifestRow) -> None:
-        if self.part and not self.part.holds(row.video_id or row.path):
-            return
         try:
             path = manifest.parent / local_path(row.path)
         except InputError as error:
@@ -247,7 +297,7 @@ class _Collection:
         other = self.found.setdefault(video.video_id, video)
         if not _is_same(other, video):
             raise InputError(
-                f"{other.path} and {video.path} would both be video {video.video_id!r}; "
+                f"{other.source.path} and {video.source.path} would both be video {video.video_id!r}; "
                 "give the folder above both as --input, or another id in a manifest"
             )
         if video.annotation is not None:
@@ -260,7 +310,7 @@ def _is_same(one: InputVideo, other: InputVideo) -> bool:
     if one.source.selection != other.source.selection:
         return False
     try:
-        return one.path == other.path or one.path.samefile(other.path)
+        return one.source.path == other.source.path or one.path.samefile(other.path)
     except OSError:
         return False
 
@@ -277,6 +327,8 @@ def _to_video(found: FoundVideo, video_id: str, root: Path) -> InputVideo:
 
 
 def _path_as_id(path: str) -> str:
+    if is_address(path):
+        path = path.partition("://")[2]
     parts = Path(os.path.normpath(path)).parts
     return "/".join(part for part in parts if part not in ("..", "/"))
 

@@ -117,8 +117,9 @@ def encode_videos(
 ) -> Generator[EncodeProgress]:
     """Encode videos into the cache at `out`, which is created or added to, yielding what happens.
 
-    inputs: files, folders, glob patterns or manifests. labels: a table by video id. retry_failed: try videos
-    again that failed before. checksum: compare every file's content instead of its size and time.
+    inputs: files, folders, glob patterns or manifests, or addresses in a bucket.
+    labels: a table by video id. retry_failed: try videos again that failed before. checksum: compare every
+    file's content instead of its size and time.
     skip_stills: as in `discover_videos`.
     executor: None for the processes that `settings` ask for.
     Everything is checked when this is called; see `prepare_encode` and `PreparedEncode.run` for the errors.
@@ -175,6 +176,7 @@ def prepare_encode(
         exclude=config.exclude,
         part=Part.from_text(config.part) if config.part else None,
         known=NOTHING_KNOWN if checksum else KnownFiles(cached.values()),
+        addresses=True,
         on_files=on_files,
     )
     vae_path = resolve_weights(config.vae)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from dataclasses import replace
+from pathlib import Path
 
 from vidlat.errors import VidlatError, one_line
 from vidlat.pipeline.deadline import TIME_LIMIT
@@ -35,13 +36,18 @@ def failure_from(video: InputVideo, kind: str, error: BaseException) -> FailureR
     failure = failure_of(video, kind, one_line(error))
     if isinstance(error, VidlatError) or video.hides_names:
         return failure
-    return replace(failure, traceback="".join(traceback.format_exception(error)))
+    return replace(failure, traceback=without_names(video, "".join(traceback.format_exception(error))))
 
 
 def without_names(video: InputVideo, text: str) -> str:
-    """A text about a video; names of its files and folders are left out if they are to be hidden."""
+    """A text about a video; names of its files and folders are left out if they are to be hidden.
+
+    Where the text names a copy of its file, it names the source instead.
+    """
+    if video.copy:
+        text = text.replace(str(video.copy), video.source.path)
     if not video.hides_names:
         return text
-    for name in (video.source.path, *video.selection.files, video.path.name):
+    for name in (video.source.path, *video.selection.files, Path(video.source.path).name):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "...", text)
     return text

@@ -68,6 +68,19 @@ def videos_in_folder(
     return found, [path for path, videos in alone.items() if not videos]
 
 
+def require_one_video(path: Path) -> None:
+    """Raise DecodeError for a file that holds several videos, or is one slice of a series.
+
+    Only a folder is searched for those: an object of a bucket is looked at without those beside it.
+    """
+    content, way_out = _content_of(path), "; copy the folder to a disk and encode it there"
+    num_parts = sum(video.selection.part is not None for video in content.videos)
+    if num_parts:
+        raise DecodeError(f"holds {num_parts} videos; expected one in an object{way_out}", "several-videos")
+    if content.slice and content.slice.group is not None:
+        raise DecodeError(f"is one image of a DICOM series; expected a video in an object{way_out}", "series")
+
+
 def _look_up(
     folder: Path, files: Sequence[Path], known: KnownFiles
 ) -> tuple[list[FoundVideo], list[_Group], list[Path]]:

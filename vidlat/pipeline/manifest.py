@@ -8,11 +8,15 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from typing import IO
 
 from vidlat.documents import parse_json
 from vidlat.errors import InputError
 from vidlat.files import require_regular_file
+from vidlat.store.object_sources import read_object
+from vidlat.store.storage import Missing
 from vidlat.types import Annotation
 
 Row = tuple[str, dict[str, str]]
@@ -41,18 +45,21 @@ class ManifestRow:
     annotation: Annotation
 
 
-def is_manifest(path: Path) -> bool:
-    """Whether an input is a manifest, by its name: the content is plain text."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+def is_manifest(table: Path | str) -> bool:
+    """Whether an input, a path or an address, is a manifest, by its name: the content is plain text."""
+    if isinstance(table, Path):
+        return table.suffix.lower() in SUFFIXES and table.is_file()
+    return table.lower().endswith(SUFFIXES)
 
 
-def read_manifest(path: Path) -> Iterator[ManifestRow]:
+def read_manifest(table: Path | str) -> Iterator[ManifestRow]:
     """The rows of a manifest: `path`, and optional `id`, `start_seconds`, `stop_seconds`, `subject`, labels.
 
     In CSV, a single column whose name ends in `path` will do, such as `dicom_filepath`.
-    Raises InputError, naming the line, for a table that cannot be read or a row with invalid values.
+    table: its path or address. Raises InputError, naming the line, for a table that cannot be read or a row
+    with invalid values; Unreachable.
     """
-    for where, cells in _read_table(path, "path"):
+    for where, cells in _read_table(table, "path"):
         start, stop = (
             _seconds(where, name, cells.pop(name, None)) for name in ("start_seconds", "stop_seconds")
         )
@@ -97,31 +104,39 @@ def _seconds(where: str, name: str, text: str | None) -> float | None:
     return seconds
 
 
-def _read_table(path: Path, key: str) -> Iterator[Row]:
-    """The rows of a table; each must have a value in the column `key`."""
-    is_json = path.suffix.lower() == ".jsonl"
+def _read_table(table: Path | str, key: str) -> Iterator[Row]:
+    """The rows of a table at a path or an address; each must have a value in the column `key`."""
+    is_json = str(table).lower().endswith(".jsonl")
     try:
-        require_regular_file(path)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for where, row in (_read_jsonl if is_json else _read_csv)(path, file, key):
+        with _open_table(table) as file:
+            for where, row in (_read_jsonl if is_json else _read_csv)(table, file, key):
                 if not row.get(key):
                     raise InputError(f"{where}: has no {key}")
                 yield where, row
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+    except (FileNotFoundError, Missing) as error:
+        raise InputError(f"{table}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: cannot be read as a table in UTF-8: {reason}") from error
+        raise InputError(f"{table}: cannot be read as a table in UTF-8: {reason}") from error
 
 
-def _read_csv(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:
+def _open_table(table: Path | str) -> IO[str]:
+    if isinstance(table, Path):
+        require_regular_file(table)
+        return table.open(encoding="utf-8-sig", newline="")
+    return StringIO(read_object(table).decode("utf-8-sig"), newline="")
+
+
+def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row]:
     reader = csv.reader(lines, strict=True)
     names = _with_key([name.strip() for name in next(reader, [])], key)
     if key not in names or len(set(names)) < len(names):
         found = ", ".join(names) or "nothing"
-        raise InputError(f"{path}: expected a first line of different columns, {key} among them; got {found}")
+        raise InputError(
+            f"{table}: expected a first line of different columns, {key} among them; got {found}"
+        )
     for cells in reader:
-        where = f"{path} line {reader.line_num}"
+        where = f"{table} line {reader.line_num}"
         if any(cells) and len(cells) != len(names):
             raise InputError(f"{where}: has {len(cells)} cells under {len(names)} columns")
         if any(cells):
@@ -135,9 +150,9 @@ def _with_key(names: Sequence[str], key: str) -> list[str]:
     return [key if key not in names and [name] == alike else name for name in names]
 
 
-def _read_jsonl(path: Path, lines: Iterator[str], key: str) -> Iterator[Row]:
+def _read_jsonl(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row]:
     for number, line in enumerate(lines, 1):
-        where = f"{path} line {number}"
+        where = f"{table} line {number}"
         if not line.strip():
             continue
         try:

@@ -17,6 +17,7 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, Speed, estimate_encode
+from vidlat.pipeline.fetch import on_this_disk
 from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER, EncodeJob, choose_num_workers
 from vidlat.resources import num_cores
 from vidlat.types import InputVideo, VideoHeader
@@ -61,8 +62,8 @@ def read_headers(
     headers: dict[str, VideoHeader | None] = {}
     for source in random.Random(0).sample(sources, len(sources)):
         headers[source.video_id] = None
-        with suppress(DecodeError):  # the encode will report why
-            headers[source.video_id] = probe_video(source.path, source.selection, how)
+        with suppress(DecodeError), on_this_disk(source) as here:  # the encode will report why
+            headers[source.video_id] = probe_video(here.path, here.selection, how)
         if time.perf_counter() - began > most_seconds:
             break
     return headers
@@ -126,8 +127,9 @@ def _time_video(source: InputVideo, job: EncodeJob) -> tuple[int, float]:
     # Finding the range or the box of a video may decode all of it.
     how = replace(job.settings, intensity="uint8", crop="none")
     num_frames, began = 0, time.perf_counter()
-    with suppress(DecodeError):  # the encode will report why
-        for _ in islice(read_prepared(source.path, source.selection, how), FRAMES_DECODED):
+    with suppress(DecodeError), on_this_disk(source) as here:  # the encode will report why
+        began = time.perf_counter()
+        for _ in islice(read_prepared(here.path, here.selection, how), FRAMES_DECODED):
             num_frames += 1
             if time.perf_counter() - began > SECONDS_DECODED:
                 break

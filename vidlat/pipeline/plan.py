@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from vidlat.errors import InputError
+from vidlat.paths import is_address
+from vidlat.store.object_sources import object_hash
 from vidlat.store.sources import content_hash, source_state
+from vidlat.store.storage import Changed, Missing
 from vidlat.types import Annotation, FailureRecord, InputVideo, Source
 
 MAX_VIDEOS_PER_BATCH = 64
@@ -160,14 +163,16 @@ def _has_same_content(video: InputVideo, recorded: Source) -> bool:
     if (now.num_bytes, now.selection) != (recorded.num_bytes, recorded.selection):
         return False
     try:
+        if is_address(video.source.path):
+            return object_hash(video.source) == recorded.sha256
         return content_hash(video.path, video.source.selection.files) == recorded.sha256
-    except OSError:
+    except (OSError, Missing, Changed):
         return False  # the encode will report why
 
 
 def _require_same_file(video: InputVideo, recorded: Source) -> None:
     if video.recorded_source.path != recorded.path and source_state(recorded) != "vanished":
         raise InputError(
-            f"{video.path} would replace video {video.video_id!r}, which was encoded from "
+            f"{video.source.path} would replace video {video.video_id!r}, which was encoded from "
             f"{recorded.path}; give the folder above both as --input, or another --out"
         )

@@ -20,6 +20,7 @@ from vidlat import __version__
 from vidlat.encode.vae import FrozenVAE
 from vidlat.pipeline.deadline import Clock
 from vidlat.pipeline.failures import failure_from, without_names
+from vidlat.pipeline.fetch import read_on_this_disk
 from vidlat.pipeline.job import EncodeJob, vae_of_this_process
 from vidlat.pipeline.read_video import Read, Stack, VideoFacts, read_in_time, read_video
 from vidlat.pipeline.reader_process import read_apart
@@ -93,8 +94,14 @@ def encode_batch(
                 if not job.needs_readers(vae.device):
                     hangs = partial(on_hang, video.video_id)
                     read_one = partial(read_in_time, on_hang=hangs, clock=clock, read=read)
-                is_refused = latents[index].is_refused
-                for item in read_one(video, job.settings, vae.timing, job.time_limit_seconds, is_refused):
+                read_here = partial(
+                    read_one,
+                    settings=job.settings,
+                    timing=vae.timing,
+                    limit_seconds=job.time_limit_seconds,
+                    is_refused=latents[index].is_refused,
+                )
+                for item in read_on_this_disk(video, scratch, read_here):
                     yield index, item
 
         with prefetch(reading(), CALLS_PREFETCHED * calls.vae.batch) as items:

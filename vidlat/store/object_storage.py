@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import pyarrow as pa
 from obstore.exceptions import BaseError
@@ -46,6 +46,14 @@ NUM_RETRIES = 10
 
 _PROCESS = process_id()
 _ERRORS = (BaseError, OSError)
+
+
+class ObjectState(NamedTuple):
+    """An object's key, its size in bytes and the whole second of its last change, in nanoseconds."""
+
+    key: str
+    num_bytes: int
+    mtime_ns: int
 
 
 class ObjectStorage:
@@ -119,18 +127,33 @@ class ObjectStorage:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """As Storage.list."""
+        return ((found.key, found.num_bytes) for found in self.objects(prefix))
+
+    def objects(self, prefix: str = "") -> Iterator[ObjectState]:
+        """As `list`, with the times of change."""
         where = self._name(prefix) if prefix else self.where
         last, patience = None, _Patience()
         while True:
             try:
                 for page in self._open(read=False).list(prefix or None, offset=last, chunk_size=1000):
                     for meta in page:
-                        yield meta["path"], meta["size"]
+                        yield _state(meta)
                         last = meta["path"]
                     patience = _Patience()
                 return
             except _ERRORS as error:  # obstore does not ask again for a page of which a part has arrived
                 patience.wait(error, where)
+
+    def state(self, key: str) -> ObjectState:
+        """The state of an object, whose content is not read. Raises Missing."""
+        name, patience = self._name(key), _Patience()
+        while True:
+            try:
+                return _state(self._open().head(key))
+            except _ERRORS as error:
+                if is_missing(error):
+                    raise Missing(f"{name}: got no such object; expected one") from None
+                patience.wait(error, name)
 
     def delete(self, *keys: str) -> None:
         """As Storage.delete."""
@@ -226,6 +249,11 @@ def _options(range: Range | None) -> GetOptions | None:
 
 def _version(stated: ObjectMeta | PutResult) -> Version:
     return Version(stated["e_tag"], stated["version"])
+
+
+def _state(meta: ObjectMeta) -> ObjectState:
+    # Some stores tell a part of a second in a listing, and none when they are asked for one object.
+    return ObjectState(meta["path"], meta["size"], int(meta["last_modified"].timestamp()) * 10**9)
 
 
 def _update(version: Version) -> PutMode:

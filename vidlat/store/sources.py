@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from vidlat.files import open_regular_file
+from vidlat.paths import is_address
 from vidlat.types import WHOLE, Source
 
 SourceState = Literal["ok", "stale", "vanished", "unknown"]
 """ok: size and time of change are those recorded. stale: one differs. vanished: the file does not exist.
-unknown: it cannot be looked at, for lack of a permission, a network, or its name."""
+unknown: it cannot be looked at, for lack of a permission or its name, or because it is in a bucket."""
 
 
 def source_state(source: Source, *, may_be_elsewhere: bool = False) -> SourceState:
@@ -22,7 +23,7 @@ def source_state(source: Source, *, may_be_elsewhere: bool = False) -> SourceSta
 
     may_be_elsewhere: it was perhaps read on another machine, so that one that is missing here is unknown.
     """
-    if not source.path:
+    if not source.path or is_address(source.path):
         return "unknown"
     try:
         now = size_and_time(source.path, source.selection.files)
