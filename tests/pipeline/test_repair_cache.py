@@ -32,10 +32,11 @@ from vidlat.store.lease import hold_lease
 from vidlat.store.manifest import read_manifest
 from vidlat.store.merge import merge_caches
 from vidlat.store.open_storage import local_cache
+from vidlat.store.open_writer import open_writer
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.writer import CacheWriter, open_writer
+from vidlat.store.writer import CacheWriter
 from vidlat.video.reader import open_video
 
 LENGTHS = {"a.mp4": 9, "b.mp4": 30, "c/c.mp4": 5, "d.mp4": 14}

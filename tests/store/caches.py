@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from vidlat.store.lease import Lease
+from vidlat.store.open_storage import local_cache
 from vidlat.store.schema import CacheSchema, CacheSettings
 from vidlat.store.statistics import latent_statistics
-from vidlat.store.writer import CacheWriter, write_shards
+from vidlat.store.write_shards import write_shards
+from vidlat.store.writer import CacheWriter
 from vidlat.types import FailureRecord, LatentPosterior, Source, VideoRecord
 
 SETTINGS = CacheSettings(
@@ -82,8 +84,8 @@ def failure_of(
 class NoLease(Lease):
     """A lease for tests in which no other process uses the cache."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, token="")
 
     def require_held(self) -> None:
         pass
@@ -91,7 +93,7 @@ class NoLease(Lease):
 
 def writer_of(path: Path, **limits: int) -> CacheWriter:
     """A writer without a `with` block; limits: `max_small_files` and `small_bytes`."""
-    writer = CacheWriter(path, NoLease())
+    writer = CacheWriter(local_cache(path), NoLease(path))
     vars(writer).update(limits)
     return writer
 

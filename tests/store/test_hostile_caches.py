@@ -16,13 +16,13 @@ from vidlat.store.layout import LEASE, LOCK, MANIFEST, READERS
 from vidlat.store.log import LAST_COMMIT
 from vidlat.store.manifest import read_manifest, write_manifest
 from vidlat.store.open_storage import local_cache
+from vidlat.store.open_writer import open_writer
 from vidlat.store.prune import prune
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.repair_files import remove_leftovers, repair_description
 from vidlat.store.summary import summarise
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.writer import open_writer
 
 
 def outcome_of(operation, path):

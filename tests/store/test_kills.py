@@ -16,9 +16,10 @@ from tests.thorough import steps
 from vidlat.store import filesystem
 from vidlat.store.layout import MANIFEST
 from vidlat.store.lease import hold_lease, read_lease
+from vidlat.store.open_writer import create_cache, open_writer
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.writer import create_cache, open_writer, write_shards
+from vidlat.store.write_shards import write_shards
 
 
 def test_creation_killed_at_any_step_leaves_nothing_or_a_whole_cache(tmp_path, monkeypatch):

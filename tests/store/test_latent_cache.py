@@ -26,8 +26,8 @@ from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.filesystem import locked
 from vidlat.store.layout import READERS
+from vidlat.store.open_writer import create_cache
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import create_cache
 
 VIDEOS = {f"{length}.mp4": random_posterior(length) for length in (3, 4, 11, 30)}
 
@@ -183,15 +183,17 @@ def test_cache_opened_at_any_step_of_an_append_holds_all_of_a_commit_or_nothing(
 
         def looked_at(*arguments, write=write, **named):
             look()
-            write(*arguments, **named)
+            result = write(*arguments, **named)
             look()
+            return result
 
         monkeypatch.setattr(filesystem, name, looked_at)
     # The commit ends in a merge.
     add_videos(filled, {"x.mp4": random_posterior(5), "y.mp4": random_posterior(2)}, max_small_files=2)
     old, new = sorted(VIDEOS), sorted([*VIDEOS, "x.mp4", "y.mp4"])
     assert [key for key, _ in itertools.groupby(seen)] == [old, new]
-    assert len(seen) == 2 * (3 + 2 + 2)  # three zarr.json; the commit and the merge: a file and the manifest
+    # Three zarr.json, two shards of each array; the commit and the merge: a file and the manifest.
+    assert len(seen) == 2 * (3 + 4 + 2 + 2)
 
 
 def test_record_past_the_end_of_an_array_is_one_clear_error(filled):

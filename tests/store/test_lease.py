@@ -25,12 +25,13 @@ from vidlat.errors import StoreError
 from vidlat.files import create_file
 from vidlat.store import filesystem, lease as lease_module, process as process_module
 from vidlat.store.lease import STALE_SECONDS, hold_lease, read_lease, refuse_if_held
+from vidlat.store.open_writer import open_writer
 from vidlat.store.process import this_process
 from vidlat.store.prune import prune
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.writer import open_writer, write_shards
+from vidlat.store.write_shards import write_shards
 
 LEASE = "videos/records/lease"
 
@@ -211,7 +212,7 @@ def test_process_of_another_user_may_be_alive(cache_path, monkeypatch):
     | st.recursive(st.integers() | st.text() | st.none(), st.lists).map(lambda v: json.dumps(v).encode())
 )
 def test_any_content_names_a_holder_or_nobody_known(content):
-    holder = lease_module._parse(content, 1.0)
+    holder = lease_module.parse_lease(content, 1.0)
     assert holder.process is None
     assert (holder.token, holder.silent_seconds) == ("", 1.0)
 
@@ -226,7 +227,7 @@ FIELDS = [*asdict(this_process()), "purpose", "since", "token"]
     )
 )
 def test_lease_of_any_values_is_read_and_its_process_asked_for(values):
-    lease_module._parse(json.dumps(values).encode(), 1.0).is_alive()
+    lease_module.parse_lease(json.dumps(values).encode(), 1.0).is_alive()
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b'{"host": "a", "pid": 3', b"[]", b'{"pid": -1}'])
@@ -509,7 +510,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from queue import SimpleQueue
-from vidlat.store.writer import open_writer
+from vidlat.store.open_writer import open_writer
 with open_writer(Path(sys.argv[1]), "vidlat encode") as writer:
     print("held", flush=True)
     sys.stdin.read()

@@ -33,10 +33,12 @@ from vidlat.store.manifest import read_manifest
 from vidlat.store.merge import merge_caches
 from vidlat.store.metadata import read_schema
 from vidlat.store.open_storage import local_cache
+from vidlat.store.open_writer import create_cache, open_writer
 from vidlat.store.prune_plan import plan_prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.writer import CacheWriter, create_cache, open_writer, write_shards
+from vidlat.store.write_shards import write_shards
+from vidlat.store.writer import CacheWriter
 from vidlat.types import Annotation
 
 

@@ -21,11 +21,12 @@ from vidlat.errors import EncodeError, StoreError
 from vidlat.store import prune as prune_module
 from vidlat.store.manifest import read_manifest
 from vidlat.store.open_storage import local_cache
+from vidlat.store.open_writer import create_cache, open_writer
 from vidlat.store.prune import prune
 from vidlat.store.prune_plan import plan_prune, vanished_videos
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.writer import create_cache, open_writer, write_shards
+from vidlat.store.write_shards import write_shards
 
 SECRET = "ward-7/mueller.mp4"
 FAILED = {"broken.mp4", "a.mp4"}

@@ -18,12 +18,12 @@ from vidlat.store import shard_cache
 from vidlat.store.layout import MANIFEST, ROOT, shard_file
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.object_storage import ObjectStorage
+from vidlat.store.open_writer import create_cache
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.shard import decode_chunk, index_size, parse_index, require_sound_shard
 from vidlat.store.storage import Missing, Unreachable
 from vidlat.store.summary import summarise
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.writer import create_cache
 
 NUM_CHUNKS = SCHEMA.shard_frames // SCHEMA.chunk_frames
 CHUNK_SHAPE = (SCHEMA.latent_dim, SCHEMA.chunk_frames, SCHEMA.latent_height, SCHEMA.latent_width)

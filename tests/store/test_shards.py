@@ -9,8 +9,9 @@ from hypothesis import given, settings, strategies as st
 
 from tests.store.caches import SCHEMA, add_videos, frames_of, random_posterior, writer_of
 from vidlat.errors import EncodeError, StoreError
+from vidlat.store.open_writer import create_cache
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import create_cache, write_shards
+from vidlat.store.write_shards import write_shards
 from vidlat.types import LatentPosterior
 
 

@@ -17,7 +17,7 @@ from vidlat.store.filesystem import locked
 from vidlat.store.process import ROOM_BYTES
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import measure_unused_space, verify_cache
-from vidlat.store.writer import write_shards
+from vidlat.store.write_shards import write_shards
 
 
 def test_undamaged_cache_has_no_problem(path):

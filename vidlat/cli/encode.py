@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vidlat.cli.declaration import PATH_PATTERN_OR_ADDRESS, Command
-from vidlat.cli.options import input_option, labels_option, out_option
+from vidlat.cli.options import cache_out_option, input_option, labels_option
 from vidlat.config import EncodeConfig, WorkerConfig
 
 
@@ -15,7 +15,7 @@ from vidlat.config import EncodeConfig, WorkerConfig
     "object or a manifest in a bucket: s3://, gs:// or az://.",
     PATH_PATTERN_OR_ADDRESS,
 )
-@out_option("The cache to create or extend.")
+@cache_out_option("The cache to create or extend.")
 @click.option(
     "--retry-failed", is_flag=True, help="Try again the videos that failed before and have not changed."
 )

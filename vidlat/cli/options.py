@@ -66,6 +66,13 @@ def out_option(help: str) -> Decorator:
     return click.option("--out", type=PATH, required=True, help=help)
 
 
+def cache_out_option(help: str) -> Decorator:
+    """`--out` of a cache, required, with what it is for this command."""
+    return click.option(
+        "--out", type=CACHE, required=True, help=f"{help} A folder, or an address: s3://, gs:// or az://."
+    )
+
+
 def input_option(help: str, type: LocalPath = PATH_OR_PATTERN) -> Decorator:
     """`--input`, required; may be repeated."""
     return click.option(

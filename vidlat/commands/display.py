@@ -128,8 +128,8 @@ def echo_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def quoted(path: Path) -> str:
-    """A path as a shell takes it, for commands that can be copied."""
+def quoted(path: Path | str) -> str:
+    """A path or an address as a shell takes it, for commands that can be copied."""
     return shlex.quote(str(path))
 
 

@@ -14,6 +14,7 @@ from vidlat.commands.display import (
 )
 from vidlat.config import EncodeConfig
 from vidlat.encode.device import resolve_device
+from vidlat.paths import is_address, local_path
 from vidlat.pipeline.dask_cluster import scratch_folder
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, estimate_time
@@ -81,6 +82,8 @@ def _rows_of_disk(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEs
         (name, f"about {format_bytes(needed)}; {format_bytes(free_bytes(folder))} free on that disk")
         for name, needed, folder in _disks(prepared, config, size)
     ]
+    if is_address(prepared.out):
+        rows.insert(0, ("latents", f"about {format_bytes(size.latent_bytes)}"))
     if config.scheduler:
         rows.append(("scratch of all workers", f"up to {format_bytes(size.scratch_bytes)}"))
     return rows
@@ -100,10 +103,11 @@ def _warn_of_full_disks(prepared: PreparedEncode, config: EncodeConfig, size: En
 def _disks(
     prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate
 ) -> list[tuple[str, int, Path]]:
-    """What is written, how much of it, and where. Workers of a scheduler have their own scratch disks."""
-    latents = ("latents", size.latent_bytes, prepared.out)
-    scratch = ("scratch at any time", size.scratch_bytes, scratch_folder())
-    return [latents] if config.scheduler else [latents, scratch]
+    """What is written to disks here, how much, and where. Workers of a scheduler have their own scratch."""
+    out = prepared.out
+    latents = [] if is_address(out) else [("latents", size.latent_bytes, local_path(out))]
+    scratch = [] if config.scheduler else [("scratch at any time", size.scratch_bytes, scratch_folder())]
+    return [*latents, *scratch]
 
 
 def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate) -> Rows:

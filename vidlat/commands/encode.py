@@ -26,6 +26,7 @@ from vidlat.config import EncodeConfig
 from vidlat.encode.device import resolve_device, warning_of_convolutions
 from vidlat.encode.weights_file import trained_stacks
 from vidlat.errors import ExitCode, InputError
+from vidlat.paths import is_address, local_path
 from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
 from vidlat.pipeline.ignored import describe_ignored
@@ -50,7 +51,7 @@ SECONDS_OF_HEADERS = 1.0
 
 def encode(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     retry_failed: bool,
     checksum: bool,
     dry_run: bool,
@@ -88,7 +89,7 @@ def encode(
 
 
 def _prepare(
-    inputs: tuple[str, ...], config: EncodeConfig, out: Path, options: dict[str, Any]
+    inputs: tuple[str, ...], config: EncodeConfig, out: Path | str, options: dict[str, Any]
 ) -> PreparedEncode:
     """Plan the encode, with progress where it takes long to look at files, or to compare their content."""
     num_looked_at = num_compared = 0
@@ -225,7 +226,7 @@ class _Results:
 
 
 def _run(
-    prepared: PreparedEncode, config: EncodeConfig, out: Path, names: dict[str, str]
+    prepared: PreparedEncode, config: EncodeConfig, out: Path | str, names: dict[str, str]
 ) -> list[FailureRecord]:
     plan = prepared.plan
     excluded = f", {prepared.discovery.num_excluded} excluded" if config.exclude else ""
@@ -305,8 +306,10 @@ def _warn_of_slow_convolutions(prepared: PreparedEncode) -> None:
 
 
 def _warn_of_full_disk(prepared: PreparedEncode) -> None:
+    if is_address(prepared.out):
+        return
     needed = measure_size(prepared, SECONDS_OF_HEADERS).latent_bytes
-    free = free_bytes(prepared.out)
+    free = free_bytes(local_path(prepared.out))
     if needed > free:
         console.print(
             f"Warning: the latents will take about {format_bytes(needed)}; {format_bytes(free)} are free "
@@ -321,7 +324,9 @@ def _print_warnings(warnings: list[tuple[str, str]]) -> None:
     print_table(title, ("video", "warning"), warnings[:MAX_ROWS])
 
 
-def _print_failures(names: dict[str, str], failures: list[FailureRecord], num_known: int, out: Path) -> None:
+def _print_failures(
+    names: dict[str, str], failures: list[FailureRecord], num_known: int, out: Path | str
+) -> None:
     how_many = "" if num_known == len(failures) else f"{num_known} of them "
     known = f", {how_many}in an earlier run (--retry-failed tries again)" if num_known else ""
     rows = [(names.get(f.video_id, f.video_id), f.kind, f.reason) for f in failures]

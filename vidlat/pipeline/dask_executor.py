@@ -112,11 +112,9 @@ class DaskExecutor:
     def encode(self, task: Task, videos: Batch, job: EncodeJob, most_stacks: int) -> None:
         self._submit(_Step(task), encode_on_worker, videos, job, most_stacks)
 
-    def write(self, task: Task, batch: EncodedBatch, cache_path: Path, start: int) -> None:
+    def write(self, task: Task, batch: EncodedBatch, cache: str, start: int) -> None:
         address = self._encoded_by.pop(task)
-        self._submit(
-            _Step(task, address), write_batch, batch, cache_path, start, workers=[address], priority=1
-        )
+        self._submit(_Step(task, address), write_batch, batch, cache, start, workers=[address], priority=1)
 
     def next_event(self) -> Event | None:
         """Wait for a result or a message; None after PATIENCE_SECONDS without one.

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import count
 
+from vidlat.paths import is_address
 from vidlat.pipeline.attempts import Attempt, Suspects
 from vidlat.pipeline.executor import (
     BatchEncoded,
@@ -62,8 +63,8 @@ class _Driver:
     def __init__(self, job: EncodeJob, writer: CacheWriter, executor: Executor) -> None:
         self.job = job
         self.writer = writer
-        # Workers may run in another folder, or on another machine with the same file system.
-        self.cache_path = writer.path.absolute()
+        # A folder by its absolute path: workers may run in another one.
+        self.cache = writer.where if is_address(writer.where) else str(writer.path)
         self.executor = executor
         self.waiting: deque[Attempt] = deque()
         self.suspects = Suspects(job.batch)
@@ -128,7 +129,7 @@ class _Driver:
         if batch.videos:
             self.writing[task] = attempt.without({failure.video_id for failure in batch.failures})
             start = self.writer.reserve(self.writer.schema.num_shards(batch.num_latent_frames))
-            self.executor.write(task, batch, self.cache_path, start)
+            self.executor.write(task, batch, self.cache, start)
 
     def _fail_hanging(self, video_id: str, num_frames: int) -> Iterator[EncodeProgress]:
         """Record the video at once; its process ends itself, and the other videos of its batch go on."""

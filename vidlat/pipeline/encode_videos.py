@@ -15,7 +15,7 @@ from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.vae_spec import name_without_path
 from vidlat.encode.weights import licence_of, resolve_weights, times_for
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError, TimingError
-from vidlat.paths import local_path
+from vidlat.paths import is_address, local_path
 from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.discover import Discovery, OnFiles, discover_videos
 from vidlat.pipeline.driver import EncodeProgress, run_encode
@@ -28,11 +28,11 @@ from vidlat.pipeline.job import (
 )
 from vidlat.pipeline.known_files import NOTHING_KNOWN, KnownFiles
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
-from vidlat.store.layout import holds_anything
 from vidlat.store.lease import refuse_if_held
 from vidlat.store.log import last_sequence
 from vidlat.store.metadata import read_schema
-from vidlat.store.open_storage import local_cache
+from vidlat.store.open_storage import cache_storage, open_storage
+from vidlat.store.open_writer import create_cache, is_taken, open_writer
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import (
     CacheSchema,
@@ -41,7 +41,7 @@ from vidlat.store.schema import (
     require_same_arithmetic,
     require_same_settings,
 )
-from vidlat.store.writer import CacheWriter, create_cache, open_writer
+from vidlat.store.writer import CacheWriter
 from vidlat.types import Annotation, FailureRecord, Source
 
 
@@ -53,7 +53,7 @@ class PreparedEncode:
     commit when this was planned, 0 where there was no cache.
     """
 
-    out: Path
+    out: Path | str
     schema: CacheSchema
     plan: EncodePlan
     job: EncodeJob
@@ -72,7 +72,7 @@ class PreparedEncode:
         """
         if not self.plan.num_videos:
             # A part without videos gets a cache all the same: the jobs of an array and merge need not ask.
-            if self.plan.restated or not holds_anything(self.out):
+            if self.plan.restated or not is_taken(self.out):
                 with self.open_writer():
                     pass
             return
@@ -92,7 +92,7 @@ class PreparedEncode:
         Moved files and new annotations of videos that are done are recorded at once.
         Raises StoreError if another process holds the cache, or has written to it since this was planned.
         """
-        if not holds_anything(self.out):
+        if not is_taken(self.out):
             create_cache(self.out, self.schema)
         with open_writer(self.out, "vidlat encode") as writer:
             # Another encode may have run since: its work would be repeated, or its cache may differ.
@@ -127,7 +127,7 @@ def encode_videos(
     prepared = prepare_encode(
         [str(text) for text in inputs],
         settings,
-        local_path(out),
+        out if is_address(out) else local_path(out),
         labels=local_path(labels) if labels else None,
         retry_failed=retry_failed,
         checksum=checksum,
@@ -139,7 +139,7 @@ def encode_videos(
 def prepare_encode(
     inputs: Sequence[str],
     config: EncodeConfig,
-    out: Path,
+    out: Path | str,
     *,
     retry_failed: bool = False,
     checksum: bool = False,
@@ -160,12 +160,14 @@ def prepare_encode(
     failures: dict[str, FailureRecord] = {}
     annotations: Mapping[str, Annotation] = MappingProxyType({})
     planned_at = 0
-    if holds_anything(out):
-        read_schema(local_cache(out))  # before the VAE loads: refuse what is no cache, or is in use
-        if not dry_run:
-            refuse_if_held(out)
+    if is_address(out):  # refused before the VAE loads, where it cannot be written
+        open_storage(str(out), write=not dry_run)
+    if is_taken(out):
+        read_schema(cache_storage(out))  # before the VAE loads: refuse what is no cache, or is in use
+        if not dry_run and not is_address(out):
+            refuse_if_held(local_path(out))
         # Before reading the records: a commit in between is noticed then.
-        planned_at = last_sequence(local_cache(out))
+        planned_at = last_sequence(cache_storage(out))
         cache = open_cache(out)
         cached, failures, annotations = cache.sources(), cache.failures(), cache.annotations()
     discovery = discover_videos(
@@ -186,7 +188,7 @@ def prepare_encode(
         vae = _load_to_look_at(config, vae_path, device)
     _require_expected(config, vae)
     schema = _describe_cache(config, vae, vae_path)
-    if holds_anything(out):
+    if is_taken(out):
         schema = _require_same_settings(out, schema, config)
     num_workers = config.workers or choose_num_workers(device)
     plan = plan_encode(
@@ -283,7 +285,7 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
     )
 
 
-def _require_same_settings(out: Path, asked: CacheSchema, config: EncodeConfig) -> CacheSchema:
+def _require_same_settings(out: Path | str, asked: CacheSchema, config: EncodeConfig) -> CacheSchema:
     """The schema of the cache at `out`; precision `auto` accepts whatever that cache was made with."""
     found = open_cache(out).schema
     if config.ids != found.ids:

@@ -91,7 +91,7 @@ class Executor(Protocol):
     def encode(self, task: Task, videos: Batch, job: EncodeJob, most_stacks: int) -> None:
         """Submit the first step of a task: encode videos to scratch, with at most `most_stacks` per call."""
 
-    def write(self, task: Task, batch: EncodedBatch, cache_path: Path, start: int) -> None:
+    def write(self, task: Task, batch: EncodedBatch, cache: str, start: int) -> None:
         """Submit the second step of a task: write its shards, from latent frame `start` on."""
 
     def next_event(self) -> Event | None:
@@ -149,8 +149,8 @@ class InProcessExecutor:
 
         self._steps.append(step)
 
-    def write(self, task: Task, batch: EncodedBatch, cache_path: Path, start: int) -> None:
-        self._steps.append(lambda: BatchWritten(task, write_batch(batch, cache_path, start)))
+    def write(self, task: Task, batch: EncodedBatch, cache: str, start: int) -> None:
+        self._steps.append(lambda: BatchWritten(task, write_batch(batch, cache, start)))
 
     def next_event(self) -> Event:
         """Run the next step if no event is left."""

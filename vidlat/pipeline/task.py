@@ -28,7 +28,7 @@ from vidlat.pipeline.scratch import EncodedVideo, ScratchLatents, new_scratch, o
 from vidlat.pipeline.vae_calls import Report, VAECalls
 from vidlat.prefetch import prefetch
 from vidlat.store.statistics import latent_statistics
-from vidlat.store.writer import write_shards
+from vidlat.store.write_shards import write_shards
 from vidlat.types import Annotation, FailureRecord, InputVideo, LatentStatistics, VideoRecord
 
 CALLS_PREFETCHED = 2
@@ -121,14 +121,14 @@ def encode_batch(
     return EncodedBatch(scratch=scratch, videos=videos, failures=failures)
 
 
-def write_batch(batch: EncodedBatch, cache_path: Path, start: int) -> list[VideoRecord]:
+def write_batch(batch: EncodedBatch, cache: str | Path, start: int) -> list[VideoRecord]:
     """Write an encoded batch into the shards reserved at `start`; returns the records to commit.
 
     Raises StoreError. Called a second time it raises FileNotFoundError, or ShardExistsError where the first
     call was cut off: another attempt needs another encode and another range.
     """
     try:
-        ranges = write_shards(cache_path, start, [video.posterior() for video in batch.videos])
+        ranges = write_shards(cache, start, [video.posterior() for video in batch.videos])
     finally:
         shutil.rmtree(batch.scratch, ignore_errors=True)
     return [

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.process import process_id, require_room
@@ -26,13 +29,19 @@ def open_for_reading(
         "recheck_cached_data": "open",
     }
     if metadata is not None:
-        spec["metadata"] = metadata
-    return _open(path, spec)
+        spec |= {"metadata": metadata, "open": True, "assume_metadata": True}
+    return _open(filesystem.kvstore(path), {"open": True, **spec}, str(path))
 
 
-def open_for_writing(path: Path) -> Any:
-    """The array at `path`; data are on disk when a write is done. Raises StoreError."""
-    return _open(path, {}, write=True)
+def encode_shard(metadata: dict[str, Any], values: npt.NDArray[np.float16]) -> bytes:
+    """The content of the file of a shard; metadata: of an array of its shape (L, t, h, w).
+
+    Raises StoreError in a forked child.
+    """
+    shard = _open({"driver": "memory"}, {"metadata": metadata, "create": True}, "a shard")
+    shard.write(values).result()
+    content: bytes = shard.kvstore["c/0/0/0/0"]
+    return content
 
 
 def require_usable() -> None:
@@ -48,7 +57,7 @@ def require_usable() -> None:
         )
 
 
-def _open(path: Path, spec: dict[str, Any], *, write: bool = False) -> Any:
+def _open(kvstore: dict[str, Any], spec: dict[str, Any], where: str) -> Any:
     global _opened_by
     # Imported when latents are read or written: `vidlat info` does without.
     import tensorstore as ts
@@ -56,8 +65,6 @@ def _open(path: Path, spec: dict[str, Any], *, write: bool = False) -> Any:
     require_usable()
     _opened_by = process_id()
     try:
-        spec = {"driver": "zarr3", "kvstore": filesystem.kvstore(path), **spec}
-        as_described = "metadata" in spec
-        return ts.open(spec, open=True, read=True, write=write, assume_metadata=as_described).result()
+        return ts.open({"driver": "zarr3", "kvstore": kvstore, **spec}).result()
     except ValueError as error:
-        raise StoreError(f"{path}: cannot be opened: {error}") from error
+        raise StoreError(f"{where}: cannot be opened: {error}") from error

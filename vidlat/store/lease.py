@@ -21,7 +21,7 @@ from uuid import uuid4
 from vidlat.errors import StoreError
 from vidlat.files import temporary_name
 from vidlat.store import filesystem
-from vidlat.store.layout import LEASE, LOCK, READERS, RECORDS, require_own_folders
+from vidlat.store.layout import FAILURES, LEASE, LOCK, READERS, RECORDS, require_own_folders
 from vidlat.store.process import Process, this_process
 
 HEARTBEAT_SECONDS = 5.0
@@ -87,6 +87,15 @@ class Lease:
                 "what was committed is safe, run the same command again"
             )
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lock the cache for one change. Raises StoreError if another process has taken it over."""
+        for folder in (RECORDS, FAILURES):  # tools that copy a cache may drop empty folders
+            filesystem.make_folder(self.path / folder)
+        with filesystem.locked(self.path / LOCK):
+            self.require_held()
+            yield
+
     def beat(self) -> None:
         """Show that this process is alive, if it still holds the lease; errors are ignored."""
         with suppress(OSError):
@@ -99,7 +108,7 @@ class Lease:
             _remove(self.path, self.token)
 
     def _is_own(self) -> bool:
-        return _parse(filesystem.read_document(self.path / LEASE), 0).token == self.token
+        return parse_lease(filesystem.read_document(self.path / LEASE), 0).token == self.token
 
 
 def read_lease(path: Path) -> LeaseHolder | None:
@@ -113,7 +122,7 @@ def read_lease(path: Path) -> LeaseHolder | None:
         return None
     except OSError as error:
         raise StoreError(f"{path}: its lease cannot be read: {error}") from error
-    return _parse(content, silent_seconds=max(0.0, _file_system_time(path) - heartbeat))
+    return parse_lease(content, silent_seconds=max(0.0, _file_system_time(path) - heartbeat))
 
 
 def refuse_if_held(path: Path) -> LeaseHolder | None:
@@ -199,12 +208,12 @@ def _remove(path: Path, token: str) -> None:
     """
     file, renamed = path / LEASE, path / RECORDS / temporary_name()
     try:
-        if _parse(filesystem.read_document(file), 0).token != token:
+        if parse_lease(filesystem.read_document(file), 0).token != token:
             return
         filesystem.rename(file, renamed)
     except FileNotFoundError:
         return
-    if _parse(filesystem.read_document(renamed), 0).token != token:
+    if parse_lease(filesystem.read_document(renamed), 0).token != token:
         with suppress(FileExistsError):
             filesystem.link(renamed, file)
     filesystem.delete(renamed)
@@ -227,7 +236,7 @@ def _beat_until(is_over: Event, lease: Lease) -> None:
         lease.beat()
 
 
-def _parse(content: bytes, silent_seconds: float) -> LeaseHolder:
+def parse_lease(content: bytes, silent_seconds: float) -> LeaseHolder:
     """The holder that the content of a lease names; of an unknown process if it is damaged."""
     try:
         values = json.loads(content)

@@ -20,9 +20,25 @@ import pyarrow.parquet as pq
 
 from vidlat.errors import StoreError, is_out_of_memory, one_line
 from vidlat.store import filesystem
-from vidlat.store.layout import FAILURES, LAST_COMMIT, RECORDS, commits_of, record_file, record_files
+from vidlat.store.layout import (
+    FAILURES,
+    LAST_COMMIT,
+    RECORDS,
+    commits_of,
+    is_record_file,
+    record_file,
+    record_files,
+)
 from vidlat.store.local_storage import LocalStorage
-from vidlat.store.manifest import REPAIR, Manifest, RecordFile, read_manifest, write_manifest
+from vidlat.store.manifest import (
+    REPAIR,
+    Committed,
+    Manifest,
+    RecordFile,
+    commit_manifest,
+    read_committed,
+    read_manifest,
+)
 from vidlat.store.parquet_pages import read_pages
 from vidlat.store.process import require_room
 from vidlat.store.record_values import require_selections, require_sound
@@ -33,7 +49,7 @@ from vidlat.store.records import (
     standing,
     without_removed,
 )
-from vidlat.store.storage import Missing, Storage, TooLarge
+from vidlat.store.storage import Missing, Storage, TooLarge, Unreachable
 
 COLUMNS = {RECORDS: VIDEO_COLUMNS, FAILURES: FAILURE_COLUMNS}
 """The columns of the record files in each folder."""
@@ -146,40 +162,41 @@ def last_sequence(storage: Storage) -> int:
     return read_manifest(storage).sequence
 
 
-def append(storage: LocalStorage, tables: Mapping[str, Callable[[int], pa.Table]]) -> Manifest:
-    """Commit rows to a cache, all at once; returns the new manifest.
+def append(storage: Storage, state: Committed, tables: Mapping[str, Callable[[int], pa.Table]]) -> Committed:
+    """Commit rows to a cache, all at once; returns its new state.
 
-    tables: by folder, the rows to add, given the number of the commit. The caller holds the cache's lock.
+    state: as the caller knows it. tables: by folder, the rows to add, given the number of the commit. In a
+    folder the caller holds the cache's lock. Elsewhere Changed is raised if the cache is in another state.
     """
-    manifest = read_manifest(storage)
-    sequence = _next_sequence(storage, manifest)
+    sequence = _next_sequence(storage, state.manifest)
     new = [_create(storage, folder, (sequence, sequence), rows(sequence)) for folder, rows in tables.items()]
-    manifest = replace(manifest, sequence=sequence, files=(*manifest.files, *new))
-    write_manifest(storage.folder, manifest)
-    return manifest
+    manifest = replace(state.manifest, sequence=sequence, files=(*state.manifest.files, *new))
+    return commit_manifest(storage, manifest, state.version)
 
 
-def merge(storage: LocalStorage, manifest: Manifest, folder: str, files: Sequence[RecordFile]) -> Manifest:
-    """Merge record files of a folder into one; returns the new manifest. The caller holds the lock."""
+def merge(storage: Storage, state: Committed, folder: str, files: Sequence[RecordFile]) -> Committed:
+    """Merge record files of a folder into one; raises like `append`."""
     rows = latest(pa.concat_tables(read_record_file(storage, file) for file in files))
-    return _supersede(storage, manifest, files, {folder: rows})
+    return _supersede(storage, state, files, {folder: rows})
 
 
-def compact(storage: LocalStorage) -> None:
+def compact(storage: Storage) -> None:
     """Rewrite the records without old rows, tombstones and the rows that tombstones hide.
 
     Holds all kept rows in memory, 1 to 2 kB each. The caller holds the cache's lock.
     """
-    snapshot = read_records(storage)
-    manifest = replace(snapshot.manifest, sequence=_next_sequence(storage, snapshot.manifest))
+    state = read_committed(storage)
+    snapshot = RecordSnapshot(storage, state.manifest)
+    manifest = replace(state.manifest, sequence=_next_sequence(storage, state.manifest))
     tables = {RECORDS: snapshot.videos.read(), FAILURES: snapshot.standing_failures()}
-    _supersede(storage, manifest, manifest.files, tables)
+    _supersede(storage, state._replace(manifest=manifest), manifest.files, tables)
 
 
 def _supersede(
-    storage: LocalStorage, manifest: Manifest, files: Sequence[RecordFile], tables: Mapping[str, pa.Table]
-) -> Manifest:
-    """Replace record files by one per folder, with the rows given; returns the new manifest."""
+    storage: Storage, state: Committed, files: Sequence[RecordFile], tables: Mapping[str, pa.Table]
+) -> Committed:
+    """Replace record files by one per folder, with the rows given; returns the new state."""
+    manifest = state.manifest
     first = min((commits_of(file.where)[0] for file in files), default=1)
     new = [
         _create(storage, folder, (first, manifest.sequence), rows)
@@ -187,62 +204,74 @@ def _supersede(
         if len(rows)
     ]
     manifest = replace(manifest, files=(*(file for file in manifest.files if file not in files), *new))
-    write_manifest(storage.folder, manifest)
-    for file in files:
-        filesystem.delete(storage.folder / file.where)
-    return manifest
+    state = commit_manifest(storage, manifest, state.version)
+    # Whoever has just read the former manifest misses them, and reads the new one.
+    if isinstance(storage, LocalStorage):
+        for file in files:
+            filesystem.delete(storage.folder / file.where)
+    else:
+        storage.delete(*(file.where for file in files))
+    return state
 
 
-def _next_sequence(storage: LocalStorage, manifest: Manifest) -> int:
+def _next_sequence(storage: Storage, manifest: Manifest) -> int:
     # Files that a killed process left keep their names, and so their numbers.
-    last = max([manifest.sequence, *(commits_of(where)[1] for where in _files_on_disk(storage))])
+    last = max([manifest.sequence, *(commits_of(where)[1] for where in _stored_files(storage))])
     if last >= LAST_COMMIT:
         raise StoreError(f"{storage.where}: no commit can follow number {last}; encode into another --out")
     return last + 1
 
 
-def _files_on_disk(storage: LocalStorage) -> list[str]:
+def _stored_files(storage: Storage) -> list[str]:
     """Every record file relative to the cache, whether or not the manifest names it."""
-    return [f"{folder}/{file.name}" for folder in COLUMNS for file in record_files(storage.folder / folder)]
+    if isinstance(storage, LocalStorage):
+        folders = {folder: record_files(storage.folder / folder) for folder in COLUMNS}
+        return [f"{folder}/{file.name}" for folder, files in folders.items() for file in files]
+    return [key for folder in COLUMNS for key, _ in storage.list(folder) if is_record_file(key)]
 
 
-def roll_forward(storage: LocalStorage) -> None:
-    """Complete commits that a killed process had written but not made. The caller holds the cache's lock."""
-    manifest = read_manifest(storage)
-    if new := uncommitted_files(storage, manifest):
+def roll_forward(storage: Storage, state: Committed) -> Committed:
+    """Complete commits that a killed process had written but not made; raises like `append`."""
+    if new := uncommitted_files(storage, state.manifest):
         sequence = max(commits_of(file.where)[1] for file in new)
-        manifest = replace(manifest, sequence=sequence, files=(*manifest.files, *new))
-        write_manifest(storage.folder, manifest)
+        manifest = replace(state.manifest, sequence=sequence, files=(*state.manifest.files, *new))
+        return commit_manifest(storage, manifest, state.version)
+    return state
 
 
-def uncommitted_files(storage: LocalStorage, manifest: Manifest) -> list[RecordFile]:
+def uncommitted_files(storage: Storage, manifest: Manifest) -> list[RecordFile]:
     """The files of commits that a killed process did not complete; other unnamed files are superseded."""
-    new = [where for where in _files_on_disk(storage) if commits_of(where)[0] > manifest.sequence]
+    new = [where for where in _stored_files(storage) if commits_of(where)[0] > manifest.sequence]
     return describe_record_files(storage, new)[0]
 
 
 def describe_record_files(
-    storage: LocalStorage, files: Sequence[str] | None = None
+    storage: Storage, files: Sequence[str] | None = None
 ) -> tuple[list[RecordFile], dict[str, StoreError]]:
     """Describe record files as they are on disk, all unless named; and why others cannot be read."""
     described: list[RecordFile] = []
     damaged: dict[str, StoreError] = {}
-    for where in _files_on_disk(storage) if files is None else files:
+    for where in _stored_files(storage) if files is None else files:
         try:
-            content = filesystem.read(storage.folder / where)
+            content, _ = storage.read(where)
             file = RecordFile.of(where, content, num_rows=0)
             num_rows = len(read_checked(storage, file, ["sequence"]))
-        except (OSError, StoreError) as error:
+        except Unreachable:
+            raise
+        except StoreError as error:
             damaged[where] = StoreError(f"{storage.where}: {where} cannot be read: {error}")
         else:
             described.append(replace(file, num_rows=num_rows))
     return described, damaged
 
 
-def _create(storage: LocalStorage, folder: str, commits: tuple[int, int], rows: pa.Table) -> RecordFile:
+def _create(storage: Storage, folder: str, commits: tuple[int, int], rows: pa.Table) -> RecordFile:
     content = to_parquet(rows)
     where = f"{folder}/{record_file(*commits)}"
-    filesystem.create_file(storage.folder / where, content)
+    if isinstance(storage, LocalStorage):
+        filesystem.create_file(storage.folder / where, content)
+    else:
+        storage.create(where, content)
     return RecordFile.of(where, content, num_rows=len(rows))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import google_crc32c
 
@@ -18,7 +18,7 @@ from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.layout import LAST_COMMIT, MANIFEST, is_record_file
 from vidlat.store.local_storage import LocalStorage
-from vidlat.store.storage import Missing, Storage, Unreachable, read_document
+from vidlat.store.storage import Missing, Storage, Unreachable, Version, read_document
 
 MOST = 2**63 - 1
 """The largest size or number of rows in a manifest."""
@@ -108,10 +108,23 @@ def _to_record_file(fields: Fields) -> RecordFile:
     return file
 
 
+class Committed(NamedTuple):
+    """A manifest, and the version of its file, which is replaced only if it is still of that version."""
+
+    manifest: Manifest
+    version: Version
+
+
 def read_manifest(storage: Storage) -> Manifest:
     """The manifest of a cache. Raises StoreError if it is missing or damaged."""
+    return read_committed(storage).manifest
+
+
+def read_committed(storage: Storage) -> Committed:
+    """The manifest of a cache with its version. Raises StoreError if it is missing or damaged."""
     try:
-        return Manifest.from_json(read_document(storage, MANIFEST))
+        content, version = read_document(storage, MANIFEST)
+        return Committed(Manifest.from_json(content), version)
     except Missing as error:
         if isinstance(storage, LocalStorage):
             raise StoreError(f"{storage.where}: damaged: {MANIFEST} is missing; {REPAIR}") from error
@@ -130,6 +143,18 @@ def read_manifest(storage: Storage) -> Manifest:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Replace the manifest of the cache at `path` atomically. The caller holds the cache's lock."""
     filesystem.replace_file(path / MANIFEST, manifest.to_json())
+
+
+def commit_manifest(storage: Storage, manifest: Manifest, version: Version) -> Committed:
+    """Replace the manifest of a cache, which commits what it names.
+
+    In a folder the caller holds the cache's lock. Elsewhere Changed is raised if the manifest is no longer of
+    that version.
+    """
+    if isinstance(storage, LocalStorage):
+        write_manifest(storage.folder, manifest)
+        return Committed(manifest, version)
+    return Committed(manifest, storage.replace(MANIFEST, manifest.to_json(), version))
 
 
 def _checksum(values: dict[str, Any]) -> int:

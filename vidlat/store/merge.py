@@ -22,10 +22,11 @@ from vidlat.store.lease import reading
 from vidlat.store.log import RecordSnapshot, read_records
 from vidlat.store.merge_plan import MergePart, MergePlan, differences, plan_merge, refuse_unfinished
 from vidlat.store.open_storage import local_cache
+from vidlat.store.open_writer import create_cache, open_writer
 from vidlat.store.ranges import REPAIR
 from vidlat.store.record_values import require_sums
 from vidlat.store.records import with_ranges, with_sequence
-from vidlat.store.writer import CacheWriter, create_cache, open_writer
+from vidlat.store.writer import CacheWriter
 
 PURPOSE = "vidlat merge"
 

@@ -17,7 +17,7 @@ from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document
 from vidlat.store.schema import CacheSchema
-from vidlat.store.storage import Beyond, Missing, Storage, Unreachable, read_document
+from vidlat.store.storage import Beyond, Missing, Storage, Unreachable, Version, read_document
 
 MOST_FRAMES = 2**40
 """A greater length is damage: no disk holds as many latent frames."""
@@ -37,16 +37,22 @@ def zarr_documents(attributes: dict[str, Any], schema: CacheSchema, num_frames: 
 
 def read_zarr_document(storage: Storage, name: str) -> dict[str, Any]:
     """A zarr.json as JSON. Raises StoreError if it is missing or damaged."""
+    return read_with_version(storage, name)[0]
+
+
+def read_with_version(storage: Storage, name: str) -> tuple[dict[str, Any], Version]:
+    """A zarr.json as JSON, and its version. Raises StoreError if it is missing or damaged."""
     what = f"{storage.where}/{name}: cannot be read as Zarr metadata"
     try:
-        document = parse_json(read_document(storage, name))
+        content, version = read_document(storage, name)
+        document = parse_json(content)
     except Unreachable:
         raise
     except (StoreError, ValueError) as error:
         raise StoreError(f"{what}: {error}") from error
     if not isinstance(document, dict):
         raise StoreError(f"{what}: expected a JSON object")
-    return document
+    return document, version
 
 
 def write_document(path: Path, name: str, document: dict[str, Any]) -> None:

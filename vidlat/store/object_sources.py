@@ -89,7 +89,7 @@ def object_hash(source: Source) -> str:
 def read_object(address: str) -> bytes:
     """The content of a small object, such as a table; raises Missing, TooLarge, InputError, Unreachable."""
     bucket, key = split_address(address)
-    return read_document(_storage(bucket), key)
+    return read_document(_storage(bucket), key)[0]
 
 
 def split_address(address: str) -> tuple[str, str]:

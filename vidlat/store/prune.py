@@ -27,7 +27,8 @@ from vidlat.store.open_storage import local_cache
 from vidlat.store.prune_plan import PrunePlan
 from vidlat.store.records import to_row, to_video_records
 from vidlat.store.verify.latents import LatentChecker
-from vidlat.store.writer import CacheWriter, write_shards
+from vidlat.store.write_shards import write_shards
+from vidlat.store.writer import CacheWriter
 from vidlat.types import LatentPosterior, VideoRecord
 
 

@@ -17,7 +17,7 @@ from vidlat.errors import StoreError, shorten
 from vidlat.store import filesystem, layout
 from vidlat.store.lease import hold_lease
 from vidlat.store.log import describe_record_files, read_records, roll_forward
-from vidlat.store.manifest import Manifest, RecordFile, read_manifest, write_manifest
+from vidlat.store.manifest import Manifest, RecordFile, read_committed, read_manifest, write_manifest
 from vidlat.store.metadata import (
     MOST_FRAMES,
     read_zarr_document,
@@ -178,7 +178,7 @@ def _repair_records(path: Path) -> Iterator[Outcome]:
     """Bring the manifest and the record files that can be read into agreement."""
     reading = read_all_records(local_cache(path), ["video_id", "sequence"])
     if not reading.problems:
-        roll_forward(local_cache(path))
+        roll_forward(local_cache(path), read_committed(local_cache(path)))
         return
     outcomes = [_set_aside(path, where) for where in reading.damaged]
     yield from outcomes

@@ -102,15 +102,15 @@ class Storage(Protocol):
         """Delete keys; those that are missing are no error. Not for a key that another writer may replace."""
 
 
-def read_document(storage: Storage, key: str) -> bytes:
-    """The content of a key. Raises Missing, and TooLarge for more than DOCUMENT_BYTES."""
+def read_document(storage: Storage, key: str) -> tuple[bytes, Version]:
+    """The content of a key and its version. Raises Missing, and TooLarge for more than DOCUMENT_BYTES."""
     try:
-        content, _ = storage.read(key, (0, DOCUMENT_BYTES + 1))
+        content, version = storage.read(key, (0, DOCUMENT_BYTES + 1))
     except Beyond:
-        return b""
+        return storage.read(key)
     if len(content) > DOCUMENT_BYTES:
         raise too_large(f"{storage.where}/{key}", DOCUMENT_BYTES)
-    return content
+    return content, version
 
 
 def open_in_memory(storage: Storage, key: str, at_most: int) -> pa.NativeFile:

@@ -7,22 +7,20 @@ The order that survives a kill at any point: `CacheWriter.reserve` (driver), `wr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 from uuid import uuid4
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidlat.errors import ShardExistsError, StoreError
+from vidlat.errors import StoreError
 from vidlat.store import filesystem, layout
-from vidlat.store.arrays import open_for_writing
-from vidlat.store.lease import Lease, hold_lease
+from vidlat.store.lease import LeaseHolder, hold_lease
+from vidlat.store.local_storage import LocalStorage
 from vidlat.store.log import append, compact, last_sequence, merge, read_records, roll_forward
-from vidlat.store.manifest import Manifest, write_manifest
+from vidlat.store.manifest import Committed, Manifest, read_committed, write_manifest
 from vidlat.store.metadata import (
     array_frames,
     read_attributes,
@@ -40,11 +38,11 @@ from vidlat.store.records import (
     with_sources,
 )
 from vidlat.store.schema import CacheSchema
-from vidlat.store.statistics import to_stored
-from vidlat.types import FailureRecord, FloatArray, InputVideo, LatentPosterior, VideoRecord
+from vidlat.store.storage import Storage
+from vidlat.types import FailureRecord, InputVideo, VideoRecord
 
 
-def create_cache(path: Path, schema: CacheSchema) -> None:
+def create_folder_cache(path: Path, schema: CacheSchema) -> None:
     """Create an empty cache at `path`, unless there is a cache of equal settings.
 
     The cache is built beside `path` and renamed, so that a kill leaves all of it or nothing, and only one of
@@ -91,34 +89,54 @@ def _is_cache_of(path: Path, schema: CacheSchema) -> bool:
 
 
 @contextmanager
-def open_writer(path: Path, purpose: str) -> Iterator[CacheWriter]:
-    """Hold the cache at `path` for writing during a block; purpose: the command that writes.
-
-    Takes over the lease of a dead process. Raises StoreError if `path` is not a cache, if a running process
-    holds it, or if it cannot be written.
-    """
-    read_schema(local_cache(path))  # before a file is created in a folder that is not a cache
+def open_folder_writer(path: Path, purpose: str) -> Iterator[CacheWriter]:
+    """As `open_writer`, for a cache in a folder."""
+    storage = local_cache(path)
+    read_schema(storage)  # before a file is created in a folder that is not a cache
     with hold_lease(path, purpose) as lease:
-        yield CacheWriter(path, lease)
+        yield CacheWriter(storage, lease)
+
+
+class WriteLease(Protocol):
+    """The right to write to a cache, as long as no other process takes it over.
+
+    taken_from: the dead holder whose lease was taken over, if any. has_locks: whether the place of the cache
+    tells processes apart that write at the same moment.
+    """
+
+    @property
+    def taken_from(self) -> LeaseHolder | None: ...
+
+    @property
+    def has_locks(self) -> bool: ...
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep others away during one change; StoreError if another process has taken over the cache."""
 
 
 class CacheWriter:
     """Reserves ranges of a cache and commits to it; see `open_writer`.
 
-    Every method locks the cache while it runs and checks that the lease is still held, so that a driver that
-    lost it changes nothing. Each raises StoreError if the cache cannot be written or another process has
-    taken it over; the change may have been made then, and may be made again.
+    Every method checks that the lease is still held, so that a driver that lost it changes nothing. Each
+    raises StoreError if the cache cannot be written or another process has taken it over; the change may have
+    been made then, and may be made again.
     """
 
     max_small_files = 64
     small_bytes = 8 * 1024**2
     """Larger record files are not merged again, so that a row is rewritten only a few times."""
 
-    def __init__(self, path: Path, lease: Lease) -> None:
-        self.path = path
+    def __init__(self, storage: Storage, lease: WriteLease) -> None:
+        self.storage, self.where = storage, storage.where
         self.lease = lease
-        self._storage = local_cache(path)
-        self.schema = read_schema(self._storage)
+        self.schema = read_schema(storage)
+
+    @property
+    def path(self) -> Path:
+        """Its folder. Raises StoreError for a cache that is not in one."""
+        if isinstance(self.storage, LocalStorage):
+            return self.storage.folder
+        raise StoreError(f"{self.where}: is not in a folder of this machine; expected one")
 
     def reserve(self, num_shards: int) -> int:
         """Grow both arrays by whole shards and return the first latent frame of the new range.
@@ -128,13 +146,15 @@ class CacheWriter:
         """
         if num_shards < 1:
             raise ValueError(f"num_shards: got {num_shards}; expected 1 or more")
-        with self._locked():
-            start = max(array_frames(self._storage, self.schema).values())
-            stop = start + num_shards * self.schema.shard_frames
-            documents = zarr_documents(read_attributes(self._storage), self.schema, stop)
-            # The root last: until then, readers see the old shape of both arrays.
-            for name in (*map(layout.array_document, layout.ARRAYS), layout.ROOT):
-                write_document(self.path, name, documents[name])
+        with self._held():
+            return self._grow(num_shards * self.schema.shard_frames)
+
+    def _grow(self, num_frames: int) -> int:
+        start = max(array_frames(self.storage, self.schema).values())
+        documents = zarr_documents(read_attributes(self.storage), self.schema, start + num_frames)
+        # The root last: until then, readers see the old shape of both arrays.
+        for name in (*map(layout.array_document, layout.ARRAYS), layout.ROOT):
+            write_document(self.path, name, documents[name])
         return start
 
     def commit(self, records: Sequence[VideoRecord]) -> None:
@@ -145,14 +165,14 @@ class CacheWriter:
     def recommit(self, records: Sequence[VideoRecord]) -> None:
         """Record the new ranges of moved videos, all at once; their later failures keep standing."""
         ids = pa.array([record.video_id for record in records])
-        with self._locked():
-            failures = read_records(self._storage).standing_failures()
+        with self._held():
+            failures = read_records(self.storage).standing_failures()
             again = failures.filter(pc.is_in(failures["video_id"], value_set=ids))
             tables: dict[str, Callable[[int], pa.Table]] = {}
             if len(again):  # first: if a kill leaves it alone, nothing changes
                 tables[layout.FAILURES] = lambda sequence: with_sequence(again, sequence)
             tables[layout.RECORDS] = lambda sequence: to_table(records, VIDEO_COLUMNS, sequence)
-            append(self._storage, tables)
+            self._keep(append(self.storage, self._state(), tables))
 
     def remove(self, video_ids: Sequence[str]) -> None:
         """Remove videos, all at once; their latents remain on disk as holes."""
@@ -165,7 +185,7 @@ class CacheWriter:
             self.append_rows(
                 {
                     layout.RECORDS: lambda sequence: with_sources(
-                        read_records(self._storage).videos.read(), videos, sequence
+                        read_records(self.storage).videos.read(), videos, sequence
                     )
                 }
             )
@@ -178,126 +198,42 @@ class CacheWriter:
             )
 
     def last_sequence(self) -> int:
-        """The number of the last commit, 0 before the first."""
-        return last_sequence(self._storage)
+        """The number of the last commit, 0 before the first; of nothing that only took the cache over."""
+        return last_sequence(self.storage)
 
     def roll_forward(self) -> None:
         """Complete a commit that a killed process had written but not yet committed."""
-        with self._locked():
-            roll_forward(self._storage)
+        with self._held():
+            self._keep(roll_forward(self.storage, self._state()))
 
     def compact_records(self) -> None:
         """Rewrite the records without old rows, so that no trace of replaced or removed videos is left."""
-        with self._locked():
-            compact(self._storage)
+        with self._held():
+            compact(self.storage)
 
     def append_rows(self, tables: Mapping[str, Callable[[int], pa.Table]]) -> None:
         """Commit the rows of each folder, made for the next sequence number; merge small files if many."""
-        with self._locked():
-            manifest = append(self._storage, tables)
+        with self._held():
+            state = self._keep(append(self.storage, self._state(), tables))
             for folder in tables:
-                small = [file for file in manifest.files_in(folder) if file.num_bytes < self.small_bytes]
+                small = [
+                    file for file in state.manifest.files_in(folder) if file.num_bytes < self.small_bytes
+                ]
                 if len(small) > self.max_small_files:
-                    manifest = merge(self._storage, manifest, folder, small)
+                    state = self._keep(merge(self.storage, state, folder, small))
+
+    def _state(self) -> Committed:
+        """The state of the cache to which the next change is made."""
+        return read_committed(self.storage)
+
+    def _keep(self, state: Committed) -> Committed:
+        return state
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Lock the cache for one change."""
+    def _held(self) -> Iterator[None]:
+        """Hold the cache for one change."""
         try:
-            for folder in (layout.RECORDS, layout.FAILURES):  # tools that copy a cache may drop empty folders
-                filesystem.make_folder(self.path / folder)
-            with filesystem.locked(self.path / layout.LOCK):
-                self.lease.require_held()
+            with self.lease.held():
                 yield
         except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written: {error}") from error
-
-
-def write_shards(path: Path, start: int, posteriors: Sequence[LatentPosterior]) -> list[tuple[int, int]]:
-    """Write a batch of videos into the range reserved at `start`; returns the (start, stop) of each.
-
-    Each video starts on a chunk boundary. Gaps and the rest of the last shard stay NaN. One shard is in
-    memory at a time, so that the arrays may be memmaps of any length. Shards are on disk when this returns.
-    Raises StoreError if the range is not made of whole, reserved and unwritten shards, or cannot be written;
-    EncodeError for a value that cannot be stored.
-    """
-    schema = read_schema(local_cache(path))
-    lengths = [posterior.mean.shape[1] for posterior in posteriors]
-    starts = schema.pack(lengths)
-    num_shards = schema.num_shards(lengths)
-    _require_fitting(schema, posteriors)
-    _require_own_shards(path, schema, start, num_shards)
-    values = {"mean": [p.mean for p in posteriors], "std": [p.std for p in posteriors]}
-    num_frames = num_shards * schema.shard_frames
-    arrays = {name: _open_up_to(path, name, start + num_frames) for name in layout.ARRAYS}
-    for first in range(0, num_frames, schema.shard_frames):
-        shard = slice(start + first, start + first + schema.shard_frames)
-        for name in layout.ARRAYS:
-            block = _shard_block(name, schema, values[name], starts, first)
-            _result_of(arrays[name][:, shard].write(block), path, name)
-    return [(start + first, start + first + length) for first, length in zip(starts, lengths, strict=True)]
-
-
-def _shard_block(
-    name: str, schema: CacheSchema, videos: Sequence[FloatArray], starts: Sequence[int], first: int
-) -> npt.NDArray[np.float16]:
-    """The shard `first` latent frames into the batch: (L, shard_frames, h, w), NaN outside videos."""
-    shape = (schema.latent_dim, schema.shard_frames, schema.latent_height, schema.latent_width)
-    block = np.full(shape, np.nan, dtype="<f2")
-    for video, start in zip(videos, starts, strict=True):
-        begin, end = max(start, first), min(start + video.shape[1], first + schema.shard_frames)
-        if begin < end:
-            values = video[:, begin - start : end - start]
-            # Rounded before. NaN or infinity would read back as a hole.
-            block[:, begin - first : end - first] = to_stored(name, values)
-    return block
-
-
-def _require_fitting(schema: CacheSchema, posteriors: Sequence[LatentPosterior]) -> None:
-    expected = (schema.latent_dim, schema.latent_height, schema.latent_width)
-    for posterior in posteriors:
-        depth, num_frames, height, width = posterior.mean.shape
-        if (depth, height, width) != expected or num_frames < 1:
-            raise StoreError(
-                f"latents of shape {posterior.mean.shape} do not fit a cache of (latent_dim, height, width) "
-                f"{expected}; encode with the VAE and --size of the cache"
-            )
-
-
-def _require_own_shards(path: Path, schema: CacheSchema, start: int, num_shards: int) -> None:
-    if start < 0 or start % schema.shard_frames:
-        raise StoreError(
-            f"{path}: a write at latent frame {start} begins inside a shard of {schema.shard_frames} "
-            "and would destroy the latents before it; write at the start that CacheWriter.reserve returned"
-        )
-    first = start // schema.shard_frames
-    for index in range(first, first + num_shards):
-        for name in layout.ARRAYS:
-            file = path / layout.shard_file(name, index)
-            try:
-                places = file, file.parent, file.parent.parent
-                is_written = filesystem.exists(file) or any(map(filesystem.is_link, places))
-            except OSError as error:
-                raise StoreError(f"{path}: {name} cannot be read: {error}") from error
-            if is_written:
-                raise ShardExistsError(
-                    f"{path}: shard {index} of {name} is already written, perhaps by an earlier attempt, and "
-                    "writing again could destroy a video; reserve a fresh range"
-                )
-
-
-def _open_up_to(path: Path, name: str, stop: int) -> Any:
-    array = open_for_writing(path / name)
-    if array.shape[1] < stop:
-        raise StoreError(
-            f"{path}: {name} ends at latent frame {array.shape[1]}, before {stop}: data written past "
-            "its end would be lost; reserve the range first"
-        )
-    return array
-
-
-def _result_of(future: Any, path: Path, name: str) -> Any:
-    try:
-        return future.result()
-    except ValueError as error:  # raised by tensorstore for any error of the system
-        raise StoreError(f"{path}: {name} cannot be written: {error}") from error
+            raise StoreError(f"{self.where}: cannot be written: {error}") from error

@@ -46,13 +46,20 @@ def verify_cache(
 ) -> Iterator[Problem]:
     """Read a whole cache, at a path or an address, and yield every problem.
 
-    One shard is in memory at a time, and 16 of a remote cache.
     only: ids of the videos whose latents are read; None for all. Frames that belong to no video are holes, no
-    problem, and not read. Files that do not belong there are looked for in a folder only. Changes nothing.
-    May run while an encode adds to the cache, but not during a prune. Raises StoreError if there is no cache,
+    problem, and not read. One shard is in memory at a time, and 16 of a remote cache. Files that do not
+    belong there are looked for in a folder only. Changes nothing. May run while an encode adds to the cache,
+    but not during a prune. Raises StoreError if there is no cache,
     or if it is being pruned; Unreachable where an object store gives no answer.
     """
-    storage, reading = cache_storage(where), _Reading()
+    yield from verify_storage(cache_storage(where), on_video, only=only)
+
+
+def verify_storage(
+    storage: Storage, on_video: OnVideo | None = None, *, only: Collection[str] | None = None
+) -> Iterator[Problem]:
+    """As `verify_cache`, of the cache in a storage."""
+    reading = _Reading()
     folder = storage.folder if isinstance(storage, LocalStorage) else None
     if folder:
         hold_for_reading(folder, reading)
