@@ -12,7 +12,7 @@ from vidlat.store.layout import MANIFEST
 from vidlat.store.storage import Missing
 from vidlat.store.verify.cache import verify_cache
 
-VERBS = ("read", "create", "replace", "list", "delete")
+VERBS = ("read", "open", "create", "replace", "list", "delete")
 
 
 class CutOff:

@@ -3,10 +3,9 @@
 import errno
 import shutil
 from contextlib import suppress
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from types import SimpleNamespace
+from urllib.request import Request, urlopen
 
 import pytest
 from obstore.store import MemoryStore
@@ -14,25 +13,22 @@ from obstore.store import MemoryStore
 from tests.store.caches import failure_of, writer_of
 from tests.store.copies import CutOff, files_in
 from tests.store.faults import Killed
-from tests.store.object_store import serving
+from tests.store.object_store import environment, new_bucket, s3_server
 from tests.store.test_copy import copied
 from tests.store.test_merge import A, B, add, make
 from tests.store.test_prune import content_of
+from tests.store.test_storage_faults import PUBLIC
 from vidlat.errors import InputError, StoreError
 from vidlat.store import filesystem
 from vidlat.store.layout import CARD, LEASE, LOCK, MANIFEST, READERS, build_folders
 from vidlat.store.lease import hold_lease
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.object_storage import ObjectStorage
+from vidlat.store.open_storage import open_storage
 from vidlat.store.pull import build_folder, pull_cache
 from vidlat.store.snapshot import read_snapshot
 from vidlat.store.storage import Unreachable
 from vidlat.store.verify.cache import verify_cache
-
-
-class Silent(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture
@@ -87,16 +83,31 @@ def test_a_pulled_cache_can_be_added_to(remote, out):
     assert not list(verify_cache(out))
 
 
-def test_a_cache_is_pulled_from_a_web_server(path, out, tmp_path):
-    published = tmp_path / "published"
-    copied(path, LocalStorage(published, create=True))
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=published))) as server:
-        source = ObjectStorage.at(f"http://127.0.0.1:{server.server_port}")
+def test_a_cache_is_pulled_from_a_web_server(path, out):
+    """A public bucket stands for one: its objects are read by name, and parts of them."""
+    pytest.importorskip("moto", reason="needs moto, which is installed with vidlat[dev]")
+    with s3_server() as server, environment(server):
+        bucket = new_bucket(server)
+        published = open_storage(bucket)
+        copied(path, published)
+        address = bucket.replace("s3:/", server)
+        for key in files_in(published):
+            urlopen(Request(f"{address}/{key}?acl", method="PUT", headers=PUBLIC)).close()
+        source = ObjectStorage.at(address)
         assert not source.is_listed
         events = pull_cache(source, out)
         assert next(events).plan.num_bytes is None
         list(events)
-    require_pulled(LocalStorage(published), path, out)
+        require_pulled(published, path, out)
+
+
+def test_a_shard_that_has_no_end_is_not_read(remote, out):
+    key = next(key for key, _ in remote.list() if "/c/" in key)
+    damage(remote, key, bytes(10**6))
+    remote.is_listed = False
+    with pytest.raises(StoreError, match=rf"{key}: .*expected at most|{key}: has more"):
+        pulled(remote, out)
+    assert not out.exists()
 
 
 def test_a_second_pull_copies_nothing(remote, path, out):

@@ -144,7 +144,8 @@ def _compare_shard(source: CacheSnapshot, target: Storage, key: str) -> None:
 
 def _read_shard(source: CacheSnapshot, key: str) -> bytes:
     try:
-        return source.storage.read(key)[0]
+        content: bytes = source.storage.open(key, source.most_shard_bytes).read()
+        return content
     except Missing as error:
         raise _missing_shard(source, key) from error
 

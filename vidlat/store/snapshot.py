@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 from vidlat.documents import parse_json
 from vidlat.errors import StoreError
 from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document, shard_file
-from vidlat.store.log import _require_small, read_rows
+from vidlat.store.log import open_record_file, read_rows
 from vidlat.store.manifest import Manifest, RecordFile
 from vidlat.store.metadata import document_faults, document_length
 from vidlat.store.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, require_possible_ranges, shards_of
 from vidlat.store.record_values import require_sound
 from vidlat.store.records import VIDEO_COLUMNS, latest, without_removed
 from vidlat.store.schema import CacheSchema
-from vidlat.store.storage import Missing, Storage, Version
+from vidlat.store.storage import DOCUMENT_BYTES, Missing, Storage, Version, read_document
 
 DOCUMENTS = (*(array_document(name) for name in ARRAYS), "videos/zarr.json", "failures/zarr.json", ROOT)
 """The zarr.json files in the order in which they are written."""
@@ -61,6 +61,13 @@ class CacheSnapshot:
         """The keys of all files of a copy, but for its card."""
         return frozenset((*self.shards, *self.record_files, *DOCUMENTS, MANIFEST))
 
+    @property
+    def most_shard_bytes(self) -> int:
+        """More than any shard has: a stranger's server must not exhaust memory."""
+        schema = self.schema
+        num_values = schema.latent_dim * schema.latent_height * schema.latent_width * schema.shard_frames
+        return 2 * num_values + 256 * (1 + schema.shard_frames // schema.chunk_frames)
+
 
 def shard_keys(videos: pa.Table, shard_frames: int) -> list[str]:
     """The keys of all shards that hold one of these videos."""
@@ -76,13 +83,13 @@ def read_snapshot(storage: Storage, known: Mapping[str, bytes] | None = None) ->
     Missing if there is no manifest, StoreError for a damaged cache or another format version.
     """
     for _ in range(ATTEMPTS):
-        content, version = storage.read(MANIFEST)
+        content, version = storage.read(MANIFEST, (0, DOCUMENT_BYTES))
         manifest = _parse_manifest(storage, content)
         try:
             files = {file.where: _read_file(storage, file, known or {}) for file in manifest.files}
         except Missing as error:
-            if storage.read(MANIFEST)[0] == content:
-                raise _damaged(storage, f"a record file is missing: {error}") from error
+            if read_document(storage, MANIFEST) == content:
+                raise _damaged(storage, str(error)) from error
             continue  # merged meanwhile: its rows are in a newer file
         schema = _read_schema(storage, manifest)
         # After the records, whose ranges the arrays must cover: arrays grow before a commit.
@@ -114,13 +121,9 @@ def _read_file(storage: Storage, file: RecordFile, known: Mapping[str, bytes]) -
     """The content of a record file, which is that of `known` if the manifest says so."""
     content = known.get(file.where)
     if content is None or RecordFile.of(file.where, content, file.num_rows) != file:
-        content = storage.read(file.where)[0]
-    if RecordFile.of(file.where, content, file.num_rows) != file:
-        raise _damaged(storage, f"{file.where} is not what was committed")
-    try:
-        _require_small(pa.BufferReader(content))
-    except ValueError as error:
-        raise _damaged(storage, f"{file.where}: {error}") from error
+        handle = open_record_file(storage, file)
+        handle.seek(0)
+        content = handle.read()
     return content
 
 
@@ -133,7 +136,7 @@ def _read_schema(storage: Storage, manifest: Manifest) -> CacheSchema:
 
 def _read_document(storage: Storage, name: str) -> bytes:
     try:
-        return storage.read(name)[0]
+        return read_document(storage, name)
     except Missing as error:
         raise _damaged(storage, f"{name} is missing") from error
 
