@@ -19,7 +19,7 @@ from vidlat.store.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, requir
 from vidlat.store.record_values import require_sound
 from vidlat.store.records import VIDEO_COLUMNS, latest, without_removed
 from vidlat.store.schema import CacheSchema
-from vidlat.store.storage import DOCUMENT_BYTES, Missing, Storage, Version, read_document
+from vidlat.store.storage import Missing, Storage, Version, read_document
 
 DOCUMENTS = (*(array_document(name) for name in ARRAYS), "videos/zarr.json", "failures/zarr.json", ROOT)
 """The zarr.json files in the order in which they are written."""
@@ -83,12 +83,12 @@ def read_snapshot(storage: Storage, known: Mapping[str, bytes] | None = None) ->
     Missing if there is no manifest, StoreError for a damaged cache or another format version.
     """
     for _ in range(ATTEMPTS):
-        content, version = storage.read(MANIFEST, (0, DOCUMENT_BYTES))
+        content, version = read_document(storage, MANIFEST)
         manifest = _parse_manifest(storage, content)
         try:
             files = {file.where: _read_file(storage, file, known or {}) for file in manifest.files}
         except Missing as error:
-            if read_document(storage, MANIFEST) == content:
+            if read_document(storage, MANIFEST)[0] == content:
                 raise _damaged(storage, str(error)) from error
             continue  # merged meanwhile: its rows are in a newer file
         schema = _read_schema(storage, manifest)
@@ -136,7 +136,7 @@ def _read_schema(storage: Storage, manifest: Manifest) -> CacheSchema:
 
 def _read_document(storage: Storage, name: str) -> bytes:
     try:
-        return read_document(storage, name)
+        return read_document(storage, name)[0]
     except Missing as error:
         raise _damaged(storage, f"{name} is missing") from error
 
