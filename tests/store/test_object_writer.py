@@ -193,11 +193,14 @@ def test_a_driver_on_another_machine_that_beats_is_alive(storage, elsewhere, mon
     lease.take()
     monkeypatch.setattr(object_lease, "STALE_SECONDS", 60.0)
     monkeypatch.setattr(object_lease.time, "sleep", lambda _: lease.beat())
+    told = []
     with (
         pytest.raises(StoreError, match="in use by `vidlat encode` on another, process 7"),
-        open_object_writer(storage, "vidlat encode"),
+        open_object_writer(storage, "vidlat encode", told.append),
     ):
         pass
+    (line,) = told
+    assert line.startswith("Waiting up to 60 s for a sign of life of `vidlat encode` on another, process 7")
 
 
 def test_two_drivers_that_reserve_at_once_get_ranges_of_their_own(storage, elsewhere):

@@ -122,7 +122,7 @@ def _record_changes(prepared: PreparedEncode, part: str | None) -> None:
         )
     else:
         console.print(f"Nothing to do: {count} {is_there} already in {prepared.out}.", soft_wrap=True)
-    list(prepared.run())  # records where the files are now, and new labels
+    list(prepared.run(on_wait=_tell))  # records where the files are now, and new labels
     if plan.annotated:
         console.print(f"New labels of {format_count(len(plan.annotated), 'video')} recorded.")
     if plan.moved:
@@ -241,7 +241,7 @@ def _run(
     results = _Results()
     with (
         progress_bar("{task.fields[frames]} frames", "{task.fields[rate]:.1f} frames/s") as progress,
-        closing(prepared.run()) as events,
+        closing(prepared.run(on_wait=_tell)) as events,
     ):
         task = progress.add_task("starting", total=plan.num_videos, frames=0, rate=0.0)
         progress.start()
@@ -256,6 +256,10 @@ def _run(
     if results.warnings:
         _print_warnings([(names.get(video_id, video_id), text) for video_id, text in results.warnings])
     return results.failures
+
+
+def _tell(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progress, task: TaskID) -> float:

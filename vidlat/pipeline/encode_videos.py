@@ -41,7 +41,7 @@ from vidlat.store.schema import (
     require_same_arithmetic,
     require_same_settings,
 )
-from vidlat.store.writer import CacheWriter
+from vidlat.store.writer import CacheWriter, OnWait, not_told
 from vidlat.types import Annotation, FailureRecord, Source
 
 
@@ -62,23 +62,24 @@ class PreparedEncode:
     discovery: Discovery
     planned_at: int
 
-    def run(self, executor: Executor | None = None) -> Generator[EncodeProgress]:
+    def run(self, executor: Executor | None = None, on_wait: OnWait = not_told) -> Generator[EncodeProgress]:
         """Encode what is left to do, yielding what happens as it happens.
 
         The first event comes when the workers have started and the cache is held for writing. Where nothing
         is to be encoded, no worker starts; moved files and new annotations are recorded all the same.
-        executor: None for the processes that the settings ask for.
+        executor: None for the processes that the settings ask for. on_wait: as for the store's `open_writer`.
         Raises InputError, StoreError, ScratchError or WeightsError; what was committed before stays.
         """
         if not self.plan.num_videos:
             # A part without videos gets a cache all the same: the jobs of an array and merge need not ask.
             if self.plan.restated or not is_taken(self.out):
-                with self.open_writer():
+                with self.open_writer(on_wait):
                     pass
             return
         # The workers first: where none can be had, no cache is left behind.
         own = open_dask_executor(self.scheduler, self.num_workers, self.job.num_batches_per_worker)
-        with own if executor is None else nullcontext(executor) as ready, ready, self.open_writer() as writer:
+        ours = own if executor is None else nullcontext(executor)
+        with ours as ready, ready, self.open_writer(on_wait) as writer:
             lease = writer.lease
             yield EncodeProgress(
                 taken_over_from=lease.taken_from, has_locks=lease.has_locks, dashboard=ready.dashboard
@@ -86,7 +87,7 @@ class PreparedEncode:
             yield from run_encode(self.plan, self.job, writer, ready)
 
     @contextmanager
-    def open_writer(self) -> Iterator[CacheWriter]:
+    def open_writer(self, on_wait: OnWait = not_told) -> Iterator[CacheWriter]:
         """Create the cache if needed, and hold it for writing as long as the block lasts.
 
         Moved files and new annotations of videos that are done are recorded at once.
@@ -94,7 +95,7 @@ class PreparedEncode:
         """
         if not is_taken(self.out):
             create_cache(self.out, self.schema)
-        with open_writer(self.out, "vidlat encode") as writer:
+        with open_writer(self.out, "vidlat encode", on_wait) as writer:
             # Another encode may have run since: its work would be repeated, or its cache may differ.
             if writer.schema.cache_id != self.schema.cache_id or writer.last_sequence() != self.planned_at:
                 raise StoreError(

@@ -21,6 +21,7 @@ from vidlat.store.layout import LEASE
 from vidlat.store.lease import STALE_SECONDS, LeaseHolder, parse_lease
 from vidlat.store.process import this_process
 from vidlat.store.storage import Changed, Exists, Missing, Storage, Unreachable, Version, read_document
+from vidlat.store.writer import OnWait, not_told
 
 HEARTBEAT_SECONDS = 15.0
 """Four of them fit into STALE_SECONDS; each is a request."""
@@ -57,7 +58,7 @@ class ObjectLease:
             self._is_lost = True
             raise self._lost() from error
 
-    def take(self) -> None:
+    def take(self, on_wait: OnWait = not_told) -> None:
         """Create the lease, or take it from a holder that has released it or is dead.
 
         Raises StoreError if another process holds the cache, Unreachable if the store gives no answer.
@@ -66,7 +67,7 @@ class ObjectLease:
             try:
                 self._version = self._storage.create(LEASE, self._content())
             except Exists:
-                self._take_over()
+                self._take_over(on_wait)
 
     def beat(self) -> None:
         """Show that this process is alive; a store that gives no answer is asked again the next time."""
@@ -91,7 +92,7 @@ class ObjectLease:
             if not self._is_lost:
                 self._version = self._storage.replace(LEASE, content, version)
 
-    def _take_over(self) -> None:
+    def _take_over(self, on_wait: OnWait) -> None:
         """Replace the lease that is there, or return if it has changed or gone; StoreError if it is held."""
         try:
             content, version = read_document(self._storage, LEASE)
@@ -99,16 +100,18 @@ class ObjectLease:
             return
         holder = None if _is_released(content) else parse_lease(content, 0)
         if holder:
-            self._require_dead(holder, version)
+            self._require_dead(holder, version, on_wait)
         with suppress(Changed):
             self._version = self._storage.replace(LEASE, self._content(), version)
             self.taken_from = holder
 
-    def _require_dead(self, holder: LeaseHolder, version: Version) -> None:
+    def _require_dead(self, holder: LeaseHolder, version: Version, on_wait: OnWait) -> None:
         """Raise StoreError unless a holder is dead, or gives no sign of life for STALE_SECONDS."""
         is_running = holder.process.is_running() if holder.process else None
         if is_running is False:
             return
+        if is_running is None:
+            on_wait(f"Waiting up to {STALE_SECONDS:.0f} s for a sign of life of {holder}.")
         end = time.monotonic() + STALE_SECONDS
         while is_running is None and time.monotonic() < end:
             time.sleep(LOOK_SECONDS)
@@ -133,13 +136,13 @@ class ObjectLease:
 
 
 @contextmanager
-def hold_object(storage: Storage, purpose: str) -> Iterator[ObjectLease]:
+def hold_object(storage: Storage, purpose: str, on_wait: OnWait = not_told) -> Iterator[ObjectLease]:
     """Hold a cache in an object store for writing; purpose: the command, named to others."""
     lease = ObjectLease(storage, purpose)
     is_over = Event()
     heart = Thread(target=_beat_until, args=(is_over, lease), name="lease", daemon=True)
     try:
-        lease.take()
+        lease.take(on_wait)
         heart.start()
         yield lease
     finally:

@@ -23,7 +23,7 @@ from vidlat.store.metadata import (
 from vidlat.store.object_lease import ObjectLease, hold_object
 from vidlat.store.schema import CacheSchema
 from vidlat.store.storage import Changed, Exists, Storage
-from vidlat.store.writer import CacheWriter
+from vidlat.store.writer import CacheWriter, OnWait, not_told
 
 
 def create_object_cache(storage: Storage, schema: CacheSchema) -> None:
@@ -47,10 +47,10 @@ def create_object_cache(storage: Storage, schema: CacheSchema) -> None:
 
 
 @contextmanager
-def open_object_writer(storage: Storage, purpose: str) -> Iterator[ObjectWriter]:
+def open_object_writer(storage: Storage, purpose: str, on_wait: OnWait = not_told) -> Iterator[ObjectWriter]:
     """As `open_writer`, for a cache in an object store."""
     read_schema(storage)
-    with hold_object(storage, purpose) as lease:
+    with hold_object(storage, purpose, on_wait) as lease:
         yield ObjectWriter(storage, lease)
 
 

@@ -11,7 +11,13 @@ from vidlat.store.layout import MANIFEST, holds_anything
 from vidlat.store.open_storage import open_storage
 from vidlat.store.schema import CacheSchema
 from vidlat.store.storage import Missing
-from vidlat.store.writer import CacheWriter, create_folder_cache, open_folder_writer
+from vidlat.store.writer import (
+    CacheWriter,
+    OnWait,
+    create_folder_cache,
+    not_told,
+    open_folder_writer,
+)
 
 
 def create_cache(where: str | Path, schema: CacheSchema) -> None:
@@ -40,12 +46,12 @@ def is_taken(where: str | Path) -> bool:
 
 
 @contextmanager
-def open_writer(where: str | Path, purpose: str) -> Iterator[CacheWriter]:
+def open_writer(where: str | Path, purpose: str, on_wait: OnWait = not_told) -> Iterator[CacheWriter]:
     """Hold a cache for writing during a block; purpose: the command that writes.
 
     Takes over the lease of a dead process. One on another machine that holds a cache in an object store
-    counts as dead when it has shown no sign of life for a minute, which is waited for. Raises StoreError if
-    there is no cache, if a running process holds it, or if it cannot be written.
+    counts as dead when it has shown no sign of life for a minute; on_wait is called before. Raises StoreError
+    if there is no cache, if a running process holds it, or if it cannot be written.
     """
     if not is_address(where):
         with open_folder_writer(local_path(where), purpose) as writer:
@@ -53,5 +59,5 @@ def open_writer(where: str | Path, purpose: str) -> Iterator[CacheWriter]:
         return
     from vidlat.store.object_writer import open_object_writer
 
-    with open_object_writer(open_storage(str(where), write=True), purpose) as writer:
+    with open_object_writer(open_storage(str(where), write=True), purpose, on_wait) as writer:
         yield writer

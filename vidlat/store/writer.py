@@ -97,6 +97,14 @@ def open_folder_writer(path: Path, purpose: str) -> Iterator[CacheWriter]:
         yield CacheWriter(storage, lease)
 
 
+OnWait = Callable[[str], None]
+"""Called with a line of text before it is waited whether the process that holds a cache is alive."""
+
+
+def not_told(line: str) -> None:
+    """An OnWait that tells nobody."""
+
+
 class WriteLease(Protocol):
     """The right to write to a cache, as long as no other process takes it over.
 
