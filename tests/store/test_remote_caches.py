@@ -1,5 +1,7 @@
 """A cache in an object store holds what the folder holds from which it was stored; no shard is read twice."""
 
+import multiprocessing
+import os
 import pickle
 import shutil
 from uuid import uuid4
@@ -185,6 +187,74 @@ def test_caches_that_nobody_reads_make_room(local, address, proxy, tmp_path, mon
     windows(open_cache(other), [0])
     assert not folder.exists()
     assert len(list(kept.glob("*/mean/c/0/*/0/0"))) == 1
+
+
+def test_folders_of_others_beside_kept_shards_stay(local, address, tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    for name in ("in-use", "data"):
+        for folder in ("precious", f"vidlat-{'0' * 31}"):
+            (kept / folder).mkdir(parents=True, exist_ok=True)
+            (kept / folder / name).write_text(folder)
+    (kept / f"vidlat-{'0' * 32}").symlink_to(tmp_path / "elsewhere")
+    shutil.copytree(kept / "precious", tmp_path / "elsewhere")
+    monkeypatch.setenv(CACHE_DIR, str(kept))
+    monkeypatch.setenv(CACHE_GB, "1e-9")
+    assert videos(open_cache(address)) == videos(open_cache(local))
+    for folder in ("precious", f"vidlat-{'0' * 31}", f"vidlat-{'0' * 32}"):
+        assert sorted(each.name for each in (kept / folder).iterdir()) == ["data", "in-use"]
+
+
+@pytest.mark.parametrize("num_read", [0, 1, 9])
+def test_a_folder_of_shards_may_be_deleted_at_any_time(local, address, tmp_path, monkeypatch, num_read):
+    kept = tmp_path / "kept"
+    monkeypatch.setenv(CACHE_DIR, str(kept))
+    here, cache = open_cache(local), open_cache(address)
+    windows(cache, starts_of(here)[:num_read])
+    shutil.rmtree(kept)
+    for _ in range(2):
+        assert videos(cache) == videos(here)
+        assert windows(cache, starts_of(here)) == windows(here, starts_of(here))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda file: file.symlink_to("/dev/zero")])
+def test_what_stands_in_place_of_a_kept_shard_is_not_read(local, address, tmp_path, monkeypatch, make):
+    kept = tmp_path / "kept"
+    monkeypatch.setenv(CACHE_DIR, str(kept))
+    here, cache = open_cache(local), open_cache(address)
+    assert videos(cache) == videos(here)
+    for file in kept.glob("*/*/c/0/*/0/0"):
+        file.unlink()
+        make(file)
+    for again in (cache, open_cache(address)):
+        assert videos(again) == videos(here)
+
+
+def test_two_caches_that_began_as_one_keep_shards_of_their_own(local, folder, proxy, tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_DIR, str(tmp_path / "kept"))
+    for number in (1, 2):
+        path = shutil.copytree(local, tmp_path / f"{number}.zarr")
+        add_videos(path, {"x": random_posterior(9, number)})
+        put(path, ObjectStorage.at(f"{folder}/{number}"))
+        assert videos(open_cache(f"{folder}/{number}")) == videos(open_cache(path))
+
+
+def _read_in_child(cache, answers):
+    try:
+        cache.read_latents("a")
+    except StoreError as error:
+        answers.put(str(error))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_of_a_reader_is_refused_instead_of_waiting(local, address):
+    cache = open_cache(address)
+    cache.read_latents("a")
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=_read_in_child, args=(cache, answers), daemon=True)
+    child.start()
+    assert "this process was forked" in answers.get(timeout=60)
+    child.join()
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "much", "nan", "inf"])

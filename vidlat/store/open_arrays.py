@@ -27,4 +27,5 @@ def open_arrays(
         return LocalArrays(storage.folder, schema, num_frames, cache_bytes)
     from vidlat.store.remote_arrays import RemoteArrays  # loads numcodecs
 
-    return RemoteArrays(storage, schema, num_frames, shard_cache(cache_uuid) if cache_uuid else None)
+    kept = shard_cache(storage.where, cache_uuid) if cache_uuid else None
+    return RemoteArrays(storage, schema, num_frames, kept)

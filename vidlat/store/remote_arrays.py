@@ -14,9 +14,11 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vidlat.errors import StoreError
 from vidlat.store.latent_arrays import Frames, Latents
 from vidlat.store.layout import shard_file
 from vidlat.store.local_arrays import LocalArrays
+from vidlat.store.process import process_id
 from vidlat.store.schema import CacheSchema
 from vidlat.store.shard import ABSENT, decode_chunk, index_size, parse_index, require_sound_shard
 from vidlat.store.shard_cache import ShardCache
@@ -51,9 +53,15 @@ class RemoteArrays:
         self._indexes = _Once[Places | None](MOST_INDEXES)
         self._fetches = _Once[bool](0)
         self._pool = ThreadPoolExecutor(NUM_REQUESTS, thread_name_prefix="ranges")
+        self._process = process_id()
 
     def start_reading(self, name: str, frames: Frames) -> Callable[[], Latents]:
-        """As LatentArrays.start_reading."""
+        """As LatentArrays.start_reading. Raises StoreError in a forked child, which lacks the threads."""
+        if process_id() != self._process:
+            raise StoreError(
+                f"{self._storage.where}: this process was forked from one that reads latents, so it cannot: "
+                "start it as a new one (multiprocessing: spawn or forkserver)"
+            )
         if isinstance(frames, slice):
             frames = np.arange(frames.start, frames.stop)
         if self._kept is None or self._disk is None:
@@ -64,7 +72,7 @@ class RemoteArrays:
             for shard in shards
             if (name, shard) not in self._on_disk
         }
-        ahead = None if keeping else self._disk.start_reading(name, frames)
+        ahead = None if keeping else self._start_disk(name, frames)
 
         def wait() -> Latents:
             elsewhere = [shard for shard, kept in keeping.items() if not kept.result()]
@@ -87,7 +95,7 @@ class RemoteArrays:
         return True
 
     def _read_kept(
-        self, name: str, frames: Integers, elsewhere: list[int], ahead: Callable[[], Latents] | None
+        self, name: str, frames: Integers, elsewhere: list[int], ahead: Callable[[], Latents | None] | None
     ) -> Latents:
         """Frames of shards on disk from there, those of the shards `elsewhere` by ranges."""
         is_elsewhere = np.isin(frames // self._schema.shard_frames, elsewhere)
@@ -100,20 +108,38 @@ class RemoteArrays:
         latents[is_elsewhere] = by_ranges()
         return latents
 
-    def _read_disk(self, name: str, frames: Integers, ahead: Callable[[], Latents] | None) -> Latents:
+    def _read_disk(self, name: str, frames: Integers, ahead: Callable[[], Latents | None] | None) -> Latents:
         """Frames of shards on disk; by ranges if they are damaged there, or if another process made room."""
-        assert self._kept is not None
-        assert self._disk is not None
+        latents = (ahead or self._start_disk(name, frames))()
+        return self._start_ranges(name, frames)() if latents is None else latents
+
+    def _start_disk(self, name: str, frames: Integers) -> Callable[[], Latents | None]:
+        """Start to read frames of shards on disk, which gives None if they are damaged there, or gone."""
         try:
-            latents = (ahead or self._disk.start_reading(name, frames))()
-            if not np.isnan(latents[..., 0, 0, 0]).any():
+            reading = self._disk.start_reading(name, frames) if self._disk else None
+        except StoreError:
+            reading = None
+
+        def wait() -> Latents | None:
+            latents = None
+            try:
+                latents = reading() if reading else None
+            except ValueError:
+                pass
+            except StoreError:  # the folder was deleted: from now on by ranges
+                self._disk = None
+            if latents is not None and not np.isnan(latents[..., 0, 0, 0]).any():
                 return latents
-        except ValueError:
-            pass
+            self._drop(name, frames)
+            return None
+
+        return wait
+
+    def _drop(self, name: str, frames: Integers) -> None:
         for shard in np.unique(frames // self._schema.shard_frames).tolist():
-            self._kept.drop(name, shard)
+            if self._kept:
+                self._kept.drop(name, shard)
             self._on_disk.discard((name, shard))
-        return self._start_ranges(name, frames)()
 
     def _keep(self, kept: ShardCache, shard: Shard) -> bool:
         """Make sure that a shard is on disk; returns whether it is."""

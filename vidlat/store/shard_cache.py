@@ -6,6 +6,7 @@ Nothing here is needed: what is missing or damaged is fetched again, so nothing 
 from __future__ import annotations
 
 import hashlib
+import re
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,45 +19,50 @@ from vidlat.store.layout import shard_file
 
 LOCK, TOTAL, IN_USE = "lock", "bytes", "in-use"
 
+FOLDER = re.compile(r"vidlat-[0-9a-f]{32}")
+"""The name of a folder of shards. Whatever else lies beside it is somebody else's."""
 
-def shard_cache(cache_uuid: str) -> ShardCache | None:
+
+def shard_cache(where: str, cache_uuid: str) -> ShardCache | None:
     """The place of a cache's shards in the folder that the environment names; None if it names none.
 
-    Raises InputError for a folder that cannot be used.
+    where: its address, for two caches that went on from a copy of one have the same uuid. Raises InputError
+    for a folder that cannot be used.
     """
     place = cache_folder()
     if place is None:
         return None
     folder, num_bytes = place
     try:
-        return ShardCache(folder, cache_uuid, num_bytes)
+        return ShardCache(folder, f"{cache_uuid} {where}", num_bytes)
     except OSError as error:
         raise InputError(f"{folder}: cannot hold shards: {error}; give another --cache-dir") from error
 
 
 class ShardCache:
-    """The shards of one cache in the folder `top`, in which at most `num_bytes` are kept.
+    """The shards of the cache `name` in the folder `top`, in which at most `num_bytes` of shards are kept.
 
     Where they are full, shards of caches that no process reads make room, those unused for longest first;
     after that no more are kept: to replace some by others helps nobody who reads all of them by turns.
     is_full: whether a shard was not kept for want of room.
     """
 
-    def __init__(self, top: Path, cache_uuid: str, num_bytes: int) -> None:
+    def __init__(self, top: Path, name: str, num_bytes: int) -> None:
         self._top, self._num_bytes = top, num_bytes
         self.is_full = False
         # A hash, since the name comes from elsewhere and may lead anywhere.
-        self.folder = top / hashlib.sha256(cache_uuid.encode()).hexdigest()[:32]
-        filesystem.make_folder(self.folder)
+        self.folder = top / f"vidlat-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        filesystem.make_folder(top)
         with self._locked():
+            filesystem.make_folder(self.folder)  # now that nobody deletes it to make room
             filesystem.write_whole(self.folder / IN_USE, b"")
             # A file that is locked together with others, and by whoever deletes this folder.
             weakref.finalize(self, filesystem.lock_shared(self.folder / IN_USE).close)
-            self._set_total(sum(size for _, size in filesystem.walk_files(top)))
+            self._set_total(self._counted())
 
     def holds(self, name: str, shard: int) -> bool:
         """Whether a shard of the array `name` is kept."""
-        return filesystem.exists(self._file(name, shard))
+        return filesystem.is_regular_file(self._file(name, shard))
 
     def keep(self, name: str, shard: int, content: bytes) -> bool:
         """Keep a shard, whole or not at all; returns whether it is kept."""
@@ -91,8 +97,7 @@ class ShardCache:
 
     def _free(self, num_bytes: int) -> int:
         """Delete caches that no process reads until so many bytes are free, if possible; returns how many."""
-        others = [self._top / name for name in filesystem.list_names(self._top)]
-        others = [each for each in others if filesystem.is_folder(each) and each != self.folder]
+        others = [each for each in self._folders() if each != self.folder]
         freed = 0
         for other in sorted(others, key=lambda each: filesystem.time_of_change(each / IN_USE)):
             if freed >= num_bytes:
@@ -102,10 +107,18 @@ class ShardCache:
                 filesystem.delete_tree(other)
         return freed
 
+    def _folders(self) -> list[Path]:
+        """Those of all caches."""
+        names = filter(FOLDER.fullmatch, filesystem.list_names(self._top))
+        return [each for name in names if not filesystem.is_link(each := self._top / name)]
+
     def _total(self) -> int:
         with suppress(OSError, ValueError):
             return int(filesystem.read_document(self._top / TOTAL))
-        return sum(size for _, size in filesystem.walk_files(self._top))
+        return self._counted()
+
+    def _counted(self) -> int:
+        return sum(size for folder in self._folders() for _, size in filesystem.walk_files(folder))
 
     def _set_total(self, total: int) -> None:
         filesystem.write_whole(self._top / TOTAL, str(total).encode())
