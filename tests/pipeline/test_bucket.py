@@ -144,6 +144,15 @@ def test_pictures_and_names_without_a_suffix_are_counted_as_not_opened(bucket, c
     assert (found.ignored[".png"], found.ignored[""], found.ignored[".txt"]) == (3, 1, 1)
 
 
+def test_empty_objects_that_stand_for_folders_are_none(bucket):
+    for key in ("v", "v/sub", "v/sub/deep", "v/sub/deep/empty.mp4"):
+        bucket.create(key, b"")
+    bucket.create("v/sub/deep/a.mp4", b"x")
+    found = discover("s3://b/v/")
+    assert [video.video_id for video in found.videos] == ["sub/deep/a.mp4", "sub/deep/empty.mp4"]
+    assert (found.num_ignored, found.num_unopened) == (0, 0)
+
+
 def test_labels_reach_objects(collection, bucket, tmp_path):
     table = tmp_path / "ef.csv"
     table.write_text("FileName,subject,EF\na_gt,p1,55\n")

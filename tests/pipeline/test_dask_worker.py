@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from distributed import Client
 from tests.pipeline.test_out_of_memory import memory_rules
 from vidlat.cli import commands
 from vidlat.config import WorkerConfig
-from vidlat.errors import ConfigError, InputError
+from vidlat.errors import ConfigError, InputError, WeightsError
 from vidlat.pipeline import dask_worker
 from vidlat.pipeline.dask_cluster import connect
 from vidlat.pipeline.dask_worker import plan_processes, run_processes
@@ -121,6 +123,28 @@ def test_workers_of_two_machines_encode_as_one_machine_does_though_one_is_killed
         np.testing.assert_array_equal(far[video_id].std, expected.std)
     assert list(verify_cache(tmp_path / "far.zarr")) == []
     assert not [path for folder in scratch for path in folder.rglob("vidlat-*")]
+
+
+@pytest.mark.slow
+def test_a_worker_finds_the_weights_below_the_folder_that_it_was_started_in(
+    make_videos, small_vae, prepare_only, tmp_path
+):
+    videos, folder = make_videos(tmp_path / "videos", {"a.mp4": 5}), tmp_path / "machine"
+    prepared = prepare_only(videos, tmp_path / "l.zarr")
+    lost = replace(
+        prepared.job, vae="small.safetensors", vae_path=tmp_path / "of the driver" / "it.safetensors"
+    )
+    file = tmp_path / "scheduler.json"
+    prepared = replace(prepared, scheduler=str(file), job=lost)
+    folder.mkdir()
+    command = f"cd {folder} && exec {sys.executable} -m vidlat worker --scheduler {file} --workers 1"
+    with running("bash", "-c", command) as process, scheduler(file):
+        wait_until_ready(process)
+        with pytest.raises(WeightsError, match=r"no weights file at small\.safetensors .*; copy those to /"):
+            list(prepared.run())
+        shutil.copy(small_vae, folder / "small.safetensors")
+        list(prepared.run())
+    assert list(open_cache(tmp_path / "l.zarr").records()) == ["a.mp4"]
 
 
 def is_worker(process, scratch):

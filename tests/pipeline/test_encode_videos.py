@@ -325,7 +325,7 @@ def test_moved_and_touched_files_are_compared_once_and_then_known(
         assert record == replace(before[name], source=now, sequence=record.sequence)
         assert record.sequence > max(record.sequence for record in before.values())
     assert read_all(path) == latents
-    monkeypatch.setattr("vidlat.pipeline.plan.content_hash", None)
+    monkeypatch.setattr("vidlat.pipeline.plan.source_hash", None)
     assert prepare_only(moved, path).plan.moved == []
 
 

@@ -12,16 +12,20 @@ from tests.pipeline.one_thread import OneThread
 from tests.pipeline.ten_videos import LENGTHS, videos_in
 from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
 from vidlat.errors import ScratchError
+from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline import fetch
+from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.pipeline.measure import measure_size
 from vidlat.pipeline.plan import plan_encode
 from vidlat.pipeline.read_video import read_video
+from vidlat.pipeline.repair_cache import repair_cache
 from vidlat.pipeline.task import encode_batch
 from vidlat.store import object_sources
-from vidlat.store.object_sources import object_hash
+from vidlat.store.object_sources import source_hash
 from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.reader import open_cache
 from vidlat.store.storage import Unreachable
+from vidlat.store.verify.cache import verify_cache
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +110,7 @@ def test_unchanged_objects_are_not_fetched_again(videos, put, encode, prepare_on
 
 def test_an_object_of_another_time_is_compared_by_content(videos, put, prepare_only, tmp_path):
     found = prepare_only(put(videos), tmp_path / "l.zarr").discovery.videos[:3]
-    recorded = [video.source._replace(sha256=object_hash(video.source), mtime_ns=1) for video in found]
+    recorded = [video.source._replace(sha256=source_hash(video.source), mtime_ns=1) for video in found]
     recorded[1] = recorded[1]._replace(sha256="0" * 64)
     recorded[2] = recorded[2]._replace(path=str(tmp_path / found[2].video_id))
     cached = {video.video_id: source for video, source in zip(found, recorded, strict=True)}
@@ -259,3 +263,38 @@ def test_a_full_disk_of_a_worker_is_named(two, put, prepare_only, tmp_path, monk
 def test_the_size_of_an_encode_is_estimated_from_objects_as_from_files(videos, put, prepare_only, tmp_path):
     here, there = (prepare_only(place, tmp_path / "l.zarr") for place in (videos, put(videos)))
     assert measure_size(there) == measure_size(here)
+
+
+def test_a_damaged_video_is_encoded_again_from_its_object(two, put, encode, tmp_path, read_all):
+    address = put(two)
+    encode(address, workers=1)
+    path = tmp_path / "l.zarr"
+    before = read_all(path)
+    for shard in path.glob("mean/c/0/*/0/0"):
+        shard.write_bytes(b"")
+    assert {problem.where for problem in verify_cache(path)} == set(before)
+    change(address, "berta.mp4", b"other")
+    events = list(repair_cache(path, executor=OneThread()))
+    outcomes = {
+        outcome.where: (outcome.state, outcome.what) for event in events for outcome in event.outcomes
+    }
+    assert outcomes["anna.mp4"] == ("repaired", f"encoded again from {address}/anna.mp4")
+    assert outcomes["berta.mp4"][0] == "not repairable"
+    assert f"its source {address}/berta.mp4 has changed since it was encoded" in outcomes["berta.mp4"][1]
+    assert open_cache(path).read_latents("anna.mp4").mean.tobytes() == before["anna.mp4"][0]
+
+
+def test_a_preview_shows_objects_and_says_which_it_cannot(two, put, encode, proxy, tmp_path):
+    shutil.copy(two / "berta.mp4", two / "clara.mp4")
+    address = put(two)
+    with environment(proxy.address):
+        _, cache = encode(address)
+        ObjectStorage.at(address).delete("berta.mp4")
+        # Three for the state and the content of anna, one for the state of berta.
+        proxy.set(*[("any", None)] * 4, ("any", "403"), stays=True)
+        vae = load_vae_of(cache.schema, device="cpu")
+        found = write_preview(cache, vae, tmp_path / "p.png")
+    assert found.shown == ["anna.mp4", "berta.mp4", "clara.mp4"]
+    assert found.damaged == {}
+    assert found.without_source["berta.mp4"] == f"its source {address}/berta.mp4 is gone"
+    assert "clara.mp4: cannot be reached: got 403" in found.without_source["clara.mp4"]

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
@@ -109,7 +110,9 @@ def test_touched_or_moved_file_of_the_same_content_is_done(tmp_path):
 def hashed(monkeypatch):
     """The names of the files whose content is read; every file's is `same`."""
     paths = []
-    monkeypatch.setattr(plan_module, "content_hash", lambda path, files: paths.append(path.name) or "same")
+    monkeypatch.setattr(
+        plan_module, "source_hash", lambda source: paths.append(Path(source.path).name) or "same"
+    )
     return paths
 
 

@@ -10,10 +10,10 @@ from vidlat.errors import InputError
 from vidlat.store import object_sources
 from vidlat.store.object_sources import (
     object_content,
-    object_hash,
     object_source,
     objects_at,
     read_object,
+    source_hash,
     split_address,
 )
 from vidlat.store.object_storage import ObjectStorage
@@ -41,7 +41,7 @@ def test_pieces_are_the_content_if_the_size_is_right(content, piece, stated):
             pieces = list(object_content(source))
             assert b"".join(pieces) == content
             assert max(map(len, pieces)) <= piece
-            assert object_hash(source) == hashlib.sha256(content).hexdigest()
+            assert source_hash(source) == hashlib.sha256(content).hexdigest()
         else:
             with pytest.raises(Changed, match=rf"s3://b/v/a.mp4: .*expected {stated} bytes"):
                 list(object_content(source))

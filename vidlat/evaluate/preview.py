@@ -14,7 +14,9 @@ from vidlat.errors import DecodeError, InputError, StoreError
 from vidlat.evaluate.quality import psnr_of
 from vidlat.pipeline.cached_sources import find_cached_source
 from vidlat.pipeline.decode_videos import decode_latents
+from vidlat.pipeline.fetch import on_this_disk
 from vidlat.store.reader import LatentCache
+from vidlat.store.storage import Unreachable
 from vidlat.types import VideoRecord
 from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced
 from vidlat.video.reader import read_prepared
@@ -75,7 +77,7 @@ def _row(cache: LatentCache, vae: FrozenVAE, record: VideoRecord, without_source
     facts += f", {record.fps:.4g} fps" if record.fps else ""
     try:
         source = _source_frames(cache, record, numbers)
-    except InputError as error:
+    except (InputError, Unreachable) as error:
         without_source[record.video_id] = str(error)
         return Row(record.video_id, decoded, note=f"{facts}; decoded only, no source", numbers=numbers)
     psnr = psnr_of(float(np.square(source.astype(np.float64) - decoded).mean()))
@@ -99,14 +101,18 @@ def _decoded(
 
 
 def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[int]) -> Frames:
-    """Source frames (T, H, W) by number, as the VAE saw them; raises InputError if the source has changed."""
+    """Source frames (T, H, W) by number, as the VAE saw them.
+
+    Raises InputError if the source has changed, Unreachable for one in a bucket.
+    """
     source = find_cached_source(record.video_id, record.source)
-    wanted = set(numbers)
-    prepared = read_prepared(source.path, source.selection, cache.schema.settings)
+    where, wanted = source.source.path, set(numbers)
     try:
-        frames = [frame.pixels for number, frame in enumerate(prepared) if number in wanted]
+        with on_this_disk(source) as here:
+            prepared = read_prepared(here.path, here.selection, cache.schema.settings)
+            frames = [frame.pixels for number, frame in enumerate(prepared) if number in wanted]
     except DecodeError as error:
-        raise InputError(f"its source {source.path} {error}; it was readable when it was encoded") from error
+        raise InputError(f"its source {where} {error}; it was readable when it was encoded") from error
     if len(frames) < len(numbers):
-        raise InputError(f"its source {source.path} decodes to fewer frames than when it was encoded")
+        raise InputError(f"its source {where} decodes to fewer frames than when it was encoded")
     return np.stack(frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -34,10 +35,15 @@ def list_objects(address: str, on_objects: Callable[[int], None]) -> Listing:
 
     on_objects: called with the number of objects listed since the last call. Raises as `objects_at`.
     """
-    found = sorted(_counted(objects_at(address), on_objects))
+    found = sorted(_counted(objects_at(address), on_objects), key=itemgetter(0))
+    folders = _folders_of(name for name, _ in found)  # web consoles store an empty object for each
     mark = f"/{DECODED_MARK}"
     decoded = {name.removesuffix(mark) for name, _ in found if name.endswith(mark)}
-    objects = [(name, source) for name, source in found if not _is_hidden(name, decoded)]
+    objects = [
+        (name, source)
+        for name, source in found
+        if not _is_hidden(name, decoded) and (source.num_bytes or name not in folders)
+    ]
     return Listing(objects, [f"{address.rstrip('/')}/{folder}" for folder in sorted(decoded)])
 
 
@@ -83,6 +89,16 @@ def _counted(
             on_objects(OBJECTS_PER_STEP)
         yield found
     on_objects(number % OBJECTS_PER_STEP)
+
+
+def _folders_of(names: Iterable[str]) -> set[str]:
+    folders: set[str] = set()
+    for name in names:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return folders
 
 
 def _is_hidden(name: str, decoded: set[str]) -> bool:

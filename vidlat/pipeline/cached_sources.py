@@ -6,9 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from vidlat.errors import InputError
-from vidlat.paths import is_address
+from vidlat.store.object_sources import source_hash, source_now
 from vidlat.store.repair_files import Outcome, recorded_sources
-from vidlat.store.sources import content_hash, size_and_time
+from vidlat.store.storage import Changed, Missing
 from vidlat.types import InputVideo, Source
 
 _PUT_BACK = (
@@ -21,28 +21,27 @@ _DROP = "remove it by `vidlat prune --drop`, and add it again by `vidlat encode`
 def find_cached_source(video_id: str, recorded: Source) -> InputVideo:
     """The source of a cached video, with its content verified by size and hash.
 
-    Raises InputError where it is gone, has changed since, or cannot be read.
+    Raises InputError where it is gone, has changed since, or cannot be read; Unreachable for one in a bucket.
     """
     if not recorded.path:
         raise InputError("the cache does not keep where its source is (--ids hash)")
-    if is_address(recorded.path):
-        raise InputError(f"its source {recorded.path} is in a bucket; expected a file on this machine")
-    path, files = Path(recorded.path), recorded.selection.files
     try:
-        num_bytes, mtime_ns = size_and_time(path, files)
-        if num_bytes != recorded.num_bytes or content_hash(path, files) != recorded.sha256:
+        now = source_now(recorded)
+        if now.num_bytes != recorded.num_bytes or source_hash(now) != recorded.sha256:
             raise InputError(f"its source {recorded.path} has changed since it was encoded")
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, Missing) as error:
         raise InputError(f"its source {recorded.path} is gone") from error
+    except Changed as error:
+        raise InputError(f"its source {recorded.path} is being changed") from error
     except OSError as error:
         raise InputError(f"its source {recorded.path} cannot be read ({error.strerror})") from error
-    return InputVideo(video_id=video_id, source=recorded._replace(mtime_ns=mtime_ns))
+    return InputVideo(video_id=video_id, source=now)
 
 
 def find_cached_sources(path: Path, video_ids: Collection[str]) -> tuple[list[InputVideo], list[Outcome]]:
     """The sources of damaged videos of the cache at `path`, and why the other videos cannot be repaired.
 
-    Raises StoreError for a damaged record file.
+    Raises StoreError for a damaged record file, Unreachable for sources in a bucket.
     """
     recorded = recorded_sources(path, video_ids)
     sources, outcomes = [], []
@@ -52,8 +51,7 @@ def find_cached_sources(path: Path, video_ids: Collection[str]) -> tuple[list[In
                 raise InputError("its record does not say where its source is")
             sources.append(find_cached_source(video_id, recorded[video_id]))
         except InputError as error:
-            place = recorded[video_id].path if video_id in recorded else None
-            is_out_of_reach = place is not None and (not place or is_address(place))
-            what = f"{error}: {_DROP if is_out_of_reach else _PUT_BACK}"
+            is_hidden = video_id in recorded and not recorded[video_id].path
+            what = f"{error}: {_DROP if is_hidden else _PUT_BACK}"
             outcomes.append(Outcome(where=video_id, state="not repairable", what=what))
     return sources, outcomes

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from vidlat.errors import InputError
-from vidlat.paths import is_address
-from vidlat.store.object_sources import object_hash
-from vidlat.store.sources import content_hash, source_state
+from vidlat.store.object_sources import source_hash
+from vidlat.store.sources import source_state
 from vidlat.store.storage import Changed, Missing
 from vidlat.types import Annotation, FailureRecord, InputVideo, Source
 
@@ -163,9 +162,7 @@ def _has_same_content(video: InputVideo, recorded: Source) -> bool:
     if (now.num_bytes, now.selection) != (recorded.num_bytes, recorded.selection):
         return False
     try:
-        if is_address(video.source.path):
-            return object_hash(video.source) == recorded.sha256
-        return content_hash(video.path, video.source.selection.files) == recorded.sha256
+        return source_hash(video.source) == recorded.sha256
     except (OSError, Missing, Changed):
         return False  # the encode will report why
 

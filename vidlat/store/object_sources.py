@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vidlat.errors import InputError
+from vidlat.paths import is_address
 from vidlat.store.open_storage import WRITTEN, open_storage
+from vidlat.store.sources import content_hash, size_and_time
 from vidlat.store.storage import Beyond, Changed, Missing, Version, read_document
 from vidlat.types import Source
 
@@ -78,8 +81,27 @@ def object_content(source: Source) -> Iterator[bytes]:
         yield content
 
 
-def object_hash(source: Source) -> str:
-    """SHA-256 of an object's bytes in hexadecimal; raises as `object_content`."""
+def source_now(source: Source) -> Source:
+    """A source, a file or an object, of the size and time that it has now; its content is not read.
+
+    Raises OSError for a file, Missing and Unreachable for an object.
+    """
+    if not is_address(source.path):
+        num_bytes, mtime_ns = size_and_time(source.path, source.selection.files)
+    elif (found := object_source(source.path)) is not None:
+        num_bytes, mtime_ns = found.num_bytes, found.mtime_ns
+    else:
+        raise Missing(f"{source.path}: got no such object; expected one")
+    return source._replace(num_bytes=num_bytes, mtime_ns=mtime_ns)
+
+
+def source_hash(source: Source) -> str:
+    """SHA-256 of the content of a source, a file or an object, in hexadecimal.
+
+    Raises OSError for a file, and as `object_content` for an object.
+    """
+    if not is_address(source.path):
+        return content_hash(Path(source.path), source.selection.files)
     content = hashlib.sha256()
     for piece in object_content(source):
         content.update(piece)
