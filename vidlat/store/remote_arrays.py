@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -66,17 +67,17 @@ class RemoteArrays:
             frames = np.arange(frames.start, frames.stop)
         if self._kept is None or self._disk is None:
             return self._start_ranges(name, frames)
-        shards = np.unique(frames // self._schema.shard_frames).tolist()
         keeping = {
             shard: self._pool.submit(self._keep, self._kept, (name, shard))
-            for shard in shards
-            if (name, shard) not in self._on_disk
+            for shard in np.unique(frames // self._schema.shard_frames).tolist()
+            if not self._is_kept(self._kept, (name, shard))
         }
-        ahead = None if keeping else self._start_disk(name, frames)
+        if not keeping:
+            return partial(self._read_disk, name, frames, self._start_disk(name, frames))
 
         def wait() -> Latents:
             elsewhere = [shard for shard, kept in keeping.items() if not kept.result()]
-            return self._read_kept(name, frames, elsewhere, ahead)
+            return self._read_kept(name, frames, elsewhere)
 
         return wait
 
@@ -94,21 +95,21 @@ class RemoteArrays:
             pass
         return True
 
-    def _read_kept(
-        self, name: str, frames: Integers, elsewhere: list[int], ahead: Callable[[], Latents | None] | None
-    ) -> Latents:
+    def _read_kept(self, name: str, frames: Integers, elsewhere: list[int]) -> Latents:
         """Frames of shards on disk from there, those of the shards `elsewhere` by ranges."""
         is_elsewhere = np.isin(frames // self._schema.shard_frames, elsewhere)
         if not is_elsewhere.any():
-            return self._read_disk(name, frames, ahead)
+            return self._read_disk(name, frames)
         by_ranges = self._start_ranges(name, frames[is_elsewhere])
         latents = np.empty((*frames.shape, *self._frame_shape), np.float16)
         if not is_elsewhere.all():
-            latents[~is_elsewhere] = self._read_disk(name, frames[~is_elsewhere], None)
+            latents[~is_elsewhere] = self._read_disk(name, frames[~is_elsewhere])
         latents[is_elsewhere] = by_ranges()
         return latents
 
-    def _read_disk(self, name: str, frames: Integers, ahead: Callable[[], Latents | None] | None) -> Latents:
+    def _read_disk(
+        self, name: str, frames: Integers, ahead: Callable[[], Latents | None] | None = None
+    ) -> Latents:
         """Frames of shards on disk; by ranges if they are damaged there, or if another process made room."""
         latents = (ahead or self._start_disk(name, frames))()
         return self._start_ranges(name, frames)() if latents is None else latents
@@ -141,12 +142,17 @@ class RemoteArrays:
                 self._kept.drop(name, shard)
             self._on_disk.discard((name, shard))
 
-    def _keep(self, kept: ShardCache, shard: Shard) -> bool:
-        """Make sure that a shard is on disk; returns whether it is."""
-        is_kept = kept.holds(*shard) or self._fetches.get(shard, lambda: self._fetch(kept, shard))
-        if is_kept:
+    def _is_kept(self, kept: ShardCache, shard: Shard) -> bool:
+        """Whether a shard is on disk already, by this process or by another one."""
+        if shard not in self._on_disk and kept.holds(*shard):
             self._on_disk.add(shard)
-        return is_kept
+        return shard in self._on_disk
+
+    def _keep(self, kept: ShardCache, shard: Shard) -> bool:
+        """Fetch a shard to the disk; returns whether it is there."""
+        if self._fetches.get(shard, lambda: self._fetch(kept, shard)):
+            self._on_disk.add(shard)
+        return shard in self._on_disk
 
     def _fetch(self, kept: ShardCache, shard: Shard) -> bool:
         if kept.is_full:
