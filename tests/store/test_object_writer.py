@@ -20,7 +20,7 @@ from vidlat.store.object_writer import create_object_cache, open_object_writer
 from vidlat.store.open_writer import create_cache, is_taken, open_writer
 from vidlat.store.process import Process
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.storage import Missing
+from vidlat.store.storage import DOCUMENT_BYTES, Missing
 from vidlat.store.verify.cache import verify_storage
 from vidlat.store.write_shards import write_into, write_shards
 
@@ -201,6 +201,40 @@ def test_a_driver_on_another_machine_that_beats_is_alive(storage, elsewhere, mon
         pass
     (line,) = told
     assert line.startswith("Waiting up to 60 s for a sign of life of `vidlat encode` on another, process 7")
+
+
+@pytest.mark.parametrize("content", [None, bytes(DOCUMENT_BYTES + 1)], ids=["deleted", "too large"])
+def test_a_lease_that_somebody_spoils_stops_no_driver(storage, content):
+    create_object_cache(storage, SCHEMA)
+    with open_object_writer(storage, "vidlat encode") as writer:
+        version = storage.read(LEASE)[1]
+        if content is None:
+            storage.delete(LEASE)
+        else:
+            storage.replace(LEASE, content, version)
+        writer.lease.beat()
+        writer.reserve(1)
+        if content is None:
+            assert json.loads(storage.read(LEASE)[0])["purpose"] == "vidlat encode"
+
+
+def test_two_drivers_at_once_that_number_a_commit_alike_are_told_apart(storage, monkeypatch):
+    create_object_cache(storage, SCHEMA)
+    with open_object_writer(storage, "vidlat encode") as one:
+        storage.delete(LEASE)
+        with open_object_writer(storage, "vidlat encode") as other:
+            monkeypatch.setattr(storage, "list", lambda _: iter(()))  # both look before either commits
+            places = {}
+            for name, writer in (("c", one), ("d", other)):
+                start = writer.reserve(1)
+                write_into(storage, start, [VIDEOS[name]])
+                places[name] = record_of(name, start, VIDEOS[name])
+            other.commit([places["d"]])
+            with pytest.raises(StoreError, match="another process has taken it over"):
+                one.commit([places["c"]])
+            with pytest.raises(StoreError, match="another process has taken it over"):
+                one.reserve(1)
+    assert set(LatentCache(storage).records()) == {"d"}
 
 
 def test_two_drivers_that_reserve_at_once_get_ranges_of_their_own(storage, elsewhere):

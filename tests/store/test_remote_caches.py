@@ -4,11 +4,13 @@ import multiprocessing
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from uuid import uuid4
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from obstore.store import MemoryStore
 
 from tests.store.caches import SCHEMA, add_videos, random_posterior
 from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
@@ -19,10 +21,11 @@ from vidlat.paths import CACHE_DIR, CACHE_GB
 from vidlat.store import shard_cache
 from vidlat.store.layout import MANIFEST, ROOT, shard_file
 from vidlat.store.local_storage import LocalStorage
+from vidlat.store.manifest import read_committed
 from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.open_writer import create_cache
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.shard import decode_chunk, index_size, parse_index, require_sound_shard
+from vidlat.store.shard import ABSENT, decode_chunk, index_size, parse_index, require_sound_shard
 from vidlat.store.storage import Missing, Unreachable
 from vidlat.store.summary import summarise
 from vidlat.store.verify.cache import verify_cache
@@ -369,6 +372,41 @@ def test_a_chunk_that_claims_to_be_larger_is_not_unpacked(local):
     packed[4:8] = (2**31 - 1).to_bytes(4, "little")
     with pytest.raises(ValueError, match="a chunk does not unpack to 240 bytes"):
         decode_chunk(bytes(packed) + google_crc32c.value(bytes(packed)).to_bytes(4, "little"), CHUNK_SHAPE)
+
+
+@pytest.mark.parametrize("size", [10**6, 2**61])
+def test_an_index_that_names_more_than_a_shard_can_hold_is_not_followed(local, way, size):
+    import google_crc32c
+
+    storage = ObjectStorage(MemoryStore(), "memory://bucket")
+    put(local, storage)
+    index = np.full((NUM_CHUNKS, 2), ABSENT, "<u8")
+    index[0] = 0, size
+    content = bytes(10**6) + index.tobytes()
+    content += google_crc32c.value(index.tobytes()).to_bytes(4, "little")
+    key = shard_file("mean", 0)
+    storage.delete(key)
+    storage.create(key, content)
+    read, most = storage.read, []
+
+    def noted(key, range=None):
+        answer = read(key, range)
+        most.append(len(answer[0]))
+        return answer
+
+    storage.read = noted
+    with pytest.raises(StoreError, match=r"a: its latents are damaged .*index names chunks that cannot be"):
+        LatentCache(storage).read_latents("a")
+    assert max(most) < 20_000
+
+
+def test_a_uuid_that_is_no_text_is_damage(local):
+    storage = ObjectStorage(MemoryStore(), "memory://bucket")
+    put(local, storage)
+    manifest, version = read_committed(storage)
+    storage.replace(MANIFEST, replace(manifest, cache_uuid="\ud800").to_json(), version)
+    with pytest.raises(StoreError, match=r"damaged: .*cache_uuid: got '\\ud800'"):
+        LatentCache(storage)
 
 
 def test_a_copy_of_another_cache_is_told(local, address, tmp_path):

@@ -145,7 +145,7 @@ def _compare_shard(source: CacheSnapshot, target: Storage, key: str) -> None:
 def _read_shard(source: CacheSnapshot, key: str) -> bytes:
     storage = source.storage
     try:
-        content: bytes = storage.open(key, source.most_shard_bytes).read()
+        content: bytes = storage.open(key, source.schema.most_shard_bytes).read()
         return content
     except Missing as error:
         raise _missing_shard(source, key) from error

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 import google_crc32c
 
 from vidlat.documents import Fields, parse_json
-from vidlat.errors import StoreError
+from vidlat.errors import StoreError, shown
 from vidlat.store import filesystem
 from vidlat.store.layout import LAST_COMMIT, MANIFEST, is_record_file
 from vidlat.store.local_storage import LocalStorage
@@ -83,6 +83,10 @@ class Manifest:
         del values["crc32c"]
         if crc32c != _checksum(values):
             raise ValueError("its checksum is wrong")
+        if not fields.text("cache_uuid").isprintable():  # it is hashed, for which lone surrogates are no text
+            raise ValueError(
+                f"cache_uuid: got {shown(fields.text('cache_uuid'))}; expected hexadecimal digits"
+            )
         manifest = cls(
             cache_uuid=fields.text("cache_uuid"),
             description=fields.take("description", dict, "an object"),

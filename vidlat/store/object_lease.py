@@ -20,7 +20,7 @@ from vidlat.errors import StoreError
 from vidlat.store.layout import LEASE
 from vidlat.store.lease import STALE_SECONDS, LeaseHolder, parse_lease
 from vidlat.store.process import this_process
-from vidlat.store.storage import Changed, Exists, Missing, Storage, Unreachable, Version, read_document
+from vidlat.store.storage import Changed, Exists, Missing, Storage, Version, read_document
 from vidlat.store.writer import OnWait, not_told
 
 HEARTBEAT_SECONDS = 15.0
@@ -54,7 +54,7 @@ class ObjectLease:
             raise self._lost()
         try:
             yield
-        except Changed as error:
+        except (Changed, Exists) as error:  # the manifest, or the record file of the next commit
             self._is_lost = True
             raise self._lost() from error
 
@@ -70,8 +70,8 @@ class ObjectLease:
                 self._take_over(on_wait)
 
     def beat(self) -> None:
-        """Show that this process is alive; a store that gives no answer is asked again the next time."""
-        with self._lock, suppress(Unreachable):
+        """Show that this process is alive; after any failure the next beat begins anew."""
+        with self._lock, suppress(StoreError):
             self._num_beats += 1
             self._replace(self._content())
 
@@ -86,11 +86,18 @@ class ObjectLease:
         try:
             self._version = self._storage.replace(LEASE, content, self._version)
         except Changed:
-            # Perhaps by a beat of our own whose answer was lost.
+            self._renew(content)
+
+    def _renew(self, content: bytes) -> None:
+        """Write a lease that is not as it was left: perhaps by a beat of our own whose answer was lost."""
+        try:
             found, version = read_document(self._storage, LEASE)
-            self._is_lost = parse_lease(found, 0).token != self._token
-            if not self._is_lost:
-                self._version = self._storage.replace(LEASE, content, version)
+        except Missing:  # somebody has deleted it
+            self._version = self._storage.create(LEASE, content)
+            return
+        self._is_lost = parse_lease(found, 0).token != self._token
+        if not self._is_lost:
+            self._version = self._storage.replace(LEASE, content, version)
 
     def _take_over(self, on_wait: OnWait) -> None:
         """Replace the lease that is there, or return if it has changed or gone; StoreError if it is held."""

@@ -16,7 +16,7 @@ from vidlat.store.local_storage import LocalStorage
 from vidlat.store.manifest import Manifest, read_manifest
 from vidlat.store.open_storage import local_cache
 from vidlat.store.snapshot import CacheSnapshot, read_snapshot
-from vidlat.store.storage import Missing, Storage
+from vidlat.store.storage import Missing, Storage, read_document
 from vidlat.store.verify.cache import OnVideo, verify_cache
 
 PURPOSE = "vidlat pull"
@@ -90,7 +90,7 @@ def _open(build: Path) -> LocalStorage:
 
 def _copy(snapshot: CacheSnapshot, target: LocalStorage, build: Path) -> Generator[CopyProgress]:
     try:
-        card = snapshot.storage.read(layout.CARD)[0]
+        card = read_document(snapshot.storage, layout.CARD)[0]
     except Missing:
         card = None
     try:

@@ -23,7 +23,7 @@ from vidlat.store.process import process_id
 from vidlat.store.schema import CacheSchema
 from vidlat.store.shard import ABSENT, decode_chunk, index_size, parse_index, require_sound_shard
 from vidlat.store.shard_cache import ShardCache
-from vidlat.store.storage import Beyond, Missing, Storage
+from vidlat.store.storage import Beyond, Missing, Storage, TooLarge
 
 NUM_REQUESTS = 128
 """Requests in flight: at 20 ms each, 6,400 a second could be answered."""
@@ -155,12 +155,13 @@ class RemoteArrays:
         return shard in self._on_disk
 
     def _fetch(self, kept: ShardCache, shard: Shard) -> bool:
+        storage = self._storage
         if kept.is_full:
             return False
         try:
-            content, _ = self._storage.read(shard_file(*shard))
+            content = storage.open(shard_file(*shard), self._schema.most_shard_bytes).read()
             require_sound_shard(content, self._num_chunks)
-        except (Missing, ValueError):
+        except (Missing, TooLarge, ValueError):
             return False  # as reading by ranges will tell
         return kept.keep(*shard, content)
 
@@ -201,6 +202,8 @@ class RemoteArrays:
             known = places[chunks] if places is not None else np.full((len(chunks), 2), ABSENT, np.uint64)
             for run in _runs(known):
                 start, stop = int(known[run[0], 0]), int(known[run[-1]].sum())
+                if stop - start > self._schema.most_shard_bytes:
+                    raise ValueError("a shard index names chunks that cannot be")
                 content, _ = self._storage.read(key, (start, stop))
                 for index in run:
                     offset, size = known[index].tolist()

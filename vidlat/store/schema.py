@@ -193,6 +193,12 @@ class CacheSchema:
         """How the frames of its videos became latent frames."""
         return self.settings.timing(self.time_compression)
 
+    @property
+    def most_shard_bytes(self) -> int:
+        """More than any shard has: a stranger's server must not exhaust memory."""
+        num_values = self.latent_dim * self.latent_height * self.latent_width * self.shard_frames
+        return 2 * num_values + 256 * (1 + self.shard_frames // self.chunk_frames)
+
     def pack(self, num_latent_frames: Sequence[int]) -> list[int]:
         """Start of each video of a batch, on a chunk boundary, relative to the start of the batch."""
         return self._boundaries(num_latent_frames)[:-1]

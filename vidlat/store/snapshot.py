@@ -61,13 +61,6 @@ class CacheSnapshot:
         """The keys of all files of a copy, but for its card."""
         return frozenset((*self.shards, *self.record_files, *DOCUMENTS, MANIFEST))
 
-    @property
-    def most_shard_bytes(self) -> int:
-        """More than any shard has: a stranger's server must not exhaust memory."""
-        schema = self.schema
-        num_values = schema.latent_dim * schema.latent_height * schema.latent_width * schema.shard_frames
-        return 2 * num_values + 256 * (1 + schema.shard_frames // schema.chunk_frames)
-
 
 def shard_keys(videos: pa.Table, shard_frames: int) -> list[str]:
     """The keys of all shards that hold one of these videos."""
