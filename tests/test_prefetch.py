@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from hypothesis import given, strategies as st
 
-from vidlat.prefetch import prefetch
+from vidlat.prefetch import map_ahead, prefetch
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
@@ -83,3 +83,18 @@ def test_what_is_left_in_a_cycle_of_references_is_closed_as_garbage():
     del cycle
     gc.collect()
     assert closed == [True]
+
+
+def test_ctrl_c_does_not_wait_for_what_is_computed():
+    is_over = threading.Event()
+
+    def items():
+        yield 1
+        raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(map_ahead(lambda _: is_over.wait(60), items(), 2, 4))
+        assert not is_over.is_set()
+    finally:
+        is_over.set()

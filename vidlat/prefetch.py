@@ -43,16 +43,20 @@ def map_ahead(
 ) -> Iterator[T]:
     """What a function returns for each item, in order, computed up to `num_ahead` items in advance.
 
-    Items are taken in the thread of the caller. An error is raised where its result is taken.
+    Items are taken in the thread of the caller. An error is raised where its result is taken. After Ctrl-C
+    those that are being computed are not waited for.
     """
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="ahead") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > num_ahead:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool, is_waited_for = ThreadPoolExecutor(num_threads, thread_name_prefix="ahead"), True
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > num_ahead:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    except KeyboardInterrupt:
+        is_waited_for = False  # a store that gives no answer takes minutes
+        raise
+    finally:
+        pool.shutdown(wait=is_waited_for, cancel_futures=True)

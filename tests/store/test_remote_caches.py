@@ -4,6 +4,9 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from uuid import uuid4
 
@@ -16,7 +19,7 @@ from tests.store.caches import SCHEMA, add_videos, random_posterior
 from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
 from tests.store.remote import put
 from tests.thorough import is_thorough, some_of
-from vidlat.errors import InputError, StoreError
+from vidlat.errors import ExitCode, InputError, StoreError
 from vidlat.paths import CACHE_DIR, CACHE_GB
 from vidlat.store import shard_cache
 from vidlat.store.layout import MANIFEST, ROOT, shard_file
@@ -341,6 +344,21 @@ def test_faults_that_pass_are_not_noticed(local, address, proxy, monkeypatch):
         proxy.set(*[("GET", fault), ("GET", None)] * 20)
         assert videos(open_cache(address)) == videos(here)
     proxy.set()
+
+
+def test_a_command_that_waits_for_a_store_ends_at_once_by_ctrl_c(address, proxy):
+    command = [sys.executable, "-m", "vidlat", "verify", address]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+
+        def interrupt():
+            child.send_signal(signal.SIGINT)
+            return "stalled"
+
+        proxy.set(*[("any", None)] * 25, ("any", interrupt), ("any", "stalled"), stays=True)
+        _, told = child.communicate(timeout=40)
+    proxy.set()
+    assert child.returncode == ExitCode.INTERRUPTED
+    assert told.strip() == "Interrupted."
 
 
 @given(flip=st.integers(0, 2**20), bit=st.integers(0, 7))

@@ -1,9 +1,11 @@
 """What a network and a store do wrong: no write is lost or made twice, and nobody waits without end."""
 
 import os
+import queue
 import random
 import re
 import signal
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -370,6 +372,28 @@ def test_a_forked_child_is_refused_instead_of_waiting(storage, direct, key):
             os._exit(7 if "forked" in str(error) else 8)
         os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.parametrize("verb", ["read", "list", "create", "delete"])
+def test_ctrl_c_does_not_wait_for_an_answer(bucket, direct, key, proxy, monkeypatch, verb):
+    be_patient(monkeypatch, 60, request_seconds=60)
+    storage, is_caught, answered = ObjectStorage.at(bucket), threading.Event(), queue.Queue()
+
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        answered.put("after Ctrl-C" if is_caught.wait(20) else "before Ctrl-C")
+
+    requests = {
+        "read": lambda: storage.read(key),
+        "list": lambda: list(storage.list()),
+        "create": lambda: storage.create(key, b"x"),
+        "delete": lambda: storage.delete(key),
+    }
+    proxy.set(("any", interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        requests[verb]()
+    is_caught.set()
+    assert answered.get(timeout=60) == "after Ctrl-C"
 
 
 @pytest.mark.parametrize("generation", [None, "17"])

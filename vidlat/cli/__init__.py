@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -37,4 +39,17 @@ for command in (
 
 def main() -> None:
     """Run the command line; ends the process."""
-    sys.exit(commands())
+    try:
+        sys.exit(commands())
+    except SystemExit as end:
+        if end.code and "obstore" in sys.modules:
+            _leave(end.code)
+        raise
+
+
+def _leave(code: str | int) -> None:
+    """End the process after an error or Ctrl-C, without waiting for requests that nobody answers."""
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(int(code))

@@ -10,8 +10,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, Self
+from functools import partial
+from threading import Thread, current_thread, main_thread
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 import pyarrow as pa
 from obstore.exceptions import BaseError
@@ -33,7 +36,7 @@ from vidlat.store.storage import (
 )
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta, PutMode, PutResult
+    from obstore import GetOptions, GetResult, ObjectMeta, PutMode, PutResult
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 REQUEST_SECONDS = 30.0
@@ -43,6 +46,8 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
 """The first pause before a repetition, and the longest: each is up to twice the last."""
 NUM_RETRIES = 10
 """Repetitions of one request by obstore, all of them begun within RETRY_SECONDS."""
+
+Answer = TypeVar("Answer")
 
 _PROCESS = process_id()
 _ERRORS = (BaseError, OSError)
@@ -96,8 +101,7 @@ class ObjectStorage:
         name, options, patience = self._name(key), _options(range), _Patience()
         while True:
             try:
-                answer = self._open().get(key, options=options)
-                content, version = answer.bytes().to_bytes(), _version(answer.meta)
+                content, version = _interruptible(lambda: _content(self._open().get(key, options=options)))
                 break
             except _ERRORS as error:
                 if range and is_beyond(error):
@@ -135,7 +139,8 @@ class ObjectStorage:
         last, patience = None, _Patience()
         while True:
             try:
-                for page in self._open(read=False).list(prefix or None, offset=last, chunk_size=1000):
+                pages = self._open(read=False).list(prefix or None, offset=last, chunk_size=1000)
+                while page := _interruptible(partial(next, pages, None)):
                     for meta in page:
                         yield _state(meta)
                         last = meta["path"]
@@ -149,7 +154,7 @@ class ObjectStorage:
         name, patience = self._name(key), _Patience()
         while True:
             try:
-                return _state(self._open().head(key))
+                return _state(_interruptible(lambda: self._open().head(key)))
             except _ERRORS as error:
                 if is_missing(error):
                     raise Missing(f"{name}: got no such object; expected one") from None
@@ -162,7 +167,7 @@ class ObjectStorage:
         patience = _Patience()
         while keys:
             try:
-                self._open(read=False).delete(keys)
+                _interruptible(partial(self._open(read=False).delete, keys))
                 return
             except _ERRORS as error:
                 if is_missing(error):  # said by some stores, which then leave the other keys as they are
@@ -188,7 +193,8 @@ class ObjectStorage:
         name, patience = self._name(key), _Patience()
         while True:
             try:
-                return _version(self._open(read=False).put(key, content, mode=mode, use_multipart=False))
+                put = partial(self._open(read=False).put, key, content, mode=mode, use_multipart=False)
+                return _version(_interruptible(put))
             except _ERRORS as error:
                 failure = error
             if not may_pass(failure):
@@ -223,6 +229,26 @@ class ObjectStorage:
         return self._store
 
 
+def _interruptible(request: Callable[[], Answer]) -> Answer:
+    """What a request gives, which Ctrl-C need not wait for.
+
+    It comes to the main thread, and not before obstore returns to Python. So another thread waits there; one
+    that nobody waits for ends with the process.
+    """
+    if current_thread() is not main_thread():
+        return request()
+    answer: Future[Answer] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(request())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, name="request", daemon=True).start()
+    return answer.result()
+
+
 class _Patience:
     """Pauses between repetitions, none of them begun later than RETRY_SECONDS after the first request."""
 
@@ -245,6 +271,10 @@ def _options(range: Range | None) -> GetOptions | None:
     if stop is not None:
         return {"range": (start, stop)}
     return {"range": {"suffix": -start}} if start < 0 else {"range": {"offset": start}}
+
+
+def _content(answer: GetResult) -> tuple[bytes, Version]:
+    return answer.bytes().to_bytes(), _version(answer.meta)
 
 
 def _version(stated: ObjectMeta | PutResult) -> Version:

@@ -179,8 +179,12 @@ class RemoteArrays:
         ]
 
         def wait() -> Latents:
-            for filled in filling:
-                filled.result()
+            try:
+                for filled in filling:
+                    filled.result()
+            finally:  # after an error or Ctrl-C the process must not wait for what has not begun
+                for filled in filling:
+                    filled.cancel()
             return latents.reshape(*frames.shape, *self._frame_shape)
 
         return wait
