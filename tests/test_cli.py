@@ -891,7 +891,8 @@ def test_urls_are_refused_and_nothing_is_written(arguments, videos, tmp_path, mo
             ["encode", "--input", "https://example.org/clips/", "--out", "l.zarr"],
             "clips/: expected s3://BUCKET/FOLDER, gs:// or az://, or a path on this machine",
         ),
-        (["train", "--latents", "hf://datasets/a/b.zarr", "--out", "r"], "pull it into a folder first"),
+        (["train", "--latents", "hf://datasets/a/b.zarr", "--out", "r"], "`vidlat pull` fetches from a hub"),
+        (["info", "s3:/bucket/l.zarr"], "s3:/bucket/l.zarr has one slash after the colon; expected two"),
         (["info", "file:///l.zarr"], "got file://; expected a folder, s3://, gs:// or az://, or https://"),
         (
             ["prune", "s3://bucket/l.zarr"],

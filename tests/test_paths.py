@@ -1,5 +1,7 @@
 """Paths in calls from Python: those of the command line are in test_cli.py."""
 
+from pathlib import Path
+
 import pytest
 
 from vidlat import (
@@ -27,8 +29,6 @@ from vidlat.errors import InputError, VidlatError
 URL = "s3://bucket/l.zarr"
 TINY = EncodeConfig(vae="tiny", size=16)
 CALLS = {
-    "encode_videos, out": lambda path: encode_videos(["v"], path, TINY),
-    "encode_videos, input": lambda path: encode_videos([path], "l.zarr", TINY),
     "encode_videos, labels": lambda path: encode_videos(["v"], "l.zarr", TINY, labels=path),
     "compare_videos, input": lambda path: compare_videos([path], "out", CompareConfig()),
     "compare_videos, out": lambda path: compare_videos(["v"], path, CompareConfig()),
@@ -41,7 +41,8 @@ CALLS = {
     "fit_vae, input": lambda path: fit_vae([path], "run", FitVAEConfig(size=16)),
     "fit_vae, out": lambda path: fit_vae(["v"], path, FitVAEConfig(size=16)),
 }
-READS = {
+CACHES = {
+    "encode_videos, out": lambda path: encode_videos(["v"], path, TINY),
     "open_cache": lambda path: open_cache(path),
     "verify_cache": lambda path: next(verify_cache(path)),
     "decode_videos": lambda path: decode_videos(path, "out"),
@@ -50,6 +51,7 @@ READS = {
     "train_unet": lambda path: train_unet(path, "run", TrainConfig()),
     "LatentBatches": lambda path: LatentBatches(path, frames=4, batch=1, steps=1),
 }
+ALL = CALLS | CACHES | {"encode_videos, input": lambda path: encode_videos([path], "l.zarr", TINY)}
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -60,7 +62,18 @@ def test_a_url_is_refused_and_nothing_is_written(call, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("call", READS.values(), ids=READS)
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
+def test_an_address_that_has_lost_a_slash_is_no_folder(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("s3:/bucket/l.zarr", Path(URL)):
+        with pytest.raises(
+            InputError, match=r"s3:/bucket/l.zarr has one slash after the colon; expected two"
+        ):
+            call(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", CACHES.values(), ids=CACHES)
 def test_a_cache_is_read_at_no_other_address_than_a_store_or_web_server(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VidlatError, match=r"got ftp://; expected a folder, s3://, gs:// or az://, or https:"):
@@ -78,4 +91,4 @@ def test_a_cache_is_repaired_in_a_folder(tmp_path, monkeypatch):
 def test_a_tilde_is_the_home_folder(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.raises(VidlatError, match=f"{tmp_path}/home/nothing"):
-        (CALLS | READS)[name]("~/nothing")
+        ALL[name]("~/nothing")

@@ -13,7 +13,11 @@ CACHE_DIR, CACHE_GB = "VIDLAT_CACHE_DIR", "VIDLAT_CACHE_GB"
 
 DEFAULT_CACHE_GB = 100.0
 
+_ENDPOINTS = "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"
+_ENDPOINT = re.compile(r"https?://[^\s/]+\S*")
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_ONE_SLASH = re.compile(r"(s3|gs|az|hf|https):/(?!/)")
 
 
 def is_address(text: str | Path) -> bool:
@@ -22,9 +26,18 @@ def is_address(text: str | Path) -> bool:
 
 
 def expand(text: str) -> str:
-    """A path or pattern on this machine, with a leading `~` expanded; raises InputError for a URL."""
+    """A path or pattern on this machine, with a leading `~` expanded.
+
+    Raises InputError for a URL, and for one that has lost a slash, as in a Path, which is never a folder that
+    was meant.
+    """
     if is_address(text):
         raise InputError(f"{text} is a URL; expected a path on this machine: copy or mount it")
+    if _ONE_SLASH.match(text):
+        raise InputError(
+            f"{text} has one slash after the colon; expected two, in a text and not a Path, or the absolute "
+            "path of a folder"
+        )
     try:
         return str(Path(text).expanduser()) if text.startswith("~") else text
     except RuntimeError as error:
@@ -51,3 +64,14 @@ def cache_folder() -> tuple[Path, int] | None:
     if num_bytes <= 0:
         raise InputError(f"{CACHE_GB}: got {limit!r}; expected a number of gigabytes above 0")
     return local_path(folder).absolute(), num_bytes
+
+
+def require_endpoint() -> None:
+    """Raise InputError where an S3 endpoint in the environment is no URL, at which obstore would panic."""
+    for name in _ENDPOINTS:
+        endpoint = os.environ.get(name)
+        if endpoint is not None and not _ENDPOINT.fullmatch(endpoint):
+            raise InputError(
+                f"{name} in the environment: got {endpoint!r}; expected http://HOST:PORT or https://HOST, "
+                "or no such variable"
+            )

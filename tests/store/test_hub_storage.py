@@ -285,7 +285,7 @@ def test_more_files_than_a_hub_takes_are_refused_before_it_is_asked():
 
 
 def test_a_hub_is_not_read_in_place():
-    with pytest.raises(StoreError, match=r"is not read in place; .*: pull it into a folder first"):
+    with pytest.raises(StoreError, match=r"is not read or written in place; .*: `vidlat pull` fetches"):
         open_storage(ADDRESS)
 
 

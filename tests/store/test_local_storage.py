@@ -11,7 +11,7 @@ import pytest
 
 from tests.store.faults import every_kill, meet
 from tests.thorough import steps
-from vidlat.errors import StoreError
+from vidlat.errors import InputError, StoreError
 from vidlat.store import filesystem
 from vidlat.store.local_storage import LocalStorage
 from vidlat.store.open_storage import open_storage
@@ -236,7 +236,7 @@ def test_a_missing_folder_is_unreachable_unless_it_is_to_be_written(tmp_path):
 
 
 REFUSED = {
-    "hf://datasets/a/b": r"is not read in place; expected a folder, .*: pull it into a folder first",
+    "hf://datasets/a/b": r"a hub is not read or written in place; expected a folder, .*: `vidlat pull`",
     "ftp://a/b": r"got ftp://; expected a folder, s3://, gs:// or az://, or https:// to read from",
     "http://a/b": r"got http://; expected a folder",
     "s3://": r"got no name; expected s3://BUCKET/FOLDER",
@@ -255,6 +255,22 @@ def test_a_web_server_is_not_opened_to_be_written():
     open_storage("https://127.0.0.1/x")
     with pytest.raises(StoreError, match=r"https://127.0.0.1/x: can be read, not written; expected a folder"):
         open_storage("https://127.0.0.1/x", write=True)
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "localhost", "", "http://", "http://a b", "ftp://a"])
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"])
+def test_an_endpoint_that_is_no_url_is_named(name, endpoint, monkeypatch):
+    monkeypatch.setenv(name, endpoint)
+    with pytest.raises(
+        InputError, match=rf"{name} in the environment: got '{endpoint}'; expected http://HOST:PORT"
+    ):
+        open_storage("s3://bucket/x")
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9000", "https://host/", "http://[::1]:9/path"])
+def test_an_endpoint_that_is_a_url_is_taken(endpoint, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    open_storage("s3://bucket/x")
 
 
 def test_azure_without_an_account_says_which_variable_names_it(monkeypatch):

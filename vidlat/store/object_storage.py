@@ -21,6 +21,7 @@ from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from vidlat.errors import StoreError
+from vidlat.paths import require_endpoint
 from vidlat.store.object_errors import RETRY_SECONDS, explained, is_beyond, is_missing, may_pass
 from vidlat.store.process import process_id
 from vidlat.store.storage import (
@@ -75,7 +76,12 @@ class ObjectStorage:
 
     @classmethod
     def at(cls, where: str) -> Self:
-        """The storage at an address, which is not asked yet; raises Unreachable if settings are missing."""
+        """The storage at an address, which is not asked yet.
+
+        Raises Unreachable if settings are missing, InputError for an endpoint that is no URL.
+        """
+        if where.startswith("s3:"):
+            require_endpoint()
         # By plain HTTP only if the endpoint in the environment says so.
         client: ClientConfig = {
             "timeout": timedelta(seconds=REQUEST_SECONDS),

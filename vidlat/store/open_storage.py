@@ -29,7 +29,10 @@ def open_storage(where: str, *, write: bool = False) -> Storage:
     if not separator:
         return LocalStorage(local_path(where), create=write)
     if scheme == "hf":
-        raise StoreError(f"{where}: is not read in place; {_EXPECTED}: pull it into a folder first")
+        raise StoreError(
+            f"{where}: a hub is not read or written in place; {_EXPECTED}: `vidlat pull` fetches from a hub, "
+            "and `vidlat push` sends to it"
+        )
     if scheme not in (*WRITTEN, "https"):
         raise StoreError(f"{where}: got {scheme}://; {_EXPECTED}, or https:// to read from")
     if not place.strip("/"):
