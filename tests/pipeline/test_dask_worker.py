@@ -210,3 +210,18 @@ def test_every_process_gets_one_of_the_gpus_that_this_one_may_use(monkeypatch, v
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(dask_worker.torch.cuda, "device_count", lambda: count)
     assert dask_worker._visible_gpus() == expected
+
+
+@pytest.mark.slow
+def test_a_worker_ends_though_its_scheduler_goes_while_a_process_is_replaced(tmp_path):
+    file, scratch = tmp_path / "scheduler.json", tmp_path / "scratch"
+    program = "from vidlat.pipeline import dask_worker; dask_worker.START_SECONDS = 15.0; "
+    program += "from vidlat.cli import commands; commands()"
+    flags = ("worker", "--scheduler", file, "--workers", 1, "--local-directory", scratch)
+    with running(sys.executable, "-c", program, *flags) as process, scheduler(file) as dask:
+        wait_until_ready(process)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if is_worker(child, scratch):
+                child.kill()
+        dask.kill()
+        assert process.wait(timeout=120) == 0

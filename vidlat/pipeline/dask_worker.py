@@ -65,6 +65,10 @@ def plan_processes(settings: WorkerConfig) -> WorkerProcesses:
     )
 
 
+START_SECONDS = 120.0
+"""How long a process, or one in its place, may take to reach the scheduler, which may have gone."""
+
+
 def run_processes(
     processes: WorkerProcesses, patience_seconds: float, on_start: Callable[[], None] = lambda: None
 ) -> None:
@@ -128,6 +132,7 @@ def _nanny(processes: WorkerProcesses, index: int) -> Nanny:
         local_directory=str(processes.scratch),
         name=f"vidlat-{uuid4().hex[:12]}",  # the scheduler refuses a second worker of the same name
         silence_logs=logging.CRITICAL,
+        death_timeout=START_SECONDS,
         env={"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {},
     )
 
