@@ -5,9 +5,11 @@ import queue
 import random
 import re
 import signal
+import ssl
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from urllib.request import Request, urlopen
@@ -319,6 +321,40 @@ def test_a_store_that_is_not_there_is_unreachable(proxy, bucket, monkeypatch):
             Unreachable, match=r"got no connection; .*look at the network and at the endpoint"
         ):
             verb()
+
+
+def test_a_certificate_of_nobody_known_is_named(tmp_path, monkeypatch):
+    be_patient(monkeypatch, 0.1)
+    certificate, key = own_certificate()
+    (tmp_path / "both.pem").write_bytes(certificate + key)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "both.pem")
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)) as web:
+        web.handle_error = lambda *_: None  # the client has hung up
+        web.socket = tls.wrap_socket(web.socket, server_side=True, do_handshake_on_connect=False)
+        storage = ObjectStorage.at(f"https://localhost:{web.server_port}/x")
+        with pytest.raises(Unreachable, match=r"got a certificate that is not trusted; .* in SSL_CERT_FILE$"):
+            storage.read("a")
+
+
+def own_certificate():
+    """A certificate of localhost that only its own key has signed, and the key."""
+    x509 = pytest.importorskip("cryptography.x509", reason="needs cryptography, which moto needs")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return certificate.public_bytes(pem), key.private_bytes(pem, *private)
 
 
 def test_a_web_server_is_read(server, bucket, direct, key):

@@ -119,6 +119,13 @@ def test_a_failed_write_leaves_no_draft(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.parametrize("label", ["Müller Straße/Übung é", "Mu\u0308ller Straße/U\u0308bung e\u0301"])
+def test_letters_are_drawn_without_the_accents_that_the_font_lacks(tmp_path, label):
+    for name, text in (("accents", label), ("plain", "Muller Strasse/Ubung e")):
+        contact_sheet([Row(text, np.zeros((1, 8, 8), np.uint8))], tmp_path / name)
+    assert (tmp_path / "accents").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
 def test_a_note_of_any_text_stays_inside_beside_its_label(tmp_path):
     """A name of a file, that is: with a line break, or longer than the sheet is wide."""
     for name, note in {"plain": "a b.mp4", "broken": "a\nb.mp4", "long": "x" * 500 + ".mp4"}.items():

@@ -28,6 +28,7 @@ _KINDS = {
 _NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist")
 _BEYOND = re.compile("Invalid range|Wanted range starting at|InvalidRange")
 _NO_CREDENTIALS = "no credentials"
+_UNTRUSTED = "a certificate that is not trusted"
 _ADVICE = {
     "RequestTimeTooSkewed": "set the clock of this machine",
     "403": "look at the credentials in the environment and at what they may do; who may not list a bucket is "
@@ -39,6 +40,8 @@ _ADVICE = {
     _NO_CREDENTIALS: "set those of the store in the environment, such as AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
     "Account must be specified": "set AZURE_STORAGE_ACCOUNT_NAME in the environment",
+    _UNTRUSTED: "look at the address; where the store has an authority of its own, name the file of its "
+    "certificate in SSL_CERT_FILE",
     "no connection": "look at the network and at the endpoint in the environment, then start again",
 }
 _ADVICE["401"] = _ADVICE["403"]
@@ -50,7 +53,9 @@ def may_pass(error: Exception) -> bool:
     if isinstance(error, AlreadyExistsError | PreconditionError):
         return True
     status = _status(error)
-    return int(status) in _PASSING if status else _kind(error) is not None and _got(error) != _NO_CREDENTIALS
+    if status:
+        return int(status) in _PASSING
+    return _kind(error) is not None and _got(error) not in (_NO_CREDENTIALS, _UNTRUSTED)
 
 
 def is_missing(error: Exception) -> bool:
@@ -93,5 +98,7 @@ def _status(error: Exception) -> str | None:
 
 
 def _kind(error: Exception) -> str | None:
+    if "InvalidCertificate" in str(error):
+        return _UNTRUSTED
     kind = re.search(r"\bHttpError \{\s*kind: (\w+)", str(error))
     return _KINDS.get(kind[1]) if kind else None

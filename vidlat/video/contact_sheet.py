@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -115,9 +116,10 @@ def cut_to_width(
 ) -> str:
     """One line of text without its start, as far as it does not fit: the end of a path tells videos apart.
 
-    width: in pixels.
+    Letters lose their accents, which Pillow's font lacks. width: in pixels.
     """
-    text = " ".join(text.split())  # Pillow cannot measure a line break
+    text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    text = " ".join(text.replace("ß", "ss").split())  # Pillow cannot measure a line break
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength("…" + text, font) > width:
