@@ -18,8 +18,11 @@ from tests.store.test_merge import A, B, add, make
 from tests.store.test_prune import content_of
 from tests.test_cli_merge import vidlat
 from tests.test_patient_data import SECRET, encode, planted  # noqa: F401
+from vidlat.commands.display import progress_bar
+from vidlat.commands.transfer import COLUMN, Transferred
 from vidlat.encode.weights import licence_of
 from vidlat.evaluate.reconstruction import Evaluation
+from vidlat.store.copy import CopyPlan, CopyProgress
 from vidlat.store.layout import CARD, MANIFEST
 from vidlat.store.open_storage import open_storage
 
@@ -288,6 +291,20 @@ def test_a_push_during_a_prune_is_refused(cache, address, monkeypatch):
     assert code == 1
     assert "is being pruned" in err
     assert files_in(open_storage(address)) == {}
+
+
+@pytest.mark.parametrize("num_files", [0, 2])
+def test_the_bar_stands_while_the_first_file_is_sent(num_files):
+    seen = []
+
+    def copying():
+        yield CopyProgress(plan=CopyPlan(num_files=num_files, num_bytes=4, num_there=0, num_to_compare=0))
+        seen.append(progress.live.is_started)
+        yield CopyProgress()
+
+    with progress_bar(COLUMN) as progress:
+        Transferred().follow(copying(), progress, "pushing files")
+    assert seen == [num_files > 0]
 
 
 def test_neither_command_loads_torch():

@@ -32,7 +32,10 @@ class Transferred:
             if not plan:
                 return
             total = "" if plan.num_bytes is None else f" of {format_bytes(plan.num_bytes)}"
-            task = progress.add_task(description, total=plan.num_files + plan.num_to_compare, name="")
+            num_files = plan.num_files + plan.num_to_compare
+            task = progress.add_task(description, total=num_files, name="")
+            if num_files:
+                progress.update(task)  # shows it: the first file may take long
             began = time.monotonic()
             for event in events:
                 self.num_files += event.num_files
