@@ -104,3 +104,23 @@ def test_an_outage_at_any_request_ends_with_a_checkpoint_from_which_the_run_goes
         assert_same_state(whole.state, resumed.state)
         assert read_metrics(whole.run_dir) == read_metrics(resumed.run_dir)
     assert len(stopped_at) > 2
+
+
+def test_a_process_that_saves_nothing_does_not_say_that_the_run_is_saved(
+    make_trainer, remote, proxy, never_held, tmp_path, monkeypatch
+):
+    be_patient(monkeypatch, 0.02, request_seconds=5)
+    trainer = make_trainer(cache=remote, **SETTINGS)
+    monkeypatch.setattr(type(trainer.ranks), "is_first", property(lambda _: False))
+    validation_loss = trainer.validation_loss
+
+    def fails(**named):
+        proxy.set(("GET", "503"), stays=True)
+        return validation_loss(**named)
+
+    monkeypatch.setattr(trainer, "validation_loss", fails)
+    with pytest.raises(Unreachable, match="cannot be reached: got 503") as caught:
+        list(trainer.steps())
+    proxy.set()
+    assert "is saved" not in str(caught.value)
+    assert not list(tmp_path.rglob("checkpoints/*"))

@@ -407,6 +407,8 @@ class Trainer:
             raise self._told_of_the_checkpoint(error) from None
 
     def _told_of_the_checkpoint(self, error: Unreachable) -> Unreachable:
+        if not self.ranks.is_first:  # which saves, unless it fails for want of this process
+            return error
         saved = f"the run is saved after step {self.state.step}: the same command with --resume continues"
         return Unreachable(f"{error}; {saved}")
 
