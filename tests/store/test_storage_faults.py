@@ -1,5 +1,6 @@
 """What a network and a store do wrong: no write is lost or made twice, and nobody waits without end."""
 
+import math
 import os
 import queue
 import random
@@ -20,6 +21,7 @@ from obstore.store import MemoryStore
 
 from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
 from vidlat.errors import StoreError
+from vidlat.store import object_storage
 from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.open_storage import open_storage
 from vidlat.store.storage import Changed, Exists, Missing, Unreachable, Version
@@ -459,3 +461,16 @@ def test_a_store_that_complains_of_a_missing_key_deletes_the_others():
         storage.create(key, b"1")
     storage.delete("a", "b", "c")
     assert [*storage.list()] == [("d", 1)]
+
+
+def test_a_user_is_told_once_that_a_store_gives_no_answer(storage, proxy, key, monkeypatch, caplog):
+    be_patient(monkeypatch, 0.5)
+    monkeypatch.setattr(object_storage, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(object_storage._Patience, "told_at", -math.inf)
+    proxy.set(("any", "503"), stays=True)
+    with ThreadPoolExecutor(8) as pool:
+        waits = [pool.submit(storage.read, key) for _ in range(8)]
+        assert all(isinstance(each.exception(), Unreachable) for each in waits)
+    told = [record.message for record in caplog.records if "asked again" in record.message]
+    assert 1 <= len(told) <= 2  # a second one where the machine was busy for longer than the patience
+    assert re.fullmatch(r"s3://\S+: 503 \w.*; it is asked again for up to \d+ s", told[0])

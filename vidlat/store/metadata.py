@@ -16,6 +16,7 @@ from vidlat.documents import parse_json
 from vidlat.errors import StoreError
 from vidlat.store import filesystem
 from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document
+from vidlat.store.local_storage import LocalStorage
 from vidlat.store.schema import CacheSchema
 from vidlat.store.storage import Beyond, Missing, Storage, Unreachable, Version, read_document
 
@@ -72,6 +73,7 @@ def read_attributes(storage: Storage) -> dict[str, Any]:
             f"{where}: damaged: its {ROOT} is missing; `vidlat verify --repair` restores it"
             if _has_manifest(storage)
             else f"{where}: is not a vidlat cache: it has no zarr.json"
+            + ("" if isinstance(storage, LocalStorage) else "; if its push was interrupted, push again")
         ) from None
     except Beyond:
         pass  # an empty document is a damaged one

@@ -55,7 +55,7 @@ def may_pass(error: Exception) -> bool:
     status = _status(error)
     if status:
         return int(status) in _PASSING
-    return _kind(error) is not None and _got(error) not in (_NO_CREDENTIALS, _UNTRUSTED)
+    return _kind(error) is not None and what_was_got(error) not in (_NO_CREDENTIALS, _UNTRUSTED)
 
 
 def is_missing(error: Exception) -> bool:
@@ -70,7 +70,7 @@ def is_beyond(error: Exception) -> bool:
 
 def explained(error: Exception, where: str) -> StoreError:
     """An error that says what was got and what to do; Unreachable, unless the store can never do it."""
-    got = _got(error)
+    got = what_was_got(error)
     known = next((advice for word, advice in _ADVICE.items() if word in got), None)
     advice = known or (_PATIENCE if may_pass(error) else "look at the address and at the store's settings")
     if "501" in got or "not supported" in got:
@@ -78,7 +78,8 @@ def explained(error: Exception, where: str) -> StoreError:
     return Unreachable(f"{where}: cannot be reached: got {got}; expected an answer: {advice}")
 
 
-def _got(error: Exception) -> str:
+def what_was_got(error: Exception) -> str:
+    """The answer of the store, or why there was none, in a few words."""
     answer, kind = _answer(error), _kind(error)
     if "/latest/api/token" in answer or "Missing AccessKeyId" in answer or "metadata.google" in answer:
         return _NO_CREDENTIALS

@@ -7,6 +7,8 @@ bytes decide.
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from obstore.store import from_url
 
 from vidlat.errors import StoreError
 from vidlat.paths import require_endpoint
-from vidlat.store.object_errors import RETRY_SECONDS, explained, is_beyond, is_missing, may_pass
+from vidlat.store.object_errors import RETRY_SECONDS, explained, is_beyond, is_missing, may_pass, what_was_got
 from vidlat.store.process import process_id
 from vidlat.store.storage import (
     Changed,
@@ -45,12 +47,15 @@ REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
 """The first pause before a repetition, and the longest: each is up to twice the last."""
-NUM_RETRIES = 10
-"""Repetitions of one request by obstore, all of them begun within RETRY_SECONDS."""
+NUM_RETRIES = 3
+"""Repetitions of one request by obstore, before it is begun anew and its user is told."""
+PATIENCE_SECONDS = 5.0
+"""How long a store may give no answer before its user is told."""
 
 Answer = TypeVar("Answer")
 
 _PROCESS = process_id()
+_LOG = logging.getLogger(__name__)
 _ERRORS = (BaseError, OSError)
 
 
@@ -258,14 +263,21 @@ def _interruptible(request: Callable[[], Answer]) -> Answer:
 class _Patience:
     """Pauses between repetitions, none of them begun later than RETRY_SECONDS after the first request."""
 
+    told_at = -math.inf
+    """When a user was told last, of whatever request: many fail at once."""
+
     def __init__(self) -> None:
-        self._end, self._pause = time.monotonic() + RETRY_SECONDS, FIRST_PAUSE_SECONDS
+        self._began, self._pause = time.monotonic(), FIRST_PAUSE_SECONDS
 
     def wait(self, error: Exception, where: str) -> None:
         """Pause. Raises the error, explained, if a repetition is of no use or no time is left."""
         pause = self._pause * random.uniform(0.5, 1)
-        if not may_pass(error) or time.monotonic() + pause > self._end:
+        now = time.monotonic()
+        if not may_pass(error) or now + pause > self._began + RETRY_SECONDS:
             raise explained(error, where) from None
+        if now > max(self._began + PATIENCE_SECONDS, _Patience.told_at + RETRY_SECONDS):
+            _Patience.told_at = now
+            _LOG.warning(f"{where}: {what_was_got(error)}; it is asked again for up to {RETRY_SECONDS:.0f} s")
         time.sleep(pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
