@@ -22,9 +22,9 @@ import pyarrow as pa
 
 from vidlat.store.layout import ARRAYS, RECORDS
 from vidlat.store.metadata import zarr_documents
-from vidlat.store.open_writer import create_cache, open_writer
-from vidlat.store.records import VIDEO_COLUMNS
+from vidlat.store.records.tables import VIDEO_COLUMNS
 from vidlat.store.schema import CacheSchema, CacheSettings
+from vidlat.store.writing.opening import create_cache, open_writer
 
 VIDEOS_A_COMMIT = 8
 VIDEOS_A_LARGE_COMMIT = 5_000

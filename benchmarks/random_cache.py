@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from vidlat.config import PREPROCESS_VERSION
-from vidlat.store.open_writer import create_cache, open_writer
+from vidlat.store.latents.statistics import latent_statistics
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings, default_shard_frames
-from vidlat.store.statistics import latent_statistics
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.opening import create_cache, open_writer
 from vidlat.types import Annotation, LatentPosterior, Source, VideoRecord
 
 

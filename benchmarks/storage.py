@@ -28,9 +28,9 @@ from vidlat.errors import InputError
 from vidlat.evaluate.quality import psnr_of
 from vidlat.pipeline.cached_sources import find_cached_source
 from vidlat.pipeline.decode_videos import decode_latents, load_vae_of
-from vidlat.store.arrays import READ_CACHE_BYTES
+from vidlat.store.latents.statistics import to_stored
+from vidlat.store.latents.tensorstore_arrays import READ_CACHE_BYTES
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.statistics import to_stored
 from vidlat.video.reader import read_prepared
 
 WINDOW, BATCH, ROUNDS, NUM_FRAMES = 4, 32, 2, 64

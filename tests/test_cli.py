@@ -29,8 +29,8 @@ from vidlat.fit.optimisation import FitOptimisation
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch
 from vidlat.store.layout import shard_file
-from vidlat.store.open_writer import create_cache
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import create_cache
 from vidlat.train.optimisation import Optimisation
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -189,7 +189,7 @@ def test_impossible_requests_are_refused_with_exit_code_1_and_one_line(
 @pytest.fixture
 def prepare_empty(cache, tmp_path_factory):
     """A cache that no video was committed to."""
-    from vidlat.store.open_writer import create_cache
+    from vidlat.store.writing.opening import create_cache
 
     path = tmp_path_factory.mktemp("empty") / "empty.zarr"
     create_cache(path, open_cache(cache).schema)

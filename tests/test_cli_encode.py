@@ -11,8 +11,8 @@ from pydicom.data import get_testdata_file
 
 from vidlat.cli import commands
 from vidlat.commands import display
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import open_writer
 
 LENGTHS = {"a.mp4": 5, "b.mp4": 9, "deep/c.mp4": 16}
 

@@ -17,9 +17,9 @@ from tests.store.damage import rewrite
 from vidlat.cli import commands
 from vidlat.commands.ls import _format_rate
 from vidlat.store import summary
-from vidlat.store.open_writer import create_cache, open_writer
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.reader import LatentCache
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.opening import create_cache, open_writer
 from vidlat.types import Annotation
 
 PAGE = (Path(__file__).parents[1] / "docs" / "info.md").read_text()
@@ -213,7 +213,7 @@ def test_writer_is_named_and_its_unfinished_work_is_no_problem(cache):
 
 def test_leftovers_of_a_killed_writer_are_reported(cache):
     kill = (
-        "import os, sys; from pathlib import Path; from vidlat.store.open_writer import open_writer\n"
+        "import os, sys; from pathlib import Path; from vidlat.store.writing.opening import open_writer\n"
         f"with open_writer(Path({str(cache)!r}), 'vidlat encode'): os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", kill], check=False).returncode == 9

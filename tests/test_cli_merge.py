@@ -11,11 +11,11 @@ from tests.store.caches import SCHEMA
 from tests.store.test_merge import A, B, latents_as_bytes, make, refuse_links
 from tests.store.test_prune import content_of
 from vidlat.cli import commands
-from vidlat.store import merge as merge_module
-from vidlat.store.log import last_sequence
-from vidlat.store.open_storage import local_cache
+from vidlat.store.copying import merge as merge_module
 from vidlat.store.reader import open_cache
-from vidlat.store.writer import CacheWriter
+from vidlat.store.records.log import last_sequence
+from vidlat.store.storage.opening import local_cache
+from vidlat.store.writing.writer import CacheWriter
 
 LENGTHS = {"a/1.mp4": 5, "a/2.mp4": 30, "b/1.mp4": 9, "b/2.mp4": 4, "c/1.mp4": 13}
 

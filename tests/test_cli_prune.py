@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of
 from vidlat.cli import commands
-from vidlat.store import prune as prune_module
-from vidlat.store.open_writer import create_cache, open_writer
+from vidlat.store.latents.write_shards import write_shards
+from vidlat.store.pruning import prune as prune_module
 from vidlat.store.reader import open_cache
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.opening import create_cache, open_writer
 from vidlat.types import Annotation, InputVideo, Source
 
 

@@ -22,9 +22,9 @@ from vidlat.commands.display import progress_bar
 from vidlat.commands.transfer import COLUMN, Transferred
 from vidlat.encode.weights import licence_of
 from vidlat.evaluate.reconstruction import Evaluation
-from vidlat.store.copy import CopyPlan, CopyProgress
+from vidlat.store.copying.copy import CopyPlan, CopyProgress
 from vidlat.store.layout import CARD, MANIFEST
-from vidlat.store.open_storage import open_storage
+from vidlat.store.storage.opening import open_storage
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_hidden_names_stay_hidden_in_every_byte(planted, tmp_path, small_vae, ad
 @pytest.mark.parametrize("command", ["push", "pull"])
 @pytest.mark.parametrize("interrupted_at", [1, 4])
 def test_an_interrupted_command_continues(cache, address, tmp_path, monkeypatch, command, interrupted_at):
-    from vidlat.store import copy
+    from vidlat.store.copying import copy
 
     out = tmp_path / "p.zarr"
     if command == "pull":
@@ -283,8 +283,8 @@ def test_damage_is_found_by_the_pull(cache, address, tmp_path):
 
 
 def test_a_push_during_a_prune_is_refused(cache, address, monkeypatch):
-    from vidlat.store import filesystem
     from vidlat.store.layout import READERS
+    from vidlat.store.storage import filesystem
 
     with filesystem.locked(cache / READERS):
         code, _, err = vidlat("push", cache, address)

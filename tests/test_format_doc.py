@@ -132,14 +132,14 @@ def chunk_by_hand(path, description, name, frame):
 
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of  # noqa: E402
-from vidlat.store.manifest import Manifest, RecordFile  # noqa: E402
 from vidlat.store.metadata import zarr_documents  # noqa: E402
-from vidlat.store.open_writer import create_cache  # noqa: E402
-from vidlat.store.prune import prune  # noqa: E402
-from vidlat.store.prune_plan import plan_prune  # noqa: E402
+from vidlat.store.pruning.plan import plan_prune  # noqa: E402
+from vidlat.store.pruning.prune import prune  # noqa: E402
 from vidlat.store.reader import open_cache  # noqa: E402
-from vidlat.store.records import FAILURE_COLUMNS, VIDEO_COLUMNS  # noqa: E402
+from vidlat.store.records.manifest import Manifest, RecordFile  # noqa: E402
+from vidlat.store.records.tables import FAILURE_COLUMNS, VIDEO_COLUMNS  # noqa: E402
 from vidlat.store.schema import FORMAT_VERSION, CacheSchema, CacheSettings  # noqa: E402
+from vidlat.store.writing.opening import create_cache  # noqa: E402
 
 
 @pytest.fixture(scope="module")

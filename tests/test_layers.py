@@ -58,10 +58,10 @@ FENCES = {
         "export/card.py",
         "export/cache_card.py",
         "hub_errors.py",
-        "store/hub_storage.py",
+        "store/storage/hub.py",
     },
     "diffusers": {"encode/diffusers_folder.py"},
-    "obstore": {"store/object_storage.py", "store/object_errors.py"},
+    "obstore": {"store/storage/objects.py", "store/storage/object_errors.py"},
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -123,7 +123,7 @@ def test_import_that_points_up_is_caught(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["vidlat.cli", "vidlat.store.reader", "vidlat.store.open_storage", "vidlat.config"]
+    "module", ["vidlat.cli", "vidlat.store.reader", "vidlat.store.storage.opening", "vidlat.config"]
 )
 def test_heavy_libraries_load_only_when_used(module):
     heavy = ["torch", "monai", "tensorstore", "zarr", "distributed", "av", "pydicom"]

@@ -76,16 +76,16 @@ if TYPE_CHECKING:
     from vidlat.sample.during_training import train_unet as train_unet
     from vidlat.sample.sampler import Denoiser as Denoiser, Sampler as Sampler
     from vidlat.sample.videos import sample_videos as sample_videos
-    from vidlat.store.merge import (
+    from vidlat.store.copying.merge import (
         MergedPart as MergedPart,
         MergeProgress as MergeProgress,
         merge_caches as merge_caches,
     )
-    from vidlat.store.merge_plan import MergePlan as MergePlan
+    from vidlat.store.copying.merge_plan import MergePlan as MergePlan
     from vidlat.store.reader import LatentCache as LatentCache, open_cache as open_cache
-    from vidlat.store.repair_files import Outcome as Outcome
     from vidlat.store.verify.cache import verify_cache as verify_cache
     from vidlat.store.verify.problem import Problem as Problem
+    from vidlat.store.verify.repair_files import Outcome as Outcome
     from vidlat.train.data.batches import LatentBatches as LatentBatches
     from vidlat.train.data.dataset import Batch as Batch
     from vidlat.train.data.latents import Whitening as Whitening
@@ -136,10 +136,10 @@ _PUBLIC = {
     "sample.during_training": "train_unet",
     "sample.sampler": "Denoiser Sampler",
     "sample.videos": "sample_videos",
-    "store.merge": "MergeProgress MergedPart merge_caches",
-    "store.merge_plan": "MergePlan",
+    "store.copying.merge": "MergeProgress MergedPart merge_caches",
+    "store.copying.merge_plan": "MergePlan",
     "store.reader": "LatentCache open_cache",
-    "store.repair_files": "Outcome",
+    "store.verify.repair_files": "Outcome",
     "store.verify.cache": "verify_cache",
     "store.verify.problem": "Problem",
     "train.data.batches": "LatentBatches",

@@ -10,8 +10,8 @@ from vidlat.config import EncodeConfig
 from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.encode_videos import prepare_encode
 from vidlat.pipeline.executor import InProcessExecutor
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import open_writer
 from vidlat.types import WHOLE
 from vidlat.video.reader import read_prepared
 

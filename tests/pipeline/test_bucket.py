@@ -14,7 +14,7 @@ from vidlat.errors import InputError
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.store import object_sources
-from vidlat.store.object_storage import ObjectStorage
+from vidlat.store.storage.objects import ObjectStorage
 from vidlat.types import Annotation, Selection
 
 CLIPS = Path(__file__).parents[2].parent / "shared" / "data" / "videos"

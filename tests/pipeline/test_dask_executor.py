@@ -34,10 +34,10 @@ from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER
 from vidlat.pipeline.task import encode_batch, replace
 from vidlat.resources import memory_bytes
-from vidlat.store.open_writer import open_writer
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.opening import open_writer
 
 
 class ScriptedFuture:

@@ -20,9 +20,9 @@ from vidlat.pipeline.decode_videos import (
 )
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.task import encode_batch, write_batch
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
+from vidlat.store.writing.opening import open_writer
 
 LENGTHS = {"a.mp4": 5, "deep/b.mp4": 16}
 

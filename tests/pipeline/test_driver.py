@@ -19,8 +19,8 @@ from vidlat.pipeline.executor import (
     TaskLost,
 )
 from vidlat.store.layout import LEASE
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import open_writer
 
 
 class Step(NamedTuple):

@@ -26,8 +26,8 @@ from vidlat.errors import (
 )
 from vidlat.pipeline.encode_videos import encode_videos
 from vidlat.pipeline.task import encode_batch, write_batch
-from vidlat.store.open_writer import create_cache, open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import create_cache, open_writer
 from vidlat.types import FailureRecord, Source
 
 

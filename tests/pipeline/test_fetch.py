@@ -22,9 +22,9 @@ from vidlat.pipeline.repair_cache import repair_cache
 from vidlat.pipeline.task import encode_batch
 from vidlat.store import object_sources
 from vidlat.store.object_sources import source_hash
-from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.reader import open_cache
-from vidlat.store.storage import Unreachable
+from vidlat.store.storage.interface import Unreachable
+from vidlat.store.storage.objects import ObjectStorage
 from vidlat.store.verify.cache import verify_cache
 
 

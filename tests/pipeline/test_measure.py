@@ -11,7 +11,7 @@ import torch
 from vidlat.config import LatentSettings, Reading
 from vidlat.errors import DecodeError, NotEnoughMemoryError
 from vidlat.pipeline import measure
-from vidlat.store import filesystem
+from vidlat.store.storage import filesystem
 from vidlat.timing import Timing
 from vidlat.types import InputVideo, Source, VideoHeader
 

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from vidlat.errors import InputError
 from vidlat.pipeline import plan as plan_module
 from vidlat.pipeline.plan import BATCHES_PER_WORKER, MAX_BYTES_PER_BATCH, MAX_VIDEOS_PER_BATCH, plan_encode
-from vidlat.store.records import to_source
+from vidlat.store.records.tables import to_source
 from vidlat.types import Annotation, FailureRecord, InputVideo, Selection, Source
 
 

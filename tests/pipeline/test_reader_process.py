@@ -22,8 +22,8 @@ from vidlat.pipeline.driver import run_encode
 from vidlat.pipeline.executor import InProcessExecutor
 from vidlat.pipeline.read_video import Stack, read_in_time
 from vidlat.pipeline.reader_process import ReaderProcess, read_apart
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import open_writer
 
 SETTINGS = LatentSettings(size=16)
 

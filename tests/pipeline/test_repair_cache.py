@@ -25,18 +25,18 @@ from vidlat.pipeline import repair_cache as repair_module
 from vidlat.pipeline.read_video import read_video
 from vidlat.pipeline.repair_cache import repair_cache
 from vidlat.pipeline.task import encode_batch
-from vidlat.store import filesystem
-from vidlat.store.filesystem import locked
+from vidlat.store.copying.merge import merge_caches
 from vidlat.store.layout import MANIFEST
-from vidlat.store.lease import hold_lease
-from vidlat.store.manifest import read_manifest
-from vidlat.store.merge import merge_caches
-from vidlat.store.open_storage import local_cache
-from vidlat.store.open_writer import open_writer
-from vidlat.store.prune_plan import plan_prune
+from vidlat.store.pruning.plan import plan_prune
 from vidlat.store.reader import open_cache
+from vidlat.store.records.manifest import read_manifest
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.filesystem import locked
+from vidlat.store.storage.opening import local_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.writer import CacheWriter
+from vidlat.store.writing.lease import hold_lease
+from vidlat.store.writing.opening import open_writer
+from vidlat.store.writing.writer import CacheWriter
 from vidlat.video.reader import open_video
 
 LENGTHS = {"a.mp4": 9, "b.mp4": 30, "c/c.mp4": 5, "d.mp4": 14}

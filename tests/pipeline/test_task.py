@@ -19,8 +19,8 @@ from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.read_video import frame_rate
 from vidlat.pipeline.scratch import ScratchLatents
 from vidlat.pipeline.task import encode_batch, write_batch
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import open_writer
 from vidlat.types import Frame
 
 LENGTHS = {"1.mp4": 1, "17.mp4": 17, "3.mp4": 3, "4.mp4": 4, "5.mp4": 5}

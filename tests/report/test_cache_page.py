@@ -18,8 +18,8 @@ from vidlat.errors import InputError, WeightsError
 from vidlat.evaluate.reconstruction import EvaluationProgress, VideoComparison
 from vidlat.report import cache as page, latent_shape
 from vidlat.report.cache import report_cache
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import open_writer
 from vidlat.types import InputVideo
 
 LENGTHS = {"s1/a.mp4": 17, "s1/b.mp4": 9, "s2/c.mp4": 23}

@@ -5,8 +5,8 @@ import pytest
 
 from tests.train.toys import CacheMaker, random_posterior, whole_file
 from vidlat.report.groups import compare_groups
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import open_writer
 from vidlat.types import Annotation, InputVideo, hashed_name
 
 VIDEOS = {f"{name}{number}": 16 for name in ("a", "b", "c") for number in range(4)}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vidlat.store.lease import Lease
-from vidlat.store.open_storage import local_cache
+from vidlat.store.latents.statistics import latent_statistics
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.schema import CacheSchema, CacheSettings
-from vidlat.store.statistics import latent_statistics
-from vidlat.store.write_shards import write_shards
-from vidlat.store.writer import CacheWriter
+from vidlat.store.storage.opening import local_cache
+from vidlat.store.writing.lease import Lease
+from vidlat.store.writing.writer import CacheWriter
 from vidlat.types import FailureRecord, LatentPosterior, Source, VideoRecord
 
 SETTINGS = CacheSettings(

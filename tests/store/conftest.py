@@ -4,7 +4,7 @@ import pytest
 
 from tests.store.caches import SCHEMA
 from tests.store.damage import make_three_videos
-from vidlat.store.open_writer import create_cache
+from vidlat.store.writing.opening import create_cache
 
 
 @pytest.fixture

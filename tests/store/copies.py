@@ -9,7 +9,7 @@ from tempfile import mkdtemp
 from tests.store.faults import Killed
 from tests.store.test_prune import content_of
 from vidlat.store.layout import MANIFEST
-from vidlat.store.storage import Missing
+from vidlat.store.storage.interface import Missing
 from vidlat.store.verify.cache import verify_cache
 
 VERBS = ("read", "open", "create", "replace", "list", "delete")

@@ -9,11 +9,11 @@ import zarr
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, writer_of
 from vidlat.store.layout import MANIFEST
-from vidlat.store.manifest import RecordFile, read_manifest
-from vidlat.store.open_storage import local_cache
-from vidlat.store.open_writer import create_cache
+from vidlat.store.records.manifest import RecordFile, read_manifest
+from vidlat.store.storage.opening import local_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import KINDS
+from vidlat.store.writing.opening import create_cache
 
 LENGTHS = {"a.mp4": 5, "b.mp4": 20, "c/[b].mp4": 3}
 """Shards of 8 latent frames: a.mp4 lies in 0 (0-5), b.mp4 in 1 to 3 (8-28), c in 4 (32-35)."""

@@ -10,7 +10,7 @@ from unittest import mock
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
-from vidlat.store import object_storage
+from vidlat.store.storage import objects as object_storage
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",

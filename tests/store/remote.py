@@ -1,7 +1,7 @@
 """Caches in an object store, as `vidlat push` leaves them."""
 
 from vidlat.store.layout import LEASE, LOCK, MANIFEST, READERS
-from vidlat.store.local_storage import LocalStorage
+from vidlat.store.storage.local import LocalStorage
 
 
 def put(path, storage):

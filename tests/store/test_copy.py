@@ -17,14 +17,14 @@ from tests.store.test_merge import A, B, add, latents_as_bytes, make
 from tests.store.test_prune import content_of, pruned
 from tests.store.test_storage_faults import be_patient
 from vidlat.errors import StoreError
-from vidlat.store.copy import CARD_MARK, copy_cache
-from vidlat.store.divergence import DivergedError
+from vidlat.store.copying.copy import CARD_MARK, copy_cache
+from vidlat.store.copying.divergence import DivergedError
+from vidlat.store.copying.snapshot import read_snapshot
 from vidlat.store.layout import CARD, LOCK, MANIFEST, READERS, ROOT
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.object_storage import ObjectStorage
-from vidlat.store.open_storage import open_storage
-from vidlat.store.snapshot import read_snapshot
-from vidlat.store.storage import Missing, Unreachable
+from vidlat.store.storage.interface import Missing, Unreachable
+from vidlat.store.storage.local import LocalStorage
+from vidlat.store.storage.objects import ObjectStorage
+from vidlat.store.storage.opening import open_storage
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from tests.thorough import some_of
 from vidlat.cli import commands
 from vidlat.errors import VidlatError
 from vidlat.store.layout import LEASE, MANIFEST
-from vidlat.store.manifest import read_manifest
-from vidlat.store.open_storage import local_cache
-from vidlat.store.prune_plan import plan_prune
+from vidlat.store.pruning.plan import plan_prune
 from vidlat.store.reader import open_cache
+from vidlat.store.records.manifest import read_manifest
+from vidlat.store.storage.opening import local_cache
 from vidlat.store.verify.cache import verify_cache
 
 DOCUMENTS = [ROOT, "mean/zarr.json", "videos/zarr.json", MANIFEST, RECORD_B]

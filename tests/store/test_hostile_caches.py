@@ -13,16 +13,16 @@ from tests.store.caches import add_videos, random_posterior, record_of, writer_o
 from tests.store.damage import LENGTHS, RECORD_B, commit_as_it_is, edit_json, found, rewrite
 from vidlat.errors import StoreError
 from vidlat.store.layout import LEASE, LOCK, MANIFEST, READERS
-from vidlat.store.log import LAST_COMMIT
-from vidlat.store.manifest import read_manifest, write_manifest
-from vidlat.store.open_storage import local_cache
-from vidlat.store.open_writer import open_writer
-from vidlat.store.prune import prune
-from vidlat.store.prune_plan import plan_prune
+from vidlat.store.pruning.plan import plan_prune
+from vidlat.store.pruning.prune import prune
 from vidlat.store.reader import open_cache
-from vidlat.store.repair_files import remove_leftovers, repair_description
+from vidlat.store.records.log import LAST_COMMIT
+from vidlat.store.records.manifest import read_manifest, write_manifest
+from vidlat.store.storage.opening import local_cache
 from vidlat.store.summary import summarise
 from vidlat.store.verify.cache import verify_cache
+from vidlat.store.verify.repair_files import remove_leftovers, repair_description
+from vidlat.store.writing.opening import open_writer
 
 
 def outcome_of(operation, path):

@@ -18,13 +18,13 @@ from tests.store.test_prune import content_of
 from tests.store.test_pull import pulled, require_pulled
 from tests.test_cli_merge import vidlat
 from vidlat.errors import StoreError
-from vidlat.store import hub_storage
-from vidlat.store.divergence import DivergedError
-from vidlat.store.hub_storage import HubStorage
+from vidlat.store.copying.divergence import DivergedError
 from vidlat.store.layout import MANIFEST, ROOT
-from vidlat.store.object_storage import ObjectStorage
-from vidlat.store.open_storage import open_published, open_storage
-from vidlat.store.storage import Exists, Missing, Unreachable
+from vidlat.store.storage import hub as hub_storage
+from vidlat.store.storage.hub import HubStorage
+from vidlat.store.storage.interface import Exists, Missing, Unreachable
+from vidlat.store.storage.objects import ObjectStorage
+from vidlat.store.storage.opening import open_published, open_storage
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub
 

@@ -13,13 +13,13 @@ import zarr
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import every_kill, meet
 from tests.thorough import steps
-from vidlat.store import filesystem
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.layout import MANIFEST
-from vidlat.store.lease import hold_lease, read_lease
-from vidlat.store.open_writer import create_cache, open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.storage import filesystem
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.lease import hold_lease, read_lease
+from vidlat.store.writing.opening import create_cache, open_writer
 
 
 def test_creation_killed_at_any_step_leaves_nothing_or_a_whole_cache(tmp_path, monkeypatch):

@@ -23,11 +23,11 @@ from tests.store.caches import (
     writer_of,
 )
 from vidlat.errors import StoreError
-from vidlat.store import filesystem
-from vidlat.store.filesystem import locked
 from vidlat.store.layout import READERS
-from vidlat.store.open_writer import create_cache
 from vidlat.store.reader import open_cache
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.filesystem import locked
+from vidlat.store.writing.opening import create_cache
 
 VIDEOS = {f"{length}.mp4": random_posterior(length) for length in (3, 4, 11, 30)}
 

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from tests.store.caches import random_posterior
 from vidlat.errors import EncodeError
-from vidlat.store.statistics import BLOCK_FRAMES, latent_statistics, to_stored
+from vidlat.store.latents.statistics import BLOCK_FRAMES, latent_statistics, to_stored
 
 
 @given(

@@ -23,15 +23,17 @@ from hypothesis import given, strategies as st
 from tests.store.caches import add_videos, failure_of, random_posterior, record_of, writer_of
 from vidlat.errors import StoreError
 from vidlat.files import create_file
-from vidlat.store import filesystem, lease as lease_module, process as process_module
-from vidlat.store.lease import STALE_SECONDS, hold_lease, read_lease, refuse_if_held
-from vidlat.store.open_writer import open_writer
+from vidlat.store import process as process_module
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.process import this_process
-from vidlat.store.prune import prune
-from vidlat.store.prune_plan import plan_prune
+from vidlat.store.pruning.plan import plan_prune
+from vidlat.store.pruning.prune import prune
 from vidlat.store.reader import open_cache
+from vidlat.store.storage import filesystem
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing import lease as lease_module
+from vidlat.store.writing.lease import STALE_SECONDS, hold_lease, read_lease, refuse_if_held
+from vidlat.store.writing.opening import open_writer
 
 LEASE = "videos/records/lease"
 
@@ -510,7 +512,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from queue import SimpleQueue
-from vidlat.store.open_writer import open_writer
+from vidlat.store.writing.opening import open_writer
 with open_writer(Path(sys.argv[1]), "vidlat encode") as writer:
     print("held", flush=True)
     sys.stdin.read()

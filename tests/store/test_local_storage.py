@@ -12,10 +12,10 @@ import pytest
 from tests.store.faults import every_kill, meet
 from tests.thorough import steps
 from vidlat.errors import InputError, StoreError
-from vidlat.store import filesystem
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.open_storage import open_storage
-from vidlat.store.storage import Changed, Exists, Unreachable
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.interface import Changed, Exists, Unreachable
+from vidlat.store.storage.local import LocalStorage
+from vidlat.store.storage.opening import open_storage
 
 VERBS = ("create", "create in a new folder", "replace", "delete")
 
@@ -280,7 +280,7 @@ def test_azure_without_an_account_says_which_variable_names_it(monkeypatch):
 
 
 def test_without_obstore_a_folder_is_opened_and_an_address_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("vidlat.store.open_storage.find_spec", lambda name: None)
+    monkeypatch.setattr("vidlat.store.storage.opening.find_spec", lambda name: None)
     open_storage(str(tmp_path), write=True)
     with pytest.raises(StoreError, match=r"needs obstore, .*: pip install 'vidlat\[remote\]'"):
         open_storage("s3://bucket/x")

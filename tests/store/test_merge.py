@@ -27,18 +27,18 @@ from tests.store.test_lease import write_lease
 from tests.store.test_prune import content_of, frames_stored_outside_videos, pruned, stored
 from tests.store.test_write_faults import mounted
 from vidlat.errors import CacheMismatchError, InputError, StoreError
-from vidlat.store import filesystem
-from vidlat.store.lease import read_lease
-from vidlat.store.manifest import read_manifest
-from vidlat.store.merge import merge_caches
+from vidlat.store.copying.merge import merge_caches
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.metadata import read_schema
-from vidlat.store.open_storage import local_cache
-from vidlat.store.open_writer import create_cache, open_writer
-from vidlat.store.prune_plan import plan_prune
+from vidlat.store.pruning.plan import plan_prune
 from vidlat.store.reader import open_cache
+from vidlat.store.records.manifest import read_manifest
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.opening import local_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.write_shards import write_shards
-from vidlat.store.writer import CacheWriter
+from vidlat.store.writing.lease import read_lease
+from vidlat.store.writing.opening import create_cache, open_writer
+from vidlat.store.writing.writer import CacheWriter
 from vidlat.types import Annotation
 
 

@@ -16,9 +16,9 @@ from vidlat.store.object_sources import (
     source_hash,
     split_address,
 )
-from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.sources import source_state
-from vidlat.store.storage import Changed, Missing
+from vidlat.store.storage.interface import Changed, Missing
+from vidlat.store.storage.objects import ObjectStorage
 from vidlat.types import Source
 
 

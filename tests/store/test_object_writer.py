@@ -11,18 +11,18 @@ from tests.store.caches import SCHEMA, frames_of, random_posterior, record_of
 from tests.store.object_store import environment, new_bucket, s3_server
 from tests.thorough import steps
 from vidlat.errors import ShardExistsError, StoreError
-from vidlat.store import object_lease
+from vidlat.store.latents.write_shards import write_into, write_shards
 from vidlat.store.layout import LEASE, MANIFEST, shard_file
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.object_lease import ObjectLease
-from vidlat.store.object_storage import ObjectStorage
-from vidlat.store.object_writer import create_object_cache, open_object_writer
-from vidlat.store.open_writer import create_cache, is_taken, open_writer
 from vidlat.store.process import Process
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.storage import DOCUMENT_BYTES, Missing
+from vidlat.store.storage.interface import DOCUMENT_BYTES, Missing
+from vidlat.store.storage.local import LocalStorage
+from vidlat.store.storage.objects import ObjectStorage
 from vidlat.store.verify.cache import verify_storage
-from vidlat.store.write_shards import write_into, write_shards
+from vidlat.store.writing import object_lease
+from vidlat.store.writing.object_lease import ObjectLease
+from vidlat.store.writing.object_writer import create_object_cache, open_object_writer
+from vidlat.store.writing.opening import create_cache, is_taken, open_writer
 
 BATCHES = [
     {"a": random_posterior(11, 1), "b": random_posterior(3, 2)},

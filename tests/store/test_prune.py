@@ -18,15 +18,15 @@ from hypothesis import given, settings, strategies as st
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import Killed, meet
 from vidlat.errors import EncodeError, StoreError
-from vidlat.store import prune as prune_module
-from vidlat.store.manifest import read_manifest
-from vidlat.store.open_storage import local_cache
-from vidlat.store.open_writer import create_cache, open_writer
-from vidlat.store.prune import prune
-from vidlat.store.prune_plan import plan_prune, vanished_videos
+from vidlat.store.latents.write_shards import write_shards
+from vidlat.store.pruning import prune as prune_module
+from vidlat.store.pruning.plan import plan_prune, vanished_videos
+from vidlat.store.pruning.prune import prune
 from vidlat.store.reader import open_cache
+from vidlat.store.records.manifest import read_manifest
+from vidlat.store.storage.opening import local_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.opening import create_cache, open_writer
 
 SECRET = "ward-7/mueller.mp4"
 FAILED = {"broken.mp4", "a.mp4"}

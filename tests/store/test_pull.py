@@ -19,16 +19,16 @@ from tests.store.test_merge import A, B, add, make
 from tests.store.test_prune import content_of
 from tests.store.test_storage_faults import PUBLIC
 from vidlat.errors import InputError, StoreError
-from vidlat.store import filesystem
+from vidlat.store.copying.pull import build_folder, pull_cache
+from vidlat.store.copying.snapshot import read_snapshot
 from vidlat.store.layout import CARD, LEASE, LOCK, MANIFEST, READERS, build_folders
-from vidlat.store.lease import hold_lease
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.object_storage import ObjectStorage
-from vidlat.store.open_storage import open_storage
-from vidlat.store.pull import build_folder, pull_cache
-from vidlat.store.snapshot import read_snapshot
-from vidlat.store.storage import Unreachable
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.interface import Unreachable
+from vidlat.store.storage.local import LocalStorage
+from vidlat.store.storage.objects import ObjectStorage
+from vidlat.store.storage.opening import open_storage
 from vidlat.store.verify.cache import verify_cache
+from vidlat.store.writing.lease import hold_lease
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def test_a_pull_that_is_killed_late_continues(remote, path, out, monkeypatch, na
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"vidlat.store.pull.{name}", killed)
+        patch.setattr(f"vidlat.store.copying.pull.{name}", killed)
         with pytest.raises(Killed):
             pulled(remote, out)
     assert not out.exists()

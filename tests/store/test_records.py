@@ -11,11 +11,9 @@ from tests.store.caches import SCHEMA, failure_of, random_posterior, record_of, 
 from tests.store.faults import meet
 from tests.thorough import steps
 from vidlat.errors import StoreError
-from vidlat.store import filesystem
-from vidlat.store.log import read_records
-from vidlat.store.open_storage import local_cache
 from vidlat.store.reader import open_cache
-from vidlat.store.records import (
+from vidlat.store.records.log import read_records
+from vidlat.store.records.tables import (
     FAILURE_COLUMNS,
     VIDEO_COLUMNS,
     to_failure_records,
@@ -23,8 +21,10 @@ from vidlat.store.records import (
     to_tombstones,
     to_video_records,
 )
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.opening import local_cache
 from vidlat.store.verify.cache import measure_unused_space
-from vidlat.store.writer import CacheWriter
+from vidlat.store.writing.writer import CacheWriter
 from vidlat.types import Annotation, FailureRecord, LatentStatistics, Selection, Source, VideoRecord
 
 VIDEO = random_posterior(4)

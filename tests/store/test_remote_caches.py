@@ -21,17 +21,17 @@ from tests.store.remote import put
 from tests.thorough import is_thorough, some_of
 from vidlat.errors import ExitCode, InputError, StoreError
 from vidlat.paths import CACHE_DIR, CACHE_GB
-from vidlat.store import shard_cache
+from vidlat.store.latents import shard_cache
+from vidlat.store.latents.shard import ABSENT, decode_chunk, index_size, parse_index, require_sound_shard
 from vidlat.store.layout import MANIFEST, ROOT, shard_file
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.manifest import read_committed
-from vidlat.store.object_storage import ObjectStorage
-from vidlat.store.open_writer import create_cache
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.shard import ABSENT, decode_chunk, index_size, parse_index, require_sound_shard
-from vidlat.store.storage import Missing, Unreachable
+from vidlat.store.records.manifest import read_committed
+from vidlat.store.storage.interface import Missing, Unreachable
+from vidlat.store.storage.local import LocalStorage
+from vidlat.store.storage.objects import ObjectStorage
 from vidlat.store.summary import summarise
 from vidlat.store.verify.cache import verify_cache
+from vidlat.store.writing.opening import create_cache
 
 NUM_CHUNKS = SCHEMA.shard_frames // SCHEMA.chunk_frames
 CHUNK_SHAPE = (SCHEMA.latent_dim, SCHEMA.chunk_frames, SCHEMA.latent_height, SCHEMA.latent_width)

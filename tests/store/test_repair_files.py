@@ -11,10 +11,10 @@ from tests.store.damage import LENGTHS, MEAN_B, RECORD_B, ROOT, edit_json, found
 from tests.store.faults import meet
 from tests.thorough import steps
 from vidlat.errors import StoreError
-from vidlat.store import repair_files as repair
-from vidlat.store.lease import hold_lease
 from vidlat.store.reader import open_cache
-from vidlat.store.repair_files import remove_leftovers, repair_description
+from vidlat.store.verify import repair_files as repair
+from vidlat.store.verify.repair_files import remove_leftovers, repair_description
+from vidlat.store.writing.lease import hold_lease
 
 
 def everything(path):

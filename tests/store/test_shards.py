@@ -9,9 +9,9 @@ from hypothesis import given, settings, strategies as st
 
 from tests.store.caches import SCHEMA, add_videos, frames_of, random_posterior, writer_of
 from vidlat.errors import EncodeError, StoreError
-from vidlat.store.open_writer import create_cache
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.reader import open_cache
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.opening import create_cache
 from vidlat.types import LatentPosterior
 
 

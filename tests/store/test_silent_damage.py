@@ -9,9 +9,9 @@ import pytest
 from tests.store.caches import SCHEMA, add_videos, random_posterior, record_of, writer_of
 from tests.store.damage import LENGTHS, RECORD_B, edit_json, flip, rewrite
 from vidlat.errors import StoreError
-from vidlat.store.open_writer import create_cache
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
+from vidlat.store.writing.opening import create_cache
 
 
 def read_everything(path):

@@ -19,10 +19,10 @@ from obstore.store import MemoryStore
 
 from tests.store.object_store import environment, new_bucket, s3_server
 from vidlat.errors import StoreError
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.object_storage import ObjectStorage
-from vidlat.store.open_storage import open_storage, require_conditional_writes
-from vidlat.store.storage import Beyond, Changed, Exists, Missing, Version
+from vidlat.store.storage.interface import Beyond, Changed, Exists, Missing, Version
+from vidlat.store.storage.local import LocalStorage
+from vidlat.store.storage.objects import ObjectStorage
+from vidlat.store.storage.opening import open_storage, require_conditional_writes
 
 KINDS = ("folder", "memory", "s3")
 

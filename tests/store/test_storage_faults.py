@@ -21,10 +21,10 @@ from obstore.store import MemoryStore
 
 from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
 from vidlat.errors import StoreError
-from vidlat.store import object_storage
-from vidlat.store.object_storage import ObjectStorage
-from vidlat.store.open_storage import open_storage
-from vidlat.store.storage import Changed, Exists, Missing, Unreachable, Version
+from vidlat.store.storage import objects as object_storage
+from vidlat.store.storage.interface import Changed, Exists, Missing, Unreachable, Version
+from vidlat.store.storage.objects import ObjectStorage
+from vidlat.store.storage.opening import open_storage
 
 APPLIED = ("lost", "lost 500", "lost 503", "lost stalled")
 NOT_APPLIED = ("409", "429", "500", "503", "dropped", "stalled")

@@ -13,11 +13,11 @@ import zarr
 from tests.store.caches import add_videos, random_posterior, writer_of
 from tests.store.damage import LENGTHS, MEAN_B, STD_B, flip, found, rewrite
 from vidlat.errors import StoreError
-from vidlat.store.filesystem import locked
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.process import ROOM_BYTES
 from vidlat.store.reader import open_cache
+from vidlat.store.storage.filesystem import locked
 from vidlat.store.verify.cache import measure_unused_space, verify_cache
-from vidlat.store.write_shards import write_shards
 
 
 def test_undamaged_cache_has_no_problem(path):

@@ -8,8 +8,8 @@ import pytest
 from tests.store.caches import add_videos, random_posterior
 from tests.store.damage import MEAN_B, RECORD_B, found
 from vidlat.store.layout import LEASE
-from vidlat.store.lease import hold_lease
 from vidlat.store.verify.cache import verify_cache
+from vidlat.store.writing.lease import hold_lease
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from hypothesis import given, strategies as st
 
 from tests.store.caches import SCHEMA, add_videos, random_posterior, record_of, writer_of
 from tests.store.damage import MEAN_B, STD_B, flip, found, write_latents
-from vidlat.store.open_writer import create_cache
-from vidlat.store.statistics import latent_statistics
+from vidlat.store.latents.statistics import latent_statistics
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import Problem
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.opening import create_cache
 from vidlat.types import LatentStatistics
 
 

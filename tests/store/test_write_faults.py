@@ -12,11 +12,11 @@ import pytest
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import every_error
 from vidlat.errors import StoreError
-from vidlat.store.lease import hold_lease
-from vidlat.store.open_writer import create_cache, open_writer
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.lease import hold_lease
+from vidlat.store.writing.opening import create_cache, open_writer
 
 OLD = {"a.mp4": random_posterior(3), "b.mp4": random_posterior(9)}
 NEW = random_posterior(9, seed=1)
@@ -154,7 +154,7 @@ from pathlib import Path
 path, num_bytes = Path(sys.argv[1]), int(sys.argv[2])
 from tests.store.caches import random_posterior, writer_of
 from vidlat.errors import StoreError
-from vidlat.store.write_shards import write_shards
+from vidlat.store.latents.write_shards import write_shards
 start = writer_of(path).reserve(3)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))

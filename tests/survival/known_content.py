@@ -15,10 +15,10 @@ import numpy as np
 import zarr
 
 from tests.store.caches import SCHEMA, failure_of, frames_of, random_posterior, record_of
-from vidlat.store.open_writer import create_cache, open_writer
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.write_shards import write_shards
-from vidlat.store.writer import CacheWriter
+from vidlat.store.writing.opening import create_cache, open_writer
+from vidlat.store.writing.writer import CacheWriter
 from vidlat.timing import Timing
 from vidlat.types import LatentPosterior, VideoRecord
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from tests.store.object_store import environment, new_bucket, s3_server
-from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.reader import open_cache
+from vidlat.store.storage.objects import ObjectStorage
 from vidlat.store.verify.cache import verify_cache
 
 SETTINGS = ("--vae", "tiny", "--size", 32, "--device", "cpu")

@@ -14,11 +14,11 @@ import pytest
 from tests.pipeline.one_thread import OneThread
 from vidlat.errors import VidlatError
 from vidlat.pipeline.repair_cache import repair_cache
-from vidlat.store.open_writer import open_writer
-from vidlat.store.prune import prune
-from vidlat.store.prune_plan import plan_prune
+from vidlat.store.pruning.plan import plan_prune
+from vidlat.store.pruning.prune import prune
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
+from vidlat.store.writing.opening import open_writer
 from vidlat.train.data.batches import LatentBatches
 
 LENGTHS = {f"{number}.mp4": 4 + 5 * number for number in range(6)}

@@ -24,9 +24,9 @@ import pytest
 
 from tests.survival.encode_phases import BEFORE_THE_LEASE, ONCE, PHASES, wait_for_phase
 from tests.survival.encode_process import VIDLAT, EncodeProcess, encoding, make_videos
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
+from vidlat.store.writing.opening import open_writer
 
 NUM_VIDEOS = 40
 VICTIMS = {"driver": 5, "group": 3, "one worker": 1, "all workers": 1}

@@ -12,8 +12,8 @@ import pytest
 
 from tests.survival import known_content
 from tests.survival.encode_process import wait_until
-from vidlat.store.log import last_sequence
-from vidlat.store.open_storage import local_cache
+from vidlat.store.records.log import last_sequence
+from vidlat.store.storage.opening import local_cache
 from vidlat.store.verify.cache import verify_cache
 
 ENOUGH_SECONDS, ENOUGH_COMMITS, NUM_READERS = 60, 1000, 3

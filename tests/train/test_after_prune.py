@@ -7,10 +7,10 @@ import pytest
 
 from tests.train.toys import CacheMaker, build_small
 from vidlat.config import TrainConfig
-from vidlat.store.open_writer import open_writer
-from vidlat.store.prune import prune
-from vidlat.store.prune_plan import plan_prune
+from vidlat.store.pruning.plan import plan_prune
+from vidlat.store.pruning.prune import prune
 from vidlat.store.reader import open_cache
+from vidlat.store.writing.opening import open_writer
 from vidlat.timing import Timing
 from vidlat.train.data.dataset import LatentDataset
 from vidlat.train.data.latents import Whitening

@@ -10,9 +10,9 @@ from tests.store.remote import put
 from tests.thorough import is_thorough
 from tests.train.test_trainer import assert_same_state, read_metrics
 from vidlat.paths import CACHE_DIR
-from vidlat.store.object_storage import ObjectStorage
 from vidlat.store.reader import open_cache
-from vidlat.store.storage import Unreachable
+from vidlat.store.storage.interface import Unreachable
+from vidlat.store.storage.objects import ObjectStorage
 from vidlat.train import trainer as trainer_module
 from vidlat.train.data.dataset import LatentDataset
 from vidlat.train.runs.checkpoint import last_step

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidlat.store.open_writer import create_cache, open_writer
+from vidlat.store.latents.statistics import latent_statistics
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings
-from vidlat.store.statistics import latent_statistics
-from vidlat.store.write_shards import write_shards
+from vidlat.store.writing.opening import create_cache, open_writer
 from vidlat.types import LatentPosterior, Selection, Source, VideoRecord
 
 TIME_COMPRESSION = 4

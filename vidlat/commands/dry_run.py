@@ -25,7 +25,7 @@ from vidlat.pipeline.measure import (
     readers_per_process,
 )
 from vidlat.pipeline.plan import EncodePlan
-from vidlat.store.filesystem import free_bytes
+from vidlat.store.storage.filesystem import free_bytes
 
 Rows = list[tuple[str, str]]
 

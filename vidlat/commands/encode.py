@@ -31,7 +31,7 @@ from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
 from vidlat.pipeline.ignored import describe_ignored
 from vidlat.pipeline.measure import measure_size
-from vidlat.store.filesystem import free_bytes
+from vidlat.store.storage.filesystem import free_bytes
 from vidlat.types import FailureRecord
 
 MAX_ROWS = 20

@@ -13,7 +13,7 @@ import click
 from vidlat.commands.display import echo
 from vidlat.errors import printable
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.records import ANNOTATION_COLUMNS, SOURCE_COLUMNS, to_source
+from vidlat.store.records.tables import ANNOTATION_COLUMNS, SOURCE_COLUMNS, to_source
 from vidlat.store.sources import source_state
 from vidlat.types import FailureRecord
 

@@ -16,8 +16,8 @@ from vidlat.commands.display import (
     progress_bar,
 )
 from vidlat.errors import ExitCode
-from vidlat.store.merge import MergedPart, merge_caches
-from vidlat.store.merge_plan import MergePlan
+from vidlat.store.copying.merge import MergedPart, merge_caches
+from vidlat.store.copying.merge_plan import MergePlan
 
 
 def merge(parts: tuple[Path, ...], out: Path) -> ExitCode:

@@ -14,13 +14,13 @@ from vidlat.commands.display import (
     quoted,
 )
 from vidlat.errors import ExitCode, InputError
-from vidlat.store.lease import refuse_if_held
 from vidlat.store.metadata import read_schema
-from vidlat.store.open_storage import local_cache, require_folder
-from vidlat.store.open_writer import open_writer
-from vidlat.store.prune import PruneResult, prune as carry_out
-from vidlat.store.prune_plan import PrunePlan, plan_prune, vanished_videos
+from vidlat.store.pruning.plan import PrunePlan, plan_prune, vanished_videos
+from vidlat.store.pruning.prune import PruneResult, prune as carry_out
 from vidlat.store.reader import open_cache
+from vidlat.store.storage.opening import local_cache, require_folder
+from vidlat.store.writing.lease import refuse_if_held
+from vidlat.store.writing.opening import open_writer
 
 
 def prune(latents: str | Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) -> ExitCode:

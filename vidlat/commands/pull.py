@@ -7,8 +7,8 @@ from pathlib import Path
 from vidlat.commands.display import console, echo, format_bytes, format_count, progress_bar, quoted
 from vidlat.commands.transfer import COLUMN, Transferred
 from vidlat.errors import ExitCode
-from vidlat.store.open_storage import open_published
-from vidlat.store.pull import pull_cache
+from vidlat.store.copying.pull import pull_cache
+from vidlat.store.storage.opening import open_published
 
 
 def pull(address: str, out: Path) -> ExitCode:

@@ -10,13 +10,13 @@ from vidlat.commands.transfer import COLUMN, Transferred
 from vidlat.documents import read_json
 from vidlat.errors import ExitCode, InputError, one_line
 from vidlat.export.cache_card import cache_card
-from vidlat.store.copy import copy_cache
+from vidlat.store.copying.copy import copy_cache
+from vidlat.store.copying.snapshot import CacheSnapshot, read_snapshot
 from vidlat.store.layout import CARD
-from vidlat.store.lease import reading
-from vidlat.store.local_storage import LocalStorage
 from vidlat.store.metadata import read_schema
-from vidlat.store.open_storage import local_cache, open_published, require_folder
-from vidlat.store.snapshot import CacheSnapshot, read_snapshot
+from vidlat.store.storage.local import LocalStorage
+from vidlat.store.storage.opening import local_cache, open_published, require_folder
+from vidlat.store.writing.lease import reading
 
 EVALUATION_BYTES = 2**28
 """Most bytes of a file of figures."""

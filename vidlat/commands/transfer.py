@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 from vidlat.commands.display import format_bytes
-from vidlat.store.copy import CopyPlan, CopyProgress
+from vidlat.store.copying.copy import CopyPlan, CopyProgress
 
 COLUMN = "{task.fields[name]}"
 """Of the progress bar: bytes and their rate, or the video that is verified."""

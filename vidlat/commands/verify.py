@@ -16,11 +16,11 @@ from vidlat.commands.display import (
     progress_bar,
 )
 from vidlat.errors import ExitCode
-from vidlat.store.lease import refuse_if_held
-from vidlat.store.open_storage import require_folder
-from vidlat.store.repair_files import Outcome
+from vidlat.store.storage.opening import require_folder
 from vidlat.store.verify.cache import measure_unused_space, verify_cache
 from vidlat.store.verify.problem import Problem
+from vidlat.store.verify.repair_files import Outcome
+from vidlat.store.writing.lease import refuse_if_held
 
 
 def verify(latents: str | Path, repair: bool, vae: str | None, device: str, as_json: bool) -> ExitCode:

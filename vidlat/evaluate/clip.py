@@ -13,7 +13,7 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.evaluate.quality import QualityMeter, VideoQuality
 from vidlat.evaluate.source import SourceFrames
 from vidlat.pipeline.decode_videos import decode_latents
-from vidlat.store.statistics import to_stored
+from vidlat.store.latents.statistics import to_stored
 
 Frames = npt.NDArray[np.float32]
 

@@ -16,7 +16,7 @@ from vidlat.pipeline.cached_sources import find_cached_source
 from vidlat.pipeline.decode_videos import decode_latents
 from vidlat.pipeline.fetch import on_this_disk
 from vidlat.store.reader import LatentCache
-from vidlat.store.storage import Unreachable
+from vidlat.store.storage.interface import Unreachable
 from vidlat.types import VideoRecord
 from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced
 from vidlat.video.reader import read_prepared

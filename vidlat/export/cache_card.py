@@ -14,8 +14,8 @@ import vidlat
 from vidlat.encode.vae_spec import name_without_path
 from vidlat.errors import InputError, one_line, printable
 from vidlat.export.licences import licence_fields
-from vidlat.store.copy import CARD_MARK
-from vidlat.store.snapshot import CacheSnapshot
+from vidlat.store.copying.copy import CARD_MARK
+from vidlat.store.copying.snapshot import CacheSnapshot
 
 TAGS = ["vidlat", "latents", "medical-imaging", "video"]
 

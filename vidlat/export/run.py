@@ -18,8 +18,8 @@ from vidlat.errors import InputError, TrainError, one_line
 from vidlat.export.card import model_card
 from vidlat.files import sync, temporary_name
 from vidlat.paths import local_path
-from vidlat.store.filesystem import delete_tree
 from vidlat.store.layout import require_outside_caches
+from vidlat.store.storage.filesystem import delete_tree
 from vidlat.train.runs.exported import CARD, CONFIG, WEIGHTS, ExportedModel
 from vidlat.train.runs.frozen_model import FrozenModel
 from vidlat.train.runs.run_folder import TrainedRun, load_run, read_run

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vidlat.errors import InputError
 from vidlat.store.object_sources import source_hash, source_now
-from vidlat.store.repair_files import Outcome, recorded_sources
-from vidlat.store.storage import Changed, Missing
+from vidlat.store.storage.interface import Changed, Missing
+from vidlat.store.verify.repair_files import Outcome, recorded_sources
 from vidlat.types import InputVideo, Source
 
 _PUT_BACK = (

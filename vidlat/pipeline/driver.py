@@ -27,8 +27,8 @@ from vidlat.pipeline.failures import hang_failure
 from vidlat.pipeline.job import EncodeJob
 from vidlat.pipeline.plan import EncodePlan
 from vidlat.pipeline.task import EncodedBatch
-from vidlat.store.lease import LeaseHolder
-from vidlat.store.writer import CacheWriter
+from vidlat.store.writing.lease import LeaseHolder
+from vidlat.store.writing.writer import CacheWriter
 from vidlat.types import FailureRecord, VideoRecord
 
 

@@ -28,12 +28,9 @@ from vidlat.pipeline.job import (
 )
 from vidlat.pipeline.known_files import NOTHING_KNOWN, KnownFiles
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
-from vidlat.store.lease import refuse_if_held
-from vidlat.store.log import last_sequence
 from vidlat.store.metadata import read_schema
-from vidlat.store.open_storage import cache_storage, open_storage
-from vidlat.store.open_writer import create_cache, is_taken, open_writer
 from vidlat.store.reader import open_cache
+from vidlat.store.records.log import last_sequence
 from vidlat.store.schema import (
     CacheSchema,
     CacheSettings,
@@ -41,7 +38,10 @@ from vidlat.store.schema import (
     require_same_arithmetic,
     require_same_settings,
 )
-from vidlat.store.writer import CacheWriter, OnWait, not_told
+from vidlat.store.storage.opening import cache_storage, open_storage
+from vidlat.store.writing.lease import refuse_if_held
+from vidlat.store.writing.opening import create_cache, is_taken, open_writer
+from vidlat.store.writing.writer import CacheWriter, OnWait, not_told
 from vidlat.types import Annotation, FailureRecord, Source
 
 

@@ -15,7 +15,7 @@ from vidlat.paths import is_address
 from vidlat.pipeline.failures import failure_from, without_names
 from vidlat.pipeline.folder import require_one_video
 from vidlat.store.object_sources import object_content
-from vidlat.store.storage import Changed, Missing, Unreachable
+from vidlat.store.storage.interface import Changed, Missing, Unreachable
 from vidlat.types import FailureRecord, InputVideo
 
 Item = TypeVar("Item")

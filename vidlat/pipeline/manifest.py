@@ -16,7 +16,7 @@ from vidlat.documents import parse_json
 from vidlat.errors import InputError
 from vidlat.files import require_regular_file
 from vidlat.store.object_sources import read_object
-from vidlat.store.storage import Missing
+from vidlat.store.storage.interface import Missing
 from vidlat.types import Annotation
 
 Row = tuple[str, dict[str, str]]

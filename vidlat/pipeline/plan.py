@@ -9,7 +9,7 @@ from types import MappingProxyType
 from vidlat.errors import InputError
 from vidlat.store.object_sources import source_hash
 from vidlat.store.sources import source_state
-from vidlat.store.storage import Changed, Missing
+from vidlat.store.storage.interface import Changed, Missing
 from vidlat.types import Annotation, FailureRecord, InputVideo, Source
 
 MAX_VIDEOS_PER_BATCH = 64

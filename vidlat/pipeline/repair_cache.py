@@ -18,16 +18,16 @@ from vidlat.pipeline.driver import EncodeProgress, run_encode
 from vidlat.pipeline.executor import Executor
 from vidlat.pipeline.job import EncodeJob, choose_num_workers, num_threads_of_worker
 from vidlat.pipeline.plan import plan_encode
-from vidlat.store.lease import refuse_if_held
-from vidlat.store.log import read_records
 from vidlat.store.metadata import read_schema
-from vidlat.store.open_storage import local_cache, require_folder
-from vidlat.store.open_writer import open_writer
 from vidlat.store.reader import open_cache
-from vidlat.store.repair_files import PURPOSE, Outcome, remove_leftovers, repair_description
+from vidlat.store.records.log import read_records
 from vidlat.store.schema import require_same_arithmetic
+from vidlat.store.storage.opening import local_cache, require_folder
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.verify.problem import Problem
+from vidlat.store.verify.repair_files import PURPOSE, Outcome, remove_leftovers, repair_description
+from vidlat.store.writing.lease import refuse_if_held
+from vidlat.store.writing.opening import open_writer
 from vidlat.types import InputVideo
 
 OnVideo = Callable[[str, int], None]

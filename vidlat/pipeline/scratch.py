@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vidlat.encode.stacking import CallJoiner
 from vidlat.errors import EncodeError, ScratchError
-from vidlat.store.statistics import to_stored
+from vidlat.store.latents.statistics import to_stored
 from vidlat.timing import Timing
 from vidlat.types import LatentPosterior, VideoRecord
 

@@ -27,8 +27,8 @@ from vidlat.pipeline.reader_process import read_apart
 from vidlat.pipeline.scratch import EncodedVideo, ScratchLatents, new_scratch, open_scratch
 from vidlat.pipeline.vae_calls import Report, VAECalls
 from vidlat.prefetch import prefetch
-from vidlat.store.statistics import latent_statistics
-from vidlat.store.write_shards import write_shards
+from vidlat.store.latents.statistics import latent_statistics
+from vidlat.store.latents.write_shards import write_shards
 from vidlat.types import Annotation, FailureRecord, InputVideo, LatentStatistics, VideoRecord
 
 CALLS_PREFETCHED = 2

@@ -24,7 +24,7 @@ from vidlat.checked_settings import LARGE, MANY, SEED_STOP
 from vidlat.documents import Fields, parse_json
 from vidlat.errors import InputError, one_line, shown
 from vidlat.files import open_regular_file, read_file, sync
-from vidlat.store.filesystem import locked
+from vidlat.store.storage.filesystem import locked
 
 SAMPLES = "samples.jsonl"
 """File name of the description of a folder of samples."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vidlat.store import filesystem
 from vidlat.store.layout import (
     ARRAYS,
     FAILURES,
@@ -19,8 +18,9 @@ from vidlat.store.layout import (
     shard_file,
     shards_folder,
 )
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.storage import Storage
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.interface import Storage
+from vidlat.store.storage.local import LocalStorage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

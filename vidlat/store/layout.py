@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from vidlat.errors import InputError, StoreError
-from vidlat.store import filesystem
+from vidlat.store.storage import filesystem
 
 ARRAYS = ("mean", "std")
 RECORDS = "videos/records"

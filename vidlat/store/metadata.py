@@ -14,11 +14,11 @@ from typing import Any
 
 from vidlat.documents import parse_json
 from vidlat.errors import StoreError
-from vidlat.store import filesystem
 from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document
-from vidlat.store.local_storage import LocalStorage
 from vidlat.store.schema import CacheSchema
-from vidlat.store.storage import Beyond, Missing, Storage, Unreachable, Version, read_document
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.interface import Beyond, Missing, Storage, Unreachable, Version, read_document
+from vidlat.store.storage.local import LocalStorage
 
 MOST_FRAMES = 2**40
 """A greater length is damage: no disk holds as many latent frames."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, cast
 
 from vidlat.errors import InputError
 from vidlat.paths import is_address
-from vidlat.store.open_storage import WRITTEN, open_storage
 from vidlat.store.sources import content_hash, size_and_time
-from vidlat.store.storage import Beyond, Changed, Missing, Version, read_document
+from vidlat.store.storage.interface import Beyond, Changed, Missing, Version, read_document
+from vidlat.store.storage.opening import WRITTEN, open_storage
 from vidlat.types import Source
 
 if TYPE_CHECKING:
-    from vidlat.store.object_storage import ObjectStorage
+    from vidlat.store.storage.objects import ObjectStorage
 
 PIECE_BYTES = 2**23
 """Of one request: a slow network takes less than half a minute for it."""

@@ -14,17 +14,14 @@ import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
 from vidlat.store.disk_usage import DiskUsage, disk_usage
-from vidlat.store.latent_arrays import Latents
+from vidlat.store.latents.arrays import Latents
+from vidlat.store.latents.opening import open_arrays
+from vidlat.store.latents.statistics import frame_checksums
 from vidlat.store.layout import ARRAYS
-from vidlat.store.lease import hold_for_reading
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.log import RecordTable, read_records
 from vidlat.store.metadata import array_frames, read_schema
-from vidlat.store.open_arrays import open_arrays
-from vidlat.store.open_storage import cache_storage
-from vidlat.store.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, REPAIR, VideoRanges
-from vidlat.store.record_values import require_sums
-from vidlat.store.records import (
+from vidlat.store.records.log import RecordTable, read_records
+from vidlat.store.records.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, REPAIR, VideoRanges
+from vidlat.store.records.tables import (
     ANNOTATION_COLUMNS,
     SOURCE_COLUMNS,
     to_annotations,
@@ -32,8 +29,11 @@ from vidlat.store.records import (
     to_source,
     to_video_records,
 )
-from vidlat.store.statistics import frame_checksums
-from vidlat.store.storage import Storage
+from vidlat.store.records.values import require_sums
+from vidlat.store.storage.interface import Storage
+from vidlat.store.storage.local import LocalStorage
+from vidlat.store.storage.opening import cache_storage
+from vidlat.store.writing.lease import hold_for_reading
 from vidlat.types import Annotation, FailureRecord, LatentPosterior, Source, VideoRecord
 
 ROWS_PER_BLOCK = 10_000

@@ -9,15 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vidlat.store import filesystem
 from vidlat.store.layout import FAILURES, LEFTOVER, RECORDS
-from vidlat.store.lease import LeaseHolder, read_lease
 from vidlat.store.metadata import array_frames
-from vidlat.store.open_storage import local_cache
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.records import SOURCE_COLUMNS, to_source
+from vidlat.store.records.tables import SOURCE_COLUMNS, to_source
 from vidlat.store.schema import CacheSchema
 from vidlat.store.sources import source_state
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.opening import local_cache
+from vidlat.store.writing.lease import LeaseHolder, read_lease
 from vidlat.types import FailureRecord
 
 MOST_NAMES = 5

@@ -22,7 +22,7 @@ from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
 from vidlat.prefetch import prefetch
 from vidlat.store.reader import LatentCache
-from vidlat.store.storage import Unreachable
+from vidlat.store.storage.interface import Unreachable
 from vidlat.train.data.dataset import Batch, LatentDataset
 from vidlat.train.data.windows import Window, training_windows, validation_windows
 from vidlat.train.networks.unet import build_unet

@@ -13,21 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.prefetch import map_ahead
-from vidlat.store import filesystem
 from vidlat.store.disk_usage import disk_usage
 from vidlat.store.layout import LOCK
-from vidlat.store.lease import hold_for_reading
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.log import ROWS_AT_ONCE
-from vidlat.store.open_storage import cache_storage
-from vidlat.store.ranges import CHECKSUMS, range_faults
-from vidlat.store.records import VIDEO_COLUMNS, latest, without_removed
-from vidlat.store.storage import Storage
+from vidlat.store.records.log import ROWS_AT_ONCE
+from vidlat.store.records.ranges import CHECKSUMS, range_faults
+from vidlat.store.records.tables import VIDEO_COLUMNS, latest, without_removed
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.interface import Storage
+from vidlat.store.storage.local import LocalStorage
+from vidlat.store.storage.opening import cache_storage
 from vidlat.store.verify.latents import Finding, LatentChecker
 from vidlat.store.verify.problem import Problem
 from vidlat.store.verify.record_files import RecordReading, overlaps, read_all_records
 from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspects
 from vidlat.store.verify.zarr_metadata import ZarrMetadata, read_zarr_metadata
+from vidlat.store.writing.lease import hold_for_reading
 
 CHECKED_COLUMNS = [
     *("video_id", "start", "stop", "num_frames", "sequence"),

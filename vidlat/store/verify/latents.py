@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vidlat.errors import one_line
+from vidlat.store.latents.opening import open_arrays
+from vidlat.store.latents.statistics import LatentDigest
 from vidlat.store.layout import ARRAYS, shard_file
-from vidlat.store.open_arrays import open_arrays
 from vidlat.store.schema import CacheSchema
-from vidlat.store.statistics import LatentDigest
-from vidlat.store.storage import Storage
+from vidlat.store.storage.interface import Storage
 
 Finding = tuple[str, str]
 """A kind of problem, and what was found."""

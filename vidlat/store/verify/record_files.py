@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from vidlat.errors import StoreError
 from vidlat.store.layout import MANIFEST, RECORDS
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.log import COLUMNS, ROWS_AT_ONCE, describe_record_files, read_checked
-from vidlat.store.manifest import Manifest, RecordFile, read_manifest
-from vidlat.store.storage import Missing, Storage, Unreachable
+from vidlat.store.records.log import COLUMNS, ROWS_AT_ONCE, describe_record_files, read_checked
+from vidlat.store.records.manifest import Manifest, RecordFile, read_manifest
+from vidlat.store.storage.interface import Missing, Storage, Unreachable
+from vidlat.store.storage.local import LocalStorage
 from vidlat.store.verify.problem import Problem
 
 

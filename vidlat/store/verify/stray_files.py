@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidlat.errors import StoreError
-from vidlat.store import filesystem, layout
-from vidlat.store.lease import read_lease
-from vidlat.store.log import uncommitted_files
-from vidlat.store.manifest import read_manifest
-from vidlat.store.open_storage import local_cache
+from vidlat.store import layout
+from vidlat.store.records.log import uncommitted_files
+from vidlat.store.records.manifest import read_manifest
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.opening import local_cache
 from vidlat.store.verify.problem import Problem
+from vidlat.store.writing.lease import read_lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidlat.errors import StoreError
-from vidlat.store import filesystem
 from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document
-from vidlat.store.local_storage import LocalStorage
-from vidlat.store.manifest import read_manifest
 from vidlat.store.metadata import (
     document_faults,
     document_length,
@@ -20,8 +17,11 @@ from vidlat.store.metadata import (
     read_zarr_document,
     zarr_documents,
 )
+from vidlat.store.records.manifest import read_manifest
 from vidlat.store.schema import CacheSchema
-from vidlat.store.storage import Missing, Storage, Unreachable, read_document
+from vidlat.store.storage import filesystem
+from vidlat.store.storage.interface import Missing, Storage, Unreachable, read_document
+from vidlat.store.storage.local import LocalStorage
 
 Finding = tuple[str, str, str]
 """A file, the kind of problem, and what was found."""

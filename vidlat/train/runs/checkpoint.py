@@ -35,7 +35,7 @@ from torch import nn
 from vidlat.documents import Fields, read_json
 from vidlat.errors import TrainError, one_line
 from vidlat.files import open_regular_file, replace_file, require_regular_file
-from vidlat.store.filesystem import delete_tree, sync
+from vidlat.store.storage.filesystem import delete_tree, sync
 from vidlat.train.runs.power_averages import PowerAverages
 
 Tensors = dict[str, torch.Tensor]

@@ -21,8 +21,8 @@ from torch import nn
 from vidlat.documents import read_json
 from vidlat.errors import TrainError, VidlatError, one_line, shorten
 from vidlat.files import replace_file, require_folder, require_regular_file
-from vidlat.store.filesystem import locked
 from vidlat.store.layout import require_outside_caches
+from vidlat.store.storage.filesystem import locked
 from vidlat.train.networks.unet import build_unet
 from vidlat.train.runs.checkpoint import (
     best_checkpoint,
