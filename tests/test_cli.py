@@ -869,7 +869,7 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(videos, small_vae, 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["encode", "--input", "VIDEOS", "--out", "s3://bucket/l.zarr"],
+        ["fit-vae", "--input", "VIDEOS", "--out", "s3://bucket/vae", "--size", "16"],
         ["compare", "--input", "https://example.org/clips/", "--out", "c"],
         ["encode", "--input", "VIDEOS", "--out", "l.zarr", "--labels", "gs://bucket/t.csv"],
     ],
