@@ -7,7 +7,6 @@ from collections import deque
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
-from urllib.request import Request, urlopen
 from uuid import uuid4
 
 from vidlat.store.storage import objects as object_storage
@@ -22,7 +21,10 @@ ENVIRONMENT = {
 
 @contextmanager
 def s3_server():
-    """The address of a server that lasts as long as the block."""
+    """The address of a server that lasts as long as the block, or that of VIDLAT_TEST_S3, if that is set."""
+    if given := os.environ.get("VIDLAT_TEST_S3"):
+        yield given
+        return
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -62,9 +64,27 @@ def environment(endpoint, **others):
 def new_bucket(server):
     """The address of a folder in a new bucket."""
     name = f"bucket-{uuid4().hex}"
-    with urlopen(Request(f"{server}/{name}", method="PUT")) as answer:
-        assert answer.status == 200
+    _client(server).create_bucket(Bucket=name)
     return f"s3://{name}/x.zarr"
+
+
+def publish(server, address):
+    """Let everyone read the object at an address, and list its bucket: else a missing one is forbidden."""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    _client(server).put_bucket_acl(Bucket=bucket, ACL="public-read")
+    _client(server).put_object_acl(Bucket=bucket, Key=key, ACL="public-read")
+
+
+def _client(server):
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=server,
+        region_name=ENVIRONMENT["AWS_REGION"],
+        aws_access_key_id=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
+    )
 
 
 def be_patient(monkeypatch, seconds, request_seconds=0.15):
@@ -82,7 +102,7 @@ class Proxy(ThreadingHTTPServer):
     faults: pairs of a method, or "any", and a fault, met in this order by such requests; the last one
     stays if `stays`. A fault is a text or a function that is called first and returns one, or None.
     requests: the method of each request, and whether it met a fault.
-    unread: headers that are not passed on.
+    unread: headers that are not passed on. compares_raw: refuse an ETag in quotes, as Ceph 16 does.
     late: what a request with the fault "late" waits for; arrived: set when it was passed on.
     """
 
@@ -92,7 +112,7 @@ class Proxy(ThreadingHTTPServer):
     def __init__(self, behind):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.behind, self.released = behind.removeprefix("http://"), threading.Event()
-        self.lock, self.unread = threading.Lock(), ()
+        self.lock, self.unread, self.compares_raw = threading.Lock(), (), False
         self.set()
 
     @property
@@ -128,6 +148,7 @@ REFUSED = {
     "401": "Unauthorized",
     "403": "AccessDenied",
     "409": "ConditionalRequestConflict",
+    "412": "PreconditionFailed",
     "429": "TooManyRequests",
     "500": "InternalError",
     "501": "NotImplemented",
@@ -144,6 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.next_fault(self.command)
         if callable(fault):
             fault = fault()
+        if self.server.compares_raw and self.headers.get("if-match", "").startswith('"'):
+            fault = "412"
         match (fault or "").split():
             case [] | ["cut"] | ["slow"] | ["stalled-body"]:
                 self.answer(*self.passed_on(body), fault)

@@ -5,7 +5,6 @@ import shutil
 from contextlib import suppress
 from itertools import count
 from types import SimpleNamespace
-from urllib.request import Request, urlopen
 
 import pytest
 from obstore.store import MemoryStore
@@ -13,11 +12,10 @@ from obstore.store import MemoryStore
 from tests.store.caches import failure_of, writer_of
 from tests.store.copies import CutOff, files_in
 from tests.store.faults import Killed
-from tests.store.object_store import environment, new_bucket, s3_server
+from tests.store.object_store import environment, new_bucket, publish, s3_server
 from tests.store.test_copy import copied
 from tests.store.test_merge import A, B, add, make
 from tests.store.test_prune import content_of
-from tests.store.test_storage_faults import PUBLIC
 from vidlat.errors import InputError, StoreError
 from vidlat.store.copying.pull import build_folder, pull_cache
 from vidlat.store.copying.snapshot import read_snapshot
@@ -92,7 +90,7 @@ def test_a_cache_is_pulled_from_a_web_server(path, out):
         copied(path, published)
         address = bucket.replace("s3:/", server)
         for key in files_in(published):
-            urlopen(Request(f"{address}/{key}?acl", method="PUT", headers=PUBLIC)).close()
+            publish(server, f"{bucket}/{key}")
         source = ObjectStorage.at(address)
         assert not source.is_listed
         events = pull_cache(source, out)

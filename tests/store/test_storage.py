@@ -44,7 +44,7 @@ def new_storage(request, tmp_path):
             return lambda: ObjectStorage(MemoryStore(), "memory://")
         case "s3":
             bucket = request.getfixturevalue("bucket")
-            return lambda: open_storage(f"{bucket}/{uuid4().hex}")
+            return lambda: open_storage(f"{bucket}/{uuid4().hex}", write=True)
 
 
 @pytest.fixture
@@ -197,6 +197,7 @@ def test_no_addition_of_four_writers_is_lost(storage):
     assert sorted(content[i : i + 2] for i in range(0, 40, 2)) == [b"%02d" % i for i in range(20)]
 
 
+@pytest.mark.parametrize("new_storage", ["memory", "s3"], indirect=True)
 def test_a_storage_that_keeps_the_promises_may_be_written_to(storage):
     require_conditional_writes(storage, "it")
     assert contents(storage) == {}

@@ -34,6 +34,7 @@ _ADVICE = {
     "403": "look at the credentials in the environment and at what they may do; who may not list a bucket is "
     "answered so for a missing object too",
     "404": "look at the name of the bucket and at the endpoint",
+    "412": "this store refuses a condition that holds: encode into a folder and push that to another store",
     "501": "this store lacks a request that is needed, such as conditional writes: encode into a folder and "
     "push that",
     "Range request not supported": "this web server sends no parts of files: copy all of it into a folder",
@@ -66,6 +67,11 @@ def is_missing(error: Exception) -> bool:
 def is_beyond(error: Exception) -> bool:
     """Whether a range begins where the object has ended."""
     return _status(error) == "416" or _BEYOND.search(_answer(error)) is not None
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether the store answered that the condition of a write does not hold."""
+    return _status(error) == "412"
 
 
 def explained(error: Exception, where: str) -> StoreError:

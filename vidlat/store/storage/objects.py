@@ -41,6 +41,7 @@ from vidlat.store.storage.object_errors import (
     explained,
     is_beyond,
     is_missing,
+    is_refused,
     may_pass,
     what_was_got,
 )
@@ -85,6 +86,7 @@ class ObjectStorage:
     def __init__(self, store: ObjectStore, where: str) -> None:
         self._store, self.where = store, where.rstrip("/")
         self.is_listed = not where.startswith("http")
+        self._has_quoted_tags = True
 
     @classmethod
     def at(cls, where: str) -> Self:
@@ -145,7 +147,25 @@ class ObjectStorage:
         refusal = Changed(
             f"{self._name(key)}: was changed by another process; expected it as it was read: read it again"
         )
-        return self._write(key, content, _update(version), lambda found: found != version, refusal)
+        return self._write(key, content, self._update(version), lambda found: found != version, refusal)
+
+    def learn_conditions(self, key: str, content: bytes, version: Version) -> None:
+        """Find out how the store compares an ETag: with its quotes, or without them, as Ceph 16 does.
+
+        An object of this version is replaced by its own content, which keeps the answer if it is repeated.
+        """
+        name, patience = self._name(key), _Patience()
+        if not self.where.startswith("s3:"):
+            return
+        while True:
+            try:
+                self._open(read=False).put(key, content, mode=self._update(version), use_multipart=False)
+                return
+            except _ERRORS as error:
+                if is_refused(error):
+                    self._has_quoted_tags = False
+                    return
+                patience.wait(error, name)
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """As Storage.list."""
@@ -230,6 +250,13 @@ class ObjectStorage:
         except Missing:
             return b"", None
 
+    def _update(self, version: Version) -> PutMode:
+        """The condition that an object has this version. Google's store refuses a generation that is None."""
+        tag = version.tag
+        if tag is not None and not self._has_quoted_tags:
+            tag = tag.strip('"')
+        return {"e_tag": tag} if version.generation is None else {"e_tag": tag, "version": version.generation}
+
     def _name(self, key: str) -> str:
         return f"{self.where}/{checked_key(key, self.where)}"
 
@@ -309,10 +336,3 @@ def _version(stated: ObjectMeta | PutResult) -> Version:
 def _state(meta: ObjectMeta) -> ObjectState:
     # Some stores tell a part of a second in a listing, and none when they are asked for one object.
     return ObjectState(meta["path"], meta["size"], int(meta["last_modified"].timestamp()) * 10**9)
-
-
-def _update(version: Version) -> PutMode:
-    """The condition that an object has this version. Google's store refuses a generation that is None."""
-    if version.generation is None:
-        return {"e_tag": version.tag}
-    return {"e_tag": version.tag, "version": version.generation}

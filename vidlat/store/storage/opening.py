@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidlat.errors import InputError, StoreError
 from vidlat.files import temporary_name
@@ -12,6 +13,9 @@ from vidlat.paths import is_address, local_path
 from vidlat.store.storage import filesystem
 from vidlat.store.storage.interface import Changed, Exists, Storage
 from vidlat.store.storage.local import LocalStorage
+
+if TYPE_CHECKING:
+    from vidlat.store.storage.objects import ObjectStorage
 
 WRITTEN = ("s3", "gs", "az")
 _EXPECTED = "expected a folder, s3://, gs:// or az://"
@@ -90,15 +94,16 @@ def local_cache(path: Path) -> LocalStorage:
     raise StoreError(f"{path}: is not a vidlat cache: no such folder; `vidlat encode --out` makes one")
 
 
-def require_conditional_writes(storage: Storage, where: str) -> None:
-    """Raise StoreError unless a storage refuses to create what exists and to replace what has changed.
+def require_conditional_writes(storage: ObjectStorage, where: str) -> None:
+    """Raise StoreError unless a store refuses to create what exists and to replace what has changed.
 
-    Some stores ignore such a condition.
+    Some stores ignore such a condition, and some expect it in a form of their own, which the storage learns.
     """
     key = temporary_name()
     first = storage.create(key, b"1")
     try:
         refused = _raises(Exists, lambda: storage.create(key, b"2"))
+        storage.learn_conditions(key, b"1", first)
         storage.replace(key, b"3", storage.read(key)[1])
         refused = _raises(Changed, lambda: storage.replace(key, b"4", first)) and refused
     finally:
