@@ -899,6 +899,7 @@ def test_urls_are_refused_and_nothing_is_written(arguments, videos, tmp_path, mo
             "expected one to prune: `vidlat pull`",
         ),
         (["verify", "s3://bucket/l.zarr", "--repair"], "expected one to repair: `vidlat pull`"),
+        (["merge", "s3://bucket/l.zarr", "--out", "m.zarr"], "expected one to merge: `vidlat pull`"),
         (
             ["push", "s3://bucket/l.zarr", "s3://other/l.zarr"],
             "expected one to push: `vidlat pull`",

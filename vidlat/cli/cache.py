@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.declaration import PATH, Command
+from vidlat.cli.declaration import CACHE, PATH, Command
 from vidlat.cli.options import device_option, json_option, latents_argument, out_option, vae_option
 
 
@@ -110,7 +110,7 @@ def prune() -> None:
 
 
 @click.command(cls=Command)
-@click.argument("parts", type=PATH, nargs=-1, required=True)
+@click.argument("parts", type=CACHE, nargs=-1, required=True)
 @out_option("The cache to make, or one of the same settings to add to.")
 def merge() -> None:
     """Make one cache of several that were encoded apart.

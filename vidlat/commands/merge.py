@@ -20,7 +20,7 @@ from vidlat.store.copying.merge import MergedPart, merge_caches
 from vidlat.store.copying.merge_plan import MergePlan
 
 
-def merge(parts: tuple[Path, ...], out: Path) -> ExitCode:
+def merge(parts: tuple[str | Path, ...], out: Path) -> ExitCode:
     """Merge the parts and print what each gave."""
     merged: list[MergedPart] = []
     try:
@@ -34,7 +34,7 @@ def merge(parts: tuple[Path, ...], out: Path) -> ExitCode:
     return ExitCode.DONE
 
 
-def _merge(parts: Sequence[Path], out: Path, merged: list[MergedPart]) -> MergePlan:
+def _merge(parts: Sequence[str | Path], out: Path, merged: list[MergedPart]) -> MergePlan:
     """Merge with a progress bar, adding to `merged` what each part gave; returns the plan."""
     with progress_bar("{task.fields[name]}") as progress, closing(merge_caches(parts, out)) as events:
         plan = next(events).plan

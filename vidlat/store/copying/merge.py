@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
-from vidlat.paths import local_path
 from vidlat.store import layout
 from vidlat.store.copying.merge_plan import MergePart, MergePlan, differences, plan_merge, refuse_unfinished
 from vidlat.store.records.log import RecordSnapshot, read_records
@@ -24,7 +23,7 @@ from vidlat.store.records.ranges import REPAIR
 from vidlat.store.records.tables import with_ranges, with_sequence
 from vidlat.store.records.values import require_sums
 from vidlat.store.storage import filesystem
-from vidlat.store.storage.opening import local_cache
+from vidlat.store.storage.opening import local_cache, require_folder
 from vidlat.store.writing.lease import reading
 from vidlat.store.writing.opening import create_cache, open_writer
 from vidlat.store.writing.writer import CacheWriter
@@ -70,7 +69,7 @@ def merge_caches(parts: Sequence[str | Path], out: str | Path) -> Generator[Merg
     Raises the errors of `plan_merge` before anything is written; later StoreError, when all of a part is in
     `out` or nothing.
     """
-    plan = plan_merge([local_path(part) for part in parts], local_path(out))
+    plan = plan_merge([require_folder(part, "merge") for part in parts], require_folder(out, "merge into"))
     yield MergeProgress(plan=plan)
     with _open_target(plan) as writer:
         for part in plan.parts:
