@@ -115,10 +115,14 @@ def _require_reserved(storage: Storage, schema: CacheSchema, start: int, num_sha
 
 def _require_no_link(storage: Storage, key: str) -> None:
     """Raise ShardExistsError for a link in place of a shard or its folders: latents would lie elsewhere."""
-    if isinstance(storage, LocalStorage):
-        file = storage.folder / key
-        if any(map(filesystem.is_link, (file, file.parent, file.parent.parent))):
-            raise ShardExistsError(
-                f"{storage.where}: {key} is a link, or lies in one; expected no such file: reserve a fresh "
-                "range"
-            )
+    if not isinstance(storage, LocalStorage):
+        return
+    file = storage.folder / key
+    try:
+        is_link = any(map(filesystem.is_link, (file, file.parent, file.parent.parent)))
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be written: {error.strerror or error}") from error
+    if is_link:
+        raise ShardExistsError(
+            f"{storage.where}: {key} is a link, or lies in one; expected no such file: reserve a fresh range"
+        )

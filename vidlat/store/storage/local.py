@@ -147,9 +147,11 @@ class LocalStorage:
             self._require_folder()
             raise Missing(f"{error.filename}: got no such file; expected one") from None
         except OSError as error:
+            # A system call may name a file relative to its folder.
+            named, folder = str(error.filename or ""), str(self.folder)
             raise Unreachable(
-                f"{error.filename or self.folder}: got {error.strerror or error}; expected a folder to use: "
-                "look at its permissions and its disk, then start again"
+                f"{named if named.startswith(folder) else folder}: got {error.strerror or error}; expected a "
+                "folder to use: look at its permissions and its disk, then start again"
             ) from None
 
 
