@@ -29,12 +29,16 @@ from vidlat.store.verify.cache import verify_cache
 
 
 @contextmanager
-def running(*command):
-    """A process and the group of those that it starts, which are ended with the block."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+def running(*command, cwd=None, **variables):
+    """A process, in an environment of these variables too, and the group of those that it starts.
+
+    All are ended with the block.
+    """
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"} | variables
     with subprocess.Popen(
         [str(part) for part in command],
-        env=environment,
+        cwd=cwd,
+        env=os.environ | {name: str(value) for name, value in own.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -44,7 +48,8 @@ def running(*command):
         try:
             yield process
         finally:
-            process.kill() if process.poll() is None else None
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def scheduler(file):

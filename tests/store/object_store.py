@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 from uuid import uuid4
 
+import pytest
+
 from vidlat.store.storage import objects as object_storage
 
 ENVIRONMENT = {
@@ -96,6 +98,15 @@ def be_patient(monkeypatch, seconds, request_seconds=0.15):
     monkeypatch.setattr(object_storage, "NUM_RETRIES", 4)
 
 
+@contextmanager
+def bucket_behind_proxy():
+    """A proxy, to which the environment leads, before a server with a new bucket: its address is `bucket`."""
+    pytest.importorskip("moto", reason="needs moto, which is installed with vidlat[dev]")
+    with s3_server() as server, serving(Proxy(server)) as proxy, environment(proxy.address):
+        proxy.bucket = new_bucket(server)
+        yield proxy
+
+
 class Proxy(ThreadingHTTPServer):
     """Passes requests on to the server at `behind`, and answers some of them by a fault.
 
@@ -123,6 +134,11 @@ class Proxy(ThreadingHTTPServer):
         with self.lock:
             self.faults, self.stays, self.requests = deque(faults), stays, []
             self.late, self.arrived = threading.Event(), threading.Event()
+
+    @property
+    def num_gets(self):
+        """Requests that read, since `set`."""
+        return sum(method == "GET" for method, _ in self.requests)
 
     def next_fault(self, method):
         with self.lock:

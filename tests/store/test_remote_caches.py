@@ -16,7 +16,7 @@ from hypothesis import given, strategies as st
 from obstore.store import MemoryStore
 
 from tests.store.caches import SCHEMA, add_videos, random_posterior
-from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
+from tests.store.object_store import be_patient, bucket_behind_proxy
 from tests.store.remote import put
 from tests.thorough import is_thorough, some_of
 from vidlat.errors import ExitCode, InputError, StoreError
@@ -39,9 +39,7 @@ CHUNK_SHAPE = (SCHEMA.latent_dim, SCHEMA.chunk_frames, SCHEMA.latent_height, SCH
 
 @pytest.fixture(scope="module")
 def proxy():
-    pytest.importorskip("moto", reason="needs moto, which is installed with vidlat[dev]")
-    with s3_server() as server, serving(Proxy(server)) as proxy, environment(proxy.address):
-        proxy.bucket = new_bucket(server)
+    with bucket_behind_proxy() as proxy:
         yield proxy
 
 
@@ -76,10 +74,6 @@ def impatient(monkeypatch):
 def videos(cache):
     return {name: (latents.mean.tobytes(), latents.std.tobytes()) for name in cache.records()
             for latents in [cache.read_latents(name)]}  # fmt: skip
-
-
-def num_gets(proxy):
-    return sum(method == "GET" for method, _ in proxy.requests)
 
 
 def windows(cache, starts, length=4):
@@ -125,11 +119,11 @@ def test_a_remote_cache_is_verified(local, address):
 
 def test_a_window_takes_a_request_and_one_more_for_its_shard(address, proxy):
     cache = open_cache(address)
-    before = num_gets(proxy)
+    before = proxy.num_gets
     cache.read_windows(np.array([0, 1, 2]), 2, with_std=False)
-    assert num_gets(proxy) - before == 2
+    assert proxy.num_gets - before == 2
     cache.read_windows(np.array([0]), 2, with_std=False)
-    assert num_gets(proxy) - before == 3
+    assert proxy.num_gets - before == 3
 
 
 def test_kept_shards_are_fetched_once_by_all_processes(local, address, proxy, tmp_path, monkeypatch):
@@ -137,14 +131,14 @@ def test_kept_shards_are_fetched_once_by_all_processes(local, address, proxy, tm
     here, there = open_cache(local), open_cache(address)
     starts = starts_of(here)
     num_shards = len({start // SCHEMA.shard_frames for start in starts})
-    before = num_gets(proxy)
+    before = proxy.num_gets
     assert windows(there, starts) == windows(here, starts)
-    assert num_gets(proxy) - before == 2 * num_shards
+    assert proxy.num_gets - before == 2 * num_shards
     other = pickle.loads(pickle.dumps(there))  # as in a worker of a loader
-    before = num_gets(proxy)
+    before = proxy.num_gets
     for cache in (there, other):
         assert windows(cache, starts) == windows(here, starts)
-    assert num_gets(proxy) == before
+    assert proxy.num_gets == before
 
 
 @pytest.mark.parametrize("fault", ["flipped", "cut", "gone"])
@@ -330,7 +324,7 @@ def test_a_store_without_an_answer_is_never_called_damaged(address, proxy, impat
 def test_a_store_that_fails_while_it_is_verified_is_not_called_damaged(address, proxy, impatient):
     proxy.set()
     assert list(verify_cache(address)) == []
-    for num_answers in some_of(range(num_gets(proxy))):
+    for num_answers in some_of(range(proxy.num_gets)):
         proxy.set(*[("GET", None)] * num_answers, ("GET", "503"), stays=True)
         with pytest.raises(Unreachable, match="cannot be reached"):
             list(verify_cache(address))

@@ -3,14 +3,14 @@
 import os
 import re
 import signal
-import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.pipeline.test_dask_worker import running
 from tests.store.object_store import environment, new_bucket, s3_server
 from vidlat.store.reader import open_cache
 from vidlat.store.storage.objects import ObjectStorage
@@ -20,31 +20,11 @@ SETTINGS = ("--vae", "tiny", "--size", 32, "--device", "cpu")
 NUM_VIDEOS = 18
 
 
-@contextmanager
 def machine(folder, *command):
     """A process that has a home, a working folder and a temporary folder of its own, ended with the block."""
     for name in ("home", "work", "tmp"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    own = {"HOME": folder / "home", "TMPDIR": folder / "tmp", "OMP_NUM_THREADS": 1}
-    with subprocess.Popen(
-        [str(part) for part in command],
-        cwd=folder / "work",
-        env=os.environ | {name: str(value) for name, value in own.items()} | {"PYTHONPATH": path_of_python()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def path_of_python():
-    return os.pathsep.join(filter(None, sys.path))
+    return running(*command, cwd=folder / "work", HOME=folder / "home", TMPDIR=folder / "tmp")
 
 
 def line_with(process, pattern):

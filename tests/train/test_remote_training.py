@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
+from tests.store.object_store import be_patient, bucket_behind_proxy
 from tests.store.remote import put
 from tests.thorough import is_thorough
 from tests.train.test_trainer import assert_same_state, read_metrics
@@ -22,9 +22,7 @@ SETTINGS = {"steps": 5, "validate_every": 2, "validation_fraction": 0.3, "checkp
 
 @pytest.fixture(scope="module")
 def proxy():
-    pytest.importorskip("moto", reason="needs moto, which is installed with vidlat[dev]")
-    with s3_server() as server, serving(Proxy(server)) as proxy, environment(proxy.address):
-        proxy.bucket = new_bucket(server)
+    with bucket_behind_proxy() as proxy:
         yield proxy
 
 
@@ -43,10 +41,6 @@ def never_held(monkeypatch):
     monkeypatch.setattr(trainer_module, "LatentDataset", partial(LatentDataset, memory_limit_bytes=0))
 
 
-def num_gets(proxy):
-    return sum(method == "GET" for method, _ in proxy.requests)
-
-
 def test_training_from_an_object_store_is_training_from_a_folder(make_trainer, remote, proxy, never_held):
     here, there = make_trainer("here", **SETTINGS), make_trainer("there", cache=remote, **SETTINGS)
     assert list(map(vars_of, here.steps())) == list(map(vars_of, there.steps()))
@@ -59,9 +53,9 @@ def vars_of(record):
 
 def test_latents_that_fit_into_memory_are_read_once(make_trainer, remote, proxy):
     trainer = make_trainer(cache=remote, **SETTINGS)
-    before = num_gets(proxy)
+    before = proxy.num_gets
     list(trainer.steps())
-    assert num_gets(proxy) == before
+    assert proxy.num_gets == before
 
 
 def test_a_second_epoch_from_disk_asks_for_nothing(
@@ -70,9 +64,9 @@ def test_a_second_epoch_from_disk_asks_for_nothing(
     monkeypatch.setenv(CACHE_DIR, str(tmp_path / "kept"))
     remote = open_cache(remote.where)
     list(make_trainer("one", cache=remote, **SETTINGS | {"steps": 20}).steps())
-    before = num_gets(proxy)
+    before = proxy.num_gets
     list(make_trainer("two", cache=remote, **SETTINGS | {"steps": 40}).steps())
-    assert num_gets(proxy) == before
+    assert proxy.num_gets == before
 
 
 def test_an_outage_at_any_request_ends_with_a_checkpoint_from_which_the_run_goes_on(
@@ -85,7 +79,7 @@ def test_an_outage_at_any_request_ends_with_a_checkpoint_from_which_the_run_goes
     trainer = make_trainer("count", cache=open_cache(remote.where), **SETTINGS)
     proxy.set()
     list(trainer.steps())
-    numbers = list(range(num_gets(proxy) - 2))  # threads that are ahead may ask for some that are not needed
+    numbers = list(range(proxy.num_gets - 2))  # threads that are ahead may ask for some that are not needed
     stopped_at = set()
     for number in numbers[:: len(numbers) // (12 if is_thorough() else 3)]:
         cache = open_cache(remote.where)  # with no index in memory

@@ -17,7 +17,7 @@ from vidlat.errors import StoreError
 from vidlat.store.layout import ARRAYS, MANIFEST, RECORDS, ROOT, array_document
 from vidlat.store.schema import CacheSchema
 from vidlat.store.storage import filesystem
-from vidlat.store.storage.interface import Beyond, Missing, Storage, Unreachable, Version, read_document
+from vidlat.store.storage.interface import Missing, Storage, Unreachable, Version, has_key, read_document
 from vidlat.store.storage.local import LocalStorage
 
 MOST_FRAMES = 2**40
@@ -56,9 +56,14 @@ def read_with_version(storage: Storage, name: str) -> tuple[dict[str, Any], Vers
     return document, version
 
 
+def document_json(document: dict[str, Any]) -> bytes:
+    """The content of a zarr.json."""
+    return json.dumps(document, indent=2).encode()
+
+
 def write_document(path: Path, name: str, document: dict[str, Any]) -> None:
     """Replace the zarr.json `name` of the cache at `path` atomically. The caller holds the cache's lock."""
-    content = json.dumps(document, indent=2).encode()
+    content = document_json(document)
     # Written first where Zarr readers, which warn of unknown files, do not look.
     filesystem.replace_file(path / name, content, temporary_in=path / RECORDS)
 
@@ -67,28 +72,19 @@ def read_attributes(storage: Storage) -> dict[str, Any]:
     """The root's attributes. Raises StoreError if there is no vidlat cache."""
     where = storage.where
     try:
-        storage.read(ROOT, (0, 1))
-    except Missing:
+        attributes = read_zarr_document(storage, ROOT).get("attributes")
+    except StoreError as error:
+        if not isinstance(error.__cause__, Missing):
+            raise
         raise StoreError(
             f"{where}: damaged: its {ROOT} is missing; `vidlat verify --repair` restores it"
-            if _has_manifest(storage)
+            if has_key(storage, MANIFEST)
             else f"{where}: is not a vidlat cache: it has no zarr.json"
             + ("" if isinstance(storage, LocalStorage) else "; if its push was interrupted, push again")
         ) from None
-    except Beyond:
-        pass  # an empty document is a damaged one
-    attributes = read_zarr_document(storage, ROOT).get("attributes")
     if not isinstance(attributes, dict) or not isinstance(attributes.get("vidlat"), dict):
         raise StoreError(f"{where}: is not a vidlat cache: a Zarr store made by another program")
     return attributes
-
-
-def _has_manifest(storage: Storage) -> bool:
-    try:
-        read_document(storage, MANIFEST)
-    except Missing:
-        return False
-    return True
 
 
 def read_schema(storage: Storage) -> CacheSchema:

@@ -23,7 +23,7 @@ from vidlat.store.latents.shard_cache import ShardCache
 from vidlat.store.layout import shard_file
 from vidlat.store.process import process_id
 from vidlat.store.schema import CacheSchema
-from vidlat.store.storage.interface import Beyond, Missing, Storage, TooLarge
+from vidlat.store.storage.interface import Beyond, Missing, Storage, TooLarge, has_key
 
 NUM_REQUESTS = 128
 """Requests in flight: at 20 ms each, 6,400 a second could be answered."""
@@ -87,13 +87,7 @@ class RemoteArrays:
 
     def has_shard(self, name: str, shard: int) -> bool:
         """As LatentArrays.has_shard."""
-        try:
-            self._storage.read(shard_file(name, shard), (0, 1))
-        except Missing:
-            return False
-        except Beyond:
-            pass
-        return True
+        return has_key(self._storage, shard_file(name, shard))
 
     def _read_kept(self, name: str, frames: Integers, elsewhere: list[int]) -> Latents:
         """Frames of shards on disk from there, those of the shards `elsewhere` by ranges."""

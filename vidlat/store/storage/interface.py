@@ -102,6 +102,17 @@ class Storage(Protocol):
         """Delete keys; those that are missing are no error. Not for a key that another writer may replace."""
 
 
+def has_key(storage: Storage, key: str) -> bool:
+    """Whether anything is stored under a key; its content is not read."""
+    try:
+        storage.read(key, (0, 1))
+    except Missing:
+        return False
+    except Beyond:  # it is empty
+        pass
+    return True
+
+
 def read_document(storage: Storage, key: str) -> tuple[bytes, Version]:
     """The content of a key and its version. Raises Missing, and TooLarge for more than DOCUMENT_BYTES."""
     try:

@@ -118,19 +118,10 @@ class ObjectStorage:
 
     def read(self, key: str, range: Range | None = None) -> tuple[bytes, Version]:
         """As Storage.read."""
-        name, options, patience = self._name(key), _options(range), _Patience()
-        while True:
-            try:
-                content, version = _interruptible(lambda: _content(self._open().get(key, options=options)))
-                break
-            except _ERRORS as error:
-                if range and is_beyond(error):
-                    raise beyond(name, range[0]) from None
-                if is_missing(error):
-                    raise Missing(f"{name}: got no such object; expected one") from None
-                patience.wait(error, name)
+        options = _options(range)
+        content, version = self._ask(key, lambda store: _content(store.get(key, options=options)), range)
         if range and not content:
-            raise beyond(name, range[0])
+            raise beyond(self._name(key), range[0])
         return content, version
 
     def open(self, key: str, at_most: int) -> pa.NativeFile:
@@ -159,7 +150,7 @@ class ObjectStorage:
             return
         while True:
             try:
-                self._open(read=False).put(key, content, mode=self._update(version), use_multipart=False)
+                self._put(key, content, self._update(version))
                 return
             except _ERRORS as error:
                 if is_refused(error):
@@ -189,14 +180,7 @@ class ObjectStorage:
 
     def state(self, key: str) -> ObjectState:
         """The state of an object, whose content is not read. Raises Missing."""
-        name, patience = self._name(key), _Patience()
-        while True:
-            try:
-                return _state(_interruptible(lambda: self._open().head(key)))
-            except _ERRORS as error:
-                if is_missing(error):
-                    raise Missing(f"{name}: got no such object; expected one") from None
-                patience.wait(error, name)
+        return self._ask(key, lambda store: _state(store.head(key)))
 
     def delete(self, *keys: str) -> None:
         """As Storage.delete."""
@@ -215,6 +199,24 @@ class ObjectStorage:
             for key in keys:
                 self.delete(key)
 
+    def _ask(self, key: str, request: Callable[[ObjectStore], Answer], range: Range | None = None) -> Answer:
+        """What the store answers of an object. Raises Missing, and Beyond for a range beyond its end."""
+        name, patience = self._name(key), _Patience()
+        while True:
+            try:
+                return _interruptible(lambda: request(self._open()))
+            except _ERRORS as error:
+                if range and is_beyond(error):
+                    raise beyond(name, range[0]) from None
+                if is_missing(error):
+                    raise Missing(f"{name}: got no such object; expected one") from None
+                patience.wait(error, name)
+
+    def _put(self, key: str, content: bytes, mode: PutMode) -> PutResult:
+        return _interruptible(
+            lambda: self._open(read=False).put(key, content, mode=mode, use_multipart=False)
+        )
+
     def _write(
         self,
         key: str,
@@ -231,8 +233,7 @@ class ObjectStorage:
         name, patience = self._name(key), _Patience()
         while True:
             try:
-                put = partial(self._open(read=False).put, key, content, mode=mode, use_multipart=False)
-                return _version(_interruptible(put))
+                return _version(self._put(key, content, mode))
             except _ERRORS as error:
                 failure = error
             if not may_pass(failure):

@@ -20,7 +20,7 @@ from vidlat.store.metadata import (
 from vidlat.store.records.manifest import read_manifest
 from vidlat.store.schema import CacheSchema
 from vidlat.store.storage import filesystem
-from vidlat.store.storage.interface import Missing, Storage, Unreachable, read_document
+from vidlat.store.storage.interface import Storage, Unreachable, has_key
 from vidlat.store.storage.local import LocalStorage
 
 Finding = tuple[str, str, str]
@@ -114,11 +114,7 @@ def _read_description(storage: Storage) -> tuple[CacheSchema | None, bool, list[
 def _has_records(storage: Storage) -> bool:
     if isinstance(storage, LocalStorage):
         return filesystem.is_folder(storage.folder / RECORDS)
-    try:
-        read_document(storage, MANIFEST)
-    except Missing:
-        return False
-    return True
+    return has_key(storage, MANIFEST)
 
 
 def _uneven(lengths: dict[str, int], schema: CacheSchema) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,6 +12,7 @@ from vidlat.errors import StoreError
 from vidlat.store.layout import ARRAYS, MANIFEST, ROOT, array_document
 from vidlat.store.metadata import (
     array_frames,
+    document_json,
     document_length,
     read_attributes,
     read_schema,
@@ -35,7 +35,7 @@ def create_object_cache(storage: Storage, schema: CacheSchema) -> None:
     description = schema.to_attributes()
     for name, document in zarr_documents({"vidlat": description}, schema, 0).items():
         with suppress(Exists):
-            storage.create(name, _to_json(document))
+            storage.create(name, document_json(document))
     found = read_schema(storage)
     if found.cache_id != schema.cache_id:
         raise StoreError(
@@ -96,7 +96,7 @@ class ObjectWriter(CacheWriter):
             # A token: of two drivers that reserve as much at once, both would find what they have written.
             token = {"attributes": {"vidlat_reserved_by": f"{self._token}-{self._num_reserved}"}}
             try:
-                self.storage.replace(first, _to_json(documents[first] | token), version)
+                self.storage.replace(first, document_json(documents[first] | token), version)
                 break
             except Changed:
                 continue
@@ -112,13 +112,9 @@ class ObjectWriter(CacheWriter):
             if _length(name, found) >= _length(name, document):
                 return
             with suppress(Changed):
-                self.storage.replace(name, _to_json(document), version)
+                self.storage.replace(name, document_json(document), version)
                 return
 
 
 def _length(name: str, document: dict[str, Any]) -> int:
     return document_length(name, document) or 0
-
-
-def _to_json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=2).encode()

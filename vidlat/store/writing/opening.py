@@ -9,7 +9,7 @@ from pathlib import Path
 from vidlat.paths import is_address, local_path
 from vidlat.store.layout import MANIFEST, holds_anything
 from vidlat.store.schema import CacheSchema
-from vidlat.store.storage.interface import Missing
+from vidlat.store.storage.interface import has_key
 from vidlat.store.storage.opening import open_storage
 from vidlat.store.writing.writer import (
     CacheWriter,
@@ -38,11 +38,7 @@ def is_taken(where: str | Path) -> bool:
     """Whether a cache cannot be made at a path or an address, or is there."""
     if not is_address(where):
         return holds_anything(local_path(where))
-    try:
-        open_storage(str(where)).read(MANIFEST, (0, 1))
-    except Missing:
-        return False
-    return True
+    return has_key(open_storage(str(where)), MANIFEST)
 
 
 @contextmanager
