@@ -77,6 +77,7 @@ def proxy(running_proxy, monkeypatch):
     be_patient(monkeypatch, 10)
     with environment(running_proxy.address):
         yield running_proxy
+    running_proxy.set()  # `storage` may be opened for the next test before this fixture is
 
 
 def stored_in(storage, key):
