@@ -1,4 +1,4 @@
-"""Everything to know about vidlat on a GPU, part by part, in under 7 minutes; docs/gpu.md tells more.
+"""Everything to know about vidlat on a GPU, part by part, in under 7 minutes; docs/how-to/gpu.md tells more.
 
     python benchmarks/gpu.py [--out gpu_results] [--parts correctness,network] [--fresh]
                              [--device cuda|cuda:N|cpu] [--quick]

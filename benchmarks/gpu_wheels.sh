@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Download into .wheels/ what vidlat needs on a GPU machine that has PyTorch but no package index (docs/gpu.md):
+# Download into .wheels/ what vidlat needs on a GPU machine that has PyTorch but no package index (docs/how-to/gpu.md):
 #
 #     benchmarks/gpu_wheels.sh [FOLDER]
 #

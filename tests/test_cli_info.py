@@ -22,7 +22,7 @@ from vidlat.store.reader import LatentCache
 from vidlat.store.writing.opening import create_cache, open_writer
 from vidlat.types import Annotation
 
-PAGE = (Path(__file__).parents[1] / "docs" / "info.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "info.md").read_text()
 PARTIAL = "videos/records/.0af0.partial"
 TRACEBACK = 'Traceback (most recent call last):\n  File "reader.py", line 3\nValueError: no frame'
 

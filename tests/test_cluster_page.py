@@ -1,4 +1,4 @@
-"""The scripts of docs/cluster.md run as they stand there, with stand-ins for what Slurm does."""
+"""The scripts of docs/how-to/cluster.md run as they stand there, with stand-ins for what Slurm does."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 
-PAGE = Path(__file__).parents[1] / "docs" / "cluster.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "cluster.md"
 DRIVER, ARRAY, MERGE = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 SRUN = """#!/bin/bash

@@ -1,4 +1,4 @@
-"""docs/format.md suffices: a reader written from that page alone reads what the store writes."""
+"""docs/reference/format.md suffices: a reader written from that page alone reads what the store writes."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "format.md").read_text()
 
 
 # The reader: from here to `vidlat`'s own imports nothing but the page is known.

@@ -1,4 +1,4 @@
-"""What a GPU computes is what a CPU computes, and full memory of a GPU ends nothing (docs/gpu.md)."""
+"""What a GPU computes is what a CPU computes, and full memory of a GPU ends nothing (docs/how-to/gpu.md)."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

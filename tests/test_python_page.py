@@ -1,4 +1,4 @@
-"""Every example of docs/python.md runs as it stands there."""
+"""Every example of docs/how-to/python.md runs as it stands there."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from tests.train.toys import CacheMaker, random_posterior
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.video.writer import write_video
 
-PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "python.md"
 WHOLE_PATH, COMMANDS, COMPARISON, REPORT, VAE, LEARNING, *TRAINING = re.findall(
     r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL
 )

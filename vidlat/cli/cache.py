@@ -15,7 +15,7 @@ def info() -> None:
     """Summarise a cache: contents, settings, failures, sources.
 
     Reads only records and file sizes. Checks at most 20000 source files, spread evenly over the cache;
-    `vidlat ls` checks all. docs/info.md describes the JSON.
+    `vidlat ls` checks all. docs/reference/info.md describes the JSON.
 
     \b
     Example:
@@ -163,7 +163,7 @@ def push() -> None:
     environment, for which vidlat[remote] is needed; or hf://datasets/OWNER/NAME[/FOLDER], a dataset of the
     Hugging Face hub. The place must be empty, or hold an earlier state of this cache, to which only what is
     new is sent. README.md, the card, is written beside it; words of your own in it are kept.
-    docs/publishing.md tells more.
+    docs/how-to/publishing.md tells more.
 
     The cache appears, or its new state replaces the earlier one, at once and at the end. If interrupted or
     killed, run it again: it continues. An encode may go on meanwhile, and what it adds is left to the next

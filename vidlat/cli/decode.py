@@ -104,9 +104,9 @@ def evaluate() -> None:
     recall, density and coverage, motion, sharpness, diversity, and whether conditions can be read from
     samples, with intervals that draw subjects; all beside real training clips, the same standing still, and
     noise. --out gets pictures too, and a plot of the motion by frequency.
-    docs/evaluation.md says how to read it. --latents is the cache that the run was trained on. Ctrl-C keeps
-    the samples so far; the same command goes on. --samples does the same for a folder of videos, on the split
-    and the clip length of --run where it is given.
+    docs/how-to/evaluation.md says how to read it. --latents is the cache that the run was trained on. Ctrl-C
+    keeps the samples so far; the same command goes on. --samples does the same for a folder of videos, on the
+    split and the clip length of --run where it is given.
 
     \b
     Examples:
@@ -134,7 +134,7 @@ def report() -> None:
     Shows what the cache holds, how its latents are distributed and how far that is from a standard normal,
     which subjects or source folders differ from the rest, failures and warnings, and a few decoded clips.
     With --input it also shows what `vidlat evaluate` measures, and the worst and best clips beside their
-    sources. docs/report.md says how to read it.
+    sources. docs/how-to/report.md says how to read it.
 
     The file needs nothing else, no network either, and stays below 20 MB. Of a cache made with --ids hash it
     holds no name of a file or folder.

@@ -74,7 +74,7 @@ def sample() -> None:
       vidlat sample --run runs/first --out samples/ --reject-copies 0.01 --latents latents.zarr
 
     --reject-copies draws a copy of a training clip again, up to ten times. A sample that is still one is not
-    written. The scale is how near the clips come that the run holds out: docs/evaluation.md.
+    written. The scale is how near the clips come that the run holds out: docs/how-to/evaluation.md.
 
     \b
     Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some samples were still copies, 130 interrupted.

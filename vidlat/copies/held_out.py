@@ -18,7 +18,7 @@ NEAR = 0.5
 """Distance below which a held-out window shows the same recording as a training window.
 
 Among 46 clips, windows with noise of 20 % and a tenth more or less bright lie at most 0.45 from what they
-were, held-out windows at least 0.98 from any training window (docs/evaluation.md).
+were, held-out windows at least 0.98 from any training window (docs/how-to/evaluation.md).
 """
 
 MOST_WINDOWS = 1000

@@ -13,7 +13,7 @@ SIDE = 8
 """Rows and columns, at most, that latents are pooled to.
 
 With 8, 91 to 95 % of the copies at other times or another speed were found among real clips, with 4 73 to
-88 %, with 16 94 to 97 % in four times the time (docs/evaluation.md).
+88 %, with 16 94 to 97 % in four times the time (docs/how-to/evaluation.md).
 """
 
 

@@ -168,7 +168,7 @@ def licence_of(spec: str, path: Path) -> str:
     if path.is_dir():
         return licence_in(path)
     if spec in EMBEDDED_WEIGHTS:
-        return "Apache-2.0 (see the model card, docs/tiny-vae.md)"
+        return "Apache-2.0 (see the model card, docs/reference/tiny-vae.md)"
     return PUBLISHED_WEIGHTS[spec].licence if spec in PUBLISHED_WEIGHTS else "unknown"
 
 

@@ -1,7 +1,7 @@
 """How soon trainings of a VAE learn: their curves on the clips held out, and what they should reach.
 
-The criteria are those of docs/vae-training.md: they compare networks from scratch with those that know other
-videos already.
+The criteria are those of docs/how-to/vae-training.md: they compare networks from scratch with those that know
+other videos already.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Moving pictures inside a page, within a budget of bytes.
 
 H.264 in MP4, as vidlat writes it elsewhere: GIF and animated WebP take several times as much, and have no
-controls (docs/report.md).
+controls (docs/how-to/report.md).
 """
 
 from __future__ import annotations

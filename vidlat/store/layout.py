@@ -1,4 +1,4 @@
-"""The files of a cache: their paths, and which file belongs to what. docs/format.md lists them."""
+"""The files of a cache: their paths, and which file belongs to what. docs/reference/format.md lists them."""
 
 from __future__ import annotations
 

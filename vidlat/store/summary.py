@@ -49,7 +49,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSummary:
-    """Content and state of a cache; docs/info.md describes every field.
+    """Content and state of a cache; docs/reference/info.md describes every field.
 
     num_bytes: of all files; None where they cannot be listed. num_frames: of the videos. seconds: of the
     videos whose frame rate is known. num_latent_frames: length of the time axis, of which

@@ -53,7 +53,7 @@ def evaluate_samples(
     run: draws samples from this run into `out/samples`, a folder for each number of steps, where they are not
     there already. samples: measures the videos of this folder instead; without a run, the cache is split as a
     training would split it, and clips are as long as the first video. vae: where the VAE of the latents is,
-    if it has moved. docs/evaluation.md says what the figures mean.
+    if it has moved. docs/how-to/evaluation.md says what the figures mean.
 
     Raises StoreError, TrainError, WeightsError, ConfigError or InputError for a cache, run, VAE, settings or
     folder that cannot be used; before anything is drawn, but for the samples themselves.
