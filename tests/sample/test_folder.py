@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import vidlat
 from tests.train.toys import build_small
 from vidlat.config import SampleConfig
 from vidlat.errors import InputError
@@ -23,6 +24,7 @@ class GrayVAE:
     """Decodes latents to frames as bright as the latents of their own stack are on the mean."""
 
     device = torch.device("cpu")
+    weights_hash = "d" * 64
 
     def decode(self, latents, num_frames):
         bright = latents.mean((1, 3, 4)).sigmoid()
@@ -34,11 +36,13 @@ class GrayVAE:
 def draw(make_trainer, tmp_path, monkeypatch):
     """Draw samples of a run of two steps into tmp_path / "out", and return their names."""
     list(make_trainer(steps=2).steps())
-    monkeypatch.setattr(videos, "load_vae_of", lambda *_, **__: GrayVAE())
+    vae = GrayVAE()
+    monkeypatch.setattr(videos, "load_vae_of", lambda *_, **__: vae)
     trained = load_run(tmp_path / "run", build_model=build_small)
     monkeypatch.setattr(videos, "load_model", lambda *_, **__: trained)
 
-    def names(most=None, out="out", **settings):
+    def names(most=None, out="out", weights_hash=GrayVAE.weights_hash, **settings):
+        vae.weights_hash = weights_hash
         values = {"num": 2, "steps": 2, "format": "npy"} | settings
         paths = sample_videos(tmp_path / "run", tmp_path / out, SampleConfig(**values))
         found = [path.name for path in islice(paths, most)]
@@ -54,6 +58,16 @@ def test_it_tells_how_its_samples_were_drawn(draw, tmp_path):
     assert [sample.seed for sample in folder.samples.values()] == [3, 4]
     assert (folder.drawn["steps"], folder.drawn["step"], folder.drawn["frames"]) == (2, 2, 8)
     assert folder.seconds_per_sample > 0
+    first = json.loads((tmp_path / "out" / SAMPLES).read_text().splitlines()[0])
+    del first["drawn"]
+    vae = load_run(tmp_path / "run", build_model=build_small).run.schema.vae_name
+    assert first == {
+        "vidlat_version": vidlat.__version__,
+        "run": "run",
+        "checkpoint": "last",
+        "average_length": 0.0,
+        "vae": vae,
+    }
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
@@ -66,8 +80,9 @@ def test_a_video_tells_it_too(suffix, draw, tmp_path):
     else:
         with Image.open(path) as picture:
             comment = picture.info["comment"]
-    drawn = json.loads(comment)
-    assert (drawn["seed"], drawn["condition"], drawn["steps"]) == (3, [], 2)
+    told, first = json.loads(comment), (tmp_path / "out" / SAMPLES).read_text().splitlines()[0]
+    assert (told["drawn"].pop("seed"), told["drawn"]["condition"]) == (3, [])
+    assert told == json.loads(first)
 
 
 def test_what_is_there_is_not_drawn_again(draw, tmp_path):
@@ -101,9 +116,10 @@ def test_processes_that_add_at_once_lose_nothing(draw, tmp_path):
     out = tmp_path / "out"
     draw(num=1)
     sample = read_samples(out).samples["sample-0000.npy"]
-    one, other = (continue_samples(out, read_samples(out).drawn, {}) for _ in range(2))
+    description = {"drawn": read_samples(out).drawn}
+    one, other = (continue_samples(out, description, {}) for _ in range(2))
     one.add("sample-0001.npy", sample)
-    continue_samples(out, one.drawn, {})
+    continue_samples(out, description, {})
     other.add("sample-0002.npy", sample)
     with (out / SAMPLES).open("ab") as file:
         file.write(b'{"name": "sample-00' + 70_000 * b"0")  # by a third one, which is killed
@@ -121,12 +137,26 @@ def test_a_folder_is_started_again_whose_first_line_was_not_written(draw, tmp_pa
 
 
 def test_processes_that_start_a_folder_at_once_agree(tmp_path):
-    drawn = {"steps": 2}
+    description = {"drawn": {"steps": 2}}
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(lambda _: continue_samples(tmp_path, drawn, {}), range(8)))
+        folders = list(pool.map(lambda _: continue_samples(tmp_path, description, {}), range(8)))
     for number, folder in enumerate(folders):
         folder.add(f"{number}.npy", Sample(seed=number))
     assert len(read_samples(tmp_path).samples) == 8
+
+
+def test_of_processes_that_start_a_folder_at_once_in_other_ways_one_goes_on(tmp_path):
+    def start(steps):
+        try:
+            return continue_samples(tmp_path, {"drawn": {"steps": steps}}, {}).drawn["steps"]
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(start, range(8)))
+    (started,) = (outcome for outcome in outcomes if isinstance(outcome, int))
+    assert read_samples(tmp_path).drawn == {"steps": started}
+    assert sum("drawn otherwise (steps differs" in str(outcome) for outcome in outcomes) == 7
 
 
 def test_each_sample_adds_a_line_and_rewrites_none(draw, tmp_path):
@@ -160,8 +190,10 @@ def test_a_folder_of_before_is_not_continued(draw, tmp_path):
 
 def test_other_samples_are_refused(draw, tmp_path):
     draw()
-    with pytest.raises(InputError, match=r"drawn otherwise \(steps differ; steps: got 3, there 2\)"):
+    with pytest.raises(InputError, match=r"drawn otherwise \(steps differs; steps: got 3, there 2\)"):
         draw(steps=3)
+    with pytest.raises(InputError, match=r"drawn otherwise \(vae_hash differs; "):
+        draw(weights_hash="e" * 64)
     assert read_samples(tmp_path / "out").drawn["steps"] == 2
 
 
@@ -169,7 +201,7 @@ def test_a_sample_of_another_condition_is_refused(draw, tmp_path):
     draw()
     path = tmp_path / "out" / SAMPLES
     text = path.read_text()
-    assert text.count('"condition": []') == 2
+    assert text.count('"condition": []') == 3
     path.write_text('"condition": ["view=a4c"]'.join(text.rsplit('"condition": []', 1)))
     with pytest.raises(InputError, match=r"sample-0001.npy with condition 'view=a4c'.* with none"):
         draw()

@@ -62,8 +62,9 @@ def train() -> None:
 def sample() -> None:
     """Sample new videos from a trained run.
 
-    A contact sheet of the samples is written too. A later encode of a folder around --out does not take them
-    for clips.
+    A contact sheet of the samples is written too, and samples.jsonl, which tells how they were drawn. A
+    folder with samples is continued by the same command, also with a larger --num, and refused where they
+    were drawn otherwise. A later encode of a folder around --out does not take them for clips.
 
     \b
     Examples:

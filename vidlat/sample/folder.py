@@ -1,39 +1,28 @@
 """The folder of samples: which samples it holds, and in samples.jsonl how they were drawn.
 
-    {"vidlat_version": "0.1.0", "drawn": {"cache_id": ..., "weights_hash": ..., "step": 20000, ...}}
+    {"vidlat_version": "0.1.0", "run": "first", "checkpoint": "last", ..., "drawn": {"step": 20000, ...}}
     {"name": "sample-0000.mp4", "seed": 0, "condition": ["view=a4c"], "seconds": 1.9, "num_rejected": 0}
 
-The first line is that of all samples of the folder, which were drawn in the same way. Each has a line of its
-own, with its condition, that is appended once its video is written; of several about one sample the last
-holds. A process that is killed may leave half a line at the end, which does not count: its sample is drawn
-again. Several processes may add to a folder at once, samples of other seeds.
+The first line is that of all samples of the folder: `drawn` is what determines them besides their seeds, and
+is the same for all. Each has a line of its own, with its condition, that is appended once its video is
+written; of several about one sample the last holds. Several processes may add to a folder at once, samples of
+other seeds.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import vidlat
 from vidlat.checked_settings import LARGE, MANY, SEED_STOP
-from vidlat.documents import Fields, parse_json
+from vidlat.documents import Fields
 from vidlat.errors import InputError, one_line, shown
-from vidlat.files import open_regular_file, read_file, sync
-from vidlat.store.storage.filesystem import locked
+from vidlat.pipeline.json_lines import append_line, differences_in_words, read_lines, start_lines
 
 SAMPLES = "samples.jsonl"
 """File name of the description of a folder of samples."""
-
-SAMPLES_BYTES = 2**28
-"""Most bytes of it: a million samples have less."""
-
-LINE_BYTES = 2**16
-"""Read at once to find where the last line ends; most lines have much less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,45 +73,7 @@ class SampleFolder:
     def add(self, name: str, sample: Sample) -> None:
         """Append a sample whose file is written; raises InputError where that cannot be recorded."""
         self.samples[name] = sample
-        path = self.path / SAMPLES
-        try:
-            with _after_whole_lines(path) as file:
-                _append(file, {"name": name, **asdict(sample)})
-        except OSError as error:
-            raise _unwritable(path, error) from error
-
-
-@contextmanager
-def _after_whole_lines(path: Path) -> Iterator[BinaryIO]:
-    """The file, locked and opened to append, without the half line that a killed process left."""
-    # Locked, half a line at the end is not one that another process is about to end.
-    with locked(path), open_regular_file(path, create=True) as file:
-        end = _end_of_lines(file)
-        file.truncate(end)
-        file.seek(end)
-        yield file
-
-
-def _end_of_lines(file: BinaryIO) -> int:
-    """The position after the last newline."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(end - LINE_BYTES, 0)
-        file.seek(start)
-        if found := file.read(end - start).rfind(b"\n") + 1:
-            return start + found
-        end = start
-    return 0
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be written ({error.strerror})")
-
-
-def _append(file: BinaryIO, values: dict[str, Any]) -> None:
-    file.write((json.dumps(values) + "\n").encode())
-    file.flush()
-    os.fsync(file.fileno())
+        append_line(self.path / SAMPLES, {"name": name, **asdict(sample)})
 
 
 def read_samples(folder: Path) -> SampleFolder | None:
@@ -132,14 +83,12 @@ def read_samples(folder: Path) -> SampleFolder | None:
     """
     path = folder / SAMPLES
     try:
-        whole = read_file(path, SAMPLES_BYTES).split(b"\n")[:-1]
-        if not whole:
-            return None  # a process was killed before it had written the first line, or is writing it
-        first, *lines = whole
-        drawn = Fields(parse_json(first), "line 1").take("drawn", dict, "an object")
-        known = dict(_sample_of(line, number) for number, line in enumerate(lines, 2))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        lines = read_lines(path)
+        if lines is None:
+            return None
+        first, *others = lines
+        drawn = first.take("drawn", dict, "an object")
+        known = dict(_sample_of(line, number) for number, line in enumerate(others, 2))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({one_line(error)[:300]}); to draw, remove it and the samples beside "
@@ -148,36 +97,34 @@ def read_samples(folder: Path) -> SampleFolder | None:
     return SampleFolder(folder, drawn, known)
 
 
-def _sample_of(line: bytes, number: int) -> tuple[str, Sample]:
+def _sample_of(line: Fields, number: int) -> tuple[str, Sample]:
     try:
-        fields = Fields(parse_json(line), "it")
-        return fields.text("name"), Sample.from_fields(fields)
+        return line.text("name"), Sample.from_fields(line)
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from error
 
 
-def continue_samples(folder: Path, drawn: dict[str, Any], wanted: Mapping[str, Sample]) -> SampleFolder:
+def continue_samples(
+    folder: Path, description: Mapping[str, Any], wanted: Mapping[str, Sample]
+) -> SampleFolder:
     """The folder with its samples so far, if those that are wanted may be added to them.
 
-    wanted: file names and how they are to be drawn. A sample that the folder has already, drawn so, need not
-    be drawn again. Raises InputError for a folder with samples that were drawn otherwise, or of which no
-    samples.jsonl tells.
+    description: the first line of a new folder; its `drawn` has to be that of the folder. wanted: file names
+    and how they are to be drawn. A sample that the folder has already, drawn so, need not be drawn again.
+    Raises InputError for a folder with samples that were drawn otherwise, or of which no samples.jsonl tells.
     """
-    found = read_samples(folder)
+    drawn, found = description["drawn"], read_samples(folder)
     if found is None:
         if others := sorted(path.name for path in folder.glob("sample-*")):
             raise InputError(
                 f"{folder} holds {others[0]}, and no {SAMPLES} that tells how it was drawn; give another "
                 "--out"
             )
-        _start(folder / SAMPLES, drawn)
+        start_lines(folder / SAMPLES, description)
         found = read_samples(folder) or SampleFolder(folder, drawn, {})
-    if found.drawn != drawn:
-        differing = [name for name in {**drawn, **found.drawn} if drawn.get(name) != found.drawn.get(name)]
-        first = differing[0]
+    if differences := differences_in_words(drawn, found.drawn):
         raise InputError(
-            f"{folder} holds samples that were drawn otherwise ({', '.join(differing)} differ; {first}: got "
-            f"{shown(drawn.get(first))}, there {shown(found.drawn.get(first))}); give another --out"
+            f"{folder} holds samples that were drawn otherwise ({differences}); give another --out"
         )
     for name, sample in wanted.items():
         there = found.samples.get(name)
@@ -187,17 +134,6 @@ def continue_samples(folder: Path, drawn: dict[str, Any], wanted: Mapping[str, S
                 f"with {_in_words(sample.condition)}; give another --out or --seed"
             )
     return found
-
-
-def _start(path: Path, drawn: dict[str, Any]) -> None:
-    """Write the first line, unless another process has done so meanwhile."""
-    try:
-        with _after_whole_lines(path) as file:
-            if not file.tell():
-                _append(file, {"vidlat_version": vidlat.__version__, "drawn": drawn})
-        sync(path.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def _in_words(condition: Sequence[str]) -> str:

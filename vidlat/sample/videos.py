@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,7 @@ import torch
 
 from vidlat.config import Preprocessing, SampleConfig
 from vidlat.copies.search import Match
-from vidlat.encode.hub import sha256_of
 from vidlat.encode.vae import FrozenVAE
-from vidlat.encode.weights_file import hash_weights
 from vidlat.errors import DecodeError, InputError, TrainError, one_line
 from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import (
@@ -29,12 +26,11 @@ from vidlat.pipeline.decode_videos import (
     to_gray_levels,
 )
 from vidlat.sample.clips import ClipSampler
+from vidlat.sample.description import describe, title_of
 from vidlat.sample.first_frames import read_first_frames
 from vidlat.sample.folder import Sample, continue_samples
 from vidlat.sample.rejection import Drawn, copy_rejection, require_no_copies
-from vidlat.sample.sampler import num_steps_for
 from vidlat.sample.trained_for import check_trained_for
-from vidlat.train.objectives.objective import OBJECTIVES
 from vidlat.train.runs.exported import load_model
 from vidlat.train.runs.frozen_model import FrozenModel
 from vidlat.train.runs.run_folder import TrainedRun
@@ -80,16 +76,16 @@ def sample_videos(
     CopyError if samples copy training clips at every attempt, which are not written.
     """
     settings.require_effect()
-    out, drawing = local_path(out), _Drawing(_load(run_dir, settings), settings, conditions, vae)
+    out, drawing = local_path(out), _Drawing(run_dir, settings, conditions, vae)
     rejection = copy_rejection(run_dir, drawing.run, latents, settings, drawing.device)
     prepare_decoded_folder(out)
     wanted = {f"sample-{it.seed:04d}.{settings.format}": it for it in drawing.samples}
-    folder = continue_samples(out, drawing.how, wanted)
+    folder = continue_samples(out, drawing.description, wanted)
     missing = [(name, sample) for name, sample in wanted.items() if not folder.holds(name)]
     draw = partial(drawing.draw, [sample for _, sample in missing], on_progress)
     everything = range(len(missing))
     drawn = rejection.draw(len(missing), draw) if rejection else enumerate(map(Drawn, draw(everything, 0)))
-    sheet = _Sheet()
+    sheet = _Sheet(title_of(drawing.description))
     copies: list[tuple[int, Match]] = []
     try:
         for name, sample in wanted.items():
@@ -112,9 +108,10 @@ def sample_videos(
 
 
 class _Sheet:
-    """The samples on the contact sheet: those of the MAX_ROWS lowest seeds."""
+    """The samples on the contact sheet: those of the MAX_ROWS lowest seeds, under a title."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str) -> None:
+        self._title = title
         self._rows: dict[int, tuple[str, Frames]] = {}
 
     def add(self, sample: Sample, frames: Frames) -> None:
@@ -125,22 +122,24 @@ class _Sheet:
     def write(self, path: Path) -> None:
         """Write it, unless there is no sample."""
         if self._rows:
-            contact_sheet([row for _, row in sorted(self._rows.items(), key=itemgetter(0))], path)
+            rows = [row for _, row in sorted(self._rows.items(), key=itemgetter(0))]
+            contact_sheet(rows, path, title=self._title)
 
 
 class _Drawing:
     """A run, its VAE and settings, ready to draw samples; raises as `sample_videos` where they do not fit.
 
-    samples: those that are wanted. how: what they have in common, see `how_drawn`.
+    samples: those that are wanted. description: what they have in common, see `describe`.
     """
 
     def __init__(
         self,
-        trained: TrainedRun,
+        run_dir: str | Path,
         settings: SampleConfig,
         conditions: Sequence[Sequence[str]] | None,
         vae: str | None,
     ) -> None:
+        trained = _load(run_dir, settings)
         self.run, seeds = trained.run, range(settings.seed, settings.seed + settings.num)
         self.samples = [
             Sample(seed=seed, condition=tuple(condition))
@@ -154,7 +153,13 @@ class _Drawing:
         if settings.first_frame:
             path = local_path(settings.first_frame)
             self._first_frames = read_first_frames(path, self.run, self._vae)
-        self.how = how_drawn(trained, settings)
+        self.description = describe(
+            run_dir, trained, settings,
+            vae_name=vae or self.run.schema.vae_name,
+            vae_hash=self._vae.weights_hash,
+            one_condition=conditions is None,
+        )  # fmt: skip
+        self._num_frames = settings.frames or self.run.config.frames
         self._sampler = ClipSampler(trained, settings, self.device)
 
     def draw(
@@ -168,7 +173,7 @@ class _Drawing:
         first_frames = self._first_frames
         return self._sampler.sample(
             [samples[number].seed for number in numbers],
-            self.how["frames"],
+            self._num_frames,
             conditions=[samples[number].condition for number in numbers],
             first_frames=None if first_frames is None else first_frames.expand(len(numbers), -1, -1, -1, -1),
             attempt=attempt,
@@ -182,8 +187,9 @@ class _Drawing:
                 f"sample {sample.seed} holds numbers that are not finite; try --checkpoint best, or less "
                 "--guidance"
             )
-        frames = decode_sample(latents, self.run, self._vae, self.how["frames"])
-        comment = json.dumps(self.how | {"seed": sample.seed, "condition": sample.condition})
+        frames = decode_sample(latents, self.run, self._vae, self._num_frames)
+        own = {"seed": sample.seed, "condition": sample.condition}
+        comment = json.dumps(self.description | {"drawn": self.description["drawn"] | own})
         match path.suffix:
             case ".npy":
                 write_array(path, frames)
@@ -205,28 +211,6 @@ def _timed(drawn: Iterator[tuple[int, Drawn]]) -> Iterator[tuple[tuple[int, Draw
 def _load(run_dir: str | Path, settings: SampleConfig) -> TrainedRun:
     is_best = settings.checkpoint == "best"
     return load_model(run_dir, best=is_best, average_length=settings.average_length)
-
-
-def how_drawn(trained: TrainedRun, settings: SampleConfig) -> dict[str, Any]:
-    """What determines a sample besides its seed and its condition, as plain values."""
-    run = trained.run
-    first_frame = None
-    if settings.first_frame:
-        first_frame = sha256_of(local_path(settings.first_frame))
-    rejected = {"reject_copies": settings.reject_copies} if settings.reject_copies else {}
-    return rejected | {
-        "cache_id": run.schema.cache_id,
-        "weights_hash": hash_weights(trained.model.state_dict()),
-        "step": trained.step,
-        "frames": settings.frames or run.config.frames,
-        "steps": num_steps_for(OBJECTIVES[run.config.objective], settings.steps),
-        "sampler": settings.sampler,
-        "guidance": settings.guidance,
-        "guidance_interval": list(settings.guidance_interval),
-        "first_frame": first_frame,
-        "precision": settings.precision,
-        "format": settings.format,
-    }
 
 
 def decode_sample(latents: torch.Tensor, run: FrozenModel, vae: FrozenVAE, num_frames: int) -> Frames:
