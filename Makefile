@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test test-all lint
+.PHONY: demo docs test test-all lint
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -23,6 +23,10 @@ demo: .venv/installed
 	@echo "run             $(DEMO)/run               look: $(BIN)/tensorboard --logdir $(DEMO)/run"
 	@echo "sample videos   $(DEMO)/samples"
 	@echo "contact sheet   $(DEMO)/samples/contact_sheet.png"
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "site            build/site/index.html"
 
 # Two processes of one thread each: threads of both that wait for each other would take most of the time.
 test: lint

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import code_blocks
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 
-PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "cluster.md"
-DRIVER, ARRAY, MERGE = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+DRIVER, ARRAY, MERGE = code_blocks("docs/how-to/cluster.md", "bash")
 
 SRUN = """#!/bin/bash
 # Starts the command once for each node, as srun does for --ntasks-per-node=1.

@@ -1,6 +1,5 @@
 """Every example of docs/how-to/python.md runs as it stands there."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +8,13 @@ import numpy as np
 import pytest
 
 from benchmarks.phantom import make_phantom
+from tests.pages import code_blocks
 from tests.train.toys import CacheMaker, random_posterior
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.video.writer import write_video
 
-PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "python.md"
-WHOLE_PATH, COMMANDS, COMPARISON, REPORT, VAE, LEARNING, *TRAINING = re.findall(
-    r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL
-)
+PAGE = "docs/how-to/python.md"
+WHOLE_PATH, COMMANDS, COMPARISON, REPORT, VAE, LEARNING, *TRAINING = code_blocks(PAGE, "python")
 
 
 @pytest.fixture
@@ -27,7 +25,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run_here(code):
-    exec(compile(code, str(PAGE), "exec"), {})
+    exec(compile(code, PAGE, "exec"), {})
 
 
 def run_as_script(code):
