@@ -330,7 +330,7 @@ def test_what_says_the_same_twice_in_one_place_is_refused(tmp_path):
     ("command", "flag", "shown"),
     [
         ("encode", "--keepbits", "[default: 10; at least 1 and at most 10]"),
-        ("encode", "--vae", "[default: maisi]"),
+        ("encode", "--vae", "else the VAE of the cache at --out, for a new one maisi"),
         ("train", "--ema-decay", "[default: 0.999; at least 0 and less than 1]"),
         ("sample", "--seed", "[default: 0; at least 0 and less than 2**63]"),
         ("fit-vae", "--learning-rate", "else 1e-3, with recipe maisi 1e-4 [more than 0]"),

@@ -11,6 +11,7 @@ from pydicom.data import get_testdata_file
 
 from vidlat.cli import commands
 from vidlat.commands import display
+from vidlat.encode.weights import resolve_weights
 from vidlat.store.reader import open_cache
 from vidlat.store.writing.opening import open_writer
 
@@ -304,7 +305,7 @@ def test_manifest_encodes_time_ranges_with_their_labels(encode, videos, tmp_path
 
 
 def test_hashed_ids_are_shown_with_their_path_only_on_request_and_stored_without(
-    encode, videos, tmp_path, monkeypatch
+    encode, encode_again, videos, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(display.console, "width", 300)  # so that no cell is folded
     (videos / "broken.mp4").write_bytes(b"no video")
@@ -320,9 +321,13 @@ def test_hashed_ids_are_shown_with_their_path_only_on_request_and_stored_without
     assert "miss-doe.mp4" in out
     cache = open_cache(tmp_path / "l.zarr")
     assert all(re.fullmatch("[0-9a-f]{32}", name) for name in [*cache.records(), *cache.failures()])
-    code, _, err = encode()
+    code, _, err = encode("--ids", "path")
     assert code == 1
     assert "made with --ids hash, you asked path" in err
+    assert encode("--show-paths")[0] == 3
+    code, _, err = encode_again()
+    assert (code, err.count("\n")) == (1, 1)
+    assert "is part of neither this package nor a hub; give it by --vae PATH" in err
 
 
 @pytest.mark.parametrize(
@@ -341,11 +346,84 @@ def test_invalid_preprocessing_settings_are_refused(encode, flag, value, message
     assert message in err
 
 
+@pytest.fixture
+def encode_again(scheduler, videos, tmp_path):
+    """encode_again(*flags) into l.zarr without any setting: exit code, output in one line, errors."""
+
+    def encode_again(*more):
+        fixed = ("--input", videos, "--out", tmp_path / "l.zarr", "--batch", 3, "--scheduler", scheduler)
+        answer = CliRunner().invoke(commands, ["encode", *map(str, (*fixed, *more))])
+        return answer.exit_code, " ".join(answer.stdout.split()), answer.stderr
+
+    return encode_again
+
+
+OTHER_SETTINGS = {
+    "crop": "0,0,8,8", "fps": "5", "intensity": "0,200", "fit": "stretch", "stack": "8", "overlap": "4",
+    "blend": "center", "stretch": "2", "stretch-by": "linear", "keepbits": "7",
+    "deinterlace": "off", "axes": "THW",
+}  # fmt: skip
+
+
+def test_an_encode_without_settings_takes_those_of_the_cache(
+    encode, encode_again, videos, tmp_path, make_videos
+):
+    flags = [text for name, value in OTHER_SETTINGS.items() for text in (f"--{name}", value)]
+    code, out, err = encode(*flags)
+    assert (code, "taken from" in out) == (0, False), err
+    make_videos(videos, {"new.mp4": 20})
+    code, out, err = encode_again("--dry-run")
+    assert (code, "taken from" in out, cell(out, "videos to encode")) == (0, True, "1"), err
+    code, out, err = encode_again()
+    assert code == 0, err
+    (line,) = re.findall(r"Settings taken from \S+l.zarr: (.*?) 1 video to encode, 3 already done", out)
+    assert line.startswith("vae ")
+    told = dict(setting.split(" ") for setting in re.split(r", (?=[a-z])", line))
+    expected = {name.replace("-", "_"): value for name, value in OTHER_SETTINGS.items()}
+    assert told | {"fps": "5"} == expected | {"vae": told["vae"], "size": "16"}
+    added_to = open_cache(tmp_path / "l.zarr")
+    shutil.move(tmp_path / "l.zarr", tmp_path / "before.zarr")
+    assert encode(*flags)[0] == 0
+    fresh = open_cache(tmp_path / "l.zarr")
+    assert len(fresh) == len(added_to) == 4
+    for video_id, record in fresh.records().items():
+        assert record.latents.frame_crc32c == added_to.records()[video_id].latents.frame_crc32c
+
+
+def test_settings_in_a_file_count_as_given(encode, encode_again, tmp_path):
+    encode()
+    (tmp_path / "c.yaml").write_text("encode: {size: 32, fps: 0, keepbits: 7}")
+    code, _, err = encode_again("--config", tmp_path / "c.yaml")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "(keepbits: cache has 10, you asked 7; size: cache has 16, you asked 32)" in err
+    assert "Nothing to do" in encode_again("--config", tmp_path / "c.yaml", "--size", 16, "--keepbits", 10)[1]
+
+
+def test_a_vae_that_is_gone_or_another_is_asked_for(encode_again, small_vae, tmp_path):
+    vae = tmp_path / "own.safetensors"
+    shutil.copy(small_vae, vae)
+    fixed = ("--vae", vae, "--size", 16, "--device", "cpu")
+    assert encode_again(*fixed)[0] == 0
+    vae.rename(tmp_path / "moved.safetensors")
+    code, _, err = encode_again()
+    assert (code, err.count("\n")) == (1, 1)
+    assert re.search(
+        r"the VAE of these latents, \S+own.safetensors, is no longer at \S+own.safetensors; give it by --vae",
+        err,
+    )
+    assert "Nothing to do" in encode_again("--vae", tmp_path / "moved.safetensors")[1]
+    shutil.copy(resolve_weights("tiny"), vae)
+    code, _, err = encode_again()
+    assert (code, err.count("\n")) == (1, 1)
+    assert "own.safetensors: has another encoder than the latents were made with" in err
+
+
 @pytest.mark.parametrize("flags", [("--crop", "0,0,8,8"), ("--fps", "5"), ("--intensity", "0,200")])
 def test_preprocessing_settings_are_part_of_the_cache(encode, flags):
     assert encode(*flags)[0] == 0
     assert "Nothing to do" in encode(*flags)[1]
-    code, _, err = encode()
+    assert "Nothing to do" in encode()[1]
+    code, _, err = encode(flags[0], "auto" if flags[0] == "--crop" else "0" if flags[0] == "--fps" else "ct")
     assert code == 1
     assert f"({flags[0][2:]}: cache has" in err
 

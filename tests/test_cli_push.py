@@ -20,8 +20,10 @@ from tests.test_cli_merge import vidlat
 from tests.test_patient_data import SECRET, encode, planted  # noqa: F401
 from vidlat.commands.display import progress_bar
 from vidlat.commands.transfer import COLUMN, Transferred
+from vidlat.config import LatentSettings
 from vidlat.encode.weights import licence_of
 from vidlat.evaluate.reconstruction import Evaluation
+from vidlat.pipeline.cached_settings import settings_for
 from vidlat.store.copying.copy import CopyPlan, CopyProgress
 from vidlat.store.layout import CARD, MANIFEST
 from vidlat.store.storage.opening import open_storage
@@ -68,6 +70,15 @@ def test_a_pushed_cache_is_pulled_and_sound(cache, address, tmp_path):
     assert content_of(out) == content_of(cache)
     assert vidlat("verify", out)[0] == 0
     assert vidlat("pull", address, "--out", out)[:2] == (0, f"{out}: up to date\n")
+
+
+def test_an_encode_takes_its_settings_from_a_published_cache_as_from_a_folder(cache, address):
+    vidlat("push", cache, address)
+    given = {"workers": 2, "size": 64}
+    here, there = settings_for(cache, given), settings_for(address, given)
+    assert here == there
+    made = replace(SCHEMA.settings.select(LatentSettings), size=64, precision="auto")
+    assert (here.select(LatentSettings), here.ids, here.workers) == (made, SCHEMA.ids, 2)
 
 
 def test_a_second_push_sends_what_is_new(cache, address):

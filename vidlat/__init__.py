@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from vidlat.fit.run import FitRun as FitRun, FitStep as FitStep, read_fit as read_fit
     from vidlat.fit.trainer import VAETrainer as VAETrainer, VideoRead as VideoRead, fit_vae as fit_vae
     from vidlat.fit.trainings import Trainings as Trainings
+    from vidlat.pipeline.cached_settings import settings_for as settings_for
     from vidlat.pipeline.dask_executor import (
         DaskExecutor as DaskExecutor,
         open_dask_executor as open_dask_executor,
@@ -125,6 +126,7 @@ _PUBLIC = {
     "fit.run": "FitRun FitStep read_fit",
     "fit.trainer": "VAETrainer VideoRead fit_vae",
     "fit.trainings": "Trainings",
+    "pipeline.cached_settings": "settings_for",
     "pipeline.dask_executor": "DaskExecutor open_dask_executor",
     "pipeline.decode_videos": "decode_videos",
     "pipeline.driver": "EncodeProgress",

@@ -42,12 +42,16 @@ from vidlat.config import EncodeConfig, WorkerConfig
 def encode() -> None:
     """Encode videos into a cache of latents. Run again, it adds only what is new.
 
+    Settings of an existing cache that are not given are those that it has; a given one that differs is
+    refused. The defaults below are those of a new cache.
+
     A file is new if its path, size or modification time differs from the recorded one and its content does
     too.
 
     \b
     Examples:
       vidlat encode --input videos/ --out latents.zarr --vae tiny --size 128
+      vidlat encode --input more/ --out latents.zarr               with the settings of the cache
       vidlat encode --input videos/ --out latents.zarr --dry-run   estimate time and disk space
       vidlat encode --input videos/ --out latents.zarr --checksum  find files that changed unseen
       vidlat encode --input videos/ --out latents.zarr --crop auto --fps 25 --labels ef.csv

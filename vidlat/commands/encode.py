@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -27,10 +28,12 @@ from vidlat.encode.device import resolve_device, warning_of_convolutions
 from vidlat.encode.weights_file import trained_stacks
 from vidlat.errors import ExitCode, InputError
 from vidlat.paths import is_address, local_path
+from vidlat.pipeline.cached_settings import settings_in
 from vidlat.pipeline.driver import EncodeProgress
-from vidlat.pipeline.encode_videos import PreparedEncode, prepare_encode
+from vidlat.pipeline.encode_videos import DEFAULT_VAE, PreparedEncode, prepare_encode
 from vidlat.pipeline.ignored import describe_ignored
 from vidlat.pipeline.measure import measure_size
+from vidlat.store.schema import CacheSettings
 from vidlat.store.storage.filesystem import free_bytes
 from vidlat.types import FailureRecord
 
@@ -61,16 +64,18 @@ def encode(
     settings: dict[str, Any],
 ) -> ExitCode:
     """Encode what is new, and report what failed."""
-    config = EncodeConfig.from_mapping(settings)
+    taken = {name: value for name, value in settings_in(out).items() if name not in settings}
+    config = EncodeConfig.from_mapping(taken | settings)
     options = {"retry_failed": retry_failed, "checksum": checksum, "dry_run": dry_run, "labels": labels}
     options["skip_stills"] = skip_stills
     prepared = _prepare(inputs, config, out, options)
     names = _paths_of_hashed(prepared) if show_paths else {}
     failures = list(prepared.plan.known_failures)
+    _report_taken(out, taken if config.vae or not taken else {"vae": prepared.job.vae} | taken)
     _report_stills(prepared)
     _report_ignored(prepared, hide=config.ids == "hash" and not show_paths)
     _report_decoded(prepared)
-    _warn_of_other_stacks(prepared, config)
+    _warn_of_other_stacks(prepared)
     _warn_of_slow_convolutions(prepared)
     if dry_run:
         print_dry_run(prepared, config)
@@ -128,6 +133,14 @@ def _record_changes(prepared: PreparedEncode, part: str | None) -> None:
     if plan.moved:
         moved = format_count(len(plan.moved), "file")
         console.print(f"{moved} touched or moved: recorded, so that they need not be compared again.")
+
+
+def _report_taken(out: Path | str, taken: dict[str, Any]) -> None:
+    """Say which settings are those of the cache, but for those that a new cache would have too."""
+    usual = {each.name: each.default for each in dataclasses.fields(CacheSettings)}
+    usual |= {"vae": DEFAULT_VAE, "ids": "path"}
+    if told := [f"{name} {value}" for name, value in taken.items() if value != usual[name]]:
+        _tell(f"Settings taken from {out}: {', '.join(told)}")
 
 
 def _report_stills(prepared: PreparedEncode) -> None:
@@ -234,7 +247,7 @@ def _run(
     processes = "1 process" if prepared.num_workers == 1 else f"{prepared.num_workers} processes"
     console.print(
         f"{part}{format_count(plan.num_videos, 'video')} to encode, {plan.num_done} already done, "
-        f"{prepared.discovery.num_ignored} other files ignored{excluded}; VAE {config.vae} in "
+        f"{prepared.discovery.num_ignored} other files ignored{excluded}; VAE {prepared.job.vae} in "
         f"{prepared.job.settings.precision}, {config.scheduler or processes}"
     )
     _warn_of_full_disk(prepared)
@@ -286,11 +299,11 @@ def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progr
     return time.monotonic() - began if began else 0.0
 
 
-def _warn_of_other_stacks(prepared: PreparedEncode, config: EncodeConfig) -> None:
+def _warn_of_other_stacks(prepared: PreparedEncode) -> None:
     stacks, shown = trained_stacks(prepared.job.vae_path), prepared.schema.settings.stack
     if stacks and shown not in stacks:
         console.print(
-            f"Warning: {config.vae} was trained on stacks of {_in_words(stacks)} frames, and is "
+            f"Warning: {prepared.job.vae} was trained on stacks of {_in_words(stacks)} frames, and is "
             f"shown {shown} at a time: expect worse pictures; `vidlat evaluate` measures them",
             soft_wrap=True,
             markup=False,

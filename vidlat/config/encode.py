@@ -16,10 +16,11 @@ Ids = Literal["path", "hash"]
 class EncodeConfig(LatentSettings):
     """Settings of `vidlat encode`."""
 
-    vae: str = setting(
-        "maisi",
+    vae: str | None = setting(
+        None,
         "maisi, nv-generate-ct, nv-generate-mr, tiny, tiny-16, a weights file, or "
-        "diffusers:FOLDER or diffusers:OWNER/NAME[/FOLDER] of a hub: an AutoencoderKL of diffusers",
+        "diffusers:FOLDER or diffusers:OWNER/NAME[/FOLDER] of a hub: an AutoencoderKL of diffusers; else the "
+        "VAE of the cache at --out, for a new one maisi",
     )
     in_channels: int | None = setting(None, "refuse a VAE with another number of input channels")
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")

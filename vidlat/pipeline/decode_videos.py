@@ -56,18 +56,24 @@ def load_vae_of(
         settings = replace(settings, precision="float32")
         tell("The VAE encoded in bfloat16, which this device does not have: it decodes in float32.")
     found = load_vae(path, settings, batch=batch, device=device, computes_here=computes_here)
-    own = replace(settings, encoder_hash=found.encoder_hash, encoder_config=found.encoder_config)
-    if differences := settings.differences(own):
-        raise WeightsError(
-            f"{path}: has another encoder than the latents were made with, that of {schema.vae_name} (other "
-            f"{', '.join(differences)}); give the right VAE by --vae"
-        )
+    require_encoder_of(schema, found, path)
     if computes_here and found.weights_hash != schema.vae_hash:
         tell(
             f"{path} decodes (hash {found.weights_hash[:12]}): another decoder than that of "
             f"{schema.vae_name} (hash {schema.vae_hash[:12]}), with the encoder that made the latents."
         )
     return found
+
+
+def require_encoder_of(schema: CacheSchema, vae: FrozenVAE, path: Path) -> None:
+    """Raise WeightsError where the VAE at `path` has another encoder than made the latents of a cache."""
+    made = schema.settings
+    own = replace(made, encoder_hash=vae.encoder_hash, encoder_config=vae.encoder_config)
+    if differences := made.differences(own):
+        raise WeightsError(
+            f"{path}: has another encoder than the latents were made with, that of {schema.vae_name} (other "
+            f"{', '.join(differences)}); give the right VAE by --vae"
+        )
 
 
 def find_weights_of(schema: CacheSchema, vae: str | None = None) -> Path:

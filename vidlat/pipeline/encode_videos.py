@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, EncodeConfig, LatentSettings, Part
 from vidlat.encode.autoencoder import require_size
@@ -17,6 +16,7 @@ from vidlat.encode.weights import licence_of, resolve_weights, times_for
 from vidlat.errors import CacheMismatchError, ConfigError, StoreError, TimingError
 from vidlat.paths import is_address, local_path
 from vidlat.pipeline.dask_executor import open_dask_executor
+from vidlat.pipeline.decode_videos import find_weights_of, require_encoder_of
 from vidlat.pipeline.discover import Discovery, OnFiles, discover_videos
 from vidlat.pipeline.driver import EncodeProgress, run_encode
 from vidlat.pipeline.executor import Executor
@@ -43,6 +43,9 @@ from vidlat.store.writing.lease import refuse_if_held
 from vidlat.store.writing.opening import create_cache, is_taken, open_writer
 from vidlat.store.writing.writer import CacheWriter, OnWait, not_told
 from vidlat.types import Annotation, FailureRecord, Source
+
+DEFAULT_VAE = "maisi"
+"""Of a new cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,7 @@ def encode_videos(
 ) -> Generator[EncodeProgress]:
     """Encode videos into the cache at `out`, which is created or added to, yielding what happens.
 
+    settings: must be those of a cache that is there; `settings_for` takes them from it.
     inputs: files, folders, glob patterns or manifests, or addresses in a bucket.
     labels: a table by video id. retry_failed: try videos again that failed before. checksum: compare every
     file's content instead of its size and time.
@@ -157,20 +161,7 @@ def prepare_encode(
     process may be writing to the cache. labels, skip_stills, on_files: as in `discover_videos`.
     Raises InputError, WeightsError, ConfigError, StoreError or CacheMismatchError.
     """
-    cached: dict[str, Source] = {}
-    failures: dict[str, FailureRecord] = {}
-    annotations: Mapping[str, Annotation] = MappingProxyType({})
-    planned_at = 0
-    if is_address(out):  # refused before the VAE loads, where it cannot be written
-        open_storage(str(out), write=not dry_run)
-    if is_taken(out):
-        read_schema(cache_storage(out))  # before the VAE loads: refuse what is no cache, or is in use
-        if not dry_run and not is_address(out):
-            refuse_if_held(local_path(out))
-        # Before reading the records: a commit in between is noticed then.
-        planned_at = last_sequence(cache_storage(out))
-        cache = open_cache(out)
-        cached, failures, annotations = cache.sources(), cache.failures(), cache.annotations()
+    known = _read_cache(out, dry_run=dry_run)
     discovery = discover_videos(
         inputs,
         labels=labels,
@@ -178,25 +169,21 @@ def prepare_encode(
         skip_stills=skip_stills,
         exclude=config.exclude,
         part=Part.from_text(config.part) if config.part else None,
-        known=NOTHING_KNOWN if checksum else KnownFiles(cached.values()),
+        known=NOTHING_KNOWN if checksum else KnownFiles(known.sources.values()),
         addresses=True,
         on_files=on_files,
     )
-    vae_path = resolve_weights(config.vae)
-    given, config = config, config.with_times(times_for(config.vae, vae_path))
-    device = resolve_device(config.device)
-    with _naming_times_not_given(given, config):
-        vae = _load_to_look_at(config, vae_path, device)
-    _require_expected(config, vae)
+    config, vae, vae_path = _look_at_vae(config, known.schema)
     schema = _describe_cache(config, vae, vae_path)
-    if is_taken(out):
-        schema = _require_same_settings(out, schema, config)
-    num_workers = config.workers or choose_num_workers(device)
+    if known.schema:
+        _require_same_settings(out, known.schema, schema, config)
+        schema = known.schema
+    num_workers = config.workers or choose_num_workers(resolve_device(config.device))
     plan = plan_encode(
         discovery.videos,
-        cached,
-        failures,
-        annotations,
+        known.sources,
+        known.failures,
+        known.annotations,
         num_workers=num_workers * num_batches_of_worker(str(vae.device)),
         retry_failed=retry_failed,
         checksum=checksum,
@@ -206,21 +193,73 @@ def prepare_encode(
         out=out,
         schema=schema,
         plan=plan,
-        job=EncodeJob(
-            vae=config.vae,
-            vae_path=vae_path.absolute(),
-            vae_hash=vae.weights_hash,
-            settings=schema.settings.select(LatentSettings),
-            batch=vae.batch,
-            device=config.device,
-            time_limit_seconds=config.time_limit_seconds,
-            cudnn_benchmark=config.cudnn_benchmark,
-            num_threads=num_threads_of_worker(),
-        ),
+        job=_describe_job(config, schema, vae, vae_path),
         num_workers=num_workers,
         scheduler=config.scheduler,
         discovery=discovery,
-        planned_at=planned_at,
+        planned_at=known.sequence,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KnownCache:
+    """What a cache holds before an encode; nothing where there is none yet."""
+
+    schema: CacheSchema | None = None
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    failures: Mapping[str, FailureRecord] = field(default_factory=dict)
+    annotations: Mapping[str, Annotation] = field(default_factory=dict)
+    sequence: int = 0
+
+
+def _read_cache(out: Path | str, *, dry_run: bool) -> _KnownCache:
+    """Read the cache at `out`; raises StoreError for one that cannot be written, or is in use."""
+    if is_address(out):  # refused before the VAE loads, where it cannot be written
+        open_storage(str(out), write=not dry_run)
+    if not is_taken(out):
+        return _KnownCache()
+    read_schema(cache_storage(out))  # before the VAE loads: refuse what is no cache, or is in use
+    if not dry_run and not is_address(out):
+        refuse_if_held(local_path(out))
+    # Before reading the records: a commit in between is noticed then.
+    sequence = last_sequence(cache_storage(out))
+    cache = open_cache(out)
+    return _KnownCache(
+        schema=cache.schema,
+        sources=cache.sources(),
+        failures=cache.failures(),
+        annotations=cache.annotations(),
+        sequence=sequence,
+    )
+
+
+def _look_at_vae(config: EncodeConfig, made: CacheSchema | None) -> tuple[EncodeConfig, FrozenVAE, Path]:
+    """The settings with the VAE that they mean and the times that suit it, that VAE, and where it is.
+
+    made: the cache that is added to. Raises WeightsError, ConfigError or TimingError.
+    """
+    name = config.vae or (made.vae_name if made else DEFAULT_VAE)
+    vae_path = find_weights_of(made) if made and not config.vae else resolve_weights(name)
+    complete = replace(config, vae=name).with_times(times_for(name, vae_path))
+    with _naming_times_not_given(config, complete):
+        vae = _load_to_look_at(complete, vae_path, resolve_device(config.device))
+    if made and not config.vae:
+        require_encoder_of(made, vae, vae_path)
+    _require_expected(complete, vae)
+    return complete, vae, vae_path
+
+
+def _describe_job(config: EncodeConfig, schema: CacheSchema, vae: FrozenVAE, vae_path: Path) -> EncodeJob:
+    return EncodeJob(
+        vae=config.vae or schema.vae_name,
+        vae_path=vae_path.absolute(),
+        vae_hash=vae.weights_hash,
+        settings=schema.settings.select(LatentSettings),
+        batch=vae.batch,
+        device=config.device,
+        time_limit_seconds=config.time_limit_seconds,
+        cudnn_benchmark=config.cudnn_benchmark,
+        num_threads=num_threads_of_worker(),
     )
 
 
@@ -257,6 +296,7 @@ def _require_expected(config: EncodeConfig, vae: FrozenVAE) -> None:
 
 
 def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> CacheSchema:
+    assert config.vae is not None, "found by _look_at_vae"
     side = config.size // vae.space_compression
     return CacheSchema(
         settings=CacheSettings(
@@ -286,9 +326,10 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
     )
 
 
-def _require_same_settings(out: Path | str, asked: CacheSchema, config: EncodeConfig) -> CacheSchema:
-    """The schema of the cache at `out`; precision `auto` accepts whatever that cache was made with."""
-    found = open_cache(out).schema
+def _require_same_settings(
+    out: Path | str, found: CacheSchema, asked: CacheSchema, config: EncodeConfig
+) -> None:
+    """Raise CacheMismatchError where the cache differs; precision `auto` accepts that of the cache."""
     if config.ids != found.ids:
         raise CacheMismatchError(
             f"{out}: made with --ids {found.ids}, you asked {config.ids}: use the same or another --out"
@@ -299,4 +340,3 @@ def _require_same_settings(out: Path | str, asked: CacheSchema, config: EncodeCo
     if settings.precision == made.precision:
         require_same_arithmetic(out, made)
     require_same_settings(out, made, replace(settings, arithmetic_version=made.arithmetic_version))
-    return found
