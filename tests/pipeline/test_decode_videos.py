@@ -1,9 +1,11 @@
 """Decoding latents to video with the VAE that made them."""
 
+import json
 import re
 from dataclasses import replace
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -179,7 +181,7 @@ def test_folder_that_cannot_be_made_is_refused(cache, tmp_path):
 @pytest.mark.parametrize("video_id", ["../../x", "/x", "deep/../../x", ".."])
 def test_id_that_leads_outside_the_folder_is_not_written(cache, video_id, tmp_path):
     records = {video_id: cache.records()["a.mp4"], "deep/../a": cache.records()["a.mp4"]}
-    other = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows)
+    other = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows, schema=cache.schema)
     before = set(tmp_path.rglob("*"))
     vae = load_vae_of(cache.schema, device="cpu")
     out = tmp_path / "sub" / "out"
@@ -198,7 +200,7 @@ def test_id_that_leads_outside_the_folder_is_not_written(cache, video_id, tmp_pa
 )
 def test_id_that_no_file_can_have_fails_alone(cache, video_id, tmp_path):
     records = {video_id: cache.records()["a.mp4"], "a": cache.records()["a.mp4"]}
-    other = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows)
+    other = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows, schema=cache.schema)
     outcomes = dict(decode_cache(other, load_vae_of(cache.schema, device="cpu"), tmp_path / "out"))
     assert re.search("no file can have its name|File name too long", str(outcomes[video_id]))
     assert len(str(outcomes[video_id])) < 300
@@ -271,3 +273,81 @@ def test_one_call_decodes_a_cache(cache, tmp_path):
     assert written == {name: tmp_path / "out" / f"{name}.mp4" for name in LENGTHS}
     with pytest.raises(WeightsError, match="another encoder"):
         decode_videos(tmp_path / "l.zarr", tmp_path / "out", vae="tiny", device="cpu")
+
+
+def test_what_is_there_is_not_decoded_again(cache, tmp_path, monkeypatch):
+    out, vae = tmp_path / "out", load_vae_of(cache.schema, device="cpu")
+    paths = decode_cache(cache, vae, out)
+    _, first = next(paths)
+    paths.close()  # as after Ctrl-C
+    assert list(out.rglob("*.mp4")) == [first]
+    kept = first.read_bytes()
+    (out / "deep").mkdir()
+    (out / "deep" / "b.mp4.mp4").write_bytes(b"not recorded: written by a process that was killed then")
+    calls = watch_decode(vae)
+    assert dict(decode_cache(cache, vae, out)).keys() == LENGTHS.keys()
+    assert calls
+    assert sum(1 for _ in frames_of(out / "deep" / "b.mp4.mp4")) == LENGTHS["deep/b.mp4"]
+    calls.clear()
+    assert len(dict(decode_cache(cache, vae, out))) == 2
+    assert calls == []
+    first.unlink()
+    assert dict(decode_cache(cache, vae, out))["a.mp4"].read_bytes() == kept
+
+
+def test_a_decoded_folder_tells_what_it_holds(cache, tmp_path):
+    out, vae = tmp_path / "out", load_vae_of(cache.schema, device="cpu")
+    list(decode_cache(cache, vae, out))
+    first, *lines = map(json.loads, (out / "decoded.jsonl").read_text().splitlines())
+    assert first["decoded"] == {
+        "cache_id": cache.schema.cache_id, "vae_hash": cache.schema.vae_hash, "precision": "float32"
+    }  # fmt: skip
+    crc32c = {f"{name}.mp4": record.latents.crc32c for name, record in cache.records().items()}
+    assert {line["name"]: line["latent_crc32c"] for line in lines} == crc32c
+    with av.open(str(out / "a.mp4.mp4")) as container:
+        assert json.loads(container.metadata["comment"]) == first
+
+
+def test_other_decoded_videos_are_refused(cache, other_decoder, tmp_path):
+    out, vae = tmp_path / "out", load_vae_of(cache.schema, device="cpu")
+    list(decode_cache(cache, vae, out))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    other = load_vae_of(cache.schema, vae=str(other_decoder), device="cpu", show_notice=lambda line: None)
+    with pytest.raises(InputError, match=r"decoded otherwise \(vae_hash differs; .*; give another --out"):
+        list(decode_cache(cache, other, out))
+    records = {"c.mp4": cache.records()["a.mp4"], "deep/b.mp4": cache.records()["deep/b.mp4"]}
+    elsewhere = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows, schema=cache.schema)
+    with pytest.raises(InputError, match=r"holds 'a.mp4.mp4', decoded from latents that this cache does"):
+        list(decode_cache(elsewhere, vae, out))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "a.mp4.mp4").unlink()
+    assert list(dict(decode_cache(elsewhere, vae, out))) == ["c.mp4", "deep/b.mp4"]
+
+
+def test_a_folder_into_which_another_process_decodes_is_refused(cache, tmp_path):
+    out, vae = tmp_path / "out", load_vae_of(cache.schema, device="cpu")
+    one = decode_cache(cache, vae, out)
+    next(one)
+    with pytest.raises(InputError, match=r"another process decodes into .*; wait for it"):
+        next(decode_cache(cache, vae, out))
+    assert len(list(one)) == 1
+    assert len(list(decode_cache(cache, vae, out))) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["[]\n", '{"decoded": 3}\n', '{"decoded": {}}\n{"name": "a"}\n', "\0\n", f"{'[' * 9999}\n"]
+)
+def test_a_damaged_description_of_decoded_videos_is_refused_in_one_line(text, cache, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "decoded.jsonl").write_text(text)
+    with pytest.raises(InputError, match=r"decoded.jsonl: cannot be read \(.*\); give another") as error:
+        list(decode_cache(cache, load_vae_of(cache.schema, device="cpu"), tmp_path / "out"))
+    assert "\n" not in str(error.value)
+
+
+def test_videos_that_nothing_tells_of_are_not_overwritten(cache, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.mp4.mp4").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"holds 'a.mp4.mp4', and no decoded.jsonl that tells"):
+        list(decode_cache(cache, load_vae_of(cache.schema, device="cpu"), tmp_path / "out"))
+    assert (tmp_path / "out" / "a.mp4.mp4").read_bytes() == b"mine"

@@ -13,14 +13,19 @@ from vidlat.store.reader import open_cache
 def decode(latents: str | Path, out: Path, vae: str | None, device: str) -> ExitCode:
     """Write a video for each cached one, and report what failed."""
     num_videos = len(open_cache(latents))
+    before = set(out.rglob("*.mp4"))
+    already = 0
     failures: list[tuple[str, str]] = []
     with progress_bar("{task.fields[name]}") as progress:
         task = progress.add_task("decoding", total=num_videos, name="")
         for video_id, outcome in decode_videos(latents, out, vae=vae, device=device):
             progress.update(task, advance=1, name=video_id)
-            if not isinstance(outcome, Path):
+            if isinstance(outcome, Path):
+                already += outcome in before
+            else:
                 failures.append((video_id, str(outcome)))
-    console.print(f"{format_count(num_videos - len(failures), 'video')} -> {out}")
+    note = f", of which {already:,} were there already" if already else ""
+    console.print(f"{format_count(num_videos - len(failures), 'video')} -> {out}{note}")
     if failures:
         print_table(f"{format_count(len(failures), 'video')} failed", ("video", "reason"), failures)
         return ExitCode.SOME_FAILED

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+import vidlat
 from vidlat.encode.cutting import cut_calls
 from vidlat.encode.device import has_bfloat16, resolve_device
 from vidlat.encode.stacking import unfold_frames
 from vidlat.encode.vae import FrozenVAE, load_vae
+from vidlat.encode.vae_spec import name_without_path
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown
 from vidlat.paths import local_path
+from vidlat.pipeline.decoded_folder import continue_decoded, held_alone
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.store.layout import require_outside_caches
 from vidlat.store.reader import LatentCache, open_cache
@@ -146,21 +152,51 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
     """Write every cached video to `out/<video_id>.mp4` with its own frame count and median rate.
 
     Yields each video's id with its file, or with the error where its latents are damaged or its file cannot
-    be written. The folder is marked, so that an encode of a folder around it passes it over.
-    Raises InputError where `out` cannot be written, or holds the videos that were encoded.
+    be written. What the folder holds already, decoded from these latents by this VAE, is not decoded again;
+    decoded.jsonl says what that is (see decoded_folder.py). The folder is marked, so that an encode of a
+    folder around it passes it over.
+    Raises InputError where `out` cannot be written, holds the videos that were encoded or videos that were
+    decoded otherwise, or another process decodes into it.
     """
-    paths = {video_id: record.source.path for video_id, record in cache.records().items()}
-    prepare_decoded_folder(out, paths)
-    for video_id, record in cache.records().items():
-        frames = (to_gray_levels(frame) for frame in decode_video(cache, vae, video_id))
-        try:
-            path = path_below(out, video_id)
-            prepare_folder(path.parent)
-            write_video(path, frames, record.fps)
-        except (InputError, StoreError) as error:
-            yield video_id, error
-        else:
-            yield video_id, path
+    records = cache.records()
+    prepare_decoded_folder(out, {video_id: record.source.path for video_id, record in records.items()})
+    description = _describe(cache.schema, vae)
+    checksums: dict[str, int] = {}
+    for video_id, record in records.items():
+        with suppress(InputError):  # which it ends with below
+            checksums[_name_below(out, video_id)] = record.latents.crc32c
+    with held_alone(out):
+        folder = continue_decoded(out, description, checksums)
+        for video_id, record in records.items():
+            try:
+                name = _name_below(out, video_id)
+                if not folder.holds(name):
+                    frames = (to_gray_levels(frame) for frame in decode_video(cache, vae, video_id))
+                    prepare_folder((out / name).parent)
+                    write_video(out / name, frames, record.fps, comment=json.dumps(description))
+                    folder.add(name, record.latents.crc32c)
+            except (InputError, StoreError) as error:
+                yield video_id, error
+            else:
+                yield video_id, out / name
+
+
+def _describe(schema: CacheSchema, vae: FrozenVAE) -> dict[str, Any]:
+    """The first line of decoded.jsonl."""
+    return {
+        "vidlat_version": vidlat.__version__,
+        "vae": name_without_path(schema.vae_name),
+        "decoded": {
+            "cache_id": schema.cache_id,
+            "vae_hash": vae.weights_hash,
+            "precision": vae.precision,
+        },
+    }
+
+
+def _name_below(out: Path, video_id: str) -> str:
+    """The name of a video's file relative to `out`; raises InputError as `path_below`."""
+    return str(path_below(out, video_id).relative_to(out))
 
 
 def prepare_decoded_folder(out: Path, source_paths: Mapping[str, str] = MappingProxyType({})) -> None:
