@@ -14,6 +14,11 @@ from vidlat.fit.run import read_fit
 
 SETTINGS = {"steps": 3, "stack": 8, "start": "random", "clip_norm": 1e6, **ALL_TERMS}
 
+ACROSS_A_KINK = 3e-2
+"""How far gradients and terms may differ, relatively: rounding moves a value of the discriminator across the
+kink of its LeakyReLU. A value of 4e-6 was seen to change a gradient by 1e-2. Half of the stacks, or a sum in
+place of a mean, change it by far more."""
+
 TRAIN = """
 import json, sys
 from pathlib import Path
@@ -67,13 +72,13 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("one_0", "two_0", "two_1"))
     for expected, one, other in zip(alone, first, second, strict=True):
         assert torch.equal(one, other)
-        assert (one - expected).norm() <= 1e-4 * expected.norm() + 1e-6
+        assert (one - expected).norm() <= ACROSS_A_KINK * expected.norm() + 1e-6
     records, others = (read_fit(tmp_path / name).records for name in ("one", "two"))
     assert len(records) == len(others) == 4
     for ours, theirs in zip(records[1:], others[1:], strict=True):
         assert theirs.loss == pytest.approx(ours.loss, rel=1e-3)
-        assert theirs.grad_norm == pytest.approx(ours.grad_norm, rel=1e-2)
-        assert theirs.terms == pytest.approx(ours.terms, rel=1e-2)
+        assert theirs.grad_norm == pytest.approx(ours.grad_norm, rel=ACROSS_A_KINK)
+        assert theirs.terms == pytest.approx(ours.terms, rel=ACROSS_A_KINK)
     assert others[-1].validation["psnr"] == pytest.approx(records[-1].validation["psnr"], abs=0.05)
 
 
