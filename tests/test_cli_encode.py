@@ -250,7 +250,7 @@ def write_labels(path, *rows):
     return path
 
 
-def test_labels_are_stored_with_the_videos_and_unmatched_ones_are_listed(encode, tmp_path):
+def test_labels_are_stored_with_the_videos_and_unmatched_ones_are_counted(encode, tmp_path):
     labels = write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55", "deep/c.mp4,S2,", "lost.mp4,S3,0.4")
     code, out, _ = encode("--labels", labels)
     assert code == 0
@@ -262,10 +262,27 @@ def test_labels_are_stored_with_the_videos_and_unmatched_ones_are_listed(encode,
         "b.mp4": ("", {}),
         "deep/c.mp4": ("S2", {}),
     }
-    shown = unfolded(out)
-    assert "Labels: 2 of 3 videos from" in out
-    assert re.search(r"1rowof\S+l\.csvwithoutavideo.*lost\.mp4", shown)
-    assert re.search(r"1videowithoutarowin\S+l\.csv.*b\.mp4", shown)
+    assert (
+        "labels: 2 of 3 videos, 1 by file name, 1 by path labels: 1 video without a row: b.mp4 "
+        "labels: 1 row without a video: lost.mp4 "
+    ) in out
+
+
+def test_a_table_of_many_more_videos_takes_a_line(encode, tmp_path):
+    rows = [f"video{number}.mp4,," for number in range(10_000)]
+    _, out, _ = encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55", *rows))
+    assert "labels: 10,000 rows without a video: video0.mp4, video1.mp4, video10.mp4 and 9997 more " in out
+    assert "video1000" not in out
+
+
+def test_labels_of_no_video_are_refused_before_anything_is_encoded(encode, tmp_path):
+    code, _, err = encode("--labels", write_labels(tmp_path / "l.csv", "p1,S1,0.55", "p2,S1,0.5"))
+    assert code == 1
+    assert (
+        "Error: --labels: none of the 2 rows is about one of the 3 videos: the table names 'p1', ..., the "
+        "videos are 'a.mp4', ...; expected their ids or file names, with or without extension"
+    ) in err
+    assert not (tmp_path / "l.zarr").exists()
 
 
 def test_new_labels_are_recorded_without_encoding_anything(encode, tmp_path, monkeypatch):
@@ -309,16 +326,18 @@ def test_hashed_ids_are_shown_with_their_path_only_on_request_and_stored_without
 ):
     monkeypatch.setattr(display.console, "width", 300)  # so that no cell is folded
     (videos / "broken.mp4").write_bytes(b"no video")
-    (tmp_path / "ef.csv").write_text("video_id,EF\nmiss-doe.mp4,55\n")
+    (tmp_path / "ef.csv").write_text("video_id,EF\nmiss-doe.mp4,55\na.mp4,50\n")
     code, out, err = encode("--ids", "hash", "--labels", tmp_path / "ef.csv")
     assert code == 3
     assert ("broken" in unfolded(out + err), "doe" in unfolded(out + err)) == (False, False)
-    assert "1 row of" in out
-    assert "(--show-paths lists them)" in out
+    assert "labels: 1 row without a video 4 videos" in out
     code, out, _ = encode("--ids", "hash", "--labels", tmp_path / "ef.csv", "--show-paths")
     assert code == 3
     assert str(videos / "broken.mp4") in unfolded(out)
-    assert "miss-doe.mp4" in out
+    assert "labels: 1 row without a video: miss-doe.mp4" in out
+    (tmp_path / "ef.csv").write_text("video_id,EF\nmiss-doe.mp4,55\n")
+    code, _, err = encode("--ids", "hash", "--labels", tmp_path / "ef.csv")
+    assert (code, "doe" in err) == (1, False)
     cache = open_cache(tmp_path / "l.zarr")
     assert all(re.fullmatch("[0-9a-f]{32}", name) for name in [*cache.records(), *cache.failures()])
     code, _, err = encode("--ids", "path")

@@ -20,9 +20,10 @@ PACKAGE = Path(__file__).parents[1] / "vidlat"
 LEVELS = [
     {"types", "errors", "prefetch", "files", "interrupts", "slurm"},
     {"resources"},
-    {"documents", "hub_errors", "labels", "paths", "timing", "checked_settings", "setting_texts"},
+    {"documents", "hub_errors", "paths", "timing", "checked_settings", "setting_texts"},
     {"config"},
     {"encode", "store", "video", "metrics"},
+    {"labels"},
     {"pipeline", "train"},
     {"copies"},
     {"sample"},

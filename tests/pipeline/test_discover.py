@@ -406,7 +406,7 @@ def test_labels_are_joined_by_id_and_unmatched_ids_are_reported(place):
     labels = Path(write(root / "l.csv", "video_id,subject,EF\na.mp4,S1,0.5\nlost.mp4,S2,0.6\n"))
     found = discover_videos(["v"], labels=labels)
     assert [source.annotation for source in found.videos] == [Annotation("S1", {"EF": "0.5"}), None]
-    assert (found.unmatched, found.unlabelled) == (("lost.mp4",), ("b.mp4",))
+    assert (found.labels.unmatched, found.labels.unlabelled) == (("lost.mp4",), ("b.mp4",))
 
 
 @pytest.mark.parametrize("name", ["0X1A", "0X1A.avi", "Videos/0X1A.avi"])
@@ -415,15 +415,15 @@ def test_a_row_may_name_a_video_by_the_last_part_of_its_id(place, name):
     labels = Path(write(root / "l.csv", f"FileName,EF\n{name},55\n0X1C,60\n"))
     found = discover_videos(["v"], labels=labels)
     assert [source.annotation for source in found.videos] == [Annotation("", {"EF": "55"}), None]
-    assert (found.unmatched, found.unlabelled) == (("0X1C",), ("Videos/0X1B.avi",))
+    assert (found.labels.unmatched, found.labels.unlabelled) == (("0X1C",), ("Videos/0X1B.avi",))
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ("a,1\n", "labels: 'a' fits 2 videos, x/a.avi and y/a.mp4 among them"),
-        ("b,1\nx/b.avi,2\n", "labels: 'x/b.avi' and another row both mean 'x/b.avi'"),
-        ("x/b.avi,2\nb.avi,1\n", "labels: 'b.avi' and another row both mean 'x/b.avi'"),
+        ("b,1\nx/b.avi,2\n", "labels: 'b' and 'x/b.avi' both mean 'x/b.avi'; keep one"),
+        ("x/b.avi,2\nb.avi,1\n", "labels: 'x/b.avi' and 'b.avi' both mean 'x/b.avi'; keep one"),
     ],
 )
 def test_a_row_that_may_mean_several_videos_and_two_rows_of_one_are_refused(place, rows, message):
@@ -450,7 +450,7 @@ def test_a_row_of_a_scan_reaches_its_slices_and_stretches_unless_they_have_their
     assert told.pop("example4d.nii.gz/z07") == Annotation("S1", {"EF": "0.7"})
     assert told.pop("a.mp4") == told.pop("a.mp4@0-0.05s") == Annotation("S2", {})
     assert set(map(str, told.values())) == {str(Annotation("S1", {"EF": "0.5"}))}
-    assert (found.unmatched, found.unlabelled) == (("lost",), ())
+    assert (found.labels.unmatched, found.labels.unlabelled) == (("lost",), ())
 
 
 def test_hashed_ids_of_slices_tell_that_they_belong_together_and_nothing_else(place):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from vidlat.errors import InputError
-from vidlat.pipeline.manifest import is_manifest, read_labels, read_manifest
+from vidlat.labels.reading import read_labels
+from vidlat.pipeline.manifest import is_manifest, read_manifest
 from vidlat.types import Annotation
 
 
@@ -123,6 +124,11 @@ def test_table_that_is_not_there_is_called_so(tmp_path):
 def test_table_that_is_no_utf8_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read as a table in UTF-8"):
         read_labels(write(tmp_path / "l.csv", "video_id,name\na,Jörg\n", "latin-1"))
+
+
+def test_table_without_a_row_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"l\.csv: holds no row"):
+        read_labels(write(tmp_path / "l.csv", "video_id,EF\n"))
 
 
 def test_labels_that_tell_of_a_video_twice_are_refused(tmp_path):

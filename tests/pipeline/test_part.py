@@ -83,9 +83,9 @@ def test_a_job_opens_only_the_files_of_its_part_and_of_folders_that_are_its_own(
 def test_labels_of_other_parts_are_not_called_unmatched(collection, tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("video_id,EF\n" + "".join(f"films/{number}.mp4,1\n" for number in range(13)))
-    assert discover_videos([str(collection)], labels=table).unmatched == ("films/12.mp4",)
+    assert discover_videos([str(collection)], labels=table).labels.unmatched == ("films/12.mp4",)
     part = discover_videos([str(collection)], labels=table, part=Part(1, 4))
-    assert part.unmatched == ()
+    assert part.labels.unmatched == ()
     assert any(video.annotation for video in part.videos)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from tests.train.toys import random_posterior
 from vidlat.documents import Fields
-from vidlat.errors import ConfigError, TrainError
+from vidlat.errors import ConfigError, InputError, TrainError
 from vidlat.train.objectives.conditioning import Conditions
 from vidlat.train.objectives.noising import join_first_frames
 from vidlat.train.runs.run_folder import read_run
@@ -157,7 +157,7 @@ def test_labels_are_frozen_and_missing_ones_are_counted_in_a_note(make_cache, ma
 def test_a_table_without_a_video_of_the_cache_is_refused(make_cache, make_trainer):
     cache, _ = make_cache(LENGTHS, name="kinds.zarr", posterior=two_kinds)
     with pytest.raises(
-        TrainError, match=r"none of the 1 rows names a video of the cache.*such as bright_0\.mp4"
+        InputError, match=r"none of the 1 rows is about one of .* the videos are 'bright_0\.mp4'"
     ):
         make_trainer(cache=cache, labels={"bright_9": Annotation("", {"kind": "bright"})}, **SETTINGS)
 

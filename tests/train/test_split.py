@@ -203,7 +203,8 @@ def test_a_label_of_train_val_and_test_is_kept_as_the_split(words, make_cache, m
     trainer = make_trainer(cache=cache, labels=rows, split_by="Split")
     assert trainer.run.training == tuple(f"{n}.avi" for n in range(6))
     assert trainer.run.validation == ("6.avi", "7.avi")
-    (note,) = trainer.notes
+    matched, note = trainer.notes
+    assert matched == "labels: 11 of 11 videos by file name"
     assert "6 videos for training, 2 for validation; the 3 for testing are used for neither" in note
     trainer.close()
     again = make_trainer(cache=cache, labels=rows, split_by="Split", resume=True)

@@ -90,5 +90,6 @@ def labels_option(help: str) -> Decorator:
     return click.option(
         "--labels",
         type=PATH,
-        help=f"CSV or JSONL table with a column video_id, of a video or of a scan for all its slices; {help}",
+        help="CSV or JSONL table with a column video_id, or FileName, of a video or of a scan for all its "
+        f"slices: an id, or a file name with or without extension. Or the folder of CAMUS; {help}",
     )

@@ -38,7 +38,7 @@ from vidlat.store.storage.filesystem import free_bytes
 from vidlat.types import FailureRecord
 
 MAX_ROWS = 20
-"""Most rows printed of a table of warnings or unmatched labels."""
+"""Most rows printed of a table of warnings."""
 
 NO_LOCKS = (
     "Warning: the file system of the cache has no locks. One encode at a time writes to it all the same; "
@@ -75,6 +75,7 @@ def encode(
     _report_stills(prepared)
     _report_ignored(prepared, hide=config.ids == "hash" and not show_paths)
     _report_decoded(prepared)
+    _report_labels(prepared, hide=config.ids == "hash" and not show_paths)
     _warn_of_other_stacks(prepared)
     _warn_of_slow_convolutions(prepared)
     if dry_run:
@@ -84,7 +85,6 @@ def encode(
     else:
         _record_changes(prepared, config.part)
     _report_vanished(prepared)
-    _report_unmatched(prepared, labels, hide=config.ids == "hash" and not show_paths)
     if failures:
         _print_failures(names, failures, len(prepared.plan.known_failures), out)
         if len(failures) == prepared.plan.num_sources and not config.part:
@@ -186,29 +186,10 @@ def _report_vanished(prepared: PreparedEncode) -> None:
         )
 
 
-def _report_unmatched(prepared: PreparedEncode, labels: Path | None, *, hide: bool) -> None:
-    """Rows without a video and videos without a row; hide: only how many, for their names are paths."""
-    discovery = prepared.discovery
-    if labels:
-        num_labelled = len(discovery.videos) - len(discovery.unlabelled)
-        count = format_count(len(discovery.videos), "video")
-        console.print(f"Labels: {num_labelled} of {count} from {labels}", soft_wrap=True, markup=False)
-    sides = [
-        (
-            format_count(len(discovery.unmatched), "row") + f" of {labels} without a video",
-            discovery.unmatched,
-        ),
-        (
-            format_count(len(discovery.unlabelled), "video") + f" without a row in {labels}",
-            discovery.unlabelled,
-        ),
-    ]
-    for title, video_ids in sides:
-        if video_ids and hide:
-            console.print(f"{title} (--show-paths lists them)", soft_wrap=True)
-        elif video_ids:
-            first = f", the first {MAX_ROWS}" if len(video_ids) > MAX_ROWS else ""
-            print_table(title + first, ("video",), [(name,) for name in video_ids[:MAX_ROWS]])
+def _report_labels(prepared: PreparedEncode, *, hide: bool) -> None:
+    if prepared.discovery.labels:
+        for line in prepared.discovery.labels.lines(hide=hide):
+            _tell(line)
 
 
 def _paths_of_hashed(prepared: PreparedEncode) -> dict[str, str]:

@@ -10,7 +10,7 @@ from vidlat.commands.display import console, format_count, format_seconds, progr
 from vidlat.config import TrainConfig
 from vidlat.errors import ConfigError
 from vidlat.interrupts import stopping
-from vidlat.pipeline.manifest import read_labels
+from vidlat.labels.reading import read_labels
 from vidlat.sample.during_training import steps_with_samples
 from vidlat.store.reader import open_cache
 from vidlat.train.networks.compiled import is_compiled

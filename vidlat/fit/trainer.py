@@ -148,9 +148,12 @@ class VAETrainer:
         # Accelerate calls the CPU cpu:0.
         device = "cpu" if self.ranks.device.type == "cpu" else str(self.ranks.device)
         self._num_behind = NUM_BEHIND if self.ranks.device.type == "cuda" else 0
-        found = discover_videos(
+        discovery = discover_videos(
             [str(text) for text in inputs], labels=None if labels is None else local_path(labels)
-        ).videos
+        )
+        found = discovery.videos
+        if discovery.labels:
+            self.notes += tuple(discovery.labels.lines())
         if self._plan:
             self.settings = self._plan.config
             resolve_precision(self.settings.precision, device)  # perhaps on another machine

@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 from vidlat.config import Ids, Part
 from vidlat.errors import InputError
-from vidlat.labels import rows_by_id, rows_of
+from vidlat.labels.matching import LabelMatch, match_labels
+from vidlat.labels.reading import read_labels
 from vidlat.paths import expand, is_address, local_path
 from vidlat.pipeline.bucket import address_of_row, list_objects, sources_of_rows
 from vidlat.pipeline.folder import DECODED_MARK, FoundVideo, videos_in_folder
 from vidlat.pipeline.ignored import describe_ignored, kind_of_name
 from vidlat.pipeline.known_files import NOTHING_KNOWN, KnownFiles
-from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_labels, read_manifest
+from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_manifest
 from vidlat.prefetch import map_ahead
 from vidlat.store.sources import size_and_time
 from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name, source_id
@@ -42,8 +43,7 @@ class Discovery:
     passed over as asked. num_stills: videos that are one DICOM image. num_unopened: ignored objects of a
     bucket that might be videos in a folder, where pictures and files without a suffix are opened.
     decoded: folders of decoded videos below an input, which were passed over.
-    unmatched: ids in the table of labels that no video has. unlabelled: ids of the videos that are not in
-    that table. Both are empty where there is no table.
+    labels: what the table of labels told of which video; None where there is no table.
     """
 
     videos: list[InputVideo]
@@ -52,8 +52,7 @@ class Discovery:
     num_stills: int = 0
     num_unopened: int = 0
     decoded: tuple[str, ...] = ()
-    unmatched: tuple[str, ...] = ()
-    unlabelled: tuple[str, ...] = ()
+    labels: LabelMatch | None = None
 
     @property
     def num_ignored(self) -> int:
@@ -111,16 +110,11 @@ def discover_videos(
         others = f"{num_others} other file{'s' * (num_others != 1)}{left_out}"
         raise InputError(f"no video in {where} ({others}); is it the right folder?")
     videos = [*found.values()]
-    selections = {video.video_id: video.selection for video in videos}
-    rows = rows_by_id(read_labels(labels), selections) if labels else {}
-    unlabelled, matched = [], set()
-    for index, video in enumerate(videos):
-        row = rows_of(rows, video.video_id, video.selection)
-        matched |= {video.video_id, source_id(video.video_id, video.selection)}
-        if row is None:
-            unlabelled.append(video.video_id)
-        else:  # a row of the labels table wins over the manifest
-            videos[index] = replace(video, annotation=(video.annotation or Annotation()).updated(row))
+    match = None
+    if labels:
+        selections = {video.video_id: video.selection for video in videos}
+        match = match_labels(read_labels(labels), selections, is_part=bool(part), hide=ids == "hash")
+        videos = [_annotated(video, match.rows.get(video.video_id)) for video in videos]
     if ids == "hash":
         videos = [replace(video, video_id=_hashed_id(video), hides_names=True) for video in videos]
     return Discovery(
@@ -130,9 +124,13 @@ def discover_videos(
         decoded=tuple(collection.decoded),
         num_stills=len(stills) - num_skipped,
         num_unopened=collection.num_unopened,
-        unmatched=() if part else tuple(sorted(rows.keys() - matched)),
-        unlabelled=tuple(sorted(unlabelled)) if labels else (),
+        labels=match,
     )
+
+
+def _annotated(video: InputVideo, row: Annotation | None) -> InputVideo:
+    """The video with what its row says, which wins over a manifest."""
+    return replace(video, annotation=(video.annotation or Annotation()).updated(row)) if row else video
 
 
 class _Folder(NamedTuple):

@@ -17,9 +17,9 @@ from torch.utils.tensorboard import SummaryWriter
 from vidlat.config import SampleConfig, TrainConfig
 from vidlat.encode.memory import release_freed_memory
 from vidlat.errors import NotEnoughMemoryError, is_out_of_memory, one_line
+from vidlat.labels.reading import read_labels
 from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import load_vae_of, prepare_decoded_folder
-from vidlat.pipeline.manifest import read_labels
 from vidlat.sample.clips import ClipSampler
 from vidlat.sample.videos import decode_sample
 from vidlat.store.reader import LatentCache, open_cache

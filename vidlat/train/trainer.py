@@ -20,6 +20,7 @@ from vidlat.config import TrainConfig
 from vidlat.encode.device import resolve_precision
 from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
+from vidlat.labels.matching import match_labels
 from vidlat.prefetch import prefetch
 from vidlat.store.reader import LatentCache
 from vidlat.store.storage.interface import Unreachable
@@ -77,12 +78,13 @@ ValidationPart = tuple[list[Window], list[Times]]
 class Trainer:
     """A run that is ready to train: whatever prevents it is raised here, before the first step.
 
-    labels: by video_id; they override those in the cache. notes: what the user should know, one line each.
+    labels: rows of a table, see `match_labels`; they override those in the cache. notes: what the user should
+    know, one line each.
 
     Holds the run's folder until it is closed or dropped. Raises TrainError for a folder that another trainer
     holds, that already holds a run (without `resume`) or none (with it), for a run whose settings or videos
-    differ from those it was started with, and for a cache that cannot be trained on; ConfigError for a
-    setting of a new run that has no effect.
+    differ from those it was started with, and for a cache that cannot be trained on; InputError for labels of
+    no video; ConfigError for a setting of a new run that has no effect.
     """
 
     def __init__(
@@ -108,6 +110,11 @@ class Trainer:
         self._num_behind = NUM_BEHIND if self.device.type == "cuda" else 0
         _require_divisible(settings, self.ranks.count)
         require_installed(settings.tracker)
+        if labels:
+            selections = {video_id: source.selection for video_id, source in cache.sources().items()}
+            match = match_labels(labels, selections)
+            self.notes += tuple(match.lines())
+            labels = match.rows
         if resume:
             self.run = resume_run(settings, cache, run_dir, labels)
         elif self.ranks.is_first:

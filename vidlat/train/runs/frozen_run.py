@@ -13,7 +13,6 @@ import vidlat
 from vidlat.config import TrainConfig
 from vidlat.documents import Fields
 from vidlat.errors import TrainError
-from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
 from vidlat.train.data.latents import Whitening
 from vidlat.train.data.split import near_duplicates, split_videos, stated_split, subjects_of
@@ -48,24 +47,16 @@ class Run(FrozenModel):
     def plan(cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation]) -> Self:
         """Decide everything that a new run freezes.
 
-        labels: by the id of a video or its source; they override those in the cache, label by label. Raises
-        TrainError for an empty cache, a clip that is not whole stacks, labels of no video in the cache,
-        InputError as `rows_by_id`, and ConfigError or TrainError for conditions or a split that the labels do
-        not allow.
+        labels: by video_id; they override those in the cache, label by label. Raises TrainError for an empty
+        cache and a clip that is not whole stacks, and ConfigError or TrainError for conditions or a split
+        that the labels do not allow.
         """
         records = cache.records()
         if not records:
             raise TrainError("the cache holds no video to train on; fill it with `vidlat encode`")
-        labels = rows_by_id(labels, {id: record.source.selection for id, record in records.items()})
-        rows = {id: rows_of(labels, id, record.source.selection) for id, record in records.items()}
-        if labels and not any(rows.values()):
-            raise TrainError(
-                f"labels: none of the {len(labels)} rows names a video of the cache; expected video_id as "
-                f"`vidlat ls` shows it, such as {next(iter(records))}"
-            )
         known = cache.annotations()
         annotations = {
-            id: known.get(id, Annotation()).updated(row or Annotation()) for id, row in rows.items()
+            id: known.get(id, Annotation()).updated(labels.get(id, Annotation())) for id in records
         }
         sources = {id: record.source for id, record in records.items()}
         training, validation = stated_split(annotations, config.split_by) or split_videos(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError, shorten
-from vidlat.labels import rows_by_id, rows_of
 from vidlat.store.reader import LatentCache
 from vidlat.train.objectives.timesteps import DRAWS_VERSION
 from vidlat.train.runs.changes import changes_after
@@ -37,9 +36,9 @@ def resume_run(
 ) -> Run:
     """The run in a folder with the settings to continue with; `auto` precision means the run's own.
 
-    labels: none, or the ones the run was started with. A run that distils may name another place of its
-    teacher, whose weights are compared later. Writes nothing. Raises TrainError naming what differs: settings
-    other than `MAY_CHANGE`, the cache, a listed video, or a label of one.
+    labels: by video_id; none, or the ones the run was started with. A run that distils may name another place
+    of its teacher, whose weights are compared later. Writes nothing. Raises TrainError naming what differs:
+    settings other than `MAY_CHANGE`, the cache, a listed video, or a label of one.
     """
     run = read_run(run_dir)
     if run.draws_version != DRAWS_VERSION:
@@ -56,7 +55,7 @@ def resume_run(
         pairs = "; ".join(f"{name}: got {now[name]}, the run has {before[name]}" for name in changed)
         raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
     require_same_videos(run, cache, run_dir)
-    _require_same_labels(run, labels, cache, run_dir)
+    _require_same_labels(run, labels, run_dir)
     step = last_step(checkpoint_folder(run_dir))
     changes = changes_after(run.changes, run.config, settings, RECORDED, step)
     return dataclasses.replace(run, config=settings, changes=changes, origin=_origin_now(run, settings))
@@ -97,15 +96,8 @@ def require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
         )
 
 
-def _require_same_labels(
-    run: Run, labels: Mapping[str, Annotation], cache: LatentCache, run_dir: Path
-) -> None:
-    records = cache.records()
-    labels = rows_by_id(labels, {video_id: record.source.selection for video_id, record in records.items()})
-    rows = {
-        video_id: rows_of(labels, video_id, records[video_id].source.selection) for video_id in run.labels
-    }
-    given = {video_id: run.conditions.pick(row.labels) for video_id, row in rows.items() if row}
+def _require_same_labels(run: Run, labels: Mapping[str, Annotation], run_dir: Path) -> None:
+    given = {id: run.conditions.pick(row.labels) for id, row in labels.items() if id in run.labels}
     changed = [video_id for video_id, new in given.items() if not new.items() <= run.labels[video_id].items()]
     if changed:
         raise TrainError(

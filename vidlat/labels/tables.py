@@ -1,0 +1,98 @@
+"""Reading tables, CSV or JSON lines, row by row."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import IO
+
+from vidlat.documents import parse_json
+from vidlat.errors import InputError
+from vidlat.files import require_regular_file
+from vidlat.store.object_sources import read_object
+from vidlat.store.storage.interface import Missing
+
+Row = tuple[str, dict[str, str]]
+"""File and line, for errors, and the cells that are not empty, by column."""
+
+SUFFIXES = (".csv", ".jsonl")
+
+_ALIKE = {
+    "path": re.compile(r".*path", re.IGNORECASE),  # dicom_filepath in MIMIC-IV-ECHO
+    "video_id": re.compile(r"file_?name", re.IGNORECASE),  # FileName in EchoNet-Dynamic
+}
+
+
+def read_table(table: Path | str, key: str) -> Iterator[Row]:
+    """The rows of a table at a path or an address; each must have a value in the column `key`.
+
+    In CSV, a single column called alike will do: `dicom_filepath` for `path`, `FileName` for `video_id`.
+    Raises InputError, naming the line, for a table that cannot be read; Unreachable.
+    """
+    is_json = str(table).lower().endswith(".jsonl")
+    try:
+        with _open_table(table) as file:
+            for where, row in (_read_jsonl if is_json else _read_csv)(table, file, key):
+                if not row.get(key):
+                    raise InputError(f"{where}: has no {key}")
+                yield where, row
+    except (FileNotFoundError, Missing) as error:
+        raise InputError(f"{table}: no such file") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{table}: cannot be read as a table in UTF-8: {reason}") from error
+
+
+def _open_table(table: Path | str) -> IO[str]:
+    if isinstance(table, Path):
+        require_regular_file(table)
+        return table.open(encoding="utf-8-sig", newline="")
+    return StringIO(read_object(table).decode("utf-8-sig"), newline="")
+
+
+def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row]:
+    reader = csv.reader(lines, strict=True)
+    names = _with_key([name.strip() for name in next(reader, [])], key)
+    if key not in names or len(set(names)) < len(names):
+        found = ", ".join(names) or "nothing"
+        raise InputError(
+            f"{table}: expected a first line of different columns, {key} among them; got {found}"
+        )
+    for cells in reader:
+        where = f"{table} line {reader.line_num}"
+        if any(cells) and len(cells) != len(names):
+            raise InputError(f"{where}: has {len(cells)} cells under {len(names)} columns")
+        if any(cells):
+            pairs = zip(names, (cell.strip() for cell in cells), strict=True)
+            yield where, {name: cell for name, cell in pairs if cell}
+
+
+def _with_key(names: Sequence[str], key: str) -> list[str]:
+    """The columns, where the only one that is called like `key` in data sets of others has its name."""
+    alike = [name for name in names if _ALIKE[key].fullmatch(name)]
+    return [key if key not in names and [name] == alike else name for name in names]
+
+
+def _read_jsonl(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        where = f"{table} line {number}"
+        if not line.strip():
+            continue
+        try:
+            values = parse_json(line)
+        except ValueError as error:
+            raise InputError(f"{where}: is no JSON ({error})") from error
+        if not isinstance(values, dict) or any(isinstance(value, dict | list) for value in values.values()):
+            raise InputError(f"{where}: expected an object of texts and numbers, with {key}")
+        yield (
+            where,
+            {
+                name: value if isinstance(value, str) else json.dumps(value)
+                for name, value in values.items()
+                if value not in (None, "")
+            },
+        )
