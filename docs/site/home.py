@@ -16,3 +16,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
     files.append(File.generated(config, "LICENSE", abs_src_path=str(ROOT / "LICENSE")))
     return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Lead links to README.md there too."""
+    return markdown.replace("](../../README.md", "](../index.md")
