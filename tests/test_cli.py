@@ -207,12 +207,11 @@ def prepare_empty(cache, tmp_path_factory):
         (["encode", "--input", "v", "--out", "l.zarr", "--config", "missing.yaml"], "missing.yaml"),
         (["train", "--latents", "l.zarr", "--out", "run", "--objective", "gan"], "gan"),
         (["sample", "--run", "r", "--out", "s", "-n", "0"], "num: got 0"),
-        (["fit-vae", "--input", "v", "--out", "vae.safetensors"], "expected a folder"),
-        (["preview", "l.zarr", "--out", "p.txt"], "--out p.txt: a preview is written as .png"),
+        (["fit-vae", "--input", ".", "--out", "vae.safetensors"], "expected a folder"),
+        (["preview", "l.zarr", "--out", "p.txt"], "--out p.txt: is written as .png"),
         (["evaluate", "--latents", "l.zarr", "--input", "v", "--json", "v/a.mp4"], "is written as .json"),
         (["compare", "--input", "v", "--out", "o", "--json", "v/a.mp4"], "--json v/a.mp4: is written as"),
         (["compare", "--input", "v", "--out", "o", "--report", "v/a.mp4"], "--report v/a.mp4: is written as"),
-        (["report", "l.zarr", "--out", "r.html", "--max-videos", "3"], "--max-videos goes with --input"),
         (["report", "l.zarr", "--out", "v/a.mp4"], "--out v/a.mp4: is written as .html"),
         (["nonsense"], "nonsense"),
     ],
@@ -275,7 +274,7 @@ def test_what_is_no_file_is_refused_without_waiting(
     assert code in (1, 2)
     assert is_one_line(err), err
     assert f"{path}" in err
-    assert f"is {kind}; expected a regular file" in err
+    assert re.search(f"is {kind}[;,] .*expected", err), err
 
 
 def test_flags_take_precedence_over_yaml(tmp_path, videos, small_vae, no_cluster, monkeypatch):
@@ -313,7 +312,7 @@ def test_a_flag_takes_precedence_over_what_yaml_says_in_another_way(
 
     monkeypatch.setattr("vidlat.commands.fit_vae.VAETrainer", trainer)
     (tmp_path / "c.yaml").write_text(f"fit-vae: {yaml}")
-    command = ("fit-vae", "--input", "v", "--out", tmp_path / "r", "--config", tmp_path / "c.yaml")
+    command = ("fit-vae", "--input", tmp_path, "--out", tmp_path / "r", "--config", tmp_path / "c.yaml")
     assert f"trains {steps} steps or {epochs} epochs" in vidlat(*command, *flags)[2]
 
 
@@ -381,30 +380,32 @@ def test_full_disk_ends_in_one_line(cache, monkeypatch):
 @pytest.mark.parametrize(
     ("body", "arguments"),
     [
-        ("vidlat.commands.train.open_cache", ["train", "--latents", "l", "--out", "r"]),
-        ("vidlat.commands.decode.open_cache", ["decode", "--latents", "l", "--out", "d"]),
-        ("vidlat.commands.sample.sample_videos", ["sample", "--run", "r", "--out", "s"]),
-        ("vidlat.commands.info.summarise", ["info", "l"]),
+        ("vidlat.commands.train.open_cache", ["train", "--latents", "CACHE", "--out", "r"]),
+        ("vidlat.commands.decode.open_cache", ["decode", "--latents", "CACHE", "--out", "d"]),
+        ("vidlat.commands.sample.sample_videos", ["sample", "--run", "RUN", "--out", "s"]),
+        ("vidlat.commands.info.summarise", ["info", "CACHE"]),
     ],
     ids=["train", "decode", "sample", "info"],
 )
-def test_lack_of_memory_ends_in_one_line(error, body, arguments, monkeypatch):
+def test_lack_of_memory_ends_in_one_line(error, body, arguments, cache, tmp_path, monkeypatch):
     def fails(*_, **__):
         raise error
 
     monkeypatch.setattr(body, fails)
-    code, _, err = vidlat(*arguments)
+    (tmp_path / "config.json").touch()
+    names = {"CACHE": cache, "RUN": tmp_path}
+    code, _, err = vidlat(*(names.get(argument, argument) for argument in arguments))
     assert code == 1
     assert is_one_line(err)
     assert err.startswith("Error: not enough memory (")
 
 
-def test_other_errors_keep_their_traceback(monkeypatch):
+def test_other_errors_keep_their_traceback(cache, monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("a mistake in the program")
 
     monkeypatch.setattr("vidlat.commands.info.summarise", fails)
-    assert isinstance(CliRunner().invoke(commands, ["info", "l"]).exception, RuntimeError)
+    assert isinstance(CliRunner().invoke(commands, ["info", str(cache)]).exception, RuntimeError)
 
 
 def test_interruption_ends_with_130_and_one_word(cache, monkeypatch):

@@ -34,13 +34,20 @@ SEED_STOP = 2**63
 
 
 def setting(
-    default: Any, help: str, *, short: str | None = None, same_as: str | None = None, **limits: float
+    default: Any,
+    help: str,
+    *,
+    short: str | None = None,
+    same_as: str | None = None,
+    names: str | None = None,
+    **limits: float,
 ) -> Any:
     """A dataclass field with the text that `--help` shows, its one-letter flag, and its _LIMITS.
 
     same_as: another setting that says the same in its own way, so that only one of them may be given.
+    names: what the text names, such as a device; a command asks first whether it can be.
     """
-    metadata = {"help": help, "short": short, "same_as": same_as, "limits": limits}
+    metadata = {"help": help, "short": short, "same_as": same_as, "names": names, "limits": limits}
     return field(default=default, metadata=metadata)
 
 

@@ -56,7 +56,7 @@ def ls() -> None:
 
 
 @click.command(cls=Command)
-@latents_argument
+@click.argument("latents", type=CACHE)  # which may be damaged
 @click.option("--repair", is_flag=True, help="Repair what can be repaired; damaged videos are encoded again.")
 @vae_option
 @device_option

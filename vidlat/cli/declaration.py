@@ -6,13 +6,14 @@ import dataclasses
 import importlib
 import typing
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vidlat.checked_settings import Config, given, is_list, item_of, limits_in_words
+from vidlat.cli.checks import NAMED, make_checks
 from vidlat.commands.settings_file import load_yaml
 from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
 from vidlat.paths import expand, is_address
@@ -78,12 +79,25 @@ class Command(click.Command):
             given = {name: value for name, value in flags.items() if value not in (None, ())}
             values["settings"] = self.config.overruled(in_file, given)
         try:
+            self._require_settings(values)
+            make_checks(ctx)
             ctx.exit(self.import_body()(**values) or ExitCode.DONE)
         except VidlatError as error:
             name, _, what = str(error).partition(": ")  # what is wrong with a setting begins with its name
             if ctx.params.get(name) not in (None, ()):
                 error.args = (f"--{name.replace('_', '-')}: {what}",)
             raise
+
+    def _require_settings(self, values: Mapping[str, Any]) -> None:
+        """Raise a VidlatError for settings that cannot be, before the body loads; it knows those of a run."""
+        if not self.config:
+            return
+        settings = values["settings"]
+        if not (values.get("resume") or values.get("training")):
+            self.config.from_mapping(settings).require_effect(settings)
+        for field in dataclasses.fields(self.config):
+            if field.metadata["names"] and (named := settings.get(field.name)):
+                NAMED[field.metadata["names"]](named)
 
     def import_body(self) -> Callable[..., ExitCode | None]:
         """The function that does the work."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from vidlat.cli.checks import checked, require_folder, require_input, require_run
 from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command
 from vidlat.cli.options import (
     device_option,
+    file_option,
     latents_argument,
     latents_option,
     out_option,
@@ -20,13 +22,14 @@ sources_option = click.option(
     "inputs",
     type=PATH_OR_PATTERN,
     multiple=True,
+    callback=checked(require_input),
     help="The videos that the cache was made from, to compare with. May be repeated.",
 )
 
 
 @click.command(cls=Command)
 @latents_argument
-@out_option("The PNG to write.")
+@out_option("The PNG to write.", ".png")
 @click.option(
     "--videos", type=click.IntRange(min=1), default=6, show_default=True, help="Largest number of videos."
 )
@@ -76,14 +79,25 @@ def decode() -> None:
 @latents_option
 @sources_option
 @click.option("--max-videos", type=click.IntRange(1), help="With --input: compare so many, evenly spread.")
-@click.option("--run", "run_dir", type=PATH, help="Draw samples of this run, and measure them.")
-@click.option("--samples", type=PATH, help="Measure the videos of this folder, which may be of any tool.")
-@click.option("--out", type=PATH, help="Folder for figures, pictures and samples; else evaluation in --run.")
 @click.option(
+    "--run",
+    "run_dir",
+    type=PATH,
+    callback=checked(require_run),
+    help="Draw samples of this run, and measure them.",
+)
+@click.option(
+    "--samples",
+    type=PATH,
+    callback=checked(require_folder),
+    help="Measure the videos of this folder, which may be of any tool.",
+)
+@click.option("--out", type=PATH, help="Folder for figures, pictures and samples; else evaluation in --run.")
+@file_option(
     "--json",
     "json_file",
-    type=PATH,
-    help="Write all figures to this .json file; of samples else evaluation.json in --out.",
+    ".json",
+    "Write all figures to this .json file; of samples else evaluation.json in --out.",
 )
 @vae_option
 @shard_cache_options
@@ -124,7 +138,7 @@ def evaluate() -> None:
 
 @click.command(cls=Command)
 @latents_argument
-@out_option("The .html file to write.")
+@out_option("The .html file to write.", ".html")
 @sources_option
 @click.option("--max-videos", type=click.IntRange(1), help="Compare this many, evenly spread over the ids.")
 @vae_option

@@ -8,6 +8,18 @@ from typing import Any
 
 import click
 
+from vidlat.cli.checks import (
+    Check,
+    checked,
+    continues,
+    require_cache,
+    require_device,
+    require_file,
+    require_input,
+    require_place_of_cache,
+    require_weights,
+    written_as,
+)
 from vidlat.cli.declaration import CACHE, PATH, PATH_OR_PATTERN, LocalPath
 from vidlat.paths import CACHE_DIR, CACHE_GB, DEFAULT_CACHE_GB
 
@@ -15,15 +27,26 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 WHERE = "a folder, or the address of one: s3://, gs://, az:// or https://."
 
-latents_argument = click.argument("latents", type=CACHE)
-latents_option = click.option("--latents", type=CACHE, required=True, help=f"The cache to read: {WHERE}")
+latents_argument = click.argument("latents", type=CACHE, callback=checked(require_cache))
+latents_option = click.option(
+    "--latents",
+    type=CACHE,
+    required=True,
+    callback=checked(require_cache),
+    help=f"The cache to read: {WHERE}",
+)
 vae_option = click.option(
     "--vae",
+    callback=checked(require_weights),
     help="Where the VAE of the latents is now, if it was moved after they were encoded, or one with another "
     "decoder: as for encode.",
 )
 device_option = click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU where there is one."
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=checked(require_device),
+    help="cpu, cuda, or auto: a GPU where there is one.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 
@@ -61,15 +84,30 @@ def shard_cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return folder(limit(command))
 
 
-def out_option(help: str) -> Decorator:
-    """`--out`, required, with what it is for this command."""
-    return click.option("--out", type=PATH, required=True, help=help)
+def out_option(help: str, suffix: str = "") -> Decorator:
+    """`--out`, required, with what it is for this command; of a file, with its suffix."""
+    callback = written_as(suffix) if suffix else None
+    return click.option("--out", type=PATH, required=True, callback=callback, help=help)
+
+
+def resume_option(help: str, check: Check) -> Decorator:
+    """`--resume`, whose check --out passes where it is given."""
+    return click.option("--resume", is_flag=True, callback=continues(check), help=help)
+
+
+def file_option(flag: str, name: str, suffix: str, help: str) -> Decorator:
+    """A file of one suffix to write."""
+    return click.option(flag, name, type=PATH, callback=written_as(suffix), help=help)
 
 
 def cache_out_option(help: str) -> Decorator:
     """`--out` of a cache, required, with what it is for this command."""
     return click.option(
-        "--out", type=CACHE, required=True, help=f"{help} A folder, or an address: s3://, gs:// or az://."
+        "--out",
+        type=CACHE,
+        required=True,
+        callback=checked(require_place_of_cache),
+        help=f"{help} A folder, or an address: s3://, gs:// or az://.",
     )
 
 
@@ -81,6 +119,7 @@ def input_option(help: str, type: LocalPath = PATH_OR_PATTERN) -> Decorator:
         type=type,
         multiple=True,
         required=True,
+        callback=checked(require_input),
         help=f"{help} May be repeated.",
     )
 
@@ -90,6 +129,7 @@ def labels_option(help: str) -> Decorator:
     return click.option(
         "--labels",
         type=PATH,
+        callback=checked(require_file),
         help="CSV or JSONL table with a column video_id, or FileName, of a video or of a scan for all its "
         f"slices: an id, or a file name with or without extension. Or the folder of CAMUS; {help}",
     )

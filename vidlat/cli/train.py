@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import click
 
+from vidlat.cli.checks import checked, require_cache, require_run
 from vidlat.cli.declaration import CACHE, PATH, Command
-from vidlat.cli.options import labels_option, latents_option, out_option, shard_cache_options, vae_option
+from vidlat.cli.options import (
+    labels_option,
+    latents_option,
+    out_option,
+    resume_option,
+    shard_cache_options,
+    vae_option,
+)
 from vidlat.config import SampleConfig, TrainConfig
 from vidlat.config.sample import LONGEST_AVERAGE
 
@@ -13,7 +21,7 @@ from vidlat.config.sample import LONGEST_AVERAGE
 @click.command(cls=Command, config=TrainConfig)
 @latents_option
 @out_option("The folder of the run.")
-@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
+@resume_option("Continue the run in --out from its last checkpoint.", require_run)
 @labels_option("its labels take precedence over those in the cache.")
 @vae_option
 @shard_cache_options
@@ -53,11 +61,17 @@ def train() -> None:
     "--run",
     "run_dir",
     required=True,
+    callback=checked(require_run),
     help="The folder of the run, or of an exported model, or hf://OWNER/NAME[@REVISION] for one on the hub.",
 )
 @out_option("Folder for the videos.")
 @vae_option
-@click.option("--latents", type=CACHE, help="The cache that the run was trained on, for --reject-copies.")
+@click.option(
+    "--latents",
+    type=CACHE,
+    callback=checked(require_cache),
+    help="The cache that the run was trained on, for --reject-copies.",
+)
 @shard_cache_options
 def sample() -> None:
     """Sample new videos from a trained run.
@@ -83,7 +97,7 @@ def sample() -> None:
 
 
 @click.command(cls=Command)
-@click.argument("run_dir", metavar="RUN", type=PATH)
+@click.argument("run_dir", metavar="RUN", type=PATH, callback=checked(require_run))
 @out_option("The new folder.")
 @click.option(
     "--checkpoint",

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import click
 
+from vidlat.cli.checks import checked, require_training
 from vidlat.cli.declaration import PATH, Command, Group
-from vidlat.cli.options import input_option, labels_option, out_option
+from vidlat.cli.options import file_option, input_option, labels_option, out_option, resume_option
 from vidlat.config import CompareConfig, FitVAEConfig
 
 
 @click.command(cls=Command, config=CompareConfig)
 @input_option("File, folder, glob, or a manifest (.csv, .jsonl) with a column path.")
 @out_option("Folder for the videos and pictures to look at.")
-@click.option("--json", "json_file", type=PATH, help="Write all figures to this .json file.")
-@click.option(
-    "--report",
-    "report_file",
-    type=PATH,
-    help="Write a page with figures, plots and clips to this .html file.",
+@file_option("--json", "json_file", ".json", "Write all figures to this .json file.")
+@file_option(
+    "--report", "report_file", ".html", "Write a page with figures, plots and clips to this .html file."
 )
 @labels_option("only its subjects count here.")
 @click.option(
     "--training",
     type=PATH,
     multiple=True,
+    callback=checked(require_training),
     help="Folder of a training by `vidlat fit-vae`: compare its weights, and how soon it learned, on clips "
     "that all of these hold out. Frames are prepared, and stacks are as long, as there. May be repeated.",
 )
@@ -105,7 +104,7 @@ def check_weights() -> None:
 @click.command(cls=Command, config=FitVAEConfig)
 @input_option("File, folder or glob.")
 @out_option("Folder of the run; the weights are written into it as vae.safetensors.")
-@click.option("--resume", is_flag=True, help="Continue the training in --out from its last checkpoint.")
+@resume_option("Continue the training in --out from its last checkpoint.", require_training)
 @labels_option("its subjects and labels count for the split.")
 def fit_vae() -> None:
     """Train a VAE of MAISI's class on your videos, and measure it on held-out subjects.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
-from vidlat.commands.figures import require_suffix, tell_still, write_figures
+from vidlat.commands.figures import tell_still, write_figures
 from vidlat.commands.learning import print_learning
 from vidlat.config import CompareConfig
 from vidlat.errors import ConfigError, ExitCode, VidlatError, shorten
@@ -34,8 +34,6 @@ def compare(
     settings: dict[str, Any],
 ) -> ExitCode:
     """Compare, and print the figures; also those so far where it is cut short."""
-    require_suffix(json_file, "--json", ".json")
-    require_suffix(report_file, "--report", ".html")
     trainings = Trainings.read(training) if training else None
     if target_mse and not trainings:
         raise ConfigError("target_mse: counts epochs of trainings; give them by --training")

@@ -1,4 +1,4 @@
-"""Figures of quality to a file, and what is told about them and about files of results."""
+"""Figures of quality to a file, and what is told about them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.commands.display import console, format_count, quoted
-from vidlat.errors import ConfigError
 from vidlat.video.writer import appearing_whole
-
-
-def require_suffix(path: Path | None, flag: str, suffix: str) -> None:
-    """Raise ConfigError for a path of another suffix: a clip of that name would be replaced."""
-    if path and path.suffix.lower() != suffix:
-        raise ConfigError(f"{flag} {path}: is written as {suffix}; give such a name")
 
 
 def write_figures(path: Path, values: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidlat.commands.display import console, format_count, print_table, progress_bar
-from vidlat.errors import ConfigError, ExitCode
+from vidlat.errors import ExitCode
 from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.store.layout import require_outside_caches
@@ -15,8 +15,6 @@ from vidlat.video.writer import prepare_file
 
 def preview(latents: str | Path, out: Path, videos: int, vae: str | None, device: str) -> ExitCode:
     """Write the picture, and report videos without source and damaged ones."""
-    if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out {out}: a preview is written as .png; give such a name")
     cache = open_cache(latents)
     require_outside_caches(out)
     prepare_file(out, "--out")

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from vidlat.commands.display import console, format_bytes, format_count, print_table, progress_bar, quoted
-from vidlat.commands.figures import require_suffix
 from vidlat.errors import ExitCode
 from vidlat.report.cache import report_cache
 
@@ -23,7 +22,6 @@ def report(
     """Write the page, and tell which videos are not in all of it."""
     if max_videos and not inputs:
         raise click.UsageError("--max-videos goes with --input")
-    require_suffix(out, "--out", ".html")
     steps = report_cache(latents, out, inputs=inputs, max_videos=max_videos or 0, vae=vae, device=device)
     failures: dict[str, str] = {}
     with progress_bar("{task.fields[name]}") as progress:

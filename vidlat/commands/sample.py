@@ -22,7 +22,6 @@ def sample(
 ) -> None:
     """Sample videos and report where they are."""
     config = SampleConfig.from_mapping(settings)
-    config.require_effect(settings)
     before = set(out.glob("sample-*"))
     paths: list[Path] = []
     copied: CopyError | None = None

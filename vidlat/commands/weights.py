@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vidlat.commands.display import echo
 from vidlat.encode import weights
-from vidlat.encode.vae import load_vae
 
 
 def list_weights() -> None:
@@ -29,6 +28,8 @@ def check_weights(name_or_path: str) -> None:
         echo(f"sha256 {sha256}")
     else:
         path = weights.resolve_weights(name_or_path)
+    from vidlat.encode.vae import load_vae  # loads torch, which a wrong name does not need
+
     vae = load_vae(path, device="cpu")
     num_tensors, num_parameters = vae.size
     echo(

@@ -27,7 +27,7 @@ class CompareConfig(Preprocessing):
         256, "height and width of the frames the VAE sees, in pixels", at_least=11, at_most=MANY
     )  # the SSIM needs 11
     vae: tuple[str, ...] = setting(
-        ("maisi",), "a VAE to compare, by name or path as for encode; may be repeated"
+        ("maisi",), "a VAE to compare, by name or path as for encode; may be repeated", names="weights"
     )
     stack: tuple[int, ...] = setting((4,), "frames per VAE call", at_least=1, at_most=MANY)
     stretch: tuple[int, ...] = setting(
@@ -44,7 +44,7 @@ class CompareConfig(Preprocessing):
     frames: int = setting(64, "frames measured of each clip, from its first on", at_least=1, at_most=1000)
     precision: Precision = setting("auto", "arithmetic of the VAEs; auto is bfloat16 on a GPU")
     batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0, at_most=MANY)
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
     exclude: tuple[str, ...] = exclude_setting()
 
     def __post_init__(self) -> None:

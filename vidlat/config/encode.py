@@ -21,10 +21,11 @@ class EncodeConfig(LatentSettings):
         "maisi, nv-generate-ct, nv-generate-mr, tiny, tiny-16, a weights file, or "
         "diffusers:FOLDER or diffusers:OWNER/NAME[/FOLDER] of a hub: an AutoencoderKL of diffusers; else the "
         "VAE of the cache at --out, for a new one maisi",
+        names="weights",
     )
     in_channels: int | None = setting(None, "refuse a VAE with another number of input channels")
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
     batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0, at_most=MANY)
     cudnn_benchmark: bool = setting(
         False,

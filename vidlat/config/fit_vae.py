@@ -56,7 +56,9 @@ class FitVAEConfig(Preprocessing):
 
     size: int = setting(128, "height and width of the training frames, in pixels", at_least=1, at_most=MANY)
     init: str | None = setting(
-        None, "weights to fine-tune, as for --vae; else a network from scratch, see --network"
+        None,
+        "weights to fine-tune, as for --vae; else a network from scratch, see --network",
+        names="weights",
     )
     network: VAENetwork | None = setting(
         None,
@@ -184,7 +186,7 @@ class FitVAEConfig(Preprocessing):
         "auto",
         "arithmetic of the training; auto is bfloat16 on a GPU; a CPU that has it is several times as fast",
     )
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
     seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ class Drawing(Config):
     batch: int = setting(
         0, "samples drawn at once, the last batch padded; 0 chooses for the device", at_least=0, at_most=MANY
     )
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
 
     def __post_init__(self) -> None:
         super().__post_init__()

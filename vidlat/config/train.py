@@ -67,11 +67,13 @@ class TrainConfig(Config):
         None,
         "start from the averaged weights of a run, an exported one (a folder or hf://OWNER/NAME), or a "
         ".safetensors file, of the same network and VAE",
+        names="start",
     )
     distil: str | None = setting(
         None,
         "with objective mean-flow: start from this run of objective flow, and learn its velocity in place of "
         "that of the data",
+        names="model",
     )
     plain_flow: float = setting(
         0.75,
@@ -156,7 +158,7 @@ class TrainConfig(Config):
     precision: Precision = setting(
         "auto", "arithmetic of the U-Net; auto is bfloat16 on a GPU; not every CPU has it"
     )
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one")
+    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
     seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
 
     @property

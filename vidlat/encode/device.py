@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 
 import torch
 
 from vidlat.config import Precision
-from vidlat.errors import ConfigError, DeviceError
+from vidlat.config.device import require_device_name
+from vidlat.errors import DeviceError
 
 
 def resolve_device(device: str) -> str:
@@ -17,17 +17,15 @@ def resolve_device(device: str) -> str:
 
     Raises ConfigError for any other name, DeviceError for a GPU that does not exist.
     """
+    require_device_name(device)
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         return "cuda" if num_gpus else "cpu"
     if device == "cpu":
         return device
-    name = re.fullmatch(r"cuda(?::(0|[1-9][0-9]*))?", device)
-    if name is None:
-        raise ConfigError(f"device: got {device!r}; expected cpu, cuda, cuda:N or auto")
     if not num_gpus:
         raise DeviceError(f"device {device}: no usable GPU on this machine; use --device cpu")
-    if int(name[1] or 0) >= num_gpus:
+    if int(device.partition(":")[2] or 0) >= num_gpus:
         raise DeviceError(f"device {device}: this machine's last GPU is cuda:{num_gpus - 1}")
     return device
 

@@ -2,6 +2,8 @@
 
 Published weights are not part of the package. They are downloaded once, after their licence is shown, into
 the cache that all programs built on huggingface_hub share, and verified by hash before every use.
+
+What loads torch is imported where it is used: a name that is unknown is refused at once.
 """
 
 from __future__ import annotations
@@ -15,11 +17,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from vidlat.encode import diffusers_hub
-from vidlat.encode.diffusers_folder import licence_in
 from vidlat.encode.hub import HubFile, download, find_cached, verify
-from vidlat.encode.vae_spec import PREFIX
-from vidlat.encode.weights_file import trained_stacks
+from vidlat.encode.vae_spec import PREFIX, local_folder
 from vidlat.errors import InputError, WeightsError, one_line
 from vidlat.files import require_regular_file
 from vidlat.paths import local_path
@@ -121,6 +120,8 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
     replaced. show_notice: see fetch_weights. Raises WeightsError.
     """
     if spec.startswith(PREFIX):
+        from vidlat.encode import diffusers_hub
+
         return diffusers_hub.find_folder(spec, show_notice or partial(print, file=sys.stderr))
     if spec in EMBEDDED_WEIGHTS:
         path = Path(str(resources.files("vidlat.encode").joinpath(f"{spec}.safetensors")))
@@ -128,25 +129,37 @@ def resolve_weights(spec: str, show_notice: ShowNotice | None = None) -> Path:
             raise WeightsError(f"the package holds no {path.name}; install it anew, or use --vae PATH")
         return path
     if spec not in PUBLISHED_WEIGHTS:
-        try:
-            path = local_path(spec)
-        except InputError as error:
-            raise WeightsError(str(error)) from error
-        try:
-            require_regular_file(path)
-        except (OSError, ValueError) as error:
-            known = ", ".join([*PUBLISHED_WEIGHTS, *EMBEDDED_WEIGHTS])
-            way_out = f"; for a folder that diffusers has written, give diffusers:{spec}"
-            raise WeightsError(
-                f"no weights file at {path} ({one_line(error)}); expected one, or one of the names {known}"
-                f"{way_out if 'is a folder' in one_line(error) else ''}"
-            ) from error
-        return path
+        return _own_file(spec)
     weights = PUBLISHED_WEIGHTS[spec]
     if find_cached(weights.file) is None:
         return fetch_weights(spec, show_notice)
     with _naming_ways_out(weights):
         return _verified(weights)[0]
+
+
+def require_weights(spec: str) -> None:
+    """Raise WeightsError for a spec that names nothing; opens no file and makes no request."""
+    if spec.startswith(PREFIX):
+        local_folder(spec)
+    elif spec not in PUBLISHED_WEIGHTS and spec not in EMBEDDED_WEIGHTS:
+        _own_file(spec)
+
+
+def _own_file(spec: str) -> Path:
+    try:
+        path = local_path(spec)
+    except InputError as error:
+        raise WeightsError(str(error)) from error
+    try:
+        require_regular_file(path)
+    except (OSError, ValueError) as error:
+        known = ", ".join([*PUBLISHED_WEIGHTS, *EMBEDDED_WEIGHTS])
+        way_out = f"; for a folder that diffusers has written, give diffusers:{spec}"
+        raise WeightsError(
+            f"no weights file at {path} ({one_line(error)}); expected one, or one of the names {known}"
+            f"{way_out if 'is a folder' in one_line(error) else ''}"
+        ) from error
+    return path
 
 
 def times_for(spec: str, path: Path) -> dict[str, int]:
@@ -159,6 +172,8 @@ def times_for(spec: str, path: Path) -> dict[str, int]:
         return SUITED_TIMES[spec]
     if path.is_dir():
         return {"stack": 1}
+    from vidlat.encode.weights_file import trained_stacks
+
     stacks = trained_stacks(path)
     return {"stack": max(stacks)} if stacks else {}
 
@@ -166,6 +181,8 @@ def times_for(spec: str, path: Path) -> dict[str, int]:
 def licence_of(spec: str, path: Path) -> str:
     """The licence of the weights at `path`, which `--vae SPEC` means, as a cache records it; else unknown."""
     if path.is_dir():
+        from vidlat.encode.diffusers_folder import licence_in
+
         return licence_in(path)
     if spec in EMBEDDED_WEIGHTS:
         return "Apache-2.0 (see the model card, docs/reference/tiny-vae.md)"

@@ -20,6 +20,7 @@ from vidlat.paths import expand, is_address, local_path
 from vidlat.pipeline.bucket import address_of_row, list_objects, sources_of_rows
 from vidlat.pipeline.folder import DECODED_MARK, FoundVideo, videos_in_folder
 from vidlat.pipeline.ignored import describe_ignored, kind_of_name
+from vidlat.pipeline.inputs import require_input
 from vidlat.pipeline.known_files import NOTHING_KNOWN, KnownFiles
 from vidlat.pipeline.manifest import ManifestRow, is_manifest, read_manifest
 from vidlat.prefetch import map_ahead
@@ -162,6 +163,7 @@ class _Collection:
             add(text)
             return
         text = expand(text)
+        require_input(text)
         path = Path(text)
         if path.is_dir():
             self._add_folders((path, folder, files) for folder, files in self._walk_clips(path))
@@ -169,10 +171,8 @@ class _Collection:
             self._add_manifest(path)
         elif path.exists():
             self._add_folders([(path.parent, path.parent, [path])])
-        elif glob.has_magic(text):
-            self._add_matches(text)
         else:
-            raise InputError(f"--input {text}: no such file or folder")
+            self._add_matches(text)
 
     def _add_objects(self, address: str) -> None:
         listing = list_objects(address, self.on_files)
@@ -192,8 +192,6 @@ class _Collection:
 
     def _add_matches(self, pattern: str) -> None:
         matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207  (may be absolute)
-        if not matches:
-            raise InputError(f"--input {pattern}: the pattern matches nothing")
         root = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
         for folder in filter(Path.is_dir, matches):
             self._add_folders((root, below, files) for below, files in self._walk_clips(folder))

@@ -16,10 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
-
-import pyarrow as pa
-from pyarrow.fs import LocalFileSystem
+from typing import IO, TYPE_CHECKING, Any
 
 # A part of this module as well.
 from vidlat.files import (
@@ -33,6 +30,9 @@ from vidlat.files import (
     sync as sync,
     temporary_name,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 AnyPath = Path | str
 
@@ -79,6 +79,8 @@ def read_range(path: Path, start: int, stop: int | None) -> tuple[bytes, Identit
 
 def open_input(path: Path) -> pa.NativeFile:
     """A file opened for pyarrow, which can still be read after its deletion."""
+    from pyarrow.fs import LocalFileSystem  # which a path that is no cache does not need
+
     require_regular_file(path)
     return LocalFileSystem().open_input_file(str(path))
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Protocol
 
 from vidlat.errors import StoreError, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DOCUMENT_BYTES = 2**26
 """Of a document, at most: one that names 100,000 record files has a quarter."""
@@ -132,6 +133,8 @@ def open_in_memory(storage: Storage, key: str, at_most: int) -> pa.NativeFile:
         content = b""
     if len(content) > at_most:
         raise too_large(f"{storage.where}/{key}", at_most)
+    import pyarrow as pa  # which a path that is no cache does not need
+
     return pa.BufferReader(content)
 
 

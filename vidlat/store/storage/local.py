@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from vidlat.errors import StoreError
 from vidlat.files import is_temporary_name
@@ -23,6 +22,9 @@ from vidlat.store.storage.interface import (
     checked_range,
     too_large,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class LocalStorage:

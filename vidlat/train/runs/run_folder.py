@@ -36,6 +36,7 @@ from vidlat.train.runs.checkpoint import (
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.power_averages import average_of_length, remove_snapshots_after
+from vidlat.train.runs.presence import require_run
 
 EXPORTED_WEIGHTS = "model.safetensors"
 """What an exported folder has and a run has not."""
@@ -143,12 +144,10 @@ def write_run(run_dir: Path, run: Plan) -> None:
 def read_run(run_dir: Path) -> Run:
     """What the run in a folder has frozen; raises TrainError if the folder holds no run."""
     path = run_dir / "config.json"
+    with suppress(OSError):  # told below
+        require_run(run_dir)
     try:
         return Run.from_document(read_json(path, RUN_BYTES))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise TrainError(
-            f"{run_dir} is not a run: it has no config.json; start one with `vidlat train`"
-        ) from error
     except (OSError, ValueError, VidlatError) as error:
         if (run_dir / EXPORTED_WEIGHTS).exists():
             raise TrainError(

@@ -1,0 +1,87 @@
+"""What is wrong on a command line is refused before torch, MONAI, Dask or FFmpeg are imported."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.train.toys import CacheMaker
+from vidlat.store.writing.opening import create_cache
+
+HEAVY = "torch", "monai", "dask", "distributed", "zarr", "tensorstore", "pyarrow", "av", "pydicom"
+
+REFUSED = {
+    "encode --input gone --out l.zarr": "--input gone: no such file or folder",
+    "encode --input gone/*.mp4 --out l.zarr": "the pattern matches nothing",
+    "encode --input videos --out notes.txt": "notes.txt: is a file, not a vidlat cache",
+    "encode --input videos --out l.zarr --vae gone.pt": "no weights file at gone.pt",
+    "encode --input videos --out l.zarr --labels gone.csv": "gone.csv: no such file",
+    "encode --input videos --out l.zarr --size 0": "--size: got 0; expected at least 1",
+    "encode --input videos --out l.zarr --device gpu": "--device: got 'gpu'; expected cpu, cuda",
+    "encode --input videos --out l.zarr --config gone.yaml": "gone.yaml: cannot be read",
+    "encode --input videos --out l.zarr --config vae.yaml": "no weights file at gone.pt",
+    "info gone.zarr": "gone.zarr: is not a vidlat cache: no such folder",
+    "ls videos": "videos: is not a vidlat cache",
+    "prune gone.zarr": "gone.zarr: is not a vidlat cache",
+    "push gone.zarr s3://bucket/l.zarr": "gone.zarr: is not a vidlat cache",
+    "preview gone.zarr --out p.png": "gone.zarr: is not a vidlat cache",
+    "preview cache --out p.txt": "--out p.txt: is written as .png",
+    "preview cache --out p.png --vae gone.pt": "no weights file at gone.pt",
+    "report cache --out r.html --input gone": "--input gone: no such file or folder",
+    "report cache --out r.html --device gpu": "--device: got 'gpu'",
+    "decode --latents gone.zarr --out d": "gone.zarr: is not a vidlat cache",
+    "train --latents gone.zarr --out r": "gone.zarr: is not a vidlat cache",
+    "train --latents cache --out r --steps 0": "--steps: got 0; expected at least 1",
+    "train --latents cache --out r --min-snr 5": "--min-snr: weights v and epsilon only",
+    "train --latents cache --out r --plain-flow 0.5": "--plain-flow: has no effect",
+    "train --latents cache --out r --resume": "r is not a run: it has no config.json",
+    "train --latents cache --out r --init gone": "gone is not a run",
+    "sample --run gone --out s": "gone is not a run: it has no config.json",
+    "sample --run videos --out s --num 0": "--num: got 0; expected at least 1",
+    "export gone --out m": "gone is not a run",
+    "evaluate --latents cache --input gone": "--input gone: no such file or folder",
+    "evaluate --latents cache --run gone": "gone is not a run",
+    "evaluate --latents cache --samples gone --out q": "gone: no such folder",
+    "evaluate --latents cache": "what is to be evaluated?",
+    "compare --input gone --out c": "--input gone: no such file or folder",
+    "compare --input videos --out c --vae gone.pt --vae lost.pt": "no weights file at gone.pt",
+    "compare --input videos --out c --json c.txt": "--json c.txt: is written as .json",
+    "compare --input videos --out c --training gone": "gone is no training of a VAE",
+    "fit-vae --input gone --out v": "--input gone: no such file or folder",
+    "fit-vae --input videos --out v --resume": "v is no training of a VAE",
+    "fit-vae --input videos --out v --init gone.pt": "no weights file at gone.pt",
+    "weights fetch gone": "no published weights 'gone'",
+    "weights check gone": "no weights file at gone",
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Exit code, message and heavy modules imported so far, of each of REFUSED, in one process."""
+    folder = tmp_path_factory.mktemp("refusals")
+    create_cache(folder / "cache", CacheMaker(folder / "made.zarr").schema)
+    (folder / "videos").mkdir()
+    (folder / "notes.txt").touch()
+    (folder / "vae.yaml").write_text("encode: {vae: gone.pt}")
+    code = (
+        "import json, sys\nfrom click.testing import CliRunner\nfrom vidlat.cli import commands\n"
+        "answers = {}\n"
+        f"for line in {list(REFUSED)}:\n"
+        "    answer = CliRunner().invoke(commands, line.split())\n"
+        f"    loaded = [name for name in {HEAVY} if name in sys.modules]\n"
+        "    answers[line] = answer.exit_code, answer.stderr, loaded\n"
+        "print(json.dumps(answers))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_is_wrong_is_refused_before_anything_heavy_is_imported(line, answers):
+    code, message, loaded = answers[line]
+    assert REFUSED[line] in message
+    assert message.startswith("Error: ")
+    assert message.count("\n") == 1
+    assert code in (1, 2)
+    assert loaded == []

@@ -1,0 +1,152 @@
+"""What a command line names is there: asked before the body of the command loads torch, MONAI or Dask.
+
+Each check takes a value, raises a VidlatError for one that cannot be used, and imports what it needs itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidlat.errors import ConfigError, InputError, WeightsError
+from vidlat.paths import is_address, local_path
+
+Check = Callable[[Any], None]
+Callback = Callable[[click.Context, click.Parameter, Any], Any]
+
+
+_TO_DO = f"{__name__}.to_do"
+
+
+def checked(check: Check) -> Callback:
+    """The callback of an option or argument whose value, or each of its values, is to pass a check."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> Any:  # noqa: ARG001
+        values = value if isinstance(value, tuple) else (value,)
+        later = [partial(check, each) for each in values if each is not None]
+        ctx.meta.setdefault(_TO_DO, []).extend(later)
+        return value
+
+    return callback
+
+
+def continues(check: Check) -> Callback:
+    """The callback of --resume: where it is given, the folder of --out is to pass a check."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> bool:  # noqa: ARG001
+        if value:
+            ctx.meta.setdefault(_TO_DO, []).append(lambda: check(ctx.params["out"]))
+        return value
+
+    return callback
+
+
+def make_checks(ctx: click.Context) -> None:
+    """Make the checks of a command's values, in their order: all flags are known to be right by now."""
+    for check in ctx.meta.get(_TO_DO, ()):
+        check()
+
+
+def written_as(suffix: str) -> Callback:
+    """The callback of a path to write, of one suffix: a clip of that name would be replaced."""
+
+    def callback(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:  # noqa: ARG001
+        if path and path.suffix.lower() != suffix:
+            raise ConfigError(f"{param.opts[0]} {path}: is written as {suffix}; give such a name")
+        return path
+
+    return callback
+
+
+def require_cache(where: Path | str) -> None:
+    """Refuse what is no cache on this machine; what lies at an address is asked for once, by the body."""
+    from vidlat.store.metadata import read_schema
+    from vidlat.store.storage.opening import cache_storage
+
+    if not is_address(where):
+        read_schema(cache_storage(where))
+
+
+def require_place_of_cache(where: Path | str) -> None:
+    """Refuse a place on this machine that is neither a cache nor free for one."""
+    from vidlat.store.layout import holds_anything
+
+    if not is_address(where) and holds_anything(local_path(where)):
+        require_cache(where)
+
+
+def require_input(text: str) -> None:
+    """Refuse an --input on this machine that does not exist, or a pattern that matches nothing."""
+    from vidlat.pipeline.inputs import require_input
+
+    if not is_address(text):
+        require_input(text)
+
+
+def require_file(path: Path) -> None:
+    """Refuse a file that does not exist."""
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such file")
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a folder that does not exist."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder")
+
+
+def require_run(folder: str | Path) -> None:
+    """Refuse a folder on this machine that is neither a run nor an exported model."""
+    from vidlat.train.runs.presence import require_run
+
+    if not is_address(folder):
+        require_run(local_path(folder))
+
+
+def require_start(name: str) -> None:
+    """As `require_run`, or a .safetensors file, which its reader asks for."""
+    if not name.endswith(".safetensors"):
+        require_run(name)
+
+
+def require_training(folder: Path) -> None:
+    """Refuse a folder without a training of a VAE."""
+    from vidlat.fit.run import read_plan
+
+    read_plan(folder)
+
+
+def require_weights(specs: str | tuple[str, ...]) -> None:
+    """Refuse a --vae that names no weights; of several, that all do: one that does not is left out."""
+    from vidlat.encode.weights import require_weights
+
+    refused = []
+    specs = (specs,) if isinstance(specs, str) else specs
+    for spec in specs:
+        try:
+            require_weights(spec)
+        except WeightsError as error:
+            refused.append(error)
+    if refused and len(refused) == len(specs):
+        raise refused[0]
+
+
+def require_device(name: str) -> None:
+    """Refuse what names no device; whether there is such a GPU, only torch knows."""
+    from vidlat.config.device import require_device_name
+
+    require_device_name(name)
+
+
+NAMED: Mapping[str, Check] = {
+    "device": require_device,
+    "model": require_run,
+    "start": require_start,
+    "weights": require_weights,
+}
+"""The checks of settings, by what they name."""
