@@ -15,7 +15,7 @@ from vidlat.fit.run import read_fit
 SETTINGS = {"steps": 3, "stack": 8, "start": "random", "clip_norm": 1e6, **ALL_TERMS}
 
 ACROSS_A_KINK = 3e-2
-"""How far gradients and terms may differ, relatively: rounding moves a value of the discriminator across the
+"""How far gradients may differ, relatively, where there is a discriminator: rounding moves a value across the
 kink of its LeakyReLU. A value of 4e-6 was seen to change a gradient by 1e-2. Half of the stacks, or a sum in
 place of a mean, change it by far more."""
 
@@ -31,8 +31,10 @@ losses, gradients = [], []
 compute = trainer._optimisation.compute_gradients
 def keep(*arguments):
     figures = compute(*arguments)
-    models = (trainer.state.model, trainer.state.discriminator.model)
     if not gradients:
+        models = [trainer.state.model]
+        if trainer.state.discriminator:
+            models.append(trainer.state.discriminator.model)
         gradients.extend(w.grad.clone() for model in models for w in model.parameters())
         torch.save(gradients, out.with_name(f"{out.name}_{trainer.ranks.index}.pt"))
     return figures
@@ -65,21 +67,22 @@ def run_processes(clips, out, num_processes, stop_after=-1, resume=False, **sett
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one(tmp_path):
+@pytest.mark.parametrize(("adversarial_weight", "tolerance"), [(0.0, 1e-4), (0.1, ACROSS_A_KINK)])
+def test_two_processes_have_the_gradients_of_one(tmp_path, adversarial_weight, tolerance):
     clips = make_clips(tmp_path / "clips", side=24)
     for name, num_processes in (("one", 1), ("two", 2)):
-        run_processes(clips, tmp_path / name, num_processes)
+        run_processes(clips, tmp_path / name, num_processes, adversarial_weight=adversarial_weight)
     alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("one_0", "two_0", "two_1"))
     for expected, one, other in zip(alone, first, second, strict=True):
         assert torch.equal(one, other)
-        assert (one - expected).norm() <= ACROSS_A_KINK * expected.norm() + 1e-6
+        assert (one - expected).norm() <= tolerance * expected.norm() + 1e-6
     records, others = (read_fit(tmp_path / name).records for name in ("one", "two"))
     assert len(records) == len(others) == 4
-    for ours, theirs in zip(records[1:], others[1:], strict=True):
-        assert theirs.loss == pytest.approx(ours.loss, rel=1e-3)
-        assert theirs.grad_norm == pytest.approx(ours.grad_norm, rel=ACROSS_A_KINK)
-        assert theirs.terms == pytest.approx(ours.terms, rel=ACROSS_A_KINK)
-    assert others[-1].validation["psnr"] == pytest.approx(records[-1].validation["psnr"], abs=0.05)
+    ours, theirs = records[1], others[1]  # what follows depends on how AdamW has magnified the rounding
+    assert theirs.loss == pytest.approx(ours.loss, rel=1e-4)
+    assert theirs.grad_norm == pytest.approx(ours.grad_norm, rel=tolerance)
+    assert theirs.terms == pytest.approx(ours.terms, rel=1e-4)
+    assert others[-1].validation["psnr"] == pytest.approx(records[-1].validation["psnr"], abs=0.3)
 
 
 @pytest.mark.slow
