@@ -114,12 +114,54 @@ def test_stills_among_the_videos_are_told_of_and_left_out_on_request(encode, vid
     shutil.copy(still, videos / "still.dcm")
     _, out, _ = encode("--dry-run")
     assert "1 of the 4 videos found is a single DICOM image" in out
-    assert "--skip-stills leaves them out" in out
+    assert "--min-frames 2 leaves them out" in out
     assert cell(out, "videos to encode") == "4"
-    _, out, _ = encode("--dry-run", "--skip-stills")
+    _, out, _ = encode("--dry-run", "--min-frames", 2)
     assert "DICOM image" not in out
+    assert "Left out: 1 new video of fewer than 2 frames" in out
     assert cell(out, "videos to encode") == "3"
-    assert cell(out, "other files, ignored") == "1"
+
+
+def test_short_videos_are_left_out_and_neither_failures_nor_a_setting_of_the_cache(encode, tmp_path):
+    code, out, err = encode("--min-frames", 9)
+    assert (code, err) == (0, "")
+    assert "Left out: 1 new video of fewer than 9 frames" in out
+    cache = open_cache(tmp_path / "l.zarr")
+    assert (set(cache.records()), cache.failures(), cache.dropped()) == ({"b.mp4", "deep/c.mp4"}, {}, [])
+    assert "Left out: 1 new video" in encode("--min-frames", 9)[1]
+    out = encode("--min-frames", 17)[1]  # of videos that are there nothing is asked
+    assert "Left out: 1 new video" in out
+    assert "Nothing to do: 2 videos are already in" in out
+    assert "1 video to encode, 2 already done" in encode()[1]
+
+
+def test_a_dropped_video_stays_out_until_it_is_restored(encode, videos, tmp_path):
+    (videos / "broken.mp4").write_bytes(b"no video")
+    encode()
+    drop = ["prune", str(tmp_path / "l.zarr"), "--yes", "--drop", "b.mp4", "--drop", "broken.mp4"]
+    answer = CliRunner().invoke(commands, drop)
+    assert answer.exit_code == 0, answer.output
+    assert "No encode adds the requested videos again" in answer.output
+    os.utime(videos / "b.mp4")
+    for flags in ((), ("--retry-failed",), ("--checksum",)):
+        code, out, err = encode(*flags)
+        assert (code, err) == (0, "")
+        assert "Left out: b.mp4, broken.mp4, dropped before; `vidlat encode --restore VIDEO_ID` takes" in out
+        assert "Nothing to do: 2 videos are already in" in out
+    assert cell(encode("--dry-run")[1], "dropped before") == "2"
+    listed = CliRunner().invoke(commands, ["ls", str(tmp_path / "l.zarr"), "--dropped"]).output
+    assert listed == "b.mp4\nbroken.mp4\n"
+    info = CliRunner().invoke(commands, ["info", str(tmp_path / "l.zarr")]).output
+    assert re.search(r"failed  0\n +dropped  2: b.mp4, broken.mp4", info)
+    code, _, err = encode("--restore", "b.mp4", "--restore", "nobody.mp4")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "--restore nobody.mp4: no video of --input has this id" in err
+    code, out, _ = encode("--restore", "b.mp4", "--restore", "broken.mp4")
+    assert code == 3
+    cache = open_cache(tmp_path / "l.zarr")
+    assert (set(cache.records()), set(cache.failures())) == (set(LENGTHS), {"broken.mp4"})
+    assert cache.dropped() == []
+    assert encode("--restore", "b.mp4")[0] == 3  # the same command again
 
 
 def test_dry_run_counts_done_failed_moved_and_vanished_videos(encode, videos, tmp_path, monkeypatch):

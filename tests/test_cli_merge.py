@@ -11,6 +11,7 @@ from tests.store.caches import SCHEMA
 from tests.store.test_merge import A, B, latents_as_bytes, make, refuse_links
 from tests.store.test_prune import content_of
 from vidlat.cli import commands
+from vidlat.commands import display
 from vidlat.store.copying import merge as merge_module
 from vidlat.store.reader import open_cache
 from vidlat.store.records.log import last_sequence
@@ -35,6 +36,12 @@ def parts(tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "all.zarr"
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """A terminal on which no cell is folded."""
+    monkeypatch.setattr(display.console, "width", 300)
 
 
 def cells(text):

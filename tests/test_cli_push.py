@@ -81,6 +81,14 @@ def test_an_encode_takes_its_settings_from_a_published_cache_as_from_a_folder(ca
     assert (here.select(LatentSettings), here.ids, here.workers) == (made, SCHEMA.ids, 2)
 
 
+def test_what_was_dropped_stays_dropped_where_a_cache_is_pushed_and_pulled(cache, address, tmp_path):
+    assert vidlat("prune", cache, "--drop", "a.mp4", "--keep-vanished", "--yes")[0] == 0
+    vidlat("push", cache, address)
+    vidlat("pull", address, "--out", tmp_path / "pulled.zarr")
+    for where in (address, tmp_path / "pulled.zarr"):
+        assert vidlat("ls", where, "--dropped")[1] == "a.mp4\n"
+
+
 def test_a_second_push_sends_what_is_new(cache, address):
     vidlat("push", cache, address)
     assert vidlat("push", cache, address)[1].endswith(f"{address}: 3 videos, commit 1; up to date\n")

@@ -9,10 +9,11 @@ import pytest
 from obstore.store import MemoryStore
 from PIL import Image
 
-from vidlat.config import Part
+from vidlat.config import Part, Reading
 from vidlat.errors import InputError
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.folder import DECODED_MARK
+from vidlat.pipeline.short_videos import find_short
 from vidlat.store import object_sources
 from vidlat.store.storage.objects import ObjectStorage
 from vidlat.types import Annotation, Selection
@@ -224,8 +225,9 @@ def test_what_cannot_be_found_is_refused_in_one_line(bucket, text, said):
 
 
 def test_stills_are_not_looked_for_in_a_bucket(collection, bucket):
-    with pytest.raises(InputError, match=r"^--skip-stills: not for videos in a bucket"):
-        discover(put(bucket, collection), skip_stills=True)
+    found = discover(put(bucket, collection))
+    with pytest.raises(InputError, match=r"^--min-frames: not for videos in a bucket"):
+        find_short(found.videos, 2, Reading())
 
 
 def test_other_commands_take_no_address(collection, bucket, tmp_path):

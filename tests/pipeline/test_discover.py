@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,11 +16,15 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from vidlat.config import Reading
 from vidlat.errors import InputError
+from vidlat.pipeline import short_videos
 from vidlat.pipeline.discover import _escape, discover_videos
 from vidlat.pipeline.folder import DECODED_MARK
+from vidlat.pipeline.short_videos import find_short
 from vidlat.store.sources import source_state
-from vidlat.types import WHOLE, Annotation, Selection
+from vidlat.types import WHOLE, Annotation, Selection, VideoHeader
+from vidlat.video.reader import open_video
 
 
 @pytest.fixture(scope="module")
@@ -310,43 +315,48 @@ def place_study(folder):
 CINE = "examples_ybr_color.dcm"
 
 
-def test_stills_are_counted_and_can_be_left_out(place):
+def test_stills_are_counted_and_found_by_their_frames(place):
     place_study(place() / "v" / "p10" / "s1")
     found = discover_videos(["v"])
     cines = ["p10/s1/0001.dcm", "p10/s1/0003.dcm"]
     names = [cines[0], "p10/s1/0002.dcm", cines[1], "p10/s1/0004", "p10/s1/ct"]
     assert [video.video_id for video in found.videos] == names
     assert (found.num_stills, found.ignored) == (2, {})
-    left = discover_videos(["v"], skip_stills=True)
-    assert [video.video_id for video in left.videos] == [*cines, "p10/s1/ct"]
-    assert (left.num_stills, left.ignored) == (0, {".dcm": 1, "": 1})
-    hashed = discover_videos(["v"], skip_stills=True, ids="hash")
-    assert len(hashed.videos) == 3
+    assert find_short(found.videos, 2, Reading()) == [names[1], names[3]]
+    assert find_short(found.videos, 4, Reading()) == [names[1], names[3], names[4]]
 
 
-def test_stills_of_a_manifest_are_left_out_too(place):
+def test_stills_of_a_manifest_are_found_too(place):
     root = place()
     place_study(root / "v")
     rows = "path,subject\n0001.dcm,10\n0002.dcm,10\n0003.dcm,10\n0004,10\n"
     manifest = write(root / "v" / "records.csv", rows)
-    assert discover_videos([manifest]).num_stills == 2
-    left = discover_videos([manifest], skip_stills=True)
-    assert [video.video_id for video in left.videos] == ["0001.dcm", "0003.dcm"]
+    found = discover_videos([manifest])
+    assert found.num_stills == 2
+    assert find_short(found.videos, 2, Reading()) == ["0002.dcm", "0004"]
 
 
-def test_an_input_of_stills_alone_is_refused_once_they_are_left_out(place):
-    place_study(place() / "v")
-    assert discover_videos(["v/0002.dcm"]).num_stills == 1
-    with pytest.raises(InputError, match=r"1 other file, 1 of them single images: 1 \.dcm"):
-        discover_videos(["v/0002.dcm"], skip_stills=True)
+def test_frames_are_counted_where_no_header_states_them_and_what_cannot_be_read_is_kept(place, monkeypatch):
+    root = place("v/a.mp4", "v/b.mp4")
+    (root / "v" / "broken.mp4").write_bytes(b"no video")
+    videos = discover_videos(["v"]).videos
+    (first, *_) = videos
+    length = sum(1 for _ in open_video(first.path, first.source.selection, print).frames())
+    unknown = VideoHeader(num_frames=None, seconds=None)
+    monkeypatch.setattr(
+        short_videos, "open_video", lambda *args: replace(open_video(*args), header=lambda: unknown)
+    )
+    assert find_short(videos, length, Reading()) == []
+    assert find_short(videos, length + 1, Reading()) == ["a.mp4", "b.mp4"]
 
 
 def test_a_broken_image_is_no_still(place):
     root = place("v/a.mp4")
     image = Path(get_testdata_file("CT_small.dcm", download=False)).read_bytes()
     (root / "v" / "b.dcm").write_bytes(image[:900])
-    found = discover_videos(["v"], skip_stills=True)
+    found = discover_videos(["v"])
     assert [video.video_id for video in found.videos] == ["a.mp4", "b.dcm"]
+    assert (found.num_stills, find_short(found.videos, 2, Reading())) == (0, [])
 
 
 def write(path, text):

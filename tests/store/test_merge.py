@@ -226,6 +226,35 @@ def test_video_of_a_later_cache_supersedes_the_failure_of_an_earlier_one(tmp_pat
     assert set(open_cache(out).failures()) == {"b.mp4"}  # a later attempt, in the cache that holds it
 
 
+def test_what_the_cache_has_dropped_is_not_taken_from_a_part(tmp_path, out):
+    part, two = make(tmp_path / "1.zarr", A, failed=["x"]), make(tmp_path / "2.zarr", B)
+    make(out, A, failed=["x"])
+    pruned(out, "a.mp4", "x")
+    plan, _ = merged(part, two, out)
+    assert plan.dropped == ("a.mp4",)
+    videos = {video_id: content for video_id, content in (A | B).items() if video_id != "a.mp4"}
+    assert content_of(out) == latents_as_bytes(videos)
+    before = bytes_in(out)
+    merged(part, two, out)
+    assert bytes_in(out) == before
+    pruned(out)
+    assert (open_cache(out, hold=False).dropped(), problems(out)) == (["a.mp4", "x"], [])
+    assert open_cache(out, hold=False).failures() == {}
+
+
+def test_what_a_part_has_dropped_is_dropped_where_no_other_cache_holds_it(tmp_path, out):
+    one, two = (
+        make(tmp_path / "1.zarr", A, failed=["x"]),
+        make(tmp_path / "2.zarr", {"a.mp4": 5}, failed=["x"]),
+    )
+    pruned(one, "a.mp4", "b.mp4", "x")
+    for parts in ((one, two), (two, one)):
+        plan, _ = merged(*parts, out)
+        assert (plan.dropped, open_cache(out, hold=False).dropped()) == ((), ["b.mp4", "x"])
+        assert content_of(out) == latents_as_bytes({"a.mp4": 5, "long.mp4": A["long.mp4"]})
+        shutil.rmtree(out)
+
+
 def test_empty_caches_become_an_empty_cache(tmp_path, out):
     _, (source,) = merged(make(tmp_path / "empty.zarr"), out)
     assert (source.num_videos, source.num_linked) == (0, 0)

@@ -114,7 +114,7 @@ def test_pruned_cache_holds_its_videos_bit_for_bit_and_nothing_else(used_cache):
 
 def test_what_was_removed_has_left_no_trace_in_any_file(used_cache):
     path, _ = used_cache
-    pruned(path, SECRET)
+    prune(writer_of(path), plan_prune(path, vanished=[SECRET]))
     for file, content in files_of(path).items():
         for name in (SECRET, "mueller", "removed.mp4"):
             assert name.encode() not in content
@@ -126,6 +126,51 @@ def test_what_was_removed_has_left_no_trace_in_any_file(used_cache):
         assert sorted(pq.ParquetFile(file).read()["video_id"].to_pylist()) == ids
     names = {file.name for folder in (path, path.parent) for file in folder.rglob("*")}
     assert not {name for name in names if "partial" in name or "lock" in name} - {"lock"}
+
+
+def test_of_a_video_that_was_dropped_only_the_id_is_kept(used_cache):
+    path, _ = used_cache
+    pruned(path, SECRET)
+    cache = open_cache(path)
+    assert cache.dropped() == [SECRET]
+    assert SECRET not in {*cache.records(), *cache.failures()}
+    (file,) = (path / "failures/records").glob("*.parquet")
+    (row,) = (row for row in pq.ParquetFile(file).read().to_pylist() if row["video_id"] == SECRET)
+    kept = {name: value for name, value in row.items() if value and name != "sequence"}
+    assert kept == {"video_id": SECRET, "kind": "dropped", "reason": "removed by `vidlat prune --drop`"}
+    assert plan_prune(path, [SECRET]).is_empty
+    assert vanished_videos(path)[1] == len({*cache.records(), *FAILED})
+    assert list(verify_cache(path)) == []
+
+
+def test_a_video_that_is_gone_can_still_be_dropped(used_cache):
+    path, content = used_cache
+    writer_of(path).remove([SECRET])
+    pruned(path, SECRET)
+    assert open_cache(path).dropped() == [SECRET]
+    assert plan_prune(path).is_empty
+    del content[SECRET]
+    assert content_of(path) == content
+
+
+def test_drop_of_which_a_kill_left_the_record_alone_is_completed_by_the_next_prune(used_cache):
+    path, content = used_cache
+    writer = writer_of(path)
+    writer.remove([], excluded=[SECRET])  # what `remove` writes first, as roll_forward commits it
+    assert (open_cache(path).dropped(), SECRET in open_cache(path).records()) == ([SECRET], True)
+    assert plan_prune(path).drop == (SECRET,)
+    pruned(path)
+    del content[SECRET]
+    assert (open_cache(path).dropped(), content_of(path)) == ([SECRET], content)
+
+
+def test_a_dropped_video_that_is_encoded_again_is_a_video(used_cache):
+    path, _ = used_cache
+    pruned(path, SECRET, "broken.mp4")
+    add_videos(path, {SECRET: random_posterior(3, 1)})
+    writer_of(path).record_failures([failure_of("broken.mp4")])
+    cache = open_cache(path)
+    assert (cache.dropped(), SECRET in cache.records(), set(cache.failures())) == ([], True, FAILED)
 
 
 def test_second_prune_finds_nothing_to_do(used_cache):
@@ -401,20 +446,23 @@ def test_after_any_history_prune_leaves_what_a_dictionary_would_hold(history, la
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "l.zarr"
         create_cache(path, SCHEMA)
-        videos, failures = {}, set()
+        videos, failures, dropped = {}, set(), set()
         for number, (kind, what) in enumerate([*history, ("prune", last_drop)]):
             if kind == "add":
                 added = {id: random_posterior(length, number) for id, length in what.items()}
                 add_videos(path, added)
                 videos |= {id: stored(video) for id, video in added.items()}
                 failures -= added.keys()
+                dropped -= added.keys()
             elif kind == "fail":
                 writer_of(path).record_failures([failure_of(what)])
                 failures.add(what)
+                dropped.discard(what)
             elif kind == "remove":
                 writer_of(path).remove([what])
                 videos.pop(what, None)
                 failures.discard(what)
+                dropped.discard(what)
             elif kind == "orphan":
                 write_orphan(path, what, number)
             elif kind == "reserve":
@@ -428,11 +476,13 @@ def test_after_any_history_prune_leaves_what_a_dictionary_would_hold(history, la
                 pruned(path, *drop)
                 videos = {id: latents for id, latents in videos.items() if id not in drop}
                 failures -= drop
+                dropped |= drop
                 assert plan_prune(path).is_empty
                 assert frames_stored_outside_videos(path) == []
                 assert_only_shards_of_videos_are_stored(path)
             assert content_of(path) == videos
             assert set(open_cache(path).failures()) == failures
+            assert set(open_cache(path).dropped()) == dropped
 
 
 def assert_only_shards_of_videos_are_stored(path):

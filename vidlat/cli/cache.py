@@ -31,6 +31,7 @@ def info() -> None:
 @latents_argument
 @click.option("--failed", is_flag=True, help="List the videos that could not be encoded, and why.")
 @click.option("--traceback", is_flag=True, help="With --failed: print the tracebacks too.")
+@click.option("--dropped", is_flag=True, help="List the ids that `vidlat prune --drop` has removed.")
 @json_option
 def ls() -> None:
     """List the videos of a cache with frames, rate and state.
@@ -48,6 +49,7 @@ def ls() -> None:
     Examples:
       vidlat ls latents.zarr
       vidlat ls latents.zarr --failed --traceback
+      vidlat ls latents.zarr --dropped
       vidlat ls latents.zarr --json | jq '.[] | select(.state != "ok")'
 
     \b
@@ -88,13 +90,17 @@ def verify() -> None:
 @click.command(cls=Command)
 @latents_argument
 @click.option("--yes", is_flag=True, help="Do it; without this, prune only shows what it would do.")
-@click.option("--drop", multiple=True, metavar="VIDEO_ID", help="Remove this video. May be repeated.")
+@click.option(
+    "--drop", multiple=True, metavar="VIDEO_ID", help="Remove this video for good. May be repeated."
+)
 @click.option("--keep-vanished", is_flag=True, help="Keep videos whose source file no longer exists.")
 def prune() -> None:
     """Remove videos whose source is gone, and unused data.
 
     Unused is everything in a cache that belongs to no video. Removal is complete: latents, records and
-    failure records are erased, as is what killed encodes left behind. Where needed, remaining videos are
+    failure records are erased, as is what killed encodes left behind. Of a video removed by --drop its id is
+    kept, with --ids hash a hash, so that no encode adds it again: `vidlat encode --restore VIDEO_ID` does. To
+    leave not even the id, delete the source file and prune without --drop. Where needed, remaining videos are
     moved, bit for bit. A source file that was moved counts as gone until an encode has found it again. Prune
     refuses to run while a training reads the cache.
 
@@ -102,6 +108,7 @@ def prune() -> None:
     Example:
       vidlat prune latents.zarr          shows what would be done
       vidlat prune latents.zarr --yes    does it
+      vidlat prune latents.zarr --drop patient7/a.mp4 --yes
 
     \b
     Exit codes: 0 done, or nothing to do; 1 refused, or a damaged video was left where it is;
@@ -120,14 +127,15 @@ def merge() -> None:
     or are copied where that is impossible. A part that is being encoded, or whose encode was killed, is
     refused.
 
-    A video that is there already, by its id and the content of its file, is skipped, labels included. Two
-    contents of one id are refused before anything is written. The same content under two ids is listed and
-    stays. Failures come along unless their video is there.
+    A video that is there already, by its id and the content of its file, is skipped, labels included, and so
+    is one that was dropped from the cache at --out. Two contents of one id are refused before anything is
+    written. The same content under two ids is listed and stays. Failures come along unless their video is
+    there.
 
     Each part is added as a whole. If interrupted or killed, run it again: it continues; `vidlat prune` frees
-    what was left. A video that was removed from the merged cache comes back if a part still holds it.
-    Linked latents are one file on disk, so a merged cache is no backup of its parts. Any of them may be
-    deleted.
+    what was left. A video whose source had gone when the merged cache was pruned comes back if a part still
+    holds it. Linked latents are one file on disk, so a merged cache is no backup of its parts. Any of them
+    may be deleted.
 
     \b
     Examples:

@@ -31,7 +31,10 @@ from vidlat.config import EncodeConfig, WorkerConfig
     help="Write nothing: print what would be encoded, with estimates of time and disk space.",
 )
 @click.option(
-    "--skip-stills", is_flag=True, help="Leave out DICOM images of a single frame that belong to no series."
+    "--restore",
+    multiple=True,
+    metavar="VIDEO_ID",
+    help="Encode this video again, which `vidlat prune --drop` has removed. May be repeated.",
 )
 @click.option(
     "--show-paths",
@@ -46,7 +49,7 @@ def encode() -> None:
     refused. The defaults below are those of a new cache.
 
     A file is new if its path, size or modification time differs from the recorded one and its content does
-    too.
+    too. A video that `vidlat prune --drop` has removed is left out.
 
     \b
     Examples:
@@ -56,6 +59,7 @@ def encode() -> None:
       vidlat encode --input videos/ --out latents.zarr --checksum  find files that changed unseen
       vidlat encode --input videos/ --out latents.zarr --crop auto --fps 25 --labels ef.csv
       vidlat encode --input clips.csv --out latents.zarr --ids hash
+      vidlat encode --input study/ --out latents.zarr --min-frames 2 --exclude '*_gt*'
       vidlat encode --input s3://bucket/videos/ --out latents.zarr
       vidlat encode --input videos/ --out parts/3.zarr --part 3/16  the third of 16 jobs
 

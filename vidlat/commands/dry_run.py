@@ -35,6 +35,10 @@ def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
     rows = [*_rows_of_plan(prepared.plan), ("other files, ignored", str(prepared.discovery.num_ignored))]
     if config.exclude:
         rows.append(("excluded", format_count(prepared.discovery.num_excluded, "file")))
+    if config.min_frames > 1:
+        rows.append((f"of fewer than {config.min_frames} frames", str(len(prepared.short))))
+    if prepared.dropped:
+        rows.append(("dropped before", str(len(prepared.dropped))))
     if prepared.plan.num_videos:
         size = measure_size(prepared)
         rows += _rows_of_size(size, prepared.plan.num_videos)

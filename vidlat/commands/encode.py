@@ -58,7 +58,7 @@ def encode(
     retry_failed: bool,
     checksum: bool,
     dry_run: bool,
-    skip_stills: bool,
+    restore: tuple[str, ...],
     show_paths: bool,
     labels: Path | None,
     settings: dict[str, Any],
@@ -66,13 +66,18 @@ def encode(
     """Encode what is new, and report what failed."""
     taken = {name: value for name, value in settings_in(out).items() if name not in settings}
     config = EncodeConfig.from_mapping(taken | settings)
-    options = {"retry_failed": retry_failed, "checksum": checksum, "dry_run": dry_run, "labels": labels}
-    options["skip_stills"] = skip_stills
+    options = {
+        "restore": restore,
+        "retry_failed": retry_failed,
+        "checksum": checksum,
+        "dry_run": dry_run,
+        "labels": labels,
+    }
     prepared = _prepare(inputs, config, out, options)
     names = _paths_of_hashed(prepared) if show_paths else {}
     failures = list(prepared.plan.known_failures)
     _report_taken(out, taken if config.vae or not taken else {"vae": prepared.job.vae} | taken)
-    _report_stills(prepared)
+    _report_left_out(prepared, config)
     _report_ignored(prepared, hide=config.ids == "hash" and not show_paths)
     _report_decoded(prepared)
     _report_labels(prepared, hide=config.ids == "hash" and not show_paths)
@@ -143,13 +148,24 @@ def _report_taken(out: Path | str, taken: dict[str, Any]) -> None:
         _tell(f"Settings taken from {out}: {', '.join(told)}")
 
 
-def _report_stills(prepared: PreparedEncode) -> None:
+def _report_left_out(prepared: PreparedEncode, config: EncodeConfig) -> None:
+    """What is not encoded though it was found, and stills that are."""
     discovery = prepared.discovery
-    if discovery.num_stills:
+    if prepared.dropped:
+        console.print(
+            f"Left out: {format_names(prepared.dropped)}, dropped before; `vidlat encode --restore VIDEO_ID` "
+            "takes one back",
+            soft_wrap=True,
+            markup=False,
+        )
+    if prepared.short:
+        count = format_count(len(prepared.short), "new video")
+        _tell(f"Left out: {count} of fewer than {config.min_frames} frames")
+    if discovery.num_stills and config.min_frames == 1:
         is_one = "is a single DICOM image" if discovery.num_stills == 1 else "are single DICOM images"
         console.print(
             f"{discovery.num_stills} of the {format_count(len(discovery.videos), 'video')} found {is_one}, "
-            "a video of one frame each; --skip-stills leaves them out",
+            "a video of one frame each; --min-frames 2 leaves them out",
             soft_wrap=True,
         )
 

@@ -55,6 +55,9 @@ def _sources(summary: CacheSummary) -> Iterator[tuple[str, str]]:
         yield "failed", f"{kind} {_count_and_names(group)}"
     if not summary.failures:
         yield "failed", "0"
+    if summary.dropped.num_videos:
+        names = _count_and_names(summary.dropped)
+        yield "dropped", f"{names} (left out by encode but with --restore; `vidlat ls --dropped`)"
     yield "with warnings", _count_and_names(summary.with_warnings)
     few = summary.num_sources_checked < summary.num_videos
     among = f" (of {summary.num_sources_checked} checked; `vidlat ls` checks all)" if few else ""

@@ -22,14 +22,19 @@ LINES_AT_ONCE = 1000
 HEADER = f"{'state':<8} {'frames':>8} {'fps':>7} {'seconds':>8} {'pixels':>11}  video"
 
 
-def ls(latents: str | Path, failed: bool, traceback: bool, as_json: bool) -> None:
-    """Print a line per video, or per failure."""
+def ls(latents: str | Path, failed: bool, traceback: bool, dropped: bool, as_json: bool) -> None:
+    """Print a line per video, per failure, or per video that was dropped."""
+    if failed and dropped:
+        raise click.UsageError("give --failed or --dropped, not both")
     if traceback and not failed:
         raise click.UsageError("--traceback goes with --failed")
     cache = open_cache(latents, hold=False)
     if failed:
         failures = list(cache.failures().values())
         _print(_json_array(map(_failure_row, failures)) if as_json else _failure_lines(failures, traceback))
+    elif dropped:
+        ids = cache.dropped()
+        _print(_json_array({"video_id": video_id} for video_id in ids) if as_json else map(printable, ids))
     else:
         _print(_json_array(_video_rows(cache)) if as_json else _video_lines(cache))
 

@@ -67,6 +67,8 @@ def _print_notes(plan: MergePlan, merged: Sequence[MergedPart]) -> None:
         examples = "; ".join(map(format_names, plan.same_content[:MAX_NAMES]))
         more = "; ..." if len(plan.same_content) > MAX_NAMES else ""
         _note(f"{number} under several ids, all of which stay: {examples}{more}")
+    if plan.dropped:
+        _note(f"left out, since {plan.out} has dropped them: {format_names(plan.dropped)}")
     for name, others in plan.kept.items():
         value = getattr(plan.schema, name)
         _note(

@@ -29,10 +29,10 @@ def prune(latents: str | Path, yes: bool, drop: tuple[str, ...], keep_vanished: 
     vanished = _vanished(latents, requested=drop, keep=keep_vanished, refuse=yes)
     if not yes:
         refuse_if_held(latents)
-        _print_plan(latents, plan_prune(latents, {*drop, *vanished}), drop)
+        _print_plan(latents, plan_prune(latents, drop, vanished), vanished)
         return ExitCode.DONE
     try:
-        result = _prune(latents, {*drop, *vanished}, drop)
+        result = _prune(latents, drop, vanished)
     except KeyboardInterrupt:
         echo("Interrupted: nothing is lost; run it again to finish.", err=True)
         return ExitCode.INTERRUPTED
@@ -55,11 +55,11 @@ def _vanished(latents: Path, *, requested: tuple[str, ...], keep: bool, refuse: 
     return []
 
 
-def _prune(latents: Path, drop: set[str], requested: tuple[str, ...]) -> PruneResult | None:
+def _prune(latents: Path, drop: tuple[str, ...], vanished: list[str]) -> PruneResult | None:
     with open_writer(latents, "vidlat prune") as writer:
         writer.roll_forward()
-        plan = plan_prune(latents, drop)
-        _print_plan(latents, plan, requested, done=True)
+        plan = plan_prune(latents, drop, vanished)
+        _print_plan(latents, plan, vanished, done=True)
         if plan.is_empty:
             return None
         with progress_bar() as progress:
@@ -75,12 +75,13 @@ def _prune(latents: Path, drop: set[str], requested: tuple[str, ...]) -> PruneRe
     return result
 
 
-def _print_plan(latents: Path, plan: PrunePlan, requested: tuple[str, ...], *, done: bool = False) -> None:
+def _print_plan(latents: Path, plan: PrunePlan, vanished: list[str], *, done: bool = False) -> None:
     if plan.is_empty:
         console.print(f"Nothing to prune: everything in {latents} belongs to its videos.", soft_wrap=True)
         return
     if plan.drop:
-        reasons = ((video_id, "requested" if video_id in requested else "vanished") for video_id in plan.drop)
+        by_name = set(plan.drop) - set(vanished) | set(plan.excluded)
+        reasons = ((video_id, "requested" if video_id in by_name else "vanished") for video_id in plan.drop)
         print_table("Videos to drop", ("video", "reason"), reasons)
         labelled = open_cache(latents, hold=False).annotations().keys() & set(plan.drop)
         if labelled:
@@ -89,6 +90,12 @@ def _print_plan(latents: Path, plan: PrunePlan, requested: tuple[str, ...], *, d
                 f"does not inherit them: `vidlat ls {quoted(latents)} --json` shows them",
                 soft_wrap=True,
             )
+    if plan.excluded:
+        console.print(
+            "No encode adds the requested videos again, for which their ids are kept; "
+            "`vidlat encode --restore VIDEO_ID` does",
+            soft_wrap=True,
+        )
     rows = [
         ("videos dropped", str(len(plan.drop)), "-"),
         ("shards without a video deleted", str(len(plan.dead_shards)), "-"),

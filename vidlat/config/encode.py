@@ -45,6 +45,13 @@ class EncodeConfig(LatentSettings):
         "file is opened; each part into a cache of its own, which `vidlat merge` joins",
     )
     exclude: tuple[str, ...] = exclude_setting()
+    min_frames: int = setting(
+        1,
+        "leave out new videos of fewer frames, such as stills among cines; their frames are counted before "
+        "--fps",
+        at_least=1,
+        at_most=MANY,
+    )
     ids: Ids = setting(
         "path", "name videos by their path, or by a hash of it; with hash, no path or file name is kept"
     )

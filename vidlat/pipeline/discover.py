@@ -66,7 +66,6 @@ def discover_videos(
     *,
     labels: Path | None = None,
     ids: Ids = "path",
-    skip_stills: bool = False,
     exclude: Sequence[str] = (),
     part: Part | None = None,
     known: KnownFiles = NOTHING_KNOWN,
@@ -79,14 +78,13 @@ def discover_videos(
     extension and with undecodable bytes %-escaped, unless a manifest gives one. A file that several inputs
     reach belongs to the first of them. Hidden files are ignored. labels: a table by id, see `read_labels`; a
     row of a file or series holds for each video in it, unless that has one. ids: "hash" replaces each id by a
-    hash, and hides all names. skip_stills: ignore DICOM images of one frame that belong to no series.
-    exclude: patterns; a file is passed over whose path as an id, or whose name, matches one, unless a
-    manifest names it. part: only the videos of one part, by the path of their file below the input; a
-    series, a still or a sequence of pictures belongs to the part of its folder. A part may have no video, and
-    cannot tell which labels no video has. known: files of folders that need not be opened, though then a
-    still among them is not known as one. addresses: whether inputs, and paths in a manifest, may be addresses
-    of objects in a bucket, or of folders there. Those are not opened: names with the suffix of a video are
-    taken, each for one video. on_files: called with the number of files of each folder.
+    hash, and hides all names. exclude: patterns; a file is passed over whose path as an id, or whose name,
+    matches one, unless a manifest names it. part: only the videos of one part, by the path of their file
+    below the input; a series, a still or a sequence of pictures belongs to the part of its folder. A part may
+    have no video, and cannot tell which labels no video has. known: files of folders that need not be opened,
+    though then a still among them is not known as one. addresses: whether inputs, and paths in a manifest,
+    may be addresses of objects in a bucket, or of folders there. Those are not opened: names with the suffix
+    of a video are taken, each for one video. on_files: called with the number of files of each folder.
     Raises InputError for an input that does not exist or cannot be listed, for two files of one id, and where
     there is no video; Unreachable.
     """
@@ -94,17 +92,9 @@ def discover_videos(
     for text in inputs:
         collection.add_input(text)
     found, stills = collection.found, collection.stills & collection.found.keys()
-    if skip_stills and any(is_address(video.source.path) for video in found.values()):
-        raise InputError("--skip-stills: not for videos in a bucket, which are not opened to find them")
-    num_skipped = len(stills) if skip_stills else 0
-    if num_skipped:
-        collection.ignored.update(kind_of_name(found[video_id].path) for video_id in stills)
-        found = {video_id: video for video_id, video in found.items() if video_id not in stills}
     if not found and not part:
         where = ", ".join(inputs)
-        left_out = f", {num_skipped} of them single images" if num_skipped else ""
-        if collection.num_excluded:
-            left_out += f", {collection.num_excluded} more excluded"
+        left_out = f", {collection.num_excluded} more excluded" if collection.num_excluded else ""
         kinds = describe_ignored(collection.ignored, hide=ids == "hash")
         left_out += f": {kinds}" if kinds else ""
         num_others = collection.ignored.total()
@@ -123,7 +113,7 @@ def discover_videos(
         ignored=collection.ignored,
         num_excluded=collection.num_excluded,
         decoded=tuple(collection.decoded),
-        num_stills=len(stills) - num_skipped,
+        num_stills=len(stills),
         num_unopened=collection.num_unopened,
         labels=match,
     )

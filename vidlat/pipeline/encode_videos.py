@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from vidlat.encode.device import resolve_batch, resolve_device, resolve_precisio
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.vae_spec import name_without_path
 from vidlat.encode.weights import licence_of, resolve_weights, times_for
-from vidlat.errors import CacheMismatchError, ConfigError, StoreError, TimingError
+from vidlat.errors import CacheMismatchError, ConfigError, InputError, StoreError, TimingError
 from vidlat.paths import is_address, local_path
 from vidlat.pipeline.dask_executor import open_dask_executor
 from vidlat.pipeline.decode_videos import find_weights_of, require_encoder_of
@@ -28,6 +28,7 @@ from vidlat.pipeline.job import (
 )
 from vidlat.pipeline.known_files import NOTHING_KNOWN, KnownFiles
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
+from vidlat.pipeline.short_videos import find_short
 from vidlat.store.metadata import read_schema
 from vidlat.store.reader import open_cache
 from vidlat.store.records.log import last_sequence
@@ -42,7 +43,7 @@ from vidlat.store.storage.opening import cache_storage, open_storage
 from vidlat.store.writing.lease import refuse_if_held
 from vidlat.store.writing.opening import create_cache, is_taken, open_writer
 from vidlat.store.writing.writer import CacheWriter, OnWait, not_told
-from vidlat.types import Annotation, FailureRecord, Source
+from vidlat.types import Annotation, FailureRecord, InputVideo, Source
 
 DEFAULT_VAE = "maisi"
 """Of a new cache."""
@@ -52,7 +53,8 @@ DEFAULT_VAE = "maisi"
 class PreparedEncode:
     """An encode that was checked and planned; nothing is written yet.
 
-    discovery: the videos found, and what was found besides. planned_at: the sequence of the cache's last
+    discovery: the videos found, and what was found besides. dropped, short: ids of those that are left out,
+    since they were removed by their id, or have too few frames. planned_at: the sequence of the cache's last
     commit when this was planned, 0 where there was no cache.
     """
 
@@ -63,6 +65,8 @@ class PreparedEncode:
     num_workers: int
     scheduler: str | None
     discovery: Discovery
+    dropped: tuple[str, ...]
+    short: tuple[str, ...]
     planned_at: int
 
     def run(self, executor: Executor | None = None, on_wait: OnWait = not_told) -> Generator[EncodeProgress]:
@@ -116,7 +120,7 @@ def encode_videos(
     labels: str | Path | None = None,
     retry_failed: bool = False,
     checksum: bool = False,
-    skip_stills: bool = False,
+    restore: Collection[str] = (),
     executor: Executor | None = None,
 ) -> Generator[EncodeProgress]:
     """Encode videos into the cache at `out`, which is created or added to, yielding what happens.
@@ -124,8 +128,7 @@ def encode_videos(
     settings: must be those of a cache that is there; `settings_for` takes them from it.
     inputs: files, folders, glob patterns or manifests, or addresses in a bucket.
     labels: a table by video id. retry_failed: try videos again that failed before. checksum: compare every
-    file's content instead of its size and time.
-    skip_stills: as in `discover_videos`.
+    file's content instead of its size and time. restore: ids of videos to encode though they were dropped.
     executor: None for the processes that `settings` ask for.
     Everything is checked when this is called; see `prepare_encode` and `PreparedEncode.run` for the errors.
     """
@@ -136,7 +139,7 @@ def encode_videos(
         labels=local_path(labels) if labels else None,
         retry_failed=retry_failed,
         checksum=checksum,
-        skip_stills=skip_stills,
+        restore=restore,
     )
     return prepared.run(executor)
 
@@ -150,7 +153,7 @@ def prepare_encode(
     checksum: bool = False,
     dry_run: bool = False,
     labels: Path | None = None,
-    skip_stills: bool = False,
+    restore: Collection[str] = (),
     on_hash: OnHash = lambda *_: None,
     on_files: OnFiles = lambda _: None,
 ) -> PreparedEncode:
@@ -158,7 +161,8 @@ def prepare_encode(
 
     Writes nothing. A file that a video of the cache came from is not opened again where its size and time are
     the same, except with checksum. retry_failed, checksum, on_hash: as in `plan_encode`. dry_run: another
-    process may be writing to the cache. labels, skip_stills, on_files: as in `discover_videos`.
+    process may be writing to the cache. labels, on_files: as in `discover_videos`. restore: ids of videos to
+    encode though they were dropped.
     Raises InputError, WeightsError, ConfigError, StoreError or CacheMismatchError.
     """
     known = _read_cache(out, dry_run=dry_run)
@@ -166,7 +170,6 @@ def prepare_encode(
         inputs,
         labels=labels,
         ids=config.ids,
-        skip_stills=skip_stills,
         exclude=config.exclude,
         part=Part.from_text(config.part) if config.part else None,
         known=NOTHING_KNOWN if checksum else KnownFiles(known.sources.values()),
@@ -179,8 +182,11 @@ def prepare_encode(
         _require_same_settings(out, known.schema, schema, config)
         schema = known.schema
     num_workers = config.workers or choose_num_workers(resolve_device(config.device))
+    dropped = _left_out(discovery.videos, known.dropped, restore, config)
+    fresh = [video for video in discovery.videos if video.video_id not in known.recorded]
+    short = find_short(fresh, config.min_frames, config) if config.min_frames > 1 else []
     plan = plan_encode(
-        discovery.videos,
+        [video for video in discovery.videos if video.video_id not in {*dropped, *short}],
         known.sources,
         known.failures,
         known.annotations,
@@ -197,6 +203,8 @@ def prepare_encode(
         num_workers=num_workers,
         scheduler=config.scheduler,
         discovery=discovery,
+        dropped=tuple(dropped),
+        short=tuple(short),
         planned_at=known.sequence,
     )
 
@@ -209,7 +217,13 @@ class _KnownCache:
     sources: Mapping[str, Source] = field(default_factory=dict)
     failures: Mapping[str, FailureRecord] = field(default_factory=dict)
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
+    dropped: Collection[str] = ()
     sequence: int = 0
+
+    @property
+    def recorded(self) -> set[str]:
+        """Ids of the videos that are in the cache, failed or were dropped."""
+        return {*self.sources, *self.failures, *self.dropped}
 
 
 def _read_cache(out: Path | str, *, dry_run: bool) -> _KnownCache:
@@ -229,8 +243,22 @@ def _read_cache(out: Path | str, *, dry_run: bool) -> _KnownCache:
         sources=cache.sources(),
         failures=cache.failures(),
         annotations=cache.annotations(),
+        dropped=cache.dropped(),
         sequence=sequence,
     )
+
+
+def _left_out(
+    videos: Sequence[InputVideo], dropped: Collection[str], restore: Collection[str], config: EncodeConfig
+) -> list[str]:
+    """Ids of the videos that were dropped, but for those to restore, each of which must be a video."""
+    found = {video.video_id for video in videos}
+    if not config.part and (unknown := sorted(set(restore) - found)):
+        raise InputError(
+            f"--restore {unknown[0]}: no video of --input has this id; `vidlat ls --dropped` lists what was "
+            "dropped"
+        )
+    return sorted(found.intersection(dropped).difference(restore))
 
 
 def _look_at_vae(config: EncodeConfig, made: CacheSchema | None) -> tuple[EncodeConfig, FrozenVAE, Path]:

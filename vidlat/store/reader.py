@@ -19,10 +19,11 @@ from vidlat.store.latents.opening import open_arrays
 from vidlat.store.latents.statistics import frame_checksums
 from vidlat.store.layout import ARRAYS
 from vidlat.store.metadata import array_frames, read_schema
-from vidlat.store.records.log import RecordTable, read_records
+from vidlat.store.records.log import RecordTable, dropped_videos, read_records
 from vidlat.store.records.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, REPAIR, VideoRanges
 from vidlat.store.records.tables import (
     ANNOTATION_COLUMNS,
+    DROPPED,
     SOURCE_COLUMNS,
     to_annotations,
     to_failure_records,
@@ -140,7 +141,12 @@ class LatentCache:
 
     def failures(self) -> dict[str, FailureRecord]:
         """The latest failure of every video that was not encoded or removed later, sorted by video_id."""
-        return to_failure_records(self._snapshot.standing_failures())
+        failures = to_failure_records(self._snapshot.standing_failures())
+        return {id: failure for id, failure in failures.items() if failure.kind != DROPPED}
+
+    def dropped(self) -> list[str]:
+        """Sorted ids of the videos that `vidlat prune --drop` has removed, and that no encode adds again."""
+        return dropped_videos(self._snapshot)
 
     def warnings(self) -> dict[str, list[str]]:
         """Warnings from decoding, by video_id, of the videos that have any."""

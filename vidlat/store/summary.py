@@ -54,8 +54,9 @@ class CacheSummary:
     num_bytes: of all files; None where they cannot be listed. num_frames: of the videos. seconds: of the
     videos whose frame rate is known. num_latent_frames: length of the time axis, of which
     num_used_latent_frames belong to videos, stack padding included. num_dead_shards, num_dead_bytes: see
-    DiskUsage. failures: by kind. stale, vanished, unknown: states of the num_sources_checked sources, which
-    are spread evenly over the cache. unfinished: signs of an interrupted command, one line each.
+    DiskUsage. failures: by kind. dropped: removed by their id. stale, vanished, unknown: states of the
+    num_sources_checked sources, which are spread evenly over the cache. unfinished: signs of an interrupted
+    command, one line each.
     """
 
     path: str
@@ -70,6 +71,7 @@ class CacheSummary:
     num_dead_bytes: int
     num_failed: int
     failures: dict[str, VideoGroup]
+    dropped: VideoGroup
     with_warnings: VideoGroup
     num_sources_checked: int
     stale: VideoGroup
@@ -109,6 +111,7 @@ def summarise_open(cache: LatentCache) -> CacheSummary:
         num_dead_bytes=usage.num_dead_bytes if usage else 0,
         num_failed=len(failures),
         failures=_by_kind(failures),
+        dropped=_group(cache.dropped()),
         with_warnings=_group(cache.warnings()),
         num_sources_checked=len(states),
         stale=_group(video_id for video_id, state in states.items() if state == "stale"),

@@ -16,7 +16,7 @@ import pyarrow as pa
 from vidlat.errors import CacheMismatchError, InputError, StoreError, one_line, shown
 from vidlat.store import layout
 from vidlat.store.metadata import array_frames, read_schema
-from vidlat.store.records.log import RecordSnapshot, read_records
+from vidlat.store.records.log import RecordSnapshot, dropped_videos, read_records
 from vidlat.store.records.ranges import (
     CHECKSUM_SIZES,
     CHECKSUMS,
@@ -64,7 +64,8 @@ class MergePlan:
     schema: of the merged cache. first: the cache whose schema it is, `out` if that is there. planned_at: the
     sequence of the last commit to `out`, 0 where there is no cache. kept: by name, the fields of `schema` for
     which other caches have other values, which are lost, and those caches. same_content: ids of videos of one
-    and the same content, for each that has several; all of them stay.
+    and the same content, for each that has several; all of them stay. dropped: ids of videos of
+    the parts that are not added, since `out` has dropped them.
     """
 
     out: Path
@@ -74,6 +75,7 @@ class MergePlan:
     parts: tuple[MergePart, ...]
     kept: Mapping[str, tuple[Path, ...]]
     same_content: tuple[tuple[str, ...], ...]
+    dropped: tuple[str, ...]
 
     @property
     def num_files(self) -> int:
@@ -106,6 +108,7 @@ def plan_merge(parts: Sequence[Path], out: Path) -> MergePlan:
         parts=planned,
         kept=dict(_kept(schemas)),
         same_content=tuple(map(tuple, known.same_content.values())),
+        dropped=tuple(sorted(known.left_out)),
     )
 
 
@@ -173,11 +176,14 @@ def _kept(schemas: Mapping[Path, CacheSchema]) -> Iterator[tuple[str, tuple[Path
 class _Known:
     """The videos and failures that the merged cache holds by then, as one part after the other is planned.
 
-    same_content: by content, the ids of the videos that share one.
+    same_content: by content, the ids of the videos that share one. left_out: ids of videos of the parts that
+    the merged cache has dropped before.
     """
 
     def __init__(self) -> None:
         self._videos: dict[str, tuple[bytes, Path]] = {}
+        self.left_out: set[str] = set()
+        self._dropped: set[str] = set()
         self._failures: set[str] = set()
         self._first_ids: dict[bytes, str] = {}
         self.same_content: dict[bytes, list[str]] = {}
@@ -188,6 +194,7 @@ class _Known:
         for video_id, content in _contents(path, records.videos.read(OF_CONTENT)):
             self._add(video_id, content, path)
         self._failures.update(_failures(records))
+        self._dropped.update(dropped_videos(records))
         return records.manifest.sequence
 
     def plan(self, path: Path, schema: CacheSchema) -> MergePart:
@@ -198,17 +205,20 @@ class _Known:
             videos = records.videos.read([*OF_CONTENT, *RANGE_COLUMNS])
             contents = list(_contents(path, videos))
             self._require_no_other(path, contents)
-            is_new = np.array([video_id not in self._videos for video_id, _ in contents], bool)
+            unwanted = self._videos.keys() | self._dropped
+            is_new = np.array([video_id not in unwanted for video_id, _ in contents], bool)
+            self.left_out |= self._dropped.intersection(dict(contents))
             videos = videos.append_column(CHECKSUM_SIZES, records.videos.read_sizes(CHECKSUMS))
             shards = _shards_to_take(path, schema, videos, is_new)
-            failures = _failures(records)
+            failures, dropped = _failures(records), set(dropped_videos(records))
         added = [video for video, is_added in zip(contents, is_new.tolist(), strict=True) if is_added]
         # Its own failures stand beside its own videos, as they did; those of earlier caches are superseded.
         self._failures.difference_update(video_id for video_id, _ in added)
         new_failures = [
             video_id
             for video_id in failures
-            if video_id not in self._videos and video_id not in self._failures
+            if video_id not in self._videos
+            and video_id not in (self._dropped if video_id in dropped else self._failures)
         ]
         for video_id, content in added:
             self._add(video_id, content, path)

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from vidlat.errors import StoreError
 from vidlat.store import layout
 from vidlat.store.metadata import array_frames, read_schema
-from vidlat.store.records.log import read_records
+from vidlat.store.records.log import dropped_videos, read_records
 from vidlat.store.records.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, require_possible_ranges
-from vidlat.store.records.tables import SOURCE_COLUMNS, to_source
+from vidlat.store.records.tables import DROPPED, SOURCE_COLUMNS, to_source
 from vidlat.store.schema import CacheSchema
 from vidlat.store.sources import source_state
 from vidlat.store.storage import filesystem
@@ -31,7 +31,8 @@ Integers = npt.NDArray[np.int64]
 class PrunePlan:
     """What a prune would do to a cache in its present state.
 
-    drop: ids of videos and failures to remove. dead_shards: numbers of shards without a video. groups: ids of
+    drop: ids of videos and failures to remove. excluded: ids to record as dropped, so that no encode adds
+    these videos again. dead_shards: numbers of shards without a video. groups: ids of
     videos to move; the videos of a group share shards with each other and with dead chunks, which belong to
     no video. num_moved_bytes: size of the live chunks to move. num_dead_bytes: size of dead chunks and
     leftovers. num_needed_bytes: free disk space needed to move videos. leftovers: files of killed processes,
@@ -40,6 +41,7 @@ class PrunePlan:
     """
 
     drop: tuple[str, ...]
+    excluded: tuple[str, ...]
     dead_shards: tuple[int, ...]
     groups: tuple[tuple[str, ...], ...]
     num_moved_bytes: int
@@ -57,12 +59,14 @@ class PrunePlan:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.drop or self.dead_shards or self.groups or self.leftovers or self.num_old_rows)
+        needed = self.drop, self.excluded, self.dead_shards, self.groups, self.leftovers, self.num_old_rows
+        return not any(needed)
 
 
-def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
-    """Plan a prune that removes the videos `drop`; reads only records and shard indexes.
+def plan_prune(path: Path, drop: Collection[str] = (), vanished: Collection[str] = ()) -> PrunePlan:
+    """Plan a prune that removes the videos `drop` for good, and `vanished` until they are encoded again.
 
+    Reads only records and shard indexes.
     Raises StoreError if there is no cache, if its records are damaged, if it has latents but no record of any
     video, or for an unknown id.
     """
@@ -76,14 +80,14 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
     rows = records.videos.read(list(RANGE_COLUMNS))
     rows = rows.append_column(CHECKSUM_SIZES, records.videos.read_sizes(CHECKSUMS))
     committed = records.videos.read_with_removed(["video_id"])
-    failed = records.standing_failures([])
-    known = set(rows["video_id"].to_pylist()) | set(failed["video_id"].to_pylist())
-    # A prune that was killed may have removed some videos already.
-    unknown = sorted(set(drop) - known - set(committed["video_id"].to_pylist()))
+    videos, failed = (set(table["video_id"].to_pylist()) for table in (rows, records.standing_failures([])))
+    # A prune that was killed may have removed some videos already, or recorded them as dropped and no more.
+    unknown = sorted({*drop, *vanished} - videos - failed - set(committed["video_id"].to_pylist()))
     if unknown:
         raise StoreError(f"{path}: holds no video {unknown[0]!r}; nothing was changed")
-    dropped = known & set(drop)
-    is_dropped = pc.is_in(rows["video_id"], value_set=pa.array(dropped, pa.string()))
+    excluded = set(dropped_videos(records))
+    removed = (videos | failed - excluded) & {*drop, *vanished} | videos & excluded
+    is_dropped = pc.is_in(rows["video_id"], value_set=pa.array(removed, pa.string()))
     num_frames = min(array_frames(local_cache(path), schema).values())
     live = require_possible_ranges(str(path), rows.filter(pc.invert(is_dropped)), schema, num_frames)
     chunks = _Chunks(path, schema, live["start"].to_numpy(), live["stop"].to_numpy(), num_frames)
@@ -94,9 +98,10 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
     dead_files += [file for leftover in leftovers for file in filesystem.list_files(leftover)]
     num_dead_bytes = sum(map(filesystem.size_or_zero, dead_files))
     num_needed_bytes = max((chunks.num_needed_bytes(group.videos) for group in groups), default=0)
-    num_live = len(live) + len(set(failed["video_id"].to_pylist()) - dropped)
+    num_live = len(live) + len(failed - (removed - excluded))
     return PrunePlan(
-        drop=tuple(sorted(dropped)),
+        drop=tuple(sorted(removed)),
+        excluded=tuple(sorted(set(drop) - excluded | removed & excluded)),
         dead_shards=tuple(shards),
         groups=tuple(tuple(live["video_id"].take(list(group.videos)).to_pylist()) for group in groups),
         num_moved_bytes=sum(chunks.num_live_bytes(group.shards) for group in groups),
@@ -111,11 +116,14 @@ def plan_prune(path: Path, drop: Collection[str] = ()) -> PrunePlan:
 def vanished_videos(path: Path) -> tuple[list[str], int]:
     """Ids of videos and failures whose source file does not exist, and the number of all videos and failures.
 
-    A file that is inaccessible, because of its permissions or the network, counts as existing.
+    Videos that were dropped before are neither. A file that is inaccessible, because of its permissions or
+    the network, counts as existing.
     """
     records = read_records(local_cache(path))
     # The record of a video takes precedence over a failed attempt to replace it.
-    tables = records.standing_failures(SOURCE_COLUMNS), records.videos.read(SOURCE_COLUMNS)
+    failures = records.standing_failures([*SOURCE_COLUMNS, "kind"])
+    failures = failures.filter(pc.not_equal(failures["kind"], DROPPED))
+    tables = failures, records.videos.read(SOURCE_COLUMNS)
     sources = {
         video_id: to_source(*cells)
         for table in tables

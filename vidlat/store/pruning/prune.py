@@ -63,8 +63,7 @@ def prune(writer: CacheWriter, plan: PrunePlan, on_step: Callable[[], None] = la
         )
     with _readers_kept_out(path):
         num_bytes = _num_bytes([path, *plan.leftovers])
-        if plan.drop:
-            writer.remove(plan.drop)
+        writer.remove(plan.drop, plan.excluded)
         for leftover in plan.leftovers:
             filesystem.delete_tree(leftover)
         for shard in plan.dead_shards:
@@ -74,7 +73,7 @@ def prune(writer: CacheWriter, plan: PrunePlan, on_step: Callable[[], None] = la
         for name in ARRAYS:
             with suppress(FileNotFoundError):  # no shard was ever written
                 filesystem.sync(path / shards_folder(name))
-        if plan.num_old_rows or plan.num_moved > len(damaged):
+        if plan.drop or plan.num_old_rows or plan.num_moved > len(damaged):
             writer.compact_records()
         return PruneResult(num_freed_bytes=num_bytes - _num_bytes([path]), damaged=damaged)
 

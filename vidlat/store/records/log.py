@@ -40,6 +40,7 @@ from vidlat.store.records.manifest import (
 )
 from vidlat.store.records.parquet_pages import read_pages
 from vidlat.store.records.tables import (
+    DROPPED,
     FAILURE_COLUMNS,
     VIDEO_COLUMNS,
     latest,
@@ -155,6 +156,15 @@ def read_records(storage: Storage, attempts: int = 100) -> RecordSnapshot:
                 raise StoreError(f"{storage.where}: damaged: {error}; {REPAIR}") from error
             # Merged since the manifest was read: its rows are in a newer file.
     raise StoreError(f"{storage.where}: its record files vanish while they are read; try again")
+
+
+def dropped_videos(records: RecordSnapshot) -> list[str]:
+    """Sorted ids of the videos that were removed by their id and not encoded since."""
+    if not records.manifest.files_in(FAILURES):
+        return []  # saves a walk through the records of all videos
+    failures = records.standing_failures(["kind"])
+    ids: list[str] = failures.filter(pc.equal(failures["kind"], DROPPED))["video_id"].to_pylist()
+    return ids
 
 
 def last_sequence(storage: Storage) -> int:

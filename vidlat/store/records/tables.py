@@ -58,6 +58,9 @@ FAILURE_COLUMNS = pa.schema(_columns(FailureRecord))
 SOURCE_COLUMNS = tuple(name for name, _ in _columns(Source, "source_"))
 ANNOTATION_COLUMNS = tuple(name for name, _ in _columns(Annotation, "annotation_"))
 
+DROPPED = "dropped"
+"""The kind of failure of a video that was removed by its id: no encode tries it again unless asked to."""
+
 
 def to_table(records: Sequence[VideoRecord | FailureRecord], columns: pa.Schema, sequence: int) -> pa.Table:
     """The records of one commit as a table, each row with the commit's sequence number."""
@@ -176,6 +179,17 @@ def to_tombstones(video_ids: Sequence[str], sequence: int) -> pa.Table:
     """The rows that remove videos: no frames, and nothing else but their sequence number."""
     rows = [{"video_id": video_id, "num_frames": 0, "sequence": sequence} for video_id in video_ids]
     return pa.Table.from_pylist(rows, schema=VIDEO_COLUMNS)
+
+
+def to_dropped(video_ids: Sequence[str], sequence: int) -> pa.Table:
+    """The rows of failures that say that videos are never to be encoded: nothing but their ids is kept."""
+    nothing = Source("", 0, 0)
+    reason = "removed by `vidlat prune --drop`"
+    records = [
+        FailureRecord(video_id=video_id, source=nothing, kind=DROPPED, reason=reason)
+        for video_id in video_ids
+    ]
+    return to_table(records, FAILURE_COLUMNS, sequence)
 
 
 def without_removed(table: pa.Table) -> pa.Table:

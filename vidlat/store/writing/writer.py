@@ -29,6 +29,7 @@ from vidlat.store.records.manifest import Committed, Manifest, read_committed, w
 from vidlat.store.records.tables import (
     FAILURE_COLUMNS,
     VIDEO_COLUMNS,
+    to_dropped,
     to_table,
     to_tombstones,
     with_sequence,
@@ -183,10 +184,18 @@ class CacheWriter:
             tables[layout.RECORDS] = lambda sequence: to_table(records, VIDEO_COLUMNS, sequence)
             self._keep(append(self.storage, self._state(), tables))
 
-    def remove(self, video_ids: Sequence[str]) -> None:
-        """Remove videos, all at once; their latents remain on disk as holes."""
+    def remove(self, video_ids: Sequence[str], excluded: Sequence[str] = ()) -> None:
+        """Remove videos, all at once; their latents remain on disk as holes.
+
+        excluded: ids that no encode adds again, of these videos or of others that are gone.
+        """
+        tables: dict[str, Callable[[int], pa.Table]] = {}
+        if excluded:  # first: if a kill leaves it alone, the next prune removes the videos
+            tables[layout.FAILURES] = lambda sequence: to_dropped(excluded, sequence)
         if video_ids:
-            self.append_rows({layout.RECORDS: lambda sequence: to_tombstones(video_ids, sequence)})
+            tables[layout.RECORDS] = lambda sequence: to_tombstones(video_ids, sequence)
+        if tables:
+            self.append_rows(tables)
 
     def commit_sources(self, videos: Sequence[InputVideo]) -> None:
         """Update the path, time and annotation of cached videos, and nothing else."""
