@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from vidlat.fit.run import FitRun as FitRun, FitStep as FitStep, read_fit as read_fit
     from vidlat.fit.trainer import VAETrainer as VAETrainer, VideoRead as VideoRead, fit_vae as fit_vae
     from vidlat.fit.trainings import Trainings as Trainings
+    from vidlat.labels.split import split_videos as split_videos
     from vidlat.pipeline.cached_settings import settings_for as settings_for
     from vidlat.pipeline.dask_executor import (
         DaskExecutor as DaskExecutor,
@@ -90,7 +91,6 @@ if TYPE_CHECKING:
     from vidlat.train.data.batches import LatentBatches as LatentBatches
     from vidlat.train.data.dataset import Batch as Batch
     from vidlat.train.data.latents import Whitening as Whitening
-    from vidlat.train.data.split import split_videos as split_videos
     from vidlat.train.objectives.objective import (
         Epsilon as Epsilon,
         Flow as Flow,
@@ -150,7 +150,7 @@ _PUBLIC = {
     "train.data.latents": "Whitening",
     "train.objectives.objective": "Epsilon Flow Objective VPrediction masked_squared_error",
     "train.recorder": "StepRecord",
-    "train.data.split": "split_videos",
+    "labels.split": "split_videos",
     "train.trainer": "Trainer",
     "types": "FailureRecord LatentPosterior VideoRecord",
 }

@@ -44,7 +44,7 @@ def made(tmp_path_factory, small_vae):
         steps=1,
         device="cpu",
         validation_fraction=0.0,
-        split_by="smith|jones",
+        split_by_pattern="smith|jones",
         condition=("view", "age:float"),
     )
     list(train_unet(folder / "l.zarr", folder / "run", training))

@@ -18,8 +18,8 @@ from vidlat.evaluate.comparison import Comparison, compare_videos
 from vidlat.fit.plan import NOT_VALIDATED
 from vidlat.fit.run import FitStep, read_fit
 from vidlat.fit.trainer import VAETrainer, VideoRead, fit_vae
+from vidlat.labels.split import split_videos
 from vidlat.pipeline.discover import discover_videos
-from vidlat.train.data.split import split_videos
 from vidlat.train.runs.checkpoint import list_checkpoints, step_of
 from vidlat.train.unread_steps import NUM_BEHIND
 
@@ -142,11 +142,12 @@ def test_reconstructions_are_no_clips_of_a_later_training(tmp_path):
 def test_it_is_noted_where_no_held_out_clip_can_be_read(tmp_path):
     clips = make_clips(tmp_path / "clips")
     trainer = start(clips, tmp_path / "first", config())
-    assert trainer.notes == ()
+    words = "split by subject: train 2 videos of 2 subjects, val 1 video of 1 subject"
+    assert trainer.notes == (words,)
     trainer.close()
     (clips / trainer.run.clips[0]).write_bytes(b"damaged")
     again = start(clips, tmp_path / "run", config())
-    assert again.notes == (NOT_VALIDATED,)
+    assert again.notes == (words, NOT_VALIDATED)
     assert all(step.validation is None for step in again.steps())
     again.close()
 
@@ -162,7 +163,7 @@ def test_a_label_that_tells_a_split_is_kept(clips, tmp_path):
     table.write_text("video_id,Split\na.npy,VAL\nb.npy,TRAIN\nc.npy,TEST\n")
     trainer = start(clips, tmp_path / "run", config(split_by="Split"), labels=table)
     assert (trainer.run.training, trainer.run.validation) == (("b.npy",), ("a.npy",))
-    assert any("the 1 for testing are used for neither" in note for note in trainer.notes)
+    assert any("test 1 video of 1 subject (not used)" in note for note in trainer.notes)
 
 
 def test_epochs_are_as_many_steps_as_show_every_stack_so_often(clips, tmp_path):

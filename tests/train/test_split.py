@@ -1,13 +1,23 @@
 """Which subjects are trained on and which are held out."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.train.toys import random_posterior, whole_file
-from vidlat.errors import ConfigError, TrainError
+from tests.train.toys import build_small, random_posterior, whole_file
+from vidlat.config import TrainConfig
+from vidlat.errors import ConfigError, TrainError, VidlatError
+from vidlat.labels.split import PARTS, decide_split, split_videos
+from vidlat.labels.subjects import subjects_of
+from vidlat.train.data.duplicates import near_duplicates
 from vidlat.train.data.latents import Whitening
-from vidlat.train.data.split import near_duplicates, split_videos, stated_split, subjects_of
+from vidlat.train.runs.notes import split_in_words
+from vidlat.train.runs.run_folder import read_run
+from vidlat.train.trainer import Trainer
 from vidlat.types import Annotation
 
 MANY = [f"patient_{i}/cine.mp4" for i in range(200)]
@@ -84,29 +94,31 @@ def test_subject_is_a_label_or_a_match_or_the_recorded_one_or_the_video():
     assert subjects_of(sources, told, "site") == {"a/1.mp4": "x", "a/2.mp4": "y", "b/1.mp4": "y"}
     whole = {video_id: annotation for video_id, annotation in told.items() if annotation.subject}
     assert subjects_of(files_of(whole), whole, "subject") == {"a/1.mp4": "ann", "b/1.mp4": "ann"}
-    assert subjects_of(sources, told, r"^[^/]+") == {"a/1.mp4": "a", "a/2.mp4": "a", "b/1.mp4": "b"}
-    assert subjects_of(sources, told, r"/(\d)") == {"a/1.mp4": "1", "a/2.mp4": "2", "b/1.mp4": "1"}
+    assert subjects_of(sources, told, pattern=r"^[^/]+") == {"a/1.mp4": "a", "a/2.mp4": "a", "b/1.mp4": "b"}
+    assert subjects_of(sources, told, pattern=r"/(\d)") == {"a/1.mp4": "1", "a/2.mp4": "2", "b/1.mp4": "1"}
 
 
 @pytest.mark.parametrize(
-    ("split_by", "error", "message"),
+    ("rule", "message"),
     [
-        ("site", TrainError, "1 of 2 videos have no label 'site': b.mp4"),
-        ("patient_(.)", TrainError, "2 of 2 videos have no match of 'patient_"),
-        ("subject", TrainError, "1 of 2 videos have no label 'subject': b.mp4"),
-        ("(", ConfigError, "expected a label or a regular expression"),
+        ({"split_by": "site"}, "split_by: no label 'site' of 1 of 2 videos: b.mp4; choose something"),
+        ({"split_by": "subject"}, "split_by: no label 'subject' of 1 of 2 videos: b.mp4"),
+        ({"split_by": "patient"}, "split_by: 'patient' is no label of the videos; there are site, subject ("),
+        ({"pattern": "patient_(.)"}, "split_by_pattern: no match of 'patient_(.)' in 2 of 2 videos: a.mp4"),
+        ({"pattern": "("}, "split_by_pattern: got '('; expected a regular expression"),
     ],
 )
-def test_a_split_with_a_video_without_subject_is_refused(split_by, error, message):
+def test_a_split_with_a_video_without_subject_is_refused(rule, message):
     told = {"a.mp4": Annotation("ann", {"site": "x"}), "b.mp4": Annotation("", {})}
-    with pytest.raises(error, match=message):
-        subjects_of(files_of(told), told, split_by)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        subjects_of(files_of(told), told, **rule)
 
 
-def test_subject_is_never_taken_for_an_expression():
+def test_a_name_is_never_taken_for_an_expression():
     told = {f"subject{n}/a.mp4": Annotation("", {}) for n in range(3)}
-    with pytest.raises(TrainError, match="3 of 3 videos have no label 'subject'"):
-        subjects_of(files_of(told), told, "subject")
+    for name in ("subject", "a.mp4", "^subject"):
+        with pytest.raises(ConfigError, match="is no label of the videos; they have none"):
+            subjects_of(files_of(told), told, name)
 
 
 def parts_of_scans():
@@ -182,7 +194,7 @@ def test_run_is_split_by_subject_and_trains_on_no_held_out_one(make_cache, make_
     cache, _ = make_cache(
         {f"{patient}/{n}.mp4": 8 for patient in "abcdef" for n in range(3)}, name="split.zarr"
     )
-    run = make_trainer(cache=cache, split_by="^(.)/", validation_fraction=0.3).run
+    run = make_trainer(cache=cache, split_by_pattern="^(.)/", validation_fraction=0.3).run
     sides = [{video[0] for video in side} for side in (run.training, run.validation)]
     assert all(sides)
     assert not sides[0] & sides[1]
@@ -193,49 +205,94 @@ def echonet(values):
     return {f"{n}.avi": Annotation("", {"EF": "50", "Split": value}) for n, value in enumerate(values)}
 
 
+def split_of(annotations, **settings):
+    fraction = settings.setdefault("validation_fraction", 0.1)
+    return decide_split(files_of(annotations), annotations, TrainConfig(**settings), fraction)
+
+
 @pytest.mark.parametrize(
     "words", [("TRAIN", "VAL", "TEST"), ("train", "validation", "test"), ("Training", "dev", "Testing")]
 )
-def test_a_label_of_train_val_and_test_is_kept_as_the_split(words, make_cache, make_trainer):
+@pytest.mark.parametrize("settings", [{}, {"split_by": "Split"}])
+def test_a_label_of_train_val_and_test_is_kept_as_the_split(words, settings, make_cache, make_trainer):
     train, val, test = words
     rows = echonet([train] * 6 + [val] * 2 + [test] * 3)
     cache, _ = make_cache(dict.fromkeys(rows, 8), name="echonet.zarr")
-    trainer = make_trainer(cache=cache, labels=rows, split_by="Split")
+    trainer = make_trainer(cache=cache, labels=rows, **settings)
     assert trainer.run.training == tuple(f"{n}.avi" for n in range(6))
     assert trainer.run.validation == ("6.avi", "7.avi")
-    matched, note = trainer.notes
-    assert matched == "labels: 11 of 11 videos by file name"
-    assert "6 videos for training, 2 for validation; the 3 for testing are used for neither" in note
+    assert trainer.notes == ("labels: 11 of 11 videos by file name",)
+    assert split_in_words(trainer.run) == (
+        "split by label 'Split': train 6 videos of 6 subjects, val 2 videos of 2 subjects, test 3 videos of "
+        "3 subjects (not used)"
+    )
     trainer.close()
-    again = make_trainer(cache=cache, labels=rows, split_by="Split", resume=True)
+    again = make_trainer(cache=cache, labels=rows, resume=True, **settings)
     assert (again.run.training, again.run.validation) == (trainer.run.training, trainer.run.validation)
+    assert split_in_words(again.run) == split_in_words(trainer.run)
 
 
-def test_a_split_without_videos_for_validation_holds_none_out():
+def test_a_label_named_otherwise_is_kept_as_the_split_only_where_it_is_asked_for():
+    told = {id: Annotation(labels={"fold": row.labels["Split"]}) for id, row in echonet("ab").items()} | {
+        "c.avi": Annotation(labels={"fold": "test"})
+    }
+    assert split_of(told).stated_by == ""
+    told = {id: Annotation(labels={"fold": word}) for id, word in zip("abc", PARTS, strict=True)}
+    assert split_of(told).stated_by == ""
+    assert split_of(told, split_by="fold").test == ("c",)
+
+
+def test_a_rule_for_subjects_does_not_let_videos_for_testing_into_the_training():
+    told = {
+        f"{n}.avi": Annotation("", {"patient": patient, "split": word})
+        for n, (patient, word) in enumerate([("p", "train"), ("p", "train"), ("q", "val"), ("r", "test")])
+    }
+    for rule in ({"split_by": "patient"}, {"split_by_pattern": "^[01]|^."}):
+        found = split_of(told, **rule)
+        assert (found.stated_by, found.test) == ("label 'split'", ("3.avi",))
+    assert split_of(told, split_by="patient").num_subjects == {"train": 1, "val": 1, "test": 1}
+    told["2.avi"] = Annotation("", {"patient": "p", "split": "val"})
+    with pytest.raises(ConfigError, match="label 'split' puts subject 'p' into two parts"):
+        split_of(told, split_by="patient")
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "train"], ["p1", "test", "val"], ["train", ""], ["1", "2", "3"], ["", "", "train"]]
+)
+def test_a_label_without_parts_is_no_split(words):
+    assert split_of(echonet(words)).stated_by == ""
+
+
+def test_a_split_without_videos_for_validation_holds_none_out_where_none_are_asked_for(
+    make_cache, make_trainer
+):
     rows = echonet(["train", "train", "test"])
-    assert stated_split(rows, "Split") == (("0.avi", "1.avi"), ())
-    assert stated_split(rows, "EF") is stated_split(rows, "Spl") is stated_split(rows, None) is None
-    assert stated_split(echonet(["train", "train"]), "Split") is None
-    assert stated_split(echonet(["p1", "test", "val"]), "Split") is None
-    assert stated_split(echonet(["train", ""]), "Split") is None
+    assert split_of(rows).validation == ()
+    cache, _ = make_cache(dict.fromkeys(rows, 8), name="echonet.zarr")
+    with pytest.raises(ConfigError, match=r"label 'Split' states no video for validation; .* --validation-f"):
+        make_trainer(cache=cache, labels=rows)
+    run = make_trainer(cache=cache, labels=rows, validation_fraction=0.0).run
+    assert (run.training, run.validation) == (("0.avi", "1.avi"), ())
+
+
+def test_videos_of_one_subject_are_refused_where_some_are_to_be_held_out(make_cache, make_trainer):
+    cache, _ = make_cache({"p/1.avi": 8, "p/2.avi": 8}, name="one.zarr")
+    with pytest.raises(
+        ConfigError,
+        match=r"all 2 videos are of one subject; .* or train without validation, by --validation-f",
+    ):
+        make_trainer(cache=cache, split_by_pattern="^(.)/")
+    make_trainer(cache=cache, split_by_pattern="^(.)/", validation_fraction=0.0)
 
 
 @pytest.mark.parametrize(
     ("values", "words"), [(["val"] * 3, "val"), (["Test"] * 3, "Test"), (["val", "test", "val"], "test, val")]
 )
-def test_a_split_without_videos_for_training_is_refused(values, words):
+def test_held_out_videos_are_never_trained_on_for_lack_of_others(values, words):
     with pytest.raises(
-        TrainError, match=f"of all 3 videos it is {words}; expected train for those to train on"
+        ConfigError, match=f"of all 3 videos it is {words}; expected train for those to train on"
     ):
-        stated_split(echonet(values), "Split")
-
-
-def test_held_out_videos_are_never_trained_on_for_lack_of_others(make_cache, make_trainer, tmp_path):
-    rows = echonet(["val"] * 4)
-    cache, _ = make_cache(dict.fromkeys(rows, 8), name="held_out.zarr")
-    with pytest.raises(TrainError, match=r"split_by: label 'Split' .* expected train for those to train on"):
-        make_trainer(cache=cache, labels=rows, split_by="Split")
-    assert not (tmp_path / "run").exists()
+        split_of(echonet(values))
 
 
 @pytest.mark.parametrize(
@@ -244,17 +301,113 @@ def test_held_out_videos_are_never_trained_on_for_lack_of_others(make_cache, mak
 )
 def test_a_split_with_other_values_is_refused_with_those_expected(values, found):
     with pytest.raises(
-        TrainError, match=f"of 1 of 3 videos it is '{found}' .2.avi.; expected train, val or test"
+        ConfigError, match=f"of 1 of 3 videos it is '{found}' .2.avi.; expected train, val or test"
     ):
-        stated_split(echonet(values), "Split")
+        split_of(echonet(values))
+
+
+def test_a_subject_in_two_parts_is_refused():
+    told = {
+        f"{n}.avi": Annotation("doe", {"Split": word}) for n, word in enumerate(["train", "train", "test"])
+    }
+    message = "label 'Split' puts subject 'doe' into two parts: 0.avi into train, 2.avi into test; put all"
+    with pytest.raises(ConfigError, match=message):
+        split_of(told)
+
+
+def write_split(path, parts, subjects=None):
+    columns = "video_id,subject,split" if subjects else "video_id,split"
+    rows = (f"{id},{subjects[id]},{part}" if subjects else f"{id},{part}" for id, part in parts.items())
+    path.write_text("\n".join((columns, *rows)) + "\n")
+    return str(path)
+
+
+def test_a_file_states_the_part_of_each_video_before_any_label(make_cache, make_trainer, tmp_path):
+    rows = echonet(["test"] * 3 + ["train"] * 3)
+    file = write_split(
+        tmp_path / "s.csv", {"0": "train", "1": "Train", "2": "val"} | dict.fromkeys("345", "test")
+    )
+    cache, _ = make_cache(dict.fromkeys(rows, 8), name="echonet.zarr")
+    trainer = make_trainer(cache=cache, labels=rows, split=file)
+    assert (trainer.run.training, trainer.run.validation) == (("0.avi", "1.avi"), ("2.avi",))
+    assert f"split by {file}: train 2 videos of 2 subjects, val 1" in split_in_words(trainer.run)
+    trainer.close()
+    Path(file).unlink()  # what was decided stays with the run
+    assert make_trainer(cache=cache, split=file, resume=True).run.training == trainer.run.training
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "video_id,split\na,train\nb,val\n",
+            "does not tell the part of 1 of 3 videos: c.mp4; add rows",
+        ),
+        ("video_id,part\na,train\n", "the split of 'a' is ''; expected train, val or test in a column split"),
+        ("video_id,split\na,train\nb,fold1\n", "the split of 'b' is 'fold1'; expected train, val or test"),
+        ("video_id,split\nx,train\n", "split: none of the 1 rows is about one of the 3 videos"),
+        ("video_id,split\na,test\nb,val\nc,val\n", "has no video for training"),
+        (
+            "video_id,subject,split\na,doe,train\nb,roe,val\nc,doe,test\n",
+            "puts subject 'doe' into two parts: a.mp4 into train, c.mp4 into test",
+        ),
+    ],
+)
+def test_a_file_that_states_no_whole_split_is_refused(tmp_path, text, message):
+    file = tmp_path / "s.csv"
+    file.write_text(text)
+    with pytest.raises(VidlatError, match=re.escape(message)):
+        split_of({f"{name}.mp4": Annotation() for name in "abc"}, split=str(file))
+
+
+def test_subjects_of_the_cache_may_have_other_names_than_in_the_file(tmp_path):
+    parts = {"a.mp4": "train", "b.mp4": "train", "c.mp4": "val"}
+    file = write_split(tmp_path / "s.csv", parts, {"a.mp4": "1", "b.mp4": "1", "c.mp4": "2"})
+    renamed = {"a.mp4": Annotation("one"), "b.mp4": Annotation("one"), "c.mp4": Annotation("two")}
+    for told in (renamed, dict.fromkeys(parts, Annotation())):
+        assert split_of(told, split=file).training == ("a.mp4", "b.mp4")
+    merged = renamed | {"c.mp4": Annotation("one")}
+    with pytest.raises(ConfigError, match="puts subject 'one' into two parts"):
+        split_of(merged, split=file)
+
+
+@pytest.mark.parametrize("before", ["^(.)/", "smith|jones", "subject", "Split", None])
+def test_a_run_of_before_expressions_had_their_own_flag_is_resumed(
+    before, make_cache, make_trainer, tmp_path
+):
+    cache, _ = make_cache({f"{patient}/{n}.mp4": 8 for patient in "abcd" for n in range(2)}, name="old.zarr")
+    started = make_trainer(cache=cache, split_by_pattern="^(.)/")
+    list(started.steps())
+    started.close()
+    file = tmp_path / "run" / "config.json"
+    document = json.loads(file.read_text())
+    document["config"]["split_by"] = before
+    for name in ("split", "split_by_pattern"):
+        del document["config"][name]
+    for name in ("num_subjects", "split_stated_by"):
+        del document[name]
+    file.write_text(json.dumps(document))
+    run = read_run(tmp_path / "run")
+    is_expression = before in ("^(.)/", "smith|jones")
+    assert (run.config.split_by, run.config.split_by_pattern) == (
+        (None, before) if is_expression else (before, None)
+    )
+    assert (
+        split_in_words(run)
+        == f"split by subject: train {len(run.training)} videos, val {len(run.validation)} videos"
+    )
+    if before == "^(.)/":
+        assert set(run.subjects(cache).values()) == set("abcd")
+    again = Trainer(run.config, cache, tmp_path / "run", resume=True, build_model=build_small)
+    assert again.run.training == started.run.training
 
 
 def test_a_held_out_share_far_from_the_one_asked_for_is_noted(make_cache, make_trainer):
     names = [f"{'ab'[n % 2]}/{n}.mp4" for n in range(16)]  # of two subjects one is held out
     cache, _ = make_cache(dict.fromkeys(names, 8), name="uneven.zarr")
-    (note,) = make_trainer(cache=cache, split_by="^(.)/").notes
+    (note,) = make_trainer(cache=cache, split_by_pattern="^(.)/").notes
     assert "8 of 16 videos are held out, 50%, where --validation-fraction asks for 10%" in note
-    assert make_trainer("b", cache=cache, split_by="^(.)/", validation_fraction=0.4).notes == ()
+    assert make_trainer("b", cache=cache, split_by_pattern="^(.)/", validation_fraction=0.4).notes == ()
 
 
 def test_one_held_out_video_of_a_few_needs_no_note(make_cache, make_trainer):

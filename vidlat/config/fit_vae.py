@@ -8,6 +8,12 @@ from typing import Any, Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, setting
 from vidlat.config.latents import Precision, Preprocessing
+from vidlat.config.split import (
+    split_by_pattern_setting,
+    split_by_setting,
+    split_setting,
+    useless_of_split,
+)
 from vidlat.config.train import Tracker, max_skipped_setting, tracker_setting
 from vidlat.errors import ConfigError
 
@@ -161,11 +167,9 @@ class FitVAEConfig(Preprocessing):
         at_least=0,
         below=1,
     )
-    split_by: str | None = setting(
-        None,
-        "what identifies a subject: subject (of a manifest or --labels), a label, or a regular expression "
-        "for video ids; else the subject or the source. A label of train, val and test is a split",
-    )
+    split: str | None = split_setting()
+    split_by: str | None = split_by_setting()
+    split_by_pattern: str | None = split_by_pattern_setting()
     validate_every: int | None = setting(
         None, "steps between validations; 0 for none between epochs; else 200", at_least=0
     )
@@ -218,7 +222,7 @@ class FitVAEConfig(Preprocessing):
             raise ConfigError("freeze_encoder: keeps the encoder of --init; give such weights")
 
     def _without_effect(self) -> dict[str, str]:
-        without_effect = {}
+        without_effect = useless_of_split(self)
         if self.perceptual == "gradients":
             without_effect["perceptual_hash"] = "with gradients; give a network as --perceptual"
         if self.stack == 1 and self.change_weight:

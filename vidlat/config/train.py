@@ -7,6 +7,12 @@ from typing import Any, Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
 from vidlat.config.latents import Precision
+from vidlat.config.split import (
+    split_by_pattern_setting,
+    split_by_setting,
+    split_setting,
+    useless_of_split,
+)
 from vidlat.errors import ConfigError
 
 Objective = Literal["flow", "mean-flow", "v", "epsilon"]
@@ -132,13 +138,9 @@ class TrainConfig(Config):
     validation_fraction: float = setting(
         0.1, "share of the subjects held out for validation", at_least=0, below=1
     )
-    split_by: str | None = setting(
-        None,
-        "what identifies a subject: subject (as recorded in the cache, for every video), a label, or a "
-        "regular expression whose match, or first group, in the video id does; else the recorded subject or "
-        "the source (a file or series), whose parts stay together. A label of train, val and test is a "
-        "split: it is kept, and test videos are left out",
-    )
+    split: str | None = split_setting()
+    split_by: str | None = split_by_setting()
+    split_by_pattern: str | None = split_by_pattern_setting()
     validate_every: int = setting(200, "steps between validations", at_least=1)
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)
     keep: int = setting(3, "number of latest checkpoints to keep, besides the best", at_least=1)
@@ -179,7 +181,7 @@ class TrainConfig(Config):
         self._require_possible_sizes()
 
     def _without_effect(self) -> dict[str, str]:
-        without_effect = {}
+        without_effect = useless_of_split(self)
         if not self.takes_span:
             without_effect["plain_flow"] = f"with objective {self.objective}; give --objective mean-flow"
         if not self.condition:
@@ -188,7 +190,7 @@ class TrainConfig(Config):
             without_effect["first_frames"] = "where no first frame is given; give a --first-frame above 0"
         if self.channels and self.blocks:
             without_effect["preset"] = "beside --channels and --blocks; leave one of these out"
-        if not self.validation_fraction and self.split_by is None:
+        if not (self.validation_fraction or self.split or self.split_by):
             without_effect["validate_every"] = "with nothing held out; give a --validation-fraction above 0"
         return without_effect
 

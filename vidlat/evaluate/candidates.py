@@ -15,9 +15,9 @@ from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import ConfigError, TimingError, VidlatError, WeightsError
+from vidlat.labels.subjects import subjects_of
 from vidlat.pipeline.estimate import bytes_on_disk
 from vidlat.timing import Timing
-from vidlat.train.data.split import subjects_of
 from vidlat.types import Annotation, InputVideo
 from vidlat.video.contact_sheet import evenly_spaced
 
@@ -138,14 +138,16 @@ def _short_names(specs: Sequence[str]) -> dict[str, str]:
 
 
 def choose_clips(
-    videos: Sequence[InputVideo], num_clips: int, split_by: str | None = None
+    videos: Sequence[InputVideo], num_clips: int, subjects: Mapping[str, str] | None = None
 ) -> list[InputVideo]:
     """Up to `num_clips` of the videos, sorted by id, evenly spread over the subjects and over those of each.
 
-    No subject has two before every subject has one. Subjects are those by which a training splits videos.
+    No subject has two before every subject has one. subjects: by video_id; by default the recorded ones, or
+    the sources.
     """
-    annotations = {video.video_id: video.annotation or Annotation() for video in videos}
-    subjects = subjects_of({video.video_id: video.source for video in videos}, annotations, split_by)
+    if subjects is None:
+        annotations = {video.video_id: video.annotation or Annotation() for video in videos}
+        subjects = subjects_of({video.video_id: video.source for video in videos}, annotations)
     by_subject: dict[str, list[InputVideo]] = {}
     for video in sorted(videos, key=lambda video: video.video_id):
         by_subject.setdefault(subjects[video.video_id], []).append(video)

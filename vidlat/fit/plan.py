@@ -16,8 +16,8 @@ from vidlat.evaluate.candidates import choose_clips
 from vidlat.evaluate.source import WINDOW
 from vidlat.fit.networks import likeness_of, load_start, require_suited
 from vidlat.fit.validation import NUM_CLIPS
-from vidlat.train.data.split import split_videos, stated_split, subjects_of
-from vidlat.train.runs.notes import notes_on_split
+from vidlat.labels.split import decide_split, run_subjects
+from vidlat.train.runs.notes import notes_on_share
 from vidlat.types import Annotation, InputVideo
 
 NOT_VALIDATED = "no video is validated, so nothing tells how well the network does on videos it has not seen"
@@ -50,11 +50,12 @@ def plan_network(settings: FitVAEConfig) -> tuple[ChosenFit, NetworkPlan]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Ids of the videos on both sides, and of the clips to validate."""
+    """Ids of the videos on both sides, and of the clips to validate; in_words: the numbers of a new split."""
 
     training: tuple[str, ...]
     validation: tuple[str, ...]
     clips: tuple[str, ...]
+    in_words: str = ""
 
 
 def plan_split(videos: Sequence[InputVideo], asked: FitVAEConfig, chosen: ChosenFit) -> Split:
@@ -65,27 +66,30 @@ def plan_split(videos: Sequence[InputVideo], asked: FitVAEConfig, chosen: Chosen
     """
     annotations = {video.video_id: video.annotation or Annotation() for video in videos}
     sources = {video.video_id: video.source for video in videos}
-    stated = stated_split(annotations, chosen.split_by)
-    training, validation = stated or split_videos(
-        subjects_of(sources, annotations, chosen.split_by), chosen.validation_fraction
-    )
+    decided = decide_split(sources, annotations, chosen, chosen.validation_fraction)
     obstacle = ""
-    if not validation:
+    if not decided.validation:
         obstacle = "there is a single subject; add videos of another, or say by --split-by what a subject is"
     elif chosen.size < WINDOW:
         obstacle = f"frames of {chosen.size} pixels are too small to be measured; expected {WINDOW}"
     if obstacle and any((asked.validation_fraction, asked.validate_every, asked.validate_epochs)):
         raise ConfigError(f"validation_fraction: nothing can be validated: {obstacle}")
     wanted = bool(chosen.validate_every or chosen.validate_epochs) and not obstacle
-    held_out = [video for video in videos if video.video_id in set(validation)]
-    clips = choose_clips(held_out, NUM_CLIPS, None if stated else chosen.split_by) if wanted else []
-    return Split(training=training, validation=validation, clips=tuple(video.video_id for video in clips))
+    held_out = [video for video in videos if video.video_id in set(decided.validation)]
+    subjects = run_subjects(sources, annotations, chosen)
+    clips = choose_clips(held_out, NUM_CLIPS, subjects) if wanted else []
+    return Split(
+        training=decided.training,
+        validation=decided.validation,
+        clips=tuple(video.video_id for video in clips),
+        in_words=decided.in_words(),
+    )
 
 
 def split_notes(split: Split, num_videos: int, settings: ChosenFit) -> Iterator[str]:
     """What is unusual about a split, one line each."""
     if not split.clips:
         yield NOT_VALIDATED
-    yield from notes_on_split(
-        split.training, split.validation, num_videos, settings.split_by, settings.validation_fraction
-    )
+    yield split.in_words
+    if len(split.training) + len(split.validation) == num_videos:
+        yield from notes_on_share(len(split.validation), num_videos, settings.validation_fraction)

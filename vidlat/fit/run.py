@@ -20,6 +20,7 @@ from typing import Any, Self
 import vidlat
 from vidlat.checked_settings import LARGE
 from vidlat.config import ChosenFit, FitVAEConfig
+from vidlat.config.split import with_pattern
 from vidlat.documents import Fields, parse_json, read_json
 from vidlat.errors import TrainError, VidlatError, one_line
 from vidlat.files import read_file
@@ -152,7 +153,7 @@ class FitRun:
         fields = Fields(document, "the run")
         if "trains" not in fields.names() or fields.text("trains") != _KIND:
             raise ValueError("it is no training of a VAE, but of a diffusion model")
-        settings = fields.take("config", dict, "an object")
+        settings = with_pattern(fields.take("config", dict, "an object"))
         FitVAEConfig.from_mapping(settings)  # which knows the limits of each
         config = ChosenFit.from_mapping(settings)
         run = cls(

@@ -59,18 +59,22 @@ def match_labels(
     *,
     is_part: bool = False,
     hide: bool = False,
+    table: str = "labels",
 ) -> LabelMatch:
     """Find the row of each video, and of the source it is taken from; its own row wins.
 
     A row names a video by its id, by the end of it, such as `0X1A.avi` for `Videos/0X1A.avi`, or by a longer
     path that ends with it; where the table or the id lacks the extension, without it. An id as a whole goes
     before all else. selections: of the videos, by id. is_part: the videos are some of those that the table is
-    about, so that there may be a row for none of them, and no row is called unmatched. hide: name nothing
-    of them. Raises InputError for a row that several videos fit, for two rows of one video, and where no row
-    is any video's.
+    about, so that there may be a row for none of them, and no row is called unmatched. hide: errors name no
+    row and no video, where there is no match. table: what errors call it. Raises InputError for a row that
+    several videos fit, for two rows of one video, and where no row is any video's.
     """
     sources = {video_id: source_id(video_id, selection) for video_id, selection in selections.items()}
-    found = _rows_by_id(rows, set(sources.values()), selections.keys())
+    try:
+        found = _rows_by_id(rows, set(sources.values()), selections.keys())
+    except InputError as error:
+        raise InputError(f"{table}: {error}") from error
     matched, ways = {}, Counter[str]()
     for video_id, source in sources.items():
         of_video = [found[name] for name in (source, video_id) if name in found]
@@ -80,7 +84,7 @@ def match_labels(
     if rows and not (matched or is_part):
         both = f": the table names {_quoted(rows)}, the videos are {_quoted(selections)}"
         raise InputError(
-            f"labels: none of the {len(rows):,} rows is about one of the {len(selections):,} videos"
+            f"{table}: none of the {len(rows):,} rows is about one of the {len(selections):,} videos"
             f"{'' if hide else both}; expected their ids or file names, with or without extension"
         )
     used = {row.name for row in found.values()}
@@ -121,11 +125,11 @@ def _rows_by_id(
         ids = sorted(whole for whole, exactness in fitting.items() if exactness == best)
         if len(ids) > 1:
             several = f"{len(ids)} videos, {ids[0]} and {ids[1]} among them"
-            raise InputError(f"labels: {name!r} fits {several}; give whole ids in the table")
+            raise InputError(f"{name!r} fits {several}; give whole ids in the table")
         for whole in ids:
             if whole in found:
                 raise InputError(
-                    f"labels: {found[whole].name!r} and {name!r} both mean {whole!r}; keep one of these rows"
+                    f"{found[whole].name!r} and {name!r} both mean {whole!r}; keep one of these rows"
                 )
             way = "file name without extension" if best == _STEM else "path" if "/" in name else "file name"
             found[whole] = _Row(name, way, annotation)

@@ -10,6 +10,7 @@ from torch import nn
 
 from vidlat.checked_settings import MANY
 from vidlat.config import TrainConfig
+from vidlat.config.split import with_pattern
 from vidlat.documents import Fields
 from vidlat.errors import TrainError
 from vidlat.store.schema import CacheSchema
@@ -87,7 +88,7 @@ class FrozenModel:
 
         Raises ValueError, ConfigError, StoreError or TrainError for what no training has written.
         """
-        config = TrainConfig.from_mapping(fields.take("config", dict, "an object"))
+        config = TrainConfig.from_mapping(with_pattern(fields.take("config", dict, "an object")))
         schema = CacheSchema.from_attributes(fields.take("cache", dict, "an object"))
         _require_usable(Fields(schema.to_attributes(), "cache"))
         model = cls(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,10 +12,12 @@ import numpy as np
 import vidlat
 from vidlat.config import TrainConfig
 from vidlat.documents import Fields
-from vidlat.errors import TrainError
+from vidlat.errors import ConfigError, TrainError
+from vidlat.labels.split import VideoSplit, decide_split, run_subjects
+from vidlat.labels.subjects import subjects_of
 from vidlat.store.reader import LatentCache
+from vidlat.train.data.duplicates import near_duplicates
 from vidlat.train.data.latents import Whitening
-from vidlat.train.data.split import near_duplicates, split_videos, stated_split, subjects_of
 from vidlat.train.objectives.conditioning import Conditions
 from vidlat.train.objectives.timesteps import DRAWS_VERSION
 from vidlat.train.runs.changes import Change
@@ -31,6 +33,8 @@ class Run(FrozenModel):
     changes: of the settings, as they came. checksums: CRC-32C of the latents by video_id. labels: by
     video_id, those that the network is conditioned on. duplicates: pairs of a validation and a training video
     that are nearly the same. origin: where its first weights came from; None for random ones.
+    num_subjects: in the parts for training, validation and test; empty in runs of before it was recorded.
+    stated_by: what states the split, in words; empty where subjects were held out.
     draws_version: how it draws, see `timesteps.DRAWS_VERSION`.
     """
 
@@ -38,6 +42,8 @@ class Run(FrozenModel):
     validation: tuple[str, ...]
     checksums: dict[str, int]
     labels: dict[str, dict[str, str]]
+    num_subjects: Mapping[str, int] = field(default_factory=dict)
+    stated_by: str = ""
     duplicates: tuple[tuple[str, str], ...] = ()
     changes: tuple[Change, ...] = ()
     origin: Origin | None = None
@@ -59,9 +65,10 @@ class Run(FrozenModel):
             id: known.get(id, Annotation()).updated(labels.get(id, Annotation())) for id in records
         }
         sources = {id: record.source for id, record in records.items()}
-        training, validation = stated_split(annotations, config.split_by) or split_videos(
-            subjects_of(sources, annotations, config.split_by), config.validation_fraction
-        )
+        split = decide_split(sources, annotations, config, config.validation_fraction)
+        if config.validation_fraction and not split.validation:
+            raise _nothing_to_validate(split)
+        training, validation = split.training, split.validation
         conditions = Conditions.plan(
             config.condition, [annotations[video_id].labels for video_id in training]
         )
@@ -71,6 +78,8 @@ class Run(FrozenModel):
             schema=cache.schema,
             training=training,
             validation=validation,
+            num_subjects=split.num_subjects,
+            stated_by=split.stated_by,
             checksums={video_id: record.latents.crc32c for video_id, record in records.items()},
             whitening=Whitening.from_records((records[id] for id in training), config.latents_as),
             median_fps=statistics.median(rates) if rates else 0.0,
@@ -90,15 +99,18 @@ class Run(FrozenModel):
 
     def subjects(self, cache: LatentCache) -> dict[str, str]:
         """The subject of each video of the run's cache, as the split took them; by recorded subject or source
-        where the split was stated by a label, or by labels that are not in the cache.
+        where a label told them that is not in the cache.
         """
-        sources, annotations, split_by = cache.sources(), cache.annotations(), self.config.split_by
-        known = {video_id: annotations.get(video_id, Annotation()) for video_id in sources}
+        sources, annotations = cache.sources(), cache.annotations()
         try:
-            is_stated = stated_split(known, split_by) is not None
-            return subjects_of(sources, known, None if is_stated else split_by)
-        except TrainError:
-            return subjects_of(sources, known, None)
+            return run_subjects(sources, annotations, self.config)
+        except ConfigError:
+            return subjects_of(sources, annotations)
+
+    @property
+    def num_test(self) -> int:
+        """Videos that were in the cache and are used for neither training nor validation."""
+        return len(self.checksums) - len(self.training) - len(self.validation)
 
     @property
     def duplicated(self) -> list[str]:
@@ -124,6 +136,8 @@ class Run(FrozenModel):
             "changes": [asdict(change) for change in self.changes],
             "training": list(self.training),
             "validation": list(self.validation),
+            "num_subjects": dict(self.num_subjects),
+            "split_stated_by": self.stated_by,
             "latent_crc32c": self.checksums,
             "labels": self.labels,
             "duplicates": [list(pair) for pair in self.duplicates],
@@ -146,6 +160,7 @@ class Run(FrozenModel):
             validation=values.texts("validation"),
             checksums=values.fields("latent_crc32c").wholes(0, 2**32 - 1),
             labels={video_id: labels.fields(video_id).all_texts() for video_id in labels.names()},
+            **_facts_of_split(values),
             duplicates=tuple(values.pairs("duplicates")),
             changes=tuple(Change.from_fields(change, model.config) for change in changes),
             draws_version=values.whole("draws_version", 1, 1000) if "draws_version" in values.names() else 1,
@@ -157,3 +172,22 @@ class Run(FrozenModel):
         if len(set(listed)) < len(listed):
             raise ValueError("training and validation list a video twice")
         return run
+
+
+def _facts_of_split(run: Fields) -> dict[str, Any]:
+    """What earlier runs did not record."""
+    if "split_stated_by" not in run.names():
+        return {}
+    num_subjects = run.fields("num_subjects").wholes(0, 10**9)
+    return {"num_subjects": num_subjects, "stated_by": run.text("split_stated_by")}
+
+
+def _nothing_to_validate(split: VideoSplit) -> ConfigError:
+    if split.stated_by:
+        why = f"{split.stated_by} states no video for validation; name some there"
+    else:
+        why = f"all {len(split.training)} videos are of one subject; say by --split-by what a subject is"
+    return ConfigError(
+        f"validation_fraction: nothing can be held out: {why}, or train without validation, by "
+        "--validation-fraction 0"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vidlat.labels.split import describe_split
 from vidlat.train.runs.changes import Change
 from vidlat.train.runs.frozen_run import Run
 from vidlat.types import VideoRecord
@@ -22,9 +23,8 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
         )
     if not run.validation:
         yield "no video is held out, so there is no validation loss"
-    yield from notes_on_split(
-        run.training, run.validation, len(run.labels), run.config.split_by, run.config.validation_fraction
-    )
+    if not run.num_test:
+        yield from notes_on_share(len(run.validation), len(run.labels), run.config.validation_fraction)
     if run.duplicates:
         pairs = [" resembles ".join(pair) for pair in run.duplicates[:5]]
         num, verb = len(run.duplicated), "is" if len(run.duplicated) == 1 else "are"
@@ -49,22 +49,19 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
             )
 
 
-def notes_on_split(
-    training: Sequence[str], validation: Sequence[str], num_videos: int, split_by: str | None, asked: float
-) -> Iterator[str]:
-    """What is unusual about a split of videos. asked: the share that should be held out."""
-    num_test = num_videos - len(training) - len(validation)
-    if num_test:
+def split_in_words(run: Run) -> str:
+    """One line with the numbers of videos and subjects of each part."""
+    num_videos = len(run.training), len(run.validation), run.num_test
+    return describe_split(num_videos, run.num_subjects, run.stated_by)
+
+
+def notes_on_share(num_held_out: int, num_videos: int, asked: float) -> Iterator[str]:
+    """What is unusual about the share of held-out videos. asked: what it should be."""
+    achieved = num_held_out / num_videos
+    is_more = achieved >= asked * FAR and num_held_out > 1  # of few videos one is the least
+    if is_more or (num_held_out and achieved <= asked / FAR):
         yield (
-            f"split as label {split_by!r} states: {len(training)} videos for training, "
-            f"{len(validation)} for validation; the {num_test} for testing are used for neither"
-        )
-        return
-    achieved = len(validation) / num_videos
-    is_more = achieved >= asked * FAR and len(validation) > 1  # of few videos one is the least
-    if is_more or (validation and achieved <= asked / FAR):
-        yield (
-            f"{len(validation)} of {num_videos} videos are held out, {achieved:.0%}, where "
+            f"{num_held_out} of {num_videos} videos are held out, {achieved:.0%}, where "
             f"--validation-fraction asks for {asked:.0%}: all videos of a subject, and copies of a "
             "video, are on one side, a split that a label states is kept; check --split-by if that is not "
             "what you want"

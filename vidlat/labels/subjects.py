@@ -1,0 +1,101 @@
+"""Which videos show the same subject."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from vidlat.errors import ConfigError, shorten
+from vidlat.types import Annotation, Source, source_id
+
+
+def subjects_of(
+    sources: Mapping[str, Source],
+    annotations: Mapping[str, Annotation],
+    split_by: str | None = None,
+    pattern: str | None = None,
+) -> dict[str, str]:
+    """The subject of each video, by video_id.
+
+    split_by: "subject" or the name of a label; pattern: a regular expression, whose match, or first group, in
+    the video id is the subject; at most one of them. Without either it is the recorded subject, or the
+    source, of which parts, stretches of time and copies have one subject. Raises ConfigError for a name that
+    is no label, an invalid expression, and videos without that label or match.
+    """
+    known = {video_id: annotations.get(video_id, Annotation()) for video_id in sources}
+    if pattern is not None:
+        return _require_all(_matches(known, pattern), f"split_by_pattern: no match of {pattern!r} in")
+    if split_by is None:
+        names = _names_of_sources(sources)
+        subjects = {names[video_id]: known[video_id].subject for video_id in known if known[video_id].subject}
+        return {
+            video_id: annotation.subject or subjects.get(names[video_id], names[video_id])
+            for video_id, annotation in known.items()
+        }
+    if split_by not in (names_known := label_names(known.values())):
+        there_are = f"there are {', '.join(names_known)}" if names_known else "they have none"
+        raise ConfigError(
+            f"split_by: {split_by!r} is no label of the videos; {there_are} (an expression for their ids is "
+            "given by --split-by-pattern)"
+        )
+    subjects = {video_id: label_of(annotation, split_by) for video_id, annotation in known.items()}
+    return _require_all(subjects, f"split_by: no label {split_by!r} of")
+
+
+def label_names(annotations: Iterable[Annotation]) -> list[str]:
+    """The names of all labels, sorted; `subject` is one where a subject is recorded."""
+    names: set[str] = set()
+    for annotation in annotations:
+        names |= annotation.labels.keys()
+        if annotation.subject:
+            names.add("subject")
+    return sorted(names)
+
+
+def label_of(annotation: Annotation, name: str) -> str:
+    """A label of a video, or its subject; empty where it has none."""
+    return annotation.subject if name == "subject" else annotation.labels.get(name, "")
+
+
+def _matches(video_ids: Iterable[str], pattern: str) -> dict[str, str]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"split_by_pattern: got {pattern!r}; expected a regular expression ({error})"
+        ) from error
+    matches = {video_id: expression.search(video_id) for video_id in video_ids}
+    group = 1 if expression.groups else 0
+    return {video_id: (match.group(group) or "") if match else "" for video_id, match in matches.items()}
+
+
+def _require_all(subjects: dict[str, str], lacking: str) -> dict[str, str]:
+    without = [video_id for video_id, subject in subjects.items() if not subject]
+    if without:
+        raise ConfigError(
+            f"{lacking} {len(without)} of {len(subjects)} videos: {shorten(without)}; choose something that "
+            "every video has"
+        )
+    return subjects
+
+
+def _names_of_sources(sources: Mapping[str, Source]) -> dict[str, str]:
+    """A name for the source of each video: the least of the ids with the same content, or the same whole.
+
+    A part of a series has files of its own, and its id tells the series; a stretch may have any id, and the
+    hash of its file tells the file.
+    """
+    parents: dict[tuple[int, str], tuple[int, str]] = {}
+
+    def root(key: tuple[int, str]) -> tuple[int, str]:
+        parents.setdefault(key, key)
+        while parents[key] != key:
+            parents[key] = key = parents[parents[key]]
+        return key
+
+    wholes = {video_id: (0, source_id(video_id, source.selection)) for video_id, source in sources.items()}
+    for video_id, source in sources.items():
+        content = (1, source.sha256) if source.sha256 else wholes[video_id]
+        first, second = sorted((root(wholes[video_id]), root(content)))
+        parents[second] = first
+    return {video_id: root(whole)[1] for video_id, whole in wholes.items()}
