@@ -131,8 +131,8 @@ def evaluate() -> None:
       vidlat evaluate --latents latents.zarr --samples samples/ --run runs/first --out quality/
 
     \b
-    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some sources not compared: missing, unreadable,
-    not what was encoded, or with damaged latents; 130 interrupted.
+    Exit codes: 0 all compared, 1 refused, 2 wrong flags, 3 some videos left out: a source that is missing,
+    unreadable or not what was encoded, or damaged latents; 130 interrupted.
     """
 
 

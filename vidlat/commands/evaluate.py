@@ -49,8 +49,8 @@ def evaluate(
     config = EvaluateConfig.from_mapping(settings)
     from vidlat.commands.evaluate_samples import evaluate_sampled  # loads torch
 
-    evaluate_sampled(latents, run_dir, samples, out, json_file or out / "evaluation.json", vae, config)
-    return ExitCode.DONE
+    json_file = json_file or out / "evaluation.json"
+    return evaluate_sampled(latents, run_dir, samples, out, json_file, vae, config)
 
 
 def _refuse_others(used: str, others: dict[str, Any], what: str) -> None:

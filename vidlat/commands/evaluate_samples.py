@@ -11,6 +11,7 @@ from vidlat.commands.figures import write_figures
 from vidlat.config import EvaluateConfig
 from vidlat.copies.pictures import PAIRS, SHEET as COPIES_SHEET
 from vidlat.encode.device import resolve_device
+from vidlat.errors import ExitCode
 from vidlat.evaluate.samples.evaluation import evaluate_samples
 from vidlat.evaluate.samples.measuring import LATENTS
 from vidlat.evaluate.samples.pictures import GRID, SHEET
@@ -29,7 +30,7 @@ def evaluate_sampled(
     json_file: Path,
     vae: str | None,
     config: EvaluateConfig,
-) -> None:
+) -> ExitCode:
     """Draw samples, or read them, compare them with held-out clips, and print the figures."""
     with progress_bar() as progress:
         evaluation = evaluate_samples(
@@ -47,6 +48,11 @@ def evaluate_sampled(
     if report_spectrum(evaluation, out / SPECTRUM):
         console.print(f"motion spectrum -> {quoted(out / SPECTRUM)}", soft_wrap=True)
     write_figures(json_file, evaluation.to_dict())
+    if evaluation.damaged:
+        title = f"{format_count(len(evaluation.damaged), 'damaged video')} left out"
+        print_table(title, ("video", "reason"), evaluation.damaged.items())
+        return ExitCode.SOME_FAILED
+    return ExitCode.DONE
 
 
 class _Stages:

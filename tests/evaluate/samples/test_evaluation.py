@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +20,9 @@ from vidlat.evaluate.samples.measuring import LATENTS
 from vidlat.evaluate.samples.real_clips import RealClips
 from vidlat.evaluate.samples.result import NOISE, REAL, STILL
 from vidlat.pipeline.decode_videos import load_vae_of
+from vidlat.store.layout import shard_file
 from vidlat.store.reader import open_cache
+from vidlat.store.verify.cache import verify_cache
 from vidlat.train.runs.exported import load_model
 from vidlat.train.runs.run_folder import read_run
 from vidlat.train.trainer import Trainer
@@ -101,6 +104,58 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     _, *lines = (tmp_path / "e" / "samples" / "steps-1" / "samples.jsonl").read_text().splitlines()
     held_out = [[f"kind={'ab'[number // 2 % 2]}"] for number in range(1, 14, 2)]
     assert sorted(json.loads(line)["condition"] for line in lines) == sorted(held_out)
+
+
+@pytest.fixture
+def damage(made, tmp_path):
+    """Flips a byte of a video in a copy of the latents; the copy, and what `verify` finds in it."""
+
+    def damage(video_id):
+        path = tmp_path / "latents.zarr"
+        shutil.copytree(made / "latents.zarr", path)
+        cache = open_cache(path)
+        shard = cache.records()[video_id].start // cache.schema.shard_frames
+        file = path / shard_file("mean", shard)
+        content = bytearray(file.read_bytes())
+        content[40] ^= 1
+        file.write_bytes(content)
+        return path, {problem.where for problem in verify_cache(path)}
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("side", "num"), [("validation", 7), ("training", 2)], ids=["compared", "that only the search meets"]
+)
+def test_damaged_videos_are_named_and_left_out(side, num, made, tmp_path, damage):
+    run = read_run(made / "run")
+    windows = ComparedWindows.of(run, open_cache(made / "latents.zarr"), num)
+    compared = {place.record.video_id for place in (*windows.training, *windows.held_out)}
+    victim = next(id for id in getattr(run, side) if num == 7 or id not in compared)
+    latents, damaged = damage(victim)
+    assert damaged == {victim}
+    arguments = "--run", made / "run", "--out", tmp_path / "e", "--steps", 1, "-n", num
+    code, out, err = vidlat("evaluate", "--latents", latents, "--device", "cpu", *arguments)
+    assert (code, err) == (3, "")
+    assert "1 damaged video left out" in out
+    assert f"Left out, being damaged: {victim}." in out
+    figures = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert figures["damaged"].keys() == damaged
+    (copies,) = figures["copies"].values()
+    assert victim not in {each["video_id"] for each in copies["nearest"]}
+    num_whole = 7 - (side == "validation")
+    assert copies["held_out"]["subjects"] == num_whole
+    assert figures["held_out"]["num_groups"] == min(num, num_whole)
+
+
+def test_where_nothing_whole_is_left_the_damage_is_told(made, tmp_path):
+    shutil.copytree(made / "latents.zarr", tmp_path / "latents.zarr")
+    for file in (tmp_path / "latents.zarr" / "mean").rglob("0"):
+        if file.is_file():
+            file.write_bytes(b"")
+    arguments = "--run", made / "run", "--out", tmp_path / "e", "--steps", 1, "-n", 2
+    code, _, err = vidlat("evaluate", "--latents", tmp_path / "latents.zarr", "--device", "cpu", *arguments)
+    assert (code, is_one_line(err), "damaged" in err) == (1, True, True), err
 
 
 def test_samples_that_are_there_are_not_drawn_again(made, tmp_path):
@@ -222,7 +277,7 @@ def test_videos_longer_than_the_clips_of_the_cache_are_refused_with_what_to_do(m
         (["--input", "v", "--steps", "4"], "and --steps measures samples; leave one of the two out"),
         (["--run", "RUN", "--max-videos", "3"], "--run and --samples measure samples, and --max-videos comp"),
         (["--samples", "v", "--steps", "4"], "and --steps says how to draw them; leave one of the two out"),
-        (["--samples", "v", "--guidance-interval", "0,1"], "and --guidance-interval says how to draw"),
+        (["--samples", "v", "--average-length", "0.1"], "and --average-length says how to draw"),
         (["--samples", "v"], "--out is missing: with --samples"),
         (["--run", "RUN", "--steps", "0"], "steps: got 0; expected at least 1"),
         (["--run", "RUN", "-n", "1"], "num: got 1; expected at least 2"),
@@ -230,7 +285,9 @@ def test_videos_longer_than_the_clips_of_the_cache_are_refused_with_what_to_do(m
         (["--run", "RUN", "--guidance", "2", "--out", "OUT", "--json", "q.txt"], "is written as .json"),
     ],
 )
-def test_wrong_flags_are_refused(made, tmp_path, arguments, message):
+def test_wrong_flags_are_refused(made, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v").mkdir()
     places = {"RUN": made / "run", "OUT": tmp_path / "e"}
     code, out, err = evaluate(made, *(places.get(text, text) for text in arguments))
     assert (code, out) == (2, "")

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vidlat.config import EvaluateConfig, TrainConfig
+from vidlat.copies.intact import on_intact
 from vidlat.copies.pictures import write_pairs
 from vidlat.copies.result import Copies, find_copies
 from vidlat.encode.device import resolve_batch, resolve_device
@@ -56,7 +58,8 @@ def evaluate_samples(
     if it has moved. docs/how-to/evaluation.md says what the figures mean.
 
     Raises StoreError, TrainError, WeightsError, ConfigError or InputError for a cache, run, VAE, settings or
-    folder that cannot be used; before anything is drawn, but for the samples themselves.
+    folder that cannot be used; before anything is drawn, but for the samples themselves. Damaged videos are
+    left out.
     """
     out = local_path(out)
     run_dir, folder = (local_path(path) if path else None for path in (run, samples))
@@ -75,7 +78,8 @@ class _Plan:
     """What samples are compared with and measured by; all that can be refused is refused here.
 
     paths: the videos to measure, where they are given. num: how many samples there will be. is_run_known:
-    whether the run is that of the samples, and not what a training might freeze.
+    whether the run is that of the samples, and not what a training might freeze. intact: the run without
+    damaged videos, as far as these were met. damaged: what is wrong with each, by id.
     """
 
     def __init__(
@@ -96,13 +100,21 @@ class _Plan:
                 "sample`, and give their folder by --samples"
             )
         self.num = len(self.paths) or settings.num_on(device)
-        self.windows = ComparedWindows.of(self.run, self.cache, self.num)
+        (self.intact, self.windows), self.damaged = on_intact(self.run, self.cache, self._readable_windows)
         self.vae = load_vae_of(self.run.schema, vae=vae, device=device, batch=resolve_batch(0, device))
         size = self.run.schema.settings.size
         clip_shape = self.run.config.frames, size, size
         self.networks = [
             NetworkFeatures(name, self.vae.device, clip_shape) for name in dict.fromkeys(settings.features)
         ]
+
+    def _readable_windows(self, run: Run) -> tuple[Run, ComparedWindows]:
+        """The windows to compare with, all of which were read once: later, hours of work would be lost."""
+        windows = ComparedWindows.of(run, self.cache, self.num)
+        length = run.window_shape().num_latent_frames
+        for record, start in (*windows.held_out, *windows.training):
+            self.cache.read_windows(np.array([record.start + start]), length, with_std=False)
+        return run, windows
 
     def draw(self, run_dir: Path, out: Path, on_progress: Progress) -> Iterator[SampleSet]:
         """The samples of each number of steps, drawn where they are not there already."""
@@ -166,6 +178,7 @@ class _Plan:
             seconds={each.name: each.seconds for each in given},
             left_out=self.windows.left_out,
             copies=self._copies(given, latents, out, on_progress),
+            damaged=self.damaged,
             differing=given[0].differing if self.paths else "",
         )
 
@@ -182,19 +195,26 @@ class _Plan:
         """
         if not self.is_run_known:
             return {}
-        found = find_copies(
-            {
-                each.name: {
-                    clip.name: torch.from_numpy(of_clip)
-                    for clip, of_clip in zip(each.clips, latents[each.name], strict=True)
-                }
-                for each in given
-            },
-            self.run,
-            self.cache,
-            device=str(self.vae.device),
-            on_progress=lambda share: on_progress("searching for copies", 100 * share, 100),
-        )
+        clips = {
+            each.name: {
+                clip.name: torch.from_numpy(of_clip)
+                for clip, of_clip in zip(each.clips, latents[each.name], strict=True)
+            }
+            for each in given
+        }
+
+        def search(run: Run) -> dict[str, Copies]:
+            stage = "searching for copies" + ", without what is damaged" * (run is not self.intact)
+            return find_copies(
+                clips,
+                run,
+                self.cache,
+                device=str(self.vae.device),
+                on_progress=lambda share: on_progress(stage, 100 * share, 100),
+            )
+
+        found, damaged = on_intact(self.intact, self.cache, search)
+        self.damaged |= damaged
         shown = _most_steps(given)
         frames_of = {clip.name: clip.frames for clip in shown.clips}
         write_pairs(

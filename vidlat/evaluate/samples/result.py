@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class SampleEvaluation:
     drawn and how long one took. held_out: numbers of clips and subjects of the reference. left_out: held-out
     videos that nearly equal a training video. copies: of training clips, by the name of a set of samples;
     empty where it is not known what was trained on. differing: how the samples of a folder differ, in words.
+    damaged: by id, what is wrong with the videos that were left out for it.
     """
 
     settings: dict[str, Any]
@@ -57,6 +58,7 @@ class SampleEvaluation:
     left_out: Sequence[str]
     copies: Mapping[str, Copies]
     differing: str = ""
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def samples(self) -> dict[str, Row]:
@@ -106,6 +108,8 @@ class SampleEvaluation:
             warnings.append(f"Measured as one set, though drawn in different ways: {self.differing}.")
         if self.left_out:
             warnings.append(f"Left out, being nearly equal to training videos: {shorten(self.left_out)}.")
+        if self.damaged:
+            warnings.append(f"Left out, being damaged: {shorten(list(self.damaged))}.")
         for side, number in self._few_subjects().items():
             counted = f"{number} subject{'s' * (number != 1)} among the {side} clips that are compared"
             warnings.append(
@@ -182,6 +186,7 @@ class SampleEvaluation:
             ],
             "held_out": dict(zip(("num_clips", "num_groups"), self.held_out, strict=True)),
             "left_out": list(self.left_out),
+            "damaged": dict(self.damaged),
             "rows": {name: row.to_dict() for name, row in self.rows.items()},
             "bands": list(self.bands),
             "way_to_noise": {name: self.way_to_noise(name) for name in self.samples},
