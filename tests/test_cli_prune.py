@@ -1,6 +1,7 @@
 """`vidlat prune` as a user types it: a preview first, done with --yes, refused if it would empty a cache."""
 
 import fcntl
+import re
 import subprocess
 import sys
 
@@ -87,6 +88,8 @@ def test_with_yes_videos_are_removed_and_the_freed_size_is_printed(cache, videos
     code, out, err = prune(cache, "--yes", "--drop", "d [left].mp4")
     assert (code, err) == (0, "")
     freed = before - size_of(cache)
+    promised = re.search(r"freed on disk +│ +- +│ ([\d.]+) kB", out)
+    assert abs(1000 * float(promised[1]) - freed) < 600  # a block, and rounded to 0.1 kB
     assert f"freed {freed / 1000:.1f} kB of {cache}" in " ".join(out.split())
     assert set(open_cache(cache).records()) == {"b.mp4", "c.mp4"}
     assert (open_cache(cache).read_latents("b.mp4").mean == latents).all()

@@ -183,6 +183,43 @@ def test_second_prune_finds_nothing_to_do(used_cache):
     assert files_of(path) == before
 
 
+def bytes_on_disk(folder):
+    """Bytes of all files below, each once whatever its names: what `du --apparent-size` counts of files."""
+    files = (file.lstat() for file in folder.rglob("*") if not file.is_dir())
+    return sum({(status.st_dev, status.st_ino): status.st_size for status in files}.values())
+
+
+BLOCK = 512
+"""The least block of a file system. Records of moved videos have other numbers, which pack otherwise."""
+
+
+@pytest.mark.parametrize("drop", [[], ["alone.mp4"], [SECRET, "broken.mp4"], ["a.mp4", "b.mp4", "c.mp4"]])
+def test_prune_frees_the_bytes_that_its_plan_promises(used_cache, drop):
+    path, _ = used_cache
+    (path.parent / f".{path.name}.{'0b' * 16}.partial").mkdir()
+    (path.parent / f".{path.name}.{'0b' * 16}.partial" / "zarr.json").write_bytes(b"x" * 5000)
+    plan, before = plan_prune(path, drop), bytes_on_disk(path.parent)
+    result = prune(writer_of(path), plan)
+    freed = before - bytes_on_disk(path.parent)
+    assert result.num_freed_bytes == freed
+    assert abs(plan.num_freed_bytes - freed) < BLOCK
+    assert (plan.num_kept_bytes, plan_prune(path).num_freed_bytes) == (0, 0)
+
+
+def test_prune_promises_no_bytes_that_a_hard_link_keeps(used_cache, tmp_path):
+    path, _ = used_cache
+    (tmp_path / "elsewhere").mkdir()
+    for number, file in enumerate(path.glob("mean/c/0/*/0/0")):
+        os.link(file, tmp_path / "elsewhere" / str(number))
+    kept = [file.stat().st_size for file in (tmp_path / "elsewhere").iterdir()]
+    plan, before = plan_prune(path, ["alone.mp4"]), bytes_on_disk(tmp_path)
+    result = prune(writer_of(path), plan)
+    freed = before - bytes_on_disk(tmp_path)
+    assert result.num_freed_bytes == freed
+    assert abs(plan.num_freed_bytes - freed) < BLOCK
+    assert 0 < plan.num_kept_bytes <= sum(kept)
+
+
 def test_shards_that_hold_only_videos_are_left_where_they_are(used_cache):
     path, _ = used_cache
     shards = [open_cache(path).records()[video_id].start // 8 for video_id in ("alone.mp4", "c.mp4")]

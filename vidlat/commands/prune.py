@@ -71,8 +71,15 @@ def _prune(latents: Path, drop: tuple[str, ...], vanished: list[str]) -> PruneRe
             "`vidlat verify --repair` encodes it again; prune afterwards",
             soft_wrap=True,
         )
-    console.print(f"freed {format_bytes(max(0, result.num_freed_bytes))} of {latents}", soft_wrap=True)
+    freed = result.num_freed_bytes
+    change = f"freed {format_bytes(freed)} of" if freed >= 0 else f"{format_bytes(-freed)} more are taken by"
+    console.print(f"{change} {latents}", soft_wrap=True)
     return result
+
+
+def _row_of_space(plan: PrunePlan) -> tuple[str, str, str]:
+    what = "freed on disk" if plan.num_freed_bytes >= 0 else "more taken on disk, since files are rewritten"
+    return what, "-", format_bytes(abs(plan.num_freed_bytes))
 
 
 def _print_plan(latents: Path, plan: PrunePlan, vanished: list[str], *, done: bool = False) -> None:
@@ -102,8 +109,10 @@ def _print_plan(latents: Path, plan: PrunePlan, vanished: list[str], *, done: bo
         ("videos moved", str(plan.num_moved), format_bytes(plan.num_moved_bytes)),
         ("leftovers of kills and repairs deleted", str(len(plan.leftovers)), "-"),
         ("old rows of records erased", str(plan.num_old_rows), "-"),
-        ("freed on disk", "-", format_bytes(plan.num_dead_bytes)),
+        _row_of_space(plan),
     ]
+    if plan.num_kept_bytes:
+        rows.append(("kept by other caches, by hard links", "-", format_bytes(plan.num_kept_bytes)))
     print_table("Prune", ("what", "number", "size"), rows)
     if not done:
         console.print("nothing was changed; --yes does it")

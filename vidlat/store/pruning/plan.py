@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from vidlat.errors import StoreError
 from vidlat.store import layout
 from vidlat.store.metadata import array_frames, read_schema
+from vidlat.store.pruning.freed_space import bytes_of_copies, bytes_of_files, bytes_of_old_records
 from vidlat.store.records.log import dropped_videos, read_records
 from vidlat.store.records.ranges import CHECKSUM_SIZES, CHECKSUMS, RANGE_COLUMNS, require_possible_ranges
 from vidlat.store.records.tables import DROPPED, SOURCE_COLUMNS, to_source
@@ -34,10 +35,11 @@ class PrunePlan:
     drop: ids of videos and failures to remove. excluded: ids to record as dropped, so that no encode adds
     these videos again. dead_shards: numbers of shards without a video. groups: ids of
     videos to move; the videos of a group share shards with each other and with dead chunks, which belong to
-    no video. num_moved_bytes: size of the live chunks to move. num_dead_bytes: size of dead chunks and
-    leftovers. num_needed_bytes: free disk space needed to move videos. leftovers: files of killed processes,
-    and record files that a repair has set aside. num_old_rows: rows of the records that can go, including
-    those of `drop`. sequence: the last commit that the plan knows.
+    no video. num_moved_bytes: size of the live chunks to move. num_freed_bytes: what the disk gets back, less
+    the copies of moved videos, so that it may be negative. num_kept_bytes: size of files to delete that other
+    caches share, by hard links, and so keep. num_needed_bytes: free disk space needed to move videos.
+    leftovers: files of killed processes, and record files that a repair has set aside. num_old_rows: rows of
+    the records that can go, including those of `drop`. sequence: the last commit that the plan knows.
     """
 
     drop: tuple[str, ...]
@@ -45,7 +47,8 @@ class PrunePlan:
     dead_shards: tuple[int, ...]
     groups: tuple[tuple[str, ...], ...]
     num_moved_bytes: int
-    num_dead_bytes: int
+    num_freed_bytes: int
+    num_kept_bytes: int
     num_needed_bytes: int
     leftovers: tuple[Path, ...]
     num_old_rows: int
@@ -66,7 +69,8 @@ class PrunePlan:
 def plan_prune(path: Path, drop: Collection[str] = (), vanished: Collection[str] = ()) -> PrunePlan:
     """Plan a prune that removes the videos `drop` for good, and `vanished` until they are encoded again.
 
-    Reads only records and shard indexes.
+    Reads only records and shard indexes. What it frees is exact but for a few bytes of the records, unless a
+    video turns out to be damaged when it is moved.
     Raises StoreError if there is no cache, if its records are damaged, if it has latents but no record of any
     video, or for an unknown id.
     """
@@ -96,19 +100,30 @@ def plan_prune(path: Path, drop: Collection[str] = (), vanished: Collection[str]
     leftovers = tuple(_leftovers(path))
     dead_files = [file for shard in shards for file in layout.shard_files(path, shard)]
     dead_files += [file for leftover in leftovers for file in filesystem.list_files(leftover)]
-    num_dead_bytes = sum(map(filesystem.size_or_zero, dead_files))
+    dead = bytes_of_files(dead_files)
+    left = bytes_of_files(
+        file for group in groups for shard in group.shards for file in layout.shard_files(path, shard)
+    )
     num_needed_bytes = max((chunks.num_needed_bytes(group.videos) for group in groups), default=0)
     num_live = len(live) + len(failed - (removed - excluded))
+    num_old_rows = sum(file.num_rows for file in records.manifest.files) - num_live
+    num_moved_bytes = sum(chunks.num_live_bytes(group.shards) for group in groups)
+    lengths = [length for group in groups for length in chunks.lengths(group.videos)]
+    new_dropped = sorted(set(drop) - excluded | removed & excluded)
+    num_freed_bytes = dead.own + left.own - bytes_of_copies(schema, lengths, num_moved_bytes)
+    if removed or new_dropped or num_old_rows or groups:
+        num_freed_bytes += bytes_of_old_records(records, removed, new_dropped)
     return PrunePlan(
         drop=tuple(sorted(removed)),
-        excluded=tuple(sorted(set(drop) - excluded | removed & excluded)),
+        excluded=tuple(new_dropped),
         dead_shards=tuple(shards),
         groups=tuple(tuple(live["video_id"].take(list(group.videos)).to_pylist()) for group in groups),
-        num_moved_bytes=sum(chunks.num_live_bytes(group.shards) for group in groups),
-        num_dead_bytes=num_dead_bytes + sum(chunks.num_dead_bytes(group.shards) for group in groups),
-        num_needed_bytes=max(0, num_needed_bytes - num_dead_bytes),
+        num_moved_bytes=num_moved_bytes,
+        num_freed_bytes=num_freed_bytes,
+        num_kept_bytes=dead.kept + left.kept,
+        num_needed_bytes=max(0, num_needed_bytes - dead.own),
         leftovers=leftovers,
-        num_old_rows=sum(file.num_rows for file in records.manifest.files) - num_live,
+        num_old_rows=num_old_rows,
         sequence=records.manifest.sequence,
     )
 
@@ -187,11 +202,16 @@ class _Chunks:
         """Bytes of the stored chunks of videos."""
         return sum(int(self._stored_bytes(shard)[self._is_live[shard]].sum()) for shard in shards)
 
+    def lengths(self, videos: range) -> list[int]:
+        """Latent frames of each of the videos."""
+        stops, starts = (each[videos.start : videos.stop] for each in (self._stops, self._starts))
+        return list((stops - starts).tolist())
+
     def num_needed_bytes(self, videos: range) -> int:
         """An upper bound of the disk space for copies of videos, with one shard to spare."""
         step = self.schema.chunk_frames
-        lengths = self._stops[videos.start : videos.stop] - self._starts[videos.start : videos.stop]
-        num_frames = int((-(-lengths // step) * step).sum()) + self.schema.shard_frames
+        num_chunks = sum(-(-length // step) for length in self.lengths(videos))
+        num_frames = num_chunks * step + self.schema.shard_frames
         values = self.schema.latent_dim * self.schema.latent_height * self.schema.latent_width
         return num_frames * values * 2 * len(layout.ARRAYS)
 

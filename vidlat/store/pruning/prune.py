@@ -22,6 +22,7 @@ from vidlat.store.latents.tensorstore_arrays import open_for_reading
 from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.layout import ARRAYS, READERS, shard_files, shards_folder
 from vidlat.store.metadata import array_frames
+from vidlat.store.pruning.freed_space import batches_to_move, bytes_of_files
 from vidlat.store.pruning.plan import PrunePlan
 from vidlat.store.records.log import read_records
 from vidlat.store.records.tables import to_row, to_video_records
@@ -36,8 +37,8 @@ from vidlat.types import LatentPosterior, VideoRecord
 class PruneResult:
     """The result of a prune.
 
-    num_freed_bytes: difference in size of all files. damaged: by video_id, why a video could not be moved;
-    its shards were not changed.
+    num_freed_bytes: difference in size of all files that no other cache shares; negative if copies of moved
+    videos took more. damaged: by video_id, why a video could not be moved; its shards were not changed.
     """
 
     num_freed_bytes: int
@@ -90,7 +91,7 @@ class _Mover:
     def move(self, groups: Sequence[Sequence[str]], on_step: Callable[[], None]) -> dict[str, str]:
         """Move every group whose videos are all sound; returns the faults of the videos in other groups."""
         damaged: dict[str, str] = {}
-        for batch in self._batches(self._sound_videos(groups, damaged)):
+        for batch in batches_to_move(self._sound_videos(groups, damaged), _length, self.schema):
             self._copy(batch)
             for record in batch:
                 self._leave(record)
@@ -114,17 +115,6 @@ class _Mover:
             else:
                 self._num_videos.update(shard for row in rows.values() for shard in self._shards(row))
                 yield from rows.values()
-
-    def _batches(self, records: Iterator[VideoRecord]) -> Iterator[list[VideoRecord]]:
-        """Group records into batches that fit into one shard."""
-        batch: list[VideoRecord] = []
-        for record in records:
-            if batch and self.schema.num_shards([_length(video) for video in [*batch, record]]) > 1:
-                yield batch
-                batch = []
-            batch.append(record)
-        if batch:
-            yield batch
 
     def _copy(self, batch: Sequence[VideoRecord]) -> None:
         arrays = {name: open_for_reading(self.path / name) for name in ARRAYS}
@@ -207,5 +197,5 @@ def _delete_shard(path: Path, shard: int) -> None:
 
 
 def _num_bytes(paths: Sequence[Path]) -> int:
-    files = {file for path in paths for file in filesystem.list_files(path)}
-    return sum(map(filesystem.size_or_zero, files))
+    """Bytes of files that have no other name on this disk."""
+    return bytes_of_files({file for path in paths for file in filesystem.list_files(path)}).own

@@ -281,6 +281,15 @@ def size_or_zero(path: AnyPath) -> int:
         return 0
 
 
+def size_and_names(path: AnyPath) -> tuple[int, int]:
+    """Bytes of a file and the number of its names, its hard links; (0, 1) if it is missing."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0, 1
+    return status.st_size, status.st_nlink
+
+
 def identity(path: Path) -> Identity | None:
     """A value that changes when the file is replaced or modified; None if it is missing."""
     try:
