@@ -122,6 +122,16 @@ def test_stills_among_the_videos_are_told_of_and_left_out_on_request(encode, vid
     assert cell(out, "videos to encode") == "3"
 
 
+def test_masks_beside_the_videos_are_warned_of_before_they_are_encoded(encode, videos):
+    shutil.copy(videos / "a.mp4", videos / "a_gt.mp4")
+    said = "1 of the videos to encode is named like a mask (a_gt.mp4); --exclude '*_gt*' leaves them out"
+    assert said in encode("--dry-run")[1]
+    out = encode("--dry-run", "--exclude", "*_gt*")[1]
+    assert ("named like" in out, cell(out, "videos to encode")) == (False, "3")
+    assert said in encode()[1]
+    assert "named like" not in encode()[1]  # encoded now
+
+
 def test_short_videos_are_left_out_and_neither_failures_nor_a_setting_of_the_cache(encode, tmp_path):
     code, out, err = encode("--min-frames", 9)
     assert (code, err) == (0, "")

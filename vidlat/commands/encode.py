@@ -32,6 +32,7 @@ from vidlat.pipeline.cached_settings import settings_in
 from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.encode_videos import DEFAULT_VAE, PreparedEncode, prepare_encode
 from vidlat.pipeline.ignored import describe_ignored
+from vidlat.pipeline.masks import named_like_masks
 from vidlat.pipeline.measure import measure_size
 from vidlat.store.schema import CacheSettings
 from vidlat.store.storage.filesystem import free_bytes
@@ -80,6 +81,7 @@ def encode(
     _report_left_out(prepared, config)
     _report_ignored(prepared, hide=config.ids == "hash" and not show_paths)
     _report_decoded(prepared)
+    _report_masks(prepared)
     _report_labels(prepared, hide=config.ids == "hash" and not show_paths)
     _warn_of_other_stacks(prepared)
     _warn_of_slow_convolutions(prepared)
@@ -179,6 +181,17 @@ def _report_ignored(prepared: PreparedEncode, *, hide: bool) -> None:
             "only in a folder on a disk are such files opened, and series of them made into videos",
             soft_wrap=True,
         )
+
+
+def _report_masks(prepared: PreparedEncode) -> None:
+    """Videos to encode that are named like masks, and the flags that leave them out."""
+    found = named_like_masks(video for batch in prepared.plan.batches for video in batch)
+    if not found:
+        return
+    ids = sorted(video_id for names in found.values() for video_id in names)
+    are = "is named like a mask" if len(ids) == 1 else "are named like masks"
+    flags = " ".join(f"--exclude {quoted(pattern)}" for pattern in sorted(found))
+    _tell(f"Warning: {len(ids)} of the videos to encode {are} ({format_names(ids)}); {flags} leaves them out")
 
 
 def _report_decoded(prepared: PreparedEncode) -> None:
