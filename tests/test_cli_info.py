@@ -279,6 +279,26 @@ def test_traceback_needs_failed(cache):
     assert "--traceback goes with --failed" in err
 
 
+def test_videos_are_listed_by_a_condition(cache):
+    def listed(where):
+        return [row["video_id"] for row in json_of("ls", cache, "--where", where)]
+
+    every = [row["video_id"] for row in json_of("ls", cache)]
+    assert listed("num_frames > 0") == every
+    assert listed("EF > 0.5 and video_id == 'a.mp4'") == ["a.mp4"]
+    assert listed("fps == 0") == [row["video_id"] for row in json_of("ls", cache) if row["fps"] is None]
+    assert vidlat("ls", cache, "--where", "EF > 0.5")[1].count("\n") == 2
+    for where, said in {
+        "EV > 0.5": "--where: no video has a label 'EV'; known are subject, video_id, num_frames, fps, EF",
+        "EF": "--where: got 'EF'; expected comparisons of labels",
+        "EF > 1": "--where: EF > 1 holds for none of 2 videos",
+    }.items():
+        code, _, err = vidlat("ls", cache, "--where", where)
+        assert (code, err.count("\n")) == (2, 1)
+        assert said in err
+    assert vidlat("ls", cache, "--where", "EF > 0", "--failed")[0] == 2
+
+
 def test_empty_cache_is_listed_as_empty(tmp_path):
     create_cache(tmp_path / "l.zarr", SCHEMA)
     assert json_of("ls", tmp_path / "l.zarr") == []

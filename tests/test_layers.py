@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "vidlat"
 LEVELS = [
     {"types", "errors", "prefetch", "files", "interrupts", "slurm"},
     {"resources"},
-    {"documents", "hub_errors", "paths", "timing", "checked_settings", "setting_texts"},
+    {"documents", "hub_errors", "paths", "timing", "checked_settings", "setting_texts", "where"},
     {"config"},
     {"encode", "store", "video", "metrics"},
     {"labels"},

@@ -32,6 +32,7 @@ def info() -> None:
 @click.option("--failed", is_flag=True, help="List the videos that could not be encoded, and why.")
 @click.option("--traceback", is_flag=True, help="With --failed: print the tracebacks too.")
 @click.option("--dropped", is_flag=True, help="List the ids that `vidlat prune --drop` has removed.")
+@click.option("--where", metavar="CONDITION", help="List the videos for which this holds, as for train.")
 @json_option
 def ls() -> None:
     """List the videos of a cache with frames, rate and state.
@@ -50,6 +51,7 @@ def ls() -> None:
       vidlat ls latents.zarr
       vidlat ls latents.zarr --failed --traceback
       vidlat ls latents.zarr --dropped
+      vidlat ls latents.zarr --where "view == 'A4C' and num_frames < 16"
       vidlat ls latents.zarr --json | jq '.[] | select(.state != "ok")'
 
     \b

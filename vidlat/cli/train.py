@@ -38,6 +38,7 @@ def train() -> None:
       vidlat train --latents latents.zarr --out runs/first --resume
       vidlat train --latents latents.zarr --out runs/ef --condition ef:float --split-by subject
       vidlat train --latents latents.zarr --out runs/fixed --split split.csv
+      vidlat train --latents latents.zarr --out runs/a4c --where "view == 'A4C' and num_frames >= 32"
       vidlat train --latents latents.zarr --out runs/seen --tracker wandb
       vidlat train --latents latents.zarr --out runs/tuned --init runs/first --learning-rate 1e-4
       vidlat train --latents latents.zarr --out runs/fast --objective mean-flow --distil runs/first

@@ -16,18 +16,23 @@ from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.records.tables import ANNOTATION_COLUMNS, SOURCE_COLUMNS, to_source
 from vidlat.store.sources import source_state
 from vidlat.types import FailureRecord
+from vidlat.where import VideoFacts, videos_where
 
 LINES_AT_ONCE = 1000
 
 HEADER = f"{'state':<8} {'frames':>8} {'fps':>7} {'seconds':>8} {'pixels':>11}  video"
 
 
-def ls(latents: str | Path, failed: bool, traceback: bool, dropped: bool, as_json: bool) -> None:
+def ls(
+    latents: str | Path, failed: bool, traceback: bool, dropped: bool, where: str | None, as_json: bool
+) -> None:
     """Print a line per video, per failure, or per video that was dropped."""
     if failed and dropped:
         raise click.UsageError("give --failed or --dropped, not both")
     if traceback and not failed:
         raise click.UsageError("--traceback goes with --failed")
+    if where is not None and (failed or dropped):
+        raise click.UsageError("--where chooses among videos; leave --failed and --dropped out")
     cache = open_cache(latents, hold=False)
     if failed:
         failures = list(cache.failures().values())
@@ -36,7 +41,8 @@ def ls(latents: str | Path, failed: bool, traceback: bool, dropped: bool, as_jso
         ids = cache.dropped()
         _print(_json_array({"video_id": video_id} for video_id in ids) if as_json else map(printable, ids))
     else:
-        _print(_json_array(_video_rows(cache)) if as_json else _video_lines(cache))
+        rows = _video_rows(cache, None if where is None else _chosen(cache, where))
+        _print(_json_array(rows) if as_json else _video_lines(rows))
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -55,10 +61,22 @@ def _json_array(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield "]" if separator == "," else "[]"
 
 
-def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
+def _chosen(cache: LatentCache, where: str) -> set[str]:
+    """Ids of the videos for which a condition holds."""
+    rows = cache.rows("video_id", "num_frames", "fps", *ANNOTATION_COLUMNS)
+    facts = (
+        VideoFacts(video_id, subject, num_frames, fps, dict(labels))
+        for video_id, num_frames, fps, subject, labels in rows
+    )
+    return set(videos_where(where, facts))
+
+
+def _video_rows(cache: LatentCache, chosen: set[str] | None) -> Iterator[dict[str, Any]]:
     names = ("video_id", "num_frames", "fps", "height", "width", *ANNOTATION_COLUMNS, *SOURCE_COLUMNS)
     warnings = cache.warnings()
     for video_id, num_frames, fps, height, width, subject, labels, *cells in cache.rows(*names):
+        if chosen is not None and video_id not in chosen:
+            continue
         state = source_state(to_source(*cells), may_be_elsewhere=cache.is_remote)
         noticed = warnings.get(video_id, [])
         yield {
@@ -76,10 +94,10 @@ def _video_rows(cache: LatentCache) -> Iterator[dict[str, Any]]:
         }
 
 
-def _video_lines(cache: LatentCache) -> Iterator[str]:
+def _video_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     """A table; names come last, so that none is cut or padded."""
     yield HEADER
-    for row in _video_rows(cache):
+    for row in rows:
         rate = _format_rate(row["fps"]) if row["fps"] else "-"
         seconds = f"{row['seconds']:.2f}" if row["fps"] else "-"
         pixels = f"{row['width']} x {row['height']}"

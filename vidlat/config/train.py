@@ -14,6 +14,7 @@ from vidlat.config.split import (
     useless_of_split,
 )
 from vidlat.errors import ConfigError
+from vidlat.where import parse_where
 
 Objective = Literal["flow", "mean-flow", "v", "epsilon"]
 TimestepDistribution = Literal["uniform", "logit-normal"]
@@ -135,6 +136,11 @@ class TrainConfig(Config):
         "one of any length; 0 for none. Each takes as much disk as the weights",
         at_least=0,
     )
+    where: str | None = setting(
+        None,
+        "train on those videos alone for which this holds: comparisons of labels, subject, video_id, "
+        "num_frames and fps, such as \"view == 'A4C' and EF >= 50\"",
+    )
     validation_fraction: float = setting(
         0.1, "share of the subjects held out for validation", at_least=0, below=1
     )
@@ -170,6 +176,8 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.where is not None:
+            parse_where(self.where)
         if self.min_snr and self.objective in ("flow", "mean-flow"):
             raise ConfigError("min_snr: weights v and epsilon only; with objective flow leave it at 0")
         if self.distil and (self.init or not self.takes_span):

@@ -81,7 +81,9 @@ def _without_paths(model: FrozenModel) -> FrozenModel:
     schema = model.schema
     name = name_without_path(schema.vae_name)
     facts = {field.name: getattr(model, field.name) for field in fields(FrozenModel)}
-    unnamed: dict[str, Any] = dict.fromkeys(("init", "distil", "split", "split_by", "split_by_pattern"))
+    unnamed: dict[str, Any] = dict.fromkeys(
+        ("init", "distil", "where", "split", "split_by", "split_by_pattern")
+    )
     facts["config"] = replace(model.config, **unnamed)
     return FrozenModel(**facts | {"schema": replace(schema, vae_name=name, vae_path="")})
 

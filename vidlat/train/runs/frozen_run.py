@@ -23,7 +23,8 @@ from vidlat.train.objectives.timesteps import DRAWS_VERSION
 from vidlat.train.runs.changes import Change
 from vidlat.train.runs.frozen_model import MAX_FPS, FrozenModel
 from vidlat.train.runs.origin import Origin
-from vidlat.types import Annotation
+from vidlat.types import Annotation, VideoRecord
+from vidlat.where import VideoFacts, videos_where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,8 @@ class Run(FrozenModel):
         """Decide everything that a new run freezes.
 
         labels: by video_id; they override those in the cache, label by label. Raises TrainError for an empty
-        cache and a clip that is not whole stacks, and ConfigError or TrainError for conditions or a split
-        that the labels do not allow.
+        cache and a clip that is not whole stacks, and ConfigError or TrainError for a selection of videos,
+        conditions or a split that the labels do not allow.
         """
         records = cache.records()
         if not records:
@@ -64,6 +65,8 @@ class Run(FrozenModel):
         annotations = {
             id: known.get(id, Annotation()).updated(labels.get(id, Annotation())) for id in records
         }
+        records = _selected(config.where, records, annotations)
+        annotations = {id: annotations[id] for id in records}
         sources = {id: record.source for id, record in records.items()}
         split = decide_split(sources, annotations, config, config.validation_fraction)
         if config.validation_fraction and not split.validation:
@@ -101,7 +104,8 @@ class Run(FrozenModel):
         """The subject of each video of the run's cache, as the split took them; by recorded subject or source
         where a label told them that is not in the cache.
         """
-        sources, annotations = cache.sources(), cache.annotations()
+        sources = {id: source for id, source in cache.sources().items() if id in self.checksums}
+        annotations = cache.annotations()
         try:
             return run_subjects(sources, annotations, self.config)
         except ConfigError:
@@ -191,3 +195,16 @@ def _nothing_to_validate(split: VideoSplit) -> ConfigError:
         f"validation_fraction: nothing can be held out: {why}, or train without validation, by "
         "--validation-fraction 0"
     )
+
+
+def _selected(
+    where: str | None, records: Mapping[str, VideoRecord], annotations: Mapping[str, Annotation]
+) -> dict[str, VideoRecord]:
+    """The records of the videos for which a condition holds; raises ConfigError where there are none."""
+    if where is None:
+        return dict(records)
+    facts = (
+        VideoFacts(id, annotations[id].subject, record.num_frames, record.fps, annotations[id].labels)
+        for id, record in records.items()
+    )
+    return {id: records[id] for id in videos_where(where, facts)}

@@ -16,7 +16,9 @@ FAR = 2.01
 def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> Iterator[str]:
     """What is unusual about a run; training: the records of its training videos; num_videos: of the cache."""
     num_added = num_videos - len(run.checksums)
-    if num_added > 0:
+    if run.config.where is not None:
+        yield f"{len(run.checksums)} of {num_videos} videos of the cache: {run.config.where}"
+    elif num_added > 0:
         yield (
             f"{num_added} {'video' if num_added == 1 else 'videos'} of the cache came after the run was "
             "started, and it does not use them; a new run with another --out does"
