@@ -4,7 +4,15 @@ import typing
 import pytest
 
 from vidlat.commands.settings_file import load_yaml
-from vidlat.config import CompareConfig, EncodeConfig, EvaluateConfig, FitVAEConfig, SampleConfig, TrainConfig
+from vidlat.config import (
+    CompareConfig,
+    EncodeConfig,
+    EvaluateConfig,
+    FitVAEConfig,
+    SampleConfig,
+    SplitConfig,
+    TrainConfig,
+)
 from vidlat.errors import ConfigError
 
 FLOATS = [
@@ -38,13 +46,22 @@ FLOATS = [
     (FitVAEConfig, "adversarial_weight"),
     (FitVAEConfig, "validation_fraction"),
     (FitVAEConfig, "ema_decay"),
+    (SplitConfig, "fractions"),
 ]
 
 
 def test_every_float_is_among_those_tested():
     found = [
         (config, name)
-        for config in (EncodeConfig, CompareConfig, TrainConfig, SampleConfig, EvaluateConfig, FitVAEConfig)
+        for config in (
+            EncodeConfig,
+            CompareConfig,
+            TrainConfig,
+            SampleConfig,
+            EvaluateConfig,
+            FitVAEConfig,
+            SplitConfig,
+        )
         for name, hint in typing.get_type_hints(config).items()
         if float in (hint, *typing.get_args(hint))
     ]
@@ -58,7 +75,7 @@ def test_a_number_that_is_not_finite_is_refused(config, name, value):
         config.from_mapping({name: value})
 
 
-@pytest.mark.parametrize("config", [TrainConfig, SampleConfig, EvaluateConfig, FitVAEConfig])
+@pytest.mark.parametrize("config", [TrainConfig, SampleConfig, EvaluateConfig, FitVAEConfig, SplitConfig])
 def test_a_seed_ends_where_torch_takes_no_larger_one(config):
     assert config(seed=2**63 - 1).seed == 2**63 - 1
     for seed in (2**63, -1):

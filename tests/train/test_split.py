@@ -341,7 +341,7 @@ def test_a_file_states_the_part_of_each_video_before_any_label(make_cache, make_
     [
         (
             "video_id,split\na,train\nb,val\n",
-            "does not tell the part of 1 of 3 videos: c.mp4; add rows",
+            "does not tell the part of 1 of 3 videos: c.mp4; `vidlat",
         ),
         ("video_id,part\na,train\n", "the split of 'a' is ''; expected train, val or test in a column split"),
         ("video_id,split\na,train\nb,fold1\n", "the split of 'b' is 'fold1'; expected train, val or test"),

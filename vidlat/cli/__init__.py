@@ -9,7 +9,7 @@ from contextlib import suppress
 import click
 
 from vidlat import __version__
-from vidlat.cli.cache import info, ls, merge, prune, pull, push, verify
+from vidlat.cli.cache import info, ls, merge, prune, pull, push, split, verify
 from vidlat.cli.declaration import Group
 from vidlat.cli.decode import decode, evaluate, preview, report
 from vidlat.cli.encode import encode, worker
@@ -31,7 +31,7 @@ def commands() -> None:
 
 
 for command in (
-    encode, worker, info, ls, verify, prune, merge, push, pull, preview, train, sample, export, decode,
+    encode, worker, info, ls, split, verify, prune, merge, push, pull, preview, train, sample, export, decode,
     evaluate, report, compare, weights, fit_vae,
 ):  # fmt: skip
     commands.add_command(command)

@@ -1,11 +1,19 @@
-"""The commands that look after caches: info, ls, verify, prune, merge, push, pull."""
+"""The commands that look after caches: info, ls, split, verify, prune, merge, push, pull."""
 
 from __future__ import annotations
 
 import click
 
 from vidlat.cli.declaration import CACHE, PATH, Command
-from vidlat.cli.options import device_option, json_option, latents_argument, out_option, vae_option
+from vidlat.cli.options import (
+    device_option,
+    json_option,
+    labels_option,
+    latents_argument,
+    out_option,
+    vae_option,
+)
+from vidlat.config import SplitConfig
 
 
 @click.command(cls=Command)
@@ -56,6 +64,35 @@ def ls() -> None:
 
     \b
     Exit codes: 0 done, 1 not a cache, 2 wrong flags.
+    """
+
+
+@click.command(cls=Command, config=SplitConfig)
+@latents_argument
+@out_option("The .csv file to write.", ".csv")
+@click.option(
+    "--extend", is_flag=True, help="Add the videos that the file lacks; all others stay where they are."
+)
+@labels_option("its subjects and labels take precedence over those in the cache.")
+def split() -> None:
+    """Divide the videos of a cache into training, validation and test, for good.
+
+    Writes a table with the columns video_id, subject and split, for `vidlat train --split`. All videos of a
+    subject are in one part. The same cache and settings give the same file. Prints how many subjects and
+    videos each part has, and with --stratify how the label is distributed there.
+
+    A file that is there is never replaced. With --extend, new videos of a subject join its part, and new
+    subjects fill up the shares. It goes by the videos, so that subjects may have other names by then.
+
+    \b
+    Examples:
+      vidlat split latents.zarr --out split.csv --stratify EF
+      vidlat split latents.zarr --out split.csv --fractions 0.7,0.1,0.2 --by patient --seed 1
+      vidlat split latents.zarr --out split.csv --extend
+      vidlat train --latents latents.zarr --out runs/first --split split.csv
+
+    \b
+    Exit codes: 0 done, 1 refused, 2 wrong flags.
     """
 
 

@@ -24,6 +24,7 @@ from vidlat.config.latents import (
 )
 from vidlat.config.part import Part as Part
 from vidlat.config.sample import Drawing as Drawing, SampleConfig as SampleConfig, Sampler as Sampler
+from vidlat.config.split import SplitConfig as SplitConfig
 from vidlat.config.train import (
     Network as Network,
     Objective as Objective,

@@ -1,18 +1,20 @@
-"""Settings of a split that several trainings share."""
+"""Settings of `vidlat split`, and of a split that several trainings share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from vidlat.checked_settings import setting
+from vidlat.checked_settings import SEED_STOP, Config, setting
+from vidlat.errors import ConfigError
 
 
 def split_setting() -> Any:
     return setting(
         None,
-        "a table with the columns video_id and split (train, val or test): each video is in the part that it "
-        "states, whatever labels say, and those for testing are left out",
+        "a table with the columns video_id and split (train, val or test), as `vidlat split` writes "
+        "it: each video is in the part that it states, whatever labels say; those for testing are left out",
     )
 
 
@@ -52,3 +54,39 @@ def useless_of_split(settings: Any) -> dict[str, str]:
     if settings.split_by and settings.split_by_pattern:
         return {"split_by_pattern": "beside --split-by; leave one of these out"}
     return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig(Config):
+    """Settings of `vidlat split`."""
+
+    fractions: tuple[float, ...] = setting(
+        (),
+        "shares of the subjects for training, validation and test, 1 together; else those of the file to "
+        "extend, and of a new one 0.8,0.1,0.1",
+        at_least=0,
+        at_most=1,
+    )
+    by: str | None = setting(
+        None,
+        "the label that identifies a subject, or subject, for every video; else the recorded subject or the "
+        "source (a file or series)",
+    )
+    by_pattern: str | None = setting(
+        None, "a regular expression whose match, or first group, in the video id identifies a subject"
+    )
+    stratify: str | None = setting(
+        None, "a label that is to be alike in all parts: a class, or a number, by its quantiles"
+    )
+    seed: int = setting(0, "another one gives another split", at_least=0, below=SEED_STOP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_whole = len(self.fractions) == 3 and abs(sum(self.fractions) - 1) < 1e-6
+        if self.fractions and not (is_whole and self.fractions[0]):
+            raise ConfigError(
+                f"fractions: got {','.join(map(str, self.fractions))}; expected three, for training, "
+                "validation and test, which are 1 together, the first above 0, such as 0.8,0.1,0.1"
+            )
+        if self.by and self.by_pattern:
+            raise ConfigError("by_pattern: has no effect beside --by; leave one of these out")

@@ -5,24 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from vidlat.errors import ConfigError, InputError, shorten
-from vidlat.labels.matching import match_labels
-from vidlat.labels.reading import read_labels
+from vidlat.errors import ConfigError, shorten
+from vidlat.labels.split_file import PART_OF, PARTS, read_split
 from vidlat.labels.subjects import label_names, label_of, subjects_of
 from vidlat.paths import local_path
 from vidlat.types import Annotation, Source
-
-PARTS = ("train", "val", "test")
-
-_PART_OF = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""What a label that tells the split of a data set may say, in lower case, and what it means."""
 
 
 class SplitSettings(Protocol):
@@ -104,9 +93,8 @@ def decide_split(
     known = {video_id: annotations.get(video_id, Annotation()) for video_id in sources}
     if settings.split:
         found = read_split(local_path(settings.split), sources)
-        parts, stated_by = {id: part for id, (part, _) in found.items()}, settings.split
-        of_file = {id: Annotation(subject) for id, (_, subject) in found.items()}
-        known = {id: of_file[id].updated(each) for id, each in known.items()}
+        parts, stated_by = {id: placed.part for id, placed in found.items()}, settings.split
+        known = {id: Annotation(found[id].subject).updated(each) for id, each in known.items()}
     else:
         parts, stated_by = _stated_by_label(known, settings.split_by)
     subjects = run_subjects(sources, known, settings)
@@ -116,7 +104,7 @@ def decide_split(
         return VideoSplit.of({id: "train" if id in trained else "val" for id in sources}, subjects)
     if "train" not in parts.values():
         raise ConfigError(f"split: {stated_by} has no video for training; expected train for some of them")
-    _require_whole_subjects(parts, subjects, stated_by)
+    require_whole_subjects(parts, subjects, stated_by)
     return VideoSplit.of(parts, subjects, stated_by)
 
 
@@ -148,7 +136,7 @@ def _parts_by_label(annotations: Mapping[str, Annotation], name: str) -> dict[st
     to be for training.
     """
     texts = {video_id: label_of(annotation, name) for video_id, annotation in annotations.items()}
-    parts = {video_id: _PART_OF.get(text.lower(), "") for video_id, text in texts.items()}
+    parts = {video_id: PART_OF.get(text.lower(), "") for video_id, text in texts.items()}
     said, others = set(parts.values()) - {""}, [video_id for video_id, part in parts.items() if not part]
     trains = "train" in said
     if said <= {"train"} or not (trains or all(texts[video_id] == "" for video_id in others)):
@@ -168,38 +156,7 @@ def _parts_by_label(annotations: Mapping[str, Annotation], name: str) -> dict[st
     return parts
 
 
-def read_split(path: Path, sources: Mapping[str, Source]) -> dict[str, tuple[str, str]]:
-    """The part of each video, and its subject where the file tells it, by video_id.
-
-    The file is a table of `video_id`, `split` (train, val or test) and perhaps `subject`, whose rows name
-    videos as those of labels do. Raises InputError for a file that cannot be read, that has no such column,
-    says another thing of a video, or tells nothing of one of these.
-    """
-    rows = read_split_rows(path)
-    selections = {video_id: source.selection for video_id, source in sources.items()}
-    match = match_labels(rows, selections, table="split")
-    if match.unlabelled:
-        raise InputError(
-            f"split: {path} does not tell the part of {len(match.unlabelled):,} of {len(sources):,} videos: "
-            f"{shorten(match.unlabelled)}; add rows for them"
-        )
-    return {video_id: (row.labels["split"], row.subject) for video_id, row in match.rows.items()}
-
-
-def read_split_rows(path: Path) -> dict[str, Annotation]:
-    """The rows of such a file by name, each with its part as label `split`; raises InputError."""
-    rows = {}
-    for name, row in read_labels(path).items():
-        text = next((text for label, text in row.labels.items() if label.lower() == "split"), "")
-        if text.lower() not in _PART_OF:
-            raise InputError(
-                f"{path}: the split of {name!r} is {text!r}; expected train, val or test in a column split"
-            )
-        rows[name] = Annotation(row.subject, {"split": _PART_OF[text.lower()]})
-    return rows
-
-
-def _require_whole_subjects(parts: Mapping[str, str], subjects: Mapping[str, str], stated_by: str) -> None:
+def require_whole_subjects(parts: Mapping[str, str], subjects: Mapping[str, str], stated_by: str) -> None:
     """Raise ConfigError where two videos of one subject are in two parts."""
     first: dict[str, str] = {}
     for video_id, subject in subjects.items():

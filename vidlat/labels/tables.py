@@ -56,7 +56,7 @@ def _open_table(table: Path | str) -> IO[str]:
 
 def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row]:
     reader = csv.reader(lines, strict=True)
-    names = _with_key([name.strip() for name in next(reader, [])], key)
+    names = named_columns([name.strip() for name in next(reader, [])], key)
     if key not in names or len(set(names)) < len(names):
         found = ", ".join(names) or "nothing"
         raise InputError(
@@ -71,8 +71,8 @@ def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row
             yield where, {name: cell for name, cell in pairs if cell}
 
 
-def _with_key(names: Sequence[str], key: str) -> list[str]:
-    """The columns, where the only one that is called like `key` in data sets of others has its name."""
+def named_columns(names: Sequence[str], key: str) -> list[str]:
+    """The columns of a table, where the only one called like `key` in data sets of others has its name."""
     alike = [name for name in names if _ALIKE[key].fullmatch(name)]
     return [key if key not in names and [name] == alike else name for name in names]
 
