@@ -7,7 +7,7 @@ import pytest
 
 from vidlat import resources
 from vidlat.__main__ import main
-from vidlat.resources import memory_bytes, num_cores
+from vidlat.resources import LIMITED, are_threads_given, memory_bytes, num_cores
 
 
 @pytest.fixture
@@ -78,6 +78,8 @@ def test_a_command_starts_no_more_threads_than_it_has_cores(
     machine, monkeypatch, set_by_user, may_run_on, expected
 ):
     machine(may_run_on=may_run_on)
+    monkeypatch.setenv(LIMITED, "")  # so that it is as before afterwards
+    monkeypatch.delenv(LIMITED)
     monkeypatch.setenv("OMP_NUM_THREADS", set_by_user or "")
     if set_by_user is None:
         monkeypatch.delenv("OMP_NUM_THREADS")
@@ -85,6 +87,7 @@ def test_a_command_starts_no_more_threads_than_it_has_cores(
     with pytest.raises(SystemExit):
         main()
     assert os.environ.get("OMP_NUM_THREADS") == expected
+    assert are_threads_given() == (set_by_user is not None)
 
 
 SLURM = ("CPUS_PER_TASK", "MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE", "STEP_TASKS_PER_NODE", "NODEID")

@@ -10,6 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from vidlat.slurm import cores_of_task, memory_of_task
 
+THREADS, LIMITED = "OMP_NUM_THREADS", "VIDLAT_LIMITED_THREADS"
+"""What OpenMP reads, and what tells processes that are started later that the user has not set it."""
+
 CONTROL_GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 """Where Linux mounts the control groups, and the list of those that hold this process; see cgroups(7)."""
 
@@ -31,8 +34,13 @@ def limit_threads() -> None:
     It counts the cores of the machine, and threads that share a core wait for each other in loops. A number
     that the user has set stays. Call it before the first import of PyTorch or NumPy, which decide then.
     """
-    if num_cores() < (os.cpu_count() or 1):
-        os.environ.setdefault("OMP_NUM_THREADS", str(num_cores()))
+    if num_cores() < (os.cpu_count() or 1) and THREADS not in os.environ:
+        os.environ[THREADS] = os.environ[LIMITED] = str(num_cores())
+
+
+def are_threads_given() -> bool:
+    """Whether the user has said how many threads there are to be, and not `limit_threads`."""
+    return THREADS in os.environ and LIMITED not in os.environ
 
 
 def memory_bytes() -> int:

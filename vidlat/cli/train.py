@@ -54,7 +54,8 @@ def train() -> None:
     A step whose loss or gradient is not finite is skipped; more than --max-skipped in a row end the run.
     A resumed run keeps its settings; only --steps, --learning-rate, --clip-norm, --precision, --device,
     --accumulate, --compile, --checkpoint-activations, --max-skipped, --checkpoint-every, --keep,
-    --sample-every and --tracker can be changed, and --distil where the run that it names has moved.
+    --sample-every, --threads and --tracker can be changed, and --distil where the run that it names has
+    moved.
     """
 
 

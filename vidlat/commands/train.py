@@ -41,6 +41,7 @@ def train(
     if is_first:
         _introduce(trainer)
     if not is_finished:  # in every process: they wait for each other
+        trainer.choose_threads()
         seconds = trainer.estimate_seconds_per_step()
         validation_seconds = trainer.estimate_seconds_per_validation()
     if not is_first:

@@ -167,6 +167,13 @@ class TrainConfig(Config):
         "auto", "arithmetic of the U-Net; auto is bfloat16 on a GPU; not every CPU has it"
     )
     device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
+    threads: int = setting(
+        0,
+        "threads of the U-Net on a CPU; 0 tries at the start of a run which number is fastest, unless "
+        "OMP_NUM_THREADS is set, which wins",
+        at_least=0,
+        at_most=4096,
+    )
     seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
 
     @property

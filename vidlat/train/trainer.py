@@ -22,10 +22,12 @@ from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
 from vidlat.labels.matching import match_labels
 from vidlat.prefetch import prefetch
+from vidlat.resources import are_threads_given, num_cores
 from vidlat.store.reader import LatentCache
 from vidlat.store.storage.interface import Unreachable
 from vidlat.train.data.dataset import Batch, LatentDataset
 from vidlat.train.data.windows import Window, training_windows, validation_windows
+from vidlat.train.networks.compiled import is_compiled
 from vidlat.train.networks.unet import build_unet
 from vidlat.train.objectives.noising import Draws, NoisedBatch, Noising
 from vidlat.train.objectives.timesteps import Times, validation_times, validation_times_as_trained
@@ -60,6 +62,7 @@ from vidlat.train.runs.run_folder import (
 )
 from vidlat.train.runs.warm_start import planned_from, read_origin, read_source, take_weights
 from vidlat.train.skipped import SkippedSteps
+from vidlat.train.threads import fastest, least_seconds, try_threads
 from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.types import Annotation
@@ -70,6 +73,9 @@ NUM_PREFETCHED = 2
 NUM_VALIDATION_WINDOWS = 64
 """Windows per validation, each at a fixed timestep; costs as much as about three training steps of 8."""
 
+
+FEWEST_STEPS = 50
+"""Of a training before which numbers of threads are tried: a trial takes as long as some ten steps."""
 
 ValidationPart = tuple[list[Window], list[Times]]
 """Windows and their times."""
@@ -222,6 +228,40 @@ class Trainer:
     def close(self) -> None:
         """Release the run's folder."""
         self._lock.close()
+
+    def choose_threads(self) -> None:
+        """Let torch compute with the run's number of threads; a new run tries which is fastest, and keeps it.
+
+        It is kept because sums of other numbers of threads differ in their last bits: a resumed run is to be
+        as if it had not been interrupted. Only where one process trains on a CPU, and OMP_NUM_THREADS does
+        not say it. The trial changes nothing else.
+        """
+        if self.device.type != "cpu" or self.ranks.count > 1 or are_threads_given():
+            return
+        is_new = self.state.step == 0 and self.settings.steps >= FEWEST_STEPS
+        if not self.settings.threads and is_new and not is_compiled(self.settings.compile, self.device):
+            self._try_threads()
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+
+    def _try_threads(self) -> None:
+        ((batch, draws),) = self.batches([0])
+        noised = self.noised(batch, draws)
+
+        def seconds_with(num_threads: int) -> float:
+            torch.set_num_threads(num_threads)
+            return least_seconds(lambda: self._optimisation.compute_gradients(noised))
+
+        tried = try_threads(seconds_with, num_cores())
+        self.state.optimiser.zero_grad()
+        self.settings = replace(self.settings, threads=fastest(tried))
+        self.run = replace(self.run, config=self.settings)
+        write_run(self.run_dir, self.run)
+        shown = ", ".join(f"{number}: {seconds:.2f} s" for number, seconds in tried.items())
+        self._add_note(
+            f"--threads {self.settings.threads}: a step takes with {shown}; --resume keeps it, and "
+            "OMP_NUM_THREADS overrules it"
+        )
 
     def estimate_seconds_per_step(self) -> float:
         """Measure the forward and backward pass of the next step; changes nothing."""

@@ -23,7 +23,7 @@ RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
 
 MAY_CHANGE = (
     *RECORDED, "device", "accumulate", "compile", "checkpoint_activations", "max_skipped",
-    "checkpoint_every", "keep", "sample_every", "tracker",
+    "checkpoint_every", "keep", "sample_every", "threads", "tracker",
 )  # fmt: skip
 """All that may: these, and where and how it trains, what it bears, keeps and shows."""
 
@@ -34,11 +34,12 @@ def resume_run(
     run_dir: Path,
     labels: Mapping[str, Annotation],
 ) -> Run:
-    """The run in a folder with the settings to continue with; `auto` precision means the run's own.
+    """The run in a folder with the settings to continue with.
 
-    labels: by video_id; none, or the ones the run was started with. A run that distils may name another place
-    of its teacher, whose weights are compared later. Writes nothing. Raises TrainError naming what differs:
-    settings other than `MAY_CHANGE`, the cache, a listed video, or a label of one.
+    Precision `auto` and 0 threads mean the run's own. labels: by video_id; none, or the ones the run was
+    started with. A run that distils may name another place of its teacher, whose weights are compared later.
+    Writes nothing. Raises TrainError naming what differs: settings other than `MAY_CHANGE`, the cache, a
+    listed video, or a label of one.
     """
     run = read_run(run_dir)
     if run.draws_version != DRAWS_VERSION:
@@ -48,6 +49,7 @@ def resume_run(
         )
     if settings.precision == "auto":
         settings = dataclasses.replace(settings, precision=run.config.precision)
+    settings = dataclasses.replace(settings, threads=settings.threads or run.config.threads)
     before, now = run.config.to_dict(), settings.to_dict()
     may_change = (*MAY_CHANGE, "distil") if run.config.distil and settings.distil else MAY_CHANGE
     changed = [name for name in now if now[name] != before[name] and name not in may_change]
