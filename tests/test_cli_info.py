@@ -19,6 +19,7 @@ from vidlat.commands.ls import _format_rate
 from vidlat.store import summary
 from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.reader import LatentCache
+from vidlat.store.summary import _label_values
 from vidlat.store.writing.opening import create_cache, open_writer
 from vidlat.types import Annotation
 
@@ -126,7 +127,9 @@ def test_documentation_lists_exactly_the_fields_of_the_json(cache):
     with open_writer(cache, "vidlat encode"):
         answer = json_of("info", cache)
     expected = {f"holder.{name}" for name in answer["holder"]} | {"with_warnings.num_videos"}
-    expected |= {"with_warnings.first"} | answer.keys()
+    expected |= (
+        {"with_warnings.first"} | {f"labels.{name}" for name in answer["labels"]["EF"]} | answer.keys()
+    )
     documented = set(re.findall(r"^\| `([\w.]+)` \|", PAGE.split("## ls")[0], re.MULTILINE))
     assert documented == expected
     (video, *_), (failure, *_) = json_of("ls", cache), json_of("ls", cache, "--failed")
@@ -239,6 +242,41 @@ def test_ls_prints_a_line_per_video(cache):
         ["ok", "12", "25.00", "0.48", "640", "x", "480", "a.mp4"],
         ["warnings", "20", "-", "-", "640", "x", "480", "b.mp4"],
     ]
+
+
+def test_ls_shows_a_column_for_each_label(cache):
+    _, out, _ = vidlat("ls", cache, "--labels")
+    assert [line.split()[5 if line.startswith("state") else 7 :] for line in out.splitlines()] == [
+        ["subject", "EF", "video"],
+        ["S1", "0.55", "a.mp4"],
+        ["-", "-", "b.mp4"],
+    ]
+    assert vidlat("ls", cache, "--labels", "--failed")[0] == 2
+
+
+def test_info_counts_the_values_of_each_label(cache):
+    assert json_of("info", cache)["labels"] == {
+        "subject": {"num_videos": 1, "num_values": 1, "counts": {"S1": 1}, "lowest": None, "highest": None},
+        "EF": {"num_videos": 1, "num_values": 1, "counts": {"0.55": 1}, "lowest": 0.55, "highest": 0.55},
+    }
+    lines = "labels  subject: S1 1; 1 video without it", "EF: 0.55 1; 1 video without it\n"
+    assert f"\n{'':16}".join(lines) in vidlat("info", cache)[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([f"{n}" for n in range(20)], (20, 0.0, 19.0)),
+        ([f"p{n}" for n in range(20)], (20, None, None)),
+        (["1", "nan"], (2, None, None)),
+    ],
+)
+def test_a_label_of_numbers_has_a_range(values, expected):
+    found = _label_values([Annotation("", {"EF": value}) for value in [*values, values[-1]]])["EF"]
+    assert (found.num_values, found.lowest, found.highest) == expected
+    assert found.num_videos == len(values) + 1
+    assert next(iter(found.counts.items())) == (values[-1], 2)
+    assert len(found.counts) <= 10
 
 
 def test_ls_as_json_is_one_array(cache, videos):

@@ -20,7 +20,7 @@ from vidlat.config import SplitConfig
 @latents_argument
 @json_option
 def info() -> None:
-    """Summarise a cache: contents, settings, failures, sources.
+    """Summarise a cache: contents, labels, settings, failures, sources.
 
     Reads only records and file sizes. Checks at most 20000 source files, spread evenly over the cache;
     `vidlat ls` checks all. docs/reference/info.md describes the JSON.
@@ -41,6 +41,7 @@ def info() -> None:
 @click.option("--traceback", is_flag=True, help="With --failed: print the tracebacks too.")
 @click.option("--dropped", is_flag=True, help="List the ids that `vidlat prune --drop` has removed.")
 @click.option("--where", metavar="CONDITION", help="List the videos for which this holds, as for train.")
+@click.option("--labels", is_flag=True, help="Print the subject and the labels too, in a column each.")
 @json_option
 def ls() -> None:
     """List the videos of a cache with frames, rate and state.
@@ -59,6 +60,7 @@ def ls() -> None:
       vidlat ls latents.zarr
       vidlat ls latents.zarr --failed --traceback
       vidlat ls latents.zarr --dropped
+      vidlat ls latents.zarr --labels
       vidlat ls latents.zarr --where "view == 'A4C' and num_frames < 16"
       vidlat ls latents.zarr --json | jq '.[] | select(.state != "ok")'
 

@@ -23,6 +23,7 @@ def info(latents: str | Path, as_json: bool) -> None:
 def _facts(summary: CacheSummary) -> Iterator[tuple[str, str]]:
     """Lines of a name and a text; the name is empty where a line continues the one before."""
     yield from _contents(summary)
+    yield from _labels(summary)
     yield from _sources(summary)
     yield from _making(summary)
     if summary.holder and summary.holder.is_alive:
@@ -48,6 +49,19 @@ def _contents(summary: CacheSummary) -> Iterator[tuple[str, str]]:
         busy = summary.holder is not None and summary.holder.is_alive
         why = "being written, or left over" if busy else "`vidlat prune` frees it"
         yield "", f"including {shards} without a video: {why}"
+
+
+def _labels(summary: CacheSummary) -> Iterator[tuple[str, str]]:
+    for number, (name, values) in enumerate(summary.labels.items()):
+        if values.lowest is not None and values.num_values > len(values.counts):
+            what = f"{values.lowest:g} to {values.highest:g}"
+        elif values.num_values > len(values.counts):
+            what = f"{values.num_values:,} values"
+        else:
+            what = ", ".join(f"{value} {count:,}" for value, count in values.counts.items())
+        lack = summary.num_videos - values.num_videos
+        few = f"; {format_count(lack, 'video')} without it" if lack else ""
+        yield "" if number else "labels", f"{name}: {what}{few}"
 
 
 def _sources(summary: CacheSummary) -> Iterator[tuple[str, str]]:

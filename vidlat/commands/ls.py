@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,17 @@ from vidlat.where import VideoFacts, videos_where
 
 LINES_AT_ONCE = 1000
 
-HEADER = f"{'state':<8} {'frames':>8} {'fps':>7} {'seconds':>8} {'pixels':>11}  video"
+HEADER = f"{'state':<8} {'frames':>8} {'fps':>7} {'seconds':>8} {'pixels':>11}"
 
 
 def ls(
-    latents: str | Path, failed: bool, traceback: bool, dropped: bool, where: str | None, as_json: bool
+    latents: str | Path,
+    failed: bool,
+    traceback: bool,
+    dropped: bool,
+    where: str | None,
+    labels: bool,
+    as_json: bool,
 ) -> None:
     """Print a line per video, per failure, or per video that was dropped."""
     if failed and dropped:
@@ -33,6 +39,8 @@ def ls(
         raise click.UsageError("--traceback goes with --failed")
     if where is not None and (failed or dropped):
         raise click.UsageError("--where chooses among videos; leave --failed and --dropped out")
+    if labels and (failed or dropped or as_json):
+        raise click.UsageError("--labels adds columns to the videos; --json holds them anyway")
     cache = open_cache(latents, hold=False)
     if failed:
         failures = list(cache.failures().values())
@@ -42,7 +50,7 @@ def ls(
         _print(_json_array({"video_id": video_id} for video_id in ids) if as_json else map(printable, ids))
     else:
         rows = _video_rows(cache, None if where is None else _chosen(cache, where))
-        _print(_json_array(rows) if as_json else _video_lines(rows))
+        _print(_json_array(rows) if as_json else _video_lines(rows, _label_widths(cache) if labels else {}))
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -94,15 +102,31 @@ def _video_rows(cache: LatentCache, chosen: set[str] | None) -> Iterator[dict[st
         }
 
 
-def _video_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A table; names come last, so that none is cut or padded."""
-    yield HEADER
+def _label_widths(cache: LatentCache) -> dict[str, int]:
+    """How wide the column of each label is, the subject first, with room for the longest value."""
+    widths: dict[str, int] = {}
+    for annotation in cache.annotations().values():
+        for name, text in _columns(annotation.subject, annotation.labels).items():
+            widths[name] = max(widths.get(name, len(printable(name))), len(printable(text)))
+    return {name: widths[name] for name in sorted(widths, key=lambda name: (name != "subject", name))}
+
+
+def _columns(subject: str, labels: Mapping[str, str]) -> dict[str, str]:
+    return {**labels, "subject": subject} if subject else dict(labels)
+
+
+def _video_lines(rows: Iterable[dict[str, Any]], widths: Mapping[str, int]) -> Iterator[str]:
+    """A table with a column for each label in `widths`; names come last, so that none is cut or padded."""
+    names = [f"{printable(name):<{width}}  " for name, width in widths.items()]
+    yield f"{HEADER}  {''.join(names)}video"
     for row in rows:
         rate = _format_rate(row["fps"]) if row["fps"] else "-"
         seconds = f"{row['seconds']:.2f}" if row["fps"] else "-"
         pixels = f"{row['width']} x {row['height']}"
         numbers = f"{row['num_frames']:>8} {rate:>7} {seconds:>8} {pixels:>11}"
-        yield f"{row['state']:<8} {numbers}  {row['video_id']}"
+        texts = _columns(row["subject"], row["labels"])
+        labels = [f"{printable(texts.get(name, '-')):<{width}}  " for name, width in widths.items()]
+        yield f"{row['state']:<8} {numbers}  {''.join(labels)}{row['video_id']}"
 
 
 def _format_rate(fps: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,10 +20,13 @@ from vidlat.store.sources import source_state
 from vidlat.store.storage import filesystem
 from vidlat.store.storage.opening import local_cache
 from vidlat.store.writing.lease import LeaseHolder, read_lease
-from vidlat.types import FailureRecord
+from vidlat.types import Annotation, FailureRecord
 
 MOST_NAMES = 5
 """Videos that a summary names per kind."""
+
+MOST_VALUES = 10
+"""Values of a label that a summary names."""
 
 MOST_SOURCES_CHECKED = 20_000
 """Source files that a summary checks, in 50 ms on a local disk and seconds over a network."""
@@ -33,6 +38,21 @@ class VideoGroup:
 
     num_videos: int
     first: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelValues:
+    """What a label says of the videos of a cache.
+
+    num_videos: that have it. num_values: different ones. counts: videos by value, the MOST_VALUES commonest.
+    lowest, highest: where all values are numbers, else None.
+    """
+
+    num_videos: int
+    num_values: int
+    counts: dict[str, int]
+    lowest: float | None
+    highest: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +75,8 @@ class CacheSummary:
     videos whose frame rate is known. num_latent_frames: length of the time axis, of which
     num_used_latent_frames belong to videos, stack padding included. num_dead_shards, num_dead_bytes: see
     DiskUsage. failures: by kind. dropped: removed by their id. stale, vanished, unknown: states of the
-    num_sources_checked sources, which are spread evenly over the cache. unfinished: signs of an interrupted
-    command, one line each.
+    num_sources_checked sources, which are spread evenly over the cache. labels: by name, the recorded
+    subject among them. unfinished: signs of an interrupted command, one line each.
     """
 
     path: str
@@ -73,6 +93,7 @@ class CacheSummary:
     failures: dict[str, VideoGroup]
     dropped: VideoGroup
     with_warnings: VideoGroup
+    labels: dict[str, LabelValues]
     num_sources_checked: int
     stale: VideoGroup
     vanished: VideoGroup
@@ -113,6 +134,7 @@ def summarise_open(cache: LatentCache) -> CacheSummary:
         failures=_by_kind(failures),
         dropped=_group(cache.dropped()),
         with_warnings=_group(cache.warnings()),
+        labels=_label_values(cache.annotations().values()),
         num_sources_checked=len(states),
         stale=_group(video_id for video_id, state in states.items() if state == "stale"),
         vanished=_group(video_id for video_id, state in states.items() if state == "vanished"),
@@ -142,6 +164,34 @@ def _by_kind(failures: Mapping[str, FailureRecord]) -> dict[str, VideoGroup]:
 def _group(video_ids: Iterable[str]) -> VideoGroup:
     ids: Sequence[str] = list(video_ids)
     return VideoGroup(num_videos=len(ids), first=tuple(ids[:MOST_NAMES]))
+
+
+def _label_values(annotations: Iterable[Annotation]) -> dict[str, LabelValues]:
+    """By label, sorted; the recorded subject, which stands first, is one of them."""
+    counts: dict[str, Counter[str]] = {}
+    for annotation in annotations:
+        subject = {"subject": annotation.subject} if annotation.subject else {}
+        for name, value in {**annotation.labels, **subject}.items():
+            counts.setdefault(name, Counter())[value] += 1
+    return {
+        name: _values_of(counts[name]) for name in sorted(counts, key=lambda name: (name != "subject", name))
+    }
+
+
+def _values_of(counts: Counter[str]) -> LabelValues:
+    try:
+        numbers = [float(value) for value in counts]
+    except ValueError:
+        numbers = []
+    is_finite = bool(numbers) and all(map(math.isfinite, numbers))
+    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_VALUES]
+    return LabelValues(
+        num_videos=counts.total(),
+        num_values=len(counts),
+        counts=dict(common),
+        lowest=min(numbers) if is_finite else None,
+        highest=max(numbers) if is_finite else None,
+    )
 
 
 def _to_holder(holder: LeaseHolder) -> Holder:
