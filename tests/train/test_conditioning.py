@@ -1,6 +1,7 @@
 """Labels and numbers as features, and what a run does with them."""
 
 import json
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, strategies as st
 from tests.train.toys import random_posterior
 from vidlat.documents import Fields
 from vidlat.errors import ConfigError, InputError, TrainError
-from vidlat.train.objectives.conditioning import Conditions
+from vidlat.train.objectives.conditioning import ClassCondition, Conditions, by_value
 from vidlat.train.objectives.noising import join_first_frames
 from vidlat.train.runs.run_folder import read_run
 from vidlat.types import Annotation
@@ -40,7 +41,7 @@ def test_different_labels_have_different_features_and_json_keeps_conditions(more
     document = json.loads(json.dumps({"conditions": conditions.to_list()}))
     again = Conditions.from_fields(Fields(document, "run").objects("conditions"))
     assert again == conditions
-    encoded = {(video["a"], video["b"]): tuple(conditions.encode(video)) for video in labels}
+    encoded = {(by_value(video["a"]), video["b"]): tuple(conditions.encode(video)) for video in labels}
     assert len(set(encoded.values())) == len(encoded)
 
 
@@ -56,6 +57,35 @@ def test_different_labels_have_different_features_and_json_keeps_conditions(more
 def test_impossible_conditions_are_refused_by_name(asked, message):
     with pytest.raises((ConfigError, TrainError), match=message):
         Conditions.plan(asked, LABELS)
+
+
+@given(
+    st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=1, max_value=99), st.integers(0, 3)
+)
+def test_classes_go_by_value(number, num_zeros):
+    text = f"{number:f}"
+    conditions = Conditions.plan(
+        ["grade"], [{"grade": text}, {"grade": text + num_zeros * "0"}, {"grade": "x"}]
+    )
+    assert len(conditions.conditions[0].classes) == 2
+    assert conditions.canonical([f"grade={text}0"]) == conditions.canonical([f"grade={text}"])
+    assert Decimal(conditions.canonical([f"grade={text}"])[0].removeprefix("grade=")) == number
+
+
+def test_three_is_one_class_and_a_text_is_as_it_is_written():
+    conditions = Conditions.plan(["grade"], [{"grade": text} for text in ("3", "3.0", "3.00", "10", "1.50")])
+    assert conditions.conditions[0].classes == ("1.5", "10", "3")
+    assert np.array_equal(conditions.parse(["grade=3.0"]), conditions.encode({"grade": "3"}))
+    assert conditions.known({"grade": "3.000"}) == {"grade": "3"}
+    for other in ("03", "3.", "3e0", "30", "a.0"):
+        assert by_value(other) == other
+    before = ClassCondition(name="grade", classes=("3", "3.0"))  # as two, in a run of before
+    assert (before.encode("3"), before.encode("3.0"), before.encode("3.00")) == ([1, 0], [0, 1], [1, 0])
+
+
+def test_equal_conditions_of_a_sample_are_written_alike():
+    assert CONDITIONS.canonical(["ef=35.0", "view=plax"]) == ("view=plax", "ef=35")
+    assert CONDITIONS.canonical(["view=plax", "ef=35"]) == ("view=plax", "ef=35")
 
 
 def test_without_any_label_the_flag_for_a_table_is_named():
@@ -149,9 +179,26 @@ def test_labels_are_frozen_and_missing_ones_are_counted_in_a_note(make_cache, ma
     more = settings | {"steps": 4}
     make_trainer(cache=cache, resume=True, **more).close()
     make_trainer(cache=cache, resume=True, labels=table, **more).close()
+    unknown = table | {"bright_0.mp4": Annotation("", {"kind": "gray"})}
+    with pytest.raises(TrainError, match=r"labels of bright_0\.mp4 differ from those it was started with"):
+        make_trainer(cache=cache, resume=True, labels=unknown, **more)
     other = table | {"bright_0.mp4": Annotation("", {"kind": "dark"})}
     with pytest.raises(TrainError, match=r"labels of bright_0\.mp4 differ from those it was started with"):
         make_trainer(cache=cache, resume=True, labels=other, **more)
+
+
+def test_a_label_may_be_written_otherwise_when_a_run_is_resumed(make_cache, make_trainer):
+    cache, _ = make_cache(LENGTHS, name="kinds.zarr", posterior=two_kinds)
+
+    def table(end):
+        return {name: Annotation("", {"kind": f"{number % 2}{end}"}) for number, name in enumerate(LENGTHS)}
+
+    settings = SETTINGS | {"steps": 2, "checkpoint_every": 2}
+    trainer = make_trainer(cache=cache, labels=table(".0"), **settings)
+    assert trainer.run.conditions.conditions[0].classes == ("0", "1")
+    list(trainer.steps())
+    trainer.close()
+    make_trainer(cache=cache, resume=True, labels=table(""), **settings | {"steps": 4}).close()
 
 
 def test_a_table_without_a_video_of_the_cache_is_refused(make_cache, make_trainer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ def describe(
     *,
     vae_name: str,
     vae_hash: str,
-    one_condition: bool,
+    condition: Sequence[str] | None,
 ) -> dict[str, Any]:
     """The description of a folder of samples, as plain values: the first line of its samples.jsonl.
 
     `drawn` is what determines a sample besides its seed and its own condition. vae_name, vae_hash: of the
-    decoder. one_condition: whether all samples have that of the settings; else each has its own.
+    decoder. condition: of all samples; None where each has its own.
     """
     is_on_hub = str(run_dir).startswith(HUB)
     return {
@@ -42,7 +42,7 @@ def describe(
         "drawn": {
             **_how_drawn(trained, settings),
             "vae_hash": vae_hash,
-            "condition": list(settings.condition) if one_condition else None,
+            "condition": None if condition is None else list(condition),
         },
     }
 

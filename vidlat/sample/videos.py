@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -30,7 +31,8 @@ from vidlat.sample.description import describe, title_of
 from vidlat.sample.first_frames import read_first_frames
 from vidlat.sample.folder import Sample, continue_samples
 from vidlat.sample.rejection import Drawn, copy_rejection, require_no_copies
-from vidlat.sample.trained_for import check_trained_for
+from vidlat.sample.trained_for import beyond_training
+from vidlat.sample.wanted import wanted_samples
 from vidlat.train.runs.exported import load_model
 from vidlat.train.runs.frozen_model import FrozenModel
 from vidlat.train.runs.run_folder import TrainedRun
@@ -56,6 +58,7 @@ def sample_videos(
     vae: str | None = None,
     latents: str | Path | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
+    show_notice: Callable[[str], None] | None = None,
 ) -> Iterator[Path]:
     """Sample videos and yield the path of each, `out/sample-<seed>.mp4` (gif, npy), once it is written.
 
@@ -67,7 +70,8 @@ def sample_videos(
 
     conditions: those of each sample, `NAME=VALUE`; by default those of the settings. vae: where the VAE of
     the latents is, if it has moved. latents: the cache of the run, to reject copies. on_progress: as for
-    `ClipSampler.sample`, for samples that are drawn the first time.
+    `ClipSampler.sample`, for samples that are drawn the first time. show_notice: receives a line about a
+    condition of the settings beyond what was trained, and as for `load_vae_of`; by default it goes to stderr.
 
     Raises TrainError for a folder without a usable run or where a sample is not finite, ConfigError for
     settings that the run was not trained for, WeightsError if its VAE cannot be found, InputError if the
@@ -76,10 +80,10 @@ def sample_videos(
     CopyError if samples copy training clips at every attempt, which are not written.
     """
     settings.require_effect()
-    out, drawing = local_path(out), _Drawing(run_dir, settings, conditions, vae)
+    out, drawing = local_path(out), _Drawing(run_dir, settings, conditions, vae, show_notice)
     rejection = copy_rejection(run_dir, drawing.run, latents, settings, drawing.device)
     prepare_decoded_folder(out)
-    wanted = {f"sample-{it.seed:04d}.{settings.format}": it for it in drawing.samples}
+    wanted = drawing.wanted
     folder = continue_samples(out, drawing.description, wanted)
     missing = [(name, sample) for name, sample in wanted.items() if not folder.holds(name)]
     draw = partial(drawing.draw, [sample for _, sample in missing], on_progress)
@@ -129,7 +133,7 @@ class _Sheet:
 class _Drawing:
     """A run, its VAE and settings, ready to draw samples; raises as `sample_videos` where they do not fit.
 
-    samples: those that are wanted. description: what they have in common, see `describe`.
+    wanted: samples by file name. description: what they have in common, see `describe`.
     """
 
     def __init__(
@@ -138,16 +142,16 @@ class _Drawing:
         settings: SampleConfig,
         conditions: Sequence[Sequence[str]] | None,
         vae: str | None,
+        show_notice: Callable[[str], None] | None,
     ) -> None:
         trained = _load(run_dir, settings)
-        self.run, seeds = trained.run, range(settings.seed, settings.seed + settings.num)
-        self.samples = [
-            Sample(seed=seed, condition=tuple(condition))
-            for seed, condition in zip(seeds, conditions or [settings.condition] * len(seeds), strict=True)
-        ]
-        for condition in {sample.condition for sample in self.samples}:
-            check_trained_for(self.run, replace(settings, condition=condition))
-        self._vae = load_vae_of(self.run.schema, vae=vae, device=settings.device)
+        self.run = trained.run
+        self.wanted = wanted_samples(self.run, settings, conditions)
+        if conditions is None:
+            tell = show_notice or partial(print, file=sys.stderr)
+            for line in beyond_training(self.run, self.wanted.values()):
+                tell(line)
+        self._vae = load_vae_of(self.run.schema, vae=vae, device=settings.device, show_notice=show_notice)
         self.device = self._vae.device
         self._first_frames = None
         if settings.first_frame:
@@ -157,7 +161,7 @@ class _Drawing:
             run_dir, trained, settings,
             vae_name=vae or self.run.schema.vae_name,
             vae_hash=self._vae.weights_hash,
-            one_condition=conditions is None,
+            condition=None if conditions else self.run.conditions.canonical(settings.condition),
         )  # fmt: skip
         self._num_frames = settings.frames or self.run.config.frames
         self._sampler = ClipSampler(trained, settings, self.device)

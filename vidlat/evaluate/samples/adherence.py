@@ -67,8 +67,7 @@ class LabelReader:
         rows = [row for row, each in enumerate(labels) if self._is_known(each.get(name, ""))]
         texts = [labels[row][name] for row in rows]
         if isinstance(self._condition, ClassCondition):
-            classes = self._condition.classes
-            return rows, np.array([[float(text == each) for each in classes] for text in texts])
+            return rows, np.array([self._condition.encode(text) for text in texts])
         return rows, np.array([[parse_number(name, text)] for text in texts])
 
     def _is_known(self, text: str) -> bool:

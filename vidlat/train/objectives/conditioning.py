@@ -7,6 +7,7 @@ condition is dropped by multiplying its features by 0.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassCondition:
-    """A label with a fixed set of classes, encoded one-hot."""
+    """A label with a fixed set of classes, encoded one-hot. Classes go by value: 3 and 3.0 are one."""
 
     name: str
     classes: tuple[str, ...]
@@ -33,11 +34,19 @@ class ClassCondition:
         """One per class."""
         return len(self.classes)
 
+    def canonical(self, text: str) -> str:
+        """The class that a label means; raises ConfigError for one that was not trained on."""
+        if text in self.classes:  # a run of before may have 3 and 3.0 as two classes
+            return text
+        for known in self.classes:
+            if by_value(known) == by_value(text):
+                return known
+        raise ConfigError(f"{self.name}: got {text!r}; expected one of {', '.join(self.classes)}")
+
     def encode(self, text: str) -> list[float]:
         """Raises ConfigError for a class that was not trained on."""
-        if text not in self.classes:
-            raise ConfigError(f"{self.name}: got {text!r}; expected one of {', '.join(self.classes)}")
-        return [float(text == known) for known in self.classes]
+        meant = self.canonical(text)
+        return [float(meant == known) for known in self.classes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,11 @@ class NumberCondition:
     def num_features(self) -> int:
         """Whether it is known, and its standard score."""
         return 2
+
+    def canonical(self, text: str) -> str:
+        """The number as it is written shortest; raises ConfigError for text that is not a number."""
+        parse_number(self.name, text)
+        return by_value(text)
 
     def encode(self, text: str) -> list[float]:
         """Raises ConfigError for text that is not a number."""
@@ -95,7 +109,7 @@ class Conditions:
             if kind == "float":
                 conditions.append(_number(name, texts))
             else:
-                conditions.append(ClassCondition(name=name, classes=tuple(sorted(set(texts)))))
+                conditions.append(ClassCondition(name=name, classes=tuple(sorted(set(map(by_value, texts))))))
         return cls(tuple(conditions))
 
     @property
@@ -119,12 +133,11 @@ class Conditions:
         return self.encode(self.known(labels))
 
     def known(self, labels: Labels) -> dict[str, str]:
-        """Those labels of a video that `encode` takes."""
+        """Those labels of a video that `encode` takes, in canonical form."""
         known: dict[str, str] = {}
         for condition in self.conditions:
             with suppress(ConfigError):
-                condition.encode(labels.get(condition.name, ""))
-                known[condition.name] = labels[condition.name]
+                known[condition.name] = condition.canonical(labels.get(condition.name, ""))
         return known
 
     def draw_mask(self, random: np.random.Generator, dropout: float) -> np.ndarray:
@@ -144,6 +157,18 @@ class Conditions:
 
         Raises ConfigError for an unknown name or value.
         """
+        return self.encode(self._labels_of(texts))
+
+    def canonical(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """The same conditions of a sample in the order and the form in which equal ones are written alike.
+
+        Takes and raises what `parse` does.
+        """
+        labels = self._labels_of(texts)
+        conditions = [condition for condition in self.conditions if condition.name in labels]
+        return tuple(f"{each.name}={each.canonical(labels[each.name])}" for each in conditions)
+
+    def _labels_of(self, texts: Sequence[str]) -> dict[str, str]:
         labels: dict[str, str] = {}
         names = [condition.name for condition in self.conditions]
         for text in texts:
@@ -155,7 +180,7 @@ class Conditions:
             if name in labels:
                 raise ConfigError(f"condition: {name} is given twice; keep one")
             labels[name] = value
-        return self.encode(labels)
+        return labels
 
     def pick(self, labels: Labels) -> dict[str, str]:
         """Those labels of a video that are conditions."""
@@ -192,6 +217,13 @@ def _number(name: str, texts: Iterable[str]) -> NumberCondition:
     if std <= 1e-9 * abs(mean):  # equal numbers differ from their mean by rounding
         raise TrainError(f"condition: {name} is {mean:g} in every training video; leave it out")
     return NumberCondition(name=name, mean=mean, std=std)
+
+
+def by_value(text: str) -> str:
+    """A decimal number without the zeros that add nothing, so that 3 and 3.0 are one; else the same text."""
+    if not re.fullmatch(r"-?[0-9]+\.[0-9]+", text):
+        return text
+    return text.rstrip("0").removesuffix(".")
 
 
 def parse_number(name: str, text: str) -> float:

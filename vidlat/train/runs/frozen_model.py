@@ -72,6 +72,10 @@ class FrozenModel:
                 f"so nothing is left to predict when {self.config.first_frames} are given; raise --frames"
             )
 
+    def training_labels(self, name: str) -> list[str]:  # noqa: ARG002
+        """A label of each training video that has it; none where the model does not tell, being exported."""
+        return []
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return {

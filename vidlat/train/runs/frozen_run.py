@@ -100,6 +100,10 @@ class Run(FrozenModel):
             return None
         return {video_id: self.conditions.encode_known(labels) for video_id, labels in self.labels.items()}
 
+    def training_labels(self, name: str) -> list[str]:
+        """A label of each training video that has it."""
+        return [self.labels[video_id][name] for video_id in self.training if name in self.labels[video_id]]
+
     def subjects(self, cache: LatentCache) -> dict[str, str]:
         """The subject of each video of the run's cache, as the split took them; by recorded subject or source
         where a label told them that is not in the cache.

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from vidlat.config import TrainConfig
 from vidlat.errors import TrainError, shorten
 from vidlat.store.reader import LatentCache
@@ -99,8 +101,13 @@ def require_same_videos(run: Run, cache: LatentCache, run_dir: Path) -> None:
 
 
 def _require_same_labels(run: Run, labels: Mapping[str, Annotation], run_dir: Path) -> None:
-    given = {id: run.conditions.pick(row.labels) for id, row in labels.items() if id in run.labels}
-    changed = [video_id for video_id, new in given.items() if not new.items() <= run.labels[video_id].items()]
+    conditions, changed = run.conditions, []
+    for video_id in labels.keys() & run.labels.keys():
+        old = run.labels[video_id]
+        new = old | conditions.pick(labels[video_id].labels)
+        # 3 and 3.0 are one: what counts is what the network is told.
+        if not np.array_equal(conditions.encode_known(old), conditions.encode_known(new)):
+            changed.append(video_id)
     if changed:
         raise TrainError(
             f"{run_dir} cannot be resumed: labels of {shorten(sorted(changed))} differ from those it was "

@@ -1,0 +1,34 @@
+"""The samples that are asked for: names of their files, seeds and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vidlat.config import SampleConfig
+from vidlat.sample.folder import Sample
+from vidlat.sample.trained_for import check_trained_for
+from vidlat.train.runs.frozen_model import FrozenModel
+
+
+def wanted_samples(
+    run: FrozenModel, settings: SampleConfig, conditions: Sequence[Sequence[str]] | None = None
+) -> dict[str, Sample]:
+    """Each sample by the name of its file, with its condition in canonical form.
+
+    conditions: those of each sample, `NAME=VALUE`; by default those of the settings. Raises ConfigError for
+    settings that the run was not trained for.
+    """
+    seeds = range(settings.seed, settings.seed + settings.num)
+    texts = [tuple(each) for each in conditions or [settings.condition] * len(seeds)]
+    canonical = {each: _canonical(run, settings, each) for each in dict.fromkeys(texts)}
+    return {
+        f"sample-{seed:04d}.{settings.format}": Sample(seed=seed, condition=canonical[each])
+        for seed, each in zip(seeds, texts, strict=True)
+    }
+
+
+def _canonical(run: FrozenModel, settings: SampleConfig, condition: tuple[str, ...]) -> tuple[str, ...]:
+    """A condition in canonical form; raises ConfigError where the run was not trained for it."""
+    check_trained_for(run, replace(settings, condition=condition))
+    return run.conditions.canonical(condition)
