@@ -159,7 +159,7 @@ def test_from_videos_to_samples_through_the_command_line(scheduler, small_vae, t
     assert (tmp_path / "one" / "sample-0006.mp4").read_bytes() == videos[1].read_bytes()
 
     with monkeypatch.context() as patch:
-        patch.setattr("vidlat.sample.videos.MAX_ROWS", 1)
+        patch.setattr("vidlat.sample.pictures.MAX_ROWS", 1)
         code, out, err = vidlat(*sample, "--out", tmp_path / "few", "-n", 2)
     assert "contact sheet (the first 1) ->" in out
     assert vidlat(*sample, "--out", tmp_path / "first", "-n", 1)[0] == 0

@@ -272,8 +272,11 @@ def test_a_run_folder_may_itself_be_a_link(make_trainer, tmp_path):
 
 
 def test_loading_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(TrainError, match="is not a run"):
+    expected = "start one with `vidlat train`$"
+    with pytest.raises(TrainError, match=f"nothing is not a run: there is no such folder; {expected}"):
         load_run(tmp_path / "nothing")
+    with pytest.raises(TrainError, match=rf"is not a run: it has no config\.json; {expected}"):
+        load_run(tmp_path)
 
 
 def test_loading_refuses_a_run_without_a_checkpoint(make_trainer, tmp_path):

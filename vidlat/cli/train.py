@@ -88,6 +88,7 @@ def sample() -> None:
       vidlat sample --run runs/first --out samples/ -n 8 --seed 1
       vidlat sample --run runs/first --out samples/ --sampler heun --steps 25 --checkpoint best
       vidlat sample --run runs/ef --out samples/ --condition severity=mild --condition ef=35 --guidance 2
+      vidlat sample --run runs/ef --out sweep/ --sweep ef=20,40,60 --condition severity=mild -n 4
       vidlat sample --run runs/moving --out samples/ --first-frame frame.png --frames 48
       vidlat sample --run runs/first --out samples/ --reject-copies 0.01 --latents latents.zarr
 

@@ -8,9 +8,10 @@ from typing import Any
 from vidlat.commands.display import console, format_count, progress_bar
 from vidlat.config import SampleConfig
 from vidlat.errors import CopyError
-from vidlat.sample import videos
+from vidlat.sample import pictures
 from vidlat.sample.folder import read_samples
-from vidlat.sample.videos import CONTACT_SHEET, sample_videos
+from vidlat.sample.pictures import CONTACT_SHEET, MOVING, STILL
+from vidlat.sample.videos import sample_videos
 
 
 def sample(
@@ -26,7 +27,7 @@ def sample(
     paths: list[Path] = []
     copied: CopyError | None = None
     with progress_bar() as progress:
-        task = progress.add_task("sampling", total=config.num)
+        task = progress.add_task("sampling", total=config.num_samples)
         samples = sample_videos(
             run_dir,
             out,
@@ -38,13 +39,13 @@ def sample(
         try:
             for path in samples:
                 paths.append(path)
-            progress.update(task, completed=config.num)  # a sum of parts has rounding errors
+            progress.update(task, completed=config.num_samples)  # a sum of parts has rounding errors
         except CopyError as error:
             copied = error
         except KeyboardInterrupt:
             progress.stop()
-            if len(paths) < config.num:
-                kept = f"{len(paths)} of {format_count(config.num, 'sample')} written"
+            if len(paths) < config.num_samples:
+                kept = f"{len(paths)} of {format_count(config.num_samples, 'sample')} written"
                 lost = ", those not yet compared with the training clips lost" if config.reject_copies else ""
                 console.print(f"{kept}{lost}; the same command draws the others")
             raise
@@ -53,9 +54,12 @@ def sample(
     console.print(f"{format_count(len(paths), 'video')} -> {out}{note}")
     if others := len(before - already):
         console.print(f"{format_count(others, 'earlier file')} named sample-* left in {out}")
-    shown = f" (the first {videos.MAX_ROWS})" if len(paths) > videos.MAX_ROWS else ""
+    shown = f" (the first {pictures.MAX_ROWS})" if len(paths) > pictures.MAX_ROWS else ""
     if paths:
         console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
+    if paths and config.sweep:
+        shown = f" (the first {pictures.MAX_COLUMNS} seeds)" if config.num > pictures.MAX_COLUMNS else ""
+        console.print(f"grid, a row a value, a column a seed{shown} -> {out / MOVING}, {out / STILL}")
     if paths and config.reject_copies:
         _report_rejected(out, paths, are_all_written=copied is None)
     if copied:

@@ -7,10 +7,13 @@ from typing import Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
 from vidlat.config.latents import Precision
-from vidlat.errors import ConfigError
+from vidlat.errors import ConfigError, shown
 
 SHORTEST_AVERAGE, LONGEST_AVERAGE = 0.01, 0.25
 """Lengths of an average, as shares of the training; the plain mean of all steps has 0.289."""
+
+MAX_SWEPT = 16
+"""Values of a sweep, at most: more rows make no picture."""
 
 Sampler = Literal["ddim", "euler", "heun"]
 
@@ -75,6 +78,9 @@ class SampleConfig(Drawing):
     )
     steps: int | None = setting(None, "denoising steps; else 50, or 4 of a mean flow", at_least=1)
     condition: tuple[str, ...] = setting((), "a condition, NAME=VALUE; may be repeated")
+    sweep: str | None = setting(
+        None, "each value of a condition, NAME=VALUE,VALUE..., at the same seeds, --num of each, and a grid"
+    )
     first_frame: str | None = setting(
         None, "picture or video to continue, for runs trained with --first-frame"
     )
@@ -86,3 +92,26 @@ class SampleConfig(Drawing):
         below=1,
     )
     format: Literal["mp4", "gif", "npy"] = setting("mp4", "of the videos; npy holds (T, H, W) uint8")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sweep is None:
+            return
+        name, values = self.swept
+        if not name or not all(values) or not 2 <= len(values) <= MAX_SWEPT:
+            raise ConfigError(
+                f"sweep: got {shown(self.sweep)}; expected NAME=VALUE,VALUE... with 2 to {MAX_SWEPT} values"
+            )
+        if any(text.partition("=")[0] == name for text in self.condition):
+            raise ConfigError(f"sweep: {name} is given by condition too; keep one of the two")
+
+    @property
+    def swept(self) -> tuple[str, list[str]]:
+        """The name and the values of `sweep`; without one, none."""
+        name, _, values = (self.sweep or "").partition("=")
+        return name, values.split(",") if values else []
+
+    @property
+    def num_samples(self) -> int:
+        """Of all values of a sweep."""
+        return self.num * max(len(self.swept[1]), 1)

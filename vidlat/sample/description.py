@@ -30,7 +30,7 @@ def describe(
     """The description of a folder of samples, as plain values: the first line of its samples.jsonl.
 
     `drawn` is what determines a sample besides its seed and its own condition. vae_name, vae_hash: of the
-    decoder. condition: of all samples; None where each has its own.
+    decoder. condition: of all samples, but for the one that is swept; None where each has its own.
     """
     is_on_hub = str(run_dir).startswith(HUB)
     return {
@@ -43,6 +43,7 @@ def describe(
             **_how_drawn(trained, settings),
             "vae_hash": vae_hash,
             "condition": None if condition is None else list(condition),
+            "sweep": settings.swept[0] or None,
         },
     }
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -30,23 +29,17 @@ from vidlat.sample.clips import ClipSampler
 from vidlat.sample.description import describe, title_of
 from vidlat.sample.first_frames import read_first_frames
 from vidlat.sample.folder import Sample, continue_samples
+from vidlat.sample.pictures import Picture, Sheet, SweepGrid
 from vidlat.sample.rejection import Drawn, copy_rejection, require_no_copies
 from vidlat.sample.trained_for import beyond_training
 from vidlat.sample.wanted import wanted_samples
 from vidlat.train.runs.exported import load_model
 from vidlat.train.runs.frozen_model import FrozenModel
 from vidlat.train.runs.run_folder import TrainedRun
-from vidlat.video.contact_sheet import contact_sheet
 from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import write_array, write_gif, write_video
 
 Frames = npt.NDArray[np.uint8]
-
-CONTACT_SHEET = "contact_sheet.png"
-"""File name of the contact sheet of one call."""
-
-MAX_ROWS = 32
-"""Samples on a contact sheet, at most: the first ones."""
 
 
 def sample_videos(
@@ -65,11 +58,13 @@ def sample_videos(
     First come those that are there already; samples that are drawn again come after others. What the folder
     holds already, drawn in the same way, is not drawn again; samples.jsonl says how that was (see folder.py),
     and so does each mp4 and gif itself, as a comment. A contact sheet is written at the end, also when
-    interrupted. Videos have the median frame rate of the training videos. The folder is marked, so that an
+    interrupted; of a sweep, whose files are `sample-<name>=<value>-<seed>.mp4`, also a grid in `out/sweep`.
+    Videos have the median frame rate of the training videos. The folder is marked, so that an
     encode of a folder around it passes it over.
 
-    conditions: those of each sample, `NAME=VALUE`; by default those of the settings. vae: where the VAE of
-    the latents is, if it has moved. latents: the cache of the run, to reject copies. on_progress: as for
+    conditions: those of each sample, `NAME=VALUE`, where nothing is swept; by default those of the settings.
+    vae: where the VAE of the latents is, if it has moved. latents: the cache of the run, to reject copies.
+    on_progress: as for
     `ClipSampler.sample`, for samples that are drawn the first time. show_notice: receives a line about a
     condition of the settings beyond what was trained, and as for `load_vae_of`; by default it goes to stderr.
 
@@ -89,12 +84,14 @@ def sample_videos(
     draw = partial(drawing.draw, [sample for _, sample in missing], on_progress)
     everything = range(len(missing))
     drawn = rejection.draw(len(missing), draw) if rejection else enumerate(map(Drawn, draw(everything, 0)))
-    sheet = _Sheet(title_of(drawing.description))
+    pictures: list[Picture] = [Sheet(wanted, title_of(drawing.description))]
+    if settings.sweep:
+        pictures.append(SweepGrid(wanted, settings.swept[0], drawing.run.median_fps))
     copies: list[tuple[int, Match]] = []
     try:
-        for name, sample in wanted.items():
+        for name in wanted:
             if folder.holds(name):
-                sheet.add(sample, _read_again(out / name, drawing.run))
+                _add(pictures, name, _read_again(out / name, drawing.run))
                 on_progress(1)
                 yield out / name
         for (number, each), seconds in _timed(drawn):
@@ -103,31 +100,18 @@ def sample_videos(
                 copies.append((sample.seed, each.copied))
                 continue
             sample = replace(sample, seconds=seconds, num_rejected=each.num_rejected)
-            sheet.add(sample, drawing.write(out / name, each.latents, sample))
+            _add(pictures, name, drawing.write(out / name, each.latents, sample))
             folder.add(name, sample)
             yield out / name
         require_no_copies(copies)
     finally:
-        sheet.write(out / CONTACT_SHEET)
+        for picture in pictures:
+            picture.write(out)
 
 
-class _Sheet:
-    """The samples on the contact sheet: those of the MAX_ROWS lowest seeds, under a title."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._rows: dict[int, tuple[str, Frames]] = {}
-
-    def add(self, sample: Sample, frames: Frames) -> None:
-        self._rows[sample.seed] = (", ".join([f"seed {sample.seed}", *sample.condition]), frames)
-        if len(self._rows) > MAX_ROWS:
-            del self._rows[max(self._rows)]
-
-    def write(self, path: Path) -> None:
-        """Write it, unless there is no sample."""
-        if self._rows:
-            rows = [row for _, row in sorted(self._rows.items(), key=itemgetter(0))]
-            contact_sheet(rows, path, title=self._title)
+def _add(pictures: Sequence[Picture], name: str, frames: Frames) -> None:
+    for picture in pictures:
+        picture.add(name, frames)
 
 
 class _Drawing:

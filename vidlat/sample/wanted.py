@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from urllib.parse import quote
 
 from vidlat.config import SampleConfig
+from vidlat.errors import ConfigError
 from vidlat.sample.folder import Sample
 from vidlat.sample.trained_for import check_trained_for
 from vidlat.train.runs.frozen_model import FrozenModel
@@ -20,6 +22,8 @@ def wanted_samples(
     settings that the run was not trained for.
     """
     seeds = range(settings.seed, settings.seed + settings.num)
+    if settings.sweep:
+        return _swept_samples(run, settings, seeds)
     texts = [tuple(each) for each in conditions or [settings.condition] * len(seeds)]
     canonical = {each: _canonical(run, settings, each) for each in dict.fromkeys(texts)}
     return {
@@ -28,7 +32,26 @@ def wanted_samples(
     }
 
 
+def _swept_samples(run: FrozenModel, settings: SampleConfig, seeds: Sequence[int]) -> dict[str, Sample]:
+    """Each value of the sweep at each seed; files are named after both, what no name may have as in a URL."""
+    name, values = settings.swept
+    samples: dict[str, Sample] = {}
+    for value in values:
+        condition = _canonical(run, settings, (*settings.condition, f"{name}={value}"))
+        (meant,) = run.conditions.canonical([f"{name}={value}"])
+        own = {
+            f"sample-{quote(meant, safe='=')}-{seed:04d}.{settings.format}": Sample(
+                seed=seed, condition=condition
+            )
+            for seed in seeds
+        }
+        if samples.keys() & own.keys():
+            raise ConfigError(f"sweep: {meant} is given twice; keep one")
+        samples |= own
+    return samples
+
+
 def _canonical(run: FrozenModel, settings: SampleConfig, condition: tuple[str, ...]) -> tuple[str, ...]:
     """A condition in canonical form; raises ConfigError where the run was not trained for it."""
-    check_trained_for(run, replace(settings, condition=condition))
+    check_trained_for(run, replace(settings, condition=condition, sweep=None))
     return run.conditions.canonical(condition)

@@ -1,4 +1,4 @@
-"""Gray frames to H.264 in MP4, which every player shows, to GIF, or one to JPEG."""
+"""Gray frames to H.264 in MP4, which every player shows, to GIF, or one to PNG or JPEG."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float, comment: st
             draft, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0,
             comment=comment.encode(),
         )  # fmt: skip
+
+
+def write_png(path: Path, frame: npt.NDArray[np.uint8]) -> None:
+    """Write a gray frame (H, W) as PNG, whole or not at all; raises InputError where it cannot be written."""
+    with appearing_whole(path) as draft:
+        Image.fromarray(frame).save(draft, format="PNG")
 
 
 def jpeg(frame: npt.NDArray[np.uint8]) -> bytes:

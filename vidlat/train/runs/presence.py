@@ -12,6 +12,5 @@ def require_run(run_dir: Path) -> None:
     try:
         (run_dir / "config.json").lstat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise TrainError(
-            f"{run_dir} is not a run: it has no config.json; start one with `vidlat train`"
-        ) from error
+        what = "it has no config.json" if run_dir.is_dir() else "there is no such folder"
+        raise TrainError(f"{run_dir} is not a run: {what}; start one with `vidlat train`") from error

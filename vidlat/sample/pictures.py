@@ -1,0 +1,93 @@
+"""Pictures of samples: a contact sheet, and of a sweep a grid, with a row a value and a column a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vidlat.sample.folder import Sample
+from vidlat.video.contact_sheet import contact_sheet
+from vidlat.video.side_by_side import side_by_side
+from vidlat.video.writer import prepare_folder, write_png, write_video
+
+Frames = npt.NDArray[np.uint8]
+
+CONTACT_SHEET = "contact_sheet.png"
+"""File name of the contact sheet of one call."""
+
+MAX_ROWS = 32
+"""Samples on a contact sheet, at most: the first ones."""
+
+MOVING, STILL = Path("sweep", "grid.mp4"), Path("sweep", "grid.png")
+"""Files of a grid in the folder of samples, below which they are no samples."""
+
+MAX_COLUMNS = 8
+"""Seeds in a grid, at most: the lowest ones."""
+
+
+class Picture(Protocol):
+    """Shows samples that come in any order."""
+
+    def add(self, name: str, frames: Frames) -> None:
+        """Add a sample by its file name, with its frames (T, H, W)."""
+
+    def write(self, out: Path) -> None:
+        """Write what there is to the folder of the samples; raises InputError where it cannot be written."""
+
+
+class Sheet:
+    """A contact sheet of the first MAX_ROWS samples. samples: all of them, by file name."""
+
+    def __init__(self, samples: Mapping[str, Sample], title: str) -> None:
+        self._title = title
+        self._labels = {
+            name: ", ".join([f"seed {sample.seed}", *sample.condition]) for name, sample in samples.items()
+        }
+        self._places = {name: place for place, name in enumerate(samples)}
+        self._rows: dict[int, tuple[str, Frames]] = {}
+
+    def add(self, name: str, frames: Frames) -> None:
+        self._rows[self._places[name]] = self._labels[name], frames
+        if len(self._rows) > MAX_ROWS:
+            del self._rows[max(self._rows)]
+
+    def write(self, out: Path) -> None:
+        if self._rows:
+            rows = [self._rows[place] for place in sorted(self._rows)]
+            contact_sheet(rows, out / CONTACT_SHEET, title=self._title)
+
+
+class SweepGrid:
+    """The samples of a sweep side by side, moving, and their middle frames; a missing one is black.
+
+    samples: all of them, by file name, value after value. swept: the condition. fps: of the moving grid.
+    """
+
+    def __init__(self, samples: Mapping[str, Sample], swept: str, fps: float) -> None:
+        seeds = sorted({sample.seed for sample in samples.values()})[:MAX_COLUMNS]
+        self._num_columns, self._fps = len(seeds), fps
+        self._labels = {
+            name: f"{swept}={sample.labels[swept]}, seed {sample.seed}"
+            for name, sample in samples.items()
+            if sample.seed in seeds
+        }
+        self._frames: dict[str, Frames] = {}
+
+    def add(self, name: str, frames: Frames) -> None:
+        if name in self._labels:
+            self._frames[name] = frames
+
+    def write(self, out: Path) -> None:
+        if not self._frames:
+            return
+        black = np.zeros_like(next(iter(self._frames.values())))
+        videos = {label: self._frames.get(name, black) for name, label in self._labels.items()}
+        middle = {label: frames[len(frames) // 2, None] for label, frames in videos.items()}
+        prepare_folder((out / MOVING).parent)
+        write_video(out / MOVING, side_by_side(videos, self._num_columns), self._fps)
+        (still,) = side_by_side(middle, self._num_columns)
+        write_png(out / STILL, still)
