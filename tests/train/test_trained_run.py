@@ -206,7 +206,7 @@ def test_a_folder_that_holds_a_run_is_not_trained_into(make_trainer):
 
 
 def test_resuming_without_a_run_is_refused(make_trainer):
-    with pytest.raises(TrainError, match=r"is not a run: it has no config\.json"):
+    with pytest.raises(TrainError, match=r"is not a run: there is no such folder"):
         make_trainer(resume=True)
 
 
