@@ -24,7 +24,7 @@ def decode(latents: str | Path, out: Path, vae: str | None, device: str) -> Exit
                 already += outcome in before
             else:
                 failures.append((video_id, str(outcome)))
-    note = f", of which {already:,} were there already" if already else ""
+    note = f", {already:,} of them already there" if already else ""
     console.print(f"{format_count(num_videos - len(failures), 'video')} -> {out}{note}")
     if failures:
         print_table(f"{format_count(len(failures), 'video')} failed", ("video", "reason"), failures)

@@ -50,7 +50,7 @@ def sample(
                 console.print(f"{kept}{lost}; the same command draws the others")
             raise
     already = before & set(paths)
-    note = f", of which {len(already)} were there already" if already else ""
+    note = f", {len(already):,} of them already there" if already else ""
     console.print(f"{format_count(len(paths), 'video')} -> {out}{note}")
     if others := len(before - already):
         console.print(f"{format_count(others, 'earlier file')} named sample-* left in {out}")
