@@ -99,6 +99,7 @@ def draw(run_and_cache, tmp_path, monkeypatch):
     trained = TrainedRun(run=run, model=Copying(copied, other), step=1)
     monkeypatch.setattr(videos, "load_vae_of", lambda *_, **__: GrayVAE())
     monkeypatch.setattr(videos, "load_model", lambda *_, **__: trained)
+    (tmp_path / "config.json").touch()  # which the command looks for
 
     def paths(out="out", latents=cache.path, **settings):
         values = {"num": 8, "steps": 2, "format": "npy", "reject_copies": 0.01} | settings
@@ -138,8 +139,6 @@ def test_a_sample_that_copies_at_every_attempt_is_named_and_the_others_are_writt
 def test_the_command_counts_rejected_attempts_and_ends_with_3_where_copies_are_left(
     draw, run_and_cache, tmp_path, monkeypatch
 ):
-    (tmp_path / "config.json").touch()  # which a run has
-
     def command(out, num=8, seed=0):
         settings = f"-n {num} --seed {seed} --steps 2 --format npy --reject-copies 0.01"
         settings += f" --latents {run_and_cache[1].path}"
