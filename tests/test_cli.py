@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -341,8 +342,40 @@ def test_what_says_the_same_twice_in_one_place_is_refused(tmp_path):
 def test_help_shows_the_default_and_the_limits_of_a_setting(command, flag, shown):
     code, out, _ = vidlat(command, "--help")
     assert code == 0
-    (text,) = re.findall(rf"^  {flag}\b.*?(?=^  -|\Z)", out, re.MULTILINE | re.DOTALL)
+    (text,) = re.findall(rf"^  {flag}\b.*?(?=^  -|^\S|\Z)", out, re.MULTILINE | re.DOTALL)
     assert " ".join(text.split()).endswith(shown)
+
+
+def parts_of_help(command):
+    """The flags of each part of a command's help, from what it prints."""
+    _, out, _ = vidlat(command, "--help")
+    titles = re.split(r"^([A-Z][a-z]+):$", out, flags=re.MULTILINE)[1:]
+    parts = dict(zip(titles[::2], titles[1::2], strict=True))
+    return {
+        title: re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE) for title, text in parts.items()
+    }
+
+
+@pytest.mark.parametrize("command", ["encode", "train", "sample", "evaluate", "compare", "fit-vae"])
+def test_help_begins_with_what_a_newcomer_needs_and_lists_every_option_in_one_part(command):
+    parts = parts_of_help(command)
+    title, basic = next(iter(parts.items()))
+    assert title == "Basic"
+    declared = [param for param in commands.commands[command].params if isinstance(param, click.Option)]
+    assert {param.opts[0] for param in declared if param.required} <= set(basic)
+    assert len(basic) <= 12
+    listed = [flag for flags in parts.values() for flag in flags]
+    flags = [next(opt for opt in param.opts if opt.startswith("--")) for param in declared]
+    assert sorted(listed) == sorted([*flags, "--help"])
+
+
+def test_help_of_train_is_in_parts():
+    parts = parts_of_help("train")
+    assert set(parts) > {"Conditioning", "Split", "Network", "Performance"}
+    assert "--condition-dropout" in parts["Conditioning"]
+    assert "--split-by" in parts["Split"]
+    assert "--heads" in parts["Network"]
+    assert {"--device", "--cache-dir"} <= set(parts["Performance"])
 
 
 def test_every_shipped_configuration_parses():

@@ -33,10 +33,28 @@ SEED_STOP = 2**63
 """Seeds are below this: torch's generators accept no larger one."""
 
 
+Group = Literal[
+    "Basic",
+    "Videos",
+    "Time",
+    "Network",
+    "Objective",
+    "Conditioning",
+    "Split",
+    "Optimisation",
+    "Sampling",
+    "Monitoring",
+    "Performance",
+    "Other",
+]
+"""The parts of `--help`, in their order; basic is what a newcomer needs."""
+
+
 def setting(
     default: Any,
     help: str,
     *,
+    group: Group = "Other",
     short: str | None = None,
     same_as: str | None = None,
     names: str | None = None,
@@ -44,10 +62,13 @@ def setting(
 ) -> Any:
     """A dataclass field with the text that `--help` shows, its one-letter flag, and its _LIMITS.
 
+    group: the part of `--help` that lists it.
     same_as: another setting that says the same in its own way, so that only one of them may be given.
     names: what the text names, such as a device; a command asks first whether it can be.
     """
-    metadata = {"help": help, "short": short, "same_as": same_as, "names": names, "limits": limits}
+    metadata = {
+        "help": help, "group": group, "short": short, "same_as": same_as, "names": names, "limits": limits,
+    }  # fmt: skip
     return field(default=default, metadata=metadata)
 
 

@@ -9,6 +9,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from vidlat.cli import commands
+from vidlat.cli.declaration import Command
 
 INTRODUCTION = """# Commands and settings
 
@@ -50,14 +51,16 @@ def _paragraphs(command: click.Command) -> Iterator[str]:
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    """A table of arguments and options, in the order of `--help`."""
-    yield "| option | what |\n|---|---|"
-    for param in command.get_params(context):
-        record = param.get_help_record(context)
-        if record:
-            flags, text = (" ".join(each.split()) for each in record)
-            yield f"| `{flags}` | {_escape(text)} |"
-    yield ""
+    """A table of arguments and options for each part of `--help`, in its order."""
+    parts = command.parts(context) if isinstance(command, Command) else {"": command.get_params(context)}
+    for part, params in parts.items():
+        yield f"| {part.lower() or 'option'} | what |\n|---|---|"
+        for param in params:
+            record = param.get_help_record(context)
+            if record:
+                flags, text = (" ".join(each.split()) for each in record)
+                yield f"| `{flags}` | {_escape(text)} |"
+        yield ""
 
 
 def _escape(text: str) -> str:

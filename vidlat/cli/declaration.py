@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from vidlat.checked_settings import Config, given, is_list, item_of, limits_in_words
+from vidlat.checked_settings import Config, Group as OptionGroup, given, is_list, item_of, limits_in_words
 from vidlat.cli.checks import NAMED, make_checks
 from vidlat.commands.settings_file import load_yaml
 from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
@@ -42,6 +42,14 @@ PATH_OR_PATTERN = LocalPath(path_type=str)
 PATH_PATTERN_OR_ADDRESS = PathOrAddress(path_type=str)
 
 
+class Option(click.Option):
+    """An option that `--help` lists in a part of its own choice; see `Command.parts`."""
+
+    def __init__(self, *args: Any, group: OptionGroup, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.group = group
+
+
 class Command(click.Command):
     """A command declared apart from its body, which is imported when the command runs.
 
@@ -58,8 +66,27 @@ class Command(click.Command):
         self.module = module
         if config:
             text = f"YAML file with these settings under `{self.name}:`; flags take precedence."
-            self.params.append(click.Option(["--config", "config_file"], type=PATH, help=text))
+            self.params.append(Option(["--config", "config_file"], type=PATH, help=text, group="Basic"))
             self.params += config_options(config)
+
+    def parts(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
+        """The parameters by the part of `--help` that lists them, in its order; of few there is one part.
+
+        A parameter without a group is basic where it is required.
+        """
+        if not self.config:
+            return {"": self.get_params(ctx)}
+        parts: dict[str, list[click.Parameter]] = {group: [] for group in typing.get_args(OptionGroup)}
+        for param in self.get_params(ctx):
+            parts[getattr(param, "group", "Basic" if param.required else "Other")].append(param)
+        return {group: params for group, params in parts.items() if params}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, each part under its own title."""
+        for part, params in self.parts(ctx).items():
+            if records := [record for param in params if (record := param.get_help_record(ctx))]:
+                with formatter.section(part or "Options"):
+                    formatter.write_dl(records)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and refuse an option with one value that is given twice, of which click takes the last."""
@@ -141,13 +168,13 @@ class Group(click.Group):
             ctx.exit(ExitCode.INTERRUPTED)
 
 
-def config_options(config: type[Config]) -> list[click.Option]:
+def config_options(config: type[Config]) -> list[Option]:
     """An option per field of `config`: its name, type, help, default and limits; not given, it is None."""
     hints = typing.get_type_hints(config)
     return [_option(field, hints[field.name]) for field in dataclasses.fields(config)]
 
 
-def _option(field: dataclasses.Field[Any], annotation: Any) -> click.Option:
+def _option(field: dataclasses.Field[Any], annotation: Any) -> Option:
     name = field.name.replace("_", "-")
     is_switch = annotation in (bool, bool | None)
     flags = [f"--{name}/--no-{name}" if is_switch else f"--{name}"]
@@ -158,7 +185,10 @@ def _option(field: dataclasses.Field[Any], annotation: Any) -> click.Option:
     is_repeated = is_list(annotation) and item_of(annotation) is str
     metavar = _list_in_words(item_of(annotation)) if is_list(annotation) and not is_repeated else None
     text = field.metadata["help"] + _default_and_limits(field)
-    return click.Option(flags, type=kind, multiple=is_repeated, default=None, help=text, metavar=metavar)
+    group = field.metadata["group"]
+    return Option(
+        flags, type=kind, multiple=is_repeated, default=None, help=text, metavar=metavar, group=group
+    )
 
 
 def _list_in_words(item: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vidlat.cli.checks import checked, require_folder, require_input, require_run
-from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command
+from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command, Option
 from vidlat.cli.options import (
     device_option,
     file_option,
@@ -20,6 +20,8 @@ from vidlat.config import EvaluateConfig
 sources_option = click.option(
     "--input",
     "inputs",
+    cls=Option,
+    group="Basic",
     type=PATH_OR_PATTERN,
     multiple=True,
     callback=checked(require_input),
@@ -82,17 +84,27 @@ def decode() -> None:
 @click.option(
     "--run",
     "run_dir",
+    cls=Option,
+    group="Basic",
     type=PATH,
     callback=checked(require_run),
     help="Draw samples of this run, and measure them.",
 )
 @click.option(
     "--samples",
+    cls=Option,
+    group="Basic",
     type=PATH,
     callback=checked(require_folder),
     help="Measure the videos of this folder, which may be of any tool.",
 )
-@click.option("--out", type=PATH, help="Folder for figures, pictures and samples; else evaluation in --run.")
+@click.option(
+    "--out",
+    cls=Option,
+    group="Basic",
+    type=PATH,
+    help="Folder for figures, pictures and samples; else evaluation in --run.",
+)
 @file_option(
     "--json",
     "json_file",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.declaration import PATH_PATTERN_OR_ADDRESS, Command
+from vidlat.cli.declaration import PATH_PATTERN_OR_ADDRESS, Command, Option
 from vidlat.cli.options import cache_out_option, input_option, labels_option
 from vidlat.config import EncodeConfig, WorkerConfig
 
@@ -27,6 +27,8 @@ from vidlat.config import EncodeConfig, WorkerConfig
 )
 @click.option(
     "--dry-run",
+    cls=Option,
+    group="Basic",
     is_flag=True,
     help="Write nothing: print what would be encoded, with estimates of time and disk space.",
 )

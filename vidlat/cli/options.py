@@ -20,7 +20,7 @@ from vidlat.cli.checks import (
     require_weights,
     written_as,
 )
-from vidlat.cli.declaration import CACHE, PATH, PATH_OR_PATTERN, LocalPath
+from vidlat.cli.declaration import CACHE, PATH, PATH_OR_PATTERN, LocalPath, Option
 from vidlat.paths import CACHE_DIR, CACHE_GB, DEFAULT_CACHE_GB
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -65,6 +65,8 @@ def shard_cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--cache-dir` and `--cache-gb`, for commands that read latents."""
     limit = click.option(
         "--cache-gb",
+        cls=Option,
+        group="Performance",
         type=click.FloatRange(0, min_open=True),
         envvar=CACHE_GB,
         show_envvar=True,
@@ -74,6 +76,8 @@ def shard_cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     folder = click.option(
         "--cache-dir",
+        cls=Option,
+        group="Performance",
         type=PATH,
         envvar=CACHE_DIR,
         show_envvar=True,
@@ -92,7 +96,9 @@ def out_option(help: str, suffix: str = "") -> Decorator:
 
 def resume_option(help: str, check: Check) -> Decorator:
     """`--resume`, whose check --out passes where it is given."""
-    return click.option("--resume", is_flag=True, callback=continues(check), help=help)
+    return click.option(
+        "--resume", cls=Option, group="Basic", is_flag=True, callback=continues(check), help=help
+    )
 
 
 def file_option(flag: str, name: str, suffix: str, help: str) -> Decorator:
@@ -128,6 +134,8 @@ def labels_option(help: str) -> Decorator:
     """`--labels`, a table."""
     return click.option(
         "--labels",
+        cls=Option,
+        group="Basic",
         type=PATH,
         callback=checked(require_file),
         help="CSV or JSONL table with a column video_id, or FileName, of a video or of a scan for all its "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vidlat.cli.checks import checked, require_cache, require_run
-from vidlat.cli.declaration import CACHE, PATH, Command
+from vidlat.cli.declaration import CACHE, PATH, Command, Option
 from vidlat.cli.options import (
     labels_option,
     latents_option,
@@ -71,6 +71,8 @@ def train() -> None:
 @vae_option
 @click.option(
     "--latents",
+    cls=Option,
+    group="Sampling",
     type=CACHE,
     callback=checked(require_cache),
     help="The cache that the run was trained on, for --reject-copies.",

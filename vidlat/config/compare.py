@@ -24,27 +24,48 @@ class CompareConfig(Preprocessing):
     """Settings of `vidlat compare`. Every VAE is combined with every combination of the lists of timing."""
 
     size: int = setting(
-        256, "height and width of the frames the VAE sees, in pixels", at_least=11, at_most=MANY
+        256,
+        "height and width of the frames the VAE sees, in pixels",
+        group="Basic",
+        at_least=11,
+        at_most=MANY,
     )  # the SSIM needs 11
     vae: tuple[str, ...] = setting(
-        ("maisi",), "a VAE to compare, by name or path as for encode; may be repeated", names="weights"
+        ("maisi",),
+        "a VAE to compare, by name or path as for encode; may be repeated",
+        group="Basic",
+        names="weights",
     )
-    stack: tuple[int, ...] = setting((4,), "frames per VAE call", at_least=1, at_most=MANY)
+    stack: tuple[int, ...] = setting((4,), "frames per VAE call", group="Time", at_least=1, at_most=MANY)
     stretch: tuple[int, ...] = setting(
-        (1,), "how often the VAE is shown each frame; a divisor of the stack", at_least=1, at_most=4
+        (1,),
+        "how often the VAE is shown each frame; a divisor of the stack",
+        group="Time",
+        at_least=1,
+        at_most=4,
     )
     overlap: tuple[int, ...] = setting(
-        (0,), "frames of a VAE call that the next one takes too", at_least=0, at_most=MANY
+        (0,), "frames of a VAE call that the next one takes too", group="Time", at_least=0, at_most=MANY
     )
-    blend: tuple[Blend, ...] = setting(("average",), "what is kept of latents that calls share")
+    blend: tuple[Blend, ...] = setting(("average",), "what is kept of latents that calls share", group="Time")
     stretch_by: tuple[StretchBy, ...] = setting(
-        ("repeat",), "what is shown between two frames of a stretched video"
+        ("repeat",), "what is shown between two frames of a stretched video", group="Time"
     )
-    videos: int = setting(12, "number of clips, evenly spread over subjects and ids", at_least=1)
-    frames: int = setting(64, "frames measured of each clip, from its first on", at_least=1, at_most=1000)
-    precision: Precision = setting("auto", "arithmetic of the VAEs; auto is bfloat16 on a GPU")
-    batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0, at_most=MANY)
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
+    videos: int = setting(
+        12, "number of clips, evenly spread over subjects and ids", group="Basic", at_least=1
+    )
+    frames: int = setting(
+        64, "frames measured of each clip, from its first on", group="Basic", at_least=1, at_most=1000
+    )
+    precision: Precision = setting(
+        "auto", "arithmetic of the VAEs; auto is bfloat16 on a GPU", group="Performance"
+    )
+    batch: int = setting(
+        0, "stacks per VAE call; 0 chooses for the device", group="Performance", at_least=0, at_most=MANY
+    )
+    device: str = setting(
+        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
+    )
     exclude: tuple[str, ...] = exclude_setting()
 
     def __post_init__(self) -> None:

@@ -21,34 +21,47 @@ class EncodeConfig(LatentSettings):
         "maisi, nv-generate-ct, nv-generate-mr, tiny, tiny-16, a weights file, or "
         "diffusers:FOLDER or diffusers:OWNER/NAME[/FOLDER] of a hub: an AutoencoderKL of diffusers; else the "
         "VAE of the cache at --out, for a new one maisi",
+        group="Basic",
         names="weights",
     )
     in_channels: int | None = setting(None, "refuse a VAE with another number of input channels")
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
-    batch: int = setting(0, "stacks per VAE call; 0 chooses for the device", at_least=0, at_most=MANY)
+    device: str = setting(
+        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
+    )
+    batch: int = setting(
+        0, "stacks per VAE call; 0 chooses for the device", group="Performance", at_least=0, at_most=MANY
+    )
     cudnn_benchmark: bool = setting(
         False,
         "on a GPU, let cuDNN time its algorithms at the first VAE call of each process and use the fastest. "
         "Their last bits differ: an encode that is interrupted or repeated then gives slightly other latents",
+        group="Performance",
     )
-    time_limit_seconds: float = setting(0.0, "longest time to decode one video; 0: no limit", at_least=0)
-    workers: int = setting(0, "processes that encode; 0 chooses for this machine", at_least=0)
+    time_limit_seconds: float = setting(
+        0.0, "longest time to decode one video; 0: no limit", group="Performance", at_least=0
+    )
+    workers: int = setting(
+        0, "processes that encode; 0 chooses for this machine", group="Performance", at_least=0
+    )
     scheduler: str | None = setting(
         None,
         "address of a running Dask scheduler, or its scheduler file (.json), instead of a local cluster; "
         "`vidlat worker` starts its workers",
+        group="Performance",
     )
     part: str | None = setting(
         None,
         "I/N, such as 3/16: only the I-th of N parts of the videos, chosen by a hash of their path before a "
         "file is opened; each part into a cache of its own, which `vidlat merge` joins",
+        group="Performance",
     )
     exclude: tuple[str, ...] = exclude_setting()
     min_frames: int = setting(
         1,
         "leave out new videos of fewer frames, such as stills among cines; their frames are counted before "
         "--fps",
+        group="Videos",
         at_least=1,
         at_most=MANY,
     )

@@ -16,14 +16,20 @@ class EvaluateConfig(Drawing):
         None,
         "samples to draw, and clips in each set that they are compared with; of --samples, videos to take; "
         "else 256, on a CPU 64, and all of --samples",
+        group="Basic",
         short="-n",
         at_least=2,
         at_most=MANY,
     )
     steps: tuple[int, ...] = setting(
-        (), "denoising steps; a row for each of several; else 50, or 4 of a mean flow", at_least=1
+        (),
+        "denoising steps; a row for each of several; else 50, or 4 of a mean flow",
+        group="Basic",
+        at_least=1,
     )
-    seed: int = setting(0, "seed of the first sample, and of the noise", at_least=0, below=SEED_STOP)
+    seed: int = setting(
+        0, "seed of the first sample, and of the noise", group="Basic", at_least=0, below=SEED_STOP
+    )
     features: tuple[str, ...] = setting(
         (),
         "a TorchScript network whose features are compared too, a file or hub:OWNER/REPOSITORY/FILE; it "

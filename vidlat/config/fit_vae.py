@@ -60,43 +60,62 @@ USUAL_FIT: dict[str, Any] = {
 class FitVAEConfig(Preprocessing):
     """Settings of `vidlat fit-vae`; what is None is chosen by network and recipe, see `chosen`."""
 
-    size: int = setting(128, "height and width of the training frames, in pixels", at_least=1, at_most=MANY)
+    size: int = setting(
+        128, "height and width of the training frames, in pixels", group="Basic", at_least=1, at_most=MANY
+    )
     init: str | None = setting(
         None,
         "weights to fine-tune, as for --vae; else a network from scratch, see --network",
+        group="Basic",
         names="weights",
     )
     network: VAENetwork | None = setting(
         None,
         "from scratch: tiny (0.9 M parameters), or maisi (21 M), the network of NVIDIA's weights; else tiny",
+        group="Basic",
     )
     channels: tuple[int, ...] = setting(
-        (), "from scratch: width of each level, in place of the network's", at_least=1, at_most=4096
+        (),
+        "from scratch: width of each level, in place of the network's",
+        group="Network",
+        at_least=1,
+        at_most=4096,
     )
     res_blocks: tuple[int, ...] = setting(
-        (), "from scratch: residual blocks of each level, in place of the network's", at_least=1, at_most=64
+        (),
+        "from scratch: residual blocks of each level, in place of the network's",
+        group="Network",
+        at_least=1,
+        at_most=64,
     )
     latent_dim: int | None = setting(
-        None, "from scratch: latent channels; MAISI and the default have 4", at_least=1, at_most=64
+        None,
+        "from scratch: latent channels; MAISI and the default have 4",
+        group="Network",
+        at_least=1,
+        at_most=64,
     )
     start: VAEStart | None = setting(
         None,
         "from scratch: random weights, or pca: those of the best linear code, for which the network has "
         "transposed convolutions in place of interpolation, and group norms of fewer groups; else pca for "
         "tiny, random for maisi",
+        group="Network",
     )
     freeze_encoder: bool = setting(
-        False, "train the decoder of --init alone: caches that were made with it stay valid"
+        False, "train the decoder of --init alone: caches that were made with it stay valid", group="Network"
     )
     recipe: VAENetwork | None = setting(
         None,
         "losses, rate, batch, stack and patch where they are not given: maisi is NVIDIA's training, tiny "
         "that of the embedded VAEs; else as the network",
+        group="Objective",
     )
     stack: int | None = setting(
         None,
         "frames of a training stack and of a VAE call; the network learns motion as far as a stack reaches; "
         "else 4, with recipe maisi 64",
+        group="Time",
         at_least=1,
         at_most=MANY,
     )
@@ -104,6 +123,7 @@ class FitVAEConfig(Preprocessing):
         None,
         "learn shorter VAE calls too: steps take turns in showing a stack whole, as two halves, and so on "
         "down to calls of this many frames",
+        group="Time",
         at_least=1,
         at_most=MANY,
     )
@@ -111,59 +131,83 @@ class FitVAEConfig(Preprocessing):
         None,
         "height and width of random squares of the frames to train on, in pixels, for steps that cost less; "
         "else whole frames, with recipe maisi 64",
+        group="Optimisation",
         at_least=1,
         at_most=MANY,
     )
-    steps: int | None = setting(None, "training steps; else 2000", at_least=1)
+    steps: int | None = setting(None, "training steps; else 2000", group="Basic", at_least=1)
     epochs: float | None = setting(
-        None, "passes over the training stacks, another way to say --steps", same_as="steps", above=0
+        None,
+        "passes over the training stacks, another way to say --steps",
+        group="Basic",
+        same_as="steps",
+        above=0,
     )
     batch: int | None = setting(
-        None, "stacks per step, over all processes; else 4, with recipe maisi 1", at_least=1, at_most=MANY
+        None,
+        "stacks per step, over all processes; else 4, with recipe maisi 1",
+        group="Optimisation",
+        at_least=1,
+        at_most=MANY,
     )
     learning_rate: float | None = setting(
-        None, "peak learning rate of AdamW; else 1e-3, with recipe maisi 1e-4", above=0
+        None, "peak learning rate of AdamW; else 1e-3, with recipe maisi 1e-4", group="Optimisation", above=0
     )
-    warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay", at_least=0)
-    clip_norm: float = setting(1.0, "gradients are clipped to this norm", above=0)
+    warmup_steps: int = setting(
+        100, "steps of linear warm-up before the cosine decay", group="Optimisation", at_least=0
+    )
+    clip_norm: float = setting(1.0, "gradients are clipped to this norm", group="Optimisation", above=0)
     loss: VAELoss | None = setting(
         None,
         "error of the frames: l1, mse, or log-mse, by which every stack counts by its PSNR; else log-mse, "
         "with recipe maisi l1",
+        group="Objective",
     )
     kl_weight: float | None = setting(
         None,
         "weight of the divergence from a standard normal, averaged over values; else 1e-4, with recipe maisi "
         "1.6384e-3, which is NVIDIA's 1e-7 of the sum over a 64x64x64 patch",
+        group="Objective",
         at_least=0,
     )
     change_weight: float = setting(
-        0.0, "weight of the error of the change from frame to frame, beside that of the frames", at_least=0
+        0.0,
+        "weight of the error of the change from frame to frame, beside that of the frames",
+        group="Objective",
+        at_least=0,
     )
     perceptual_weight: float | None = setting(
-        None, "weight of --perceptual; else 0, with recipe maisi 0.3", at_least=0
+        None, "weight of --perceptual; else 0, with recipe maisi 0.3", group="Objective", at_least=0
     )
     perceptual: str = setting(
         "gradients",
         "distance of pictures: gradients, of the image gradients at three scales, which needs no weights; or "
         "of the features of a TorchScript network, a file or hub:OWNER/REPOSITORY/FILE",
+        group="Objective",
     )
     perceptual_hash: str | None = setting(
-        None, "SHA-256 of that file, which is verified before it is loaded; required"
+        None, "SHA-256 of that file, which is verified before it is loaded; required", group="Objective"
     )
     adversarial_weight: float | None = setting(
         None,
         "weight of a discriminator's judgement, which sees the frames of a stack at once; else 0, with "
         "recipe maisi 0.1",
+        group="Objective",
         at_least=0,
     )
-    ema_decay: float = setting(0.995, "decay of the averaged weights, which are written", at_least=0, below=1)
+    ema_decay: float = setting(
+        0.995, "decay of the averaged weights, which are written", group="Optimisation", at_least=0, below=1
+    )
     max_stacks: int = setting(
-        20_000, "training stacks held in memory, drawn evenly from all videos", at_least=1
+        20_000,
+        "training stacks held in memory, drawn evenly from all videos",
+        group="Performance",
+        at_least=1,
     )
     validation_fraction: float | None = setting(
         None,
         "share of the subjects held out for validation; else 0.1 where there are two subjects",
+        group="Split",
         at_least=0,
         below=1,
     )
@@ -171,27 +215,38 @@ class FitVAEConfig(Preprocessing):
     split_by: str | None = split_by_setting()
     split_by_pattern: str | None = split_by_pattern_setting()
     validate_every: int | None = setting(
-        None, "steps between validations; 0 for none between epochs; else 200", at_least=0
+        None,
+        "steps between validations; 0 for none between epochs; else 200",
+        group="Monitoring",
+        at_least=0,
     )
     validate_epochs: int | None = setting(
         None,
         "epochs between further validations, at the end of one; rounded up to epochs of 100 steps together; "
         "0 for none; else 1",
+        group="Monitoring",
         at_least=0,
     )
-    checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)
-    keep: int = setting(3, "number of latest checkpoints to keep, besides the best", at_least=1)
+    checkpoint_every: int = setting(200, "steps between checkpoints", group="Monitoring", at_least=1)
+    keep: int = setting(
+        3, "number of latest checkpoints to keep, besides the best", group="Monitoring", at_least=1
+    )
     max_skipped: int = max_skipped_setting()
     tracker: tuple[Tracker, ...] = tracker_setting()
     checkpoint_activations: bool = setting(
-        False, "recompute activations in the backward pass: less memory, up to a third more time"
+        False,
+        "recompute activations in the backward pass: less memory, up to a third more time",
+        group="Performance",
     )
     precision: Precision = setting(
         "auto",
         "arithmetic of the training; auto is bfloat16 on a GPU; a CPU that has it is several times as fast",
+        group="Performance",
     )
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
-    seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
+    device: str = setting(
+        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
+    )
+    seed: int = setting(0, "seed of every random draw", group="Optimisation", at_least=0, below=SEED_STOP)
 
     def __post_init__(self) -> None:
         super().__post_init__()

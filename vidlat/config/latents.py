@@ -40,9 +40,12 @@ class Reading(Config):
         "auto",
         "order of the axes of NumPy arrays: THW, HWT (MATLAB's), THWC or any other order of time, height, "
         "width and channels; auto is THW or THWC",
+        group="Videos",
     )
     deinterlace: Deinterlace = setting(
-        "auto", "auto deinterlaces frames that a video flags as interlaced; off keeps their combs"
+        "auto",
+        "auto deinterlaces frames that a video flags as interlaced; off keeps their combs",
+        group="Videos",
     )
 
     def __post_init__(self) -> None:
@@ -58,19 +61,27 @@ class Preprocessing(Reading):
     """
 
     size: int = setting(
-        256, "height and width of the frames the VAE sees, in pixels", at_least=1, at_most=MANY
+        256, "height and width of the frames the VAE sees, in pixels", group="Basic", at_least=1, at_most=MANY
     )
-    fit: Fit = setting("crop", "how a frame becomes square: crop it, pad it with black, or stretch it")
+    fit: Fit = setting(
+        "crop", "how a frame becomes square: crop it, pad it with black, or stretch it", group="Videos"
+    )
     crop: str = setting(
-        "none", "first cut out X,Y,W,H pixels; auto keeps what moves, without static borders and text"
+        "none",
+        "first cut out X,Y,W,H pixels; auto keeps what moves, without static borders and text",
+        group="Videos",
     )
     fps: float = setting(
-        0.0, "resample to this many frames per second, by the frames' times; 0 keeps all frames", at_least=0
+        0.0,
+        "resample to this many frames per second, by the frames' times; 0 keeps all frames",
+        group="Videos",
+        at_least=0,
     )
     intensity: str = setting(
         "auto",
         "values that become black and white: auto (what the file states, else percentile), uint8 (0 to 255), "
         "ct (-1000 to 1000), percentile (lowest to 99.5th), minmax, or LOW,HIGH",
+        group="Videos",
     )
 
     def __post_init__(self) -> None:
@@ -91,6 +102,7 @@ class LatentSettings(Preprocessing):
         None,
         "frames per VAE call; else as many as suit --vae, or 4. MAISI learned from deep CT "
         "volumes, which longer stacks resemble: untested",
+        group="Time",
         at_least=1,
         at_most=MANY,
     )
@@ -99,26 +111,32 @@ class LatentSettings(Preprocessing):
         "frames of a VAE call that the next one takes too, fewer than --stack; decoded frames are "
         "cross-faded. A multiple of the VAE's compression blends the latents, any other keeps them all. "
         "Else what suits --vae, where --stack is not given, or 0",
+        group="Time",
         at_least=0,
         at_most=MANY,
     )
     blend: Blend = setting(
         "average",
         "what is kept of latents that calls share: their average, or the one nearest a call's center",
+        group="Time",
     )
     stretch: int | None = setting(
         None,
         "show the VAE each frame so many times: slow motion, of which more is kept, for as many times the "
         "calls and latents; a divisor of --stack. Else what suits --vae, or 1",
+        group="Time",
         at_least=1,
         at_most=4,
     )
     stretch_by: StretchBy = setting(
-        "repeat", "between two frames of a stretched video, show the earlier one again, or blends of both"
+        "repeat",
+        "between two frames of a stretched video, show the earlier one again, or blends of both",
+        group="Time",
     )
     precision: Precision = setting(
         "auto",
         "arithmetic of the VAE; auto is resolved when the cache is made; not every CPU has bfloat16",
+        group="Performance",
     )
     keepbits: int = setting(
         MANTISSA_BITS,
@@ -154,6 +172,7 @@ def exclude_setting() -> Any:
         (),
         "pass over files whose path below --input, or whose name, matches this pattern, such as '*_gt*'; may "
         "be repeated",
+        group="Videos",
     )
 
 

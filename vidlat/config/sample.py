@@ -22,31 +22,48 @@ Sampler = Literal["ddim", "euler", "heun"]
 class Drawing(Config):
     """How samples are drawn, whichever and however many."""
 
-    sampler: Sampler = setting("ddim", "how a step is taken; heun calls the network twice per step")
+    sampler: Sampler = setting(
+        "ddim", "how a step is taken; heun calls the network twice per step", group="Sampling"
+    )
     guidance: float = setting(
-        1.0, "classifier-free guidance scale: 1 is as trained, 0 ignores the condition", at_least=0
+        1.0,
+        "classifier-free guidance scale: 1 is as trained, 0 ignores the condition",
+        group="Conditioning",
+        at_least=0,
     )
     guidance_interval: tuple[float, ...] = setting(
-        (0.0, 1.0), "lowest and highest timestep that is guided; 0 is data, 1 is noise", at_least=0, at_most=1
+        (0.0, 1.0),
+        "lowest and highest timestep that is guided; 0 is data, 1 is noise",
+        group="Conditioning",
+        at_least=0,
+        at_most=1,
     )
     checkpoint: Literal["last", "best"] = setting(
-        "last", "the last checkpoint, or the one with the lowest validation loss"
+        "last", "the last checkpoint, or the one with the lowest validation loss", group="Sampling"
     )
     average_length: float = setting(
         0.0,
         "average the weights over this share of the training (a standard deviation, 0.01 to 0.25), for runs "
         "trained with --average-snapshots; 0 takes the average of --ema-decay",
+        group="Sampling",
         at_least=0,
         at_most=LONGEST_AVERAGE,
     )
     precision: Precision = setting(
         "auto",
         "arithmetic of the U-Net; auto is as it was trained, or float32 where a CPU lacks bfloat16",
+        group="Performance",
     )
     batch: int = setting(
-        0, "samples drawn at once, the last batch padded; 0 chooses for the device", at_least=0, at_most=MANY
+        0,
+        "samples drawn at once, the last batch padded; 0 chooses for the device",
+        group="Performance",
+        at_least=0,
+        at_most=MANY,
     )
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
+    device: str = setting(
+        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,29 +86,44 @@ class Drawing(Config):
 class SampleConfig(Drawing):
     """Settings of `vidlat sample`."""
 
-    num: int = setting(8, "number of samples", short="-n", at_least=1)
+    num: int = setting(8, "number of samples", group="Basic", short="-n", at_least=1)
     frames: int = setting(
-        0, "video frames per sample; 0 for the length of a training clip", at_least=0, at_most=MANY
+        0,
+        "video frames per sample; 0 for the length of a training clip",
+        group="Basic",
+        at_least=0,
+        at_most=MANY,
     )
     seed: int = setting(
-        0, "seed of the first sample; sample i depends on seed + i alone", at_least=0, below=SEED_STOP
+        0,
+        "seed of the first sample; sample i depends on seed + i alone",
+        group="Basic",
+        at_least=0,
+        below=SEED_STOP,
     )
-    steps: int | None = setting(None, "denoising steps; else 50, or 4 of a mean flow", at_least=1)
-    condition: tuple[str, ...] = setting((), "a condition, NAME=VALUE; may be repeated")
+    steps: int | None = setting(
+        None, "denoising steps; else 50, or 4 of a mean flow", group="Basic", at_least=1
+    )
+    condition: tuple[str, ...] = setting((), "a condition, NAME=VALUE; may be repeated", group="Conditioning")
     sweep: str | None = setting(
-        None, "each value of a condition, NAME=VALUE,VALUE..., at the same seeds, --num of each, and a grid"
+        None,
+        "each value of a condition, NAME=VALUE,VALUE..., at the same seeds, --num of each, and a grid",
+        group="Conditioning",
     )
     first_frame: str | None = setting(
-        None, "picture or video to continue, for runs trained with --first-frame"
+        None, "picture or video to continue, for runs trained with --first-frame", group="Conditioning"
     )
     reject_copies: float = setting(
         0.0,
         "draw each sample again that is nearer to a training clip than this share of held-out clips is, such "
         "as 0.01; 0 keeps all; needs --latents",
+        group="Sampling",
         at_least=0,
         below=1,
     )
-    format: Literal["mp4", "gif", "npy"] = setting("mp4", "of the videos; npy holds (T, H, W) uint8")
+    format: Literal["mp4", "gif", "npy"] = setting(
+        "mp4", "of the videos; npy holds (T, H, W) uint8", group="Basic"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

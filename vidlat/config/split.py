@@ -15,6 +15,7 @@ def split_setting() -> Any:
         None,
         "a table with the columns video_id and split (train, val or test), as `vidlat split` writes "
         "it: each video is in the part that it states, whatever labels say; those for testing are left out",
+        group="Split",
     )
 
 
@@ -24,6 +25,7 @@ def split_by_setting() -> Any:
         "the label that identifies a subject, or subject, for every video; else the recorded subject or the "
         "source (a file or series), whose parts stay together. A label of train, val and test is a split: it "
         "is kept, and test videos are left out; one named split is kept without being given",
+        group="Split",
     )
 
 
@@ -31,6 +33,7 @@ def split_by_pattern_setting() -> Any:
     return setting(
         None,
         "a regular expression whose match, or first group, in the video id identifies a subject",
+        group="Split",
     )
 
 

@@ -30,6 +30,7 @@ def tracker_setting() -> Any:
         ("tensorboard",),
         "where to report figures and settings; TensorBoard's files are always written, the others must be "
         "installed",
+        group="Monitoring",
     )
 
 
@@ -37,6 +38,7 @@ def max_skipped_setting() -> Any:
     return setting(
         10,
         "steps in a row that may be skipped, their loss or gradient not being finite; one more ends the run",
+        group="Monitoring",
         at_least=0,
     )
 
@@ -46,135 +48,190 @@ class TrainConfig(Config):
     """Settings of `vidlat train`."""
 
     network: Network = setting(
-        "space-time", "the U-Net: space-time (down-samples space only), or MONAI's DiffusionModelUNet"
+        "space-time",
+        "the U-Net: space-time (down-samples space only), or MONAI's DiffusionModelUNet",
+        group="Network",
     )
-    preset: Preset = setting("tiny", "size of the U-Net")
+    preset: Preset = setting("tiny", "size of the U-Net", group="Basic")
     channels: tuple[int, ...] = setting(
         (),
         "width of each level of the U-Net, in place of the preset's; multiples of 8",
+        group="Network",
         at_least=8,
         at_most=4096,
     )
     blocks: int | None = setting(
-        None, "residual blocks of each level, in place of the preset's", at_least=1, at_most=16
+        None,
+        "residual blocks of each level, in place of the preset's",
+        group="Network",
+        at_least=1,
+        at_most=16,
     )
     attention: int | None = setting(
         None,
         "number of levels, the smallest ones, that attend within a frame; else 2",
+        group="Network",
         at_least=0,
         at_most=16,
     )
     heads: int | None = setting(
-        None, "heads of each attention; else one for 32 channels or more", at_least=1, at_most=256
+        None,
+        "heads of each attention; else one for 32 channels or more",
+        group="Network",
+        at_least=1,
+        at_most=256,
     )
     objective: Objective = setting(
-        "flow", "what the network predicts; with mean-flow, samples take 1 to 4 steps"
+        "flow", "what the network predicts; with mean-flow, samples take 1 to 4 steps", group="Objective"
     )
     init: str | None = setting(
         None,
         "start from the averaged weights of a run, an exported one (a folder or hf://OWNER/NAME), or a "
         ".safetensors file, of the same network and VAE",
+        group="Network",
         names="start",
     )
     distil: str | None = setting(
         None,
         "with objective mean-flow: start from this run of objective flow, and learn its velocity in place of "
         "that of the data",
+        group="Objective",
         names="model",
     )
     plain_flow: float = setting(
         0.75,
         "share of items that a mean flow trains as plain flow; the others cost twice as much",
+        group="Objective",
         at_least=0,
         at_most=1,
     )
-    timesteps: TimestepDistribution = setting("uniform", "distribution of the training timesteps")
+    timesteps: TimestepDistribution = setting(
+        "uniform", "distribution of the training timesteps", group="Objective"
+    )
     shift: float = setting(
-        1.0, "moves timesteps towards noise (> 1) or data (< 1), in training and in sampling", above=0
+        1.0,
+        "moves timesteps towards noise (> 1) or data (< 1), in training and in sampling",
+        group="Objective",
+        above=0,
     )
     min_snr: float = setting(
-        0.0, "gamma of min-SNR loss weighting, for v and epsilon; 5 is usual, 0 turns it off", at_least=0
+        0.0,
+        "gamma of min-SNR loss weighting, for v and epsilon; 5 is usual, 0 turns it off",
+        group="Objective",
+        at_least=0,
     )
     condition: tuple[str, ...] = setting(
-        (), "a label to condition on: NAME for classes, NAME:float for numbers; may be repeated"
+        (),
+        "a label to condition on: NAME for classes, NAME:float for numbers; may be repeated",
+        group="Conditioning",
     )
     condition_dropout: float = setting(
-        0.1, "share of items trained without their condition, for guidance", at_least=0, at_most=1
+        0.1,
+        "share of items trained without their condition, for guidance",
+        group="Conditioning",
+        at_least=0,
+        at_most=1,
     )
     first_frame: float = setting(
         0.0,
         "share of items trained with their first latent frames given, so that samples can continue a picture "
         "or a video",
+        group="Conditioning",
         at_least=0,
         at_most=1,
     )
     first_frames: int = setting(
         1,
         "latent frames that are given then; more show the motion to continue",
+        group="Conditioning",
         at_least=1,
         at_most=MANY,
     )
-    frames: int = setting(16, "video frames per training clip", at_least=1, at_most=MANY)
-    batch: int = setting(8, "windows per step, over all processes", at_least=1, at_most=MANY)
+    frames: int = setting(16, "video frames per training clip", group="Basic", at_least=1, at_most=MANY)
+    batch: int = setting(8, "windows per step, over all processes", group="Basic", at_least=1, at_most=MANY)
     accumulate: int = setting(
-        1, "parts into which each process splits its share of a step, to save memory", at_least=1
+        1,
+        "parts into which each process splits its share of a step, to save memory",
+        group="Performance",
+        at_least=1,
     )
-    steps: int = setting(20_000, "steps of the whole run", at_least=1)
+    steps: int = setting(20_000, "steps of the whole run", group="Basic", at_least=1)
     latents_as: Literal["sample", "mean"] = setting(
-        "sample", "draw latents from the VAE's posterior, or take its mean"
+        "sample", "draw latents from the VAE's posterior, or take its mean", group="Objective"
     )
-    learning_rate: float = setting(2e-4, "peak learning rate of AdamW", above=0)
-    warmup_steps: int = setting(100, "steps of linear warm-up before the cosine decay", at_least=0)
-    weight_decay: float = setting(0.01, "weight decay of AdamW", at_least=0)
-    clip_norm: float = setting(1.0, "gradients are clipped to this norm", above=0)
+    learning_rate: float = setting(2e-4, "peak learning rate of AdamW", group="Optimisation", above=0)
+    warmup_steps: int = setting(
+        100, "steps of linear warm-up before the cosine decay", group="Optimisation", at_least=0
+    )
+    weight_decay: float = setting(0.01, "weight decay of AdamW", group="Optimisation", at_least=0)
+    clip_norm: float = setting(1.0, "gradients are clipped to this norm", group="Optimisation", above=0)
     ema_decay: float = setting(
-        0.999, "decay of the averaged weights, which are used for sampling", at_least=0, below=1
+        0.999,
+        "decay of the averaged weights, which are used for sampling",
+        group="Optimisation",
+        at_least=0,
+        below=1,
     )
     average_snapshots: int = setting(
         0,
         "steps between snapshots of two further averages, from which `vidlat sample --average-length` makes "
         "one of any length; 0 for none. Each takes as much disk as the weights",
+        group="Optimisation",
         at_least=0,
     )
     where: str | None = setting(
         None,
         "train on those videos alone for which this holds: comparisons of labels, subject, video_id, "
         "num_frames and fps, such as \"view == 'A4C' and EF >= 50\"",
+        group="Split",
     )
     validation_fraction: float = setting(
-        0.1, "share of the subjects held out for validation", at_least=0, below=1
+        0.1, "share of the subjects held out for validation", group="Split", at_least=0, below=1
     )
     split: str | None = split_setting()
     split_by: str | None = split_by_setting()
     split_by_pattern: str | None = split_by_pattern_setting()
-    validate_every: int = setting(200, "steps between validations", at_least=1)
-    checkpoint_every: int = setting(200, "steps between checkpoints", at_least=1)
-    keep: int = setting(3, "number of latest checkpoints to keep, besides the best", at_least=1)
+    validate_every: int = setting(200, "steps between validations", group="Monitoring", at_least=1)
+    checkpoint_every: int = setting(200, "steps between checkpoints", group="Monitoring", at_least=1)
+    keep: int = setting(
+        3, "number of latest checkpoints to keep, besides the best", group="Monitoring", at_least=1
+    )
     max_skipped: int = max_skipped_setting()
     sample_every: int = setting(
-        0, "steps between samples drawn during training, shown in TensorBoard; 0 for none", at_least=0
+        0,
+        "steps between samples drawn during training, shown in TensorBoard; 0 for none",
+        group="Monitoring",
+        at_least=0,
     )
     tracker: tuple[Tracker, ...] = tracker_setting()
     compile: bool | None = setting(
         None,
         "compile the U-Net: a delay of a minute or so at the start, then faster steps (a few percent on a "
         "CPU). Else on a GPU alone",
+        group="Performance",
     )
     checkpoint_activations: bool = setting(
-        False, "recompute activations in the backward pass: less memory, a third more time"
+        False,
+        "recompute activations in the backward pass: less memory, a third more time",
+        group="Performance",
     )
     precision: Precision = setting(
-        "auto", "arithmetic of the U-Net; auto is bfloat16 on a GPU; not every CPU has it"
+        "auto",
+        "arithmetic of the U-Net; auto is bfloat16 on a GPU; not every CPU has it",
+        group="Performance",
     )
-    device: str = setting("auto", "cpu, cuda, or auto: a GPU where there is one", names="device")
+    device: str = setting(
+        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
+    )
     threads: int = setting(
         0,
         "threads of the U-Net on a CPU; 0 tries at the start of a run which number is fastest, unless "
         "OMP_NUM_THREADS is set, which wins",
+        group="Performance",
         at_least=0,
         at_most=4096,
     )
-    seed: int = setting(0, "seed of every random draw", at_least=0, below=SEED_STOP)
+    seed: int = setting(0, "seed of every random draw", group="Optimisation", at_least=0, below=SEED_STOP)
 
     @property
     def takes_span(self) -> bool:
