@@ -51,6 +51,7 @@ def test_size_of_an_encode_is_what_one_counts_by_hand():
         num_frames=58,
         seconds=2.9,
         num_calls=2 + 3 + 1,
+        longest_share=3 / 6,
         num_latent_frames=9 * 2,
         latent_bytes=round(9 * stack_bytes * COMPRESSED_SHARE),
         scratch_bytes=(5 + 3) * stack_bytes,
@@ -90,16 +91,18 @@ def simulate(num_calls, frames_per_call, speed, num_readers, num_cores, dt=0.01)
     ids=["GPU", "4 readers", "1 core", "4 cores"],
 )
 @pytest.mark.parametrize(("frame_seconds", "call_seconds"), [(0.02, 1.6), (0.1, 0.2), (0.05, 0.4)])
+@pytest.mark.parametrize(("longest_share", "times"), [(0.1, 1.0), (0.75, 1.5), (1.0, 2.0)])
 def test_time_is_that_of_a_simulated_pipeline_of_two_stages(
-    num_readers, num_cores, frame_seconds, call_seconds
+    num_readers, num_cores, frame_seconds, call_seconds, longest_share, times
 ):
     num_processes, num_calls, frames_per_call = 2, 60, 8
-    speed = Speed(frame_seconds=frame_seconds, call_seconds=call_seconds)
+    speed = Speed(frame_seconds=frame_seconds, call_seconds=call_seconds, start_seconds=7.0)
     size = EncodeEstimate(
         num_headers=9,
         num_frames=num_processes * num_calls * frames_per_call,
         seconds=0,
         num_calls=num_processes * num_calls,
+        longest_share=longest_share,
         num_latent_frames=0,
         latent_bytes=0,
         scratch_bytes=0,
@@ -109,7 +112,8 @@ def test_time_is_that_of_a_simulated_pipeline_of_two_stages(
     time = estimate_time(size, speed, num_processes, num_readers=num_readers, shared_cores=num_cores)
     expected = simulate(num_calls, frames_per_call, speed, num_readers, num_cores)
     # The simulation also fills and drains the pipeline.
-    assert time.seconds == pytest.approx(expected, rel=0.05)
+    assert time.seconds - time.start_seconds == pytest.approx(times * expected, rel=0.05)
+    assert time.start_seconds == 7.0
     assert time.decoding_seconds == pytest.approx(num_calls * frames_per_call * frame_seconds / num_readers)
     assert time.vae_seconds == pytest.approx(num_calls * call_seconds)
 

@@ -65,6 +65,7 @@ def compare(
 
 def _follow(events: Iterable[CompareProgress], seen: list[CompareProgress]) -> None:
     """Add the events to those seen and to a progress bar, with a line for whatever is left out."""
+    num_measured = 0
     with progress_bar("{task.fields[note]}") as progress:
         task = progress.add_task("comparing", total=None, note="")
         for event in events:
@@ -74,12 +75,13 @@ def _follow(events: Iterable[CompareProgress], seen: list[CompareProgress]) -> N
                 console.print(f"{shorten(names, 3)}: {reason}; left out", soft_wrap=True)
             if event.failure:
                 console.print(f"{event.name or event.video_id}: {event.failure}; left out", soft_wrap=True)
-            num_steps = event.num_clips * event.num_candidates
             if event.measurement:
-                note = f"{event.video_id}: {event.name}"
-                progress.update(task, advance=1, total=num_steps, note=note)
+                num_measured += 1
+                done, note = num_measured / event.num_candidates, f"{event.video_id}: {event.name}"
+                progress.update(task, completed=done, total=event.num_clips, note=note)
             elif event.video_id and event.failure:
-                progress.update(task, advance=event.num_candidates, total=num_steps)
+                num_measured += event.num_candidates
+                progress.update(task, completed=num_measured / event.num_candidates, total=event.num_clips)
 
 
 def _tell(

@@ -128,5 +128,9 @@ def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEs
     return [
         ("decoding", f"about {num_readers / speed.frame_seconds:.0f} frames/s per process"),
         ("VAE", f"about {frames_per_call / speed.call_seconds:.1f} frames/s per process"),
-        ("time", f"about {format_seconds(time.seconds)} {where}{cluster}; {share:.0f} % of it in the VAE"),
+        (
+            "time",
+            f"about {format_seconds(time.seconds)} {where}{cluster}: {format_seconds(time.start_seconds)} to "
+            f"start, {share:.0f} % of it in the VAE",
+        ),
     ]

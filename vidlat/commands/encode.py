@@ -261,7 +261,7 @@ def _run(
         f"{prepared.job.settings.precision}, {config.scheduler or processes}"
     )
     _warn_of_full_disk(prepared)
-    results = _Results()
+    results, began = _Results(), time.monotonic()
     with (
         progress_bar("{task.fields[frames]} frames", "{task.fields[rate]:.1f} frames/s") as progress,
         closing(prepared.run(on_wait=_tell)) as events,
@@ -269,13 +269,13 @@ def _run(
         task = progress.add_task("starting", total=plan.num_videos, frames=0, rate=0.0)
         progress.start()
         try:
-            seconds = _follow(events, results, progress, task)
+            _follow(events, results, progress, task)
         except KeyboardInterrupt:
             progress.stop()
             console.print(f"{results.num_videos} videos are finished and safe; the same command continues.")
             raise
     count = f"{format_count(results.num_videos, 'video')}, {format_count(results.num_frames, 'frame')}"
-    console.print(f"{count} in {format_seconds(seconds)} -> {out}")
+    console.print(f"{count} in {format_seconds(time.monotonic() - began)} -> {out}")
     if results.warnings:
         _print_warnings([(names.get(video_id, video_id), text) for video_id, text in results.warnings])
     return results.failures
@@ -285,8 +285,8 @@ def _tell(line: str) -> None:
     console.print(line, soft_wrap=True, markup=False)
 
 
-def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progress, task: TaskID) -> float:
-    """Add the events to the results and the progress bar; the seconds since the workers started."""
+def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progress, task: TaskID) -> None:
+    """Add the events to the results and the progress bar; the rate is that since the workers started."""
     began = None
     for event in events:
         if began is None:  # the first event says that the workers have started
@@ -306,7 +306,6 @@ def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progr
             frames=results.num_frames_encoded,
             rate=results.num_frames_encoded / max(time.monotonic() - began, 1e-9),
         )
-    return time.monotonic() - began if began else 0.0
 
 
 def _warn_of_other_stacks(prepared: PreparedEncode) -> None:

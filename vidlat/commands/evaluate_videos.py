@@ -24,17 +24,23 @@ def evaluate_reconstructions(
 ) -> ExitCode:
     """Decode latents, compare them with their sources, and print the figures."""
     steps = evaluate_videos(latents, inputs, max_videos=max_videos or 0, vae=vae, device=device)
-    events = []
+    events, read = [], set()
     if json_file:
         prepare_file(json_file, "--json")
     cache = open_cache(latents)
     with progress_bar("{task.fields[name]}") as progress:
-        num_videos = min(len(cache), max_videos or len(cache))
-        task = progress.add_task("comparing", total=num_videos, name="")
+        num_videos = len(cache)
+        task = progress.add_task("comparing", total=None, name="")
         for event in steps:
             events.append(event)
-            progress.update(task, advance=0.5, name=event.video_id)  # read for the PCA, then compared
-        progress.update(task, completed=num_videos)  # what cannot be compared is not read twice
+            if not event.has_source:  # these come first
+                num_videos -= 1
+                continue
+            total = min(num_videos, max_videos or num_videos)
+            # Read for the PCA, then compared; what cannot be compared is not read twice.
+            share = 1.0 if event.failure and event.video_id not in read else 0.5
+            read.add(event.video_id)
+            progress.update(task, total=total, advance=share, name=event.video_id)
     evaluation = Evaluation.of(events)
     _print(evaluation, cache)
     if json_file:

@@ -22,8 +22,8 @@ class EncodeEstimate:
 
     num_headers: videos whose header was read; the others are assumed to hold as many frames per byte.
     num_frames, seconds: of the videos whose header states them. num_calls: calls of the VAE.
-    num_latent_frames: that they give. latent_bytes: by how much the cache will grow. scratch_bytes: what
-    scratch holds at one time, at most.
+    longest_share: of these, that of the longest batch. num_latent_frames: that they give. latent_bytes: by
+    how much the cache will grow. scratch_bytes: what scratch holds at one time, at most.
     unknown: ids of videos whose header states no number of frames. broken: ids of videos that will fail,
     since their file cannot be opened or holds no frame of what was selected. Neither adds to the size.
     """
@@ -32,6 +32,7 @@ class EncodeEstimate:
     num_frames: int
     seconds: float
     num_calls: int
+    longest_share: float
     num_latent_frames: int
     latent_bytes: int
     scratch_bytes: int
@@ -41,10 +42,11 @@ class EncodeEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """What one process takes: seconds to decode and prepare a frame, and seconds per VAE call."""
+    """What one process takes: seconds to decode and prepare a frame, per VAE call, and to start."""
 
     frame_seconds: float
     call_seconds: float
+    start_seconds: float
 
 
 def bytes_on_disk(num_values: float) -> float:
@@ -91,12 +93,14 @@ def estimate_encode(
     lengths = [[n for s in batch if (n := every[s.video_id].num_frames)] for batch in batches]
     num_stacks = [sum(map(timing.num_calls, frames)) for frames in lengths]
     num_latent_frames = [sum(map(timing.num_latent_frames, frames)) for frames in lengths]
+    # The last call of a batch is padded.
+    num_calls = [-(-count // stacks_per_call) for count in num_stacks]
     return EncodeEstimate(
         num_headers=len(headers),
         num_frames=sum(header.num_frames or 0 for header in every.values()),
         seconds=sum(header.seconds or 0.0 for header in every.values()),
-        # The last call of a batch is padded.
-        num_calls=sum(-(-count // stacks_per_call) for count in num_stacks),
+        num_calls=sum(num_calls),
+        longest_share=max(num_calls) / max(1, sum(num_calls)),
         num_latent_frames=sum(num_latent_frames),
         latent_bytes=round(bytes_on_disk(sum(num_latent_frames) * values_per_latent_frame)),
         # Not compressed there.
@@ -110,9 +114,10 @@ def estimate_encode(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeTime:
-    """The duration of an encode, and how much of it each process decodes and is in the VAE, each alone."""
+    """The duration of an encode, and how much of it each process starts, decodes and is in the VAE, alone."""
 
     seconds: float
+    start_seconds: float
     decoding_seconds: float
     vae_seconds: float
 
@@ -122,6 +127,8 @@ def estimate_time(
 ) -> EncodeTime:
     """How long the encode takes on `num_processes`: as long as the slower of reading and the VAE, in each.
 
+    Before it, the processes start; and the longest batch is encoded by one process, however many there are.
+
     num_readers: that decode at once in a process. shared_cores: of a process, for them and the VAE; 0
     where the VAE is on hardware of its own, a GPU. On one core reading and the VAE add up.
     """
@@ -129,4 +136,10 @@ def estimate_time(
     vae = estimate.num_calls * speed.call_seconds / num_processes
     decoding = reading / num_readers
     taken = reading / shared_cores if shared_cores else 0.0  # of the VAE's time
-    return EncodeTime(seconds=max(decoding, vae + taken), decoding_seconds=decoding, vae_seconds=vae)
+    work = max(decoding, vae + taken) * max(1.0, num_processes * estimate.longest_share)
+    return EncodeTime(
+        seconds=speed.start_seconds + work,
+        start_seconds=speed.start_seconds,
+        decoding_seconds=decoding,
+        vae_seconds=vae,
+    )

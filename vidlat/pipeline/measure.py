@@ -23,6 +23,12 @@ from vidlat.resources import num_cores
 from vidlat.types import InputVideo, VideoHeader
 from vidlat.video.reader import probe_video, read_prepared
 
+IMPORT_SECONDS = time.process_time()
+"""What this process has taken to import torch, MONAI and Dask: its workers do too, once for all of them."""
+
+START_SECONDS = 2.0
+"""To start a Dask cluster on this machine and to end it, apart from imports."""
+
 SECONDS_OF_HEADERS = 30.0
 """How long headers are read for a dry run: about 15,000, which is all of most data sets."""
 
@@ -77,7 +83,14 @@ def measure_speed(prepared: PreparedEncode) -> Speed | None:
         frame_seconds = time_decoding(sources, job)
         if frame_seconds is None:
             return None
-        return Speed(frame_seconds=frame_seconds, call_seconds=time_vae(job.load_vae(), job.settings))
+        began = time.perf_counter()
+        vae = job.load_vae()
+        loading = time.perf_counter() - began
+        return Speed(
+            frame_seconds=frame_seconds,
+            call_seconds=time_vae(vae, job.settings),
+            start_seconds=0.0 if prepared.scheduler else IMPORT_SECONDS + START_SECONDS + loading,
+        )
 
 
 def time_vae(vae: FrozenVAE, settings: LatentSettings) -> float:
