@@ -39,6 +39,8 @@ REFUSED = {
     "train --latents cache --out r --init gone": "gone is not a run",
     "sample --run gone --out s": "gone is not a run: there is no such folder",
     "sample --run videos --out s --num 0": "--num: got 0; expected at least 1",
+    "runs gone": "gone: no such folder",
+    "runs videos --report r.txt": "--report r.txt: is written as .html",
     "export gone --out m": "gone is not a run",
     "evaluate --latents cache --input gone": "--input gone: no such file or folder",
     "evaluate --latents cache --run gone": "gone is not a run",

@@ -14,7 +14,7 @@ from tests.fit.small import ALL_TERMS, config, files_of, make_clips, start, trai
 from vidlat.errors import TrainError, VidlatError
 from vidlat.fit.run import read_fit
 from vidlat.fit.trainer import VAETrainer
-from vidlat.train.runs.checkpoint import list_checkpoints, step_of
+from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 
 SETTINGS = {"steps": 5, "stack": 8, "shortest_stack": 4, **ALL_TERMS}
 """With a discriminator, a distance of pictures and two lengths of calls."""

@@ -20,7 +20,7 @@ from vidlat.fit.run import FitStep, read_fit
 from vidlat.fit.trainer import VAETrainer, VideoRead, fit_vae
 from vidlat.labels.split import split_videos
 from vidlat.pipeline.discover import discover_videos
-from vidlat.train.runs.checkpoint import list_checkpoints, step_of
+from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 from vidlat.train.unread_steps import NUM_BEHIND
 
 

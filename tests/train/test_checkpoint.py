@@ -14,13 +14,12 @@ from vidlat.errors import TrainError
 from vidlat.train.runs import checkpoint
 from vidlat.train.runs.checkpoint import (
     TrainState,
-    list_checkpoints,
     load_checkpoint,
     load_ema,
     save_checkpoint,
-    step_of,
     validation_loss_of,
 )
+from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 
 
 def make_state(latent_dim=2, seed=0):

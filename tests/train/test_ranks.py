@@ -13,7 +13,7 @@ import torch
 from tests.train.test_trainer import read_metrics
 from vidlat.errors import TrainError
 from vidlat.train.ranks import Ranks
-from vidlat.train.runs.checkpoint import list_checkpoints, step_of
+from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 
 SETTINGS = {"steps": 5, "batch": 8, "checkpoint_every": 5, "validate_every": 2, "validation_fraction": 0.3}
 

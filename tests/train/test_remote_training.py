@@ -15,7 +15,7 @@ from vidlat.store.storage.interface import Unreachable
 from vidlat.store.storage.objects import ObjectStorage
 from vidlat.train import trainer as trainer_module
 from vidlat.train.data.dataset import LatentDataset
-from vidlat.train.runs.checkpoint import last_step
+from vidlat.train.runs.checkpoint_list import last_step
 
 SETTINGS = {"steps": 5, "validate_every": 2, "validation_fraction": 0.3, "checkpoint_every": 100}
 

@@ -13,7 +13,7 @@ from tests.train.test_trainer import SETTINGS, assert_same_state, read_metrics
 from tests.train.toys import SmallNetwork, build_failing
 from vidlat.errors import TrainError
 from vidlat.train.optimisation import learning_rate
-from vidlat.train.runs.checkpoint import list_checkpoints
+from vidlat.train.runs.checkpoint_list import list_checkpoints
 from vidlat.train.runs.run_folder import read_run
 from vidlat.train.unread_steps import NUM_BEHIND, UnreadSteps
 

@@ -15,7 +15,8 @@ from vidlat.config import TrainConfig
 from vidlat.errors import DeviceError, TrainError
 from vidlat.train import trainer as trainer_module
 from vidlat.train.optimisation import learning_rate, update_average
-from vidlat.train.runs.checkpoint import best_checkpoint, list_checkpoints, step_of, validation_loss_of
+from vidlat.train.runs.checkpoint import best_checkpoint, validation_loss_of
+from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 from vidlat.train.runs.run_folder import load_run
 
 

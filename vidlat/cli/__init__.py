@@ -13,7 +13,7 @@ from vidlat.cli.cache import info, ls, merge, prune, pull, push, split, verify
 from vidlat.cli.declaration import Group
 from vidlat.cli.decode import decode, evaluate, preview, report
 from vidlat.cli.encode import encode, worker
-from vidlat.cli.train import export, sample, train
+from vidlat.cli.train import export, runs, sample, train
 from vidlat.cli.vae import compare, fit_vae, weights
 
 
@@ -31,8 +31,8 @@ def commands() -> None:
 
 
 for command in (
-    encode, worker, info, ls, split, verify, prune, merge, push, pull, preview, train, sample, export, decode,
-    evaluate, report, compare, weights, fit_vae,
+    encode, worker, info, ls, split, verify, prune, merge, push, pull, preview, train, runs, sample, export,
+    decode, evaluate, report, compare, weights, fit_vae,
 ):  # fmt: skip
     commands.add_command(command)
 

@@ -1,12 +1,14 @@
-"""The commands of a diffusion model: train, sample."""
+"""The commands of a diffusion model: train, runs, sample, export."""
 
 from __future__ import annotations
 
 import click
 
-from vidlat.cli.checks import checked, require_cache, require_run
+from vidlat.cli.checks import checked, require_cache, require_folder, require_run
 from vidlat.cli.declaration import CACHE, PATH, Command, Option
 from vidlat.cli.options import (
+    file_option,
+    json_option,
     labels_option,
     latents_option,
     out_option,
@@ -56,6 +58,41 @@ def train() -> None:
     --accumulate, --compile, --checkpoint-activations, --max-skipped, --checkpoint-every, --keep,
     --sample-every, --threads and --tracker can be changed, and --distil where the run that it names has
     moved.
+    """
+
+
+@click.command(cls=Command)
+@click.argument(
+    "places", metavar="DIR...", type=PATH, nargs=-1, required=True, callback=checked(require_folder)
+)
+@click.option(
+    "--sort",
+    default="run",
+    show_default=True,
+    help="The column to sort by, from the least: run, state, steps, loss, validation, best (its step), kid, "
+    "copies, updated, or a setting in which the runs differ.",
+)
+@json_option
+@file_option(
+    "--report",
+    "report_file",
+    ".html",
+    "Write a page with the table, loss curves and samples to this .html file.",
+)
+def runs() -> None:
+    """Compare trainings: how far each came, its losses, and the settings in which they differ.
+
+    Finds the runs of `vidlat train` at and below each DIR, also those that are training now. A run is
+    running, done, stopped (with a checkpoint of its last step: --resume goes on), failed (killed or ended by
+    an error, after its last checkpoint), or damaged. Loss is the mean of the last 100 steps; validation is
+    the lowest validation loss, at which step. KID and suspect copies, with 95 % intervals, are there for runs
+    that `vidlat evaluate --run` has measured.
+
+    \b
+    Examples:
+      vidlat runs runs/
+      vidlat runs runs/ --sort validation --report runs.html
+      vidlat runs runs/first runs/second --json
     """
 
 

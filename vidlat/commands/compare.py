@@ -13,10 +13,11 @@ from vidlat.commands.learning import print_learning
 from vidlat.config import CompareConfig
 from vidlat.errors import ConfigError, ExitCode, VidlatError, shorten
 from vidlat.evaluate.comparison import MAX_SHOWN, CompareProgress, Comparison, compare_videos
-from vidlat.evaluate.figures import COSTS, ERRORS, FIGURES, are_best, costs, figures
+from vidlat.evaluate.figures import COSTS, ERRORS, FIGURES, costs, figures
 from vidlat.fit.learning import Learning
 from vidlat.fit.trainings import Trainings
 from vidlat.report.comparison import report_comparison
+from vidlat.report.tables import are_best
 from vidlat.video.writer import prepare_file
 
 WIDE = 140

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from vidlat.commands.display import console, quoted
-from vidlat.export.run import EVALUATION, NOT_STATED, export_run
+from vidlat.export.run import NOT_STATED, export_run
+from vidlat.train.runs.evaluation import EVALUATION
 from vidlat.train.runs.exported import CARD
 
 

@@ -25,6 +25,13 @@ Tracker = Literal[
 ]
 
 
+OPERATIONAL = (
+    "device", "accumulate", "compile", "checkpoint_activations", "max_skipped", "checkpoint_every", "keep",
+    "sample_every", "threads", "tracker",
+)  # fmt: skip
+"""Settings of where and how a training computes, what it bears, keeps and shows: not of what it learns."""
+
+
 def tracker_setting() -> Any:
     return setting(
         ("tensorboard",),

@@ -1,8 +1,8 @@
-"""Figures of quality and cost as cells of a table, and which of a column is best."""
+"""Figures of quality and cost as cells of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from vidlat.evaluate.comparison import Compared
 from vidlat.evaluate.motion import Motion
@@ -52,14 +52,3 @@ def costs(compared: Compared) -> tuple[str, ...]:
 def number(value: float | None) -> str:
     """With two decimals; a dash for none."""
     return "-" if value is None else f"{value:.2f}"
-
-
-def are_best(cells: Sequence[str], error: Callable[[float], float]) -> list[bool]:
-    """Which numbers of a column are best, as they are printed; none where all are alike.
-
-    error: of a number, lowest for the best.
-    """
-    errors = [None if cell == "-" else error(float(cell)) for cell in cells]
-    known = {value for value in errors if value is not None}
-    best = min(known) if len(known) > 1 else None
-    return [value is not None and value == best for value in errors]

@@ -20,15 +20,10 @@ from vidlat.files import sync, temporary_name
 from vidlat.paths import local_path
 from vidlat.store.layout import require_outside_caches
 from vidlat.store.storage.filesystem import delete_tree
+from vidlat.train.runs.evaluation import EVALUATION, EVALUATION_BYTES
 from vidlat.train.runs.exported import CARD, CONFIG, WEIGHTS, ExportedModel
 from vidlat.train.runs.frozen_model import FrozenModel
 from vidlat.train.runs.run_folder import TrainedRun, load_run, read_run
-
-EVALUATION = Path("evaluation") / "evaluation.json"
-"""Where `vidlat evaluate --run` leaves its figures, in the folder of the run."""
-
-EVALUATION_BYTES = 2**28
-"""Most bytes of such a file."""
 
 NOT_STATED = "Not stated. Ask the authors before you use this model."
 

@@ -12,7 +12,7 @@ from vidlat.encode.weights_file import planned_network
 from vidlat.errors import TrainError, one_line, shorten
 from vidlat.fit.run import FitRun, read_plan
 from vidlat.train.runs.changes import changes_after
-from vidlat.train.runs.checkpoint import list_checkpoints, step_of
+from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 from vidlat.train.runs.resuming import RECORDED
 from vidlat.train.runs.run_folder import checkpoint_folder
 from vidlat.types import InputVideo

@@ -44,12 +44,12 @@ from vidlat.train.runs.checkpoint import (
     TrainState,
     best_checkpoint,
     how_to_go_on,
-    list_checkpoints,
     load_checkpoint,
     remove_partial_checkpoints,
     save_checkpoint,
     validation_loss_of,
 )
+from vidlat.train.runs.checkpoint_list import list_checkpoints
 from vidlat.train.runs.notes import change_note
 from vidlat.train.runs.run_folder import (
     checkpoint_folder,

@@ -74,12 +74,14 @@ def moving_picture(title: str, note: str, frames: Frames, fps: float, most_bytes
 def moving_file(title: str, note: str, path: Path, most_bytes: int) -> Moving | None:
     """An MP4 that vidlat has written, as it is, or its first frames compressed more where it is too large.
 
+    A GIF becomes an MP4.
+
     Raises DecodeError or OSError where it cannot be read.
     """
     read = list(islice(open_video(path, WHOLE, lambda _: None).frames(), MOST_FRAMES))
     frames = [frame.pixels.astype(np.uint8) for frame in read]
     still = _still(frames)
-    if path.stat().st_size + len(still) <= most_bytes:
+    if path.suffix == ".mp4" and path.stat().st_size + len(still) <= most_bytes:
         width, mp4 = frames[0].shape[1], path.read_bytes()
         return Moving(title=title, note=note, width=width, mp4=mp4, still=still, is_coarse=False)
     seconds = (read[-1].pts_seconds or 0.0) - (read[0].pts_seconds or 0.0)

@@ -56,24 +56,40 @@ class Point(NamedTuple):
 
 
 def line_plot(
-    series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    *,
+    faint: Sequence[Series] = (),
+    log_x: bool = False,
+    log_y: bool = False,
 ) -> Markup:
-    """Curves with a legend, such as the losses of trainings over their steps."""
-    xs = [value for each in series for value in each.x]
-    ys = [value for each in series for value in each.y]
+    """Curves with a legend, such as the losses of trainings over their steps.
+
+    faint: a curve for each, behind them and in the same colour.
+    """
+    xs = [value for each in (*faint, *series) for value in each.x]
+    ys = [value for each in (*faint, *series) for value in each.y]
     figure, svg = _figure(f"{y_label} over {x_label}: {', '.join(each.name for each in series)}")
     x_scale, y_scale = _axes(svg, xs, ys, x_label, y_label, log_x=log_x, log_y=log_y)
-    for number, each in enumerate(series):
-        places, pen = [], "M"
-        for x, y in zip(each.x, each.y, strict=True):
-            if not (_has_place(x, x_scale) and _has_place(y, y_scale)):
-                pen = "M"  # a gap
-                continue
-            places.append(f"{pen}{x_scale.place(x):.1f} {y_scale.place(y):.1f}")
-            pen = "L"
-        _add(svg, "path", _look(number, "line"), d="".join(places), stroke_dasharray=_dash(number))
+    for curves, look in ((faint, " faint"), (series, "")):
+        for number, each in enumerate(curves):
+            path = _path(each, x_scale, y_scale)
+            _add(svg, "path", _look(number, "line") + look, d=path, stroke_dasharray=_dash(number))
     _legend(figure, [each.name for each in series], lines=True)
     return _markup(figure)
+
+
+def _path(series: Series, x_scale: Scale, y_scale: Scale) -> str:
+    """The curve as SVG writes it."""
+    places, pen = [], "M"
+    for x, y in zip(series.x, series.y, strict=True):
+        if not (_has_place(x, x_scale) and _has_place(y, y_scale)):
+            pen = "M"  # a gap
+            continue
+        places.append(f"{pen}{x_scale.place(x):.1f} {y_scale.place(y):.1f}")
+        pen = "L"
+    return "".join(places)
 
 
 def scatter_plot(points: Sequence[Point], x_label: str, y_label: str, *, log_x: bool = False) -> Markup:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vidlat.evaluate.figures import are_best
-
 
 class Cell(NamedTuple):
     """A text of a table; is_best: of its column."""
@@ -60,3 +58,14 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return text == "-"
     return True
+
+
+def are_best(cells: Sequence[str], error: Callable[[float], float]) -> list[bool]:
+    """Which numbers of a column are best, as they are printed; none where all are alike.
+
+    error: of a number, lowest for the best.
+    """
+    errors = [None if cell == "-" else error(float(cell)) for cell in cells]
+    known = {value for value in errors if value is not None}
+    best = min(known) if len(known) > 1 else None
+    return [value is not None and value == best for value in errors]

@@ -39,14 +39,13 @@ from vidlat.train.runs.checkpoint import (
     add_validation_loss,
     best_checkpoint,
     how_to_go_on,
-    last_step,
-    list_checkpoints,
     load_checkpoint,
     remove_partial_checkpoints,
     save_checkpoint,
     unvalidated_of,
     validation_loss_of,
 )
+from vidlat.train.runs.checkpoint_list import last_step, list_checkpoints
 from vidlat.train.runs.frozen_model import BuildModel
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.notes import change_note, run_notes

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,12 +35,11 @@ from vidlat.documents import Fields, read_json
 from vidlat.errors import TrainError, one_line
 from vidlat.files import open_regular_file, replace_file, require_regular_file
 from vidlat.store.storage.filesystem import delete_tree, sync
+from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 from vidlat.train.runs.power_averages import PowerAverages
 
 Tensors = dict[str, torch.Tensor]
 T = TypeVar("T")
-
-_NAME = re.compile(r"step_(\d{8,15})")
 
 STATE_BYTES = 2**24
 """Most bytes of a state.json, which tells of up to 150,000 snapshots."""
@@ -78,27 +76,10 @@ class TrainState:
         return min(self.step, MOST_COUNTED) - counts[0] if counts else 0
 
 
-def list_checkpoints(directory: Path) -> list[Path]:
-    """The complete checkpoints, oldest first."""
-    found = directory.iterdir() if directory.is_dir() else iter(())
-    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=step_of)
-
-
-def last_step(directory: Path) -> int:
-    """The step of the newest checkpoint; 0 where there is none."""
-    checkpoints = list_checkpoints(directory)
-    return step_of(checkpoints[-1]) if checkpoints else 0
-
-
 def remove_partial_checkpoints(directory: Path) -> None:
     """Remove checkpoints that a killed process left unfinished."""
     for partial in directory.glob("step_*.partial"):
         delete_tree(partial)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step of a checkpoint, from its name."""
-    return int(checkpoint.name.removeprefix("step_"))
 
 
 def best_checkpoint(directory: Path) -> Path | None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from vidlat.config import TrainConfig
+from vidlat.config.train import OPERATIONAL
 from vidlat.errors import TrainError, shorten
 from vidlat.store.reader import LatentCache
 from vidlat.train.objectives.timesteps import DRAWS_VERSION
 from vidlat.train.runs.changes import changes_after
-from vidlat.train.runs.checkpoint import last_step
+from vidlat.train.runs.checkpoint_list import last_step
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.origin import Origin
 from vidlat.train.runs.run_folder import checkpoint_folder, read_run
@@ -23,11 +24,8 @@ from vidlat.types import Annotation
 RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
 """Settings that change what is learnt, and may change with a resumed run, which records it."""
 
-MAY_CHANGE = (
-    *RECORDED, "device", "accumulate", "compile", "checkpoint_activations", "max_skipped",
-    "checkpoint_every", "keep", "sample_every", "threads", "tracker",
-)  # fmt: skip
-"""All that may: these, and where and how it trains, what it bears, keeps and shows."""
+MAY_CHANGE = (*RECORDED, *OPERATIONAL)
+"""All that may."""
 
 
 def resume_run(

@@ -27,12 +27,11 @@ from vidlat.train.networks.unet import build_unet
 from vidlat.train.runs.checkpoint import (
     best_checkpoint,
     first_difference,
-    list_checkpoints,
     load_ema,
     remove_partial_checkpoints,
     snapshots_of,
-    step_of,
 )
+from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.power_averages import average_of_length, remove_snapshots_after

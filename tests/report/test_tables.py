@@ -2,7 +2,7 @@
 
 import pytest
 
-from vidlat.evaluate.figures import are_best
+from vidlat.report.tables import are_best
 
 
 @pytest.mark.parametrize(
