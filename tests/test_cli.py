@@ -215,6 +215,10 @@ def prepare_empty(cache, tmp_path_factory):
         (["compare", "--input", "v", "--out", "o", "--report", "v/a.mp4"], "--report v/a.mp4: is written as"),
         (["report", "l.zarr", "--out", "v/a.mp4"], "--out v/a.mp4: is written as .html"),
         (["nonsense"], "nonsense"),
+        (["encod", "--input", "v"], "Did you mean one of: 'decode', 'encode'?"),
+        (["train", "--lr", "1e-4"], "no such option: --lr; did you mean --learning-rate?"),
+        (["train", "--objective", "flwo"], "expected one of flow, mean-flow, v, epsilon; did you mean flow?"),
+        (["compare", "--input", ".", "--out", "o", "--blend", "avrage"], "center; did you mean average?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -16,6 +16,7 @@ REFUSED = {
     "encode --input gone/*.mp4 --out l.zarr": "the pattern matches nothing",
     "encode --input videos --out notes.txt": "notes.txt: is a file, not a vidlat cache",
     "encode --input videos --out l.zarr --vae gone.pt": "no weights file at gone.pt",
+    "encode --input videos --out l.zarr --vae tyni": "or diffusers:FOLDER; did you mean tiny?",
     "encode --input videos --out l.zarr --labels gone.csv": "gone.csv: no such file",
     "encode --input videos --out l.zarr --size 0": "--size: got 0; expected at least 1",
     "encode --input videos --out l.zarr --device gpu": "--device: got 'gpu'; expected cpu, cuda",

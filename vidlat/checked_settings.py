@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Literal, Self, TypeVar
 
 from vidlat.errors import SHOWN_LETTERS, ConfigError, shorten, shown
+from vidlat.spelling import did_you_mean
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -100,7 +101,9 @@ class Config:
         values = {field_name(name): value for name, value in values.items()}
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ConfigError(f"unknown setting {shorten(unknown)}; known are {', '.join(sorted(known))}")
+            hint = did_you_mean(unknown[0], known) if len(unknown) == 1 else ""
+            hint = hint or f"; known are {', '.join(sorted(known))}"
+            raise ConfigError(f"unknown setting {shorten(unknown)}{hint}")
         return cls(**{name: _parse(value, known[name]) for name, value in values.items()})
 
     @classmethod
@@ -193,7 +196,8 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
     origin, options = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         if value not in options:
-            raise ConfigError(f"{name}: got {shown(value)}; expected one of {', '.join(map(str, options))}")
+            hint = did_you_mean(str(value), options)
+            raise ConfigError(f"{name}: got {shown(value)}; expected one of {', '.join(options)}{hint}")
         return
     if origin is tuple:
         item = item_of(annotation)

@@ -17,6 +17,7 @@ from vidlat.cli.checks import NAMED, make_checks
 from vidlat.commands.settings_file import load_yaml
 from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
 from vidlat.paths import expand, is_address
+from vidlat.spelling import did_you_mean
 
 
 class LocalPath(click.Path):
@@ -48,6 +49,14 @@ class Option(click.Option):
     def __init__(self, *args: Any, group: OptionGroup, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.group = group
+
+
+class Choice(click.Choice[str]):
+    """One of a few texts."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:  # noqa: ARG002
+        hint = did_you_mean(str(value), self.choices)
+        return f"got {value!r}; expected one of {', '.join(self.choices)}{hint}"
 
 
 class Command(click.Command):
@@ -90,7 +99,14 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and refuse an option with one value that is given twice, of which click takes the last."""
-        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        try:
+            _, _, given = self.make_parser(ctx).parse_args(list(args))
+        except click.NoSuchOption as error:
+            flags = [flag for param in self.get_params(ctx) for flag in param.opts if flag.startswith("--")]
+            hint = did_you_mean(error.option_name, flags)
+            raise click.NoSuchOption(
+                error.option_name, f"no such option: {error.option_name}{hint}", ctx=ctx
+            ) from error
         for param, times in Counter(given).items():
             is_harmless = not isinstance(param, click.Option) or (param.is_flag and not param.secondary_opts)
             if times > 1 and not (param.multiple or is_harmless):
@@ -210,5 +226,5 @@ def _default_and_limits(field: dataclasses.Field[Any]) -> str:
 def _click_type(annotation: Any) -> Any:
     annotation = given(annotation)
     if typing.get_origin(annotation) is typing.Literal:
-        return click.Choice(typing.get_args(annotation))
+        return Choice(typing.get_args(annotation))
     return annotation

@@ -11,6 +11,7 @@ from vidlat.checked_settings import Config, field_name
 from vidlat.config import CompareConfig, EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
 from vidlat.errors import SHOWN_LETTERS, ConfigError, one_line, shorten
 from vidlat.files import read_file
+from vidlat.spelling import did_you_mean
 
 SECTIONS: dict[str, type[Config]] = {
     "encode": EncodeConfig,
@@ -40,7 +41,8 @@ def load_yaml(path: Path, section: str) -> dict[str, Any]:
     sections = document if isinstance(document, dict) else {}
     unknown = [field_name(name) for name in sections if name not in SECTIONS]
     if unknown:
-        raise ConfigError(f"{path}: unknown section {shorten(unknown)}; known are {', '.join(SECTIONS)}")
+        hint = did_you_mean(unknown[0], SECTIONS) or f"; known are {', '.join(SECTIONS)}"
+        raise ConfigError(f"{path}: unknown section {shorten(unknown)}{hint}")
     values = sections.get(section)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: has no section `{section}:` with settings below it")

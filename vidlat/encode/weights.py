@@ -22,6 +22,7 @@ from vidlat.encode.vae_spec import PREFIX, local_folder
 from vidlat.errors import InputError, WeightsError, one_line
 from vidlat.files import require_regular_file
 from vidlat.paths import local_path
+from vidlat.spelling import did_you_mean
 
 EMBEDDED_WEIGHTS = {
     "tiny": "4 latent channels, as MAISI has: for demos, tests and laptops",
@@ -153,11 +154,13 @@ def _own_file(spec: str) -> Path:
     try:
         require_regular_file(path)
     except (OSError, ValueError) as error:
-        known = ", ".join([*PUBLISHED_WEIGHTS, *EMBEDDED_WEIGHTS])
-        way_out = f"; for a folder that diffusers has written, give diffusers:{spec}"
+        known = [*PUBLISHED_WEIGHTS, *EMBEDDED_WEIGHTS]
+        way_out = did_you_mean(spec, known)
+        if "is a folder" in one_line(error):
+            way_out = f"; for a folder that diffusers has written, give diffusers:{spec}"
         raise WeightsError(
-            f"no weights file at {path} ({one_line(error)}); expected one, or one of the names {known}"
-            f"{way_out if 'is a folder' in one_line(error) else ''}"
+            f"no weights file at {path} ({one_line(error)}); expected one, one of the names "
+            f"{', '.join(known)}, or {PREFIX}FOLDER{way_out}"
         ) from error
     return path
 
@@ -201,7 +204,8 @@ def check_weights(name: str) -> tuple[Path, str]:
 
 def _published(name: str) -> PublishedWeights:
     if name not in PUBLISHED_WEIGHTS:
-        raise WeightsError(f"no published weights {name!r}; known are {', '.join(PUBLISHED_WEIGHTS)}")
+        hint = did_you_mean(name, PUBLISHED_WEIGHTS)
+        raise WeightsError(f"no published weights {name!r}; known are {', '.join(PUBLISHED_WEIGHTS)}{hint}")
     return PUBLISHED_WEIGHTS[name]
 
 
