@@ -160,6 +160,7 @@ def evaluation(weights_hash):
         },
     }
     return {
+        "settings": {"held_out": "val"},
         "held_out": {"num_clips": 24, "num_groups": 9},
         "rows": {"samples, 50 steps": {"num_clips": 64, "distances": {"latents": distances}}},
         "samples": {"samples, 50 steps": {"drawn": {"weights_hash": weights_hash}, "seconds_per_clip": 1.5}},

@@ -103,7 +103,7 @@ def decode() -> None:
     cls=Option,
     group="Basic",
     type=PATH,
-    help="Folder for figures, pictures and samples; else evaluation in --run.",
+    help="Folder for figures, pictures and samples; else evaluation in --run, or evaluation-test.",
 )
 @file_option(
     "--json",
@@ -134,12 +134,14 @@ def evaluate() -> None:
     noise. --out gets pictures too, and a plot of the motion by frequency.
     docs/how-to/evaluation.md says how to read it. --latents is the cache that the run was trained on. Ctrl-C
     keeps the samples so far; the same command goes on. --samples does the same for a folder of videos, on the
-    split and the clip length of --run where it is given.
+    split and the clip length of --run where it is given. --held-out test compares with the videos that the
+    split keeps for testing: at the end, since whoever chooses a run by them can no longer test it with them.
 
     \b
     Examples:
       vidlat evaluate --latents latents.zarr --input videos/ --json quality.json
       vidlat evaluate --latents latents.zarr --run runs/first --steps 10,50
+      vidlat evaluate --latents latents.zarr --run runs/first --held-out test
       vidlat evaluate --latents latents.zarr --samples samples/ --run runs/first --out quality/
 
     \b

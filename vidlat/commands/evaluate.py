@@ -42,11 +42,11 @@ def evaluate(
     if samples:
         of_drawing = {name: settings.get(name) for name in DRAWING}
         _refuse_others("--samples measures videos that are there", of_drawing, "says how to draw them")
+    config = EvaluateConfig.from_mapping(settings)
     if out is None:
         if samples or not run_dir:
             raise ConfigError("--out is missing: with --samples, give a folder for figures and pictures")
-        out = run_dir / "evaluation"
-    config = EvaluateConfig.from_mapping(settings)
+        out = run_dir / ("evaluation-test" if config.held_out == "test" else "evaluation")
     from vidlat.commands.evaluate_samples import evaluate_sampled  # loads torch
 
     json_file = json_file or out / "evaluation.json"

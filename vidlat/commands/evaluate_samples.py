@@ -101,8 +101,7 @@ def _print(evaluation: SampleEvaluation) -> None:
 
 def _print_distances(evaluation: SampleEvaluation) -> None:
     """Two tables per kind of features; seconds stand in the first."""
-    num_clips, num_subjects = evaluation.held_out
-    held_out = f"{format_count(num_clips, 'held-out clip')} of {format_count(num_subjects, 'subject')}"
+    held_out = evaluation.held_out_in_words
     for used in evaluation.features:
         what = "the VAE's latents" if used.name == LATENTS else used.name
         distances, shares = [], []

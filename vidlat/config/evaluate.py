@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, setting
 from vidlat.config.sample import Drawing
@@ -29,6 +30,11 @@ class EvaluateConfig(Drawing):
     )
     seed: int = setting(
         0, "seed of the first sample, and of the noise", group="Basic", at_least=0, below=SEED_STOP
+    )
+    held_out: Literal["val", "test"] = setting(
+        "val",
+        "the clips that samples are compared with: of the validation videos, or of those for testing",
+        group="Basic",
     )
     features: tuple[str, ...] = setting(
         (),

@@ -12,6 +12,7 @@ import vidlat
 from vidlat.encode.weights import EMBEDDED_WEIGHTS, PUBLISHED_WEIGHTS
 from vidlat.errors import TrainError, one_line
 from vidlat.evaluate.samples.measuring import LATENTS
+from vidlat.evaluate.samples.result import held_out_in_words
 from vidlat.export.licences import licence_fields
 from vidlat.metrics.intervals import Estimate
 from vidlat.train.objectives.conditioning import ClassCondition, Condition
@@ -72,7 +73,9 @@ def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
     try:
         held_out = evaluation["held_out"]
         return {
-            "held_out": f"{held_out['num_clips']} held-out clips of {held_out['num_groups']} subjects",
+            "held_out": held_out_in_words(
+                held_out["num_clips"], held_out["num_groups"], evaluation["settings"]
+            ),
             "rows": [
                 (
                     name,

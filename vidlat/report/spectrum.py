@@ -28,6 +28,5 @@ def report_spectrum(evaluation: SampleEvaluation, out: Path) -> bool:
     plot = line_plot(
         series, f"frequency, {unit}", "power over that of held-out clips", log_x=True, log_y=True
     )
-    num_clips, num_subjects = evaluation.held_out
-    write_page(out, "spectrum.html", plots={"Motion": plot}, num_clips=num_clips, num_subjects=num_subjects)
+    write_page(out, "spectrum.html", plots={"Motion": plot}, held_out=evaluation.held_out_in_words)
     return True

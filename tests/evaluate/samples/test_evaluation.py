@@ -106,6 +106,30 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     assert sorted(json.loads(line)["condition"] for line in lines) == sorted(held_out)
 
 
+def test_samples_are_compared_with_the_test_part_where_asked(made, tmp_path):
+    parts = ("train", "val", "test")
+    labels = {
+        name: Annotation(labels={"split": parts[n % 3], "kind": "ab"[n % 2]}) for n, name in enumerate(VIDEOS)
+    }
+    config = TrainConfig(**SETTINGS, condition=("kind",))
+    cache, run = open_cache(made / "latents.zarr"), tmp_path / "run"
+    list(Trainer(config, cache, run, labels=labels, build_model=build_small).steps())
+    code, out, err = evaluate(made, "--run", run, "--steps", "1", "-n", "4", "--held-out", "test")
+    assert code == 0, err
+    assert "Distances from 4 test clips of 4 subjects" in out
+    assert not (run / "evaluation").exists()
+    figures = json.loads((run / "evaluation-test" / "evaluation.json").read_text())
+    nearest = figures["copies"]["samples, 1 step"]["held_out"]["nearest"]
+    assert {entry["video_id"] for entry in nearest} == set(VIDEOS[2::3])
+
+
+def test_a_run_without_test_videos_cannot_be_tested(made):
+    code, _, err = evaluate(made, "--run", made / "run", "--held-out", "test")
+    assert code == 2
+    assert "--held-out: got test, and no video was kept for testing; `vidlat split` writes a split" in err
+    assert is_one_line(err)
+
+
 @pytest.fixture
 def damage(made, tmp_path):
     """Flips a byte of a video in a copy of the latents; the copy, and what `verify` finds in it."""

@@ -93,6 +93,8 @@ class _Plan:
         self.settings, self._vae_path = settings, vae
         self.cache, device = open_cache(latents), resolve_device(settings.device)
         self.run, self.is_run_known = _frozen_run(self.cache, run_dir, folder), run_dir is not None
+        if settings.held_out == "test":
+            self.run = self.run.tested(self.cache)
         self.paths = _chosen(videos_in(folder), settings.num) if folder else []
         if not folder and self.run.config.first_frame == 1:
             raise ConfigError(

@@ -34,6 +34,16 @@ class UsedFeatures:
     takes: str = ""
 
 
+def held_out_in_words(num_clips: int, num_subjects: int, settings: Mapping[str, Any]) -> str:
+    """How many clips samples were compared with, and whose; settings: of the evaluation."""
+    which = "test" if settings.get("held_out") == "test" else "held-out"
+    clips, subjects = (
+        f"{number:,} {noun}{'s' * (number != 1)}"
+        for number, noun in ((num_clips, f"{which} clip"), (num_subjects, "subject"))
+    )
+    return f"{clips} of {subjects}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleEvaluation:
     """Everything that was found about the samples of a run, or of a folder.
@@ -59,6 +69,11 @@ class SampleEvaluation:
     copies: Mapping[str, Copies]
     differing: str = ""
     damaged: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def held_out_in_words(self) -> str:
+        """Such as `24 held-out clips of 15 subjects`."""
+        return held_out_in_words(*self.held_out, self.settings)
 
     @property
     def samples(self) -> dict[str, Row]:

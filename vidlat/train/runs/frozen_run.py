@@ -94,6 +94,23 @@ class Run(FrozenModel):
         duplicates = near_duplicates(cache, trained, held_out, run.whitening)
         return replace(run, duplicates=tuple(duplicates))
 
+    def tested(self, cache: LatentCache) -> Self:
+        """The same run with the videos for testing in place of those for validation.
+
+        Raises ConfigError where the split has none.
+        """
+        used = {*self.training, *self.validation}
+        test = tuple(video_id for video_id in self.checksums if video_id not in used)
+        if not test:
+            raise ConfigError(
+                "held_out: got test, and no video was kept for testing; `vidlat split` writes a split that "
+                "has such videos, for `vidlat train --split`"
+            )
+        records = cache.records()
+        trained, kept = ([records[id] for id in ids] for ids in (self.training, test))
+        duplicates = near_duplicates(cache, trained, kept, self.whitening)
+        return replace(self, validation=test, duplicates=tuple(duplicates))
+
     def features(self) -> dict[str, np.ndarray] | None:
         """The features (D,) of each listed video's condition; None without conditions."""
         if not self.conditions.num_features:
