@@ -42,8 +42,9 @@ def preview() -> None:
     """Draw source and decoded frames of some videos of a cache.
 
     Source frames are shown as the VAE saw them, with the decoded frames below. The videos are spread evenly
-    over the sorted ids, the frames over each video. PSNR is computed over the frames shown. A source that is
-    gone or has changed is left out.
+    over the sorted ids. Of each, three frames are spread over it; four follow one another across a border of
+    two stacks, which is marked. Dark videos are shown brighter, source and decoded alike, and labelled so.
+    PSNR is that of the frames shown, as they are. A source that is gone or has changed is left out.
 
     \b
     Example:

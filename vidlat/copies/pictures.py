@@ -53,7 +53,8 @@ def write_pairs(
         is_suspect = match.distance < copies.threshold
         label = f"{name}, distance {match.distance:.2f}" + ", suspect copy" * is_suspect
         named = f"{record.video_id} from frame {copies.frame_of(start)}"
-        rows.append(Row(label, sample, below=clip, note=f"above: sample; below: {named}"))
+        frame_step = copies.shape.timing.frame_step
+        rows.append(Row(label, sample, clip, f"above: sample; below: {named}", frame_step=frame_step))
         videos |= {
             f"{name_of_set}: {label} ({threshold})": sample,
             f"training clip nearest to {name}: {named}": clip,

@@ -23,7 +23,7 @@ from vidlat.pipeline.decode_videos import path_below, prepare_decoded_folder, to
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.read_video import frame_rate
 from vidlat.types import InputVideo
-from vidlat.video.contact_sheet import Row, contact_sheet
+from vidlat.video.contact_sheet import COLUMNS, Row, contact_sheet
 from vidlat.video.reader import read_prepared
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import prepare_folder, write_video
@@ -32,9 +32,6 @@ Frames = npt.NDArray[np.float32]
 
 MAX_SHOWN = 24
 """Settings shown beside a source, at most: the first ones."""
-
-COLUMNS = 8
-"""Frames of a contact sheet, which follow one another: only so it shows motion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +213,8 @@ class _Run:
     def _compare(
         self, video_id: str, frames: Frames, fps: float, video: Path, sheet: Path
     ) -> Iterator[CompareProgress]:
-        shown, notes = {"source": to_gray_levels(frames)}, {"source": video_id}
+        shown = {"source": to_gray_levels(frames)}
+        rows = [_row(shown, "source", video_id)]
         for candidate, vae in list(self._vaes.items()):
             try:
                 measurement, decoded = _measure(candidate, vae, video_id, frames)
@@ -228,11 +226,12 @@ class _Run:
                 continue
             if len(shown) <= MAX_SHOWN:
                 shown[candidate.name] = to_gray_levels(decoded)
-                notes[candidate.name] = _note(measurement.quality)
+                note, step = _note(measurement.quality), candidate.timing.frame_step
+                rows.append(_row(shown, candidate.name, note, step))
             yield self._event(video_id=video_id, name=candidate.name, measurement=measurement)
         prepare_folder(video.parent)
         write_video(video, side_by_side(shown), fps)
-        contact_sheet(_rows(shown, notes), sheet, COLUMNS)
+        contact_sheet(rows, sheet)
         yield self._event(video_id=video_id, pictures=(video, sheet))
 
     def _event(self, **what: Any) -> CompareProgress:
@@ -261,14 +260,13 @@ def _note(quality: VideoQuality) -> str:
     return f"PSNR {quality.psnr:.1f} dB, {motion}"
 
 
-def _rows(videos: dict[str, npt.NDArray[np.uint8]], notes: dict[str, str]) -> list[Row]:
+def _row(
+    videos: Mapping[str, npt.NDArray[np.uint8]], name: str, note: str, frame_step: int | None = None
+) -> Row:
     """The same few frames of each, which follow one another where the source moves most."""
     start = _liveliest(videos["source"], COLUMNS)
     numbers = range(start, min(start + COLUMNS, len(videos["source"])))
-    return [
-        Row(name, video[start : start + COLUMNS], note=notes[name], numbers=numbers)
-        for name, video in videos.items()
-    ]
+    return Row(name, videos[name][numbers], note=note, numbers=numbers, frame_step=frame_step)
 
 
 def _liveliest(frames: npt.NDArray[np.uint8], length: int) -> int:

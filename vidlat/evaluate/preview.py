@@ -18,13 +18,10 @@ from vidlat.pipeline.fetch import on_this_disk
 from vidlat.store.reader import LatentCache
 from vidlat.store.storage.interface import Unreachable
 from vidlat.types import VideoRecord
-from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced
+from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced, frames_to_show
 from vidlat.video.reader import read_prepared
 
 Frames = npt.NDArray[np.float32]
-
-COLUMNS = 8
-"""Frames shown per video."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +63,13 @@ def write_preview(
         on_video(record.video_id)
     if not rows:
         raise StoreError(f"{cache.where}: {next(iter(preview.damaged.values()))}")
-    contact_sheet(rows, out, COLUMNS, below="decoded")
+    contact_sheet(rows, out, one_window=False)
     return preview
 
 
 def _row(cache: LatentCache, vae: FrozenVAE, record: VideoRecord, without_source: dict[str, str]) -> Row:
-    numbers = evenly_spaced(record.num_frames, COLUMNS)
+    frame_step = cache.schema.timing.frame_step
+    numbers = frames_to_show(record.num_frames, frame_step)
     decoded = np.stack(list(_decoded(cache, vae, record, numbers)))
     facts = f"{record.num_frames} frames" if record.num_frames > 1 else "1 frame"
     facts += f", {record.fps:.4g} fps" if record.fps else ""
@@ -79,10 +77,11 @@ def _row(cache: LatentCache, vae: FrozenVAE, record: VideoRecord, without_source
         source = _source_frames(cache, record, numbers)
     except (InputError, Unreachable) as error:
         without_source[record.video_id] = str(error)
-        return Row(record.video_id, decoded, note=f"{facts}; decoded only, no source", numbers=numbers)
+        note = f"{facts}; decoded only, no source"
+        return Row(record.video_id, decoded, note=note, numbers=numbers, frame_step=frame_step)
     psnr = psnr_of(float(np.square(source.astype(np.float64) - decoded).mean()))
     note = f"{facts}, PSNR {psnr:.1f} dB; source above, decoded below"
-    return Row(record.video_id, source, decoded, note=note, numbers=numbers)
+    return Row(record.video_id, source, decoded, note, numbers, frame_step)
 
 
 def _decoded(
@@ -110,9 +109,9 @@ def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[in
     try:
         with on_this_disk(source) as here:
             prepared = read_prepared(here.path, here.selection, cache.schema.settings)
-            frames = [frame.pixels for number, frame in enumerate(prepared) if number in wanted]
+            frames = {number: frame.pixels for number, frame in enumerate(prepared) if number in wanted}
     except DecodeError as error:
         raise InputError(f"its source {where} {error}; it was readable when it was encoded") from error
-    if len(frames) < len(numbers):
+    if len(frames) < len(wanted):
         raise InputError(f"its source {where} decodes to fewer frames than when it was encoded")
-    return np.stack(frames)
+    return np.stack([frames[number] for number in numbers])

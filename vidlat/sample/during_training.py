@@ -27,7 +27,7 @@ from vidlat.train.recorder import StepRecord, show_picture
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.train.trainer import Trainer
-from vidlat.video.contact_sheet import contact_sheet
+from vidlat.video.contact_sheet import Row, contact_sheet
 from vidlat.video.writer import write_gif
 
 NUM_SAMPLES, NUM_STEPS = 4, 25
@@ -151,7 +151,8 @@ class TrainingSamples:
         stem = self.folder / f"step_{step:08d}"
         moving, sheet = stem.with_suffix(".gif"), stem.with_suffix(".png")
         write_gif(moving, np.concatenate(videos, axis=2), self.run.median_fps)
-        contact_sheet(rows, sheet)
+        frame_step = self.run.schema.timing.frame_step
+        contact_sheet([Row(caption, video, frame_step=frame_step) for caption, video in rows], sheet)
         for tag, path in (("samples/moving", moving), ("samples/grid", sheet)):
             show_picture(self._events, tag, path, step)
         self._events.flush()

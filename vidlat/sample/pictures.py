@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidlat.sample.folder import Sample
-from vidlat.video.contact_sheet import contact_sheet
+from vidlat.video.contact_sheet import Row, contact_sheet
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import prepare_folder, write_png, write_video
 
@@ -40,18 +40,22 @@ class Picture(Protocol):
 
 
 class Sheet:
-    """A contact sheet of the first MAX_ROWS samples. samples: all of them, by file name."""
+    """A contact sheet of the first MAX_ROWS samples.
 
-    def __init__(self, samples: Mapping[str, Sample], title: str) -> None:
-        self._title = title
+    samples: all of them, by file name. frame_step: from one border of stacks to the next.
+    """
+
+    def __init__(self, samples: Mapping[str, Sample], title: str, frame_step: int) -> None:
+        self._title, self._frame_step = title, frame_step
         self._labels = {
             name: ", ".join([f"seed {sample.seed}", *sample.condition]) for name, sample in samples.items()
         }
         self._places = {name: place for place, name in enumerate(samples)}
-        self._rows: dict[int, tuple[str, Frames]] = {}
+        self._rows: dict[int, Row] = {}
 
     def add(self, name: str, frames: Frames) -> None:
-        self._rows[self._places[name]] = self._labels[name], frames
+        row = Row(self._labels[name], frames, frame_step=self._frame_step)
+        self._rows[self._places[name]] = row
         if len(self._rows) > MAX_ROWS:
             del self._rows[max(self._rows)]
 

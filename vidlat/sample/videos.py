@@ -84,7 +84,8 @@ def sample_videos(
     draw = partial(drawing.draw, [sample for _, sample in missing], on_progress)
     everything = range(len(missing))
     drawn = rejection.draw(len(missing), draw) if rejection else enumerate(map(Drawn, draw(everything, 0)))
-    pictures: list[Picture] = [Sheet(wanted, title_of(drawing.description))]
+    frame_step = drawing.run.schema.timing.frame_step
+    pictures: list[Picture] = [Sheet(wanted, title_of(drawing.description), frame_step)]
     if settings.sweep:
         pictures.append(SweepGrid(wanted, settings.swept[0], drawing.run.median_fps))
     copies: list[tuple[int, Match]] = []

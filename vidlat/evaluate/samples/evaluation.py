@@ -161,7 +161,8 @@ class _Plan:
         measured = dict(zip(sets, others, strict=True))
         reference = Reference(real, measured[REAL], min(map(len, (real, *others))))
         shown = _most_steps(given)
-        write_pictures(shown.name, shown.clips, held_out, out, run.median_fps)
+        frame_step = run.schema.timing.frame_step
+        write_pictures(shown.name, shown.clips, held_out, out, run.median_fps, frame_step)
         return SampleEvaluation(
             settings=self.settings.to_dict(),
             run={"cache_id": run.schema.cache_id, "frames": run.config.frames, "fps": run.median_fps},

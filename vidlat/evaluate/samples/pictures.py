@@ -16,11 +16,13 @@ NUM_SHOWN = 8
 """Clips of each kind, at most."""
 
 
-def write_pictures(name: str, samples: Sequence[Clip], real: Sequence[Clip], out: Path, fps: float) -> None:
+def write_pictures(
+    name: str, samples: Sequence[Clip], real: Sequence[Clip], out: Path, fps: float, frame_step: int
+) -> None:
     """Write samples and held-out clips, evenly chosen, to `out`: SHEET and GRID, samples above real clips.
 
-    name: of the samples, such as `samples, 4 steps`, which the pictures tell. Raises InputError where they
-    cannot be written.
+    name: of the samples, such as `samples, 4 steps`, which the pictures tell. frame_step: from one border of
+    stacks to the next. Raises InputError where they cannot be written.
     """
     shown = {
         f"{kind}: {clip.name}": clip.frames()
@@ -28,7 +30,7 @@ def write_pictures(name: str, samples: Sequence[Clip], real: Sequence[Clip], out
         for clip in (clips[place] for place in evenly_spaced(len(clips), NUM_SHOWN))
     }
     contact_sheet(
-        [Row(name, frames) for name, frames in shown.items()],
+        [Row(name, frames, frame_step=frame_step) for name, frames in shown.items()],
         out / SHEET,
         title=f"{name}, above held-out clips",
     )
