@@ -356,7 +356,7 @@ def parts_of_help(command):
     titles = re.split(r"^([A-Z][a-z]+):$", out, flags=re.MULTILINE)[1:]
     parts = dict(zip(titles[::2], titles[1::2], strict=True))
     return {
-        title: re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE) for title, text in parts.items()
+        title: re.findall(r"^  (?:[-\w]+, )?(--[\w-]+)", text, re.MULTILINE) for title, text in parts.items()
     }
 
 

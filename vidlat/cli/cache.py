@@ -6,10 +6,12 @@ import click
 
 from vidlat.cli.declaration import CACHE, PATH, Command
 from vidlat.cli.options import (
+    cache_option,
     device_option,
     json_option,
     labels_option,
-    latents_argument,
+    latents_option,
+    local_cache_option,
     out_option,
     vae_option,
 )
@@ -17,7 +19,7 @@ from vidlat.config import SplitConfig
 
 
 @click.command(cls=Command)
-@latents_argument
+@cache_option
 @json_option
 def info() -> None:
     """Summarise a cache: contents, labels, settings, failures, sources.
@@ -36,7 +38,7 @@ def info() -> None:
 
 
 @click.command(cls=Command)
-@latents_argument
+@cache_option
 @click.option("--failed", is_flag=True, help="List the videos that could not be encoded, and why.")
 @click.option("--traceback", is_flag=True, help="With --failed: print the tracebacks too.")
 @click.option("--dropped", is_flag=True, help="List the ids that `vidlat prune --drop` has removed.")
@@ -70,7 +72,7 @@ def ls() -> None:
 
 
 @click.command(cls=Command, config=SplitConfig)
-@latents_argument
+@cache_option
 @out_option("The .csv file to write.", ".csv")
 @click.option(
     "--extend", is_flag=True, help="Add the videos that the file lacks; all others stay where they are."
@@ -99,7 +101,7 @@ def split() -> None:
 
 
 @click.command(cls=Command)
-@click.argument("latents", type=CACHE)  # which may be damaged
+@latents_option("The cache, a folder of this machine, which may be damaged.", check=None)
 @click.option("--repair", is_flag=True, help="Repair what can be repaired; damaged videos are encoded again.")
 @vae_option
 @device_option
@@ -129,7 +131,7 @@ def verify() -> None:
 
 
 @click.command(cls=Command)
-@latents_argument
+@local_cache_option
 @click.option("--yes", is_flag=True, help="Do it; without this, prune only shows what it would do.")
 @click.option(
     "--drop", multiple=True, metavar="VIDEO_ID", help="Remove this video for good. May be repeated."
@@ -191,7 +193,7 @@ def merge() -> None:
 
 
 @click.command(cls=Command)
-@latents_argument
+@local_cache_option
 @click.argument("address")
 @click.option(
     "--licence",

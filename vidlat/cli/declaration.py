@@ -1,4 +1,4 @@
-"""Commands whose bodies load when they run, and flags from configuration: one per field of a Config."""
+"""Commands that are declared apart from their bodies, and end every user error in one line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from vidlat.checked_settings import Config, Group as OptionGroup, given, is_list, item_of, limits_in_words
+from vidlat.checked_settings import Config, Group as OptionGroup
 from vidlat.cli.checks import NAMED, make_checks
+from vidlat.cli.parameters import Option, config_options
 from vidlat.commands.settings_file import load_yaml
 from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
 from vidlat.paths import expand, is_address
@@ -41,22 +42,6 @@ PATH = LocalPath(path_type=Path)
 CACHE = PathOrAddress(path_type=Path)
 PATH_OR_PATTERN = LocalPath(path_type=str)
 PATH_PATTERN_OR_ADDRESS = PathOrAddress(path_type=str)
-
-
-class Option(click.Option):
-    """An option that `--help` lists in a part of its own choice; see `Command.parts`."""
-
-    def __init__(self, *args: Any, group: OptionGroup, **attributes: Any) -> None:
-        super().__init__(*args, **attributes)
-        self.group = group
-
-
-class Choice(click.Choice[str]):
-    """One of a few texts."""
-
-    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:  # noqa: ARG002
-        hint = did_you_mean(str(value), self.choices)
-        return f"got {value!r}; expected one of {', '.join(self.choices)}{hint}"
 
 
 class Command(click.Command):
@@ -93,7 +78,8 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, each part under its own title."""
         for part, params in self.parts(ctx).items():
-            if records := [record for param in params if (record := param.get_help_record(ctx))]:
+            options = [param for param in params if not isinstance(param, click.Argument)]
+            if records := [record for param in options if (record := param.get_help_record(ctx))]:
                 with formatter.section(part or "Options"):
                     formatter.write_dl(records)
 
@@ -182,49 +168,3 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(ExitCode.INTERRUPTED)
-
-
-def config_options(config: type[Config]) -> list[Option]:
-    """An option per field of `config`: its name, type, help, default and limits; not given, it is None."""
-    hints = typing.get_type_hints(config)
-    return [_option(field, hints[field.name]) for field in dataclasses.fields(config)]
-
-
-def _option(field: dataclasses.Field[Any], annotation: Any) -> Option:
-    name = field.name.replace("_", "-")
-    is_switch = annotation in (bool, bool | None)
-    flags = [f"--{name}/--no-{name}" if is_switch else f"--{name}"]
-    if field.metadata["short"]:
-        flags.append(field.metadata["short"])
-    kind = None if is_list(annotation) or is_switch else _click_type(annotation)
-    # Texts may hold commas: an option with a list of them is repeated instead.
-    is_repeated = is_list(annotation) and item_of(annotation) is str
-    metavar = _list_in_words(item_of(annotation)) if is_list(annotation) and not is_repeated else None
-    text = field.metadata["help"] + _default_and_limits(field)
-    group = field.metadata["group"]
-    return Option(
-        flags, type=kind, multiple=is_repeated, default=None, help=text, metavar=metavar, group=group
-    )
-
-
-def _list_in_words(item: Any) -> str:
-    return f"{'|'.join(typing.get_args(item)) or item.__name__.upper()},..."
-
-
-def _default_and_limits(field: dataclasses.Field[Any]) -> str:
-    """Such as `  [default: 4; at least 1]`, as click writes it."""
-    default = field.default
-    if isinstance(default, bool):
-        default = {True: "yes", False: "no"}[default]
-    elif isinstance(default, tuple):
-        default = ",".join(map(str, default))
-    shown = "" if default in (None, "") else f"default: {default}"
-    notes = "; ".join(filter(None, (shown, limits_in_words(field.metadata["limits"]))))
-    return f"  [{notes}]" if notes else ""
-
-
-def _click_type(annotation: Any) -> Any:
-    annotation = given(annotation)
-    if typing.get_origin(annotation) is typing.Literal:
-        return Choice(typing.get_args(annotation))
-    return annotation

@@ -5,16 +5,16 @@ from __future__ import annotations
 import click
 
 from vidlat.cli.checks import checked, require_folder, require_input, require_run
-from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command, Option
+from vidlat.cli.declaration import PATH, PATH_OR_PATTERN, Command
 from vidlat.cli.options import (
+    cache_option,
     device_option,
     file_option,
-    latents_argument,
-    latents_option,
     out_option,
     shard_cache_options,
     vae_option,
 )
+from vidlat.cli.parameters import Option
 from vidlat.config import EvaluateConfig
 
 sources_option = click.option(
@@ -30,7 +30,7 @@ sources_option = click.option(
 
 
 @click.command(cls=Command)
-@latents_argument
+@cache_option
 @out_option("The PNG to write.", ".png")
 @click.option(
     "--videos", type=click.IntRange(min=1), default=6, show_default=True, help="Largest number of videos."
@@ -56,7 +56,7 @@ def preview() -> None:
 
 
 @click.command(cls=Command)
-@latents_option
+@cache_option
 @out_option("Folder for the videos.")
 @vae_option
 @device_option
@@ -79,7 +79,7 @@ def decode() -> None:
 
 
 @click.command(cls=Command, config=EvaluateConfig)
-@latents_option
+@cache_option
 @sources_option
 @click.option("--max-videos", type=click.IntRange(1), help="With --input: compare so many, evenly spread.")
 @click.option(
@@ -152,7 +152,7 @@ def evaluate() -> None:
 
 
 @click.command(cls=Command)
-@latents_argument
+@cache_option
 @out_option("The .html file to write.", ".html")
 @sources_option
 @click.option("--max-videos", type=click.IntRange(1), help="Compare this many, evenly spread over the ids.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.declaration import PATH_PATTERN_OR_ADDRESS, Command, Option
+from vidlat.cli.declaration import PATH_PATTERN_OR_ADDRESS, Command
 from vidlat.cli.options import cache_out_option, input_option, labels_option
+from vidlat.cli.parameters import Option
 from vidlat.config import EncodeConfig, WorkerConfig
 
 

@@ -17,24 +17,46 @@ from vidlat.cli.checks import (
     require_file,
     require_input,
     require_place_of_cache,
+    require_run,
     require_weights,
     written_as,
 )
-from vidlat.cli.declaration import CACHE, PATH, PATH_OR_PATTERN, LocalPath, Option
+from vidlat.cli.declaration import CACHE, PATH, PATH_OR_PATTERN, LocalPath
+from vidlat.cli.parameters import Option, OptionOrArgument
 from vidlat.paths import CACHE_DIR, CACHE_GB, DEFAULT_CACHE_GB
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 WHERE = "a folder, or the address of one: s3://, gs://, az:// or https://."
 
-latents_argument = click.argument("latents", type=CACHE, callback=checked(require_cache))
-latents_option = click.option(
-    "--latents",
-    type=CACHE,
-    required=True,
-    callback=checked(require_cache),
-    help=f"The cache to read: {WHERE}",
-)
+
+def latents_option(help: str, check: Check | None = require_cache) -> Decorator:
+    """A cache to work on: LATENTS, an argument, or `--latents`."""
+    return click.option(
+        "--latents",
+        cls=OptionOrArgument,
+        metavar="LATENTS",
+        type=CACHE,
+        callback=checked(check) if check else None,
+        help=help,
+    )
+
+
+def run_option(help: str, type: LocalPath | None = None) -> Decorator:
+    """A run to work on: RUN, an argument, or `--run`."""
+    return click.option(
+        "--run",
+        "run_dir",
+        cls=OptionOrArgument,
+        metavar="RUN",
+        type=type,
+        callback=checked(require_run),
+        help=help,
+    )
+
+
+cache_option = latents_option(f"The cache: {WHERE}")
+local_cache_option = latents_option("The cache, a folder of this machine.")
 vae_option = click.option(
     "--vae",
     callback=checked(require_weights),

@@ -5,23 +5,25 @@ from __future__ import annotations
 import click
 
 from vidlat.cli.checks import checked, require_cache, require_folder, require_run
-from vidlat.cli.declaration import CACHE, PATH, Command, Option
+from vidlat.cli.declaration import CACHE, PATH, Command
 from vidlat.cli.options import (
+    cache_option,
     file_option,
     json_option,
     labels_option,
-    latents_option,
     out_option,
     resume_option,
+    run_option,
     shard_cache_options,
     vae_option,
 )
+from vidlat.cli.parameters import Option
 from vidlat.config import SampleConfig, TrainConfig
 from vidlat.config.sample import LONGEST_AVERAGE
 
 
 @click.command(cls=Command, config=TrainConfig)
-@latents_option
+@cache_option
 @out_option("The folder of the run.")
 @resume_option("Continue the run in --out from its last checkpoint.", require_run)
 @labels_option("its labels take precedence over those in the cache.")
@@ -97,12 +99,8 @@ def runs() -> None:
 
 
 @click.command(cls=Command, config=SampleConfig)
-@click.option(
-    "--run",
-    "run_dir",
-    required=True,
-    callback=checked(require_run),
-    help="The folder of the run, or of an exported model, or hf://OWNER/NAME[@REVISION] for one on the hub.",
+@run_option(
+    "The folder of the run, or of an exported model, or hf://OWNER/NAME[@REVISION] for one on the hub."
 )
 @out_option("Folder for the videos.")
 @vae_option
@@ -140,7 +138,7 @@ def sample() -> None:
 
 
 @click.command(cls=Command)
-@click.argument("run_dir", metavar="RUN", type=PATH, callback=checked(require_run))
+@run_option("The folder of the run.", PATH)
 @out_option("The new folder.")
 @click.option(
     "--checkpoint",
