@@ -782,6 +782,7 @@ def test_fit_vae_ends_after_the_step_when_interrupted_and_resumes(make_videos, t
     assert "batch: got 4, the run has 1" in refused
     code, said, _ = vidlat(*command, "--resume", "--epochs", 2)  # with the settings it was started with
     assert code == 0
+    assert f"Resuming {out} from step 2 of 4." in said
     assert f"4 steps -> {out}" in said
     assert "held out " in said
     assert "Nothing to do" in vidlat(*command, "--resume")[1]

@@ -253,6 +253,10 @@ WITHOUT_EFFECT = [
         TrainConfig, "validate_every", 7, {"validation_fraction": 0.0}, {"split_by": "Split"},
         "give a --validation-fraction above 0",
     ),
+    (
+        TrainConfig, "patience", 3, {"validation_fraction": 0.0}, {"split_by": "Split"},
+        "give a --validation-fraction above 0",
+    ),
     (SampleConfig, "guidance_interval", (0.1, 0.5), {}, {"guidance": 2.0}, "give a --guidance other than 1"),
     (
         FitVAEConfig, "perceptual_hash", SOME_HASH, {}, {"perceptual": "features.pt"},

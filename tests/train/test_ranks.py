@@ -124,6 +124,16 @@ def test_processes_stop_after_the_same_step_when_one_is_stopped(cache, tmp_path)
 
 
 @pytest.mark.slow
+def test_processes_stop_early_after_the_same_step(cache, make_trainer, tmp_path):
+    settings = {"patience": 2, "validate_every": 1, "learning_rate": 1e-12}  # too low to change a loss
+    alone = make_trainer("alone", **SETTINGS | settings)
+    steps = [record.step for record in alone.steps()]
+    assert steps == [1, 2, 3]
+    said = run_processes(cache, tmp_path / "two", 2, **settings)
+    assert [len(one["losses"]) for one in said] == [3, 3]
+
+
+@pytest.mark.slow
 def test_processes_end_a_validation_that_one_of_them_is_to_stop(cache, make_trainer, tmp_path):
     said = run_processes(cache, tmp_path / "two", 2, stop_in=-2)
     assert [len(one["losses"]) for one in said] == [1, 1]

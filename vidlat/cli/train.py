@@ -57,7 +57,7 @@ def train() -> None:
     ends it at once. An interrupted validation is done again by --resume, interrupted samples are left out.
     A step whose loss or gradient is not finite is skipped; more than --max-skipped in a row end the run.
     A resumed run keeps its settings; only --steps, --learning-rate, --clip-norm, --precision, --device,
-    --accumulate, --compile, --checkpoint-activations, --max-skipped, --checkpoint-every, --keep,
+    --accumulate, --compile, --checkpoint-activations, --patience, --max-skipped, --checkpoint-every, --keep,
     --sample-every, --threads and --tracker can be changed, and --distil where the run that it names has
     moved.
     """
@@ -85,10 +85,10 @@ def runs() -> None:
     """Compare trainings: how far each came, its losses, and the settings in which they differ.
 
     Finds the runs of `vidlat train` at and below each DIR, also those that are training now. A run is
-    running, done, stopped (with a checkpoint of its last step: --resume goes on), failed (killed or ended by
-    an error, after its last checkpoint), or damaged. Loss is the mean of the last 100 steps; validation is
-    the lowest validation loss, at which step. KID and suspect copies, with 95 % intervals, are there for runs
-    that `vidlat evaluate --run` has measured.
+    running, done, stopped early (by --patience), stopped (with a checkpoint of its last step: --resume goes
+    on), failed (killed or ended by an error, after its last checkpoint), or damaged. Loss is the mean of the
+    last 100 steps; validation is the lowest validation loss, at which step. KID and suspect copies, with 95 %
+    intervals, are there for runs that `vidlat evaluate --run` has measured.
 
     \b
     Examples:

@@ -63,6 +63,9 @@ def _train(trainer: VAETrainer) -> None:
             f"Nothing to do: {folder} already has {trainer.state.step} steps; --steps asks for more."
         )
         return
+    if trainer.state.step:
+        steps = f"step {trainer.state.step:,} of {config.steps:,}"
+        console.print(f"Resuming {folder} from {steps}.", soft_wrap=True)
     columns = ("{task.fields[rate]:.2f} steps/s", "{task.fields[training]}", "{task.fields[validation]}")
     with progress_bar(*columns) as progress:
         bar = progress.add_task(

@@ -38,6 +38,8 @@ def train(
     trainer = Trainer(config, cache, out, resume=resume, labels=annotations)
     is_first, left = trainer.ranks.is_first, max(config.steps - trainer.state.step, 0)
     is_finished = trainer.is_finished
+    if is_first and resume and not is_finished:
+        console.print(f"Resuming {out} from step {trainer.state.step:,} of {config.steps:,}.", soft_wrap=True)
     if is_first:
         _introduce(trainer)
     if not is_finished:  # in every process: they wait for each other
@@ -51,7 +53,7 @@ def train(
     for note in trainer.notes:  # compiling, which may fail, has been tried
         _show_note(note)
     if is_finished:
-        console.print(f"Nothing to do: {out} already has {trainer.state.step} steps; --steps asks for more.")
+        _tell_nothing_to_do(trainer)
         return
     num_validations = trainer.num_validations_left()
     whole = format_seconds(seconds * left + validation_seconds * num_validations)
@@ -66,8 +68,24 @@ def train(
             f"stopped and saved after step {trainer.state.step}; the same command with --resume continues"
         )
         raise KeyboardInterrupt
-    done = format_count(config.steps, "step")
-    console.print(f"{done} -> {out}; next: vidlat sample --run {quoted(out)} --out samples/")
+    if trainer.stopped_early:
+        console.print(f"stopped early after step {trainer.state.step}: {_why_early(trainer)}", soft_wrap=True)
+    done, best = format_count(trainer.state.step, "step"), " --checkpoint best" * trainer.stopped_early
+    console.print(f"{done} -> {out}; next: vidlat sample --run {quoted(out)} --out samples/{best}")
+
+
+def _tell_nothing_to_do(trainer: Trainer) -> None:
+    done = f"{trainer.run_dir} already has {trainer.state.step} steps; --steps asks for more"
+    if trainer.stopped_early:
+        done = (
+            f"{trainer.run_dir} was stopped early, {_why_early(trainer)}; a larger --patience, or 0, goes on"
+        )
+    console.print(f"Nothing to do: {done}.", soft_wrap=True)
+
+
+def _why_early(trainer: Trainer) -> str:
+    best, number = trainer.best, format_count(trainer.best.patience, "validation")
+    return f"no validation loss below {best.loss:.4g}, that of step {best.step}, in {number}"
 
 
 def _introduce(trainer: Trainer) -> None:

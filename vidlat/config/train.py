@@ -162,7 +162,9 @@ class TrainConfig(Config):
         group="Performance",
         at_least=1,
     )
-    steps: int = setting(20_000, "steps of the whole run", group="Basic", at_least=1)
+    steps: int = setting(
+        20_000, "steps of the whole run, at whose end the learning rate is 0", group="Basic", at_least=1
+    )
     latents_as: Literal["sample", "mean"] = setting(
         "sample", "draw latents from the VAE's posterior, or take its mean", group="Objective"
     )
@@ -199,6 +201,12 @@ class TrainConfig(Config):
     split_by: str | None = split_by_setting()
     split_by_pattern: str | None = split_by_pattern_setting()
     validate_every: int = setting(200, "steps between validations", group="Monitoring", at_least=1)
+    patience: int = setting(
+        0,
+        "validations without a lower validation loss after which the run ends early; 0 for none",
+        group="Monitoring",
+        at_least=0,
+    )
     checkpoint_every: int = setting(200, "steps between checkpoints", group="Monitoring", at_least=1)
     keep: int = setting(
         3, "number of latest checkpoints to keep, besides the best", group="Monitoring", at_least=1
@@ -270,7 +278,8 @@ class TrainConfig(Config):
         if self.channels and self.blocks:
             without_effect["preset"] = "beside --channels and --blocks; leave one of these out"
         if not (self.validation_fraction or self.split or self.split_by):
-            without_effect["validate_every"] = "with nothing held out; give a --validation-fraction above 0"
+            why = "with nothing held out; give a --validation-fraction above 0"
+            without_effect |= dict.fromkeys(("validate_every", "patience"), why)
         return without_effect
 
     def _require_possible_sizes(self) -> None:

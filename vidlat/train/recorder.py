@@ -46,6 +46,7 @@ class StepRecord:
     whose figures came at once from a GPU, without validation and checkpoint. data_wait: the share of that
     time spent waiting for data. validation_loss: of the averaged weights, at steps that validate, with
     timesteps spread evenly; validation_loss_as_trained: with timesteps and weights as in training.
+    stopped_early: True at the step after which the training ends for want of a lower validation loss.
     """
 
     step: int
@@ -56,6 +57,7 @@ class StepRecord:
     data_wait: float
     validation_loss: float | None = None
     validation_loss_as_trained: float | None = None
+    stopped_early: bool | None = None
 
     @property
     def is_skipped(self) -> bool:
@@ -70,7 +72,9 @@ class StepRecord:
     def from_fields(cls, fields: Fields) -> Self:
         """A step that was not validated, with NaN for null; raises ValueError for what is none."""
         names = "loss", "learning_rate", "grad_norm", "steps_per_second", "data_wait"
-        numbers = {name: math.nan if fields.is_null(name) else fields.number(name) for name in names}
+        numbers: dict[str, Any] = {
+            name: math.nan if fields.is_null(name) else fields.number(name) for name in names
+        }
         return cls(step=fields.whole("step", 1, int(LARGE)), **numbers)
 
 

@@ -27,6 +27,7 @@ from vidlat.store.reader import LatentCache
 from vidlat.store.storage.interface import Unreachable
 from vidlat.train.data.dataset import Batch, LatentDataset
 from vidlat.train.data.windows import Window, training_windows, validation_windows
+from vidlat.train.early_stopping import BestValidation
 from vidlat.train.networks.compiled import is_compiled
 from vidlat.train.networks.unet import build_unet
 from vidlat.train.objectives.noising import Draws, NoisedBatch, Noising
@@ -45,7 +46,7 @@ from vidlat.train.runs.checkpoint import (
     unvalidated_of,
     validation_loss_of,
 )
-from vidlat.train.runs.checkpoint_list import last_step, list_checkpoints
+from vidlat.train.runs.checkpoint_list import last_step, list_checkpoints, step_of
 from vidlat.train.runs.frozen_model import BuildModel
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.notes import change_note, run_notes
@@ -143,7 +144,7 @@ class Trainer:
             self._prepare_data()
             self._prepare_network(build_model)
             self.notes += tuple(run_notes(self.run, self._training, num_videos=len(cache.records())))
-            if resume and self.state.step < self.settings.steps:
+            if resume and self.state.step < self.settings.steps and not self.stopped_early:
                 self._keep_changes()
         except BaseException:  # a traceback may keep this object alive, and with it the lock
             self.close()
@@ -190,9 +191,13 @@ class Trainer:
         if checkpoints:
             load_checkpoint(checkpoints[-1], self.state)
         self._unvalidated = unvalidated_of(checkpoints[-1], StepRecord.from_fields) if checkpoints else None
-        best = best_checkpoint(self._checkpoints)
-        self._best_loss = validation_loss_of(best) if best else math.inf
-        step = self.state.step
+        step, best = self.state.step, best_checkpoint(self._checkpoints)
+        self.best = BestValidation(
+            every=self.settings.validate_every,
+            patience=self.settings.patience if self._validation else 0,
+            step=step_of(best) if best else step,
+            loss=validation_loss_of(best) if best else math.inf,
+        )
         if self.ranks.total(torch.tensor(float(step), device=self.device)) != step * self.ranks.count:
             raise TrainError(
                 f"{self.run_dir}: the processes see different checkpoints; they must share the folder"
@@ -216,8 +221,16 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are taken, and no validation was interrupted."""
-        return self.state.step >= self.settings.steps and self._unvalidated is None
+        """Whether all steps are taken, or it was stopped early, and no validation was interrupted."""
+        return self.stopped_early or (self.state.step >= self.settings.steps and self._unvalidated is None)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether there was no lower validation loss for as many validations as the settings bear."""
+        return self._unvalidated is None and self._is_out_of_patience()
+
+    def _is_out_of_patience(self) -> bool:
+        return self.state.step < self.settings.steps and self.best.is_too_long_ago(self.state.step)
 
     @property
     def is_stopping(self) -> bool:
@@ -300,7 +313,7 @@ class Trainer:
         return seconds
 
     def steps(self) -> Iterator[StepRecord]:
-        """Train from the present state to the configured number of steps, or until `stop`.
+        """Train from the present state to the configured number of steps, an early stop, or until `stop`.
 
         Every process yields the same records; the first one writes them. A step whose loss or gradient is not
         finite is skipped; raises TrainError if more than `max_skipped` in a row are.
@@ -320,6 +333,8 @@ class Trainer:
                 if record is None:
                     return
                 yield record
+            if self.stopped_early:
+                return
             unread = UnreadSteps()
             batches = self.batches(range(self.state.step, self.settings.steps))
             stack.enter_context(self._saving_in_an_outage(recorder, unread))
@@ -336,7 +351,7 @@ class Trainer:
                         self._unvalidated = last
                 # What another process asks for comes with the figures.
                 is_last = self._should_stop if self.ranks.count == 1 else unread.should_stop
-                is_last = is_last or self._unvalidated is not None
+                is_last = is_last or self._unvalidated is not None or self.stopped_early
                 if is_last:
                     records += _records(unread.read(0))
                 if recorder:
@@ -468,7 +483,15 @@ class Trainer:
             return None
         if self._validation and None in (loss, as_trained):
             return None
-        return replace(record, validation_loss=loss, validation_loss_as_trained=as_trained)
+        if loss is None:
+            return record
+        self.best.take(record.step, loss)
+        return replace(
+            record,
+            validation_loss=loss,
+            validation_loss_as_trained=as_trained,
+            stopped_early=self._is_out_of_patience() or None,
+        )
 
     def _validate_again(self, recorder: Recorder | None, record: StepRecord) -> StepRecord | None:
         """Record the present step, whose validation was interrupted; None if it is interrupted again."""
@@ -482,7 +505,6 @@ class Trainer:
             recorder.write([validated])
             recorder.sync()
             add_validation_loss(list_checkpoints(self._checkpoints)[-1], validated.validation_loss)
-        self._best_loss = min(self._best_loss, validated.validation_loss)
         self._unvalidated = None
         return validated
 
@@ -498,12 +520,10 @@ class Trainer:
         )
 
     def _save_if_due(self, recorder: Recorder, loss: float | None, is_last: bool) -> None:
-        is_best = loss is not None and loss < self._best_loss
+        is_best = loss is not None and self.best.step == self.state.step
         if not (is_last or is_best or self._is_due(self.settings.checkpoint_every)):
             return
         recorder.sync()
-        if loss is not None:
-            self._best_loss = min(self._best_loss, loss)
         save_checkpoint(
             self._checkpoints,
             self.state,

@@ -83,10 +83,10 @@ def remove_partial_checkpoints(directory: Path) -> None:
 
 
 def best_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint with the lowest validation loss, the latest of equals; None if none has one."""
+    """The checkpoint with the lowest validation loss, the first of equals; None if none has one."""
     losses = {path: validation_loss_of(path) for path in list_checkpoints(directory)}
     validated = {path: loss for path, loss in losses.items() if math.isfinite(loss)}
-    return min(reversed(validated), key=validated.__getitem__) if validated else None
+    return min(validated, key=validated.__getitem__, default=None)
 
 
 def validation_loss_of(checkpoint: Path) -> float:

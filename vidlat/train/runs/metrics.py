@@ -25,6 +25,7 @@ class StepMetrics(NamedTuple):
     step: int
     loss: float | None
     validation_loss: float | None
+    stopped_early: bool
 
 
 class Metrics:
@@ -45,9 +46,9 @@ class Metrics:
             return cls()
 
     @cached_property
-    def last_step(self) -> int:
-        """The last step; 0 where there is none."""
-        return max((each.step for each in _parsed(self._lines[-2:])), default=0)
+    def last(self) -> StepMetrics | None:
+        """Those of the last step; the line after it may be incomplete."""
+        return max(_parsed(self._lines[-2:]), key=lambda each: each.step, default=None)
 
     @cached_property
     def loss(self) -> float | None:
@@ -81,9 +82,10 @@ def _parsed(lines: Iterable[bytes]) -> Iterator[StepMetrics]:
         try:
             fields = Fields(parse_json(line), "a step")
             yield StepMetrics(
-                fields.whole("step", 0, int(LARGE)),
-                _number(fields, "loss"),
-                _number(fields, "validation_loss"),
+                step=fields.whole("step", 0, int(LARGE)),
+                loss=_number(fields, "loss"),
+                validation_loss=_number(fields, "validation_loss"),
+                stopped_early="stopped_early" in fields.names() and fields.boolean("stopped_early"),
             )
         except ValueError:
             continue

@@ -24,8 +24,8 @@ from vidlat.types import Annotation
 RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
 """Settings that change what is learnt, and may change with a resumed run, which records it."""
 
-MAY_CHANGE = (*RECORDED, *OPERATIONAL)
-"""All that may."""
+MAY_CHANGE = (*RECORDED, "patience", *OPERATIONAL)
+"""All that may: these, when it ends early, and where and how it computes, what it bears, keeps and shows."""
 
 
 def resume_run(

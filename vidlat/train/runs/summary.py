@@ -27,9 +27,9 @@ CONFIG_BYTES = 2**30
 SIGNS = {"config.json", "metrics.jsonl", "checkpoints", "lock"}
 """What every training writes into its folder; two of these make a run."""
 
-State = Literal["running", "done", "stopped", "failed", "damaged"]
-"""stopped: with a checkpoint of its last step. failed: with later steps than that, or without a checkpoint.
-damaged: its settings cannot be read.
+State = Literal["running", "done", "stopped early", "stopped", "failed", "damaged"]
+"""stopped early: for want of a lower validation loss. stopped: with a checkpoint of its last step. failed:
+with later steps than that, or without a checkpoint. damaged: its settings cannot be read.
 """
 
 
@@ -101,7 +101,7 @@ def summarise_run(run_dir: Path) -> RunSummary:
         run_dir=run_dir,
         trains=trains,
         state=_state(run_dir, metrics, saved, settings["steps"]) if settings else "damaged",
-        step=max(metrics.last_step, saved),
+        step=max(metrics.last.step if metrics.last else 0, saved),
         steps=settings.get("steps"),
         settings=settings,
         metrics=metrics,
@@ -137,9 +137,12 @@ def _state(run_dir: Path, metrics: Metrics, saved: int, steps: int) -> State:
     """saved: the step of the last checkpoint."""
     if is_held(run_dir):
         return "running"
-    if not saved or metrics.last_step > saved:
+    last_step = metrics.last.step if metrics.last else 0
+    if not saved or last_step > saved:
         return "failed"
-    return "done" if metrics.last_step >= steps else "stopped"
+    if last_step >= steps:
+        return "done"
+    return "stopped early" if metrics.last and metrics.last.stopped_early else "stopped"
 
 
 def is_held(run_dir: Path) -> bool:
