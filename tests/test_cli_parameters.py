@@ -1,12 +1,16 @@
-"""A cache or a run is named as an argument or as an option, on every command that needs one."""
+"""A cache or a run is named as an argument or as an option; a YAML file names what the flags name."""
 
+import os
 import re
+from pathlib import Path
 
 import click
 import pytest
 
 from vidlat.cli import commands
 from vidlat.cli.parameters import OptionOrArgument
+from vidlat.commands.settings_file import SECTIONS
+from vidlat.errors import ConfigError
 
 NEEDED = {
     "info": [],
@@ -78,3 +82,85 @@ def test_help_shows_both_ways():
     text = command.get_help(click.Context(command, info_name="vidlat decode"))
     assert text.startswith("Usage: vidlat decode [OPTIONS] LATENTS\n")
     assert "  LATENTS, --latents " in text
+
+
+@pytest.fixture
+def with_file(tmp_path, monkeypatch):
+    """The values of a command with --config and a YAML text, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def parse(name, text, *args):
+        (tmp_path / "c.yaml").write_text(text)
+        return commands.commands[name].make_context(name, ["--config", "c.yaml", *args]).params
+
+    return parse
+
+
+TRAINING = """
+train:
+  latents: l.zarr
+  out: runs/a
+  labels: ef.csv
+  resume: true
+  cache-dir: fast/
+  steps: 3
+  split: s.csv
+"""
+
+
+def test_a_file_names_inputs_and_outputs_beside_the_settings(with_file, monkeypatch):
+    for name in ("VIDLAT_CACHE_DIR", "VIDLAT_CACHE_GB"):
+        monkeypatch.setenv(name, "")  # set by the options, back afterwards
+    params = with_file("train", TRAINING)
+    assert params["in_file"] == {"steps": 3, "split": "s.csv"}
+    assert (params["latents"], params["out"], params["labels"]) == (
+        Path("l.zarr"),
+        Path("runs/a"),
+        Path("ef.csv"),
+    )
+    assert params["resume"] is True
+    assert os.environ["VIDLAT_CACHE_DIR"] == "fast"
+
+
+def test_the_command_line_takes_precedence_over_a_file(with_file):
+    text = "encode: {input: [a, b], out: l.zarr, dry_run: true, size: 64}"
+    params = with_file("encode", text, "--input", "c", "--out", "s3://bucket/l")
+    assert (params["inputs"], params["out"], params["dry_run"]) == (("c",), "s3://bucket/l", True)
+    assert with_file("encode", text)["inputs"] == ("a", "b")
+    assert with_file("encode", text.replace("[a, b]", "a"))["inputs"] == ("a",)
+    text = "sample: {run: runs/a, out: s, num: 2}"
+    assert with_file("sample", text)["run_dir"] == "runs/a"
+    assert with_file("sample", text, "runs/b")["run_dir"] == "runs/b"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("train", "train: {latents: [a, b], out: r}", "latents: got ['a', 'b']; expected a text or a number"),
+        ("train", "train: {latents: a, out: r, resume: 1}", "resume: got 1; expected true or false"),
+        ("train", "train: {latents: a, out: true}", "out: got True; expected a text or a number"),
+        ("encode", "encode: {input: [a, 3], out: l}", "input: got ['a', 3]; expected a text, or a list"),
+        (
+            "train",
+            "train: {latents: a, out: r, lables: t.csv}",
+            "unknown setting lables; did you mean labels?",
+        ),
+        ("train", "train: {config: c.yaml}", "unknown setting config"),
+        ("train", "train: {out: r, out: s}", "out is given twice; keep one"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_with_its_name(with_file, name, text, message):
+    with pytest.raises(ConfigError) as caught:
+        with_file(name, text)
+    assert str(caught.value).startswith("c.yaml: ")
+    assert message in str(caught.value)
+
+
+def test_every_command_with_settings_has_a_section():
+    with_settings = {name for name, command in commands.commands.items() if getattr(command, "config", None)}
+    assert {name: commands.commands[name].config for name in with_settings} == SECTIONS
+
+
+def test_what_a_file_lacks_is_still_missing(with_file):
+    with pytest.raises(click.UsageError, match="LATENTS is missing"):
+        with_file("train", "train: {out: r}")

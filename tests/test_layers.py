@@ -159,7 +159,7 @@ def test_every_command_has_a_body_that_takes_its_parameters(command):
     given = {parameter.name for parameter in command.params if parameter.expose_value}
     if command.config:
         fields = {field.name for field in dataclasses.fields(command.config)}
-        given = given - fields - {"config_file"} | {"settings"}
+        given = given - fields - {"in_file"} | {"settings"}
     assert set(inspect.signature(command.import_body()).parameters) == given
 
 

@@ -76,7 +76,10 @@ def test_links_lead_to_files_where_no_site_is_built(page):
         assert not path or ":" in path or (page.parent / path).exists(), target
 
 
-def test_every_command_of_the_pages_is_one_that_the_program_knows(monkeypatch):
+def test_every_command_of_the_pages_is_one_that_the_program_knows(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (in_place_of_flags,) = code_blocks("docs/how-to/training.md", "yaml")
+    (tmp_path / "first.yaml").write_text(in_place_of_flags)
     for name in ("VIDLAT_CACHE_DIR", "VIDLAT_CACHE_GB"):
         monkeypatch.setenv(name, "1")  # set by the options, back afterwards
     found = [(page, args) for page in PAGES for code in code_blocks(page) for args in commands_of(code)]

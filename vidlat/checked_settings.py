@@ -99,12 +99,17 @@ class Config:
         """
         known = cls._type_hints()
         values = {field_name(name): value for name, value in values.items()}
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            hint = did_you_mean(unknown[0], known) if len(unknown) == 1 else ""
-            hint = hint or f"; known are {', '.join(sorted(known))}"
-            raise ConfigError(f"unknown setting {shorten(unknown)}{hint}")
+        cls.require_known(values)
         return cls(**{name: _parse(value, known[name]) for name, value in values.items()})
+
+    @classmethod
+    def require_known(cls, names: Iterable[str], beside: Iterable[str] = ()) -> None:
+        """Raise ConfigError for a name that is neither a setting nor among those known beside them."""
+        known = sorted({*cls._type_hints(), *beside})
+        if unknown := sorted(set(names).difference(known)):
+            hint = did_you_mean(unknown[0], known) if len(unknown) == 1 else ""
+            hint = hint or f"; known are {', '.join(known)}"
+            raise ConfigError(f"unknown setting {shorten(unknown)}{hint}")
 
     @classmethod
     def overruled(cls, values: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:

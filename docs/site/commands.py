@@ -13,8 +13,8 @@ from vidlat.cli.declaration import Command
 
 INTRODUCTION = """# Commands and settings
 
-`vidlat COMMAND --help` prints the same. A setting is also a key of the YAML file of `--config`, under the
-name of the command; a flag takes precedence over the file.
+`vidlat COMMAND --help` prints the same. Every option of a command that has `--config` is also a key of that
+YAML file, under the name of the command; a flag takes precedence over the file.
 """
 
 

@@ -14,7 +14,7 @@ import click
 
 from vidlat.checked_settings import Config, Group as OptionGroup
 from vidlat.cli.checks import NAMED, make_checks
-from vidlat.cli.parameters import Option, config_options
+from vidlat.cli.parameters import Option, config_options, default_in_file
 from vidlat.commands.settings_file import load_yaml
 from vidlat.errors import ExitCode, InputError, VidlatError, is_out_of_memory, one_line, printable
 from vidlat.paths import expand, is_address
@@ -59,9 +59,37 @@ class Command(click.Command):
         self.config = config
         self.module = module
         if config:
-            text = f"YAML file with these settings under `{self.name}:`; flags take precedence."
-            self.params.append(Option(["--config", "config_file"], type=PATH, help=text, group="Basic"))
+            text = (
+                f"YAML file with these options, by their names, under `{self.name}:`. What is given on the "
+                "command line takes precedence."
+            )
+            self.params.append(
+                Option(
+                    ["--config", "in_file"], type=PATH, is_eager=True, callback=self._read_file,
+                    help=text, group="Basic",
+                )
+            )  # fmt: skip
             self.params += config_options(config)
+
+    def _read_file(
+        self, ctx: click.Context, param: click.Parameter, path: Path | None
+    ) -> dict[str, Any] | None:
+        """The settings in a file of --config; all else that it holds becomes the default of its option."""
+        if not path:
+            return None
+        settings = {field.name for field in dataclasses.fields(self.config)} if self.config else set()
+        options = {
+            other.opts[0].lstrip("-").replace("-", "_"): other
+            for other in self.params
+            if isinstance(other, click.Option) and other.name not in settings and other is not param
+        }
+        values = load_yaml(path, f"{self.name}", options)
+        ctx.default_map = {
+            option.name: default_in_file(option, values.pop(name), f"{path}: {name}")
+            for name, option in options.items()
+            if name in values
+        }
+        return values
 
     def parts(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
         """The parameters by the part of `--help` that lists them, in its order; of few there is one part.
@@ -103,8 +131,7 @@ class Command(click.Command):
         values = dict(ctx.params)
         if self.config:
             flags = {field.name: values.pop(field.name) for field in dataclasses.fields(self.config)}
-            config_file = values.pop("config_file")
-            in_file = load_yaml(config_file, f"{self.name}") if config_file else {}
+            in_file = values.pop("in_file") or {}
             given = {name: value for name, value in flags.items() if value not in (None, ())}
             values["settings"] = self.config.overruled(in_file, given)
         try:

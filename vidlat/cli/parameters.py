@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from vidlat.checked_settings import Config, Group, given, is_list, item_of, limits_in_words
+from vidlat.errors import ConfigError, shown
 from vidlat.spelling import did_you_mean
 
 
@@ -75,6 +76,18 @@ class Choice(click.Choice[str]):
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:  # noqa: ARG002
         hint = did_you_mean(str(value), self.choices)
         return f"got {value!r}; expected one of {', '.join(self.choices)}{hint}"
+
+
+def default_in_file(option: click.Option, value: Any, where: str) -> Any:
+    """The value of an option in a YAML file, as click takes a default; raises ConfigError, with `where`."""
+    kinds: tuple[type, ...] = (bool,) if option.is_flag else (str,) if option.multiple else (str, int, float)
+    values = value if option.multiple and isinstance(value, list) else [value]
+    if any(type(each) not in kinds for each in values):
+        expected = "true or false" if option.is_flag else "a text or a number"
+        if option.multiple:
+            expected = "a text, or a list of texts"
+        raise ConfigError(f"{where}: got {shown(value)}; expected {expected}")
+    return values if option.multiple else value
 
 
 def config_options(config: type[Config]) -> list[Option]:

@@ -1,14 +1,24 @@
-"""Settings of commands in a YAML file, one section per command."""
+"""Settings, inputs and outputs of commands in a YAML file, one section per command."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vidlat.checked_settings import Config, field_name
-from vidlat.config import CompareConfig, EncodeConfig, FitVAEConfig, SampleConfig, TrainConfig
+from vidlat.config import (
+    CompareConfig,
+    EncodeConfig,
+    EvaluateConfig,
+    FitVAEConfig,
+    SampleConfig,
+    TrainConfig,
+    WorkerConfig,
+)
+from vidlat.config.split import SplitConfig
 from vidlat.errors import SHOWN_LETTERS, ConfigError, one_line, shorten
 from vidlat.files import read_file
 from vidlat.spelling import did_you_mean
@@ -19,6 +29,9 @@ SECTIONS: dict[str, type[Config]] = {
     "sample": SampleConfig,
     "fit-vae": FitVAEConfig,
     "compare": CompareConfig,
+    "evaluate": EvaluateConfig,
+    "split": SplitConfig,
+    "worker": WorkerConfig,
 }
 """Sections of a file, by command."""
 
@@ -26,12 +39,29 @@ YAML_BYTES = 100_000
 """Most bytes of a file."""
 
 
-def load_yaml(path: Path, section: str) -> dict[str, Any]:
-    """The settings in one of a YAML file's SECTIONS, checked, by field name.
+def load_yaml(path: Path, section: str, beside: Collection[str] = ()) -> dict[str, Any]:
+    """What one of a YAML file's SECTIONS holds, by field name: settings, checked, and what may stand beside.
 
-    Raises ConfigError naming the file if it cannot be read, repeats a key, holds an unknown section or not
-    this one, or if one of the section's settings is wrong.
+    beside: names of inputs, outputs and the like; their values are as the file states them. Raises
+    ConfigError naming the file if it cannot be read, repeats a key, holds an unknown section or not this one,
+    or if one of the section's settings is wrong.
     """
+    values = _read_section(path, section)
+    names = [field_name(name) for name in values]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{path}: {', '.join(twice)} is given twice in `{section}:`; keep one")
+    by_name = dict(zip(names, values.values(), strict=True))
+    others = {name: value for name, value in by_name.items() if name in beside}
+    settings = {name: value for name, value in by_name.items() if name not in beside}
+    try:
+        SECTIONS[section].require_known(settings, beside)
+        config = SECTIONS[section].from_mapping(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return others | {name: getattr(config, name) for name in settings}
+
+
+def _read_section(path: Path, section: str) -> dict[Any, Any]:
     try:
         document = yaml.load(read_file(path, YAML_BYTES).decode(), _StrictLoader)
     except RecursionError as error:
@@ -46,14 +76,7 @@ def load_yaml(path: Path, section: str) -> dict[str, Any]:
     values = sections.get(section)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: has no section `{section}:` with settings below it")
-    names = [field_name(name) for name in values]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{path}: {', '.join(twice)} is given twice in `{section}:`; keep one")
-    try:
-        config = SECTIONS[section].from_mapping(values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return {name: getattr(config, name) for name in names}
+    return values
 
 
 class _StrictLoader(yaml.SafeLoader):
