@@ -48,7 +48,7 @@ def test_prints_and_writes_the_same_figures(compare, tmp_path):
         assert [clip["video_id"] for clip in candidate["clips"]] == figures["clips"]
     assert figures["candidates"][1]["timing"]["stretch"] == 4
     assert f"2 clips to look at -> {tmp_path}/out" in out
-    assert (tmp_path / "out" / "c.mp4.mp4").is_file()
+    assert (tmp_path / "out" / "c.mp4").is_file()
 
 
 def test_figures_are_whole_in_a_narrow_terminal(compare, tmp_path, monkeypatch):

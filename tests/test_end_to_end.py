@@ -93,7 +93,7 @@ def test_the_whole_path_with_a_vae_of_diffusers(scheduler, make_videos, kl_folde
     done("sample", "--run", run, "--out", tmp_path / "s", "-n", 1, "--steps", 2, "--device", "cpu", *vae)
     assert frames_and_rate(tmp_path / "s" / "sample-0000.mp4") == (5, 25)
     done("decode", "--latents", cache, "--out", tmp_path / "d", "--device", "cpu")
-    assert frames_and_rate(tmp_path / "d" / "a.mp4.mp4") == (7, 25)
+    assert frames_and_rate(tmp_path / "d" / "a.mp4") == (7, 25)
     done("evaluate", "--latents", cache, "--input", videos, "--device", "cpu", *vae)
     done("preview", cache, "--out", tmp_path / "p.png", "--device", "cpu", *vae)
     compare = ("--stack", "1,2", "--videos", 1, "--frames", 4, "--size", 16, "--device", "cpu")

@@ -46,7 +46,7 @@ def test_whole_path_takes_ten_lines():
     for seed, num_frames in enumerate((12, 9)):
         write_video(Path(f"videos/{seed}.mp4"), make_phantom("heart", seed, num_frames, 48, 64, 25), 25)
     run_here(WHOLE_PATH)
-    assert names_in(Path("decoded")) == [DECODED_MARK, "0.mp4.mp4", "1.mp4.mp4", "decoded.jsonl"]
+    assert names_in(Path("decoded")) == [DECODED_MARK, "0.mp4", "1.mp4", "decoded.jsonl"]
     assert names_in(Path("samples")) == [
         DECODED_MARK,
         "contact_sheet.png",
@@ -63,13 +63,13 @@ def test_commands_run(make_videos, folder, scheduler, run):
     Path("labels.csv").write_text("video_id,subject\na.mp4,S1\n")
     elsewhere = f"size=128, scheduler={scheduler!r})"
     run(COMMANDS if run is run_as_script else COMMANDS.replace("size=128)", elsewhere))
-    assert names_in(Path("recon")) == [DECODED_MARK, "a.mp4.mp4", "b.mp4.mp4", "decoded.jsonl"]
+    assert names_in(Path("recon")) == [DECODED_MARK, "a.mp4", "b.mp4", "decoded.jsonl"]
 
 
 def test_comparison_runs(make_videos, folder, capsys):
     make_videos(folder / "videos", {"a.mp4": 9, "b.mp4": 8})
     run_here(COMPARISON)
-    assert names_in(Path("comparison")) == [DECODED_MARK, "a.mp4.mp4", "a.mp4.png", "b.mp4.mp4", "b.mp4.png"]
+    assert names_in(Path("comparison")) == [DECODED_MARK, "a.mp4", "a.png", "b.mp4", "b.png"]
     assert "tiny stack 8 stretch 4" in capsys.readouterr().out
 
 

@@ -163,7 +163,7 @@ def test_a_stack_that_does_not_fit_alone_ends_in_one_line(cache):
 def test_every_cached_video_is_written_with_its_own_length_and_rate(cache, tmp_path):
     vae = load_vae_of(cache.schema, device="cpu")
     written = dict(decode_cache(cache, vae, tmp_path / "out"))
-    assert written == {name: tmp_path / "out" / f"{name}.mp4" for name in LENGTHS}
+    assert written == {name: tmp_path / "out" / name for name in LENGTHS}
     for name, path in written.items():
         frames = list(frames_of(path))
         assert len(frames) == LENGTHS[name]
@@ -270,7 +270,7 @@ def test_gray_levels_are_rounded():
 
 def test_one_call_decodes_a_cache(cache, tmp_path):
     written = dict(decode_videos(tmp_path / "l.zarr", tmp_path / "out", device="cpu"))
-    assert written == {name: tmp_path / "out" / f"{name}.mp4" for name in LENGTHS}
+    assert written == {name: tmp_path / "out" / name for name in LENGTHS}
     with pytest.raises(WeightsError, match="another encoder"):
         decode_videos(tmp_path / "l.zarr", tmp_path / "out", vae="tiny", device="cpu")
 
@@ -283,16 +283,28 @@ def test_what_is_there_is_not_decoded_again(cache, tmp_path, monkeypatch):
     assert list(out.rglob("*.mp4")) == [first]
     kept = first.read_bytes()
     (out / "deep").mkdir()
-    (out / "deep" / "b.mp4.mp4").write_bytes(b"not recorded: written by a process that was killed then")
+    (out / "deep" / "b.mp4").write_bytes(b"not recorded: written by a process that was killed then")
     calls = watch_decode(vae)
     assert dict(decode_cache(cache, vae, out)).keys() == LENGTHS.keys()
     assert calls
-    assert sum(1 for _ in frames_of(out / "deep" / "b.mp4.mp4")) == LENGTHS["deep/b.mp4"]
+    assert sum(1 for _ in frames_of(out / "deep" / "b.mp4")) == LENGTHS["deep/b.mp4"]
     calls.clear()
     assert len(dict(decode_cache(cache, vae, out))) == 2
     assert calls == []
     first.unlink()
     assert dict(decode_cache(cache, vae, out))["a.mp4"].read_bytes() == kept
+
+
+def test_a_video_keeps_its_file_when_another_of_its_name_comes(cache, tmp_path):
+    out, vae = tmp_path / "out", load_vae_of(cache.schema, device="cpu")
+    record, records = cache.records()["a.mp4"], {}
+    growing = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows, schema=cache.schema)
+    for video_id, name in {"a.mp4": "a.mp4", "a.avi": "a.avi.mp4"}.items():
+        records[video_id] = record
+        assert dict(decode_cache(growing, vae, out))[video_id] == out / name
+    assert sorted(path.name for path in out.glob("*.mp4")) == ["a.avi.mp4", "a.mp4"]
+    clashing = dict(decode_cache(growing, vae, tmp_path / "other"))
+    assert sorted(path.name for path in clashing.values()) == ["a.avi.mp4", "a.mp4.mp4"]
 
 
 def test_a_decoded_folder_tells_what_it_holds(cache, tmp_path):
@@ -302,9 +314,10 @@ def test_a_decoded_folder_tells_what_it_holds(cache, tmp_path):
     assert first["decoded"] == {
         "cache_id": cache.schema.cache_id, "vae_hash": cache.schema.vae_hash, "precision": "float32"
     }  # fmt: skip
-    crc32c = {f"{name}.mp4": record.latents.crc32c for name, record in cache.records().items()}
+    crc32c = {name: record.latents.crc32c for name, record in cache.records().items()}
     assert {line["name"]: line["latent_crc32c"] for line in lines} == crc32c
-    with av.open(str(out / "a.mp4.mp4")) as container:
+    assert all(line["video_id"] == line["name"] for line in lines)
+    with av.open(str(out / "a.mp4")) as container:
         assert json.loads(container.metadata["comment"]) == first
 
 
@@ -317,10 +330,10 @@ def test_other_decoded_videos_are_refused(cache, other_decoder, tmp_path):
         list(decode_cache(cache, other, out))
     records = {"c.mp4": cache.records()["a.mp4"], "deep/b.mp4": cache.records()["deep/b.mp4"]}
     elsewhere = SimpleNamespace(records=lambda: records, read_windows=cache.read_windows, schema=cache.schema)
-    with pytest.raises(InputError, match=r"holds 'a.mp4.mp4', decoded from latents that this cache does"):
+    with pytest.raises(InputError, match=r"holds 'a.mp4', decoded from latents that this cache does"):
         list(decode_cache(elsewhere, vae, out))
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    (out / "a.mp4.mp4").unlink()
+    (out / "a.mp4").unlink()
     assert list(dict(decode_cache(elsewhere, vae, out))) == ["c.mp4", "deep/b.mp4"]
 
 
@@ -347,7 +360,7 @@ def test_a_damaged_description_of_decoded_videos_is_refused_in_one_line(text, ca
 
 def test_videos_that_nothing_tells_of_are_not_overwritten(cache, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a.mp4.mp4").write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"holds 'a.mp4.mp4', and no decoded.jsonl that tells"):
+    (tmp_path / "out" / "a.mp4").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"holds 'a.mp4', and no decoded.jsonl that tells"):
         list(decode_cache(cache, load_vae_of(cache.schema, device="cpu"), tmp_path / "out"))
-    assert (tmp_path / "out" / "a.mp4.mp4").read_bytes() == b"mine"
+    assert (tmp_path / "out" / "a.mp4").read_bytes() == b"mine"

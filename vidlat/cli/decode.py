@@ -64,10 +64,10 @@ def preview() -> None:
 def decode() -> None:
     """Decode a cache to video, one mp4 per video.
 
-    Each has its original number of frames and median frame rate. decoded.jsonl tells what they were decoded
-    from. The same command continues a folder, after Ctrl-C or once the cache has grown; one with videos of
-    other latents or of another VAE is refused. A later encode of a folder around --out does not take them for
-    clips.
+    Each has its original number of frames and median frame rate. a.avi becomes a.mp4; if the cache has an
+    a.mp4 too, they become a.avi.mp4 and a.mp4.mp4. decoded.jsonl tells what they were decoded from. The same
+    command continues a folder, after Ctrl-C or once the cache has grown; one with videos of other latents or
+    of another VAE is refused. A later encode of a folder around --out does not take them for clips.
 
     \b
     Example:

@@ -19,7 +19,8 @@ from vidlat.evaluate.candidates import Candidate, Candidates, choose_clips, load
 from vidlat.evaluate.clip import measure_clip
 from vidlat.evaluate.quality import Summary, VideoQuality, summarise
 from vidlat.paths import local_path
-from vidlat.pipeline.decode_videos import path_below, prepare_decoded_folder, to_gray_levels
+from vidlat.pipeline.decode_videos import prepare_decoded_folder, to_gray_levels
+from vidlat.pipeline.decoded_names import file_stems, path_below
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.read_video import frame_rate
 from vidlat.types import InputVideo
@@ -161,7 +162,7 @@ def compare_videos(
 
     inputs: files, folders, glob patterns or manifests. labels: a table by video id, for its subjects. named:
     further VAEs, by what they are called. among: ids of the videos that clips are chosen from; None for all.
-    The folder `out` gets a video and a contact sheet per clip, `<video_id>.mp4` and `.png`, which show the
+    The folder `out` gets a video and a contact sheet per clip, named as `file_stems` says, which show the
     source and the candidates, MAX_SHOWN at most. One clip is in memory at a time, with all that is shown.
     Latents are rounded as in a cache, so that the figures are those of `evaluate_videos`.
     Raises, when called, InputError, DeviceError, and what `load_candidates` raises if there is no candidate;
@@ -196,10 +197,10 @@ class _Run:
             yield self._event(impossible={name: str(error) for name, error in impossible.items()})
         for name, error in self._candidates.failed.items():
             yield self._event(name=name, failure=str(error))
-        failures = []
+        failures, stems = [], file_stems([clip.video_id for clip in self._clips])
         for clip in self._clips:
             try:
-                paths = [path_below(self._out, clip.video_id, suffix) for suffix in (".mp4", ".png")]
+                paths = [path_below(self._out, clip.video_id, stems, suffix) for suffix in (".mp4", ".png")]
                 frames, fps = _read(clip, self._settings)
             except Exception as error:
                 # A library that breaks on one file, in whatever way, must not stop the other clips.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -34,9 +32,6 @@ from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
 from vidlat.types import FloatArray, VideoRecord
 from vidlat.video.writer import prepare_folder, write_video
-
-MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
-"""Limits of Linux for one name and for a whole path."""
 
 
 def load_vae_of(
@@ -149,7 +144,10 @@ def decode_videos(
 
 
 def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path | VidlatError]]:
-    """Write every cached video to `out/<video_id>.mp4` with its own frame count and median rate.
+    """Write every cached video to an mp4 in `out` with its own frame count and median rate.
+
+    `a/b.avi` becomes `out/a/b.mp4`; videos whose names differ in their suffix alone keep both, as in
+    `b.avi.mp4`.
 
     Yields each video's id with its file, or with the error where its latents are damaged or its file cannot
     be written. What the folder holds already, decoded from these latents by this VAE, is not decoded again;
@@ -161,24 +159,21 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
     records = cache.records()
     prepare_decoded_folder(out, {video_id: record.source.path for video_id, record in records.items()})
     description = _describe(cache.schema, vae)
-    checksums: dict[str, int] = {}
-    for video_id, record in records.items():
-        with suppress(InputError):  # which it ends with below
-            checksums[_name_below(out, video_id)] = record.latents.crc32c
+    checksums = {video_id: record.latents.crc32c for video_id, record in records.items()}
     with held_alone(out):
         folder = continue_decoded(out, description, checksums)
         for video_id, record in records.items():
             try:
-                name = _name_below(out, video_id)
-                if not folder.holds(name):
+                path = folder.path_of(video_id)
+                if not folder.holds(video_id):
                     frames = (to_gray_levels(frame) for frame in decode_video(cache, vae, video_id))
-                    prepare_folder((out / name).parent)
-                    write_video(out / name, frames, record.fps, comment=json.dumps(description))
-                    folder.add(name, record.latents.crc32c)
+                    prepare_folder(path.parent)
+                    write_video(path, frames, record.fps, comment=json.dumps(description))
+                    folder.add(video_id, record.latents.crc32c)
             except (InputError, StoreError) as error:
                 yield video_id, error
             else:
-                yield video_id, out / name
+                yield video_id, path
 
 
 def _describe(schema: CacheSchema, vae: FrozenVAE) -> dict[str, Any]:
@@ -192,11 +187,6 @@ def _describe(schema: CacheSchema, vae: FrozenVAE) -> dict[str, Any]:
             "precision": vae.precision,
         },
     }
-
-
-def _name_below(out: Path, video_id: str) -> str:
-    """The name of a video's file relative to `out`; raises InputError as `path_below`."""
-    return str(path_below(out, video_id).relative_to(out))
 
 
 def prepare_decoded_folder(out: Path, source_paths: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -215,24 +205,3 @@ def prepare_decoded_folder(out: Path, source_paths: Mapping[str, str] = MappingP
     require_outside_caches(out)
     prepare_folder(out)
     (out / DECODED_MARK).touch()
-
-
-def path_below(out: Path, video_id: str, suffix: str = ".mp4") -> Path:
-    """The file of a video in the folder `out`, whose folders are not made.
-
-    Raises InputError for an id that no file can be named after, or that leads outside `out`, as one of a
-    cache from elsewhere may.
-    """
-    name = Path(os.path.normpath(f"{video_id}{suffix}"))
-    if name.is_absolute() or ".." in name.parts:
-        raise InputError(f"video {shown(video_id)}: its file would lie outside {out}; it is not written")
-    path = out / name
-    try:
-        sizes = [len(os.fsencode(part)) for part in name.parts]
-    except UnicodeEncodeError:
-        sizes = []
-    if not sizes or "\0" in video_id:
-        raise InputError(f"video {shown(video_id)}: no file can have its name; it is not written")
-    if max(sizes) > MAX_NAME_BYTES or len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise InputError(f"video {shown(video_id)}: File name too long; it is not written")
-    return path
