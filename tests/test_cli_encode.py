@@ -105,7 +105,7 @@ def test_dry_run_of_a_new_cache_writes_nothing_and_estimates_time_and_space(
     assert cell(out, "scratch of all workers") == "up to 2.3 kB"
     for name in ("decoding", "VAE"):
         assert re.fullmatch(r"about [\d.]+ frames/s per process", cell(out, name))
-    assert "on this machine, not on the scheduler's" in cell(out, "time")
+    assert " of the scheduler: " in cell(out, "time")
     assert "Warning" not in out
 
 

@@ -6,12 +6,13 @@ from hypothesis import given, strategies as st
 from vidlat.pipeline.estimate import (
     COMPRESSED_SHARE,
     EncodeEstimate,
+    ExpectedFrames,
     Speed,
     estimate_encode,
     estimate_time,
     fill_in_headers,
 )
-from vidlat.pipeline.measure import measure_size
+from vidlat.pipeline.measure import headers_of, measure_size
 from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
 from vidlat.store.schema import CacheSchema, CacheSettings
@@ -96,7 +97,14 @@ def test_time_is_that_of_a_simulated_pipeline_of_two_stages(
     num_readers, num_cores, frame_seconds, call_seconds, longest_share, times
 ):
     num_processes, num_calls, frames_per_call = 2, 60, 8
-    speed = Speed(frame_seconds=frame_seconds, call_seconds=call_seconds, start_seconds=7.0)
+    speed = Speed(
+        num_processes=num_processes,
+        num_readers=num_readers,
+        shared_cores=num_cores,
+        frame_seconds=frame_seconds,
+        call_seconds=call_seconds,
+        start_seconds=7.0,
+    )
     size = EncodeEstimate(
         num_headers=9,
         num_frames=num_processes * num_calls * frames_per_call,
@@ -109,7 +117,7 @@ def test_time_is_that_of_a_simulated_pipeline_of_two_stages(
         unknown=(),
         broken=(),
     )
-    time = estimate_time(size, speed, num_processes, num_readers=num_readers, shared_cores=num_cores)
+    time = estimate_time(size, speed)
     expected = simulate(num_calls, frames_per_call, speed, num_readers, num_cores)
     # The simulation also fills and drains the pipeline.
     assert time.seconds - time.start_seconds == pytest.approx(times * expected, rel=0.05)
@@ -123,6 +131,31 @@ def test_headers_that_were_not_read_are_filled_in_by_size():
     headers = {"a": header(10, 1.0), "b": header(50, 3.0), "broken": header(None)}
     filled = fill_in_headers(sources, headers)
     assert filled == headers | {"c": header(5, pytest.approx(50 * 4.0 / 600))}  # 60 frames in 600 bytes
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 10**6), st.sampled_from("read unread"))))
+def test_expected_frames_become_those_that_are_there_whatever_headers_have_said(videos):
+    sources = [source(str(index), num_bytes) for index, (_, num_bytes, _) in enumerate(videos)]
+    headers = {
+        each.video_id: VideoHeader(num_frames=3, seconds=None)
+        for each, (_, _, state) in zip(sources, videos, strict=True)
+        if state == "read"
+    }
+    expected = ExpectedFrames(sources, headers)
+    for each, (num_frames, _, _) in zip(sources, videos, strict=True):
+        expected.learn(each.video_id, num_frames)
+        expected.learn(each.video_id, num_frames)
+    assert expected.num_frames == sum(num_frames for num_frames, _, _ in videos)
+
+
+def test_videos_that_have_not_said_their_frames_are_expected_to_hold_as_many_per_byte():
+    sources = [source("a", 100), source("b", 300), source("unknown", 400), source("broken", 200)]
+    expected = ExpectedFrames(sources, {"unknown": header(None)})
+    assert expected.num_frames is None
+    expected = ExpectedFrames(sources, {"a": header(10), "unknown": header(None), "broken": None})
+    assert expected.num_frames == pytest.approx(10 + 10 / 300 * 700)
+    expected.learn("b", 50)
+    assert expected.num_frames == pytest.approx(60 + 60 / 600 * 400)
 
 
 def test_videos_whose_header_was_not_read_count_like_the_others():
@@ -150,7 +183,7 @@ def test_estimate_is_close_to_what_a_real_encode_takes(make_videos, prepare_only
     (folder / "broken.mp4").write_bytes(b"")
     path = tmp_path / "l.zarr"
     prepared = prepare_only(folder, path, size=64)
-    size = measure_size(prepared)
+    size = measure_size(prepared, headers_of(prepared))
     assert (size.num_frames, size.broken) == (sum(lengths.values()), ("broken.mp4",))
     assert size.seconds == pytest.approx(sum(lengths.values()) / 25, rel=0.02)
 

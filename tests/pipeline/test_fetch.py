@@ -15,7 +15,7 @@ from vidlat.errors import ScratchError
 from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline import fetch
 from vidlat.pipeline.decode_videos import load_vae_of
-from vidlat.pipeline.measure import measure_size
+from vidlat.pipeline.measure import headers_of, measure_size
 from vidlat.pipeline.plan import plan_encode
 from vidlat.pipeline.read_video import read_video
 from vidlat.pipeline.repair_cache import repair_cache
@@ -262,7 +262,7 @@ def test_a_full_disk_of_a_worker_is_named(two, put, prepare_only, tmp_path, monk
 
 def test_the_size_of_an_encode_is_estimated_from_objects_as_from_files(videos, put, prepare_only, tmp_path):
     here, there = (prepare_only(place, tmp_path / "l.zarr") for place in (videos, put(videos)))
-    assert measure_size(there) == measure_size(here)
+    assert measure_size(there, headers_of(there)) == measure_size(here, headers_of(here))
 
 
 def test_a_damaged_video_is_encoded_again_from_its_object(two, put, encode, tmp_path, read_all):

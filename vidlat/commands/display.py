@@ -10,6 +10,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,10 +20,11 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -56,10 +58,22 @@ class _Column(TextColumn):
         return Text(printable(self.text_format.format(task=task)), style=self.style, justify=self.justify)
 
 
+class _TimeLeft(ProgressColumn):
+    """The time until the end that was expected when the task last went on."""
+
+    def render(self, task: Task) -> Text:
+        end = task.get_time() if task.finished else task.fields.get("end")
+        left = "-:--:--" if end is None else str(timedelta(seconds=round(max(0.0, end - task.get_time()))))
+        return Text(left, style="progress.remaining")
+
+
 class _Progress(Progress):
     """A progress bar in a terminal; in a log file, a line every SECONDS_BETWEEN_LINES.
 
-    It appears with the first advance: a command that is refused before any work leaves no empty bar.
+    It appears with the first advance: a command that is refused before any work leaves no empty bar. What is
+    left is expected to go on at the mean speed since the field `began` of a task, by default its start:
+    several processes report at nearly the same time, and the last few reports tell no speed. The field
+    `share` says how much of the work is done, if it is not the share of the count.
     """
 
     _last_line = 0.0
@@ -71,12 +85,29 @@ class _Progress(Progress):
         if self.live.is_started:
             super().stop()
 
-    def advance(self, *args: Any, **fields: Any) -> None:
-        super().advance(*args, **fields)
-        self._show()
+    def add_task(
+        self,
+        description: str,
+        start: bool = True,
+        total: float | None = 100.0,
+        completed: int = 0,
+        visible: bool = True,
+        **fields: Any,
+    ) -> TaskID:
+        return super().add_task(description, start, total, completed, visible, first=completed, **fields)
 
-    def update(self, *args: Any, **fields: Any) -> None:
-        super().update(*args, **fields)
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        self.update(task_id, advance=advance)
+
+    def update(self, task_id: TaskID, *args: Any, **fields: Any) -> None:
+        task = next(task for task in self.tasks if task.id == task_id)
+        before = _share(task)
+        super().update(task_id, *args, **fields)
+        share = _share(task)
+        if share and share != before:
+            now = task.get_time()
+            gone = now - (task.fields.get("began") or task.start_time or now)
+            task.fields["end"] = now + gone * (1 - share) / share
         self._show()
 
     def _show(self) -> None:
@@ -89,6 +120,13 @@ class _Progress(Progress):
             console.print(self.get_renderable())
 
 
+def _share(task: Task) -> float:
+    """How much of what a task had to do at its start is done, from 0 to 1; 0 where that is not known."""
+    first = task.fields["first"]
+    whole = (task.total or 0) - first
+    return float(min(1.0, task.fields.get("share", (task.completed - first) / whole if whole > 0 else 0.0)))
+
+
 def progress_bar(*columns: str, show: bool = True) -> Progress:
     """A bar with count, the given `{task.fields[...]}` texts, time spent and time left; hidden or shown."""
     return _Progress(
@@ -98,7 +136,7 @@ def progress_bar(*columns: str, show: bool = True) -> Progress:
         *map(_Column, columns),
         TimeElapsedColumn(),
         _Column("gone,"),
-        TimeRemainingColumn(),
+        _TimeLeft(),
         _Column("left"),
         console=console,
         disable=not show,

@@ -13,17 +13,12 @@ from vidlat.commands.display import (
     print_table,
 )
 from vidlat.config import EncodeConfig
-from vidlat.encode.device import resolve_device
+from vidlat.errors import InputError
 from vidlat.paths import is_address, local_path
 from vidlat.pipeline.dask_cluster import scratch_folder
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, estimate_time
-from vidlat.pipeline.measure import (
-    local_processes,
-    measure_size,
-    measure_speed,
-    readers_per_process,
-)
+from vidlat.pipeline.measure import headers_of, measure_size, measure_speed
 from vidlat.pipeline.plan import EncodePlan
 from vidlat.store.storage.filesystem import free_bytes
 
@@ -40,10 +35,10 @@ def print_dry_run(prepared: PreparedEncode, config: EncodeConfig) -> None:
     if prepared.dropped:
         rows.append(("dropped before", str(len(prepared.dropped))))
     if prepared.plan.num_videos:
-        size = measure_size(prepared)
+        size = measure_size(prepared, headers_of(prepared))
         rows += _rows_of_size(size, prepared.plan.num_videos)
         rows += _rows_of_disk(prepared, config, size)
-        rows += _rows_of_time(prepared, config, size)
+        rows += _rows_of_time(prepared, size)
     print_table(f"Dry run: nothing is written to {prepared.out}", ("what", "how much"), rows)
     if prepared.plan.num_videos:
         _warn_of_full_disks(prepared, config, size)
@@ -114,19 +109,20 @@ def _disks(
     return [*latents, *scratch]
 
 
-def _rows_of_time(prepared: PreparedEncode, config: EncodeConfig, size: EncodeEstimate) -> Rows:
-    speed = measure_speed(prepared)
+def _rows_of_time(prepared: PreparedEncode, size: EncodeEstimate) -> Rows:
+    try:
+        speed = measure_speed(prepared)
+    except InputError as error:
+        return [("time", f"unknown: {error}")]
     if speed is None:
         return [("time", "unknown: none of the videos that were tried decodes")]
-    num_processes, num_readers = local_processes(prepared), readers_per_process(prepared)
-    shared_cores = prepared.job.num_threads if resolve_device(prepared.job.device) == "cpu" else 0
-    time = estimate_time(size, speed, num_processes, num_readers=num_readers, shared_cores=shared_cores)
+    time = estimate_time(size, speed)
     frames_per_call = prepared.job.batch * prepared.schema.timing.frame_step
-    where = f"in {num_processes} processes" if num_processes > 1 else "in 1 process"
-    cluster = " on this machine, not on the scheduler's workers" if config.scheduler else ""
+    where = f"in {speed.num_processes} processes" if speed.num_processes > 1 else "in 1 process"
+    cluster = " of the scheduler" if prepared.scheduler else ""
     share = 100 * time.vae_seconds / time.seconds if time.seconds else 0
     return [
-        ("decoding", f"about {num_readers / speed.frame_seconds:.0f} frames/s per process"),
+        ("decoding", f"about {speed.num_readers / speed.frame_seconds:.0f} frames/s per process"),
         ("VAE", f"about {frames_per_call / speed.call_seconds:.1f} frames/s per process"),
         (
             "time",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -31,9 +32,10 @@ from vidlat.paths import is_address, local_path
 from vidlat.pipeline.cached_settings import settings_in
 from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.encode_videos import DEFAULT_VAE, PreparedEncode, prepare_encode
+from vidlat.pipeline.estimate import ExpectedFrames
 from vidlat.pipeline.ignored import describe_ignored
 from vidlat.pipeline.masks import named_like_masks
-from vidlat.pipeline.measure import measure_size
+from vidlat.pipeline.measure import headers_of, measure_size
 from vidlat.store.schema import CacheSettings
 from vidlat.store.storage.filesystem import free_bytes
 from vidlat.types import FailureRecord
@@ -50,7 +52,7 @@ SECONDS_BEFORE_PROGRESS = 2.0
 """Of looking at files: most encodes have found their videos by then."""
 
 SECONDS_OF_HEADERS = 1.0
-"""Time spent reading headers before an encode, to estimate whether the disk space suffices."""
+"""Time spent reading headers before an encode: whether the disk space suffices, and how long it will take."""
 
 
 def encode(
@@ -260,7 +262,9 @@ def _run(
         f"{prepared.discovery.num_ignored} other files ignored{excluded}; VAE {prepared.job.vae} in "
         f"{prepared.job.settings.precision}, {config.scheduler or processes}"
     )
-    _warn_of_full_disk(prepared)
+    headers = headers_of(prepared, SECONDS_OF_HEADERS)
+    _warn_of_full_disk(prepared, measure_size(prepared, headers).latent_bytes)
+    expected = ExpectedFrames(plan.videos, headers)
     results, began = _Results(), time.monotonic()
     with (
         progress_bar("{task.fields[frames]} frames", "{task.fields[rate]:.1f} frames/s") as progress,
@@ -269,7 +273,7 @@ def _run(
         task = progress.add_task("starting", total=plan.num_videos, frames=0, rate=0.0)
         progress.start()
         try:
-            _follow(events, results, progress, task)
+            _follow(events, results, expected, progress, task)
         except KeyboardInterrupt:
             progress.stop()
             console.print(f"{results.num_videos} videos are finished and safe; the same command continues.")
@@ -285,27 +289,42 @@ def _tell(line: str) -> None:
     console.print(line, soft_wrap=True, markup=False)
 
 
-def _follow(events: Iterable[EncodeProgress], results: _Results, progress: Progress, task: TaskID) -> None:
+def _follow(
+    events: Iterable[EncodeProgress],
+    results: _Results,
+    expected: ExpectedFrames,
+    progress: Progress,
+    task: TaskID,
+) -> None:
     """Add the events to the results and the progress bar; the rate is that since the workers started."""
     began = None
     for event in events:
         if began is None:  # the first event says that the workers have started
-            began = time.monotonic()
-            progress.update(task, description="encoding")
-        if event.taken_over_from:
-            text = f"Continuing after {event.taken_over_from}, which has died."
-            console.print(text, soft_wrap=True)
-        if event.dashboard:
-            console.print(f"Dask's dashboard: {event.dashboard}", soft_wrap=True)
-        if not event.has_locks:
-            console.print(NO_LOCKS, soft_wrap=True)
+            began = progress.get_time()
+            progress.update(task, description="encoding", began=began)
+        _tell_of_start(event)
         results.add(event)
+        for record in event.records:
+            expected.learn(record.video_id, record.num_frames)
+        for failure in event.failures:
+            expected.learn(failure.video_id, 0)
         progress.update(
             task,
             completed=results.num_videos + len(results.failures),
             frames=results.num_frames_encoded,
-            rate=results.num_frames_encoded / max(time.monotonic() - began, 1e-9),
+            rate=results.num_frames_encoded / max(progress.get_time() - began, 1e-9),
+            share=results.num_frames_encoded / (expected.num_frames or math.inf),
         )
+
+
+def _tell_of_start(event: EncodeProgress) -> None:
+    if event.taken_over_from:
+        text = f"Continuing after {event.taken_over_from}, which has died."
+        console.print(text, soft_wrap=True)
+    if event.dashboard:
+        console.print(f"Dask's dashboard: {event.dashboard}", soft_wrap=True)
+    if not event.has_locks:
+        console.print(NO_LOCKS, soft_wrap=True)
 
 
 def _warn_of_other_stacks(prepared: PreparedEncode) -> None:
@@ -331,10 +350,9 @@ def _warn_of_slow_convolutions(prepared: PreparedEncode) -> None:
         console.print(f"Warning: {warning}", soft_wrap=True, markup=False)
 
 
-def _warn_of_full_disk(prepared: PreparedEncode) -> None:
+def _warn_of_full_disk(prepared: PreparedEncode, needed: int) -> None:
     if is_address(prepared.out):
         return
-    needed = measure_size(prepared, SECONDS_OF_HEADERS).latent_bytes
     free = free_bytes(local_path(prepared.out))
     if needed > free:
         console.print(

@@ -56,15 +56,17 @@ def evaluate_sampled(
 
 
 class _Stages:
-    """A bar for each stage, added when it begins."""
+    """A bar for each stage, added when its first part is done; it began when the one before had ended."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._began = progress.get_time()
 
     def __call__(self, stage: str, done: float, total: int) -> None:
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
+            self._tasks[stage] = self._progress.add_task(stage, total=total, began=self._began)
+        self._began = self._progress.get_time()
         self._progress.advance(self._tasks[stage], done)
 
 

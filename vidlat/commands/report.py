@@ -25,10 +25,11 @@ def report(
     steps = report_cache(latents, out, inputs=inputs, max_videos=max_videos or 0, vae=vae, device=device)
     failures: dict[str, str] = {}
     with progress_bar("{task.fields[name]}") as progress:
-        tasks = {}
+        tasks, began = {}, progress.get_time()
         for step in steps:
             if step.doing not in tasks:
-                tasks[step.doing] = progress.add_task(step.doing, total=step.num_total, name="")
+                tasks[step.doing] = progress.add_task(step.doing, total=step.num_total, name="", began=began)
+            began = progress.get_time()  # of the next, if this is the last step
             progress.update(tasks[step.doing], completed=step.num_done, name=step.video_id)
             if step.failure:
                 failures[step.video_id] = step.failure

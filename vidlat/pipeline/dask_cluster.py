@@ -10,18 +10,21 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import TypeVar
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 from distributed.utils import get_mp_context, json_load_robust
 
 from vidlat.errors import InputError, one_line
 from vidlat.paths import local_path
 from vidlat.resources import memory_bytes
+
+Result = TypeVar("Result")
 
 LOOPBACK, LOOPBACK_SECONDS = "127.0.0.1", 10.0
 """Where the processes of a local cluster meet, and how long a connection there may take."""
@@ -69,6 +72,23 @@ def connect(
     cluster = _connect_to(scheduler, patience_seconds) if scheduler else _start(num_workers, num_batches)
     with silenced_dask(), cluster as client:
         yield client
+
+
+def in_each_worker(client: Client, function: Callable[..., Result], *arguments: object) -> list[Result]:
+    """What a function returns in every worker; it is called in all of them at once.
+
+    Raises InputError where a process is killed meanwhile.
+    """
+    futures = [
+        client.submit(function, *arguments, workers=[address], pure=False)
+        for address in client.scheduler_info(n_workers=-1)["workers"]
+    ]
+    try:
+        return list(client.gather(futures))
+    except KilledWorker as error:
+        raise InputError(
+            "a process that tried to encode was killed: is there memory for it? Take fewer --workers"
+        ) from error
 
 
 @contextmanager

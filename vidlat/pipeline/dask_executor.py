@@ -201,10 +201,9 @@ def open_dask_executor(
 def encode_on_worker(videos: Batch, job: EncodeJob, most_stacks: int) -> tuple[str, EncodedBatch]:
     """Encode a batch in a worker process; returns the worker's address too."""
     worker = get_worker()
-    job = replace(job, device=device_of_worker(job.device, worker.name, torch.cuda.device_count()))
     encoded = encode_batch(
         videos,
-        job,
+        job_of_this_worker(job),
         lambda num_frames: worker.log_event(_FRAMES_TOPIC, num_frames),
         most_stacks=most_stacks,
         # Dask removes a worker's folder when the worker ends, however it ends.
@@ -212,6 +211,11 @@ def encode_on_worker(videos: Batch, job: EncodeJob, most_stacks: int) -> tuple[s
         on_hang=lambda video_id, num_frames: _end_process(worker, video_id, num_frames),
     )
     return worker.address, encoded
+
+
+def job_of_this_worker(job: EncodeJob) -> EncodeJob:
+    """A job on the device of the worker that asks."""
+    return replace(job, device=device_of_worker(job.device, get_worker().name, torch.cuda.device_count()))
 
 
 def _end_process(worker: Worker, video_id: str, num_frames: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vidlat.pipeline.plan import Batch
@@ -42,8 +42,15 @@ class EncodeEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """What one process takes: seconds to decode and prepare a frame, per VAE call, and to start."""
+    """What the processes take, working at once: to decode and prepare a frame, per VAE call, and to start.
 
+    num_readers: that decode at once in a process. shared_cores: of a process, for them and the VAE; 0
+    where the VAE is on hardware of its own, a GPU.
+    """
+
+    num_processes: int
+    num_readers: int
+    shared_cores: int
     frame_seconds: float
     call_seconds: float
     start_seconds: float
@@ -70,6 +77,40 @@ def fill_in_headers(
         )
         for source in sources
     }
+
+
+class ExpectedFrames:
+    """How many frames there are in videos of which some have said it: in others, as many per byte.
+
+    headers: of some of the videos, by id; None where a file cannot be opened.
+    """
+
+    def __init__(self, videos: Iterable[InputVideo], headers: Mapping[str, VideoHeader | None]) -> None:
+        self._num_bytes = {video.video_id: video.source.num_bytes for video in videos}
+        self._unknown_bytes = sum(self._num_bytes.values())
+        self._known_bytes = self._known_frames = 0
+        self._known: dict[str, int] = {}
+        for video_id, header in headers.items():
+            num_frames = header.num_frames if header else 0
+            if num_frames is not None:
+                self.learn(video_id, num_frames)
+
+    def learn(self, video_id: str, num_frames: int) -> None:
+        """Take the number of frames of a video for known."""
+        if video_id not in self._known:
+            self._unknown_bytes -= self._num_bytes[video_id]
+            self._known_bytes += self._num_bytes[video_id]
+        self._known_frames += num_frames - self._known.get(video_id, 0)
+        self._known[video_id] = num_frames
+
+    @property
+    def num_frames(self) -> float | None:
+        """Of all videos; None where none with a byte has said it."""
+        if not self._unknown_bytes:
+            return self._known_frames
+        if not self._known_frames:
+            return None
+        return self._known_frames * (1 + self._unknown_bytes / max(1, self._known_bytes))
 
 
 def estimate_encode(
@@ -122,21 +163,17 @@ class EncodeTime:
     vae_seconds: float
 
 
-def estimate_time(
-    estimate: EncodeEstimate, speed: Speed, num_processes: int, *, num_readers: int, shared_cores: int
-) -> EncodeTime:
-    """How long the encode takes on `num_processes`: as long as the slower of reading and the VAE, in each.
+def estimate_time(estimate: EncodeEstimate, speed: Speed) -> EncodeTime:
+    """How long the encode takes: as long as the slower of reading and the VAE, in each process.
 
     Before it, the processes start; and the longest batch is encoded by one process, however many there are.
-
-    num_readers: that decode at once in a process. shared_cores: of a process, for them and the VAE; 0
-    where the VAE is on hardware of its own, a GPU. On one core reading and the VAE add up.
+    On one core reading and the VAE add up.
     """
-    reading = estimate.num_frames * speed.frame_seconds / num_processes  # by one reader
-    vae = estimate.num_calls * speed.call_seconds / num_processes
-    decoding = reading / num_readers
-    taken = reading / shared_cores if shared_cores else 0.0  # of the VAE's time
-    work = max(decoding, vae + taken) * max(1.0, num_processes * estimate.longest_share)
+    reading = estimate.num_frames * speed.frame_seconds / speed.num_processes  # by one reader
+    vae = estimate.num_calls * speed.call_seconds / speed.num_processes
+    decoding = reading / speed.num_readers
+    taken = reading / speed.shared_cores if speed.shared_cores else 0.0  # of the VAE's time
+    work = max(decoding, vae + taken) * max(1.0, speed.num_processes * estimate.longest_share)
     return EncodeTime(
         seconds=speed.start_seconds + work,
         start_seconds=speed.start_seconds,

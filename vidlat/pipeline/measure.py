@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
+from statistics import fmean
 
 import torch
 
 from vidlat.config import LatentSettings, Reading
-from vidlat.encode.device import resolve_device
 from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, NotEnoughMemoryError
+from vidlat.pipeline.dask_cluster import connect, in_each_worker
+from vidlat.pipeline.dask_executor import job_of_this_worker
 from vidlat.pipeline.encode_videos import PreparedEncode
 from vidlat.pipeline.estimate import EncodeEstimate, Speed, estimate_encode
 from vidlat.pipeline.fetch import on_this_disk
-from vidlat.pipeline.job import BATCHES_WAITING_PER_WORKER, EncodeJob, choose_num_workers
+from vidlat.pipeline.job import (
+    BATCHES_WAITING_PER_WORKER,
+    EncodeJob,
+    choose_num_workers,
+    num_batches_of_worker,
+    vae_of_this_process,
+)
 from vidlat.resources import num_cores
 from vidlat.types import InputVideo, VideoHeader
 from vidlat.video.reader import probe_video, read_prepared
-
-IMPORT_SECONDS = time.process_time()
-"""What this process has taken to import torch, MONAI and Dask: its workers do too, once for all of them."""
-
-START_SECONDS = 2.0
-"""To start a Dask cluster on this machine and to end it, apart from imports."""
 
 SECONDS_OF_HEADERS = 30.0
 """How long headers are read for a dry run: about 15,000, which is all of most data sets."""
@@ -37,24 +39,27 @@ FRAMES_DECODED = 64
 SECONDS_DECODED = 2.0
 """Limits of the decoding that is timed; frames and seconds are per video."""
 
-SECONDS_ENCODED = 1.0
+SECONDS_ENCODED = 2.0
 """How long VAE calls are timed; at least one is."""
 
 
-def measure_size(prepared: PreparedEncode, most_seconds: float = SECONDS_OF_HEADERS) -> EncodeEstimate:
-    """The size of a planned encode, from the headers that can be read in `most_seconds`."""
+def measure_size(prepared: PreparedEncode, headers: Mapping[str, VideoHeader | None]) -> EncodeEstimate:
+    """The size of a planned encode, from the headers of its videos, or of some of them."""
     num_batches = prepared.job.num_batches_per_worker + BATCHES_WAITING_PER_WORKER
     return estimate_encode(
         prepared.plan.batches,
-        read_headers(
-            [source for batch in prepared.plan.batches for source in batch],
-            prepared.job.settings,
-            most_seconds,
-        ),
+        headers,
         prepared.schema,
         stacks_per_call=prepared.job.batch,
         num_batches_at_once=num_batches * prepared.num_workers,
     )
+
+
+def headers_of(
+    prepared: PreparedEncode, most_seconds: float = SECONDS_OF_HEADERS
+) -> dict[str, VideoHeader | None]:
+    """The headers of the videos to encode that can be read in `most_seconds`; see `read_headers`."""
+    return read_headers(prepared.plan.videos, prepared.job.settings, most_seconds)
 
 
 def read_headers(
@@ -76,21 +81,56 @@ def read_headers(
 
 
 def measure_speed(prepared: PreparedEncode) -> Speed | None:
-    """Time VAE calls of the real shape and the first frames of a few videos; None if no video decodes."""
-    job = prepared.job
-    sources = [source for batch in prepared.plan.batches for source in batch]
-    with _num_threads(job.num_threads):
-        frame_seconds = time_decoding(sources, job)
-        if frame_seconds is None:
-            return None
-        began = time.perf_counter()
-        vae = job.load_vae()
-        loading = time.perf_counter() - began
-        return Speed(
-            frame_seconds=frame_seconds,
-            call_seconds=time_vae(vae, job.settings),
-            start_seconds=0.0 if prepared.scheduler else IMPORT_SECONDS + START_SECONDS + loading,
-        )
+    """Let the processes of the encode time the VAE and decoding; None if no video decodes.
+
+    All do so at once: they slow each other down as in the encode. Those on this machine are started for it.
+    Raises InputError where they cannot be started or reached, or one is killed.
+    """
+    sources = prepared.plan.videos
+    began = time.perf_counter()
+    with connect(prepared.scheduler, prepared.num_workers) as client:
+        in_each_worker(client, _start, prepared.job)
+        ready = time.perf_counter()
+        trials = in_each_worker(client, _try_work, sources, prepared.job)
+        done = time.perf_counter()
+    start_seconds = ready - began + time.perf_counter() - done  # and to end them
+    frames = [trial.frame_seconds for trial in trials if trial.frame_seconds is not None]
+    if not frames:
+        return None
+    return Speed(
+        num_processes=len(trials),
+        num_readers=min(trial.num_readers for trial in trials),
+        shared_cores=min(trial.shared_cores for trial in trials),
+        frame_seconds=fmean(frames),
+        call_seconds=fmean(trial.call_seconds for trial in trials),
+        start_seconds=start_seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """What one process has timed, as in `Speed`; frame_seconds: None where no video decodes."""
+
+    num_readers: int
+    shared_cores: int
+    frame_seconds: float | None
+    call_seconds: float
+
+
+def _start(job: EncodeJob) -> None:
+    vae_of_this_process(job_of_this_worker(job))
+
+
+def _try_work(sources: Sequence[InputVideo], job: EncodeJob) -> _Trial:
+    torch.set_num_threads(job.num_threads)
+    vae = vae_of_this_process(job_of_this_worker(job))
+    device = str(vae.device)
+    return _Trial(
+        num_readers=min(num_batches_of_worker(device), max(1, num_cores() // choose_num_workers(device))),
+        shared_cores=job.num_threads if device == "cpu" else 0,
+        frame_seconds=time_decoding(sources, job),
+        call_seconds=time_vae(vae, job.settings),
+    )
 
 
 def time_vae(vae: FrozenVAE, settings: LatentSettings) -> float:
@@ -147,27 +187,3 @@ def _time_video(source: InputVideo, job: EncodeJob) -> tuple[int, float]:
             if time.perf_counter() - began > SECONDS_DECODED:
                 break
     return num_frames, time.perf_counter() - began
-
-
-def local_processes(prepared: PreparedEncode) -> int:
-    """Number of processes that can work at once on this machine; more than that gain nothing."""
-    device = resolve_device(prepared.job.device)
-    on_gpu = device.startswith("cuda")
-    room = choose_num_workers(device) if on_gpu else num_cores() // prepared.job.num_threads
-    return max(1, min(prepared.num_workers, room))
-
-
-def readers_per_process(prepared: PreparedEncode) -> int:
-    """Number of videos that a process on this machine decodes at once; more than its cores gain nothing."""
-    cores = num_cores() // local_processes(prepared)
-    return max(1, min(prepared.job.num_batches_per_worker, cores))
-
-
-@contextmanager
-def _num_threads(num_threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -50,6 +50,11 @@ class EncodePlan:
         return [*self.annotated, *(video for video in self.moved if video.video_id not in annotated)]
 
     @property
+    def videos(self) -> list[InputVideo]:
+        """Videos to encode, largest first."""
+        return [video for batch in self.batches for video in batch]
+
+    @property
     def num_videos(self) -> int:
         """Videos to encode."""
         return sum(map(len, self.batches))

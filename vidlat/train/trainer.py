@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from types import MappingProxyType
 
 import torch
@@ -62,7 +63,7 @@ from vidlat.train.runs.run_folder import (
 )
 from vidlat.train.runs.warm_start import planned_from, read_origin, read_source, take_weights
 from vidlat.train.skipped import SkippedSteps
-from vidlat.train.threads import fastest, least_seconds, try_threads
+from vidlat.train.threads import ENOUGH_SECONDS, MOST_PASSES, fastest, least_seconds, try_threads
 from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.types import Annotation
@@ -303,14 +304,15 @@ class Trainer:
         return num_interrupted + steps // every - self.state.step // every + (steps % every > 0)
 
     def _seconds_of(self, compute: Callable[[], object]) -> float:
-        seconds = 0.0
-        for _ in range(2):  # the first one warms up
+        """The mean seconds of a few calls, after one that warms up."""
+        seconds: list[float] = []
+        while len(seconds) < 2 or (len(seconds) <= MOST_PASSES and sum(seconds[1:]) < ENOUGH_SECONDS):
             began = time.perf_counter()
             compute()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
-            seconds = time.perf_counter() - began
-        return seconds
+            seconds.append(time.perf_counter() - began)
+        return fmean(seconds[1:])
 
     def steps(self) -> Iterator[StepRecord]:
         """Train from the present state to the configured number of steps, an early stop, or until `stop`.
