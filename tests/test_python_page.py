@@ -10,11 +10,12 @@ import pytest
 from benchmarks.phantom import make_phantom
 from tests.pages import code_blocks
 from tests.train.toys import CacheMaker, random_posterior
+from vidlat import SampleConfig, sample_frames, sample_videos
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.video.writer import write_video
 
 PAGE = "docs/how-to/python.md"
-WHOLE_PATH, COMMANDS, COMPARISON, REPORT, VAE, LEARNING, *TRAINING = code_blocks(PAGE, "python")
+WHOLE_PATH, COMMANDS, FRAMES, COMPARISON, REPORT, VAE, LEARNING, *TRAINING = code_blocks(PAGE, "python")
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def names_in(folder):
 
 
 @pytest.mark.usefixtures("folder")
-def test_whole_path_takes_ten_lines():
+def test_whole_path_takes_ten_lines(capsys):
     assert len(WHOLE_PATH.splitlines()) == 10
     Path("videos").mkdir()
     for seed, num_frames in enumerate((12, 9)):
@@ -55,6 +56,13 @@ def test_whole_path_takes_ten_lines():
         "samples.jsonl",
     ]
     assert Path("runs/first/checkpoints/step_00000010").is_dir()
+    run_here(FRAMES)
+    assert capsys.readouterr().out.endswith(
+        "0.mp4 (12, 32, 32) uint8\n1.mp4 (9, 32, 32) uint8\n" + 2 * "(8, 32, 32)\n"
+    )
+    settings = SampleConfig(num=2, steps=10, format="npy")
+    written = [np.load(path) for path in sample_videos("runs/first", "arrays/", settings)]
+    np.testing.assert_array_equal(list(sample_frames("runs/first", settings)), written)
 
 
 @pytest.mark.parametrize("run", [run_here, pytest.param(run_as_script, marks=pytest.mark.slow)])
@@ -91,8 +99,12 @@ def test_training_of_a_vae_and_its_comparison_run(make_videos, folder, capsys):
 @pytest.mark.parametrize("run", [run_here, pytest.param(run_as_script, marks=pytest.mark.slow)])
 def test_examples_of_training_run(folder, run):
     """With two steps each, on latents of MAISI's four channels."""
-    assert len(TRAINING) == 5
-    CacheMaker(folder / "latents.zarr", latent_dim=4).add({"a.mp4": 21, "b.mp4": 33}, four_channels)
+    assert len(TRAINING) == 6
+    CacheMaker(folder / "latents.zarr", latent_dim=4).add(
+        {"a.mp4": 21, "b.mp4": 33, "c.mp4": 18}, four_channels
+    )
+    Path("split.csv").write_text("video_id,split\na.mp4,train\nb.mp4,train\nc.mp4,val\n")
+    Path("labels.csv").write_text("video_id,view,ef\na.mp4,A2C,35\nb.mp4,A4C,50\nc.mp4,A4C,\n")
     run("\n".join(TRAINING).replace("steps=100", "steps=2"))
     assert Path("runs/first/checkpoints/step_00000002").is_dir()
 
@@ -102,6 +114,8 @@ def four_channels(video_id, num_latent_frames):
     return [np.concatenate(parts) for parts in zip(*halves, strict=True)]
 
 
-@pytest.mark.parametrize("example", [WHOLE_PATH, COMMANDS, COMPARISON, REPORT, VAE, LEARNING, *TRAINING])
+@pytest.mark.parametrize(
+    "example", [WHOLE_PATH, COMMANDS, FRAMES, COMPARISON, REPORT, VAE, LEARNING, *TRAINING]
+)
 def test_example_is_short(example):
     assert len(example.splitlines()) < 25

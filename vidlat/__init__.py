@@ -58,13 +58,13 @@ if TYPE_CHECKING:
     from vidlat.fit.run import FitRun as FitRun, FitStep as FitStep, read_fit as read_fit
     from vidlat.fit.trainer import VAETrainer as VAETrainer, VideoRead as VideoRead, fit_vae as fit_vae
     from vidlat.fit.trainings import Trainings as Trainings
-    from vidlat.labels.split import split_videos as split_videos
+    from vidlat.labels.split import VideoSplit as VideoSplit, split_videos as split_videos
     from vidlat.pipeline.cached_settings import settings_for as settings_for
     from vidlat.pipeline.dask_executor import (
         DaskExecutor as DaskExecutor,
         open_dask_executor as open_dask_executor,
     )
-    from vidlat.pipeline.decode_videos import decode_videos as decode_videos
+    from vidlat.pipeline.decode_videos import decode_frames as decode_frames, decode_videos as decode_videos
     from vidlat.pipeline.driver import EncodeProgress as EncodeProgress
     from vidlat.pipeline.encode_videos import (
         PreparedEncode as PreparedEncode,
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from vidlat.report.comparison import report_comparison as report_comparison
     from vidlat.sample.during_training import train_unet as train_unet
     from vidlat.sample.sampler import Denoiser as Denoiser, Sampler as Sampler
-    from vidlat.sample.videos import sample_videos as sample_videos
+    from vidlat.sample.videos import sample_frames as sample_frames, sample_videos as sample_videos
     from vidlat.store.copying.merge import (
         MergedPart as MergedPart,
         MergeProgress as MergeProgress,
@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from vidlat.store.verify.problem import Problem as Problem
     from vidlat.store.verify.repair_files import Outcome as Outcome
     from vidlat.train.data.batches import LatentBatches as LatentBatches
+    from vidlat.train.data.chosen_videos import plan_split as plan_split
     from vidlat.train.data.dataset import Batch as Batch
     from vidlat.train.data.latents import Whitening as Whitening
     from vidlat.train.objectives.objective import (
@@ -128,7 +129,7 @@ _PUBLIC = {
     "fit.trainings": "Trainings",
     "pipeline.cached_settings": "settings_for",
     "pipeline.dask_executor": "DaskExecutor open_dask_executor",
-    "pipeline.decode_videos": "decode_videos",
+    "pipeline.decode_videos": "decode_frames decode_videos",
     "pipeline.driver": "EncodeProgress",
     "pipeline.encode_videos": "PreparedEncode encode_videos prepare_encode",
     "pipeline.executor": "Executor InProcessExecutor",
@@ -137,7 +138,7 @@ _PUBLIC = {
     "report.comparison": "report_comparison",
     "sample.during_training": "train_unet",
     "sample.sampler": "Denoiser Sampler",
-    "sample.videos": "sample_videos",
+    "sample.videos": "sample_frames sample_videos",
     "store.copying.merge": "MergeProgress MergedPart merge_caches",
     "store.copying.merge_plan": "MergePlan",
     "store.reader": "LatentCache open_cache",
@@ -145,12 +146,13 @@ _PUBLIC = {
     "store.verify.cache": "verify_cache",
     "store.verify.problem": "Problem",
     "train.data.batches": "LatentBatches",
+    "train.data.chosen_videos": "plan_split",
     "train.data.dataset": "Batch",
     "train.runs.exported": "ExportedModel",
     "train.data.latents": "Whitening",
     "train.objectives.objective": "Epsilon Flow Objective VPrediction masked_squared_error",
     "train.recorder": "StepRecord",
-    "labels.split": "split_videos",
+    "labels.split": "VideoSplit split_videos",
     "train.trainer": "Trainer",
     "types": "FailureRecord LatentPosterior VideoRecord",
 }

@@ -14,6 +14,7 @@ from tests.pipeline.opened import frames_of
 from vidlat.errors import InputError, NotEnoughMemoryError, WeightsError
 from vidlat.pipeline.decode_videos import (
     decode_cache,
+    decode_frames,
     decode_latents,
     decode_video,
     decode_videos,
@@ -90,6 +91,22 @@ def test_decoding_in_pieces_equals_decoding_at_once(cache, batch, video_id):
     assert len(frames) == LENGTHS[video_id]
     np.testing.assert_array_equal(np.stack(frames), whole)
     np.testing.assert_array_equal(decode_latents(vae, mean, LENGTHS[video_id]), whole)
+
+
+def test_frames_in_memory_are_those_of_the_vae_and_an_unknown_id_is_refused(cache, tmp_path):
+    vae = load_vae_of(cache.schema, device="cpu")
+    decoded = dict(decode_frames(tmp_path / "l.zarr", device="cpu"))
+    assert list(decoded) == sorted(LENGTHS)
+    for video_id, frames in decoded.items():
+        mean = cache.read_latents(video_id).mean.astype(np.float32)
+        whole = vae.decode(torch.from_numpy(mean)[None], LENGTHS[video_id])[0, 0].clamp(0, 1).numpy()
+        np.testing.assert_array_equal(frames, np.rint(whole * 255).astype(np.uint8))
+    last = max(LENGTHS)
+    ((only, frames),) = decode_frames(tmp_path / "l.zarr", [last], device="cpu")
+    assert only == last
+    np.testing.assert_array_equal(frames, decoded[last])
+    with pytest.raises(InputError, match="holds no video gone; `vidlat ls` lists those"):
+        next(decode_frames(tmp_path / "l.zarr", [last, "gone"], device="cpu"))
 
 
 def test_decoded_videos_below_the_input_are_not_encoded_next(cache, tmp_path):

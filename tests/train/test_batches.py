@@ -9,8 +9,9 @@ import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader
 
-from vidlat import LatentBatches, Whitening, split_videos
-from vidlat.errors import StoreError, TrainError
+from vidlat import LatentBatches, TrainConfig, Whitening, plan_split, split_videos
+from vidlat.errors import InputError, StoreError, TrainError
+from vidlat.labels.reading import read_labels
 from vidlat.store.reader import open_cache
 from vidlat.train.data.dataset import LatentDataset
 from vidlat.train.data.windows import training_windows
@@ -139,3 +140,55 @@ def test_only_the_given_videos_are_read_and_used_for_whitening(path):
 def test_wrong_arguments_are_refused_before_anything_is_read(path, arguments, message):
     with pytest.raises(TrainError, match=message):
         LatentBatches(path, **arguments)
+
+
+@pytest.fixture
+def labels(tmp_path):
+    """A table of all videos: every second one of view B, the grade its number; the last has none."""
+    rows = [f"{name},{'AB'[number % 2]},{number}" for number, name in enumerate(LENGTHS)]
+    rows[-1] = f"{list(LENGTHS)[-1]},,"
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["video_id,view,grade", *rows]))
+    return table
+
+
+def test_features_are_the_labels_of_each_video(path, labels):
+    wanted = {"conditions": ["view", "grade:float"], "labels": labels, "frames": 8, "batch": 7, "steps": 1}
+    names = list(LENGTHS)
+    batches = LatentBatches(path, videos=names[:4], **wanted)
+    mean, std = 1.5, 1.25**0.5  # of 0, 1, 2, 3
+    held_out = LatentBatches(path, videos=names[4:], **wanted | {"conditions": batches.conditions})
+    for number, name in enumerate(names):
+        (batch,) = batches if number < 4 else held_out
+        is_b = number % 2
+        expected = [1 - is_b, is_b, 1, (number - mean) / std] if number < 6 else [0, 0, 0, 0]
+        torch.testing.assert_close(
+            batch.features[batch.video_ids.index(name)], torch.tensor(expected).float()
+        )
+    assert next(iter(LatentBatches(path, frames=8, steps=1))).features is None
+
+
+def test_conditions_that_no_label_tells_and_tables_of_no_video_are_refused(path, labels):
+    with pytest.raises(TrainError, match="no training video has a label 'ef'; they have grade, view"):
+        LatentBatches(path, conditions=["ef"], labels=labels)
+    labels.write_text("video_id,view\nother.mp4,A\n")
+    with pytest.raises(InputError, match="none of the 1 rows is about one of the 7 videos"):
+        LatentBatches(path, conditions=["view"], labels=labels)
+
+
+@pytest.mark.parametrize("settings", [{}, {"where": "grade < 4"}, {"validation_fraction": 0.5}])
+def test_planned_split_is_the_one_of_a_training(path, labels, make_trainer, settings):
+    config = {"validation_fraction": 0.2} | settings
+    split = plan_split(path, TrainConfig(**config), labels=labels)
+    run = make_trainer(cache=open_cache(path), labels=read_labels(labels), **config).run
+    assert (split.training, split.validation, split.test) == (run.training, run.validation, ())
+    assert split.validation
+
+
+def test_planned_split_is_the_one_that_a_table_states(path, tmp_path):
+    parts = dict(zip(LENGTHS, ["train", "train", "val", "test", "test", "train", "val"], strict=True))
+    table = tmp_path / "split.csv"
+    table.write_text("\n".join(["video_id,split", *(f"{id},{part}" for id, part in parts.items())]))
+    split = plan_split(path, TrainConfig(split=str(table)))
+    assert split.training == ("0.mp4", "1.mp4", "5.mp4")
+    assert (split.validation, split.test) == (("2.mp4", "6.mp4"), ("3.mp4", "4.mp4"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from vidlat.encode.stacking import unfold_frames
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.vae_spec import name_without_path
 from vidlat.encode.weights import resolve_weights
-from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown
+from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shorten, shown
 from vidlat.paths import local_path
 from vidlat.pipeline.decoded_folder import continue_decoded, held_alone
 from vidlat.pipeline.folder import DECODED_MARK
@@ -141,6 +141,31 @@ def decode_videos(
     """
     cache = open_cache(latents)
     return decode_cache(cache, load_vae_of(cache.schema, vae=vae, device=device), local_path(out))
+
+
+def decode_frames(
+    latents: str | Path,
+    video_ids: Iterable[str] | None = None,
+    *,
+    vae: str | None = None,
+    device: str = "auto",
+) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """Decode videos of the cache at `latents` in memory: yield the id and the frames (T, H, W) uint8 of each.
+
+    video_ids: which, in this order; by default all, sorted. vae: as for `decode_videos`.
+    Raises StoreError for a path that is no cache and for damaged latents, InputError for an id that the cache
+    does not hold, WeightsError for another VAE.
+    """
+    cache = open_cache(latents)
+    known = cache.records()
+    wanted = list(known if video_ids is None else video_ids)
+    if unknown := [video_id for video_id in wanted if video_id not in known]:
+        raise InputError(
+            f"{latents}: holds no video {shorten(unknown)}; `vidlat ls` lists those that it holds"
+        )
+    loaded = load_vae_of(cache.schema, vae=vae, device=device)
+    for video_id in wanted:
+        yield video_id, to_gray_levels(np.stack(list(decode_video(cache, loaded, video_id))))
 
 
 def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path | VidlatError]]:

@@ -17,7 +17,7 @@ import torch
 from vidlat.config import Preprocessing, SampleConfig
 from vidlat.copies.search import Match
 from vidlat.encode.vae import FrozenVAE
-from vidlat.errors import DecodeError, InputError, TrainError, one_line
+from vidlat.errors import ConfigError, DecodeError, InputError, TrainError, one_line
 from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import (
     decode_latents,
@@ -110,6 +110,29 @@ def sample_videos(
             picture.write(out)
 
 
+def sample_frames(
+    run_dir: str | Path,
+    settings: SampleConfig,
+    *,
+    conditions: Sequence[Sequence[str]] | None = None,
+    vae: str | None = None,
+    show_notice: Callable[[str], None] | None = None,
+) -> Iterator[Frames]:
+    """Draw the samples of `sample_videos` in memory: yield the frames (T, H, W) uint8 of each, seed by seed.
+
+    run_dir: a run, an exported model or its address on a hub. conditions, vae, show_notice: as for
+    `sample_videos`, and it raises as that does; also ConfigError for `reject_copies`, which needs its files.
+    """
+    settings.require_effect()
+    if settings.reject_copies:
+        raise ConfigError("reject_copies: samples in memory are not compared with clips; use sample_videos")
+    drawing = _Drawing(run_dir, settings, conditions, vae, show_notice)
+    samples = list(drawing.wanted.values())
+    drawn = drawing.draw(samples, lambda _: None, range(len(samples)), 0)
+    for sample, latents in zip(samples, drawn, strict=True):
+        yield drawing.decode(latents, sample)
+
+
 def _add(pictures: Sequence[Picture], name: str, frames: Frames) -> None:
     for picture in pictures:
         picture.add(name, frames)
@@ -169,14 +192,18 @@ class _Drawing:
             on_progress=on_progress if attempt == 0 else lambda _: None,
         )
 
-    def write(self, path: Path, latents: torch.Tensor, sample: Sample) -> Frames:
-        """Write a sample as a video that tells how it was drawn, and return its frames."""
+    def decode(self, latents: torch.Tensor, sample: Sample) -> Frames:
+        """The frames (T, H, W) of a sample; raises TrainError where its latents are not finite."""
         if not torch.isfinite(latents).all():
             raise TrainError(
                 f"sample {sample.seed} holds numbers that are not finite; try --checkpoint best, or less "
                 "--guidance"
             )
-        frames = decode_sample(latents, self.run, self._vae, self._num_frames)
+        return decode_sample(latents, self.run, self._vae, self._num_frames)
+
+    def write(self, path: Path, latents: torch.Tensor, sample: Sample) -> Frames:
+        """Write a sample as a video that tells how it was drawn, and return its frames."""
+        frames = self.decode(latents, sample)
         own = {"seed": sample.seed, "condition": sample.condition}
         comment = json.dumps(self.description | {"drawn": self.description["drawn"] | own})
         match path.suffix:

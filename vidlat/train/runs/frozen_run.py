@@ -12,10 +12,11 @@ import numpy as np
 import vidlat
 from vidlat.config import TrainConfig
 from vidlat.documents import Fields
-from vidlat.errors import ConfigError, TrainError
-from vidlat.labels.split import VideoSplit, decide_split, run_subjects
+from vidlat.errors import ConfigError
+from vidlat.labels.split import run_subjects
 from vidlat.labels.subjects import subjects_of
 from vidlat.store.reader import LatentCache
+from vidlat.train.data.chosen_videos import choose_videos
 from vidlat.train.data.duplicates import near_duplicates
 from vidlat.train.data.latents import Whitening
 from vidlat.train.objectives.conditioning import Conditions
@@ -23,8 +24,7 @@ from vidlat.train.objectives.timesteps import DRAWS_VERSION
 from vidlat.train.runs.changes import Change
 from vidlat.train.runs.frozen_model import MAX_FPS, FrozenModel
 from vidlat.train.runs.origin import Origin
-from vidlat.types import Annotation, VideoRecord
-from vidlat.where import VideoFacts, videos_where
+from vidlat.types import Annotation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +54,12 @@ class Run(FrozenModel):
     def plan(cls, config: TrainConfig, cache: LatentCache, labels: Mapping[str, Annotation]) -> Self:
         """Decide everything that a new run freezes.
 
-        labels: by video_id; they override those in the cache, label by label. Raises TrainError for an empty
-        cache and a clip that is not whole stacks, and ConfigError or TrainError for a selection of videos,
-        conditions or a split that the labels do not allow.
+        labels: by video_id; they override those in the cache, label by label. Raises as `choose_videos`,
+        TrainError for a clip that is not whole stacks, and ConfigError or TrainError for conditions that the
+        labels do not allow.
         """
-        records = cache.records()
-        if not records:
-            raise TrainError("the cache holds no video to train on; fill it with `vidlat encode`")
-        known = cache.annotations()
-        annotations = {
-            id: known.get(id, Annotation()).updated(labels.get(id, Annotation())) for id in records
-        }
-        records = _selected(config.where, records, annotations)
-        annotations = {id: annotations[id] for id in records}
-        sources = {id: record.source for id, record in records.items()}
-        split = decide_split(sources, annotations, config, config.validation_fraction)
-        if config.validation_fraction and not split.validation:
-            raise _nothing_to_validate(split)
+        chosen = choose_videos(config, cache, labels)
+        records, annotations, split = chosen.records, chosen.annotations, chosen.split
         training, validation = split.training, split.validation
         conditions = Conditions.plan(
             config.condition, [annotations[video_id].labels for video_id in training]
@@ -205,27 +194,3 @@ def _facts_of_split(run: Fields) -> dict[str, Any]:
         return {}
     num_subjects = run.fields("num_subjects").wholes(0, 10**9)
     return {"num_subjects": num_subjects, "stated_by": run.text("split_stated_by")}
-
-
-def _nothing_to_validate(split: VideoSplit) -> ConfigError:
-    if split.stated_by:
-        why = f"{split.stated_by} states no video for validation; name some there"
-    else:
-        why = f"all {len(split.training)} videos are of one subject; say by --split-by what a subject is"
-    return ConfigError(
-        f"validation_fraction: nothing can be held out: {why}, or train without validation, by "
-        "--validation-fraction 0"
-    )
-
-
-def _selected(
-    where: str | None, records: Mapping[str, VideoRecord], annotations: Mapping[str, Annotation]
-) -> dict[str, VideoRecord]:
-    """The records of the videos for which a condition holds; raises ConfigError where there are none."""
-    if where is None:
-        return dict(records)
-    facts = (
-        VideoFacts(id, annotations[id].subject, record.num_frames, record.fps, annotations[id].labels)
-        for id, record in records.items()
-    )
-    return {id: records[id] for id in videos_where(where, facts)}
