@@ -67,6 +67,7 @@ class SplitConfig(Config):
         (),
         "shares of the subjects for training, validation and test, 1 together; else those of the file to "
         "extend, and of a new one 0.8,0.1,0.1",
+        group="Split",
         at_least=0,
         at_most=1,
     )
@@ -74,14 +75,19 @@ class SplitConfig(Config):
         None,
         "the label that identifies a subject, or subject, for every video; else the recorded subject or the "
         "source (a file or series)",
+        group="Split",
     )
     by_pattern: str | None = setting(
-        None, "a regular expression whose match, or first group, in the video id identifies a subject"
+        None,
+        "a regular expression whose match, or first group, in the video id identifies a subject",
+        group="Split",
     )
     stratify: str | None = setting(
-        None, "a label that is to be alike in all parts: a class, or a number, by its quantiles"
+        None,
+        "a label that is to be alike in all parts: a class, or a number, by its quantiles",
+        group="Split",
     )
-    seed: int = setting(0, "another one gives another split", at_least=0, below=SEED_STOP)
+    seed: int = setting(0, "another one gives another split", group="Split", at_least=0, below=SEED_STOP)
 
     def __post_init__(self) -> None:
         super().__post_init__()
