@@ -24,7 +24,7 @@ demo: demo-plan .venv/installed
 	@echo
 	@echo "videos          $(DEMO)/videos"
 	@echo "cache           $(DEMO)/latents.zarr      look: $(BIN)/vidlat info $(DEMO)/latents.zarr"
-	@echo "run             $(DEMO)/run               look: $(BIN)/tensorboard --logdir $(DEMO)/run"
+	@echo "run             $(DEMO)/run               look: $(BIN)/tensorboard --logdir $(DEMO)"
 	@echo "sample videos   $(DEMO)/samples"
 	@echo "contact sheet   $(DEMO)/samples/contact_sheet.png"
 

@@ -47,7 +47,7 @@ FENCES = {
     "torch": {"encode", "train", "pipeline", "copies", "evaluate", "fit", "sample"},
     "monai": {"encode", "fit/adversary.py", "train/networks/monai_unet.py"},
     "accelerate": {"train/ranks.py", "train/trackers.py"},
-    "tensorboard": {"train/recorder.py", "sample/during_training.py"},
+    "tensorboard": {"train/event_files.py"},
     "av": {"video"},
     "pydicom": {"video"},
     "nibabel": {"video"},

@@ -55,7 +55,7 @@ def validated(**figures):
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(RUN.to_dict()))
-    recorder = Recorder(tmp_path, 0)
+    recorder = Recorder(tmp_path, 0, {})
     recorder.write(STEPS)
     recorder.close()
     return tmp_path
@@ -81,7 +81,7 @@ def test_a_line_that_is_being_written_is_left_out(folder):
 
 
 def test_a_training_that_goes_on_after_a_step_drops_the_lines_of_later_ones(folder):
-    Recorder(folder, 1).close()
+    Recorder(folder, 1, {}).close()
     assert [record.step for record in read_fit(folder).records] == [0, 1]
 
 

@@ -66,14 +66,13 @@ def test_a_run_is_read_back_as_it_was_yielded(clips, tmp_path):
 def test_curves_and_reconstructions_are_in_tensorboard(clips, tmp_path):
     out = tmp_path / "run"
     train(clips, out, config(steps=2))
-    events = EventAccumulator(str(out / "tensorboard"))
-    events.Reload()
-    tags = events.Tags()
+    events, validation = (EventAccumulator(str(out / name)).Reload() for name in (".", "validation"))
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    shown = [event.value for event in events.Scalars("validation/psnr")]
+    shown = [event.value for event in validation.Scalars("psnr")]
     assert shown == pytest.approx([lines[0]["validation"]["psnr"], lines[2]["validation"]["psnr"]], rel=1e-6)
-    assert [event.step for event in events.Scalars("terms/log-mse")] == [1, 2]
-    assert {"loss", "mse", "epoch", "terms/kl", "validation/motion/correlation"} <= set(tags["scalars"])
+    assert [event.step for event in events.Scalars("training/terms/log-mse")] == [1, 2]
+    assert {"loss", "mse", "training/epoch", "training/terms/kl"} <= set(events.Tags()["scalars"])
+    assert {"mse", "motion/correlation"} <= set(validation.Tags()["scalars"])
     assert [event.step for event in events.Images("reconstructions")] == [0, 2]
     written = sorted(path.name for path in (out / "reconstructions").glob("*.gif"))
     assert written == ["step_00000000.gif", "step_00000002.gif"]

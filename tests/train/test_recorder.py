@@ -14,7 +14,7 @@ def record(step):
 def test_fast_steps_are_written_together_and_a_slow_one_waits_for_no_others(tmp_path, monkeypatch):
     now = 0.0
     monkeypatch.setattr("vidlat.train.recorder.time.monotonic", lambda: now)
-    recorder = Recorder(tmp_path, 0)
+    recorder = Recorder(tmp_path, 0, {})
 
     def num_lines():
         return len((tmp_path / "metrics.jsonl").read_text().splitlines())
@@ -35,15 +35,15 @@ def test_fast_steps_are_written_together_and_a_slow_one_waits_for_no_others(tmp_
 def test_lines_from_a_damaged_one_on_are_dropped(line, tmp_path):
     good = '{"step": 1}\n'
     (tmp_path / "metrics.jsonl").write_text(f'{good}{line}\n{{"step": 2}}\n')
-    Recorder(tmp_path, 2).close()
+    Recorder(tmp_path, 2, {}).close()
     assert (tmp_path / "metrics.jsonl").read_text() == good
 
 
 def test_at_the_end_of_python_no_thread_is_waited_for(tmp_path, monkeypatch):
-    recorder = Recorder(tmp_path, 0)
-    scalars = recorder._scalars
-    monkeypatch.setattr(recorder, "_scalars", None)  # to touch it would raise
+    recorder = Recorder(tmp_path, 0, {})
+    events = recorder._events
+    monkeypatch.setattr(recorder, "_events", None)  # to touch it would raise
     recorder.write([record(1)])
     monkeypatch.setattr("vidlat.train.recorder.sys.is_finalizing", lambda: True)
     recorder.close()
-    scalars.close()
+    events.close()

@@ -256,7 +256,7 @@ def test_lines_that_are_none_of_a_step_are_left_out():
     assert metrics.best is None
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60), st.integers(1, 70))
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60), st.integers(6, 70))
 def test_a_curve_has_few_points_and_the_mean_of_all_losses(losses, most_points):
     lines = [json.dumps({"step": step, "loss": loss}).encode() for step, loss in enumerate(losses, 1)]
     points = Metrics(lines).curve(most_points)
@@ -265,6 +265,13 @@ def test_a_curve_has_few_points_and_the_mean_of_all_losses(losses, most_points):
     weights = [len(losses[start : start + stride]) for start in range(0, len(losses), stride)]
     total = math.fsum(weight * loss for weight, (_, loss) in zip(weights, points, strict=True))
     assert total == pytest.approx(math.fsum(losses))
+
+
+def test_a_point_of_a_long_curve_is_the_mean_of_some_steps_of_its_stretch():
+    lines = [json.dumps({"step": step, "loss": step // 1000}).encode() for step in range(5000)]
+    points = Metrics(lines).curve(5)
+    assert [loss for _, loss in points] == [0, 1, 2, 3, 4]
+    assert [step // 1000 for step, _ in points] == [0, 1, 2, 3, 4]
 
 
 def test_runs_are_read_without_torch(tmp_path):

@@ -34,9 +34,10 @@ def test_steps_that_are_not_finite_are_skipped_and_recorded(make_trainer, tmp_pa
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     name = "loss" if where == "loss" else "grad_norm"
     assert [line["step"] for line in lines if line[name] is None] == [2, 3, 5]
-    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    assert [event.step for event in curves.Scalars(name)] == [1, 4, 6]
-    assert [event.step for event in curves.Scalars("learning_rate")] == [1, 2, 3, 4, 5, 6]
+    curves = EventAccumulator(str(tmp_path / "run")).Reload()
+    tag = name if name == "loss" else f"training/{name}"
+    assert [event.step for event in curves.Scalars(tag)] == [1, 4, 6]
+    assert [event.step for event in curves.Scalars("training/learning_rate")] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("max_skipped", [0, 2])

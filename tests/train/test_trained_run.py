@@ -11,7 +11,7 @@ import torch
 from tests.train.toys import CacheMaker, build_small, random_posterior
 from vidlat.errors import TrainError
 from vidlat.store.reader import open_cache
-from vidlat.train.runs.run_folder import hold_run, load_run, read_run
+from vidlat.train.runs.run_folder import EVENT_FILES, hold_run, load_run, read_run
 
 
 def other_latents(video_id, num_latent_frames):
@@ -150,13 +150,13 @@ def test_a_run_without_a_checkpoint_is_replaced(make_trainer, tmp_path):
     steps.close()
     failed.close()
     (run / "checkpoints/step_00000002.partial").mkdir(parents=True)
-    events = set((run / "tensorboard").iterdir())
+    events = set(run.glob(EVENT_FILES))
     trainer = make_trainer(batch=3, steps=1)
     assert read_run(run).config.batch == 3
     list(trainer.steps())
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
     assert events
-    assert events.isdisjoint((run / "tensorboard").iterdir())
+    assert events.isdisjoint(run.glob(EVENT_FILES))
     assert [file.name for file in (run / "checkpoints").iterdir()] == ["step_00000001"]
 
 
@@ -242,7 +242,7 @@ def test_a_link_or_a_pipe_in_the_place_of_a_file_is_refused(make_trainer, tmp_pa
         make_trainer()
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "samples"])
+@pytest.mark.parametrize("name", ["checkpoints", "validation", "samples"])
 def test_a_linked_folder_inside_a_run_is_refused_and_its_target_left_alone(make_trainer, tmp_path, name):
     (tmp_path / "outside").mkdir()
     (tmp_path / "run").mkdir()

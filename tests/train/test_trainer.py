@@ -164,9 +164,9 @@ def test_a_validation_that_is_interrupted_is_done_again(make_trainer, batch, val
     best = [best_checkpoint(trainer.run_dir / "checkpoints") for trainer in (whole, resumed)]
     assert best[0].name == best[1].name
     assert validation_loss_of(best[0]) == validation_loss_of(best[1])
-    curves = EventAccumulator(str(resumed.run_dir / "tensorboard")).Reload()
-    for name, steps in (("loss", range(1, 13)), ("validation_loss", (4, 8, 12))):
-        assert [event.step for event in curves.Scalars(name)] == list(steps)
+    for folder, steps in ((".", range(1, 13)), ("validation", (4, 8, 12))):
+        curves = EventAccumulator(str(resumed.run_dir / folder)).Reload()
+        assert [event.step for event in curves.Scalars("loss")] == list(steps)
 
 
 def test_a_validation_may_be_interrupted_again(make_trainer):
@@ -393,12 +393,13 @@ def test_a_kill_while_an_old_checkpoint_is_removed_costs_nothing(
 def test_tensorboard_shows_the_same_numbers_without_those_of_lost_steps(make_trainer, tmp_path):
     take(make_trainer(**SETTINGS), 5)
     list(make_trainer(resume=True, **SETTINGS).steps())
-    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    loss = curves.Scalars("loss")
     metrics = read_metrics(tmp_path / "run")
-    assert [event.step for event in loss] == [line["step"] for line in metrics]
-    assert [event.value for event in loss] == pytest.approx([line["loss"] for line in metrics])
-    assert [event.step for event in curves.Scalars("validation_loss")] == [4, 8, 12]
+    for folder, name in ((".", "loss"), ("validation", "validation_loss")):
+        loss = EventAccumulator(str(tmp_path / "run" / folder)).Reload().Scalars("loss")
+        expected = {line["step"]: line[name] for line in metrics if name in line}
+        assert [event.step for event in loss] == list(expected)
+        assert [event.value for event in loss] == pytest.approx(list(expected.values()))
+    assert list(expected) == [4, 8, 12]
 
 
 def test_one_video_trains_without_validation_and_notes_it(make_trainer, make_cache):

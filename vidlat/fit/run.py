@@ -2,7 +2,7 @@
 
 runs/vae/
   config.json        settings, network, videos on both sides, and a hash of the training stacks
-  metrics.jsonl      a line per step       tensorboard/       the same as curves, with reconstructions
+  metrics.jsonl      a line per step       events.*, validation/  the same for TensorBoard, and pictures
   checkpoints/       see vidlat/train/runs/checkpoint.py
   vae.safetensors    the averaged weights  reconstructions/   of the validation clips, moving
   lock               held while a process trains

@@ -349,8 +349,9 @@ class VAETrainer:
         with ExitStack() as stack:
             recorder = None
             if self.ranks.is_first:
-                trackers = Trackers(self.settings.tracker, self.folder, self.settings.to_dict())
-                recorder = stack.enter_context(closing(Recorder(self.folder, self.state.step, trackers)))
+                step, settings = self.state.step, self.settings.to_dict()
+                trackers = Trackers(self.settings.tracker, self.folder, settings)
+                recorder = stack.enter_context(closing(Recorder(self.folder, step, settings, trackers)))
                 if self.state.step == 0 and len(self._clips):
                     start = FitStep(step=0, epoch=0.0, validation=self._validate(recorder))
                     recorder.write([start])

@@ -23,11 +23,13 @@ from vidlat.pipeline.decode_videos import load_vae_of, prepare_decoded_folder
 from vidlat.sample.clips import ClipSampler
 from vidlat.sample.videos import decode_sample
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.train.recorder import StepRecord, show_picture
+from vidlat.train.event_files import show_picture
+from vidlat.train.recorder import StepRecord
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.train.trainer import Trainer
 from vidlat.video.contact_sheet import Row, contact_sheet
+from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import write_gif
 
 NUM_SAMPLES, NUM_STEPS = 4, 25
@@ -106,7 +108,9 @@ class TrainingSamples:
     """Samples of the averaged weights with the same seeds each time, so that they can be compared.
 
     Each has the conditions of a training video, and its first frame if the run always has one. They go to
-    `samples/step_<step>.gif`, side by side, and `.png`, a contact sheet; both also into TensorBoard.
+    `samples/step_<step>.gif`, side by side under their captions, and `.png`, a contact sheet; both also into
+    TensorBoard.
+
     device: that of the network. show_notice: as for `load_vae_of`. should_stop: whether to leave samples out,
     asked at every denoising step and before each sample is decoded. Raises WeightsError if the VAE of the
     latents cannot be found, NotEnoughMemoryError if it has no room on the device, InputError if the folder
@@ -139,7 +143,7 @@ class TrainingSamples:
         self._first_frames = run.whitening.whiten(torch.from_numpy(first).float())
         prepare_decoded_folder(self.folder)
         # An event file of its own, beside that of the curves.
-        self._events = SummaryWriter(str(run_dir / "tensorboard"), filename_suffix=".samples")
+        self._events = SummaryWriter(str(run_dir), filename_suffix=".samples")
 
     def write(self, model: nn.Module, step: int) -> Path:
         """Write samples of the weights after a step; returns the path of the contact sheet.
@@ -147,10 +151,9 @@ class TrainingSamples:
         Raises SamplingStoppedError where they are to be left out; then there is none of them.
         """
         rows = self._rows(TrainedRun(run=self.run, model=model, step=step))
-        videos = [video for _, video in rows]
         stem = self.folder / f"step_{step:08d}"
         moving, sheet = stem.with_suffix(".gif"), stem.with_suffix(".png")
-        write_gif(moving, np.concatenate(videos, axis=2), self.run.median_fps)
+        write_gif(moving, np.stack(list(side_by_side(dict(rows), NUM_SAMPLES))), self.run.median_fps)
         frame_step = self.run.schema.timing.frame_step
         contact_sheet([Row(caption, video, frame_step=frame_step) for caption, video in rows], sheet)
         for tag, path in (("samples/moving", moving), ("samples/grid", sheet)):
@@ -177,7 +180,8 @@ class TrainingSamples:
             self._require_going_on()
             videos.append(decode_sample(latents, run, self._vae, run.config.frames))
         captions = [
-            ", ".join([f"seed {seed}", *texts]) for seed, texts in zip(seeds, conditions, strict=True)
+            ", ".join([f"step {trained.step}", f"seed {seed}", *texts])
+            for seed, texts in zip(seeds, conditions, strict=True)
         ]
         return list(zip(captions, videos, strict=True))
 

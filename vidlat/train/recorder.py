@@ -1,4 +1,4 @@
-"""The metrics of each step, in metrics.jsonl and as TensorBoard scalars."""
+"""The metrics of each step, in metrics.jsonl, TensorBoard and other trackers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
-
 from vidlat.checked_settings import LARGE
 from vidlat.documents import Fields, parse_json
 from vidlat.files import replace_file
+from vidlat.train.event_files import EventFiles
 from vidlat.train.trackers import Trackers
 
 NUM_TOGETHER, SECONDS_TOGETHER = 20, 1.0
@@ -84,10 +82,13 @@ class Recorder:
     A number that is not finite is null in metrics.jsonl, because JSON has none, and left out of TensorBoard.
 
     A killed run may have written lines after its last checkpoint, and half a line. The resumed run repeats
-    those steps, so metrics.jsonl holds every step once. trackers: receive the same curves.
+    those steps, so metrics.jsonl holds every step once. settings: of the run, for TensorBoard. trackers:
+    receive the same figures.
     """
 
-    def __init__(self, run_dir: Path, step: int, trackers: Trackers | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, step: int, settings: Mapping[str, Any], trackers: Trackers | None = None
+    ) -> None:
         self._trackers = trackers
         path = run_dir / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
@@ -96,7 +97,7 @@ class Recorder:
         kept = list(takewhile(lambda line: _step_of(line) <= step, lines)) if step else []
         replace_file(path, b"".join(kept))
         self._lines = path.open("a")
-        self._scalars = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        self._events = EventFiles(run_dir, step, settings)
         self._waiting: list[Record] = []
         self._written = time.monotonic()
 
@@ -107,14 +108,11 @@ class Recorder:
             self._write_waiting()
 
     def _write_waiting(self) -> None:
-        events = self._scalars._get_file_writer()  # type: ignore[no-untyped-call]
         for record in self._waiting:
             values = record.to_dict()
             self._lines.write(json.dumps(finite(values)) + "\n")
             curves = {tag: value for tag, value in _curves(values) if tag != "step"}
-            # One event for all curves: SummaryWriter.add_scalar writes one for each.
-            shown = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves.items()]
-            events.add_summary(Summary(value=shown), record.step)
+            self._events.write(record.step, curves)
             if self._trackers:
                 self._trackers.write(record.step, curves)
         self._lines.flush()
@@ -128,7 +126,7 @@ class Recorder:
 
     def show(self, tag: str, path: Path, step: int) -> None:
         """Show a GIF or PNG in TensorBoard."""
-        show_picture(self._scalars, tag, path, step)
+        self._events.show(tag, path, step)
 
     def close(self) -> None:
         """Write out what is buffered and close the files; at the end of Python, only metrics.jsonl."""
@@ -139,18 +137,9 @@ class Recorder:
             return
         self._write_waiting()
         self._lines.close()
-        self._scalars.close()
+        self._events.close()
         if self._trackers:
             self._trackers.close()
-
-
-def show_picture(events: SummaryWriter, tag: str, path: Path, step: int) -> None:
-    """Show a GIF or PNG in TensorBoard, beside the curves."""
-    # As SummaryWriter.add_video does it; that needs moviepy to make the same GIF.
-    image = Summary.Image(encoded_image_string=path.read_bytes(), colorspace=1)
-    events._get_file_writer().add_summary(  # type: ignore[no-untyped-call]
-        Summary(value=[Summary.Value(tag=tag, image=image)]), step
-    )
 
 
 def _step_of(line: bytes) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.errors import TrainError, one_line
+from vidlat.train.event_files import plain
 
 PROJECT = "vidlat"
 """Project or experiment of the runs in a tracker; its own variables, such as WANDB_PROJECT, overrule it."""
@@ -79,18 +80,13 @@ def _start(name: str, run_dir: Path, settings: Mapping[str, Any]) -> Any:
     try:
         tracker = LOGGER_TYPE_TO_CLASS[name](PROJECT, **arguments)
         tracker.start()
-        tracker.store_init_configuration({key: _plain(value) for key, value in settings.items()})
+        tracker.store_init_configuration({key: plain(value) for key, value in settings.items()})
     except Exception as error:
         raise TrainError(
             f"tracker: {name} does not start ({_why(error)}); its documentation tells how to use it, offline "
             "too; or leave it out"
         ) from error
     return tracker
-
-
-def _plain(value: Any) -> Any:
-    """A setting as trackers take it: a list as a text."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _why(error: Exception) -> str:

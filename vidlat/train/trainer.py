@@ -327,9 +327,10 @@ class Trainer:
         with ExitStack() as stack:
             recorder = None
             if self.ranks.is_first:
-                trackers = Trackers(self.settings.tracker, self.run_dir, self.settings.to_dict())
+                settings = self.settings.to_dict()
+                trackers = Trackers(self.settings.tracker, self.run_dir, settings)
                 recorded = self.state.step if self._unvalidated is None else self.state.step - 1
-                recorder = stack.enter_context(closing(Recorder(self.run_dir, recorded, trackers)))
+                recorder = stack.enter_context(closing(Recorder(self.run_dir, recorded, settings, trackers)))
             if self._unvalidated:
                 record = self._validate_again(recorder, self._unvalidated)
                 if record is None:

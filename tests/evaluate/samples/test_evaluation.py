@@ -23,6 +23,7 @@ from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.store.layout import shard_file
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
+from vidlat.train.runs.evaluation import read_evaluation
 from vidlat.train.runs.exported import load_model
 from vidlat.train.runs.run_folder import read_run
 from vidlat.train.trainer import Trainer
@@ -104,6 +105,20 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
     _, *lines = (tmp_path / "e" / "samples" / "steps-1" / "samples.jsonl").read_text().splitlines()
     held_out = [[f"kind={'ab'[number // 2 % 2]}"] for number in range(1, 14, 2)]
     assert sorted(json.loads(line)["condition"] for line in lines) == sorted(held_out)
+    _assert_read_for_a_table_of_runs(tmp_path, figures)
+
+
+def _assert_read_for_a_table_of_runs(folder, figures):
+    (folder / "e").rename(folder / "evaluation")
+    kids = []
+    for each in read_evaluation(folder):
+        assert each.kid.to_dict() == figures["rows"][each.name]["distances"][LATENTS]["kernel_distance"]
+        share = figures["copies"][each.name]["share"]
+        assert each.copies.to_dict() | {"doubt": each.doubt} == share
+        assert each.step == figures["samples"][each.name]["drawn"]["step"]
+        kids.append(each.kid.value)
+    assert len(kids) == 2
+    assert kids == sorted(kids)
 
 
 def test_samples_are_compared_with_the_test_part_where_asked(made, tmp_path):

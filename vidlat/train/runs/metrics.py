@@ -19,6 +19,10 @@ NUM_RECENT = 100
 """Steps whose mean is the loss of a run: that of one step depends on its random timesteps."""
 
 
+NUM_AVERAGED = 10
+"""Steps at most whose mean is a point of a curve."""
+
+
 class StepMetrics(NamedTuple):
     """What a line tells of its step; None for what it does not tell, or is not finite."""
 
@@ -67,11 +71,15 @@ class Metrics:
         return min(self.validations, key=lambda each: each[1], default=None)
 
     def curve(self, most_points: int) -> list[tuple[float, float]]:
-        """Step and loss as means over stretches of equally many steps, so that a curve has few points."""
+        """Step and loss as means over stretches of equally many steps, so that a curve has few points.
+
+        Of each stretch up to NUM_AVERAGED steps are read, evenly spread: a run may have millions.
+        """
         stride = max(-(-len(self._lines) // most_points), 1)
         points = []
         for start in range(0, len(self._lines), stride):
-            stretch = list(_parsed(self._lines[start : start + stride]))
+            lines = self._lines[start : start + stride : -(-stride // NUM_AVERAGED)]
+            stretch = list(_parsed(lines))
             if (loss := _mean(stretch)) is not None:
                 points.append((fmean(each.step for each in stretch), loss))
         return points

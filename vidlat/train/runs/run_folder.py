@@ -1,7 +1,7 @@
 """The folder of a run; that of a VAE's training has more, see vidlat/fit/run.py.
 
 config.json     what the run froze (see frozen_run.py)
-metrics.jsonl   one line per step       tensorboard/   the same as curves
+metrics.jsonl   one line per step       events.*, validation/  the same for TensorBoard
 averages/       see power_averages.py
 checkpoints/    see checkpoint.py       samples/       drawn during training
 lock            held while a trainer lives
@@ -45,8 +45,12 @@ RUN_BYTES = 2**30
 
 
 OWN_FILES = ("config.json", "metrics.jsonl", "lock", "vae.safetensors")
-OWN_FOLDERS = ("checkpoints", "averages", "tensorboard", "samples", "reconstructions")
+OWN_FOLDERS = ("checkpoints", "averages", "validation", "samples", "reconstructions")
 """What a training writes into the folder of its run."""
+
+
+EVENT_FILES = "events.out.tfevents.*"
+"""Names of TensorBoard's files."""
 
 
 def snapshot_folder(run_dir: Path) -> Path:
@@ -117,7 +121,9 @@ def start_run(run_dir: Path, run: Plan) -> None:
     try:
         if (run_dir / "config.json").exists():
             (run_dir / "metrics.jsonl").unlink(missing_ok=True)
-            shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+            for events in run_dir.glob(EVENT_FILES):
+                events.unlink()
+            shutil.rmtree(run_dir / "validation", ignore_errors=True)
             remove_snapshots_after(snapshot_folder(run_dir), 0)
             remove_partial_checkpoints(checkpoints)
     except OSError as error:
