@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from tests.fit.test_run import RUN
 from tests.train.toys import CacheMaker
+from vidlat.config import TrainConfig
 from vidlat.store.writing.opening import create_cache
 
 HEAVY = "torch", "monai", "dask", "distributed", "zarr", "tensorstore", "pyarrow", "av", "pydicom"
@@ -19,9 +21,17 @@ REFUSED = {
     "encode --input videos --out l.zarr --vae tyni": "or diffusers:FOLDER; did you mean tiny?",
     "encode --input videos --out l.zarr --labels gone.csv": "gone.csv: no such file",
     "encode --input videos --out l.zarr --size 0": "--size: got 0; expected at least 1",
+    "encode --input videos --out l.zarr --vae tiny --size 30": "--size: got 30; expected a multiple of 4",
+    "encode --input videos --out l.zarr --scheduler host": "--scheduler: got host; expected an address",
+    "encode --input s3:// --out l.zarr": "s3://: expected s3://BUCKET/FOLDER, gs:// or az://",
+    "encode --input ftp://host/videos --out l.zarr": "ftp://host/videos: expected s3://BUCKET/FOLDER",
+    "encode --input videos --out s3://": "s3://: got no name; expected s3://BUCKET/FOLDER",
+    "encode --input videos --out https://host/l.zarr": "https://host/l.zarr: can be read, not written",
+    "worker --scheduler host": "--scheduler: got host; expected an address",
     "encode --input videos --out l.zarr --device gpu": "--device: got 'gpu'; expected cpu, cuda",
     "encode --input videos --out l.zarr --config gone.yaml": "gone.yaml: cannot be read",
     "encode --input videos --out l.zarr --config vae.yaml": "no weights file at gone.pt",
+    "info s3://": "s3://: got no name; expected s3://BUCKET/FOLDER",
     "info gone.zarr": "gone.zarr: is not a vidlat cache: no such folder",
     "ls videos": "videos: is not a vidlat cache",
     "prune gone.zarr": "gone.zarr: is not a vidlat cache",
@@ -37,6 +47,8 @@ REFUSED = {
     "train --latents cache --out r --min-snr 5": "--min-snr: weights v and epsilon only",
     "train --latents cache --out r --plain-flow 0.5": "--plain-flow: has no effect",
     "train --latents cache --out r --resume": "r is not a run: there is no such folder",
+    "train --latents cache --out run --resume --batch 3": "run cannot be resumed with other settings (batch: "
+    "got 3, the run has 8); choose another --out",
     "train --latents cache --out r --init gone": "gone is not a run",
     "sample --run gone --out s": "gone is not a run: there is no such folder",
     "sample --run videos --out s --num 0": "--num: got 0; expected at least 1",
@@ -53,6 +65,7 @@ REFUSED = {
     "compare --input videos --out c --training gone": "gone is no training of a VAE",
     "fit-vae --input gone --out v": "--input gone: no such file or folder",
     "fit-vae --input videos --out v --resume": "v is no training of a VAE",
+    "fit-vae --input videos --out fit --resume --stack 8": "fit cannot be resumed with other settings (stack",
     "fit-vae --input videos --out v --init gone.pt": "no weights file at gone.pt",
     "weights fetch gone": "no published weights 'gone'",
     "weights check gone": "no weights file at gone",
@@ -66,6 +79,9 @@ def answers(tmp_path_factory):
     create_cache(folder / "cache", CacheMaker(folder / "made.zarr").schema)
     (folder / "videos").mkdir()
     (folder / "notes.txt").touch()
+    for name, settings in (("run", {"config": TrainConfig().to_dict()}), ("fit", RUN.to_dict())):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(settings))
     (folder / "vae.yaml").write_text("encode: {vae: gone.pt}")
     code = (
         "import json, sys\nfrom click.testing import CliRunner\nfrom vidlat.cli import commands\n"

@@ -35,17 +35,6 @@ def checked(check: Check) -> Callback:
     return callback
 
 
-def continues(check: Check) -> Callback:
-    """The callback of --resume: where it is given, the folder of --out is to pass a check."""
-
-    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> bool:  # noqa: ARG001
-        if value:
-            ctx.meta.setdefault(_TO_DO, []).append(lambda: check(ctx.params["out"]))
-        return value
-
-    return callback
-
-
 def make_checks(ctx: click.Context) -> None:
     """Make the checks of a command's values, in their order: all flags are known to be right by now."""
     for check in ctx.meta.get(_TO_DO, ()):
@@ -66,25 +55,33 @@ def written_as(suffix: str) -> Callback:
 def require_cache(where: Path | str) -> None:
     """Refuse what is no cache on this machine; what lies at an address is asked for once, by the body."""
     from vidlat.store.metadata import read_schema
-    from vidlat.store.storage.opening import cache_storage
+    from vidlat.store.storage.opening import cache_storage, require_address
 
-    if not is_address(where):
+    if is_address(where):
+        require_address(str(where))
+    else:
         read_schema(cache_storage(where))
 
 
 def require_place_of_cache(where: Path | str) -> None:
-    """Refuse a place on this machine that is neither a cache nor free for one."""
+    """Refuse a place on this machine that is neither a cache nor free for one, and an address for none."""
     from vidlat.store.layout import holds_anything
+    from vidlat.store.storage.opening import require_address
 
-    if not is_address(where) and holds_anything(local_path(where)):
+    if is_address(where):
+        require_address(str(where), write=True)
+    elif holds_anything(local_path(where)):
         require_cache(where)
 
 
 def require_input(text: str) -> None:
     """Refuse an --input on this machine that does not exist, or a pattern that matches nothing."""
     from vidlat.pipeline.inputs import require_input
+    from vidlat.store.object_sources import split_address
 
-    if not is_address(text):
+    if is_address(text):
+        split_address(text)
+    else:
         require_input(text)
 
 
@@ -112,6 +109,35 @@ def require_start(name: str) -> None:
     """As `require_run`, or a .safetensors file, which its reader asks for."""
     if not name.endswith(".safetensors"):
         require_run(name)
+
+
+def require_resumable_run(values: Mapping[str, Any]) -> None:
+    """Refuse --resume of what is no run, or with settings that it cannot take."""
+    from vidlat.train.runs.presence import require_resumable
+
+    if values["resume"]:
+        require_resumable(values["out"], values["settings"])
+
+
+def require_resumable_training(values: Mapping[str, Any]) -> None:
+    """As `require_resumable_run`, of the training of a VAE."""
+    from vidlat.config import FitVAEConfig
+    from vidlat.fit.continuing import settings_to_continue
+    from vidlat.fit.run import read_plan
+
+    if values["resume"]:
+        run = read_plan(values["out"])
+        given = FitVAEConfig.overruled(run.config.to_dict(), values["settings"])
+        settings_to_continue(FitVAEConfig.from_mapping(given), run, values["out"])
+
+
+def require_size_of_vae(values: Mapping[str, Any]) -> None:
+    """Refuse a --size that the VAE named beside it cannot take."""
+    from vidlat.encode.weights import require_size_of
+
+    settings = values["settings"]
+    if "vae" in settings and "size" in settings:
+        require_size_of(settings["vae"], settings["size"])
 
 
 def require_training(folder: Path) -> None:
@@ -143,9 +169,17 @@ def require_device(name: str) -> None:
     require_device_name(name)
 
 
+def require_scheduler(name: str) -> None:
+    """Refuse what is neither the address of a scheduler nor a scheduler file."""
+    from vidlat.config.scheduler import require_scheduler_name
+
+    require_scheduler_name(name)
+
+
 NAMED: Mapping[str, Check] = {
     "device": require_device,
     "model": require_run,
+    "scheduler": require_scheduler,
     "start": require_start,
     "weights": require_weights,
 }

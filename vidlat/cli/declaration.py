@@ -50,12 +50,19 @@ class Command(click.Command):
     The body of a declaration NAME is the function NAME in vidlat.commands.MODULE, by default of the same
     name. It returns an ExitCode, or nothing for success. A command with a `config` has a flag per field of
     that class; its body gets those that were given, on the command line or in a YAML file, as `settings`.
+    check: of all that the body gets, made before the body loads.
     """
 
     def __init__(
-        self, *args: Any, config: type[Config] | None = None, module: str | None = None, **attributes: Any
+        self,
+        *args: Any,
+        config: type[Config] | None = None,
+        module: str | None = None,
+        check: Callable[[Mapping[str, Any]], None] | None = None,
+        **attributes: Any,
     ) -> None:
         super().__init__(*args, **attributes)
+        self.check = check
         self.config = config
         self.module = module
         if config:
@@ -137,6 +144,8 @@ class Command(click.Command):
         try:
             self._require_settings(values)
             make_checks(ctx)
+            if self.check:
+                self.check(values)
             ctx.exit(self.import_body()(**values) or ExitCode.DONE)
         except VidlatError as error:
             name, _, what = str(error).partition(": ")  # what is wrong with a setting begins with its name

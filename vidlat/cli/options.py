@@ -11,7 +11,6 @@ import click
 from vidlat.cli.checks import (
     Check,
     checked,
-    continues,
     require_cache,
     require_device,
     require_file,
@@ -116,11 +115,9 @@ def out_option(help: str, suffix: str = "") -> Decorator:
     return click.option("--out", type=PATH, required=True, callback=callback, help=help)
 
 
-def resume_option(help: str, check: Check) -> Decorator:
-    """`--resume`, whose check --out passes where it is given."""
-    return click.option(
-        "--resume", cls=Option, group="Basic", is_flag=True, callback=continues(check), help=help
-    )
+def resume_option(help: str) -> Decorator:
+    """`--resume`, of what is in --out."""
+    return click.option("--resume", cls=Option, group="Basic", is_flag=True, help=help)
 
 
 def file_option(flag: str, name: str, suffix: str, help: str) -> Decorator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.checks import checked, require_cache, require_folder, require_run
+from vidlat.cli.checks import checked, require_cache, require_folder, require_resumable_run
 from vidlat.cli.declaration import CACHE, PATH, Command
 from vidlat.cli.options import (
     cache_option,
@@ -22,10 +22,10 @@ from vidlat.config import SampleConfig, TrainConfig
 from vidlat.config.sample import LONGEST_AVERAGE
 
 
-@click.command(cls=Command, config=TrainConfig)
+@click.command(cls=Command, config=TrainConfig, check=require_resumable_run)
 @cache_option
 @out_option("The folder of the run.")
-@resume_option("Continue the run in --out from its last checkpoint.", require_run)
+@resume_option("Continue the run in --out from its last checkpoint.")
 @labels_option("its labels take precedence over those in the cache.")
 @vae_option
 @shard_cache_options

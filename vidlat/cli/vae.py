@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.checks import checked, require_training
+from vidlat.cli.checks import checked, require_resumable_training, require_training
 from vidlat.cli.declaration import PATH, Command, Group
 from vidlat.cli.options import file_option, input_option, labels_option, out_option, resume_option
 from vidlat.config import CompareConfig, FitVAEConfig
@@ -101,10 +101,10 @@ def check_weights() -> None:
     """
 
 
-@click.command(cls=Command, config=FitVAEConfig)
+@click.command(cls=Command, config=FitVAEConfig, check=require_resumable_training)
 @input_option("File, folder or glob.")
 @out_option("Folder of the run; the weights are written into it as vae.safetensors.")
-@resume_option("Continue the training in --out from its last checkpoint.", require_training)
+@resume_option("Continue the training in --out from its last checkpoint.")
 @labels_option("its subjects and labels count for the split.")
 def fit_vae() -> None:
     """Train a VAE of MAISI's class on your videos, and measure it on held-out subjects.

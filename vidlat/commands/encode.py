@@ -24,12 +24,14 @@ from vidlat.commands.display import (
     quoted,
 )
 from vidlat.commands.dry_run import print_dry_run
+from vidlat.commands.worker import tell_of_waiting
 from vidlat.config import EncodeConfig
 from vidlat.encode.device import resolve_device, warning_of_convolutions
 from vidlat.encode.weights_file import trained_stacks
 from vidlat.errors import ExitCode, InputError
 from vidlat.paths import is_address, local_path
 from vidlat.pipeline.cached_settings import settings_in
+from vidlat.pipeline.dask_cluster import PATIENCE_SECONDS
 from vidlat.pipeline.driver import EncodeProgress
 from vidlat.pipeline.encode_videos import DEFAULT_VAE, PreparedEncode, prepare_encode
 from vidlat.pipeline.estimate import ExpectedFrames
@@ -87,6 +89,8 @@ def encode(
     _report_labels(prepared, hide=config.ids == "hash" and not show_paths)
     _warn_of_other_stacks(prepared)
     _warn_of_slow_convolutions(prepared)
+    if prepared.plan.num_videos:
+        tell_of_waiting(config.scheduler, PATIENCE_SECONDS)
     if dry_run:
         print_dry_run(prepared, config)
     elif prepared.plan.num_videos:

@@ -49,6 +49,7 @@ class EncodeConfig(LatentSettings):
         "address of a running Dask scheduler, or its scheduler file (.json), instead of a local cluster; "
         "`vidlat worker` starts its workers",
         group="Performance",
+        names="scheduler",
     )
     part: str | None = setting(
         None,

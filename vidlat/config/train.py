@@ -31,6 +31,12 @@ OPERATIONAL = (
 )  # fmt: skip
 """Settings of where and how a training computes, what it bears, keeps and shows: not of what it learns."""
 
+RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
+"""Settings that change what is learnt, and may change with a resumed run, which records it."""
+
+MAY_CHANGE = (*RECORDED, "patience", *OPERATIONAL)
+"""All that may: these, when it ends early, and where and how it computes, what it bears, keeps and shows."""
+
 
 def tracker_setting() -> Any:
     return setting(

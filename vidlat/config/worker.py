@@ -16,6 +16,7 @@ class WorkerConfig(Config):
         "",
         "address of the Dask scheduler, such as tcp://host:8786, or its scheduler file (.json)",
         group="Basic",
+        names="scheduler",
     )
     workers: int = setting(
         0,

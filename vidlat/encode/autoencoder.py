@@ -11,8 +11,6 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from vidlat.errors import ConfigError
-
 
 class Autoencoder(Protocol):
     """A network that turns stacks of gray frames into latents and back, and what depends on its kind.
@@ -41,9 +39,3 @@ class Autoencoder(Protocol):
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Frames (N, 1, S, H, W), which may leave [0, 1] a little, of latents (N, L, t, h, w)."""
-
-
-def require_size(size: int, compression: int, setting: str = "size") -> None:
-    """Raise ConfigError for the value of a setting that a VAE of this compression of space cannot take."""
-    if size % compression:
-        raise ConfigError(f"{setting}: got {size}; expected a multiple of {compression} for this VAE")

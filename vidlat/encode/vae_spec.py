@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.errors import InputError, WeightsError, one_line, shown
+from vidlat.errors import ConfigError, InputError, WeightsError, one_line, shown
 from vidlat.paths import local_path
 
 PREFIX = "diffusers:"
@@ -29,3 +29,9 @@ def local_folder(spec: str) -> Path | None:
         raise WeightsError(f"{PREFIX}{error}, or give OWNER/NAME[/FOLDER] of a hub") from error
     except OSError as error:  # a name too long, a folder that may not be searched
         raise WeightsError(f"{PREFIX}{shown(text)}: cannot be looked up ({one_line(error)})") from error
+
+
+def require_size(size: int, compression: int, setting: str = "size") -> None:
+    """Raise ConfigError for the value of a setting that a VAE of this compression of space cannot take."""
+    if size % compression:
+        raise ConfigError(f"{setting}: got {size}; expected a multiple of {compression} for this VAE")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from vidlat.encode.hub import HubFile, download, find_cached, verify
-from vidlat.encode.vae_spec import PREFIX, local_folder
+from vidlat.encode.vae_spec import PREFIX, local_folder, require_size
 from vidlat.errors import InputError, WeightsError, one_line
 from vidlat.files import require_regular_file
 from vidlat.paths import local_path
@@ -35,6 +35,9 @@ SUITED_TIMES: dict[str, dict[str, int]] = {
     "tiny-16": {"stack": 16, "overlap": 4},
 }
 """The time settings of VAEs by name that keep the motion of a video; see docs/design/0009-time.md."""
+
+NAMED_COMPRESSION = 4
+"""Pixels per latent position in height and width, of every VAE that has a name here."""
 
 WeightsState = Literal["absent", "cached", "wrong"]
 """State of the local copy: missing, verified, or different from what is expected."""
@@ -144,6 +147,12 @@ def require_weights(spec: str) -> None:
         local_folder(spec)
     elif spec not in PUBLISHED_WEIGHTS and spec not in EMBEDDED_WEIGHTS:
         _own_file(spec)
+
+
+def require_size_of(spec: str, size: int) -> None:
+    """Raise ConfigError for a size that a VAE of this name cannot take; of a path its reader knows."""
+    if spec in PUBLISHED_WEIGHTS or spec in EMBEDDED_WEIGHTS:
+        require_size(size, NAMED_COMPRESSION)
 
 
 def _own_file(spec: str) -> Path:

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 from vidlat.config import CompareConfig, LatentSettings
-from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_batch, resolve_device
 from vidlat.encode.vae import FrozenVAE, load_vae
+from vidlat.encode.vae_spec import require_size
 from vidlat.encode.weights import resolve_weights
 from vidlat.errors import ConfigError, TimingError, VidlatError, WeightsError
 from vidlat.labels.subjects import subjects_of

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from vidlat.config import ChosenFit, FitVAEConfig, VAENetwork, VAEStart
-from vidlat.encode.autoencoder import require_size
 from vidlat.encode.network import MAISI_NETWORK, TINY_NETWORK, build_network, compression_of
+from vidlat.encode.vae_spec import require_size
 from vidlat.encode.weights_file import load_network
 from vidlat.errors import ConfigError
 from vidlat.fit.adversary import require_side

@@ -24,11 +24,12 @@ from vidlat.encode.network import build_network, bypass_wrappers, compression_of
 from vidlat.encode.weights import resolve_weights
 from vidlat.encode.weights_file import hash_weights, load_network, write_weights
 from vidlat.errors import ConfigError, DecodeError, TrainError, one_line
+from vidlat.fit.continuing import steps_of
 from vidlat.fit.linear_start import start_from_pca
 from vidlat.fit.optimisation import FitOptimisation
 from vidlat.fit.perceptual import load_perceptual
 from vidlat.fit.plan import NOT_VALIDATED, Split, plan_network, plan_split, split_notes
-from vidlat.fit.resuming import resume_fit, steps_of, videos_of
+from vidlat.fit.resuming import resume_fit, videos_of
 from vidlat.fit.run import WEIGHTS, FitRun, FitStep, read_plan
 from vidlat.fit.stacks import TrainingStacks
 from vidlat.fit.validation import MOST_FRAMES, HeldOutClips

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import signal
 import socket
 import tempfile
@@ -20,11 +19,15 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.utils import get_mp_context, json_load_robust
 
+from vidlat.config.scheduler import FILE_SUFFIX, require_scheduler_name
 from vidlat.errors import InputError, one_line
 from vidlat.paths import local_path
 from vidlat.resources import memory_bytes
 
 Result = TypeVar("Result")
+
+PATIENCE_SECONDS = 30.0
+"""How long an encode waits for a scheduler, its file and its first worker."""
 
 LOOPBACK, LOOPBACK_SECONDS = "127.0.0.1", 10.0
 """Where the processes of a local cluster meet, and how long a connection there may take."""
@@ -57,7 +60,11 @@ def scratch_folder() -> Path:
 
 @contextmanager
 def connect(
-    scheduler: str | None, num_workers: int, num_batches: int = 1, *, patience_seconds: float = 30
+    scheduler: str | None,
+    num_workers: int,
+    num_batches: int = 1,
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> Iterator[Client]:
     """A client of a Dask scheduler elsewhere, or of a local cluster that lasts as long as the block.
 
@@ -131,19 +138,21 @@ def _connect_to(scheduler: str, patience_seconds: float) -> Iterator[Client]:
         yield client
 
 
+def is_awaited(scheduler: str | None) -> bool:
+    """Whether a scheduler is given by a file that is not there yet."""
+    is_file = scheduler is not None and scheduler.endswith(FILE_SUFFIX)
+    return is_file and not local_path(str(scheduler)).exists()
+
+
 def address_of(scheduler: str, patience_seconds: float) -> str:
     """The address of a scheduler that is given by its address or by its scheduler file.
 
-    patience_seconds: how long to wait for the file. Raises InputError for any other text, and for a file that
-    does not come or holds no address.
+    patience_seconds: how long to wait for the file. Raises ConfigError for any other text, and InputError
+    for a file that does not come or holds no address.
     """
-    if re.fullmatch(r"\w+://.+:\d+", scheduler):
+    require_scheduler_name(scheduler)
+    if not scheduler.endswith(FILE_SUFFIX):
         return scheduler
-    if not scheduler.endswith(".json"):
-        raise InputError(
-            f"--scheduler {scheduler}: neither an address, which looks like tcp://host:8786, nor a scheduler "
-            "file, which ends in .json"
-        )
     try:
         found = json_load_robust(local_path(scheduler), timeout=patience_seconds)
         return str(found["address"])

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, EncodeConfig, LatentSettings, Part
-from vidlat.encode.autoencoder import require_size
 from vidlat.encode.device import resolve_batch, resolve_device, resolve_precision
 from vidlat.encode.vae import FrozenVAE, load_vae
-from vidlat.encode.vae_spec import name_without_path
+from vidlat.encode.vae_spec import name_without_path, require_size
 from vidlat.encode.weights import licence_of, resolve_weights, times_for
 from vidlat.errors import CacheMismatchError, ConfigError, InputError, StoreError, TimingError
 from vidlat.paths import is_address, local_path

@@ -29,9 +29,22 @@ def open_storage(where: str, *, write: bool = False) -> Storage:
     write: create the folder, or find out that the object store has conditional writes; leaves nothing there.
     Raises StoreError, and Unreachable where there is no such folder or the object store does not answer.
     """
-    scheme, separator, place = where.partition("://")
-    if not separator:
+    if not is_address(where):
         return LocalStorage(local_path(where), create=write)
+    require_address(where, write=write)
+    if find_spec("obstore") is None:
+        raise StoreError(f"{where}: needs obstore, which is not installed: pip install 'vidlat[remote]'")
+    from vidlat.store.storage.objects import ObjectStorage
+
+    storage = ObjectStorage.at(where)
+    if write:
+        require_conditional_writes(storage, where)
+    return storage
+
+
+def require_address(where: str, *, write: bool = False) -> None:
+    """Raise StoreError for an address that no cache can be read from, or written to; asks nobody there."""
+    scheme, _, place = where.partition("://")
     if scheme == "hf":
         raise StoreError(
             f"{where}: a hub is not read or written in place; {_EXPECTED}: `vidlat pull` fetches from a hub, "
@@ -43,14 +56,6 @@ def open_storage(where: str, *, write: bool = False) -> Storage:
         raise StoreError(f"{where}: got no name; expected {scheme}://BUCKET/FOLDER")
     if scheme == "https" and write:
         raise StoreError(f"{where}: can be read, not written; {_EXPECTED}")
-    if find_spec("obstore") is None:
-        raise StoreError(f"{where}: needs obstore, which is not installed: pip install 'vidlat[remote]'")
-    from vidlat.store.storage.objects import ObjectStorage
-
-    storage = ObjectStorage.at(where)
-    if write:
-        require_conditional_writes(storage, where)
-    return storage
 
 
 def open_published(address: str, keys: Collection[str] | None = None) -> Storage:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vidlat.config import TrainConfig
-from vidlat.config.train import OPERATIONAL
+from vidlat.config.train import RECORDED
 from vidlat.errors import TrainError, shorten
 from vidlat.store.reader import LatentCache
 from vidlat.train.objectives.timesteps import DRAWS_VERSION
@@ -17,15 +17,10 @@ from vidlat.train.runs.changes import changes_after
 from vidlat.train.runs.checkpoint_list import last_step
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.origin import Origin
+from vidlat.train.runs.presence import require_same_settings
 from vidlat.train.runs.run_folder import checkpoint_folder, read_run
 from vidlat.train.runs.warm_start import place_of
 from vidlat.types import Annotation
-
-RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
-"""Settings that change what is learnt, and may change with a resumed run, which records it."""
-
-MAY_CHANGE = (*RECORDED, "patience", *OPERATIONAL)
-"""All that may: these, when it ends early, and where and how it computes, what it bears, keeps and shows."""
 
 
 def resume_run(
@@ -50,12 +45,7 @@ def resume_run(
     if settings.precision == "auto":
         settings = dataclasses.replace(settings, precision=run.config.precision)
     settings = dataclasses.replace(settings, threads=settings.threads or run.config.threads)
-    before, now = run.config.to_dict(), settings.to_dict()
-    may_change = (*MAY_CHANGE, "distil") if run.config.distil and settings.distil else MAY_CHANGE
-    changed = [name for name in now if now[name] != before[name] and name not in may_change]
-    if changed:
-        pairs = "; ".join(f"{name}: got {now[name]}, the run has {before[name]}" for name in changed)
-        raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
+    require_same_settings(run_dir, run.config, settings)
     require_same_videos(run, cache, run_dir)
     _require_same_labels(run, labels, run_dir)
     step = last_step(checkpoint_folder(run_dir))

@@ -35,13 +35,10 @@ from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.power_averages import average_of_length, remove_snapshots_after
-from vidlat.train.runs.presence import require_run
+from vidlat.train.runs.presence import RUN_BYTES, require_run
 
 EXPORTED_WEIGHTS = "model.safetensors"
 """What an exported folder has and a run has not."""
-
-RUN_BYTES = 2**30
-"""Most bytes of a config.json: a run on a million videos has a quarter of them."""
 
 
 OWN_FILES = ("config.json", "metrics.jsonl", "lock", "vae.safetensors")
