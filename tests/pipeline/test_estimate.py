@@ -52,7 +52,7 @@ def test_size_of_an_encode_is_what_one_counts_by_hand():
         num_frames=58,
         seconds=2.9,
         num_calls=2 + 3 + 1,
-        longest_share=3 / 6,
+        calls_of_batches=(2, 3, 1),
         num_latent_frames=9 * 2,
         latent_bytes=round(9 * stack_bytes * COMPRESSED_SHARE),
         scratch_bytes=(5 + 3) * stack_bytes,
@@ -92,9 +92,12 @@ def simulate(num_calls, frames_per_call, speed, num_readers, num_cores, dt=0.01)
     ids=["GPU", "4 readers", "1 core", "4 cores"],
 )
 @pytest.mark.parametrize(("frame_seconds", "call_seconds"), [(0.02, 1.6), (0.1, 0.2), (0.05, 0.4)])
-@pytest.mark.parametrize(("longest_share", "times"), [(0.1, 1.0), (0.75, 1.5), (1.0, 2.0)])
+@pytest.mark.parametrize(
+    ("calls_of_batches", "times"),
+    [((10,) * 12, 1.0), ((90, 15, 15), 1.5), ((120,), 2.0), ((40, 40, 40), 4 / 3)],
+)
 def test_time_is_that_of_a_simulated_pipeline_of_two_stages(
-    num_readers, num_cores, frame_seconds, call_seconds, longest_share, times
+    num_readers, num_cores, frame_seconds, call_seconds, calls_of_batches, times
 ):
     num_processes, num_calls, frames_per_call = 2, 60, 8
     speed = Speed(
@@ -110,7 +113,7 @@ def test_time_is_that_of_a_simulated_pipeline_of_two_stages(
         num_frames=num_processes * num_calls * frames_per_call,
         seconds=0,
         num_calls=num_processes * num_calls,
-        longest_share=longest_share,
+        calls_of_batches=calls_of_batches,
         num_latent_frames=0,
         latent_bytes=0,
         scratch_bytes=0,

@@ -30,7 +30,7 @@ MB = 1_000_000
 def written(latents, out, **more):
     """The page, once all of its steps are done."""
     for step in report_cache(latents, out, **more):
-        assert 0 < step.num_done <= step.num_total
+        assert 0 <= step.num_done <= step.num_total
     return Page(out)
 
 
@@ -63,6 +63,16 @@ def made(tmp_path):
     blank = {"s1/a.mp4": ("3 frames are blank",), "s1/b.mp4": ("12 frames are blank", "truncated?")}
     add_records(path, [*failures, failure_of("x.mp4", kind="empty")], blank)
     return path
+
+
+def test_steps_count_each_video_once_and_those_without_a_source_not_at_all(encoded, videos, tmp_path):
+    steps = report_cache(encoded, tmp_path / "r.html", inputs=[f"{videos}/s?/[ab].mp4"])
+    counts = [(step.doing, step.num_done, step.num_total) for step in steps if step.doing != "decoding"]
+    assert counts == [
+        *(("reading latents", number, 3) for number in (1, 2, 3)),
+        *(("reading sources", number, 2) for number in (0, 1, 2)),
+        *(("comparing", number, 2) for number in (1, 2)),
+    ]
 
 
 def test_a_page_is_of_the_cache_as_it_was_when_its_report_began(made, tmp_path):

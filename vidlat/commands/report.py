@@ -30,7 +30,9 @@ def report(
             if step.doing not in tasks:
                 tasks[step.doing] = progress.add_task(step.doing, total=step.num_total, name="", began=began)
             began = progress.get_time()  # of the next, if this is the last step
-            progress.update(tasks[step.doing], completed=step.num_done, name=step.video_id)
+            progress.update(
+                tasks[step.doing], completed=step.num_done, total=step.num_total, name=step.video_id
+            )
             if step.failure:
                 failures[step.video_id] = step.failure
     if failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ class EncodeEstimate:
 
     num_headers: videos whose header was read; the others are assumed to hold as many frames per byte.
     num_frames, seconds: of the videos whose header states them. num_calls: calls of the VAE.
-    longest_share: of these, that of the longest batch. num_latent_frames: that they give. latent_bytes: by
-    how much the cache will grow. scratch_bytes: what scratch holds at one time, at most.
+    calls_of_batches: the same of each batch. num_latent_frames: that they give. latent_bytes: by how much the
+    cache will grow. scratch_bytes: what scratch holds at one time, at most.
     unknown: ids of videos whose header states no number of frames. broken: ids of videos that will fail,
     since their file cannot be opened or holds no frame of what was selected. Neither adds to the size.
     """
@@ -32,7 +33,7 @@ class EncodeEstimate:
     num_frames: int
     seconds: float
     num_calls: int
-    longest_share: float
+    calls_of_batches: tuple[int, ...]
     num_latent_frames: int
     latent_bytes: int
     scratch_bytes: int
@@ -141,7 +142,7 @@ def estimate_encode(
         num_frames=sum(header.num_frames or 0 for header in every.values()),
         seconds=sum(header.seconds or 0.0 for header in every.values()),
         num_calls=sum(num_calls),
-        longest_share=max(num_calls) / max(1, sum(num_calls)),
+        calls_of_batches=tuple(num_calls),
         num_latent_frames=sum(num_latent_frames),
         latent_bytes=round(bytes_on_disk(sum(num_latent_frames) * values_per_latent_frame)),
         # Not compressed there.
@@ -166,17 +167,26 @@ class EncodeTime:
 def estimate_time(estimate: EncodeEstimate, speed: Speed) -> EncodeTime:
     """How long the encode takes: as long as the slower of reading and the VAE, in each process.
 
-    Before it, the processes start; and the longest batch is encoded by one process, however many there are.
-    On one core reading and the VAE add up.
+    Before it, the processes start; at the end, they wait for the one that has the most to do. On one core
+    reading and the VAE add up.
     """
     reading = estimate.num_frames * speed.frame_seconds / speed.num_processes  # by one reader
     vae = estimate.num_calls * speed.call_seconds / speed.num_processes
     decoding = reading / speed.num_readers
     taken = reading / speed.shared_cores if speed.shared_cores else 0.0  # of the VAE's time
-    work = max(decoding, vae + taken) * max(1.0, speed.num_processes * estimate.longest_share)
+    most = _calls_of_busiest(estimate.calls_of_batches, speed.num_processes)
+    work = max(decoding, vae + taken) * most / max(1e-9, estimate.num_calls / speed.num_processes)
     return EncodeTime(
         seconds=speed.start_seconds + work,
         start_seconds=speed.start_seconds,
         decoding_seconds=decoding,
         vae_seconds=vae,
     )
+
+
+def _calls_of_busiest(calls_of_batches: Sequence[int], num_processes: int) -> int:
+    """The most calls that one of the processes makes: each takes the next batch when it is done with one."""
+    made = [0] * num_processes
+    for num_calls in calls_of_batches:
+        heapq.heapreplace(made, made[0] + num_calls)
+    return max(made)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -101,8 +100,7 @@ def report_cache(
         sources = {video.video_id: video for video in found}
     frozen = _load_vae(cache, vae, device)
     prepare_file(path)
-    num_compared = min(len(cache), max_videos or len(cache))
-    return _Report(cache, path, steps, sources, num_compared, frozen).events()
+    return _Report(cache, path, steps, sources, max_videos, frozen).events()
 
 
 def _load_vae(cache: LatentCache, vae: str | None, device: str) -> FrozenVAE | None:
@@ -122,11 +120,11 @@ class _Report:
         out: Path,
         steps: Iterator[EvaluationProgress],
         sources: Mapping[str, InputVideo],
-        num_compared: int,
+        max_videos: int,
         vae: FrozenVAE | None,
     ) -> None:
         self._cache, self._out, self._steps, self._sources = cache, out, steps, sources
-        self._num_compared, self._vae = num_compared, vae
+        self._max_videos, self._vae = max_videos, vae
         self._shape = LatentShape(cache)
         self._moving: list[Moving] = []
         self._num_left_out = 0
@@ -155,15 +153,24 @@ class _Report:
             )
 
     def _evaluate(self, seen: list[EvaluationProgress]) -> Iterator[ReportProgress]:
-        num_done = Counter[str]()
+        num_sources, num_compared = len(self._cache), 0
+        read: set[str] = set()
+        usable: set[str] = set()
         for event in self._steps:
             seen.append(event)
-            doing = "comparing" if event.comparison else "reading sources"  # for the PCA, before
-            num_done[doing] += 1
+            num_sources -= not event.has_source  # these come first
+            if event.video_id in usable:
+                num_compared += 1
+                doing, num_done, num_total = "comparing", num_compared, len(usable)
+            else:  # for the PCA, before
+                read.update([event.video_id] if event.has_source else [])
+                usable.update([] if event.failure or not event.has_source else [event.video_id])
+                most = self._max_videos or num_sources
+                doing, num_done, num_total = "reading sources", len(read), min(num_sources, most)
             yield ReportProgress(
                 doing=doing,
-                num_done=min(num_done[doing], self._num_compared),
-                num_total=self._num_compared,
+                num_done=num_done,
+                num_total=num_total,
                 video_id=event.video_id,
                 failure=event.failure if event.has_source else "its source is not among the inputs",
             )
