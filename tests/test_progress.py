@@ -42,6 +42,18 @@ def test_what_is_left_goes_on_at_the_mean_speed_however_close_two_reports_are(ba
     assert left(bar) == "0:00:00"
 
 
+def test_a_stage_began_when_the_one_before_had_ended(bar, clock):
+    stages = display.Stages(bar)
+    clock.now += 10
+    stages.show("reading", 2, 2)
+    clock.now += 30
+    stages.advance("comparing", 1, 3)
+    reading, comparing = bar.tasks
+    assert (reading.completed, comparing.completed) == (2, 1)
+    (column,) = (column for column in bar.columns if isinstance(column, display._TimeLeft))
+    assert (str(column.render(reading)), str(column.render(comparing))) == ("0:00:00", "0:01:00")
+
+
 def test_steps_of_an_earlier_run_and_the_start_of_processes_say_nothing_about_the_speed(bar, clock):
     task = bar.add_task("training", total=100, completed=90)
     clock.now += 500

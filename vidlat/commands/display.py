@@ -143,6 +143,29 @@ def progress_bar(*columns: str, show: bool = True) -> Progress:
     )
 
 
+class Stages:
+    """A bar for each stage of a work, added when its first part is done; it began when the last one ended."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+        self._began = progress.get_time()
+
+    def show(self, stage: str, done: float, total: float, **fields: Any) -> None:
+        """So much of a stage is done."""
+        self._progress.update(self._task(stage, total, fields), completed=done, total=total, **fields)
+
+    def advance(self, stage: str, done: float, total: float) -> None:
+        """So much more of a stage is done."""
+        self._progress.advance(self._task(stage, total, {}), done)
+
+    def _task(self, stage: str, total: float, fields: dict[str, Any]) -> TaskID:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total, began=self._began, **fields)
+        self._began = self._progress.get_time()  # of the next, if this is the last part
+        return self._tasks[stage]
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows of text under column names; columns of numbers are right-aligned."""
     cells = [[printable(cell) for cell in row] for row in rows]

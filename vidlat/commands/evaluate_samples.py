@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.progress import Progress, TaskID
-
-from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
+from vidlat.commands.display import Stages, console, format_count, print_table, progress_bar, quoted
 from vidlat.commands.figures import write_figures
 from vidlat.config import EvaluateConfig
 from vidlat.copies.pictures import PAIRS, SHEET as COPIES_SHEET
@@ -34,7 +32,13 @@ def evaluate_sampled(
     """Draw samples, or read them, compare them with held-out clips, and print the figures."""
     with progress_bar() as progress:
         evaluation = evaluate_samples(
-            latents, out, config, run=run_dir, samples=samples, vae=vae, on_progress=_Stages(progress)
+            latents,
+            out,
+            config,
+            run=run_dir,
+            samples=samples,
+            vae=vae,
+            on_progress=Stages(progress).advance,
         )
     _print(evaluation)
     if not samples and config.num is None:
@@ -53,21 +57,6 @@ def evaluate_sampled(
         print_table(title, ("video", "reason"), evaluation.damaged.items())
         return ExitCode.SOME_FAILED
     return ExitCode.DONE
-
-
-class _Stages:
-    """A bar for each stage, added when its first part is done; it began when the one before had ended."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-        self._began = progress.get_time()
-
-    def __call__(self, stage: str, done: float, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total, began=self._began)
-        self._began = self._progress.get_time()
-        self._progress.advance(self._tasks[stage], done)
 
 
 def _print(evaluation: SampleEvaluation) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from vidlat.commands.display import console, format_count, print_table, progress_bar
+from vidlat.commands.display import Stages, console, format_count, print_table, progress_bar
 from vidlat.commands.figures import tell_still, write_figures
 from vidlat.errors import ExitCode
 from vidlat.evaluate.figures import FIGURES, figures, number
-from vidlat.evaluate.reconstruction import Evaluation, evaluate_videos
+from vidlat.evaluate.reconstruction import Evaluation, counted, evaluate_videos
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.video.writer import prepare_file
 
@@ -24,23 +24,15 @@ def evaluate_reconstructions(
 ) -> ExitCode:
     """Decode latents, compare them with their sources, and print the figures."""
     steps = evaluate_videos(latents, inputs, max_videos=max_videos or 0, vae=vae, device=device)
-    events, read = [], set()
+    events = []
     if json_file:
         prepare_file(json_file, "--json")
     cache = open_cache(latents)
     with progress_bar("{task.fields[name]}") as progress:
-        num_videos = len(cache)
-        task = progress.add_task("comparing", total=None, name="")
-        for event in steps:
+        stages = Stages(progress)
+        for event, count in counted(steps, len(cache), max_videos or 0):
             events.append(event)
-            if not event.has_source:  # these come first
-                num_videos -= 1
-                continue
-            total = min(num_videos, max_videos or num_videos)
-            # Read for the PCA, then compared; what cannot be compared is not read twice.
-            share = 1.0 if event.failure and event.video_id not in read else 0.5
-            read.add(event.video_id)
-            progress.update(task, total=total, advance=share, name=event.video_id)
+            stages.show(*count, name=event.video_id)
     evaluation = Evaluation.of(events)
     _print(evaluation, cache)
     if json_file:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from vidlat.commands.display import console, format_bytes, format_count, print_table, progress_bar, quoted
+from vidlat.commands.display import (
+    Stages,
+    console,
+    format_bytes,
+    format_count,
+    print_table,
+    progress_bar,
+    quoted,
+)
 from vidlat.errors import ExitCode
 from vidlat.report.cache import report_cache
 
@@ -25,14 +33,9 @@ def report(
     steps = report_cache(latents, out, inputs=inputs, max_videos=max_videos or 0, vae=vae, device=device)
     failures: dict[str, str] = {}
     with progress_bar("{task.fields[name]}") as progress:
-        tasks, began = {}, progress.get_time()
+        stages = Stages(progress)
         for step in steps:
-            if step.doing not in tasks:
-                tasks[step.doing] = progress.add_task(step.doing, total=step.num_total, name="", began=began)
-            began = progress.get_time()  # of the next, if this is the last step
-            progress.update(
-                tasks[step.doing], completed=step.num_done, total=step.num_total, name=step.video_id
-            )
+            stages.show(step.doing, step.num_done, step.num_total, name=step.video_id)
             if step.failure:
                 failures[step.video_id] = step.failure
     if failures:

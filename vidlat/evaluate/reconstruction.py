@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,38 @@ class EvaluationProgress:
     comparison: VideoComparison | None = None
     failure: str | None = None
     has_source: bool = True
+
+
+class EvaluationCount(NamedTuple):
+    """How far an evaluation is: with `num_done` of `num_total` videos, each counted once for what it does."""
+
+    doing: str
+    num_done: int
+    num_total: int
+
+
+def counted(
+    events: Iterable[EvaluationProgress], num_cached: int, max_videos: int = 0
+) -> Iterator[tuple[EvaluationProgress, EvaluationCount]]:
+    """The events of `evaluate_videos`, each with how far it is; a video without a source counts for nothing.
+
+    num_cached: videos of the cache.
+    """
+    num_sources, num_compared = num_cached, 0
+    read: set[str] = set()
+    usable: set[str] = set()
+    for event in events:
+        if event.video_id in usable:
+            num_compared += 1
+            yield event, EvaluationCount("comparing", num_compared, len(usable))
+            continue
+        if not event.has_source:  # these come first
+            num_sources -= 1
+        else:
+            read.add(event.video_id)
+            usable.update([] if event.failure else [event.video_id])
+        num_total = min(num_sources, max_videos or num_sources)
+        yield event, EvaluationCount("reading sources", len(read), num_total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

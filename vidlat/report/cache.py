@@ -17,7 +17,7 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.errors import DecodeError, InputError, StoreError, WeightsError
 from vidlat.evaluate.figures import FIGURES, figures, number
 from vidlat.evaluate.quality import PSNR_CAP
-from vidlat.evaluate.reconstruction import Evaluation, EvaluationProgress, evaluate_videos
+from vidlat.evaluate.reconstruction import Evaluation, EvaluationProgress, counted, evaluate_videos
 from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import decode_video, load_vae_of, to_gray_levels
 from vidlat.pipeline.discover import discover_videos
@@ -153,24 +153,12 @@ class _Report:
             )
 
     def _evaluate(self, seen: list[EvaluationProgress]) -> Iterator[ReportProgress]:
-        num_sources, num_compared = len(self._cache), 0
-        read: set[str] = set()
-        usable: set[str] = set()
-        for event in self._steps:
+        for event, count in counted(self._steps, len(self._cache), self._max_videos):
             seen.append(event)
-            num_sources -= not event.has_source  # these come first
-            if event.video_id in usable:
-                num_compared += 1
-                doing, num_done, num_total = "comparing", num_compared, len(usable)
-            else:  # for the PCA, before
-                read.update([event.video_id] if event.has_source else [])
-                usable.update([] if event.failure or not event.has_source else [event.video_id])
-                most = self._max_videos or num_sources
-                doing, num_done, num_total = "reading sources", len(read), min(num_sources, most)
             yield ReportProgress(
-                doing=doing,
-                num_done=num_done,
-                num_total=num_total,
+                doing=count.doing,
+                num_done=count.num_done,
+                num_total=count.num_total,
                 video_id=event.video_id,
                 failure=event.failure if event.has_source else "its source is not among the inputs",
             )
