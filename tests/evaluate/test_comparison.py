@@ -230,9 +230,9 @@ def test_pictures_show_the_source_and_what_came_back(videos, settings, tmp_path)
         assert container.streams.video[0].average_rate == 25
         shown = np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)]) / 255
     source = np.stack([frame.pixels for frame in read_prepared(videos / "a.mp4", WHOLE, how)])
-    # Below a line of text; a pixel is a square of four, of which the mean.
-    tiles = (shown[:, 27:155, start : start + 128] for start in (10, 148))
-    left, right = (tile.reshape(-1, 64, 2, 64, 2).mean((2, 4)) for tile in tiles)
+    # Below a line of text; a pixel is a square of 16, of which the mean.
+    tiles = (shown[:, 34:290, start : start + 256] for start in (12, 280))
+    left, right = (tile.reshape(-1, 64, 4, 64, 4).mean((2, 4)) for tile in tiles)
     assert np.abs(left - source).max() < 9 / 255
     assert np.square(right - source).mean() == pytest.approx(compared.clips[0].mse, rel=0.05)
     assert discover_videos([str(tmp_path), str(videos)]).decoded == (str(out),)

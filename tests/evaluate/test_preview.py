@@ -2,6 +2,7 @@
 
 import math
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -164,9 +165,31 @@ def test_source_that_no_longer_decodes_leaves_its_strip_out(own, vae, tmp_path, 
             raise DecodeError("cannot be decoded")
         yield from list(read_prepared(*source))[:num_frames]
 
-    monkeypatch.setattr(preview, "read_prepared", fails)
+    monkeypatch.setattr("vidlat.pipeline.source_frames.read_prepared", fails)
     shown = write_preview(open_cache(own[1]), vae, tmp_path / "p.png")
     assert list(shown.without_source) == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_a_moving_preview_shows_each_beside_its_source_and_shorter_ones_again(own, vae, tmp_path):
+    folder, path = own
+    cache = open_cache(path)
+    (folder / "a.mp4").unlink()
+    shown = write_preview(cache, vae, None, video=tmp_path / "p.mp4")
+    assert (shown.shown, list(shown.without_source)) == (["a.mp4", "b.mp4", "c.mp4"], ["a.mp4"])
+    with av.open(tmp_path / "p.mp4") as container:
+        frames = np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])
+    assert len(frames) == 20  # of the longest
+    side = cache.schema.settings.size
+    scale = 256 // side
+    height = 22 + scale * side + 12
+    prepared = read_prepared(folder / "c.mp4", WHOLE, cache.schema.settings)
+    source = np.stack([frame.pixels for frame in prepared])
+    decoded = np.stack(list(decode_video(cache, vae, "c.mp4")))
+    for left, video in ((12, source), (12 + 256 + 12, decoded)):  # 3 pairs: 2 in the first row, then this
+        tile = frames[:, 12 + height + 22 :, left : left + 256][:, : scale * side].astype(float)
+        tile = tile.reshape(20, side, scale, side, scale).mean((2, 4))
+        assert np.abs(tile - 255 * np.take(video, range(20), axis=0, mode="wrap")).max() < 9
+    assert frames[:, 12 + 22 : height, 12 : 12 + 256].max() < 30  # the source that is gone
 
 
 def damage(path, *video_ids):
@@ -215,6 +238,17 @@ def test_command_writes_the_picture_and_names_what_it_lacks(own, tmp_path):
     code, out, _ = vidlat_preview(path, "--out", tmp_path / "p.png")
     assert code == 3
     assert "Left out" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [([], "what is to be written? --out"), (["--video", "p.png"], "is written as .mp4")],
+)
+def test_flags_that_write_nothing_are_refused(made, tmp_path, monkeypatch, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = vidlat_preview(made[1], *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert reason in err
 
 
 def test_records_with_negative_ranges_are_one_clear_line(own, tmp_path):

@@ -26,6 +26,8 @@ from vidlat.pipeline.task import encode_batch, write_batch
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
 from vidlat.store.writing.opening import open_writer
+from vidlat.types import WHOLE
+from vidlat.video.reader import read_prepared
 
 LENGTHS = {"a.mp4": 5, "deep/b.mp4": 16}
 
@@ -322,6 +324,37 @@ def test_a_video_keeps_its_file_when_another_of_its_name_comes(cache, tmp_path):
     assert sorted(path.name for path in out.glob("*.mp4")) == ["a.avi.mp4", "a.mp4"]
     clashing = dict(decode_cache(growing, vae, tmp_path / "other"))
     assert sorted(path.name for path in clashing.values()) == ["a.avi.mp4", "a.mp4.mp4"]
+
+
+def test_chosen_videos_are_decoded_alone_beside_their_sources(cache, tmp_path):
+    out, vae = tmp_path / "out", load_vae_of(cache.schema, device="cpu")
+    how = {"video_ids": ["deep/b.mp4"], "with_source": True, "device": "cpu"}
+    written = dict(decode_videos(tmp_path / "l.zarr", out, **how))
+    assert written == {"deep/b.mp4": out / "deep" / "b.mp4"}
+    decoded = np.stack(list(decode_video(cache, vae, "deep/b.mp4")))
+    source = np.stack(
+        [
+            frame.pixels
+            for frame in read_prepared(tmp_path / "v" / "deep" / "b.mp4", WHOLE, cache.schema.settings)
+        ]
+    )
+    shown = np.stack([frame.pixels for frame in frames_of(written["deep/b.mp4"])])
+    side = cache.schema.settings.size
+    scale = 256 // side
+    for left, video in ((12, source), (12 + 256 + 12, decoded)):
+        tile = shown[:, 12 + 22 :, left : left + 256][:, : scale * side].reshape(16, side, scale, side, scale)
+        assert np.abs(tile.mean((2, 4)) - 255 * video).max() < 9
+    with pytest.raises(InputError, match=r"decoded otherwise \(with_source differs"):
+        list(decode_cache(cache, vae, out))
+    with pytest.raises(InputError, match=r"holds no video b\.mp4; `vidlat ls`"):
+        decode_videos(tmp_path / "l.zarr", out, video_ids=["b.mp4"], device="cpu")
+
+
+def test_a_video_whose_source_is_gone_is_not_shown_beside_it_and_the_others_are(cache, tmp_path):
+    (tmp_path / "v" / "a.mp4").unlink()
+    outcomes = dict(decode_videos(tmp_path / "l.zarr", tmp_path / "out", with_source=True, device="cpu"))
+    assert "is gone" in str(outcomes["a.mp4"])
+    assert [path.name for path in (tmp_path / "out").rglob("*.mp4")] == ["b.mp4"]
 
 
 def test_a_decoded_folder_tells_what_it_holds(cache, tmp_path):

@@ -98,7 +98,7 @@ def test_the_grid_has_a_row_a_value_and_a_column_a_seed(tmp_path):
     assert len(moving) == 5
     for row, values in enumerate(expected):
         for column, value in enumerate(values):
-            place = 10 + 155 * row + 80, 10 + 138 * column + 64
+            place = 12 + 290 * row + 150, 12 + 268 * column + 128
             assert still[place] == value
             assert abs(int(moving[2][place]) - value) <= 8
 
@@ -107,7 +107,7 @@ def test_a_grid_of_many_seeds_shows_the_lowest(draw, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_COLUMNS", 2)
     draw(sweep="grade=0,1", num=3)
     with Image.open(tmp_path / "out" / STILL) as picture:
-        assert picture.width == 10 + 2 * 138
+        assert picture.width == 12 + 2 * 268
     assert (tmp_path / "out" / CONTACT_SHEET).is_file()
 
 

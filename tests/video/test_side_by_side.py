@@ -6,6 +6,8 @@ import pytest
 from vidlat.errors import ShapeError
 from vidlat.video.side_by_side import side_by_side
 
+LABEL = "tiny finetuned overlap 0 stack 16"
+
 
 def noise(num_videos, num_frames=3, height=40, width=160, seed=0):
     shape = num_videos, num_frames, height, width
@@ -44,16 +46,16 @@ def test_many_videos_fill_a_screen():
 def test_a_long_label_takes_several_lines_above_its_video():
     white = np.full((1, 60, 64), 255, np.uint8)
     one, several = (
-        next(side_by_side({name: white})) for name in ("tiny", "tiny stack 16 stretch 4 overlap 12")
+        next(side_by_side({name: white})) for name in ("tiny", "tiny stack 16 stretch 4 overlap 12 finetuned")
     )
     assert one.shape[1] == several.shape[1]
-    assert [num_lines(frame) for frame in (one, several)] == [1, 2]  # 34 letters do not fit in 128 pixels
+    assert [num_lines(frame) for frame in (one, several)] == [1, 2]  # 44 letters do not fit in 256 pixels
 
 
 def test_a_number_stays_with_the_word_before_it():
     black = np.zeros((1, 60, 64), np.uint8)
-    short, long = (next(side_by_side({name: black})) for name in ("tiny stack 16", "tiny stack 16 stretch 2"))
-    np.testing.assert_array_equal(short[:26], long[:26])  # the first line
+    short, long = (next(side_by_side({name: black})) for name in (LABEL, f"{LABEL} stretch 2"))
+    np.testing.assert_array_equal(short[:32], long[:32])  # the first line
 
 
 def num_lines(frame):
@@ -73,10 +75,10 @@ def test_a_word_that_is_wider_than_its_column_keeps_its_end():
 )
 def test_videos_of_different_shapes_and_none_are_refused(videos):
     with pytest.raises(ShapeError, match="expected videos of one shape"):
-        next(side_by_side(videos))
+        list(side_by_side(videos))
 
 
-@pytest.mark.parametrize(("width", "scale"), [(20, 6), (64, 2), (65, 1), (128, 1)])
+@pytest.mark.parametrize(("width", "scale"), [(20, 12), (64, 4), (65, 3), (128, 2), (129, 1), (300, 1)])
 def test_pixels_of_small_videos_are_squares(width, scale):
     (small,) = noise(1, 1, 30, width).values()
     (frame,) = side_by_side({"x": small})
@@ -84,9 +86,26 @@ def test_pixels_of_small_videos_are_squares(width, scale):
 
 
 def test_a_grid_may_have_the_columns_that_are_asked_for():
-    videos = noise(3, 1, 30, 128)
+    videos = noise(3, 1, 30, 256)
     (row,), (column,) = side_by_side(videos, 3), side_by_side(videos, 1)
-    assert row.shape[1] - 10 == 3 * (column.shape[1] - 10)  # but for the gap that both have
+    assert row.shape[1] - 12 == 3 * (column.shape[1] - 12)  # but for the gap that both have
     for video in videos.values():
         place(row, video[0])
         place(column, video[0])
+
+
+def test_frames_are_taken_as_they_are_asked_for():
+    (video,) = noise(1, 3).values()
+    taken = []
+    frames = side_by_side({"x": (taken.append(frame) or frame for frame in video)})
+    for number in (1, 2):
+        next(frames)
+        assert len(taken) == number
+
+
+def test_a_video_that_ends_early_is_refused_after_the_frames_that_all_have():
+    (video,) = noise(1, 3).values()
+    frames = side_by_side({"x": iter(video), "y": iter(video[:2])})
+    assert next(frames).shape == next(frames).shape
+    with pytest.raises(ShapeError, match="frame 2: expected videos of one shape"):
+        next(frames)

@@ -31,7 +31,8 @@ sources_option = click.option(
 
 @click.command(cls=Command)
 @cache_option
-@out_option("The PNG to write.", ".png")
+@file_option("--out", "out", ".png", "The picture to write: frames, decoded ones below their source.")
+@file_option("--video", "video", ".mp4", "The video to write: source and decoded side by side, moving.")
 @click.option(
     "--videos", type=click.IntRange(min=1), default=6, show_default=True, help="Largest number of videos."
 )
@@ -39,16 +40,20 @@ sources_option = click.option(
 @device_option
 @shard_cache_options
 def preview() -> None:
-    """Draw source and decoded frames of some videos of a cache.
+    """Show some videos of a cache and their sources, as a picture (--out), a video (--video) or both.
 
-    Source frames are shown as the VAE saw them, with the decoded frames below. The videos are spread evenly
-    over the sorted ids. Of each, three frames are spread over it; four follow one another across a border of
-    two stacks, which is marked. Dark videos are shown brighter, source and decoded alike, and labelled so.
-    PSNR is that of the frames shown, as they are. A source that is gone or has changed is left out.
+    Source frames are shown as the VAE saw them, with the decoded frames below, or in a video beside them. The
+    videos are spread evenly over the sorted ids. A source that is gone or has changed is left out.
+
+    The picture has of each three frames that are spread over it, and four that follow one another across a
+    border of two stacks, which is marked. It shows dark videos brighter, source and decoded alike, and says
+    so; PSNR is that of the frames as they are. The video has the first 96 frames of each, as they are, at the
+    median of their frame rates.
 
     \b
-    Example:
+    Examples:
       vidlat preview latents.zarr --out preview.png
+      vidlat preview latents.zarr --video preview.mp4 --videos 2
 
     \b
     Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos are damaged, 130 interrupted.
@@ -58,6 +63,12 @@ def preview() -> None:
 @click.command(cls=Command)
 @cache_option
 @out_option("Folder for the videos.")
+@click.option(
+    "--video-id", "video_ids", multiple=True, help="Decode this video alone. May be repeated.  [default: all]"
+)
+@click.option(
+    "--with-source", is_flag=True, help="Show the frames of the source on the left, as the VAE saw them."
+)
 @vae_option
 @device_option
 @shard_cache_options
@@ -66,12 +77,14 @@ def decode() -> None:
 
     Each has its original number of frames and median frame rate. a.avi becomes a.mp4; if the cache has an
     a.mp4 too, they become a.avi.mp4 and a.mp4.mp4. decoded.jsonl tells what they were decoded from. The same
-    command continues a folder, after Ctrl-C or once the cache has grown; one with videos of other latents or
-    of another VAE is refused. A later encode of a folder around --out does not take them for clips.
+    command continues a folder, after Ctrl-C or once the cache has grown; one with videos of other latents, of
+    another VAE or decoded without --with-source is refused. A later encode of a folder around --out does not
+    take them for clips.
 
     \b
-    Example:
+    Examples:
       vidlat decode --latents latents.zarr --out recon/
+      vidlat decode --latents latents.zarr --out look/ --video-id patient_10_L1.mp4 --with-source
 
     \b
     Exit codes: 0 done, 1 refused, 2 wrong flags, 3 some videos failed, 130 interrupted.

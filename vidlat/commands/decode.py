@@ -10,15 +10,24 @@ from vidlat.pipeline.decode_videos import decode_videos
 from vidlat.store.reader import open_cache
 
 
-def decode(latents: str | Path, out: Path, vae: str | None, device: str) -> ExitCode:
-    """Write a video for each cached one, and report what failed."""
-    num_videos = len(open_cache(latents))
+def decode(
+    latents: str | Path,
+    out: Path,
+    video_ids: tuple[str, ...],
+    with_source: bool,
+    vae: str | None,
+    device: str,
+) -> ExitCode:
+    """Write a video for each cached one, or for those that are named, and report what failed."""
+    chosen = list(dict.fromkeys(video_ids)) or None
+    num_videos = len(chosen or open_cache(latents))
     before = set(out.rglob("*.mp4"))
     already = 0
     failures: list[tuple[str, str]] = []
+    outcomes = decode_videos(latents, out, video_ids=chosen, with_source=with_source, vae=vae, device=device)
     with progress_bar("{task.fields[name]}") as progress:
         task = progress.add_task("decoding", total=num_videos, name="")
-        for video_id, outcome in decode_videos(latents, out, vae=vae, device=device):
+        for video_id, outcome in outcomes:
             progress.update(task, advance=1, name=video_id)
             if isinstance(outcome, Path):
                 already += outcome in before

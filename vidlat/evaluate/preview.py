@@ -1,4 +1,4 @@
-"""A contact sheet of some videos of a cache: decoded frames below those of their sources."""
+"""Some videos of a cache to look at: decoded frames below those of their sources, or beside them, moving."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vidlat.encode.vae import FrozenVAE
-from vidlat.errors import DecodeError, InputError, StoreError
+from vidlat.errors import InputError, StoreError
+from vidlat.evaluate.moving_preview import Moving, read_moving, write_moving
 from vidlat.evaluate.quality import psnr_of
-from vidlat.pipeline.cached_sources import find_cached_source
 from vidlat.pipeline.decode_videos import decode_latents
-from vidlat.pipeline.fetch import on_this_disk
+from vidlat.pipeline.source_frames import source_frames
 from vidlat.store.reader import LatentCache
 from vidlat.store.storage.interface import Unreachable
 from vidlat.types import VideoRecord
 from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced, frames_to_show
-from vidlat.video.reader import read_prepared
 
 Frames = npt.NDArray[np.float32]
 
@@ -40,30 +39,40 @@ class Preview:
 def write_preview(
     cache: LatentCache,
     vae: FrozenVAE,
-    out: Path,
+    out: Path | None,
     num_videos: int = 6,
     on_video: Callable[[str], None] = lambda _: None,
+    *,
+    video: Path | None = None,
 ) -> Preview:
-    """Write a PNG of up to `num_videos` videos of a cache, evenly spread over the sorted ids.
+    """Show up to `num_videos` videos of a cache, evenly spread over the sorted ids.
 
-    Only the stacks of the frames shown are decoded. on_video: called with the id of each video when it is
-    done. Raises InputError for an empty cache, StoreError if no video can be decoded.
+    out: a PNG to write, for which only the stacks of the frames shown are decoded. video: an MP4 to write,
+    with the first MOST_FRAMES frames. on_video: called with the id of each video when it is done. Raises
+    InputError for an empty cache, StoreError if no video can be decoded.
     """
     records = list(cache.records().values())
     if not records:
         raise InputError(f"{cache.where}: holds no video to show")
     rows: list[Row] = []
+    moving: list[Moving] = []
     preview = Preview(shown=[], without_source={}, damaged={})
     for record in (records[index] for index in evenly_spaced(len(records), num_videos)):
         try:
-            rows.append(_row(cache, vae, record, preview.without_source))
-            preview.shown.append(record.video_id)
+            row = [_row(cache, vae, record, preview.without_source)] if out else []
+            clip = [read_moving(cache, vae, record, preview.without_source)] if video else []
         except StoreError as error:
             preview.damaged[record.video_id] = str(error)
+        else:
+            rows, moving = rows + row, moving + clip
+            preview.shown.append(record.video_id)
         on_video(record.video_id)
-    if not rows:
+    if not preview.shown:
         raise StoreError(f"{cache.where}: {next(iter(preview.damaged.values()))}")
-    contact_sheet(rows, out, one_window=False)
+    if out:
+        contact_sheet(rows, out, one_window=False)
+    if video:
+        write_moving(moving, video)
     return preview
 
 
@@ -74,11 +83,14 @@ def _row(cache: LatentCache, vae: FrozenVAE, record: VideoRecord, without_source
     facts = f"{record.num_frames} frames" if record.num_frames > 1 else "1 frame"
     facts += f", {record.fps:.4g} fps" if record.fps else ""
     try:
-        source = _source_frames(cache, record, numbers)
+        frames = {
+            number: frame for number, frame in enumerate(source_frames(cache, record)) if number in numbers
+        }
     except (InputError, Unreachable) as error:
         without_source[record.video_id] = str(error)
         note = f"{facts}; decoded only, no source"
         return Row(record.video_id, decoded, note=note, numbers=numbers, frame_step=frame_step)
+    source = np.stack([frames[number] for number in numbers])
     psnr = psnr_of(float(np.square(source.astype(np.float64) - decoded).mean()))
     note = f"{facts}, PSNR {psnr:.1f} dB; source above, decoded below"
     return Row(record.video_id, source, decoded, note, numbers, frame_step)
@@ -97,21 +109,3 @@ def _decoded(
         mean, _ = cache.read_windows(np.array([start]), length, with_std=False)
         num_before = number - first * timing.frame_step
         yield decode_latents(vae, mean[0], num_before + 1)[-1]
-
-
-def _source_frames(cache: LatentCache, record: VideoRecord, numbers: Sequence[int]) -> Frames:
-    """Source frames (T, H, W) by number, as the VAE saw them.
-
-    Raises InputError if the source has changed, Unreachable for one in a bucket.
-    """
-    source = find_cached_source(record.video_id, record.source)
-    where, wanted = source.source.path, set(numbers)
-    try:
-        with on_this_disk(source) as here:
-            prepared = read_prepared(here.path, here.selection, cache.schema.settings)
-            frames = {number: frame.pixels for number, frame in enumerate(prepared) if number in wanted}
-    except DecodeError as error:
-        raise InputError(f"its source {where} {error}; it was readable when it was encoded") from error
-    if len(frames) < len(wanted):
-        raise InputError(f"its source {where} decodes to fewer frames than when it was encoded")
-    return np.stack([frames[number] for number in numbers])

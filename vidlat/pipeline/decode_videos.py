@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -27,10 +27,12 @@ from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, sho
 from vidlat.paths import local_path
 from vidlat.pipeline.decoded_folder import continue_decoded, held_alone
 from vidlat.pipeline.folder import DECODED_MARK
+from vidlat.pipeline.source_frames import source_frames
 from vidlat.store.layout import require_outside_caches
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
 from vidlat.types import FloatArray, VideoRecord
+from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import prepare_folder, write_video
 
 
@@ -132,15 +134,24 @@ def to_gray_levels(frames: FloatArray) -> npt.NDArray[np.uint8]:
 
 
 def decode_videos(
-    latents: str | Path, out: str | Path, *, vae: str | None = None, device: str = "auto"
+    latents: str | Path,
+    out: str | Path,
+    *,
+    video_ids: Collection[str] | None = None,
+    with_source: bool = False,
+    vae: str | None = None,
+    device: str = "auto",
 ) -> Iterator[tuple[str, Path | VidlatError]]:
     """Decode the cache at `latents` to one mp4 per video in the folder `out`; see `decode_cache`.
 
     vae: where the VAE of the cache is, if not where it was.
-    Raises StoreError for a path that is no cache, WeightsError for another VAE.
+    Raises StoreError for a path that is no cache, InputError for an id that the cache does not hold,
+    WeightsError for another VAE.
     """
     cache = open_cache(latents)
-    return decode_cache(cache, load_vae_of(cache.schema, vae=vae, device=device), local_path(out))
+    chosen = _chosen(cache, video_ids)
+    frozen = load_vae_of(cache.schema, vae=vae, device=device)
+    return decode_cache(cache, frozen, local_path(out), video_ids=chosen, with_source=with_source)
 
 
 def decode_frames(
@@ -157,42 +168,56 @@ def decode_frames(
     does not hold, WeightsError for another VAE.
     """
     cache = open_cache(latents)
-    known = cache.records()
-    wanted = list(known if video_ids is None else video_ids)
-    if unknown := [video_id for video_id in wanted if video_id not in known]:
-        raise InputError(
-            f"{latents}: holds no video {shorten(unknown)}; `vidlat ls` lists those that it holds"
-        )
+    wanted = _chosen(cache, video_ids)
     loaded = load_vae_of(cache.schema, vae=vae, device=device)
     for video_id in wanted:
         yield video_id, to_gray_levels(np.stack(list(decode_video(cache, loaded, video_id))))
 
 
-def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tuple[str, Path | VidlatError]]:
+def _chosen(cache: LatentCache, video_ids: Iterable[str] | None) -> list[str]:
+    """The ids of the videos to decode, all by default; raises InputError for one that the cache lacks."""
+    known = cache.records()
+    chosen = list(known if video_ids is None else video_ids)
+    if unknown := [video_id for video_id in chosen if video_id not in known]:
+        raise InputError(
+            f"{cache.where}: holds no video {shorten(unknown)}; `vidlat ls` lists those that it holds"
+        )
+    return chosen
+
+
+def decode_cache(
+    cache: LatentCache,
+    vae: FrozenVAE,
+    out: Path,
+    *,
+    video_ids: Collection[str] | None = None,
+    with_source: bool = False,
+) -> Iterator[tuple[str, Path | VidlatError]]:
     """Write every cached video to an mp4 in `out` with its own frame count and median rate.
 
     `a/b.avi` becomes `out/a/b.mp4`; videos whose names differ in their suffix alone keep both, as in
-    `b.avi.mp4`.
+    `b.avi.mp4`. video_ids: write these alone; None for all. with_source: show the source beside each.
 
-    Yields each video's id with its file, or with the error where its latents are damaged or its file cannot
-    be written. What the folder holds already, decoded from these latents by this VAE, is not decoded again;
-    decoded.jsonl says what that is (see decoded_folder.py). The folder is marked, so that an encode of a
-    folder around it passes it over.
+    Yields each video's id with its file, or with the error where its latents are damaged, its source is
+    wanted and not what was encoded, or its file cannot be written. What the folder holds already, decoded
+    from these latents by this VAE, is not decoded again; decoded.jsonl says what that is (see
+    decoded_folder.py). The folder is marked, so that an encode of a folder around it passes it over.
     Raises InputError where `out` cannot be written, holds the videos that were encoded or videos that were
     decoded otherwise, or another process decodes into it.
     """
     records = cache.records()
     prepare_decoded_folder(out, {video_id: record.source.path for video_id, record in records.items()})
-    description = _describe(cache.schema, vae)
+    description = _describe(cache.schema, vae, with_source=with_source)
     checksums = {video_id: record.latents.crc32c for video_id, record in records.items()}
     with held_alone(out):
         folder = continue_decoded(out, description, checksums)
-        for video_id, record in records.items():
+        for video_id in records if video_ids is None else video_ids:
+            record = records[video_id]
             try:
                 path = folder.path_of(video_id)
                 if not folder.holds(video_id):
-                    frames = (to_gray_levels(frame) for frame in decode_video(cache, vae, video_id))
                     prepare_folder(path.parent)
+                    frames = _shown(cache, vae, video_id, with_source=with_source)
                     write_video(path, frames, record.fps, comment=json.dumps(description))
                     folder.add(video_id, record.latents.crc32c)
             except (InputError, StoreError) as error:
@@ -201,8 +226,20 @@ def decode_cache(cache: LatentCache, vae: FrozenVAE, out: Path) -> Iterator[tupl
                 yield video_id, path
 
 
-def _describe(schema: CacheSchema, vae: FrozenVAE) -> dict[str, Any]:
+def _shown(
+    cache: LatentCache, vae: FrozenVAE, video_id: str, *, with_source: bool
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The decoded frames of a video, if wanted beside those of its source."""
+    decoded = map(to_gray_levels, decode_video(cache, vae, video_id))
+    if not with_source:
+        return decoded
+    source = map(to_gray_levels, source_frames(cache, cache.records()[video_id]))
+    return side_by_side({"source": source, "decoded": decoded})
+
+
+def _describe(schema: CacheSchema, vae: FrozenVAE, *, with_source: bool) -> dict[str, Any]:
     """The first line of decoded.jsonl."""
+    beside = {"with_source": True} if with_source else {}
     return {
         "vidlat_version": vidlat.__version__,
         "vae": name_without_path(schema.vae_name),
@@ -210,6 +247,7 @@ def _describe(schema: CacheSchema, vae: FrozenVAE) -> dict[str, Any]:
             "cache_id": schema.cache_id,
             "vae_hash": vae.weights_hash,
             "precision": vae.precision,
+            **beside,
         },
     }
 

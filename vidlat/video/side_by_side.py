@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -13,49 +14,63 @@ from PIL import Image, ImageDraw, ImageFont
 from vidlat.errors import ShapeError
 from vidlat.video.contact_sheet import cut_to_width
 
-Frames = npt.NDArray[np.uint8]
+Frame = npt.NDArray[np.uint8]
 
-_GAP, _LINE, _FONT = 10, 17, 13  # pixels
+_GAP, _LINE, _FONT = 12, 22, 17  # pixels
 _BACKGROUND, _BRIGHT = 19, 230
-_LEAST_WIDTH = 128  # of a column: room for a label, and for an eye
+_LEAST_WIDTH = 256  # of a column: room for a label, and for an eye
 _SHAPE = 16 / 9  # of a screen
 
 
-def side_by_side(videos: Mapping[str, Frames], num_columns: int | None = None) -> Iterator[Frames]:
-    """Yield frames (H', W') uint8 that show labelled videos (T, H, W) in rows, every pixel as it is.
+def side_by_side(videos: Mapping[str, Iterable[Frame]], num_columns: int | None = None) -> Iterator[Frame]:
+    """Yield frames (H', W') uint8 that show labelled videos of frames (H, W) in rows, every pixel as it is.
 
     Small frames are enlarged: each of their pixels is a square. num_columns: so many that the whole is shaped
-    like a screen, unless given.
-    Raises ShapeError for videos of different shapes, or none.
+    like a screen, unless given. Frames of the videos are taken as they are needed.
+    Raises ShapeError for videos of different shapes or lengths, or none.
     """
-    shapes = {video.shape for video in videos.values()}
-    if len(shapes) != 1:
-        raise ShapeError(f"expected videos of one shape (T, H, W): got {sorted(shapes)}")
-    num_frames, height, width = shapes.pop()
-    scale = max(1, _LEAST_WIDTH // width)
-    height, width = scale * height, scale * width
-    column_width = max(width, _LEAST_WIDTH)
-    font = ImageFont.load_default(_FONT)
-    lines = [_wrap(label, font, column_width) for label in videos]
-    row_height = _LINE * max(map(len, lines)) + height
-    num_columns = num_columns or _num_columns(len(videos), row_height / column_width)
-    num_rows = -(-len(videos) // num_columns)
-    shape = (column_width + _GAP) * num_columns + _GAP, (row_height + _GAP) * num_rows + _GAP
-    sheet = Image.new("L", shape, _BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    places = []
-    for index, label in enumerate(lines):
-        left = _GAP + (column_width + _GAP) * (index % num_columns)
-        bottom = (row_height + _GAP) * (index // num_columns + 1)
-        for number, line in enumerate(label):
-            draw.text((left, bottom - height - _LINE * (len(label) - number)), line, _BRIGHT, font)
-        places.append((slice(bottom - height, bottom), slice(left, left + width)))
-    background = np.asarray(sheet)
-    for number in range(num_frames):
-        frame = background.copy()
-        for place, video in zip(places, videos.values(), strict=True):
-            frame[place] = video[number].repeat(scale, 0).repeat(scale, 1)
-        yield frame
+    sheet: _Sheet | None = None
+    for number, frames in enumerate(zip_longest(*videos.values())):
+        shapes = {frame.shape if frame is not None else "none" for frame in frames}
+        sheet = sheet or _Sheet(list(videos), frames[0].shape, num_columns)
+        if shapes != {sheet.shape}:
+            raise ShapeError(f"frame {number}: expected videos of one shape (T, H, W): got {shapes}")
+        yield sheet.showing(frames)
+    if sheet is None:
+        raise ShapeError("expected videos of one shape (T, H, W): got no frame")
+
+
+class _Sheet:
+    """Labels, and the place of the frame below each. shape: of a frame, (H, W)."""
+
+    def __init__(self, labels: Sequence[str], shape: tuple[int, int], num_columns: int | None) -> None:
+        self.shape = shape
+        self._scale = max(1, _LEAST_WIDTH // shape[1])
+        height, width = (self._scale * side for side in shape)
+        column_width = max(width, _LEAST_WIDTH)
+        font = ImageFont.load_default(_FONT)
+        lines = [_wrap(label, font, column_width) for label in labels]
+        row_height = _LINE * max(map(len, lines)) + height
+        num_columns = num_columns or _num_columns(len(labels), row_height / column_width)
+        num_rows = -(-len(labels) // num_columns)
+        size = (column_width + _GAP) * num_columns + _GAP, (row_height + _GAP) * num_rows + _GAP
+        sheet = Image.new("L", size, _BACKGROUND)
+        draw = ImageDraw.Draw(sheet)
+        self._places = []
+        for index, label in enumerate(lines):
+            left = _GAP + (column_width + _GAP) * (index % num_columns)
+            bottom = (row_height + _GAP) * (index // num_columns + 1)
+            for number, line in enumerate(label):
+                draw.text((left, bottom - height - _LINE * (len(label) - number)), line, _BRIGHT, font)
+            self._places.append((slice(bottom - height, bottom), slice(left, left + width)))
+        self._background = np.asarray(sheet)
+
+    def showing(self, frames: Sequence[Frame]) -> Frame:
+        """The whole with these frames."""
+        shown = self._background.copy()
+        for place, frame in zip(self._places, frames, strict=True):
+            shown[place] = frame.repeat(self._scale, 0).repeat(self._scale, 1)
+        return shown
 
 
 def _num_columns(num_tiles: int, tile_shape: float) -> int:
