@@ -18,7 +18,7 @@ from tests.store.test_merge import A, B, add, make
 from tests.store.test_prune import content_of
 from tests.test_cli_merge import vidlat
 from tests.test_patient_data import SECRET, encode, planted  # noqa: F401
-from vidlat.commands.display import progress_bar
+from vidlat.commands.display import Stages, progress_bar
 from vidlat.commands.transfer import COLUMN, Transferred
 from vidlat.config import LatentSettings
 from vidlat.encode.weights import licence_of
@@ -322,7 +322,7 @@ def test_the_bar_stands_while_the_first_file_is_sent(num_files):
         yield CopyProgress()
 
     with progress_bar(COLUMN) as progress:
-        Transferred().follow(copying(), progress, "pushing files")
+        Transferred().follow(copying(), Stages(progress), "pushing files")
     assert seen == [num_files > 0]
 
 

@@ -71,3 +71,14 @@ def test_the_share_of_the_work_counts_rather_than_that_of_the_videos(bar, clock)
     assert left(bar) == "0:01:30"
     bar.update(task, completed=1, share=0.75)
     assert left(bar) == "0:00:10"
+
+
+def test_a_log_file_gets_a_line_of_what_goes_on_and_at_the_end_each_stage_once(monkeypatch, capsys):
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", -1)
+    with display.progress_bar() as bar:
+        stages = display.Stages(bar)
+        stages.show("reading", 1, 1)
+        stages.show("comparing", 1, 2)
+        stages.show("comparing", 2, 2)
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines == ["reading", "comparing", "comparing", "reading", "comparing"]

@@ -204,6 +204,16 @@ def test_a_file_that_no_scheduler_wrote_is_refused(tmp_path, content):
         WorkerConfig()
 
 
+def test_a_worker_says_that_it_waits_for_a_scheduler_file_and_not_for_one_that_is_there(tmp_path):
+    def worker(name):
+        line = ["worker", "--scheduler", str(tmp_path / name), "--patience-seconds", "0.2"]
+        return CliRunner().invoke(commands, line)
+
+    (tmp_path / "other.json").write_text("[]")
+    said = f"Waiting for the scheduler file {tmp_path / 'missing.json'}, 0 s at most\n"
+    assert (worker("missing.json").stdout, worker("other.json").stdout) == (said, "")
+
+
 @pytest.mark.parametrize(
     ("visible", "count", "expected"),
     [(None, 3, ("0", "1", "2")), ("", 0, ()), ("2,5", 2, ("2", "5")), ("GPU-a", 1, ("GPU-a",))],

@@ -108,16 +108,16 @@ class _Progress(Progress):
             now = task.get_time()
             gone = now - (task.fields.get("began") or task.start_time or now)
             task.fields["end"] = now + gone * (1 - share) / share
-        self._show()
+        self._show(task)
 
-    def _show(self) -> None:
+    def _show(self, task: Task) -> None:
         if self.disable:
             return
         if not self.live.is_started:
             self.start()
         if not console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            console.print(self.get_renderable())
+            console.print(self.make_tasks_table([task]))  # those that have ended have had their line
 
 
 def _share(task: Task) -> float:
@@ -128,16 +128,16 @@ def _share(task: Task) -> float:
 
 
 def progress_bar(*columns: str, show: bool = True) -> Progress:
-    """A bar with count, the given `{task.fields[...]}` texts, time spent and time left; hidden or shown."""
+    """A bar with count, time spent, time left and the given `{task.fields[...]}` texts; hidden or shown."""
     return _Progress(
         _Column("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        *map(_Column, columns),
         TimeElapsedColumn(),
         _Column("gone,"),
         _TimeLeft(),
         _Column("left"),
+        *map(_Column, columns),  # last, since a narrow terminal cuts off the end of long names
         console=console,
         disable=not show,
     )
@@ -155,9 +155,9 @@ class Stages:
         """So much of a stage is done."""
         self._progress.update(self._task(stage, total, fields), completed=done, total=total, **fields)
 
-    def advance(self, stage: str, done: float, total: float) -> None:
+    def advance(self, stage: str, done: float, total: float, **fields: Any) -> None:
         """So much more of a stage is done."""
-        self._progress.advance(self._task(stage, total, {}), done)
+        self._progress.update(self._task(stage, total, fields), advance=done, **fields)
 
     def _task(self, stage: str, total: float, fields: dict[str, Any]) -> TaskID:
         if stage not in self._tasks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.commands.display import console, echo, format_bytes, format_count, progress_bar, quoted
+from vidlat.commands.display import Stages, console, echo, format_bytes, format_count, progress_bar, quoted
 from vidlat.commands.transfer import COLUMN, Transferred
 from vidlat.errors import ExitCode
 from vidlat.store.copying.pull import pull_cache
@@ -16,12 +16,14 @@ def pull(address: str, out: Path) -> ExitCode:
     source, transferred = open_published(address), Transferred()
     try:
         with progress_bar(COLUMN) as progress:
-            task = progress.add_task("verifying videos", total=None, name="", visible=False)
+            num_verified, stages = 0, Stages(progress)
 
             def on_video(video_id: str, num_videos: int) -> None:
-                progress.update(task, advance=1, total=num_videos, name=video_id, visible=True)
+                nonlocal num_verified
+                num_verified += 1
+                stages.show("verifying videos", num_verified, num_videos, name=video_id)
 
-            transferred.follow(pull_cache(source, out, on_video), progress, "pulling files")
+            transferred.follow(pull_cache(source, out, on_video), stages, "pulling files")
     except KeyboardInterrupt:
         files = format_count(transferred.num_files, "file")
         echo(f"Interrupted: {files} fetched; the same command continues.", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import console, echo, format_bytes, format_count, progress_bar
+from vidlat.commands.display import Stages, console, echo, format_bytes, format_count, progress_bar
 from vidlat.commands.transfer import COLUMN, Transferred
 from vidlat.documents import read_json
 from vidlat.errors import ExitCode, InputError, one_line
@@ -36,7 +36,7 @@ def push(latents: str | Path, address: str, licence: str, evaluation: Path | Non
         _tell_names(source, address)
         try:
             with progress_bar(COLUMN) as progress:
-                transferred.follow(copy_cache(source, target, card=card), progress, "pushing files")
+                transferred.follow(copy_cache(source, target, card=card), Stages(progress), "pushing files")
         except KeyboardInterrupt:
             files = format_count(transferred.num_files, "file")
             echo(f"Interrupted: {files} sent; the same command continues.", err=True)

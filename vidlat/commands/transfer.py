@@ -7,9 +7,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 
-from rich.progress import Progress
-
-from vidlat.commands.display import format_bytes
+from vidlat.commands.display import Stages, format_bytes
 from vidlat.store.copying.copy import CopyPlan, CopyProgress
 
 COLUMN = "{task.fields[name]}"
@@ -25,17 +23,16 @@ class Transferred:
     num_bytes: int = 0
     is_card_kept: bool = False
 
-    def follow(self, events: Generator[CopyProgress], progress: Progress, description: str) -> None:
-        """Carry out a copy and show it."""
+    def follow(self, events: Generator[CopyProgress], stages: Stages, doing: str) -> None:
+        """Carry out a copy and show it as a stage."""
         with closing(events):
             self.plan = plan = next(events).plan
             if not plan:
                 return
             total = "" if plan.num_bytes is None else f" of {format_bytes(plan.num_bytes)}"
             num_files = plan.num_files + plan.num_to_compare
-            task = progress.add_task(description, total=num_files, name="")
             if num_files:
-                progress.update(task)  # shows it: the first file may take long
+                stages.show(doing, 0, num_files, name="")  # the first file may take long
             began = time.monotonic()
             for event in events:
                 self.num_files += event.num_files
@@ -45,5 +42,5 @@ class Transferred:
                 if not (event.num_files or event.num_compared):
                     continue
                 rate = format_bytes(self.num_bytes / seconds)
-                name = f"{format_bytes(self.num_bytes)}{total}, {rate}/s,"
-                progress.update(task, advance=event.num_files + event.num_compared, name=name)
+                name = f"{format_bytes(self.num_bytes)}{total}, {rate}/s"
+                stages.advance(doing, event.num_files + event.num_compared, num_files, name=name)
