@@ -15,6 +15,9 @@ HEAVY = "torch", "monai", "dask", "distributed", "zarr", "tensorstore", "pyarrow
 
 REFUSED = {
     "encode --input gone --out l.zarr": "--input gone: no such file or folder",
+    "encode --input empty --out l.zarr": "no video in empty (0 other files); is it the right folder?",
+    "compare --input empty --input empty/deep --out c": "no video in empty, empty/deep (0 other files)",
+    "fit-vae --input empty --out v": "no video in empty (0 other files)",
     "encode --input gone/*.mp4 --out l.zarr": "the pattern matches nothing",
     "encode --input videos --out notes.txt": "notes.txt: is a file, not a vidlat cache",
     "encode --input videos --out l.zarr --vae gone.pt": "no weights file at gone.pt",
@@ -78,6 +81,9 @@ def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("refusals")
     create_cache(folder / "cache", CacheMaker(folder / "made.zarr").schema)
     (folder / "videos").mkdir()
+    (folder / "videos" / "a.mp4").touch()
+    (folder / "empty" / "deep").mkdir(parents=True)
+    (folder / "empty" / ".hidden").touch()
     (folder / "notes.txt").touch()
     for name, settings in (("run", {"config": TrainConfig().to_dict()}), ("fit", RUN.to_dict())):
         (folder / name).mkdir()

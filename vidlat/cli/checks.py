@@ -85,6 +85,15 @@ def require_input(text: str) -> None:
         require_input(text)
 
 
+def require_files(values: Mapping[str, Any]) -> None:
+    """Refuse --input of nothing but folders without a file; a part of the videos may have none."""
+    from vidlat.pipeline.inputs import is_empty_folder
+
+    inputs = values["inputs"]
+    if not values["settings"].get("part") and all(map(is_empty_folder, inputs)):
+        raise InputError(f"no video in {', '.join(inputs)} (0 other files); is it the right folder?")
+
+
 def require_file(path: Path) -> None:
     """Refuse a file that does not exist."""
     if not os.path.lexists(path):

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import typing
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Command(click.Command):
     The body of a declaration NAME is the function NAME in vidlat.commands.MODULE, by default of the same
     name. It returns an ExitCode, or nothing for success. A command with a `config` has a flag per field of
     that class; its body gets those that were given, on the command line or in a YAML file, as `settings`.
-    check: of all that the body gets, made before the body loads.
+    checks: of all that the body gets, made before the body loads.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Command(click.Command):
         *args: Any,
         config: type[Config] | None = None,
         module: str | None = None,
-        check: Callable[[Mapping[str, Any]], None] | None = None,
+        checks: Sequence[Callable[[Mapping[str, Any]], None]] = (),
         **attributes: Any,
     ) -> None:
         super().__init__(*args, **attributes)
-        self.check = check
+        self.checks = checks
         self.config = config
         self.module = module
         if config:
@@ -144,8 +144,8 @@ class Command(click.Command):
         try:
             self._require_settings(values)
             make_checks(ctx)
-            if self.check:
-                self.check(values)
+            for check in self.checks:
+                check(values)
             ctx.exit(self.import_body()(**values) or ExitCode.DONE)
         except VidlatError as error:
             name, _, what = str(error).partition(": ")  # what is wrong with a setting begins with its name

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.checks import require_size_of_vae
+from vidlat.cli.checks import require_files, require_size_of_vae
 from vidlat.cli.declaration import PATH_PATTERN_OR_ADDRESS, Command
 from vidlat.cli.options import cache_out_option, input_option, labels_option
 from vidlat.cli.parameters import Option
 from vidlat.config import EncodeConfig, WorkerConfig
 
 
-@click.command(cls=Command, config=EncodeConfig, check=require_size_of_vae)
+@click.command(cls=Command, config=EncodeConfig, checks=[require_files, require_size_of_vae])
 @input_option(
     "File, folder, glob, or a manifest (.csv, .jsonl) with a column path; or the address of a folder, an "
     "object or a manifest in a bucket: s3://, gs:// or az://.",

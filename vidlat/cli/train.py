@@ -22,7 +22,7 @@ from vidlat.config import SampleConfig, TrainConfig
 from vidlat.config.sample import LONGEST_AVERAGE
 
 
-@click.command(cls=Command, config=TrainConfig, check=require_resumable_run)
+@click.command(cls=Command, config=TrainConfig, checks=[require_resumable_run])
 @cache_option
 @out_option("The folder of the run.")
 @resume_option("Continue the run in --out from its last checkpoint.")

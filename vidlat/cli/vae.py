@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from vidlat.cli.checks import checked, require_resumable_training, require_training
+from vidlat.cli.checks import checked, require_files, require_resumable_training, require_training
 from vidlat.cli.declaration import PATH, Command, Group
 from vidlat.cli.options import file_option, input_option, labels_option, out_option, resume_option
 from vidlat.config import CompareConfig, FitVAEConfig
 
 
-@click.command(cls=Command, config=CompareConfig)
+@click.command(cls=Command, config=CompareConfig, checks=[require_files])
 @input_option("File, folder, glob, or a manifest (.csv, .jsonl) with a column path.")
 @out_option("Folder for the videos and pictures to look at.")
 @file_option("--json", "json_file", ".json", "Write all figures to this .json file.")
@@ -101,7 +101,7 @@ def check_weights() -> None:
     """
 
 
-@click.command(cls=Command, config=FitVAEConfig, check=require_resumable_training)
+@click.command(cls=Command, config=FitVAEConfig, checks=[require_files, require_resumable_training])
 @input_option("File, folder or glob.")
 @out_option("Folder of the run; the weights are written into it as vae.safetensors.")
 @resume_option("Continue the training in --out from its last checkpoint.")
