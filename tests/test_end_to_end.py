@@ -127,7 +127,7 @@ def test_from_videos_to_samples_through_the_command_line(scheduler, small_vae, t
     assert re.search(r"about .* for 3 steps of [\d.]+ s and 1 validation of [\d.]+ s", out)
     assert steps_of(run) == [1, 2, 3]
     with Image.open(run / "samples/step_00000003.gif") as moving:
-        assert (moving.n_frames, moving.size) == (8, (4 * (128 + 10) + 10, 34 + 128 + 2 * 10))
+        assert (moving.n_frames, moving.size) == (8, (4 * (256 + 12) + 12, 2 * 22 + 256 + 2 * 12))
     events = EventAccumulator(str(run)).Reload()
     assert {"samples/moving", "samples/grid"} <= set(events.Tags()["images"])
     assert "loss" in events.Tags()["scalars"]

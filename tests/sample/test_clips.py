@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from vidlat.config import SampleConfig
-from vidlat.sample.clips import ClipSampler
+from vidlat.resources import LIMITED, THREADS
+from vidlat.sample import clips as clips_module
+from vidlat.sample.clips import FEWEST_STEPS, ClipSampler
 from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.types import Annotation
 
@@ -242,3 +244,35 @@ def test_several_given_frames_show_the_motion_that_goes_on(
     )  # fmt: skip
     ramp = speed * torch.arange(latents.shape[2]).view(1, 1, -1, 1, 1)
     torch.testing.assert_close(latents, ramp, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "given", "expected"),
+    [(FEWEST_STEPS // 4, None, {2: 9.0, 1: 3.0}), (FEWEST_STEPS // 4, "2", {}), (1, None, {})],
+)
+def test_before_many_steps_the_fastest_number_of_threads_is_chosen(
+    make_cache, make_trainer, monkeypatch, num_samples, given, expected
+):
+    before, timed = torch.get_num_threads(), []
+    monkeypatch.delenv(LIMITED, raising=False)
+    monkeypatch.delenv(THREADS, raising=False)
+    if given:
+        monkeypatch.setenv(THREADS, given)
+
+    def scripted(compute):
+        compute()
+        timed.append(torch.get_num_threads())
+        return {2: 9.0, 1: 3.0}[timed[-1]]
+
+    monkeypatch.setattr(clips_module, "num_cores", lambda: 2)
+    monkeypatch.setattr(clips_module, "least_seconds", scripted)
+    cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24})
+    trainer = make_trainer(cache=cache, frames=16, first_frame=1.0)
+    trained = TrainedRun(run=trainer.run, model=Ramp(), step=1)
+    trainer.close()
+    sampler = ClipSampler(trained, SampleConfig(steps=4), torch.device("cpu"))
+    try:
+        assert sampler.choose_threads(num_samples) == expected
+        assert torch.get_num_threads() == (1 if expected else before)
+    finally:
+        torch.set_num_threads(before)

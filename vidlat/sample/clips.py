@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,11 +12,16 @@ from torch import Tensor
 
 from vidlat.config import Precision, SampleConfig
 from vidlat.encode.device import has_bfloat16, resolve_precision
+from vidlat.resources import are_threads_given, num_cores
 from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.network_calls import NetworkCalls
 from vidlat.sample.sampler import Sampler, num_steps_for, sampling_noise
 from vidlat.train.objectives.objective import OBJECTIVES
 from vidlat.train.runs.run_folder import TrainedRun
+from vidlat.train.threads import fastest, least_seconds, try_threads
+
+FEWEST_STEPS = 200
+"""To be drawn, over all samples, before numbers of threads are tried: a trial takes as long as some ten."""
 
 
 class ClipSampler:
@@ -82,6 +88,28 @@ class ClipSampler:
             )
             yield from latents[:num, :, :length].cpu()
 
+    def choose_threads(self, num_samples: int) -> Mapping[int, float]:
+        """Let torch compute with the number of threads that is fastest on this CPU, before many steps.
+
+        Returns the seconds of a step by number; nothing where nothing was tried: for few samples, on a GPU,
+        and where OMP_NUM_THREADS says the number. Another number changes the last bits of samples.
+        """
+        is_long = num_samples * self._sampler.num_steps >= FEWEST_STEPS
+        if self._device.type != "cpu" or are_threads_given() or not is_long:
+            return {}
+        seeds, window = [0] * self._batch, self._run.window_shape().num_latent_frames
+        features, one_step = self._features([()] * self._batch), replace(self._sampler, num_steps=1)
+
+        def seconds_with(num_threads: int) -> float:
+            torch.set_num_threads(num_threads)
+            return least_seconds(
+                lambda: self._sample_clip(seeds, window, features, None, (0, 0), lambda: None, one_step)
+            )
+
+        tried = try_threads(seconds_with, num_cores())
+        torch.set_num_threads(fastest(tried))
+        return tried
+
     def _features(self, conditions: Sequence[Sequence[str]]) -> Tensor | None:
         """(N, D), or None for a run without conditions."""
         known = self._run.conditions
@@ -121,9 +149,10 @@ class ClipSampler:
         first_frames: Tensor | None,
         noise_key: tuple[int, int],
         on_step: Callable[[], None],
+        sampler: Sampler | None = None,
     ) -> Tensor:
         """One clip (B, L, length, h, w) per seed; noise_key: its number and the attempt, with the seed that
-        of its noise.
+        of its noise. sampler: by default that of the settings.
         """
         run, shape = self._run, self._run.window_shape()
         denoiser = GuidedDenoiser(
@@ -138,7 +167,7 @@ class ClipSampler:
         )
         latent_dim, _, height, width = run.latent_shape()
         noise = sampling_noise(seeds, (latent_dim, length, height, width), *noise_key).to(self._device)
-        latents = self._sampler.sample(denoiser, noise, on_step)
+        latents = (sampler or self._sampler).sample(denoiser, noise, on_step)
         if first_frames is not None:
             given = first_frames[:, :, :length]
             latents[:, :, : given.shape[2]] = given

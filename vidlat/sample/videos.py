@@ -36,6 +36,7 @@ from vidlat.sample.wanted import wanted_samples
 from vidlat.train.runs.exported import load_model
 from vidlat.train.runs.frozen_model import FrozenModel
 from vidlat.train.runs.run_folder import TrainedRun
+from vidlat.train.threads import fastest, in_words
 from vidlat.video.reader import lone_file, read_prepared
 from vidlat.video.writer import write_array, write_gif, write_video
 
@@ -64,9 +65,9 @@ def sample_videos(
 
     conditions: those of each sample, `NAME=VALUE`, where nothing is swept; by default those of the settings.
     vae: where the VAE of the latents is, if it has moved. latents: the cache of the run, to reject copies.
-    on_progress: as for
-    `ClipSampler.sample`, for samples that are drawn the first time. show_notice: receives a line about a
-    condition of the settings beyond what was trained, and as for `load_vae_of`; by default it goes to stderr.
+    on_progress: as for `ClipSampler.sample`, for samples that are drawn the first time. show_notice: receives
+    lines about a condition of the settings beyond what was trained and the number of threads, and as for
+    `load_vae_of`; by default they go to stderr.
 
     Raises TrainError for a folder without a usable run or where a sample is not finite, ConfigError for
     settings that the run was not trained for, WeightsError if its VAE cannot be found, InputError if the
@@ -83,6 +84,7 @@ def sample_videos(
     missing = [(name, sample) for name, sample in wanted.items() if not folder.holds(name)]
     draw = partial(drawing.draw, [sample for _, sample in missing], on_progress)
     everything = range(len(missing))
+    drawing.choose_threads(len(missing))
     drawn = rejection.draw(len(missing), draw) if rejection else enumerate(map(Drawn, draw(everything, 0)))
     frame_step = drawing.run.schema.timing.frame_step
     pictures: list[Picture] = [Sheet(wanted, title_of(drawing.description), frame_step)]
@@ -128,6 +130,7 @@ def sample_frames(
         raise ConfigError("reject_copies: samples in memory are not compared with clips; use sample_videos")
     drawing = _Drawing(run_dir, settings, conditions, vae, show_notice)
     samples = list(drawing.wanted.values())
+    drawing.choose_threads(len(samples))
     drawn = drawing.draw(samples, lambda _: None, range(len(samples)), 0)
     for sample, latents in zip(samples, drawn, strict=True):
         yield drawing.decode(latents, sample)
@@ -155,10 +158,10 @@ class _Drawing:
         trained = _load(run_dir, settings)
         self.run = trained.run
         self.wanted = wanted_samples(self.run, settings, conditions)
+        self._tell = show_notice or partial(print, file=sys.stderr)
         if conditions is None:
-            tell = show_notice or partial(print, file=sys.stderr)
             for line in beyond_training(self.run, self.wanted.values()):
-                tell(line)
+                self._tell(line)
         self._vae = load_vae_of(self.run.schema, vae=vae, device=settings.device, show_notice=show_notice)
         self.device = self._vae.device
         self._first_frames = None
@@ -173,6 +176,12 @@ class _Drawing:
         )  # fmt: skip
         self._num_frames = settings.frames or self.run.config.frames
         self._sampler = ClipSampler(trained, settings, self.device)
+
+    def choose_threads(self, num_samples: int) -> None:
+        """Try how many threads are fastest before many samples, and tell where fewer than all cores are."""
+        tried = self._sampler.choose_threads(num_samples)
+        if tried and fastest(tried) < max(tried):
+            self._tell(f"{in_words(tried)}; OMP_NUM_THREADS says how many")
 
     def draw(
         self,

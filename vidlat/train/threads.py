@@ -34,6 +34,13 @@ def fastest(tried: Mapping[int, float]) -> int:
     return best if tried[most] > MARGIN * tried[best] else most
 
 
+def in_words(tried: Mapping[int, float]) -> str:
+    """Such as `a step takes 3.52 s with 2 threads, 0.54 s with 1`."""
+    (first, seconds), *others = tried.items()
+    named = f"{seconds:.2f} s with {first} thread{'s' * (first != 1)}"
+    return "a step takes " + ", ".join([named, *(f"{each:.2f} s with {number}" for number, each in others)])
+
+
 def least_seconds(compute: Callable[[], object]) -> float:
     """The seconds that a call takes at best, after one that warms up."""
     compute()

@@ -63,7 +63,7 @@ from vidlat.train.runs.run_folder import (
 )
 from vidlat.train.runs.warm_start import planned_from, read_origin, read_source, take_weights
 from vidlat.train.skipped import SkippedSteps
-from vidlat.train.threads import ENOUGH_SECONDS, MOST_PASSES, fastest, least_seconds, try_threads
+from vidlat.train.threads import ENOUGH_SECONDS, MOST_PASSES, fastest, in_words, least_seconds, try_threads
 from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.types import Annotation
@@ -270,10 +270,9 @@ class Trainer:
         self.settings = replace(self.settings, threads=fastest(tried))
         self.run = replace(self.run, config=self.settings)
         write_run(self.run_dir, self.run)
-        shown = ", ".join(f"{number}: {seconds:.2f} s" for number, seconds in tried.items())
         self._add_note(
-            f"--threads {self.settings.threads}: a step takes with {shown}; --resume keeps it, and "
-            "OMP_NUM_THREADS overrules it"
+            f"{in_words(tried)}; the run keeps --threads {self.settings.threads} "
+            "(OMP_NUM_THREADS overrules it)"
         )
 
     def estimate_seconds_per_step(self) -> float:
