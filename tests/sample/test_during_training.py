@@ -177,6 +177,6 @@ def test_samples_have_the_conditions_of_training_videos_and_seeds_of_their_own(
     with Image.open(sheet.with_suffix(".gif")) as moving:
         picture = np.asarray(moving.convert("L"))
     tiles = [
-        picture[-10 - 16 : -10, left : left + 128] for left in range(10, 4 * 138, 138)
+        picture[-12 - 16 : -12, left : left + 256] for left in range(12, 4 * 268, 268)
     ]  # their last lines
     assert [tile.mean().round() for tile in tiles] == [51, 51, 204, 204]
