@@ -153,6 +153,31 @@ def run(*arguments):
     return answer.exit_code, answer.stdout, answer.stderr
 
 
+def test_the_command_names_new_videos_without_a_subject_and_the_training_that_comes_next(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    maker = CacheMaker(tmp_path / "l.zarr", stack=4)
+    names = [f"{n}.mp4" for n in range(6)]
+    maker.add(dict.fromkeys(names, 4))
+    (tmp_path / "t.csv").write_text("video_id,subject,view\n" + "".join(f"{n},p{n},a\n" for n in names[:5]))
+    code, out, _ = run("l.zarr", "--out", "s.csv", "--labels", "t.csv", "--stratify", "view")
+    assert code == 0
+    assert (
+        "Note: 1 of 6 videos has no subject and counts as its own, though others have one: 5.mp4; add" in out
+    )
+    assert out.endswith(
+        "next: vidlat train --latents l.zarr --split s.csv --labels t.csv --condition view --out runs/first\n"
+    )
+    for taken, proposed in (("first", "2"), ("2", "3")):
+        (tmp_path / "runs" / taken).mkdir(parents=True)
+        _, out, _ = run("l.zarr", "--out", "s.csv", "--labels", "t.csv", "--extend")
+        assert "no subject" not in out  # said when it was placed
+        assert out.endswith(f"next: vidlat train --latents l.zarr --split s.csv --out runs/{proposed}\n")
+    assert "no subject" not in run("l.zarr", "--out", "o.csv", "--labels", "t.csv", "--by-pattern", ".")[1]
+    assert "no subject" not in run("l.zarr", "--out", "p.csv")[1]
+
+
 def test_the_command_writes_a_file_shows_its_parts_and_replaces_none(tmp_path):
     maker, file = CacheMaker(tmp_path / "l.zarr", stack=4), tmp_path / "s.csv"
     names = {f"p{n:02d}_{view}.mp4": 4 for n in range(10) for view in "ab"}

@@ -12,7 +12,7 @@ from tests.train.toys import build_small, random_posterior, whole_file
 from vidlat.config import TrainConfig
 from vidlat.errors import ConfigError, TrainError, VidlatError
 from vidlat.labels.split import PARTS, decide_split, split_videos
-from vidlat.labels.subjects import subjects_of
+from vidlat.labels.subjects import subject_notes, subjects_of
 from vidlat.train.data.duplicates import near_duplicates
 from vidlat.train.data.latents import Whitening
 from vidlat.train.runs.notes import split_in_words
@@ -289,9 +289,7 @@ def test_videos_of_one_subject_are_refused_where_some_are_to_be_held_out(make_ca
     ("values", "words"), [(["val"] * 3, "val"), (["Test"] * 3, "Test"), (["val", "test", "val"], "test, val")]
 )
 def test_held_out_videos_are_never_trained_on_for_lack_of_others(values, words):
-    with pytest.raises(
-        ConfigError, match=f"of all 3 videos it is {words}; expected train for those to train on"
-    ):
+    with pytest.raises(ConfigError, match=f"of all 3 it is {words}; expected train for those to train on"):
         split_of(echonet(values))
 
 
@@ -301,7 +299,9 @@ def test_held_out_videos_are_never_trained_on_for_lack_of_others(values, words):
 )
 def test_a_split_with_other_values_is_refused_with_those_expected(values, found):
     with pytest.raises(
-        ConfigError, match=f"of 1 of 3 videos it is '{found}' .2.avi.; expected train, val or test"
+        ConfigError,
+        match=f"'Split' says the part of 2 of 3 videos; of the others it is '{found}' .2.avi.; expected "
+        "train, val or test for every video, or a --split FILE",
     ):
         split_of(echonet(values))
 
@@ -343,7 +343,8 @@ def test_a_file_states_the_part_of_each_video_before_any_label(make_cache, make_
             "video_id,split\na,train\nb,val\n",
             "does not tell the part of 1 of 3 videos: c.mp4; `vidlat",
         ),
-        ("video_id,part\na,train\n", "the split of 'a' is ''; expected train, val or test in a column split"),
+        ("video_id,part\na,train\n", "s.csv has no column split; expected train, val or test there"),
+        ("video_id,split\na,train\nb,\n", "the split of 'b' is ''; expected train, val or test in a column"),
         ("video_id,split\na,train\nb,fold1\n", "the split of 'b' is 'fold1'; expected train, val or test"),
         ("video_id,split\nx,train\n", "split: none of the 1 rows is about one of the 3 videos"),
         ("video_id,split\na,test\nb,val\nc,val\n", "has no video for training"),
@@ -400,6 +401,35 @@ def test_a_run_of_before_expressions_had_their_own_flag_is_resumed(
         assert set(run.subjects(cache).values()) == set("abcd")
     again = Trainer(run.config, cache, tmp_path / "run", resume=True, build_model=build_small)
     assert again.run.training == started.run.training
+
+
+def test_videos_without_a_subject_beside_others_with_one_are_noted(make_cache, make_trainer):
+    cache, _ = make_cache({f"{n}.mp4": 8 for n in range(6)}, name="partly.zarr")
+    told = {f"{n}.mp4": Annotation(f"p{n // 2}") for n in range(5)}
+    start = "1 of 6 videos has no subject and counts as its own, though others have one: 5.mp4; add it to"
+
+    def notes(name, **settings):
+        trainer = make_trainer(name, cache=cache, validation_fraction=0.4, **settings)
+        trainer.close()
+        return [note for note in trainer.notes if "no subject" in note]
+
+    (note,) = notes("a", labels=told)
+    assert note.startswith(start)
+    assert "`vidlat encode --labels`" in note
+    assert notes("b", labels=told, split_by_pattern="^.") == []
+    assert notes("c", labels=told | {"5.mp4": Annotation("p5")}) == []
+    assert notes("d") == []
+
+
+def test_a_part_of_a_video_with_a_subject_has_it_and_is_not_noted():
+    told = {"a.nii/z1": Annotation("ann"), "b.mp4": Annotation("bob")}
+    parts = {f"a.nii/z{n}": whole_file("a.nii", part=f"z{n}") for n in range(2)}
+    sources = parts | files_of(["b.mp4"])
+    assert list(subject_notes(sources, told)) == []
+    (note,) = subject_notes(sources | files_of(["c.mp4", "d.mp4"]), told)
+    assert note.startswith(
+        "2 of 5 videos have no subject and count as their own, though others have one: c.mp4, "
+    )
 
 
 def test_a_held_out_share_far_from_the_one_asked_for_is_noted(make_cache, make_trainer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vidlat.labels.assigning import numbers_in, place_videos
 from vidlat.labels.matching import match_labels
 from vidlat.labels.reading import read_labels
 from vidlat.labels.split_file import PARTS, Placed, create_split, extend_split, read_split_rows
-from vidlat.labels.subjects import label_of
+from vidlat.labels.subjects import label_of, subject_notes
 from vidlat.store.reader import open_cache
 from vidlat.types import Annotation, Source
 
@@ -40,14 +41,25 @@ def split(
         create_split(out, added)
     elif added:
         extend_split(out, added)
+    if not (config.by or config.by_pattern):
+        for line in subject_notes(sources, annotations, new):
+            console.print(f"Note: {line}", soft_wrap=True)
     title = f"{format_count(len(added), 'video')} {'added to' if extend else '->'} {out}"
     label = config.stratify
     texts = {id: label_of(annotations.get(id, Annotation()), label) for id in placed} if label else {}
     _print_parts(title, placed, label, texts)
-    console.print(
-        f"next: vidlat train --latents {quoted(latents)} --split {quoted(out)} --out runs/first",
-        soft_wrap=True,
-    )
+    console.print(f"next: {_training(latents, out, labels, label)}", soft_wrap=True)
+
+
+def _training(latents: str | Path, out: Path, labels: Path | None, stratified: str | None) -> str:
+    """The command of a training with this split, under a name that is free."""
+    names = (Path("runs", name) for name in chain(["first"], map(str, count(2))))
+    run = next(name for name in names if not name.exists())
+    condition = ""
+    if stratified and stratified != "subject":
+        table = f" --labels {quoted(labels)}" if labels else ""
+        condition = f"{table} --condition {quoted(stratified)}"
+    return f"vidlat train --latents {quoted(latents)} --split {quoted(out)}{condition} --out {run}"
 
 
 def _annotations(

@@ -143,15 +143,15 @@ def _parts_by_label(annotations: Mapping[str, Annotation], name: str) -> dict[st
         return {}
     if others:
         raise ConfigError(
-            f"split_by: label {name!r} tells a split, but of {len(others)} of {len(texts)} videos it is "
-            f"{texts[others[0]]!r} ({shorten(others)}); expected train, val or test for every video, or "
-            "another --split-by"
+            f"the label or column {name!r} says the part of {len(texts) - len(others)} of {len(texts)} "
+            f"videos; of the others it is {texts[others[0]]!r} ({shorten(others)}); expected train, val "
+            "or test for every video, or a --split FILE, which goes before labels (`vidlat split` writes one)"
         )
     if not trains:
         raise ConfigError(
-            f"split_by: label {name!r} tells a split, but of all {len(texts)} videos it is "
-            f"{', '.join(sorted(set(texts.values())))}; expected train for those to train on, or another "
-            "--split-by"
+            f"the label or column {name!r} says the part of videos, but of all {len(texts)} it is "
+            f"{', '.join(sorted(set(texts.values())))}; expected train for those to train on, or a --split "
+            "FILE, which goes before labels (`vidlat split` writes one)"
         )
     return parts
 

@@ -55,8 +55,13 @@ def read_split(path: Path, sources: Mapping[str, Source]) -> dict[str, Placed]:
 
 def read_split_rows(path: Path) -> dict[str, Annotation]:
     """The rows of such a file by name, each with its part as label `split`; raises InputError."""
-    rows = {}
-    for name, row in read_labels(path).items():
+    rows, table = {}, read_labels(path)
+    if not any(label.lower() == "split" for row in table.values() for label in row.labels):
+        raise InputError(
+            f"split: {path} has no column split; expected train, val or test there for each video, as "
+            "`vidlat split` writes it"
+        )
+    for name, row in table.items():
         text = next((text for label, text in row.labels.items() if label.lower() == "split"), "")
         if text.lower() not in PART_OF:
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from vidlat.errors import ConfigError, shorten
 from vidlat.types import Annotation, Source, source_id
@@ -40,6 +40,30 @@ def subjects_of(
         )
     subjects = {video_id: label_of(annotation, split_by) for video_id, annotation in known.items()}
     return _require_all(subjects, f"split_by: no label {split_by!r} of")
+
+
+def subject_notes(
+    sources: Mapping[str, Source],
+    annotations: Mapping[str, Annotation],
+    only: Collection[str] | None = None,
+) -> Iterator[str]:
+    """A line on videos without a recorded subject, where others have one: their patient may be among these.
+
+    only: ids of the videos to name; of all by default. A video of a source whose subject another records
+    has it too, as in `subjects_of`.
+    """
+    names = _names_of_sources(sources)
+    known = {names[id] for id in sources if annotations.get(id, Annotation()).subject}
+    lacking = (
+        sorted(id for id in (sources if only is None else only) if names[id] not in known) if known else []
+    )
+    if lacking:
+        one, several = ("has", "counts as its own", "it"), ("have", "count as their own", "them")
+        have, count, them = one if len(lacking) == 1 else several
+        yield (
+            f"{len(lacking):,} of {len(sources):,} videos {have} no subject and {count}, though others have "
+            f"one: {shorten(lacking)}; add {them} to the table that `vidlat encode --labels` takes"
+        )
 
 
 def label_names(annotations: Iterable[Annotation]) -> list[str]:

@@ -50,7 +50,7 @@ from vidlat.train.runs.checkpoint import (
 from vidlat.train.runs.checkpoint_list import last_step, list_checkpoints, step_of
 from vidlat.train.runs.frozen_model import BuildModel
 from vidlat.train.runs.frozen_run import Run
-from vidlat.train.runs.notes import change_note, run_notes
+from vidlat.train.runs.notes import change_note, notes_on_subjects, run_notes
 from vidlat.train.runs.power_averages import remove_snapshots_after
 from vidlat.train.runs.resuming import resume_run
 from vidlat.train.runs.run_folder import (
@@ -144,6 +144,8 @@ class Trainer:
             self._skipped = SkippedSteps(self.settings.max_skipped)
             self._prepare_data()
             self._prepare_network(build_model)
+            if not resume:  # a table of labels may not be given again
+                self.notes += tuple(notes_on_subjects(self.run, cache, labels))
             self.notes += tuple(run_notes(self.run, self._training, num_videos=len(cache.records())))
             if resume and self.state.step < self.settings.steps and not self.stopped_early:
                 self._keep_changes()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vidlat.labels.split import describe_split
+from vidlat.labels.subjects import subject_notes
+from vidlat.store.reader import LatentCache
+from vidlat.train.data.chosen_videos import annotations_with
 from vidlat.train.runs.changes import Change
 from vidlat.train.runs.frozen_run import Run
-from vidlat.types import VideoRecord
+from vidlat.types import Annotation, VideoRecord
 
 FAR = 2.01
 """The share of the held-out videos is far from the one asked for if it is so many times larger or smaller."""
@@ -49,6 +52,14 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
                 f"{missing} of {len(run.labels)} videos have no label {condition.name!r}; they are trained "
                 "on without it"
             )
+
+
+def notes_on_subjects(run: Run, cache: LatentCache, labels: Mapping[str, Annotation]) -> Iterator[str]:
+    """A line where a split by recorded subject has videos without one. labels: as for `choose_videos`."""
+    if run.stated_by or run.config.split_by or run.config.split_by_pattern:
+        return
+    sources = {id: source for id, source in cache.sources().items() if id in run.checksums}
+    yield from subject_notes(sources, annotations_with(cache, labels))
 
 
 def split_in_words(run: Run) -> str:
