@@ -12,7 +12,7 @@ from vidlat.config import SampleConfig
 from vidlat.errors import ConfigError, InputError
 from vidlat.sample import pictures, videos
 from vidlat.sample.folder import Sample, read_samples
-from vidlat.sample.pictures import CONTACT_SHEET, MOVING, STILL, SweepGrid
+from vidlat.sample.pictures import CONTACT_SHEET, MOVING, STILL, SweepGrid, in_sweep_order
 from vidlat.sample.videos import sample_videos
 from vidlat.train.runs.run_folder import load_run
 from vidlat.types import Annotation
@@ -103,6 +103,29 @@ def test_the_grid_has_a_row_a_value_and_a_column_a_seed(tmp_path):
             assert abs(int(moving[2][place]) - value) <= 8
 
 
+def test_the_pictures_show_all_values_and_seeds_of_the_folder(draw, tmp_path):
+    draw(sweep="ef=3,20", num=1)
+    for name, level in (("sample-ef=3-0000.npy", 60), ("sample-ef=20-0000.npy", 90)):
+        np.save(tmp_path / "out" / name, np.full((8, 16, 16), level, np.uint8))
+    draw(sweep="ef=7", num=2, seed=0)
+    still = np.asarray(Image.open(tmp_path / "out" / STILL))
+    level = lambda row, column: still[12 + 290 * row + 150, 12 + 268 * column + 128]  # noqa: E731
+    assert still.shape == (12 + 290 * 3, 12 + 268 * 2)
+    assert level(0, 0) == 60
+    assert level(2, 0) == 90
+    assert level(0, 1) == level(2, 1) == 0  # not drawn at this seed
+    (tmp_path / "out" / "sample-ef=3-0000.npy").unlink()
+    assert draw(sweep="ef=7", num=2) == ["sample-ef=7-0000.npy", "sample-ef=7-0001.npy"]
+    with Image.open(tmp_path / "out" / STILL) as picture:
+        assert picture.height == 12 + 290 * 2  # a removed sample has no row
+
+
+def test_values_are_in_order_numbers_before_words():
+    samples = {value: Sample(seed=0, condition=(f"ef={value}",)) for value in ("b", "10", "9", "-1.5", "a")}
+    assert list(in_sweep_order(samples, "ef")) == ["-1.5", "9", "10", "a", "b"]
+    assert not in_sweep_order(samples, "grade")
+
+
 def test_a_grid_of_many_seeds_shows_the_lowest(draw, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_COLUMNS", 2)
     draw(sweep="grade=0,1", num=3)
@@ -129,13 +152,18 @@ def test_a_grid_is_written_of_what_is_drawn_when_it_is_interrupted(draw, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sweep": "grade"}, "sweep: got 'grade'; expected NAME=VALUE,VALUE... with 2 to 16 values"),
-        ({"sweep": "grade=1"}, "with 2 to 16 values"),
-        ({"sweep": "grade=1,,2"}, "with 2 to 16 values"),
-        ({"sweep": f"ef={','.join(map(str, range(17)))}"}, "with 2 to 16 values"),
+        ({"sweep": "grade"}, "sweep: got 'grade'; expected NAME=VALUE,VALUE... with 1 to 16 values"),
+        ({"sweep": "grade="}, "with 1 to 16 values"),
+        ({"sweep": "grade=1,,2"}, "with 1 to 16 values"),
+        ({"sweep": f"ef={','.join(map(str, range(17)))}"}, "with 1 to 16 values"),
         ({"sweep": "grade=1,0", "condition": ("grade=1",)}, "sweep: grade is given by condition too"),
         ({"sweep": "grade=3,3.0"}, "sweep: grade=3 is given twice; keep one"),
         ({"sweep": "age=3,4"}, "condition: got 'age=3'; expected grade=..., ef=..."),
+        ({"sweep": "ef=1,high"}, "condition: got ef='high'; expected a number, .*: 0 to 7$"),
+        (
+            {"condition": ("ef=high",)},
+            "got ef='high'; expected a number, such as the run was trained with: 0",
+        ),
         ({"sweep": "grade=0,9"}, r"got grade=9; expected a class of the training videos: .* \(2\)"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from vidlat.commands.display import console, format_count, progress_bar
 from vidlat.config import SampleConfig
+from vidlat.config.sample import MAX_SWEPT
 from vidlat.errors import CopyError
 from vidlat.sample import pictures
 from vidlat.sample.folder import read_samples
@@ -54,16 +55,27 @@ def sample(
     console.print(f"{format_count(len(paths), 'video')} -> {out}{note}")
     if others := len(before - already):
         console.print(f"{format_count(others, 'earlier file')} named sample-* left in {out}")
-    shown = f" (the first {pictures.MAX_ROWS})" if len(paths) > pictures.MAX_ROWS else ""
     if paths:
-        console.print(f"contact sheet{shown} -> {out / CONTACT_SHEET}")
-    if paths and config.sweep:
-        shown = f" (the first {pictures.MAX_COLUMNS} seeds)" if config.num > pictures.MAX_COLUMNS else ""
-        console.print(f"grid, a row a value, a column a seed{shown} -> {out / MOVING}, {out / STILL}")
+        _report_pictures(out, config, len(paths))
     if paths and config.reject_copies:
         _report_rejected(out, paths, are_all_written=copied is None)
     if copied:
         raise copied
+
+
+def _report_pictures(out: Path, config: SampleConfig, num_written: int) -> None:
+    """Where the pictures are, and which samples they show where they cannot show all."""
+    folder = read_samples(out)
+    held = folder.held().values() if folder and config.sweep else ()
+    first = f" (the first {pictures.MAX_ROWS})" if max(len(held), num_written) > pictures.MAX_ROWS else ""
+    console.print(f"contact sheet{first} -> {out / CONTACT_SHEET}")
+    if config.sweep:
+        num_values = len({sample.labels.get(config.swept[0]) for sample in held})
+        num_seeds = len({sample.seed for sample in held})
+        limits = (num_values, MAX_SWEPT, "values"), (num_seeds, pictures.MAX_COLUMNS, "seeds")
+        firsts = [f"the first {limit} {noun}" for number, limit, noun in limits if number > limit]
+        first = f" ({' and '.join(firsts)})" if firsts else ""
+        console.print(f"grid, a row a value, a column a seed{first} -> {out / MOVING}, {out / STILL}")
 
 
 def _report_rejected(out: Path, paths: list[Path], *, are_all_written: bool) -> None:

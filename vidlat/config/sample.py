@@ -13,7 +13,7 @@ SHORTEST_AVERAGE, LONGEST_AVERAGE = 0.01, 0.25
 """Lengths of an average, as shares of the training; the plain mean of all steps has 0.289."""
 
 MAX_SWEPT = 16
-"""Values of a sweep, at most: more rows make no picture."""
+"""Values of a sweep, and rows of its grid, at most: more make no picture."""
 
 Sampler = Literal["ddim", "euler", "heun"]
 
@@ -130,9 +130,9 @@ class SampleConfig(Drawing):
         if self.sweep is None:
             return
         name, values = self.swept
-        if not name or not all(values) or not 2 <= len(values) <= MAX_SWEPT:
+        if not name or not all(values) or not 1 <= len(values) <= MAX_SWEPT:
             raise ConfigError(
-                f"sweep: got {shown(self.sweep)}; expected NAME=VALUE,VALUE... with 2 to {MAX_SWEPT} values"
+                f"sweep: got {shown(self.sweep)}; expected NAME=VALUE,VALUE... with 1 to {MAX_SWEPT} values"
             )
         if any(text.partition("=")[0] == name for text in self.condition):
             raise ConfigError(f"sweep: {name} is given by condition too; keep one of the two")

@@ -73,6 +73,8 @@ class ClipSampler:
         num_clips, window = 1, shape.num_latent_frames
         if self._run.config.first_frame and length > window:
             num_clips += -(-(length - window) // (window - shape.covering(self._run.config.first_frames)))
+        if not seeds:  # all samples of a folder are there already
+            return
         features = self._features(conditions or [self._settings.condition] * len(seeds))
         for start in range(0, len(seeds), self._batch):
             rows = [min(start + place, len(seeds) - 1) for place in range(self._batch)]

@@ -70,6 +70,10 @@ class SampleFolder:
         """Whether the folder has this sample, and it is known how it was drawn."""
         return name in self.samples and (self.path / name).is_file()
 
+    def held(self) -> dict[str, Sample]:
+        """The samples that the folder has, by file name."""
+        return {name: sample for name, sample in self.samples.items() if self.holds(name)}
+
     def add(self, name: str, sample: Sample) -> None:
         """Append a sample whose file is written; raises InputError where that cannot be recorded."""
         self.samples[name] = sample

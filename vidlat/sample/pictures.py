@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from vidlat.config.sample import MAX_SWEPT
 from vidlat.sample.folder import Sample
 from vidlat.video.contact_sheet import Row, contact_sheet
 from vidlat.video.side_by_side import side_by_side
@@ -32,6 +33,9 @@ MAX_COLUMNS = 8
 class Picture(Protocol):
     """Shows samples that come in any order."""
 
+    def shows(self, name: str) -> bool:
+        """Whether a sample of this file name has a place in the picture."""
+
     def add(self, name: str, frames: Frames) -> None:
         """Add a sample by its file name, with its frames (T, H, W)."""
 
@@ -53,6 +57,9 @@ class Sheet:
         self._places = {name: place for place, name in enumerate(samples)}
         self._rows: dict[int, Row] = {}
 
+    def shows(self, name: str) -> bool:
+        return self._places[name] < MAX_ROWS
+
     def add(self, name: str, frames: Frames) -> None:
         row = Row(self._labels[name], frames, frame_step=self._frame_step)
         self._rows[self._places[name]] = row
@@ -65,31 +72,48 @@ class Sheet:
             contact_sheet(rows, out / CONTACT_SHEET, title=self._title)
 
 
+def in_sweep_order(samples: Mapping[str, Sample], swept: str) -> dict[str, Sample]:
+    """The samples with the condition `swept`, by file name: values in order, numbers first, then seeds."""
+    of_sweep = {name: sample for name, sample in samples.items() if swept in sample.labels}
+    return dict(sorted(of_sweep.items(), key=lambda item: (*_order(item[1].labels[swept]), item[1].seed)))
+
+
+def _order(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return np.inf, value
+
+
 class SweepGrid:
     """The samples of a sweep side by side, moving, and their middle frames; a missing one is black.
 
-    samples: all of them, by file name, value after value. swept: the condition. fps: of the moving grid.
+    samples: all of them, by file name, value after value; the first MAX_SWEPT values are shown. swept: the
+    condition. fps: of the moving grid.
     """
 
     def __init__(self, samples: Mapping[str, Sample], swept: str, fps: float) -> None:
         seeds = sorted({sample.seed for sample in samples.values()})[:MAX_COLUMNS]
+        values = list(dict.fromkeys(sample.labels[swept] for sample in samples.values()))[:MAX_SWEPT]
         self._num_columns, self._fps = len(seeds), fps
-        self._labels = {
-            name: f"{swept}={sample.labels[swept]}, seed {sample.seed}"
-            for name, sample in samples.items()
-            if sample.seed in seeds
+        names = {(sample.labels[swept], sample.seed): name for name, sample in samples.items()}
+        self._names = {
+            f"{swept}={value}, seed {seed}": names.get((value, seed)) for value in values for seed in seeds
         }
         self._frames: dict[str, Frames] = {}
 
+    def shows(self, name: str) -> bool:
+        return name in self._names.values()
+
     def add(self, name: str, frames: Frames) -> None:
-        if name in self._labels:
+        if self.shows(name):
             self._frames[name] = frames
 
     def write(self, out: Path) -> None:
         if not self._frames:
             return
         black = np.zeros_like(next(iter(self._frames.values())))
-        videos = {label: self._frames.get(name, black) for name, label in self._labels.items()}
+        videos = {label: self._frames.get(name or "", black) for label, name in self._names.items()}
         middle = {label: frames[len(frames) // 2, None] for label, frames in videos.items()}
         prepare_folder((out / MOVING).parent)
         write_video(out / MOVING, side_by_side(videos, self._num_columns), self._fps)

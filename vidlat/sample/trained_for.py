@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from vidlat.config import SampleConfig
-from vidlat.errors import ConfigError, shorten
+from vidlat.errors import ConfigError, shorten, shown
 from vidlat.sample.folder import Sample
 from vidlat.train.objectives.conditioning import ClassCondition, NumberCondition, parse_number
 from vidlat.train.runs.frozen_model import FrozenModel
@@ -19,6 +19,7 @@ FAR = 2
 def check_trained_for(run: FrozenModel, settings: SampleConfig) -> None:
     """Raise ConfigError for settings that the run was not trained for."""
     _require_known_classes(run, settings.condition)
+    _require_numbers(run, settings.condition)
     run.conditions.parse(settings.condition)
     is_unconditional_trained = run.config.condition_dropout > 0
     if settings.guidance != 1 and not (settings.condition and is_unconditional_trained):
@@ -67,6 +68,23 @@ def _require_known_classes(run: FrozenModel, texts: Sequence[str]) -> None:
         known = shorten([f"{name} ({num})" for name, num in counts.most_common()], 20)
         raise ConfigError(
             f"condition: got {condition.name}={value}; expected a class of the training videos: {known}"
+        )
+
+
+def _require_numbers(run: FrozenModel, texts: Sequence[str]) -> None:
+    """Raise ConfigError for a word where the run was trained with numbers, with their range if known."""
+    given = {name: value for name, _, value in (text.partition("=") for text in texts)}
+    for condition in run.conditions.conditions:
+        if not isinstance(condition, NumberCondition) or not (value := given.get(condition.name)):
+            continue
+        with suppress(ConfigError):
+            parse_number(condition.name, value)
+            continue
+        known = [parse_number(condition.name, label) for label in run.training_labels(condition.name)]
+        which = f"{min(known):g} to {max(known):g}" if known else f"about {condition.mean:g}"
+        raise ConfigError(
+            f"condition: got {condition.name}={shown(value)}; expected a number, such as the run was trained "
+            f"with: {which}"
         )
 
 

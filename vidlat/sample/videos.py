@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from vidlat.sample.clips import ClipSampler
 from vidlat.sample.description import describe, title_of
 from vidlat.sample.first_frames import read_first_frames
 from vidlat.sample.folder import Sample, continue_samples
-from vidlat.sample.pictures import Picture, Sheet, SweepGrid
+from vidlat.sample.pictures import Picture, Sheet, SweepGrid, in_sweep_order
 from vidlat.sample.rejection import Drawn, copy_rejection, require_no_copies
 from vidlat.sample.trained_for import beyond_training
 from vidlat.sample.wanted import wanted_samples
@@ -59,7 +59,8 @@ def sample_videos(
     First come those that are there already; samples that are drawn again come after others. What the folder
     holds already, drawn in the same way, is not drawn again; samples.jsonl says how that was (see folder.py),
     and so does each mp4 and gif itself, as a comment. A contact sheet is written at the end, also when
-    interrupted; of a sweep, whose files are `sample-<name>=<value>-<seed>.mp4`, also a grid in `out/sweep`.
+    interrupted; of a sweep, whose files are `sample-<name>=<value>-<seed>.mp4`, also a grid in `out/sweep`;
+    both show what the folder holds of the sweep already, too.
     Videos have the median frame rate of the training videos. The folder is marked, so that an
     encode of a folder around it passes it over.
 
@@ -86,12 +87,13 @@ def sample_videos(
     everything = range(len(missing))
     drawing.choose_threads(len(missing))
     drawn = rejection.draw(len(missing), draw) if rejection else enumerate(map(Drawn, draw(everything, 0)))
-    frame_step = drawing.run.schema.timing.frame_step
-    pictures: list[Picture] = [Sheet(wanted, title_of(drawing.description), frame_step)]
-    if settings.sweep:
-        pictures.append(SweepGrid(wanted, settings.swept[0], drawing.run.median_fps))
+    shown = in_sweep_order(folder.held() | wanted, settings.swept[0]) if settings.sweep else wanted
+    pictures = _pictures(shown, drawing, settings)
     copies: list[tuple[int, Match]] = []
     try:
+        for name in shown.keys() - wanted.keys():
+            if any(picture.shows(name) for picture in pictures):
+                _add(pictures, name, _read_again(out / name, drawing.run))
         for name in wanted:
             if folder.holds(name):
                 _add(pictures, name, _read_again(out / name, drawing.run))
@@ -134,6 +136,13 @@ def sample_frames(
     drawn = drawing.draw(samples, lambda _: None, range(len(samples)), 0)
     for sample, latents in zip(samples, drawn, strict=True):
         yield drawing.decode(latents, sample)
+
+
+def _pictures(samples: Mapping[str, Sample], drawing: _Drawing, settings: SampleConfig) -> list[Picture]:
+    """The empty pictures of samples by file name, of a sweep in its order."""
+    run = drawing.run
+    sheet = Sheet(samples, title_of(drawing.description), run.schema.timing.frame_step)
+    return [sheet, SweepGrid(samples, settings.swept[0], run.median_fps)] if settings.sweep else [sheet]
 
 
 def _add(pictures: Sequence[Picture], name: str, frames: Frames) -> None:
