@@ -205,7 +205,6 @@ def prepare_empty(cache, tmp_path_factory):
         (["encode", "--input", "v", "--out", "l.zarr", "--size", "big"], "big"),
         (["encode", "--input", "v", "--out", "l.zarr", "--size", "0"], "at least 1"),
         (["encode", "--input", "v", "--out", "l.zarr", "--fit", "squeeze"], "squeeze"),
-        (["encode", "--input", "v", "--out", "l.zarr", "--config", "missing.yaml"], "missing.yaml"),
         (["train", "--latents", "l.zarr", "--out", "run", "--objective", "gan"], "gan"),
         (["sample", "--run", "r", "--out", "s", "-n", "0"], "num: got 0"),
         (["fit-vae", "--input", __file__, "--out", "vae.safetensors"], "expected a folder"),
@@ -757,7 +756,9 @@ def test_train_ends_within_a_validation_when_interrupted_and_does_it_again(cache
     assert (code, err) == (0, "")
     assert re.search(r"for 0 steps of .* and 1 validation of", said)
     assert f"2 steps -> {tmp_path / 'r'}" in said
-    assert "Nothing to do" in vidlat(*command, "--resume")[1]
+    done = f"Nothing to do: {tmp_path / 'r'} has taken 2 steps, and --steps asks for"
+    assert f"{done} 2; give more than 2." in vidlat(*command, "--resume")[1]
+    assert f"{done} 1; give more than 2." in vidlat(*command, "--resume", "--steps", 1)[1]
 
 
 @pytest.mark.usefixtures("signals_as_in_a_terminal")
@@ -786,7 +787,8 @@ def test_fit_vae_ends_after_the_step_when_interrupted_and_resumes(make_videos, t
     assert f"Resuming {out} from step 2 of 4." in said
     assert f"4 steps -> {out}" in said
     assert "held out " in said
-    assert "Nothing to do" in vidlat(*command, "--resume")[1]
+    done = f"Nothing to do: {out} has taken 4 steps, and --steps asks for 4; give more than 4."
+    assert done in vidlat(*command, "--resume")[1]
 
 
 def test_refused_commands_show_no_progress_bar(cache, videos, tmp_path):

@@ -13,7 +13,7 @@ from vidlat.config import (
     SplitConfig,
     TrainConfig,
 )
-from vidlat.errors import ConfigError
+from vidlat.errors import ConfigError, ExitCode, InputError
 
 FLOATS = [
     (EncodeConfig, "fps"),
@@ -215,6 +215,12 @@ def test_a_hostile_file_is_refused_in_one_short_line(tmp_path, text, message):
         load_yaml(tmp_path / "c.yaml", "train")
     assert len(str(refusal.value)) < 2000
     assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_missing_file_is_refused_as_any_other_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"c\.yaml: no such file$") as refusal:
+        load_yaml(tmp_path / "c.yaml", "train")
+    assert refusal.value.exit_code == ExitCode.REFUSED
 
 
 def test_mappings_may_be_merged(tmp_path):

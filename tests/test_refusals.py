@@ -32,7 +32,7 @@ REFUSED = {
     "encode --input videos --out https://host/l.zarr": "https://host/l.zarr: can be read, not written",
     "worker --scheduler host": "--scheduler: got host; expected an address",
     "encode --input videos --out l.zarr --device gpu": "--device: got 'gpu'; expected cpu, cuda",
-    "encode --input videos --out l.zarr --config gone.yaml": "gone.yaml: cannot be read",
+    "encode --input videos --out l.zarr --config gone.yaml": "gone.yaml: no such file",
     "encode --input videos --out l.zarr --config vae.yaml": "no weights file at gone.pt",
     "info s3://": "s3://: got no name; expected s3://BUCKET/FOLDER",
     "info gone.zarr": "gone.zarr: is not a vidlat cache: no such folder",
@@ -58,6 +58,11 @@ REFUSED = {
     "runs gone": "gone: no such folder",
     "runs videos --report r.txt": "--report r.txt: is written as .html",
     "export gone --out m": "gone is not a run",
+    "train --latents run --out r": "run: is a run, not a vidlat cache; give a cache",
+    "info run": "run: is a run, not a vidlat cache; give a cache",
+    "encode --input videos --out run": "run: is a run, not a vidlat cache; give a cache",
+    "sample --run cache --out s": "cache is not a run: it is a cache; give a run",
+    "sample --run many --out s": "is not a run: give one of those in it: many/0, many/1, many/2 and 1 more",
     "evaluate --latents cache --input gone": "--input gone: no such file or folder",
     "evaluate --latents cache --run gone": "gone is not a run",
     "evaluate --latents cache --samples gone --out q": "gone: no such folder",
@@ -88,6 +93,9 @@ def answers(tmp_path_factory):
     for name, settings in (("run", {"config": TrainConfig().to_dict()}), ("fit", RUN.to_dict())):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps(settings))
+    for name in ("run", *(f"many/{number}" for number in range(4))):
+        (folder / name / "checkpoints").mkdir(parents=True)
+        (folder / name / "config.json").touch()
     (folder / "vae.yaml").write_text("encode: {vae: gone.pt}")
     code = (
         "import json, sys\nfrom click.testing import CliRunner\nfrom vidlat.cli import commands\n"

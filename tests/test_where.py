@@ -73,6 +73,8 @@ def test_unknown_label_and_no_video_are_refused():
         "where: no video has a label 'vew'; known are subject, video_id, num_frames, fps, EF, "
         "Ejection Fraction, class, fps, view"
     )
+    with pytest.raises(ConfigError, match=r"'A4C'; texts go in quotes: view in \('A4C', 'A2C'\); known"):
+        videos_where("num_frames > 1 and view in (A4C, 'A2C')", VIDEOS)
     with pytest.raises(ConfigError, match=r"^where: view == 'PLAX' holds for none of 4 videos$"):
         videos_where("view == 'PLAX'", VIDEOS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -70,12 +70,25 @@ def videos_where(text: str, videos: Iterable[VideoFacts]) -> list[str]:
     known = {name for video in videos for name in video.labels}
     if unknown := sorted(labels - known):
         raise ConfigError(
-            f"where: no video has a label {unknown[0]!r}; known are {', '.join([*FACTS, *sorted(known)])}"
+            f"where: no video has a label {unknown[0]!r}{_with_quotes(text, {*FACTS, *known})}; "
+            f"known are {', '.join([*FACTS, *sorted(known)])}"
         )
     found = [video.video_id for video in videos if holds(video)]
     if not found:
         raise ConfigError(f"where: {text} holds for none of {len(videos)} videos")
     return found
+
+
+def _with_quotes(text: str, known: Collection[str]) -> str:
+    """The first comparison of a known name with unknown ones, these as texts; empty where there is none."""
+    for node in ast.walk(ast.parse(text.strip(), mode="eval")):
+        names = [part for part in ast.walk(node) if isinstance(part, ast.Name)]
+        unknown = [name for name in names if name.id not in known]
+        if isinstance(node, ast.Compare) and 0 < len(unknown) < len(names):
+            for name in unknown:
+                name.id = repr(name.id)
+            return f"; texts go in quotes: {ast.unparse(node)}"
+    return ""
 
 
 def _condition(node: ast.expr, labels: set[str]) -> Holds:

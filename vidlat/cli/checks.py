@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,16 @@ def require_cache(where: Path | str) -> None:
     if is_address(where):
         require_address(str(where))
     else:
+        _refuse_run(local_path(where))
         read_schema(cache_storage(where))
+
+
+def _refuse_run(folder: Path) -> None:
+    from vidlat.train.runs.presence import holds_training
+
+    with suppress(OSError):  # told by what reads a cache
+        if holds_training(folder):
+            raise InputError(f"{folder}: is a run, not a vidlat cache; give a cache")
 
 
 def require_place_of_cache(where: Path | str) -> None:

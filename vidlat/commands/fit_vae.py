@@ -58,9 +58,11 @@ def _introduce(trainer: VAETrainer, last: VideoRead) -> None:
 
 def _train(trainer: VAETrainer) -> None:
     config, folder = trainer.settings, trainer.folder
-    if trainer.state.step >= config.steps:
+    if (step := trainer.state.step) >= config.steps:
         console.print(
-            f"Nothing to do: {folder} already has {trainer.state.step} steps; --steps asks for more."
+            f"Nothing to do: {folder} has taken {format_count(step, 'step')}, and --steps asks for "
+            f"{config.steps}; give more than {step}.",
+            soft_wrap=True,
         )
         return
     if trainer.state.step:

@@ -19,7 +19,7 @@ from vidlat.config import (
     WorkerConfig,
 )
 from vidlat.config.split import SplitConfig
-from vidlat.errors import SHOWN_LETTERS, ConfigError, one_line, shorten
+from vidlat.errors import SHOWN_LETTERS, ConfigError, InputError, one_line, shorten
 from vidlat.files import read_file
 from vidlat.spelling import did_you_mean
 
@@ -43,8 +43,8 @@ def load_yaml(path: Path, section: str, beside: Collection[str] = ()) -> dict[st
     """What one of a YAML file's SECTIONS holds, by field name: settings, checked, and what may stand beside.
 
     beside: names of inputs, outputs and the like; their values are as the file states them. Raises
-    ConfigError naming the file if it cannot be read, repeats a key, holds an unknown section or not this one,
-    or if one of the section's settings is wrong.
+    InputError if there is no file, ConfigError naming it if it cannot be read, repeats a key, holds an
+    unknown section or not this one, or if one of the section's settings is wrong.
     """
     values = _read_section(path, section)
     names = [field_name(name) for name in values]
@@ -64,6 +64,8 @@ def load_yaml(path: Path, section: str, beside: Collection[str] = ()) -> dict[st
 def _read_section(path: Path, section: str) -> dict[Any, Any]:
     try:
         document = yaml.load(read_file(path, YAML_BYTES).decode(), _StrictLoader)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: cannot be read as YAML: it is nested too deeply") from error
     except Exception as error:  # PyYAML fails in as many ways as it has tags

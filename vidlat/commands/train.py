@@ -75,7 +75,11 @@ def train(
 
 
 def _tell_nothing_to_do(trainer: Trainer) -> None:
-    done = f"{trainer.run_dir} already has {trainer.state.step} steps; --steps asks for more"
+    step, asked = trainer.state.step, trainer.settings.steps
+    done = (
+        f"{trainer.run_dir} has taken {format_count(step, 'step')}, and --steps asks for {asked}; "
+        f"give more than {step}"
+    )
     if trainer.stopped_early:
         done = (
             f"{trainer.run_dir} was stopped early, {_why_early(trainer)}; a larger --patience, or 0, goes on"

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vidlat.config import TrainConfig
 from vidlat.config.train import MAY_CHANGE
 from vidlat.documents import read_json
-from vidlat.errors import TrainError, VidlatError
+from vidlat.errors import TrainError, VidlatError, shorten
+from vidlat.store.layout import ROOT
 
 RUN_BYTES = 2**30
 """Most bytes of a config.json: a run on a million videos has a quarter of them."""
+
+SIGNS = {"config.json", "metrics.jsonl", "checkpoints", "lock"}
+"""What every training writes into its folder; two of these make a run."""
+
+
+def is_training(names: Iterable[str]) -> bool:
+    """Whether the names in a folder are those of a training, and not of a cache."""
+    names = set(names)
+    return ROOT not in names and len(names & SIGNS) > 1
+
+
+def holds_training(folder: Path) -> bool:
+    """Whether a folder is that of a training; raises OSError where it cannot be listed."""
+    return is_training(path.name for path in folder.iterdir())
 
 
 def require_run(run_dir: Path) -> None:
@@ -20,8 +35,18 @@ def require_run(run_dir: Path) -> None:
     try:
         (run_dir / "config.json").lstat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        what = "it has no config.json" if run_dir.is_dir() else "there is no such folder"
-        raise TrainError(f"{run_dir} is not a run: {what}; start one with `vidlat train`") from error
+        raise TrainError(f"{run_dir} is not a run: {_found_instead(run_dir)}") from error
+
+
+def _found_instead(folder: Path) -> str:
+    if not folder.is_dir():
+        return "there is no such folder; start one with `vidlat train`"
+    if (folder / ROOT).exists():
+        return "it is a cache; give a run"
+    below = sorted(path.parent for path in folder.glob("*/config.json"))
+    if runs := [str(path) for path in below if holds_training(path)]:
+        return f"give one of those in it: {shorten(runs, 3)}"
+    return "it has no config.json; start one with `vidlat train`"
 
 
 def require_resumable(run_dir: Path, given: Mapping[str, Any]) -> None:

@@ -14,18 +14,17 @@ from vidlat.checked_settings import LARGE
 from vidlat.config import TrainConfig
 from vidlat.documents import Fields, read_json
 from vidlat.errors import InputError, one_line
+from vidlat.store.layout import ROOT
 from vidlat.store.storage.filesystem import lock_shared
 from vidlat.train.runs.checkpoint_list import last_step
 from vidlat.train.runs.evaluation import EVALUATION, EvaluatedSamples, read_evaluation
 from vidlat.train.runs.metrics import Metrics
+from vidlat.train.runs.presence import is_training
 
 T = TypeVar("T")
 
 CONFIG_BYTES = 2**30
 """Most bytes of a config.json: a run on a million videos has a quarter of them."""
-
-SIGNS = {"config.json", "metrics.jsonl", "checkpoints", "lock"}
-"""What every training writes into its folder; two of these make a run."""
 
 State = Literal["running", "done", "stopped early", "stopped", "failed", "damaged"]
 """stopped early: for want of a lower validation loss. stopped: with a checkpoint of its last step. failed:
@@ -69,10 +68,10 @@ def find_runs(places: Iterable[Path], show_notice: Callable[[str], None]) -> lis
         runs = []
         for folder, folders, files in os.walk(place, onerror=lambda error: show_notice(str(error))):
             folders.sort()
-            if len(SIGNS.intersection(folders + files)) > 1:
+            if is_training(folders + files):
                 runs.append(Path(folder))
                 folders.clear()
-            elif "zarr.json" in files:  # a cache
+            elif ROOT in files:
                 folders.clear()
         if not runs:
             raise InputError(
