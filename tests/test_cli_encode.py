@@ -352,6 +352,50 @@ def test_new_labels_are_recorded_without_encoding_anything(encode, tmp_path, mon
     assert open_cache(tmp_path / "l.zarr").records()["a.mp4"].annotation.labels == {"EF": "0.6"}
 
 
+def test_new_labels_are_told_of_beside_a_video_to_encode_and_new_videos_without_any_too(
+    encode, videos, tmp_path, make_videos
+):
+    table = tmp_path / "l.csv"
+    encode("--labels", write_labels(table, "a.mp4,S1,0.55", "b.mp4,S2,0.5", "deep/c.mp4,S3,0.6"))
+    drop = ["prune", str(tmp_path / "l.zarr"), "--yes", "--drop", "b.mp4"]
+    assert CliRunner().invoke(commands, drop).exit_code == 0
+    make_videos(videos, {"new.mp4": 6})
+    said = "1 new video has no labels and no subject, which others in "
+    out = encode("--dry-run", "--restore", "b.mp4")[1]
+    assert "2 new videos have no labels and no subject, which others in" in out
+    assert "(b.mp4, new.mp4); `vidlat encode --labels TABLE` records them" in out
+    assert said not in (out := encode("--labels", write_labels(table, "a.mp4,S1,0.7"))[1])
+    assert "1 video to encode" in out
+    assert "New labels of 1 video recorded." in out
+    assert open_cache(tmp_path / "l.zarr").records()["a.mp4"].annotation.labels == {"EF": "0.7"}
+    out = encode("--restore", "b.mp4")[1]
+    assert said in out
+    assert "(b.mp4); `vidlat encode --labels TABLE`" in out
+    assert "no subject" not in encode()[1]
+
+
+def test_a_cache_of_failures_alone_is_refused_with_other_settings_and_a_way_out(encode, encode_again, videos):
+    for name in LENGTHS:
+        (videos / name).write_bytes(b"no video")
+    assert encode()[0] == 1
+    code, _, err = encode_again("--size", 32)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "(size: cache has 16, you asked 32): use the same settings or another --out" in err
+    assert "it holds no video (failed: 3), so it can be removed" in err
+
+
+def test_another_vae_is_told_by_its_name_without_hashes(encode, encode_again, small_vae):
+    encode()
+    code, _, err = encode_again("--vae", "tiny", "--size", 32)
+    assert code == 1
+    assert (
+        f"made with other settings (vae: cache has {small_vae}, you asked tiny; size: cache has 16, you"
+        in err
+    )
+    assert "encoder_" not in err
+    assert "removed" not in err
+
+
 def test_changed_video_keeps_labels_that_are_not_given_again(encode, videos, tmp_path, make_videos):
     encode("--labels", write_labels(tmp_path / "l.csv", "a.mp4,S1,0.55"))
     make_videos(videos, {"a.mp4": 8})

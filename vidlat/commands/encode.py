@@ -97,6 +97,8 @@ def encode(
         failures += _run(prepared, config, out, names)
     else:
         _record_changes(prepared, config.part)
+    if prepared.plan.annotated and not dry_run:
+        _tell(f"New labels of {format_count(len(prepared.plan.annotated), 'video')} recorded.")
     _report_vanished(prepared)
     if failures:
         _print_failures(names, failures, len(prepared.plan.known_failures), out)
@@ -141,8 +143,6 @@ def _record_changes(prepared: PreparedEncode, part: str | None) -> None:
     else:
         console.print(f"Nothing to do: {count} {is_there} already in {prepared.out}.", soft_wrap=True)
     list(prepared.run(on_wait=_tell))  # records where the files are now, and new labels
-    if plan.annotated:
-        console.print(f"New labels of {format_count(len(plan.annotated), 'video')} recorded.")
     if plan.moved:
         moved = format_count(len(plan.moved), "file")
         console.print(f"{moved} touched or moved: recorded, so that they need not be compared again.")
@@ -225,6 +225,12 @@ def _report_labels(prepared: PreparedEncode, *, hide: bool) -> None:
     if prepared.discovery.labels:
         for line in prepared.discovery.labels.lines(hide=hide):
             _tell(line)
+    elif unlabelled := prepared.plan.unlabelled:  # a table names the videos without a row itself
+        videos, have = format_count(len(unlabelled), "new video"), "has" if len(unlabelled) == 1 else "have"
+        _tell(
+            f"{videos} {have} no labels and no subject, which others in {prepared.out} have "
+            f"({format_names(unlabelled)}); `vidlat encode --labels TABLE` records them"
+        )
 
 
 def _paths_of_hashed(prepared: PreparedEncode) -> dict[str, str]:

@@ -178,7 +178,8 @@ def prepare_encode(
     config, vae, vae_path = _look_at_vae(config, known.schema)
     schema = _describe_cache(config, vae, vae_path)
     if known.schema:
-        _require_same_settings(out, known.schema, schema, config)
+        with _naming_an_empty_cache(known):
+            _require_same_settings(out, known.schema, schema, config)
         schema = known.schema
     num_workers = config.workers or choose_num_workers(resolve_device(config.device))
     dropped = _left_out(discovery.videos, known.dropped, restore, config)
@@ -353,6 +354,19 @@ def _describe_cache(config: EncodeConfig, vae: FrozenVAE, vae_path: Path) -> Cac
     )
 
 
+@contextmanager
+def _naming_an_empty_cache(known: _KnownCache) -> Iterator[None]:
+    """Let a CacheMismatchError tell of a cache without a video that it can be removed."""
+    try:
+        yield
+    except CacheMismatchError as error:
+        if known.sources or known.dropped:
+            raise
+        raise CacheMismatchError(
+            f"{error}; it holds no video (failed: {len(known.failures):,}), so it can be removed"
+        ) from error
+
+
 def _require_same_settings(
     out: Path | str, found: CacheSchema, asked: CacheSchema, config: EncodeConfig
 ) -> None:
@@ -366,4 +380,5 @@ def _require_same_settings(
         settings = replace(settings, precision=made.precision)
     if settings.precision == made.precision:
         require_same_arithmetic(out, made)
-    require_same_settings(out, made, replace(settings, arithmetic_version=made.arithmetic_version))
+    settings = replace(settings, arithmetic_version=made.arithmetic_version)
+    require_same_settings(out, made, settings, (found.vae_name, asked.vae_name))

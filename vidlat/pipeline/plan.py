@@ -32,7 +32,8 @@ class EncodePlan:
 
     num_done: in the cache already. known_failures: failed before and unchanged since, so not tried again.
     moved: done, but their file was touched, copied or moved since. annotated: done, but their annotation has
-    changed. The records of both are to be updated.
+    changed. The records of both are to be updated. unlabelled: sorted ids of the videos to encode that the
+    cache does not hold and the input has no annotation for, where videos of the cache have one.
     vanished: sorted ids of cached videos that are not among the sources and whose file is gone.
     """
 
@@ -41,6 +42,7 @@ class EncodePlan:
     known_failures: list[FailureRecord]
     moved: list[InputVideo]
     annotated: list[InputVideo]
+    unlabelled: tuple[str, ...]
     vanished: tuple[str, ...]
 
     @property
@@ -114,6 +116,7 @@ def plan_encode(
             and video.video_id not in undone
             and video.annotation not in (None, annotations.get(video.video_id, Annotation()))
         ],
+        unlabelled=_unlabelled(todo, cached, annotations),
         vanished=_vanished(videos, cached),
     )
 
@@ -149,6 +152,16 @@ def _compare(
         elif not _is_untouched(video, recorded):
             moved.append(video)
     return changed, moved
+
+
+def _unlabelled(
+    todo: Sequence[InputVideo], cached: Mapping[str, Source], annotations: Mapping[str, Annotation]
+) -> tuple[str, ...]:
+    new = (video for video in todo if video.video_id not in cached)
+    nothing = (None, Annotation())
+    return (
+        tuple(sorted(video.video_id for video in new if video.annotation in nothing)) if annotations else ()
+    )
 
 
 def _vanished(videos: Sequence[InputVideo], cached: Mapping[str, Source]) -> tuple[str, ...]:

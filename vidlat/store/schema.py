@@ -67,12 +67,18 @@ class CacheSettings(LatentSettings):
         return {f"encoder_config.{name}": value for name, value in config.items()} | fields
 
 
-def require_same_settings(path: object, cache: CacheSettings, asked: CacheSettings) -> None:
+def require_same_settings(
+    path: object, cache: CacheSettings, asked: CacheSettings, vaes: tuple[str, str] = ("", "")
+) -> None:
     """Refuse to add to a cache made with other settings.
 
+    vaes: the names of both VAEs, which stand for their hashes and networks where they differ.
     Raises CacheMismatchError naming every differing field with both values.
     """
     differences = cache.differences(asked)
+    if "encoder_hash" in differences and vaes[0] != vaes[1]:
+        others = {name: pair for name, pair in differences.items() if not name.startswith("encoder_")}
+        differences = {"vae": vaes} | others
     if differences:
         fields = "; ".join(
             f"{name}: cache has {has}, you asked {want}" for name, (has, want) in differences.items()
