@@ -1,6 +1,7 @@
 """Samples beside the training clips that they are nearest to."""
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import av
@@ -52,11 +53,13 @@ def test_the_nearest_pairs_are_shown_as_they_are_in_the_cache(make_run, tmp_path
     record = cache.records()[run.training[3]]
     expected = cache.read_latents(record.video_id).mean[:, 5:9]
     np.testing.assert_array_equal(vae.decoded[0], expected.astype(np.float32))
-    threshold = f"suspect below {copies.threshold:.2f}"
+    doubt = f"uncertain: only {len(run.validation)} held-out subjects set the threshold"
+    threshold = f"suspect below {copies.threshold:.2f}, {doubt}"
     (rows, title), videos = labels["contact_sheet"], list(labels["side_by_side"][0])
     assert title == f"samples, 4 steps, each above the training clip nearest to it; {threshold}"
     assert rows[0].note == f"above: sample; below: {record.video_id} from frame 20"
     assert re.fullmatch(rf"samples, 4 steps: old, distance 0\.\d\d, suspect copy \({threshold}\)", videos[0])
+    assert rows[0].label in videos[0]
     assert videos[1] == f"training clip nearest to old: {record.video_id} from frame 20"
     with Image.open(tmp_path / SHEET) as sheet:
         assert sheet.height > 2 * 128 * 2  # two rows of two
@@ -64,3 +67,17 @@ def test_the_nearest_pairs_are_shown_as_they_are_in_the_cache(make_run, tmp_path
         frames = [frame.to_ndarray(format="gray") for frame in video.decode(video=0)]
     assert len(frames) == 16
     assert frames[0].shape[1] > 4 * 128
+
+
+def test_of_too_few_held_out_subjects_the_pictures_call_nothing_suspect(make_run, tmp_path, monkeypatch):
+    run, cache = make_run(
+        VIDEOS, frames=16, posterior=smooth_posterior, validation_fraction=0.3, latents_as="mean"
+    )
+    few = replace(run, validation=run.validation[:1])
+    copies = find_copies({"all": {"old": window(run, cache, run.training[3], 5)}}, few, cache)["all"]
+    labels = {}
+    monkeypatch.setattr(pictures, "contact_sheet", partial(kept, labels, pictures.contact_sheet))
+    write_pairs("samples", copies, lambda _: np.zeros((16, 8, 8), np.uint8), cache, GrayVAE(), tmp_path, 25.0)
+    rows, title = labels["contact_sheet"]
+    assert re.fullmatch(r"old, distance 0\.\d\d", rows[0].label)
+    assert "suspect copies: cannot be told: only 1 held-out subject sets the threshold" in title

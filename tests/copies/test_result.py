@@ -125,6 +125,26 @@ def test_a_share_is_never_told_without_what_makes_it_uncertain(num_subjects, is_
     assert ("uncertain" in copies.conclusion()) == is_few
 
 
+@pytest.mark.parametrize(
+    ("num_subjects", "counted"), [(1, "1 held-out subject sets"), (2, "2 held-out subjects set"), (3, "")]
+)
+def test_one_or_two_held_out_subjects_tell_nothing(num_subjects, counted, run_and_cache):
+    run, cache = run_and_cache
+    few = dataclasses.replace(run, validation=run.validation[:num_subjects])
+    copies = found_copies([window(run, cache, run.training[2], 5)], few, cache)
+    document = json.loads(json.dumps(copies.to_dict()))
+    if not counted:
+        assert document["nearest"][0]["is_suspect"] is True
+        assert copies.suspects == ["00"]
+        return
+    doubt = f"cannot be told: only {counted} the threshold, at least 3 are needed"
+    assert document["share"] == {"value": None, "low": None, "high": None, "doubt": doubt}
+    assert document["nearest"][0]["is_suspect"] is None
+    assert copies.suspects == copies.warnings() == []
+    assert copies.share_in_words() == doubt
+    assert copies.conclusion() == f"whether samples copy training clips {doubt}."
+
+
 def test_a_recording_on_both_sides_of_the_split_is_named(run_and_cache):
     """The near-duplicates that the run knows of do not count; this one it has not seen."""
     run, cache = run_and_cache

@@ -74,6 +74,19 @@ def test_a_row_has_how_far_a_run_came_and_how_well(tmp_path):
     assert row["problems"] == []
 
 
+def test_a_share_of_copies_that_cannot_be_told_is_no_dash(tmp_path):
+    figures = evaluation_of({"4 steps": 0.1}, **{"4 steps": 0.5})
+    figures["copies"]["4 steps"]["share"] = dict.fromkeys(("value", "low", "high")) | {
+        "doubt": "cannot be told"
+    }
+    make_run(tmp_path / "one", evaluation=figures)
+    copies = rows_of(tmp_path)["one"]["evaluation"][0]["copies"]
+    assert copies == {"value": None, "low": None, "high": None, "doubt": "cannot be told"}
+    code, out, _ = vidlat("runs", tmp_path)
+    assert code == 0
+    assert "cannot be told" in " ".join(out.split())
+
+
 @pytest.mark.parametrize(
     ("num_steps", "saved", "state"),
     [(10, 10, "done"), (6, 6, "stopped"), (5, 6, "stopped"), (6, 4, "failed"), (6, None, "failed"),

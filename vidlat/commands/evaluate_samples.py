@@ -91,7 +91,7 @@ def _print(evaluation: SampleEvaluation) -> None:
 
 
 def _print_distances(evaluation: SampleEvaluation) -> None:
-    """Two tables per kind of features; seconds stand in the first."""
+    """Two tables per kind of features, with why figures are missing; seconds stand in the first."""
     held_out = evaluation.held_out_in_words
     for used in evaluation.features:
         what = "the VAE's latents" if used.name == LATENTS else used.name
@@ -107,8 +107,15 @@ def _print_distances(evaluation: SampleEvaluation) -> None:
             shares.append((name, *([share.in_words() for share in each] or ["-"] * 4)))
         columns = "", "clips", "KID x 1000", "Fréchet", "s/clip"
         print_table(f"Distances from {held_out}, in {what}, with 95 % intervals", columns, distances)
+        _print_missing(evaluation.missing_distances(used.name))
         columns = "", "precision", "recall", "density", "coverage"
         print_table(f"Neighbours among {held_out}, in {what}, with 95 % intervals", columns, shares)
+        _print_missing(evaluation.missing_neighbours(used.name))
+
+
+def _print_missing(reason: str) -> None:
+    if reason:
+        console.print(reason, soft_wrap=True)
 
 
 def _print_copies(evaluation: SampleEvaluation) -> None:
@@ -116,10 +123,14 @@ def _print_copies(evaluation: SampleEvaluation) -> None:
     for name, copies in evaluation.copies.items():
         nearest = copies.matches[copies.nearest_first()[0]]
         where = f"{nearest.video_id} from frame {copies.frame_of(nearest.place.start)}"
-        num = f"{len(copies.suspects):,} of {len(copies.matches):,}"
+        num = f"{len(copies.suspects):,} of {len(copies.matches):,}" if copies.can_be_told else "-"
         rows.append((name, num, copies.share_in_words(), f"{nearest.distance:.2f}", where))
     if rows:
-        title = f"Suspect copies: nearer to a training clip than {copies.threshold:.2f}, with 95 % intervals"
+        title = (
+            f"Suspect copies: nearer to a training clip than {copies.threshold:.2f}, with 95 % intervals"
+            if copies.can_be_told
+            else "Training clips that are nearest to samples"
+        )
         print_table(title, ("", "copies", "%", "nearest", "to"), rows)
 
 

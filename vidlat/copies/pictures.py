@@ -42,7 +42,7 @@ def write_pairs(
     rows: list[Row] = []
     videos: dict[str, Frames] = {}
     length = copies.shape.num_latent_frames
-    threshold = f"suspect below {copies.threshold:.2f}"
+    threshold = _threshold_in_words(copies)
     for name in copies.nearest_first()[:NUM_PAIRS]:
         match = copies.matches[name]
         record, start = match.place
@@ -50,8 +50,7 @@ def write_pairs(
         sample = frames_of(name)[first : first + copies.num_frames]
         mean, _ = cache.read_windows(np.array([record.start + start]), length, with_std=False)
         clip = to_gray_levels(decode_latents(vae, mean[0], len(sample)))
-        is_suspect = match.distance < copies.threshold
-        label = f"{name}, distance {match.distance:.2f}" + ", suspect copy" * is_suspect
+        label = f"{name}, distance {match.distance:.2f}" + ", suspect copy" * bool(copies.is_suspect(name))
         named = f"{record.video_id} from frame {copies.frame_of(start)}"
         frame_step = copies.shape.timing.frame_step
         rows.append(Row(label, sample, clip, f"above: sample; below: {named}", frame_step=frame_step))
@@ -62,3 +61,11 @@ def write_pairs(
     title = f"{name_of_set}, each above the training clip nearest to it; {threshold}"
     contact_sheet(rows, out / SHEET, title=title)
     write_video(out / PAIRS, side_by_side(videos, num_columns=4), fps)
+
+
+def _threshold_in_words(copies: Copies) -> str:
+    """What is a suspect copy, and why that is uncertain or cannot be told."""
+    doubt = copies.doubt()
+    if not copies.can_be_told:
+        return f"suspect copies: {doubt}"
+    return f"suspect below {copies.threshold:.2f}" + (f", {doubt}" if doubt else "")

@@ -22,6 +22,9 @@ from vidlat.train.runs.frozen_run import Run
 QUANTILE = 0.01
 """The share of held-out clips that are nearer to a training clip than the threshold."""
 
+LEAST_SUBJECTS = 3
+"""Held-out subjects with fewer of which nobody can say which samples are suspect copies."""
+
 NUM_NEAREST = 5
 """Held-out videos that a result names: those nearest to a training video."""
 
@@ -45,17 +48,30 @@ class Copies:
         return self.held_out.threshold(self.quantile)
 
     @property
+    def can_be_told(self) -> bool:
+        """Whether enough held-out subjects set the threshold to say that a sample is a suspect copy."""
+        return self.held_out.num_subjects >= LEAST_SUBJECTS
+
+    def is_suspect(self, name: str) -> bool | None:
+        """Whether a sample is a suspect copy; None where that cannot be told."""
+        return self.matches[name].distance < self.threshold if self.can_be_told else None
+
+    @property
     def suspects(self) -> list[str]:
-        """The samples that are suspect copies, the nearest first."""
-        threshold = self.threshold
-        return [name for name in self.nearest_first() if self.matches[name].distance < threshold]
+        """The samples that are suspect copies, the nearest first; none where that cannot be told."""
+        return [name for name in self.nearest_first() if self.is_suspect(name)]
 
     def nearest_first(self) -> list[str]:
         """All samples, by distance."""
         return sorted(self.matches, key=lambda name: self.matches[name].distance)
 
     def share(self) -> Estimate:
-        """The share of suspect copies, with an interval that draws held-out subjects and samples anew."""
+        """The share of suspect copies, with an interval that draws held-out subjects and samples anew.
+
+        No value where it cannot be told.
+        """
+        if not self.can_be_told:
+            return Estimate(value=None)
         distances = np.array([match.distance for match in self.matches.values()])
         held_out = self.held_out.distances
 
@@ -71,6 +87,8 @@ class Copies:
 
     def conclusion(self) -> str:
         """What was found, as a sentence."""
+        if not self.can_be_told:
+            return f"whether samples copy training clips {self.doubt()}."
         share, num_samples, num_suspects = self.share(), len(self.matches), len(self.suspects)
         expected, found = f"{100 * self.quantile:g} %", f"{100 * num_suspects / num_samples:.1f} %"
         if share.low is not None and share.high is not None:
@@ -86,6 +104,12 @@ class Copies:
     def doubt(self) -> str:
         """Why the share cannot be trusted, in words beside it that name no video; empty if it can."""
         num_subjects = self.held_out.num_subjects
+        if not self.can_be_told:
+            set_it = "subject sets" if num_subjects == 1 else "subjects set"
+            return (
+                f"cannot be told: only {num_subjects} held-out {set_it} the threshold, at least "
+                f"{LEAST_SUBJECTS} are needed"
+            )
         if self.held_out.same_recordings():
             return "uncertain: some recordings are on both sides of the split"
         if num_subjects * self.quantile < 1:
@@ -95,6 +119,8 @@ class Copies:
     def share_in_words(self) -> str:
         """The share in percent with its interval, and why it cannot be trusted where it cannot."""
         doubt = self.doubt()
+        if not self.can_be_told:
+            return doubt
         return self.share().in_words(100) + (f", {doubt}" if doubt else "")
 
     def warnings(self) -> list[str]:
@@ -107,6 +133,8 @@ class Copies:
                 f"Copies: held out and nearer than {NEAR} to a training clip: {shorten(same)}; the same "
                 "recordings are on both sides of the split, so the threshold is too low."
             )
+        if not self.can_be_told:  # the conclusion says why
+            return warnings
         if num_windows * self.quantile < 1:
             warnings.append(
                 f"Copies: the nearest of {num_windows} held-out clips sets the threshold; {enough}"
@@ -118,17 +146,19 @@ class Copies:
         return warnings
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `frame` is the first frame of a window, in its video."""
-        threshold = self.threshold
+        """Plain values for JSON; `frame` is the first frame of a window, in its video.
+
+        Where it cannot be told which samples are suspect copies, `is_suspect` and `share` have no value.
+        """
         return {
             "quantile": self.quantile,
-            "threshold": threshold,
+            "threshold": self.threshold,
             "share": self.share().to_dict() | {"doubt": self.doubt()},
             "nearest": [
                 {
                     "sample": name,
                     "distance": match.distance,
-                    "is_suspect": match.distance < threshold,
+                    "is_suspect": self.is_suspect(name),
                     "sample_frame": self.frame_of(match.clip_start),
                     "video_id": match.video_id,
                     "frame": self.frame_of(match.place.start),

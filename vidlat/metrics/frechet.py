@@ -12,6 +12,9 @@ from vidlat.metrics.features import Array, Features
 MAX_DIMENSIONS = 32
 """Dimensions at most: the bias of the distance grows with their number over that of the items."""
 
+LEAST_ITEMS = 5
+"""Items of each set, at least: fewer leave no dimension."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrincipalComponents:

@@ -131,7 +131,7 @@ def test_samples_are_compared_with_the_test_part_where_asked(made, tmp_path):
     list(Trainer(config, cache, run, labels=labels, build_model=build_small).steps())
     code, out, err = evaluate(made, "--run", run, "--steps", "1", "-n", "4", "--held-out", "test")
     assert code == 0, err
-    assert "Distances from 4 test clips of 4 subjects" in out
+    assert "Distances from 4 held-out clips of 4 test subjects" in out
     assert not (run / "evaluation").exists()
     figures = json.loads((run / "evaluation-test" / "evaluation.json").read_text())
     nearest = figures["copies"]["samples, 1 step"]["held_out"]["nearest"]

@@ -12,6 +12,7 @@ from vidlat.evaluate.samples.comparison import Distances, Row
 from vidlat.evaluate.samples.measuring import LATENTS
 from vidlat.evaluate.samples.result import HELD_OUT, NOISE, REAL, STILL, SampleEvaluation, UsedFeatures
 from vidlat.metrics.features import Features
+from vidlat.metrics.frechet import LEAST_ITEMS, PrincipalComponents
 from vidlat.metrics.intervals import Estimate
 from vidlat.metrics.neighbourhoods import neighbourhoods
 
@@ -147,3 +148,23 @@ def test_copies_are_told_after_the_distances():
     copies = SimpleNamespace(conclusion=lambda: "none copied", warnings=lambda: ["few held out"])
     told = evaluation(row(Estimate(value=0.6)), copies={"samples": copies}).conclusions()
     assert told[1:] == ["samples: none copied", "few held out"]
+
+
+def test_why_figures_are_missing_is_told_with_how_many_clips_they_take():
+    few = evaluation(row(NOTHING, num_clips=1, num_groups=1))
+    assert few.missing_distances(LATENTS) == (
+        "No figure (-): a KID takes clips of at least 2 subjects in each set and a Fréchet distance at least "
+        "5 clips; of the sets here the least has 1 clip of 1 subject."
+    )
+    needed = "neighbours take at least 6 clips in each set, and for each of them 5 clips of other subjects;"
+    assert needed in few.missing_neighbours(LATENTS)
+    known = Estimate(value=1.0)
+    for each in few.rows.values():
+        near = neighbourhoods(gaussian(0, 6), gaussian(1, 6))
+        each.distances[LATENTS] = replace(
+            each.distances[LATENTS], kernel=known, frechet=known, neighbourhoods=near
+        )
+    assert near is not None  # six of a set are enough
+    assert few.missing_distances(LATENTS) == few.missing_neighbours(LATENTS) == ""
+    assert PrincipalComponents.fit(np.eye(9), LEAST_ITEMS)
+    assert PrincipalComponents.fit(np.eye(9), LEAST_ITEMS - 1) is None

@@ -21,11 +21,12 @@ def write_pictures(
 ) -> None:
     """Write samples and held-out clips, evenly chosen, to `out`: SHEET and GRID, samples above real clips.
 
-    name: of the samples, such as `samples, 4 steps`, which the pictures tell. frame_step: from one border of
+    name: of the samples, such as `samples, 4 steps`, which the pictures tell, with the file, named after the
+    seed, and the condition of each. frame_step: from one border of
     stacks to the next. Raises InputError where they cannot be written.
     """
     shown = {
-        f"{kind}: {clip.name}": clip.frames()
+        ", ".join([f"{kind}: {clip.name}", *map("=".join, clip.labels.items())]): clip.frames()
         for kind, clips in ((name, samples), ("held-out", real))
         for clip in (clips[place] for place in evenly_spaced(len(clips), NUM_SHOWN))
     }

@@ -13,7 +13,9 @@ from vidlat.errors import shorten
 from vidlat.evaluate.samples.adherence import Adherence
 from vidlat.evaluate.samples.comparison import Row
 from vidlat.evaluate.samples.measuring import LATENTS
+from vidlat.metrics.frechet import LEAST_ITEMS
 from vidlat.metrics.intervals import in_figures
+from vidlat.metrics.neighbourhoods import NUM_NEIGHBOURS
 
 HELD_OUT, REAL, STILL, NOISE = "held-out clips", "real against real", "standing still", "noise"
 """The reference, and the rows that are no samples: training clips, the same without motion, and noise."""
@@ -35,11 +37,14 @@ class UsedFeatures:
 
 
 def held_out_in_words(num_clips: int, num_subjects: int, settings: Mapping[str, Any]) -> str:
-    """How many clips samples were compared with, and whose; settings: of the evaluation."""
-    which = "test" if settings.get("held_out") == "test" else "held-out"
+    """How many clips samples were compared with, and whose; settings: of the evaluation.
+
+    Clips of the test videos are held out too; their subjects are called test subjects.
+    """
+    which = "test " * (settings.get("held_out") == "test")
     clips, subjects = (
         f"{number:,} {noun}{'s' * (number != 1)}"
-        for number, noun in ((num_clips, f"{which} clip"), (num_subjects, "subject"))
+        for number, noun in ((num_clips, "held-out clip"), (num_subjects, f"{which}subject"))
     )
     return f"{clips} of {subjects}"
 
@@ -91,6 +96,30 @@ class SampleEvaluation:
         if distance is None or real is None or noise is None or noise <= real:
             return None
         return (distance - real) / (noise - real)
+
+    def missing_distances(self, features: str) -> str:
+        """Why distances in some features are missing, and what they take; empty where there are all."""
+        found = [row.distances[features] for row in self.rows.values()]
+        kernel = "a KID takes clips of at least 2 subjects in each set"
+        frechet = f"a Fréchet distance at least {LEAST_ITEMS} clips"
+        reasons = [kernel] if any(each.kernel.value is None for each in found) else []
+        reasons += [frechet] if any(each.frechet.value is None for each in found) else []
+        return self._missing(" and ".join(reasons)) if reasons else ""
+
+    def missing_neighbours(self, features: str) -> str:
+        """The same of what lies in neighbourhoods."""
+        if all(row.distances[features].neighbourhoods for row in self.rows.values()):
+            return ""
+        return self._missing(
+            f"neighbours take at least {NUM_NEIGHBOURS + 1} clips in each set, and for each of them "
+            f"{NUM_NEIGHBOURS} clips of other subjects"
+        )
+
+    def _missing(self, reason: str) -> str:
+        clips = min(self.held_out[0], *(row.num_clips for row in self.rows.values()))
+        subjects = min(self.held_out[1], *(row.num_groups for row in self.rows.values()))
+        got = f"{clips} clip{'s' * (clips != 1)} of {subjects} subject{'s' * (subjects != 1)}"
+        return f"No figure (-): {reason}; of the sets here the least has {got}."
 
     def conclusions(self) -> list[str]:
         """What the figures say, a sentence per set of samples, and what they cannot say."""

@@ -132,7 +132,10 @@ def _copies(run: RunSummary) -> Estimate | None:
 
 
 def _copies_in_words(run: RunSummary) -> str:
-    return _words(_copies(run), 100) + (", uncertain" if run.nearest and run.nearest.doubt else "")
+    share, is_doubtful = _copies(run), bool(run.nearest and run.nearest.doubt)
+    if share and share.value is None:
+        return "cannot be told"
+    return _words(share, 100) + ", uncertain" * is_doubtful
 
 
 def _value(estimate: Estimate | None) -> float | None:
