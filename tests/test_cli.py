@@ -452,6 +452,18 @@ def test_interruption_ends_with_130_and_one_word(cache, monkeypatch):
     assert vidlat("info", cache) == (130, "", "Interrupted.\n")
 
 
+def test_an_interrupted_decode_says_how_much_is_written(cache, tmp_path, monkeypatch):
+    def interrupted(_, out, **__):
+        yield "a.mp4", out / "a.mp4"
+        yield "b.mp4", ValueError("is damaged")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vidlat.commands.decode.decode_videos", interrupted)
+    code, out, err = vidlat("decode", "--latents", cache, "--out", tmp_path / "d")
+    assert (code, err) == (130, "Interrupted.\n")
+    assert "1 of 3 videos written; the same command continues" in out
+
+
 def test_decode_writes_every_video(cache, tmp_path):
     code, out, _ = vidlat("decode", "--latents", cache, "--out", tmp_path / "d")
     assert code == 0

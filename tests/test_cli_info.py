@@ -259,7 +259,7 @@ def test_info_counts_the_values_of_each_label(cache):
         "subject": {"num_videos": 1, "num_values": 1, "counts": {"S1": 1}, "lowest": None, "highest": None},
         "EF": {"num_videos": 1, "num_values": 1, "counts": {"0.55": 1}, "lowest": 0.55, "highest": 0.55},
     }
-    lines = "labels  subject: S1 1; 1 video without it", "EF: 0.55 1; 1 video without it\n"
+    lines = "labels  subject: S1 (1 video); 1 video without it", "EF: 0.55 (1 video); 1 video without it\n"
     assert f"\n{'':16}".join(lines) in vidlat("info", cache)[1]
 
 

@@ -37,6 +37,8 @@ VAES = ["maisi", "nv-generate-ct", "nv-generate-mr", "tiny", "tiny-16"]
         ("vae.safetensors", VAES, None),
         ("stepz", ["steps", "shift"], "steps"),
         ("steps", [], None),
+        ("p1_L1", ["b/p1_L1.mp4", "p1_L2.mp4"], "b/p1_L1.mp4"),
+        ("p1_L1.mp4", ["b/p1_L1.mp4", "p1_L2.mp4"], "b/p1_L1.mp4"),
     ],
 )
 def test_what_is_suggested(typed, known, meant):

@@ -140,12 +140,14 @@ def test_new_subjects_are_divided_as_the_file_is():
     ]
 
 
-def test_an_extended_file_keeps_what_else_stands_in_it(tmp_path):
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_an_extended_file_keeps_what_else_stands_in_it(tmp_path, mark):
     file = tmp_path / "s.csv"
-    file.write_text("FileName,note,Split\na,kept,TRAIN\nb,,VAL\nx,elsewhere,TEST\n\n")
+    text = "FileName,note,Split\na,kept,TRAIN\nb,,VAL\nx,elsewhere,TEST\n"
+    file.write_text(text.replace(",", mark) + "\n")
     found, new = place({"a.mp4": "p", "b.mp4": "q", "c.mp4": "p"}, read_split_rows(file))
     extend_split(file, {id: found[id] for id in new})
-    assert file.read_text() == ("FileName,note,Split\na,kept,TRAIN\nb,,VAL\nx,elsewhere,TEST\nc.mp4,,train\n")
+    assert file.read_text() == f"{text}c.mp4,,train\n".replace(",", mark)
 
 
 def run(*arguments):

@@ -62,12 +62,24 @@ def test_byte_order_mark_of_a_spreadsheet_is_no_part_of_a_name(tmp_path):
     assert read_labels(path) == {"a.mp4": Annotation("", {"EF": "1"})}
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_table_of_a_spreadsheet_may_have_other_separators_than_commas(tmp_path, mark):
+    text = mark.join(("FileName", "EF", "note")) + "\r\n" + mark.join(("a.mp4", "1", '"a, b; c"')) + "\r\n"
+    path = write(tmp_path / "l.csv", text)
+    assert read_labels(path) == {"a.mp4": Annotation("", {"EF": "1", "note": "a, b; c"})}
+
+
+def test_a_table_without_the_column_is_refused_with_the_other_name_that_it_may_have(tmp_path):
+    with pytest.raises(InputError, match=r"video_id \(or one such as FileName\) among them; got id, EF"):
+        read_labels(write(tmp_path / "l.csv", "id,EF\na.mp4,1\n"))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("m.csv", "", "a first line of different columns, path among them; got nothing"),
-        ("m.csv", "file,EF\na.mp4,1\n", "path among them; got file, EF"),
-        ("m.csv", "path;EF\na.mp4;1\n", "path among them; got path;EF"),
+        ("m.csv", "", "a first line of different columns, path (or one such as dicom_filepath) among"),
+        ("m.csv", "file,EF\na.mp4,1\n", "among them; got file, EF"),
+        ("m.csv", "path;EF\na.mp4;1;2\n", "m.csv line 2: has 3 cells under 2 columns"),
         ("m.csv", "path,path\na,b\n", "different columns"),
         ("m.csv", "path,EF\n,1\n", "m.csv line 2: has no path"),
         ("m.csv", "path\na.mp4,1\n", "m.csv line 2: has 2 cells under 1 columns"),
@@ -106,7 +118,7 @@ def test_a_single_column_of_paths_need_not_be_called_so(tmp_path, column):
 def test_paths_in_two_columns_are_told_apart_by_name_only(tmp_path):
     (row,) = read_manifest(write(tmp_path / "m.csv", "path,mask_path\na.dcm,b.dcm\n"))
     assert (row.path, row.annotation.labels) == ("a.dcm", {"mask_path": "b.dcm"})
-    with pytest.raises(InputError, match="path among them; got image_path, mask_path"):
+    with pytest.raises(InputError, match="among them; got image_path, mask_path"):
         list(read_manifest(write(tmp_path / "n.csv", "image_path,mask_path\na.dcm,b.dcm\n")))
 
 

@@ -407,8 +407,10 @@ def test_lease_of_a_dead_process_is_taken_over_and_not_deleted(used_cache):
 
 
 def test_unknown_video_is_refused_by_name(used_cache):
-    with pytest.raises(StoreError, match=r"holds no video 'nobody\.mp4'"):
+    with pytest.raises(StoreError, match=r"holds no video 'nobody\.mp4'; nothing was changed"):
         plan_prune(used_cache[0], ["a.mp4", "nobody.mp4"])
+    with pytest.raises(StoreError, match=r"holds no video 'a'; nothing was changed; did you mean a\.mp4\?$"):
+        plan_prune(used_cache[0], ["a"])
 
 
 @pytest.mark.parametrize(

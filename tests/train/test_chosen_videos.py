@@ -5,6 +5,7 @@ import json
 import pytest
 
 from vidlat.errors import ConfigError
+from vidlat.train.runs.notes import chosen_in_words
 from vidlat.types import Annotation
 
 
@@ -20,7 +21,7 @@ def test_a_run_trains_and_validates_on_the_videos_of_its_condition_alone(make_ca
     assert {*run.training, *run.validation} == run.checksums.keys() == chosen
     assert run.training
     assert run.validation
-    assert f"6 of 12 videos of the cache: {condition}" in trainer.notes
+    assert chosen_in_words(trainer.run, 12) == f"--where keeps 6 of 12 videos: {condition}"
     assert run.subjects(cache).keys() == chosen
     assert type(run).from_document(json.loads(json.dumps(run.to_dict()))) == run
     trainer.close()

@@ -131,10 +131,14 @@ def test_caches_and_held_out_videos_that_differ_are_shown(tmp_path):
     for name in "ab":
         make_run(tmp_path / name)
     document = json.loads((tmp_path / "a" / "config.json").read_text())
-    document["cache"]["settings"]["size"] = 128
+    document["cache"]["settings"] |= {"size": 128, "encoder_hash": "other"}
     document["validation"] = ["d"]
     (tmp_path / "a" / "config.json").write_text(json.dumps(document))
-    assert list(rows_of(tmp_path)["a"]["settings"]) == ["cache.size", "held-out videos"]
+    shown = ["held-out videos", "cache.size", "cache.encoder_hash"]
+    assert list(rows_of(tmp_path)["a"]["settings"]) == shown
+    document["cache"]["vae_name"] = "tiny-16"
+    (tmp_path / "a" / "config.json").write_text(json.dumps(document))
+    assert list(rows_of(tmp_path)["a"]["settings"]) == ["held-out videos", "cache.size", "cache.vae"]
 
 
 def test_figures_are_of_the_samples_nearest_to_held_out_clips(tmp_path):

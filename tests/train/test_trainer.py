@@ -409,6 +409,12 @@ def test_one_video_trains_without_validation_and_notes_it(make_trainer, make_cac
     assert all(record.validation_loss is None for record in trainer.steps())
 
 
+def test_a_run_that_ends_within_its_warm_up_notes_it(make_trainer):
+    (note,) = make_trainer("short", steps=5, warmup_steps=6).notes
+    assert "5 steps end within the warm-up of 6" in note
+    assert make_trainer("as long", steps=6, warmup_steps=6).notes == ()
+
+
 def test_short_videos_are_counted_in_a_note(make_trainer):
     assert make_trainer("long", frames=4).notes == ()
     (note,) = make_trainer("short", frames=64).notes

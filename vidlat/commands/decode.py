@@ -22,17 +22,25 @@ def decode(
     chosen = list(dict.fromkeys(video_ids)) or None
     num_videos = len(chosen or open_cache(latents))
     before = set(out.rglob("*.mp4"))
-    already = 0
+    already = num_written = 0
     failures: list[tuple[str, str]] = []
     outcomes = decode_videos(latents, out, video_ids=chosen, with_source=with_source, vae=vae, device=device)
     with progress_bar("{task.fields[name]}") as progress:
         task = progress.add_task("decoding", total=num_videos, name="")
-        for video_id, outcome in outcomes:
-            progress.update(task, advance=1, name=video_id)
-            if isinstance(outcome, Path):
-                already += outcome in before
-            else:
-                failures.append((video_id, str(outcome)))
+        try:
+            for video_id, outcome in outcomes:
+                progress.update(task, advance=1, name=video_id)
+                if isinstance(outcome, Path):
+                    already += outcome in before
+                    num_written += 1
+                else:
+                    failures.append((video_id, str(outcome)))
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print(
+                f"{num_written:,} of {format_count(num_videos, 'video')} written; the same command continues"
+            )
+            raise
     note = f", {already:,} of them already there" if already else ""
     console.print(f"{format_count(num_videos - len(failures), 'video')} -> {out}{note}")
     if failures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vidlat.commands.display import console, echo_json, format_bytes, format_count, format_seconds
@@ -58,10 +58,18 @@ def _labels(summary: CacheSummary) -> Iterator[tuple[str, str]]:
         elif values.num_values > len(values.counts):
             what = f"{values.num_values:,} values"
         else:
-            what = ", ".join(f"{value} {count:,}" for value, count in values.counts.items())
+            what = _values(values.counts)
         lack = summary.num_videos - values.num_videos
         few = f"; {format_count(lack, 'video')} without it" if lack else ""
         yield "" if number else "labels", f"{name}: {what}{few}"
+
+
+def _values(counts: Mapping[str, int]) -> str:
+    """Such as `A4C (17 videos), A2C (3)`."""
+    (first, number), *others = counts.items()
+    return ", ".join(
+        [f"{first} ({format_count(number, 'video')})", *(f"{value} ({count:,})" for value, count in others)]
+    )
 
 
 def _sources(summary: CacheSummary) -> Iterator[tuple[str, str]]:

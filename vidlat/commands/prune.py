@@ -108,7 +108,7 @@ def _print_plan(latents: Path, plan: PrunePlan, vanished: list[str], *, done: bo
         ("shards without a video deleted", str(len(plan.dead_shards)), "-"),
         ("videos moved", str(plan.num_moved), format_bytes(plan.num_moved_bytes)),
         ("leftovers of kills and repairs deleted", str(len(plan.leftovers)), "-"),
-        ("old rows of records erased", str(plan.num_old_rows), "-"),
+        ("entries of replaced or removed videos erased", str(plan.num_old_rows), "-"),
         _row_of_space(plan),
     ]
     if plan.num_kept_bytes:

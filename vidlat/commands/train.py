@@ -14,7 +14,7 @@ from vidlat.labels.reading import read_labels
 from vidlat.sample.during_training import steps_with_samples
 from vidlat.store.reader import open_cache
 from vidlat.train.networks.compiled import is_compiled
-from vidlat.train.runs.notes import split_in_words
+from vidlat.train.runs.notes import chosen_in_words, split_in_words
 from vidlat.train.runs.run_folder import read_run
 from vidlat.train.trainer import Trainer
 
@@ -97,6 +97,8 @@ def _introduce(trainer: Trainer) -> None:
     num_parameters = sum(p.numel() for p in trainer.state.model.parameters())
     many = f", {trainer.ranks.count} processes" if trainer.ranks.count > 1 else ""
     compiled = ", compiled" if is_compiled(config.compile, trainer.device) else ""
+    if chosen := chosen_in_words(run, len(trainer.cache.records())):
+        console.print(chosen, soft_wrap=True)
     console.print(split_in_words(run), soft_wrap=True)
     console.print(
         f"{config.network} U-Net {config.preset} with {num_parameters / 1e6:.1f} M parameters "

@@ -12,7 +12,7 @@ from vidlat.errors import InputError, one_line, shorten
 from vidlat.files import create_file, read_file, replace_file
 from vidlat.labels.matching import match_labels
 from vidlat.labels.reading import read_labels
-from vidlat.labels.tables import named_columns
+from vidlat.labels.tables import delimiter_of, named_columns
 from vidlat.types import Annotation, Source
 
 PARTS = ("train", "val", "test")
@@ -89,8 +89,10 @@ def extend_split(path: Path, rows: Mapping[str, Placed]) -> None:
     """Add rows, in the columns of the file; what stands there stays as it is. Raises InputError."""
     try:
         before = read_file(path, MOST_BYTES).decode("utf-8")
-        columns = named_columns(next(csv.reader(StringIO(before.removeprefix("\ufeff")))), "video_id")
-        added = _lines(_in_columns(columns, id, rows[id]) for id in sorted(rows))
+        first = before.removeprefix("\ufeff").partition("\n")[0]
+        mark = delimiter_of(first)
+        columns = named_columns(next(csv.reader([first], delimiter=mark)), "video_id")
+        added = _lines((_in_columns(columns, id, rows[id]) for id in sorted(rows)), mark)
         replace_file(path, f"{before.rstrip()}\n{added}".encode())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--out {path}: cannot be extended: {one_line(error)}") from error
@@ -101,7 +103,7 @@ def _in_columns(columns: Sequence[str], video_id: str, row: Placed) -> list[str]
     return [cells.get(name) or cells.get(name.lower(), "") for name in columns]
 
 
-def _lines(rows: Iterable[Sequence[str]]) -> str:
+def _lines(rows: Iterable[Sequence[str]], delimiter: str = ",") -> str:
     text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n", delimiter=delimiter).writerows(rows)
     return text.getvalue()

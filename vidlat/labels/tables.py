@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -26,11 +27,14 @@ _ALIKE = {
     "video_id": re.compile(r"file_?name", re.IGNORECASE),  # FileName in EchoNet-Dynamic
 }
 
+_LIKE = {"path": "dicom_filepath", "video_id": "FileName"}
+
 
 def read_table(table: Path | str, key: str) -> Iterator[Row]:
     """The rows of a table at a path or an address; each must have a value in the column `key`.
 
-    In CSV, a single column called alike will do: `dicom_filepath` for `path`, `FileName` for `video_id`.
+    In CSV, a single column called alike will do: `dicom_filepath` for `path`, `FileName` for `video_id`. Its
+    cells are separated by commas; by `;` or tabs, where the first line has no comma.
     Raises InputError, naming the line, for a table that cannot be read; Unreachable.
     """
     is_json = str(table).lower().endswith(".jsonl")
@@ -55,12 +59,14 @@ def _open_table(table: Path | str) -> IO[str]:
 
 
 def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row]:
-    reader = csv.reader(lines, strict=True)
+    first = next(lines, "")
+    reader = csv.reader(chain([first], lines), strict=True, delimiter=delimiter_of(first))
     names = named_columns([name.strip() for name in next(reader, [])], key)
     if key not in names or len(set(names)) < len(names):
         found = ", ".join(names) or "nothing"
         raise InputError(
-            f"{table}: expected a first line of different columns, {key} among them; got {found}"
+            f"{table}: expected a first line of different columns, {key} (or one such as {_LIKE[key]}) among "
+            f"them; got {found}"
         )
     for cells in reader:
         where = f"{table} line {reader.line_num}"
@@ -69,6 +75,11 @@ def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row
         if any(cells):
             pairs = zip(names, (cell.strip() for cell in cells), strict=True)
             yield where, {name: cell for name, cell in pairs if cell}
+
+
+def delimiter_of(first: str) -> str:
+    """A comma, or where a first line has none, `;`, which Excel writes in much of Europe, or a tab."""
+    return next((mark for mark in (",", ";", "\t") if mark in first), ",")
 
 
 def named_columns(names: Sequence[str], key: str) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidlat.errors import StoreError
+from vidlat.spelling import did_you_mean
 from vidlat.store import layout
 from vidlat.store.metadata import array_frames, read_schema
 from vidlat.store.pruning.freed_space import bytes_of_copies, bytes_of_files, bytes_of_old_records
@@ -88,7 +89,8 @@ def plan_prune(path: Path, drop: Collection[str] = (), vanished: Collection[str]
     # A prune that was killed may have removed some videos already, or recorded them as dropped and no more.
     unknown = sorted({*drop, *vanished} - videos - failed - set(committed["video_id"].to_pylist()))
     if unknown:
-        raise StoreError(f"{path}: holds no video {unknown[0]!r}; nothing was changed")
+        hint = did_you_mean(unknown[0], sorted(videos | failed))
+        raise StoreError(f"{path}: holds no video {unknown[0]!r}; nothing was changed{hint}")
     excluded = set(dropped_videos(records))
     removed = (videos | failed - excluded) & {*drop, *vanished} | videos & excluded
     is_dropped = pc.is_in(rows["video_id"], value_set=pa.array(removed, pa.string()))

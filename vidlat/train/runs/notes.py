@@ -19,12 +19,15 @@ FAR = 2.01
 def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> Iterator[str]:
     """What is unusual about a run; training: the records of its training videos; num_videos: of the cache."""
     num_added = num_videos - len(run.checksums)
-    if run.config.where is not None:
-        yield f"{len(run.checksums)} of {num_videos} videos of the cache: {run.config.where}"
-    elif num_added > 0:
+    if run.config.where is None and num_added > 0:
         yield (
             f"{num_added} {'video' if num_added == 1 else 'videos'} of the cache came after the run was "
             "started, and it does not use them; a new run with another --out does"
+        )
+    if run.config.steps < run.config.warmup_steps:
+        yield (
+            f"{run.config.steps} steps end within the warm-up of {run.config.warmup_steps}: the learning "
+            "rate stays below the one asked for; give more --steps or fewer --warmup-steps"
         )
     if not run.validation:
         yield "no video is held out, so there is no validation loss"
@@ -60,6 +63,13 @@ def notes_on_subjects(run: Run, cache: LatentCache, labels: Mapping[str, Annotat
         return
     sources = {id: source for id, source in cache.sources().items() if id in run.checksums}
     yield from subject_notes(sources, annotations_with(cache, labels))
+
+
+def chosen_in_words(run: Run, num_videos: int) -> str:
+    """How many of the `num_videos` of the cache a run uses; empty without a condition."""
+    if run.config.where is None:
+        return ""
+    return f"--where keeps {len(run.checksums)} of {num_videos} videos: {run.config.where}"
 
 
 def split_in_words(run: Run) -> str:

@@ -124,11 +124,11 @@ def _read_settings(run_dir: Path) -> tuple[str, dict[str, Any]]:
     of_cache = cache.take("settings", dict, "an object") | {"vae": cache.text("vae_name")}
     names = zlib.crc32("\n".join(validation).encode("utf-8", "surrogatepass"))
     return "diffusion", {
+        "training videos": len(training),
+        "held-out videos": f"{len(validation)} ({names:08x})" if validation else "none",
         **TrainConfig().to_dict(),
         **values,
         **{f"cache.{name}": value for name, value in of_cache.items() if name != "encoder_config"},
-        "training videos": len(training),
-        "held-out videos": f"{len(validation)} ({names:08x})" if validation else "none",
     }
 
 

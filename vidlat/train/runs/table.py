@@ -43,7 +43,8 @@ def setting_columns(runs: Sequence[RunSummary]) -> list[Column]:
     read = [run.settings for run in runs if run.settings]
     names = dict.fromkeys(name for settings in read for name in settings)
     unlike = [name for name in names if len({json.dumps(settings.get(name)) for settings in read}) > 1]
-    return [_setting(name) for name in unlike if name not in ("steps", *OPERATIONAL)]
+    told = {"cache.encoder_hash"} if "cache.vae" in unlike else set()  # the VAE's name tells of its hash
+    return [_setting(name) for name in unlike if name not in {"steps", *OPERATIONAL, *told}]
 
 
 def sorted_runs(runs: Sequence[RunSummary], by: str) -> list[RunSummary]:
