@@ -8,6 +8,7 @@ from PIL import Image
 from tests.pipeline.opened import frames_of
 from tests.sample.test_folder import GrayVAE
 from tests.train.toys import build_small
+from vidlat.commands import sample as commands
 from vidlat.config import SampleConfig
 from vidlat.errors import ConfigError, InputError
 from vidlat.sample import pictures, videos
@@ -118,6 +119,17 @@ def test_the_pictures_show_all_values_and_seeds_of_the_folder(draw, tmp_path):
     assert draw(sweep="ef=7", num=2) == ["sample-ef=7-0000.npy", "sample-ef=7-0001.npy"]
     with Image.open(tmp_path / "out" / STILL) as picture:
         assert picture.height == 12 + 290 * 2  # a removed sample has no row
+
+
+def test_what_has_no_place_in_the_grid_is_told_also_of_earlier_calls(draw, tmp_path, monkeypatch, capsys):
+    draw(sweep="ef=3", num=3)
+    draw(sweep="ef=7", num=1)
+    monkeypatch.setattr(pictures, "MAX_COLUMNS", 2)
+    monkeypatch.setattr(commands, "MAX_SWEPT", 1)
+    commands._report_pictures(tmp_path / "out", SampleConfig(sweep="ef=7", num=1), num_written=1)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "contact sheet ->" in told
+    assert "a column a seed (the first 1 values and the first 2 seeds) ->" in told
 
 
 def test_values_are_in_order_numbers_before_words():
