@@ -81,7 +81,7 @@ def test_workers_are_chosen_for_the_machine_where_none_are_asked_for(videos, pre
 @pytest.mark.parametrize(
     ("settings", "field"),
     [({"size": 32}, "size"), ({"fit": "stretch"}, "fit"), ({"stack": 8}, "stack"),
-     ({"precision": "bfloat16"}, "precision"), ({"vae": "tiny"}, "encoder_hash"),
+     ({"precision": "bfloat16"}, "precision"), ({"vae": "tiny"}, "vae: cache has .*, you asked tiny"),
      ({"keepbits": 7}, "keepbits")],
 )  # fmt: skip
 def test_other_settings_than_the_caches_are_refused_by_name(
