@@ -25,7 +25,7 @@ from distributed import CancelledError, KilledWorker, LocalCluster, WorkerPlugin
 from tests.pipeline.opened import frames_of, reading
 from tests.pipeline.ten_videos import LENGTHS, videos_in
 from tests.pipeline.test_out_of_memory import memory_rules
-from vidlat.errors import InputError, ReaderDiedError, ScratchError, WeightsError
+from vidlat.errors import ConfigError, InputError, ReaderDiedError, ScratchError, WeightsError
 from vidlat.pipeline import dask_cluster, dask_executor, encode_videos
 from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
 from vidlat.pipeline.dask_cluster import connect
@@ -539,7 +539,7 @@ def test_weights_error_on_a_real_worker_reaches_the_driver_as_itself(client, vid
 
 @pytest.mark.parametrize("address", ["foo", "host:8786", "tcp://host", "nonsense://x", "no address"])
 def test_invalid_scheduler_address_is_refused(address):
-    with pytest.raises(InputError, match="looks like tcp://host:8786"), connect(address, 1):
+    with pytest.raises(ConfigError, match="looks like tcp://host:8786"), connect(address, 1):
         pass
 
 
