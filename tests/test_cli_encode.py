@@ -53,6 +53,7 @@ def names_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
+@pytest.mark.slow
 def test_dry_run_tells_what_slow_motion_costs_and_stacks_that_the_weights_have_not_seen(videos, tmp_path):
     def dry_run(*flags):
         fixed = ("--input", videos, "--out", tmp_path / "l.zarr", "--vae", "tiny", "--size", 16, "--dry-run")
@@ -122,6 +123,7 @@ def test_stills_among_the_videos_are_told_of_and_left_out_on_request(encode, vid
     assert cell(out, "videos to encode") == "3"
 
 
+@pytest.mark.slow
 def test_masks_beside_the_videos_are_warned_of_before_they_are_encoded(encode, videos):
     shutil.copy(videos / "a.mp4", videos / "a_gt.mp4")
     said = "1 of the videos to encode is named like a mask (a_gt.mp4); --exclude '*_gt*' leaves them out"
@@ -204,6 +206,7 @@ def test_too_little_disk_space_is_warned_of_before_an_encode_and_in_a_dry_run(en
     assert "Warning" not in encode()[1]  # nothing to do
 
 
+@pytest.mark.slow
 def test_local_scratch_is_compared_with_its_own_disk(encode, tmp_path, monkeypatch):
     monkeypatch.setattr("vidlat.commands.dry_run.scratch_folder", lambda: tmp_path / "scratch")
     monkeypatch.setattr(
