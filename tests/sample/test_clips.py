@@ -5,8 +5,8 @@ import torch
 
 from vidlat.config import SampleConfig
 from vidlat.resources import LIMITED, THREADS
-from vidlat.sample import clips as clips_module
 from vidlat.sample.clips import FEWEST_STEPS, ClipSampler
+from vidlat.train import threads as threads_module
 from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.types import Annotation
 
@@ -264,8 +264,8 @@ def test_before_many_steps_the_fastest_number_of_threads_is_chosen(
         timed.append(torch.get_num_threads())
         return {2: 9.0, 1: 3.0}[timed[-1]]
 
-    monkeypatch.setattr(clips_module, "num_cores", lambda: 2)
-    monkeypatch.setattr(clips_module, "least_seconds", scripted)
+    monkeypatch.setattr(threads_module, "num_cores", lambda: 2)
+    monkeypatch.setattr(threads_module, "least_seconds", scripted)
     cache, _ = make_cache({"a.mp4": 40, "b.mp4": 24})
     trainer = make_trainer(cache=cache, frames=16, first_frame=1.0)
     trained = TrainedRun(run=trainer.run, model=Ramp(), step=1)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from vidlat.resources import LIMITED, THREADS
-from vidlat.train import trainer as trainer_module
+from vidlat.train import threads as threads_module
 from vidlat.train.runs.run_folder import read_run
 from vidlat.train.threads import MARGIN, fastest, least_seconds, try_threads
 
@@ -60,8 +60,8 @@ def on_cores(monkeypatch):
             asked.append(torch.get_num_threads())
             return seconds[asked[-1]]
 
-        monkeypatch.setattr(trainer_module, "num_cores", lambda: max(seconds))
-        monkeypatch.setattr(trainer_module, "least_seconds", scripted)
+        monkeypatch.setattr(threads_module, "num_cores", lambda: max(seconds))
+        monkeypatch.setattr(threads_module, "least_seconds", scripted)
         return asked
 
     yield machine

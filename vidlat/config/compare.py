@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from vidlat.checked_settings import MANY, setting
+from vidlat.config.device import device_setting
 from vidlat.config.latents import (
     LatentSettings,
     Precision,
@@ -63,9 +64,7 @@ class CompareConfig(Preprocessing):
     batch: int = setting(
         0, "stacks per VAE call; 0 chooses for the device", group="Performance", at_least=0, at_most=MANY
     )
-    device: str = setting(
-        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
-    )
+    device: str = device_setting()
     exclude: tuple[str, ...] = exclude_setting()
 
     def __post_init__(self) -> None:

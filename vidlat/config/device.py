@@ -1,12 +1,20 @@
-"""The names of devices."""
+"""The device of a command, by its name."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from vidlat.checked_settings import setting
 from vidlat.errors import ConfigError
 
 _NAME = re.compile(r"auto|cpu|cuda(?::(0|[1-9][0-9]*))?")
+
+
+def device_setting() -> Any:
+    return setting(
+        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
+    )
 
 
 def require_device_name(device: str) -> None:

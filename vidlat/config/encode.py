@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidlat.checked_settings import MANY, setting
+from vidlat.config.device import device_setting
 from vidlat.config.latents import LatentSettings, exclude_setting, refuse_empty_pattern
 from vidlat.config.part import Part
 
@@ -26,9 +27,7 @@ class EncodeConfig(LatentSettings):
     )
     in_channels: int | None = setting(None, "refuse a VAE with another number of input channels")
     latent_dim: int | None = setting(None, "refuse a VAE with another number of latent channels")
-    device: str = setting(
-        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
-    )
+    device: str = device_setting()
     batch: int = setting(
         0, "stacks per VAE call; 0 chooses for the device", group="Performance", at_least=0, at_most=MANY
     )

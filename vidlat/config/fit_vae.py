@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, setting
+from vidlat.config.device import device_setting
 from vidlat.config.latents import Precision, Preprocessing
 from vidlat.config.split import (
     split_by_pattern_setting,
@@ -243,9 +244,7 @@ class FitVAEConfig(Preprocessing):
         "arithmetic of the training; auto is bfloat16 on a GPU; a CPU that has it is several times as fast",
         group="Performance",
     )
-    device: str = setting(
-        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
-    )
+    device: str = device_setting()
     seed: int = setting(0, "seed of every random draw", group="Optimisation", at_least=0, below=SEED_STOP)
 
     def __post_init__(self) -> None:

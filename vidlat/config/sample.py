@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
+from vidlat.config.device import device_setting
 from vidlat.config.latents import Precision
 from vidlat.errors import ConfigError, shown
 
@@ -61,9 +62,7 @@ class Drawing(Config):
         at_least=0,
         at_most=MANY,
     )
-    device: str = setting(
-        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
-    )
+    device: str = device_setting()
 
     def __post_init__(self) -> None:
         super().__post_init__()

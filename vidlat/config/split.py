@@ -77,11 +77,7 @@ class SplitConfig(Config):
         "source (a file or series)",
         group="Split",
     )
-    by_pattern: str | None = setting(
-        None,
-        "a regular expression whose match, or first group, in the video id identifies a subject",
-        group="Split",
-    )
+    by_pattern: str | None = split_by_pattern_setting()
     stratify: str | None = setting(
         None,
         "a label that is to be alike in all parts: a class, or a number, by its quantiles",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vidlat.checked_settings import MANY, SEED_STOP, Config, setting
+from vidlat.config.device import device_setting
 from vidlat.config.latents import Precision
 from vidlat.config.split import (
     split_by_pattern_setting,
@@ -241,9 +242,7 @@ class TrainConfig(Config):
         "arithmetic of the U-Net; auto is bfloat16 on a GPU; not every CPU has it",
         group="Performance",
     )
-    device: str = setting(
-        "auto", "cpu, cuda, or auto: a GPU where there is one", group="Performance", names="device"
-    )
+    device: str = device_setting()
     threads: int = setting(
         0,
         "threads of the U-Net on a CPU; 0 tries at the start of a run which number is fastest, unless "

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from vidlat.config import Precision, SampleConfig
 from vidlat.encode.device import has_bfloat16, resolve_precision
-from vidlat.resources import are_threads_given, num_cores
+from vidlat.resources import are_threads_given
 from vidlat.sample.guidance import GuidedDenoiser
 from vidlat.sample.network_calls import NetworkCalls
 from vidlat.sample.sampler import Sampler, num_steps_for, sampling_noise
 from vidlat.train.objectives.objective import OBJECTIVES
 from vidlat.train.runs.run_folder import TrainedRun
-from vidlat.train.threads import fastest, least_seconds, try_threads
+from vidlat.train.threads import fastest, seconds_by_threads
 
 FEWEST_STEPS = 200
 """To be drawn, over all samples, before numbers of threads are tried: a trial takes as long as some ten."""
@@ -101,14 +101,9 @@ class ClipSampler:
             return {}
         seeds, window = [0] * self._batch, self._run.window_shape().num_latent_frames
         features, one_step = self._features([()] * self._batch), replace(self._sampler, num_steps=1)
-
-        def seconds_with(num_threads: int) -> float:
-            torch.set_num_threads(num_threads)
-            return least_seconds(
-                lambda: self._sample_clip(seeds, window, features, None, (0, 0), lambda: None, one_step)
-            )
-
-        tried = try_threads(seconds_with, num_cores())
+        tried = seconds_by_threads(
+            lambda: self._sample_clip(seeds, window, features, None, (0, 0), lambda: None, one_step)
+        )
         torch.set_num_threads(fastest(tried))
         return tried
 

@@ -6,6 +6,10 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
+import torch
+
+from vidlat.resources import num_cores
+
 MARGIN = 1.25
 """How many times as fast as with all cores another number must be.
 
@@ -14,6 +18,16 @@ It changes the last bits of sums, and where the machine is idle, each start of a
 
 MOST_PASSES, ENOUGH_SECONDS = 3, 1.0
 """Timed passes with a number of threads, of which the fastest counts: until one of these is reached."""
+
+
+def seconds_by_threads(compute: Callable[[], object]) -> dict[int, float]:
+    """The seconds of a step by the number of threads that torch has; leaves torch with the last one tried."""
+
+    def seconds_with(num_threads: int) -> float:
+        torch.set_num_threads(num_threads)
+        return least_seconds(compute)
+
+    return try_threads(seconds_with, num_cores())
 
 
 def try_threads(seconds_with: Callable[[int], float], most: int) -> dict[int, float]:

@@ -23,7 +23,7 @@ from vidlat.encode.memory import keep_freed_memory
 from vidlat.errors import TrainError
 from vidlat.labels.matching import match_labels
 from vidlat.prefetch import prefetch
-from vidlat.resources import are_threads_given, num_cores
+from vidlat.resources import are_threads_given
 from vidlat.store.reader import LatentCache
 from vidlat.store.storage.interface import Unreachable
 from vidlat.train.data.dataset import Batch, LatentDataset
@@ -63,7 +63,7 @@ from vidlat.train.runs.run_folder import (
 )
 from vidlat.train.runs.warm_start import planned_from, read_origin, read_source, take_weights
 from vidlat.train.skipped import SkippedSteps
-from vidlat.train.threads import ENOUGH_SECONDS, MOST_PASSES, fastest, in_words, least_seconds, try_threads
+from vidlat.train.threads import ENOUGH_SECONDS, MOST_PASSES, fastest, in_words, seconds_by_threads
 from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.types import Annotation
@@ -262,12 +262,7 @@ class Trainer:
     def _try_threads(self) -> None:
         ((batch, draws),) = self.batches([0])
         noised = self.noised(batch, draws)
-
-        def seconds_with(num_threads: int) -> float:
-            torch.set_num_threads(num_threads)
-            return least_seconds(lambda: self._optimisation.compute_gradients(noised))
-
-        tried = try_threads(seconds_with, num_cores())
+        tried = seconds_by_threads(lambda: self._optimisation.compute_gradients(noised))
         self.state.optimiser.zero_grad()
         self.settings = replace(self.settings, threads=fastest(tried))
         self.run = replace(self.run, config=self.settings)

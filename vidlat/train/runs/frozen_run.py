@@ -88,17 +88,15 @@ class Run(FrozenModel):
 
         Raises ConfigError where the split has none.
         """
-        used = {*self.training, *self.validation}
-        test = tuple(video_id for video_id in self.checksums if video_id not in used)
-        if not test:
+        if not self.test:
             raise ConfigError(
                 "held_out: got test, and no video was kept for testing; `vidlat split` writes a split that "
                 "has such videos, for `vidlat train --split`"
             )
         records = cache.records()
-        trained, kept = ([records[id] for id in ids] for ids in (self.training, test))
+        trained, kept = ([records[id] for id in ids] for ids in (self.training, self.test))
         duplicates = near_duplicates(cache, trained, kept, self.whitening)
-        return replace(self, validation=test, duplicates=tuple(duplicates))
+        return replace(self, validation=self.test, duplicates=tuple(duplicates))
 
     def features(self) -> dict[str, np.ndarray] | None:
         """The features (D,) of each listed video's condition; None without conditions."""
@@ -122,9 +120,10 @@ class Run(FrozenModel):
             return subjects_of(sources, annotations)
 
     @property
-    def num_test(self) -> int:
-        """Videos that were in the cache and are used for neither training nor validation."""
-        return len(self.checksums) - len(self.training) - len(self.validation)
+    def test(self) -> tuple[str, ...]:
+        """The videos that were in the cache and are used for neither training nor validation."""
+        used = {*self.training, *self.validation}
+        return tuple(video_id for video_id in self.checksums if video_id not in used)
 
     @property
     def duplicated(self) -> list[str]:

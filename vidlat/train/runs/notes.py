@@ -31,7 +31,7 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
         )
     if not run.validation:
         yield "no video is held out, so there is no validation loss"
-    if not run.num_test:
+    if not run.test:
         yield from notes_on_share(len(run.validation), len(run.labels), run.config.validation_fraction)
     if run.duplicates:
         pairs = [" resembles ".join(pair) for pair in run.duplicates[:5]]
@@ -74,7 +74,7 @@ def chosen_in_words(run: Run, num_videos: int) -> str:
 
 def split_in_words(run: Run) -> str:
     """One line with the numbers of videos and subjects of each part."""
-    num_videos = len(run.training), len(run.validation), run.num_test
+    num_videos = len(run.training), len(run.validation), len(run.test)
     return describe_split(num_videos, run.num_subjects, run.stated_by)
 
 
