@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from vidlat.errors import ConfigError
-from vidlat.where import VideoFacts, parse_where, videos_where
+from vidlat.where import KnownVideo, parse_where, videos_where
 
 VIDEOS = [
-    VideoFacts("p1/a_L1.avi", "p1", 32, 25.0, {"view": "A4C", "EF": "55.0", "fps": "hand held"}),
-    VideoFacts("p1/b_L2.avi", "p1", 1, 0.0, {"view": "A2C", "EF": "", "Ejection Fraction": "40"}),
-    VideoFacts("p2/c_L1.avi", "p2", 16, 50.0, {"view": "A4C", "EF": "n/a", "class": "3"}),
-    VideoFacts("p3/d.avi", "", 8, 30.0, {}),
+    KnownVideo("p1/a_L1.avi", "p1", 32, 25.0, {"view": "A4C", "EF": "55.0", "fps": "hand held"}),
+    KnownVideo("p1/b_L2.avi", "p1", 1, 0.0, {"view": "A2C", "EF": "", "Ejection Fraction": "40"}),
+    KnownVideo("p2/c_L1.avi", "p2", 16, 50.0, {"view": "A4C", "EF": "n/a", "class": "3"}),
+    KnownVideo("p3/d.avi", "", 8, 30.0, {}),
 ]
 
 
@@ -98,6 +98,6 @@ conditions = st.recursive(
 
 @given(conditions, numbers, numbers, texts, texts)
 def test_conditions_hold_where_python_says_so(text, num_frames, n, subject, t):
-    video = VideoFacts("v", subject, num_frames, 25.0, {"n": str(n), "t": t})
+    video = KnownVideo("v", subject, num_frames, 25.0, {"n": str(n), "t": t})
     names = {"num_frames": num_frames, "n": n, "subject": subject, "t": t}
     assert parse_where(text)[0](video) == eval(text, {}, names)

@@ -65,7 +65,7 @@ def setting(
 
     group: the part of `--help` that lists it.
     same_as: another setting that says the same in its own way, so that only one of them may be given.
-    names: what the text names, such as a device; a command asks first whether it can be.
+    names: the kind of thing that the value names, a key of `cli.checks.NAMED`, by which it is checked.
     """
     metadata = {
         "help": help, "group": group, "short": short, "same_as": same_as, "names": names, "limits": limits,

@@ -13,8 +13,8 @@ from vidlat.errors import ConfigError, shown
 MOST_LETTERS = 2000
 
 
-class VideoFacts(NamedTuple):
-    """What a condition may ask of a video. fps: 0 where it is unknown."""
+class KnownVideo(NamedTuple):
+    """What is known of a video, and a condition may ask. fps: 0 where it is unknown."""
 
     video_id: str
     subject: str
@@ -26,8 +26,8 @@ class VideoFacts(NamedTuple):
 FACTS = ("subject", "video_id", "num_frames", "fps")
 """Names that are no labels. labels["fps"] is the label of that name, and so is labels["any other text"]."""
 
-Holds = Callable[[VideoFacts], bool]
-_Value = Callable[[VideoFacts], str | float]
+Holds = Callable[[KnownVideo], bool]
+_Value = Callable[[KnownVideo], str | float]
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
@@ -60,7 +60,7 @@ def parse_where(text: str) -> tuple[Holds, frozenset[str]]:
         raise ConfigError(f"where: got {shown(text)}; {_EXPECTED}") from error
 
 
-def videos_where(text: str, videos: Iterable[VideoFacts]) -> list[str]:
+def videos_where(text: str, videos: Iterable[KnownVideo]) -> list[str]:
     """Ids of the videos for which a condition holds, in their order.
 
     Raises ConfigError for a label that no video has, and where it holds for none.

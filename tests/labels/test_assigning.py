@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from tests.train.toys import CacheMaker, whole_file
 from vidlat.cli import commands
 from vidlat.config import SplitConfig, TrainConfig
-from vidlat.errors import ConfigError
+from vidlat.errors import ConfigError, InputError
 from vidlat.labels.assigning import place_videos
 from vidlat.labels.split import decide_split
 from vidlat.labels.split_file import create_split, extend_split, read_split_rows
@@ -107,7 +107,9 @@ def test_a_class_and_a_number_are_spread_evenly():
         ({"fractions": (0.8, 0.1)}, "fractions: got 0.8,0.1; expected three"),
         ({"fractions": (0.8, 0.1, 0.2)}, "which are 1 together"),
         ({"fractions": (0.0, 0.5, 0.5)}, "the first above 0"),
-        ({"by": "patient"}, "'patient' is no label of the videos; there are subject"),
+        ({"by": "patient"}, "^by: 'patient' is no label of the videos; there are subject"),
+        ({"by": "patient"}, "an expression for their ids is given by --by-pattern"),
+        ({"by_pattern": "^x"}, "^by_pattern: no match of"),
         ({"stratify": "EF"}, "stratify: 'EF' is no label of the videos; there are subject"),
         ({"by": "subject", "by_pattern": "^p"}, "by_pattern: has no effect beside --by"),
         ({}, "fractions: 2 subjects cannot be in 3 parts"),
@@ -148,6 +150,19 @@ def test_an_extended_file_keeps_what_else_stands_in_it(tmp_path, mark):
     found, new = place({"a.mp4": "p", "b.mp4": "q", "c.mp4": "p"}, read_split_rows(file))
     extend_split(file, {id: found[id] for id in new})
     assert file.read_text() == f"{text}c.mp4,,train\n".replace(",", mark)
+
+
+def test_spaces_in_the_header_of_an_extended_file_do_not_matter(tmp_path):
+    file = tmp_path / "s.csv"
+    file.write_text("video_id, subject, split\na, p, train\nb, q, val\n")
+    found, new = place({"a.mp4": "p", "b.mp4": "q", "c.mp4": "p"}, read_split_rows(file))
+    extend_split(file, {id: found[id] for id in new})
+    assert read_split_rows(file)["c.mp4"] == Annotation("", {"split": "train"}).updated(Annotation("p", {}))
+
+
+def test_a_file_that_is_not_there_cannot_be_extended(tmp_path):
+    with pytest.raises(InputError, match=r"s\.csv: cannot be extended"):
+        extend_split(tmp_path / "s.csv", {})
 
 
 def run(*arguments):

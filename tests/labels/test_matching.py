@@ -5,9 +5,10 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
+from tests.train.toys import whole_file
 from vidlat.errors import InputError
 from vidlat.labels.matching import match_labels
-from vidlat.types import WHOLE, Annotation, Selection
+from vidlat.types import Annotation
 
 
 def table(*names):
@@ -16,7 +17,7 @@ def table(*names):
 
 
 def match(names, videos, **options):
-    return match_labels(table(*names), dict.fromkeys(videos, WHOLE), **options)
+    return match_labels(table(*names), dict.fromkeys(videos, whole_file("")), **options)
 
 
 def rows_of(found):
@@ -91,7 +92,7 @@ def test_a_part_of_the_videos_may_have_no_row():
 
 
 def test_slices_are_named_by_their_scan_or_by_their_whole_ids_alone():
-    slices = {f"p1/scan.nii/z{z}": Selection(part=f"z{z}") for z in range(3)}
+    slices = {f"p1/scan.nii/z{z}": whole_file("", part=f"z{z}") for z in range(3)}
     found = match_labels(table("scan", "p1/scan.nii/z1", "z2"), slices)
     assert rows_of(found) == {"p1/scan.nii/z0": "scan", "p1/scan.nii/z1": "p1/scan.nii/z1"} | {
         "p1/scan.nii/z2": "scan"

@@ -119,6 +119,7 @@ def test_what_a_run_wrote_is_read(made, document):
         ("training", [1], "training: got 1"),
         ("training", ["elsewhere.mp4"], "do not list the same videos"),
         ("validation", ["a.mp4"], "list"),
+        ("training", ["dark_0.mp4"] * 2, "training and validation list a video twice"),
         ("latent_crc32c", {}, "do not list the same videos"),
         ("latent_crc32c", [], "latent_crc32c: got"),
         ("labels", {}, "do not list the same videos"),

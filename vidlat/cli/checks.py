@@ -1,4 +1,4 @@
-"""What a command line names is there: asked before the body of the command loads torch, MONAI or Dask.
+"""Checks that what a command line names exists, made before the command loads torch, MONAI or Dask.
 
 Each check takes a value, raises a VidlatError for one that cannot be used, and imports what it needs itself.
 """

@@ -154,7 +154,10 @@ class Command(click.Command):
             raise
 
     def _require_settings(self, values: Mapping[str, Any]) -> None:
-        """Raise a VidlatError for settings that cannot be, before the body loads; it knows those of a run."""
+        """Raise a VidlatError for wrong settings before the body is imported.
+
+        With `resume` or `training` the body checks them, together with those of the run.
+        """
         if not self.config:
             return
         settings = values["settings"]

@@ -16,7 +16,7 @@ from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.records.tables import ANNOTATION_COLUMNS, SOURCE_COLUMNS, to_source
 from vidlat.store.sources import source_state
 from vidlat.types import FailureRecord
-from vidlat.where import VideoFacts, videos_where
+from vidlat.where import KnownVideo, videos_where
 
 LINES_AT_ONCE = 1000
 
@@ -73,7 +73,7 @@ def _chosen(cache: LatentCache, where: str) -> set[str]:
     """Ids of the videos for which a condition holds."""
     rows = cache.rows("video_id", "num_frames", "fps", *ANNOTATION_COLUMNS)
     facts = (
-        VideoFacts(video_id, subject, num_frames, fps, dict(labels))
+        KnownVideo(video_id, subject, num_frames, fps, dict(labels))
         for video_id, num_frames, fps, subject, labels in rows
     )
     return set(videos_where(where, facts))

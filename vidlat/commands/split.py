@@ -67,7 +67,7 @@ def _annotations(
 ) -> Mapping[str, Annotation]:
     if labels is None:
         return known
-    match = match_labels(read_labels(labels), {id: source.selection for id, source in sources.items()})
+    match = match_labels(read_labels(labels), sources)
     for line in match.lines():
         console.print(line, soft_wrap=True)
     return {id: known.get(id, Annotation()).updated(match.rows.get(id, Annotation())) for id in sources}

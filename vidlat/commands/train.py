@@ -97,7 +97,7 @@ def _introduce(trainer: Trainer) -> None:
     num_parameters = sum(p.numel() for p in trainer.state.model.parameters())
     many = f", {trainer.ranks.count} processes" if trainer.ranks.count > 1 else ""
     compiled = ", compiled" if is_compiled(config.compile, trainer.device) else ""
-    if chosen := chosen_in_words(run, len(trainer.cache.records())):
+    if chosen := chosen_in_words(run, len(trainer.cache)):
         console.print(chosen, soft_wrap=True)
     console.print(split_in_words(run), soft_wrap=True)
     console.print(

@@ -41,10 +41,10 @@ _OF_EXPRESSIONS = frozenset(r"\^$()[]{}|*+?")
 
 
 def with_pattern(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a run has recorded them, of now.
+    """The settings that a run has recorded, with an expression in `split_by` moved to `split_by_pattern`.
 
-    Runs from before --split-by-pattern had a name or an expression as --split-by: what holds a sign that
-    expressions have, and names of labels hardly ever, is one.
+    Before --split-by-pattern, --split-by took a name or an expression. A text with a character that is
+    special in expressions, and hardly ever part of a label's name, is taken for one.
     """
     split_by = settings.get("split_by")
     if "split_by_pattern" in settings or not (isinstance(split_by, str) and _OF_EXPRESSIONS & set(split_by)):

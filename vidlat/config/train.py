@@ -30,13 +30,13 @@ OPERATIONAL = (
     "device", "accumulate", "compile", "checkpoint_activations", "max_skipped", "checkpoint_every", "keep",
     "sample_every", "threads", "tracker",
 )  # fmt: skip
-"""Settings of where and how a training computes, what it bears, keeps and shows: not of what it learns."""
+"""Settings that do not affect what is learnt: where and how it is computed, saved and shown."""
 
 RECORDED = ("steps", "learning_rate", "clip_norm", "precision")
 """Settings that change what is learnt, and may change with a resumed run, which records it."""
 
 MAY_CHANGE = (*RECORDED, "patience", *OPERATIONAL)
-"""All that may: these, when it ends early, and where and how it computes, what it bears, keeps and shows."""
+"""Settings that a resumed run may change."""
 
 
 def tracker_setting() -> Any:

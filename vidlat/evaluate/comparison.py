@@ -215,7 +215,8 @@ class _Run:
         self, video_id: str, frames: Frames, fps: float, video: Path, sheet: Path
     ) -> Iterator[CompareProgress]:
         shown = {"source": to_gray_levels(frames)}
-        rows = [_row(shown, "source", video_id)]
+        numbers = _liveliest(shown["source"], COLUMNS)
+        rows = [Row("source", shown["source"][numbers], note=video_id, numbers=numbers)]
         for candidate, vae in list(self._vaes.items()):
             try:
                 measurement, decoded = _measure(candidate, vae, video_id, frames)
@@ -227,8 +228,14 @@ class _Run:
                 continue
             if len(shown) <= MAX_SHOWN:
                 shown[candidate.name] = to_gray_levels(decoded)
-                note, step = _note(measurement.quality), candidate.timing.frame_step
-                rows.append(_row(shown, candidate.name, note, step))
+                row = Row(
+                    candidate.name,
+                    shown[candidate.name][numbers],
+                    note=_note(measurement.quality),
+                    numbers=numbers,
+                    frame_step=candidate.timing.frame_step,
+                )
+                rows.append(row)
             yield self._event(video_id=video_id, name=candidate.name, measurement=measurement)
         prepare_folder(video.parent)
         write_video(video, side_by_side(shown), fps)
@@ -261,18 +268,10 @@ def _note(quality: VideoQuality) -> str:
     return f"PSNR {quality.psnr:.1f} dB, {motion}"
 
 
-def _row(
-    videos: Mapping[str, npt.NDArray[np.uint8]], name: str, note: str, frame_step: int | None = None
-) -> Row:
-    """The same few frames of each, which follow one another where the source moves most."""
-    start = _liveliest(videos["source"], COLUMNS)
-    numbers = range(start, min(start + COLUMNS, len(videos["source"])))
-    return Row(name, videos[name][numbers], note=note, numbers=numbers, frame_step=frame_step)
-
-
-def _liveliest(frames: npt.NDArray[np.uint8], length: int) -> int:
-    """Where those of the runs of `length` frames begins that changes most from frame to frame."""
-    changes = np.square(np.diff(frames.astype(np.float32), axis=0)).mean(axis=(1, 2))
+def _liveliest(frames: npt.NDArray[np.uint8], length: int) -> range:
+    """The run of `length` frames, or of all, that changes most from frame to frame."""
     if len(frames) <= length:
-        return 0
-    return int(np.convolve(changes, np.ones(length - 1), "valid").argmax())
+        return range(len(frames))
+    changes = np.square(np.diff(frames.astype(np.float32), axis=0)).mean(axis=(1, 2))
+    start = int(np.convolve(changes, np.ones(length - 1), "valid").argmax())
+    return range(start, start + length)

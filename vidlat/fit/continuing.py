@@ -8,13 +8,13 @@ from pathlib import Path
 
 from vidlat.config import ChosenFit, FitVAEConfig
 from vidlat.config.train import RECORDED
-from vidlat.errors import TrainError
 from vidlat.fit.run import FitRun
+from vidlat.train.runs.presence import require_unchanged
 
 MAY_CHANGE = (
     *RECORDED, "device", "checkpoint_activations", "max_skipped", "checkpoint_every", "keep", "tracker",
 )  # fmt: skip
-"""Settings that may: what a training records, and where and how it trains, what it bears and keeps."""
+"""Settings that a resumed training may change."""
 
 
 def steps_of(epochs: float, num_stacks: int, batch: int) -> int:
@@ -38,16 +38,6 @@ def settings_to_continue(settings: FitVAEConfig, run: FitRun, folder: Path) -> C
     now = dataclasses.replace(now, **{name: getattr(before, name) for name in left_open})
     if settings.epochs:
         now = dataclasses.replace(now, steps=steps_of(settings.epochs, run.num_stacks, now.batch))
-    _require_same(before, now, folder)
+    way_out = ", and --init with its weights to train them further"
+    require_unchanged(folder, before, now, MAY_CHANGE, way_out)
     return now
-
-
-def _require_same(before: ChosenFit, now: ChosenFit, folder: Path) -> None:
-    was, wanted = before.to_dict(), now.to_dict()
-    changed = [name for name in wanted if wanted[name] != was[name] and name not in MAY_CHANGE]
-    if changed:
-        pairs = "; ".join(f"{name}: got {wanted[name]}, the run has {was[name]}" for name in changed)
-        raise TrainError(
-            f"{folder} cannot be resumed with other settings ({pairs}); choose another --out, and "
-            "--init with its weights to train them further"
-        )

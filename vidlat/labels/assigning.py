@@ -39,13 +39,12 @@ def place_videos(
     Raises ConfigError as `subjects_of`, for a label that there is not, for fewer subjects than parts, and for
     a subject that is in two parts already.
     """
-    selections = {video_id: source.selection for video_id, source in sources.items()}
-    told = match_labels(rows, selections, is_part=True, table="split").rows
+    told = match_labels(rows, sources, is_part=True, table="split").rows
     known = {
         id: Annotation(told[id].subject if id in told else "").updated(annotations.get(id, Annotation()))
         for id in sources
     }
-    subjects = subjects_of(sources, known, settings.by, settings.by_pattern)
+    subjects = subjects_of(sources, known, settings.by, settings.by_pattern, settings=("by", "by_pattern"))
     parts = {id: row.labels["split"] for id, row in told.items()}
     require_whole_subjects(parts, {id: subjects[id] for id in parts}, "the file")
     placed = {row.subject: row.labels["split"] for row in rows.values() if row.subject}

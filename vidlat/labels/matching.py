@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vidlat.errors import InputError, shorten
-from vidlat.types import Annotation, Selection, source_id
+from vidlat.types import Annotation, Source, source_id
 
 MAX_NAMES = 3
 """Most rows or videos that a line names as examples."""
@@ -55,7 +55,7 @@ def _such_as(names: tuple[str, ...], hide: bool) -> str:
 
 def match_labels(
     rows: Mapping[str, Annotation],
-    selections: Mapping[str, Selection],
+    sources: Mapping[str, Source],
     *,
     is_part: bool = False,
     hide: bool = False,
@@ -65,26 +65,26 @@ def match_labels(
 
     A row names a video by its id, by the end of it, such as `0X1A.avi` for `Videos/0X1A.avi`, or by a longer
     path that ends with it; where the table or the id lacks the extension, without it. An id as a whole goes
-    before all else. selections: of the videos, by id. is_part: the videos are some of those that the table is
+    before all else. sources: of the videos, by id. is_part: the videos are some of those that the table is
     about, so that there may be a row for none of them, and no row is called unmatched. hide: errors name no
     row and no video, where there is no match. table: what errors call it. Raises InputError for a row that
     several videos fit, for two rows of one video, and where no row is any video's.
     """
-    sources = {video_id: source_id(video_id, selection) for video_id, selection in selections.items()}
+    wholes = {video_id: source_id(video_id, source.selection) for video_id, source in sources.items()}
     try:
-        found = _rows_by_id(rows, set(sources.values()), selections.keys())
+        found = _rows_by_id(rows, set(wholes.values()), sources.keys())
     except InputError as error:
         raise InputError(f"{table}: {error}") from error
     matched, ways = {}, Counter[str]()
-    for video_id, source in sources.items():
-        of_video = [found[name] for name in (source, video_id) if name in found]
+    for video_id, whole in wholes.items():
+        of_video = [found[name] for name in (whole, video_id) if name in found]
         if of_video:
             matched[video_id] = of_video[0].annotation.updated(of_video[-1].annotation)
             ways[of_video[-1].way] += 1
     if rows and not (matched or is_part):
-        both = f": the table names {_quoted(rows)}, the videos are {_quoted(selections)}"
+        both = f": the table names {_quoted(rows)}, the videos are {_quoted(sources)}"
         raise InputError(
-            f"{table}: none of the {len(rows):,} rows is about one of the {len(selections):,} videos"
+            f"{table}: none of the {len(rows):,} rows is about one of the {len(sources):,} videos"
             f"{'' if hide else both}; expected their ids or file names, with or without extension"
         )
     used = {row.name for row in found.values()}
@@ -92,7 +92,7 @@ def match_labels(
         rows=matched,
         ways=ways,
         unmatched=() if is_part else tuple(sorted(rows.keys() - used)),
-        unlabelled=tuple(sorted(selections.keys() - matched.keys())),
+        unlabelled=tuple(sorted(sources.keys() - matched.keys())),
     )
 
 

@@ -177,7 +177,7 @@ def split_videos(
     when others are added. With two or more subjects each side gets at least one (the smallest or largest
     hash), unless the fraction is 0.
     """
-    ranked = sorted((unit_hash(subject), subject) for subject in set(subjects.values()))
+    ranked = sorted((_unit_hash(subject), subject) for subject in set(subjects.values()))
     num_validation = sum(hashed < validation_fraction for hashed, _ in ranked)
     if validation_fraction > 0:
         num_validation = max(num_validation, 1)
@@ -187,6 +187,6 @@ def split_videos(
     return tuple(sorted(training)), tuple(sorted(validation))
 
 
-def unit_hash(text: str) -> float:
+def _unit_hash(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") / 2**56

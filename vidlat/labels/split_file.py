@@ -12,7 +12,7 @@ from vidlat.errors import InputError, one_line, shorten
 from vidlat.files import create_file, read_file, replace_file
 from vidlat.labels.matching import match_labels
 from vidlat.labels.reading import read_labels
-from vidlat.labels.tables import delimiter_of, named_columns
+from vidlat.labels.tables import header_of
 from vidlat.types import Annotation, Source
 
 PARTS = ("train", "val", "test")
@@ -43,8 +43,7 @@ def read_split(path: Path, sources: Mapping[str, Source]) -> dict[str, Placed]:
     says another thing of a video, or tells nothing of one of these.
     """
     rows = read_split_rows(path)
-    selections = {video_id: source.selection for video_id, source in sources.items()}
-    match = match_labels(rows, selections, table="split")
+    match = match_labels(rows, sources, table="split")
     if match.unlabelled:
         raise InputError(
             f"split: {path} does not tell the part of {len(match.unlabelled):,} of {len(sources):,} videos: "
@@ -89,9 +88,7 @@ def extend_split(path: Path, rows: Mapping[str, Placed]) -> None:
     """Add rows, in the columns of the file; what stands there stays as it is. Raises InputError."""
     try:
         before = read_file(path, MOST_BYTES).decode("utf-8")
-        first = before.removeprefix("\ufeff").partition("\n")[0]
-        mark = delimiter_of(first)
-        columns = named_columns(next(csv.reader([first], delimiter=mark)), "video_id")
+        mark, columns = header_of(before.removeprefix("\ufeff").partition("\n")[0], "video_id")
         added = _lines((_in_columns(columns, id, rows[id]) for id in sorted(rows)), mark)
         replace_file(path, f"{before.rstrip()}\n{added}".encode())
     except (OSError, UnicodeDecodeError) as error:

@@ -14,17 +14,22 @@ def subjects_of(
     annotations: Mapping[str, Annotation],
     split_by: str | None = None,
     pattern: str | None = None,
+    *,
+    settings: tuple[str, str] = ("split_by", "split_by_pattern"),
 ) -> dict[str, str]:
     """The subject of each video, by video_id.
 
     split_by: "subject" or the name of a label; pattern: a regular expression, whose match, or first group, in
     the video id is the subject; at most one of them. Without either it is the recorded subject, or the
-    source, of which parts, stretches of time and copies have one subject. Raises ConfigError for a name that
-    is no label, an invalid expression, and videos without that label or match.
+    source, of which parts, stretches of time and copies have one subject. settings: what errors call the two.
+
+    Raises ConfigError for a name that is no label, an invalid expression, and videos without that label or
+    match.
     """
+    by_name, by_pattern = settings
     known = {video_id: annotations.get(video_id, Annotation()) for video_id in sources}
     if pattern is not None:
-        return _require_all(_matches(known, pattern), f"split_by_pattern: no match of {pattern!r} in")
+        return _require_all(_matches(known, pattern, by_pattern), f"{by_pattern}: no match of {pattern!r} in")
     if split_by is None:
         names = _names_of_sources(sources)
         subjects = {names[video_id]: known[video_id].subject for video_id in known if known[video_id].subject}
@@ -35,11 +40,11 @@ def subjects_of(
     if split_by not in (names_known := label_names(known.values())):
         there_are = f"there are {', '.join(names_known)}" if names_known else "they have none"
         raise ConfigError(
-            f"split_by: {split_by!r} is no label of the videos; {there_are} (an expression for their ids is "
-            "given by --split-by-pattern)"
+            f"{by_name}: {split_by!r} is no label of the videos; {there_are} (an expression for their ids is "
+            f"given by --{by_pattern.replace('_', '-')})"
         )
     subjects = {video_id: label_of(annotation, split_by) for video_id, annotation in known.items()}
-    return _require_all(subjects, f"split_by: no label {split_by!r} of")
+    return _require_all(subjects, f"{by_name}: no label {split_by!r} of")
 
 
 def subject_notes(
@@ -81,13 +86,11 @@ def label_of(annotation: Annotation, name: str) -> str:
     return annotation.subject if name == "subject" else annotation.labels.get(name, "")
 
 
-def _matches(video_ids: Iterable[str], pattern: str) -> dict[str, str]:
+def _matches(video_ids: Iterable[str], pattern: str, setting: str) -> dict[str, str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(
-            f"split_by_pattern: got {pattern!r}; expected a regular expression ({error})"
-        ) from error
+        raise ConfigError(f"{setting}: got {pattern!r}; expected a regular expression ({error})") from error
     matches = {video_id: expression.search(video_id) for video_id in video_ids}
     group = 1 if expression.groups else 0
     return {video_id: (match.group(group) or "") if match else "" for video_id, match in matches.items()}

@@ -60,8 +60,8 @@ def _open_table(table: Path | str) -> IO[str]:
 
 def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row]:
     first = next(lines, "")
-    reader = csv.reader(chain([first], lines), strict=True, delimiter=delimiter_of(first))
-    names = named_columns([name.strip() for name in next(reader, [])], key)
+    reader = csv.reader(chain([first], lines), strict=True, delimiter=_delimiter_of(first))
+    names = _named_columns(next(reader, []), key)
     if key not in names or len(set(names)) < len(names):
         found = ", ".join(names) or "nothing"
         raise InputError(
@@ -77,13 +77,20 @@ def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row
             yield where, {name: cell for name, cell in pairs if cell}
 
 
-def delimiter_of(first: str) -> str:
+def header_of(first: str, key: str) -> tuple[str, list[str]]:
+    """The delimiter of a CSV table, and its columns as `read_table` names them, by its first line."""
+    mark = _delimiter_of(first)
+    return mark, _named_columns(next(csv.reader([first], delimiter=mark), []), key)
+
+
+def _delimiter_of(first: str) -> str:
     """A comma, or where a first line has none, `;`, which Excel writes in much of Europe, or a tab."""
     return next((mark for mark in (",", ";", "\t") if mark in first), ",")
 
 
-def named_columns(names: Sequence[str], key: str) -> list[str]:
+def _named_columns(cells: Sequence[str], key: str) -> list[str]:
     """The columns of a table, where the only one called like `key` in data sets of others has its name."""
+    names = [cell.strip() for cell in cells]
     alike = [name for name in names if _ALIKE[key].fullmatch(name)]
     return [key if key not in names and [name] == alike else name for name in names]
 

@@ -103,8 +103,8 @@ def discover_videos(
     videos = [*found.values()]
     match = None
     if labels:
-        selections = {video.video_id: video.selection for video in videos}
-        match = match_labels(read_labels(labels), selections, is_part=bool(part), hide=ids == "hash")
+        sources = {video.video_id: video.source for video in videos}
+        match = match_labels(read_labels(labels), sources, is_part=bool(part), hide=ids == "hash")
         videos = [_annotated(video, match.rows.get(video.video_id)) for video in videos]
     if ids == "hash":
         videos = [replace(video, video_id=_hashed_id(video), hides_names=True) for video in videos]

@@ -86,7 +86,7 @@ def measure_speed(prepared: PreparedEncode) -> Speed | None:
     All do so at once: they slow each other down as in the encode. Those on this machine are started for it.
     Raises InputError where they cannot be started or reached, or one is killed.
     """
-    sources = prepared.plan.videos
+    sources = spread_by_size(prepared.plan.videos)
     began = time.perf_counter()
     with connect(prepared.scheduler, prepared.num_workers) as client:
         in_each_worker(client, _start, prepared.job)
@@ -162,14 +162,19 @@ def _time_calls(vae: FrozenVAE, settings: LatentSettings) -> float:
     return (time.perf_counter() - began) / num_calls
 
 
-def time_decoding(sources: Sequence[InputVideo], job: EncodeJob) -> float | None:
-    """Seconds to decode and prepare a frame: the mean over the first frames of a few videos of all sizes.
-
-    sources: at least one, sorted by size. None where no frame decodes.
-    """
+def spread_by_size(sources: Sequence[InputVideo]) -> list[InputVideo]:
+    """A few videos of all sizes; sources: at least one, sorted by size."""
     last = len(sources) - 1
     places = {last * number // (VIDEOS_DECODED - 1) for number in range(VIDEOS_DECODED)}
-    timed = [_time_video(sources[place], job) for place in sorted(places)]
+    return [sources[place] for place in sorted(places)]
+
+
+def time_decoding(sources: Sequence[InputVideo], job: EncodeJob) -> float | None:
+    """Seconds to decode and prepare a frame: the mean over the first frames of some videos.
+
+    None where no frame decodes.
+    """
+    timed = [_time_video(source, job) for source in sources]
     num_frames = sum(number for number, _ in timed)
     # A video that fails before its first frame says nothing about the others.
     return sum(seconds for number, seconds in timed if number) / num_frames if num_frames else None

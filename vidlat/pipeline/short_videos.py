@@ -9,12 +9,10 @@ from itertools import islice
 from vidlat.config import Reading
 from vidlat.errors import DecodeError, InputError
 from vidlat.paths import is_address
+from vidlat.pipeline.folder import OPENED_AT_ONCE
 from vidlat.prefetch import map_ahead
 from vidlat.types import InputVideo
 from vidlat.video.reader import open_video
-
-OPENED_AT_ONCE = 8
-"""On a network disk, to open a file takes a round trip."""
 
 
 def find_short(videos: Sequence[InputVideo], min_frames: int, how: Reading) -> list[str]:

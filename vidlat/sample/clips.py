@@ -21,7 +21,7 @@ from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.train.threads import fastest, seconds_by_threads
 
 FEWEST_STEPS = 200
-"""To be drawn, over all samples, before numbers of threads are tried: a trial takes as long as some ten."""
+"""Fewest steps, over all samples, for which numbers of threads are tried: a trial takes about ten."""
 
 
 class ClipSampler:

@@ -68,7 +68,8 @@ def sample_videos(
     vae: where the VAE of the latents is, if it has moved. latents: the cache of the run, to reject copies.
     on_progress: as for `ClipSampler.sample`, for samples that are drawn the first time. show_notice: receives
     lines about a condition of the settings beyond what was trained and the number of threads, and as for
-    `load_vae_of`; by default they go to stderr.
+    `load_vae_of`; by default they go to stderr. On a CPU, torch may have another number of threads
+    afterwards.
 
     Raises TrainError for a folder without a usable run or where a sample is not finite, ConfigError for
     settings that the run was not trained for, WeightsError if its VAE cannot be found, InputError if the
@@ -190,7 +191,7 @@ class _Drawing:
         """Try how many threads are fastest before many samples, and tell where fewer than all cores are."""
         tried = self._sampler.choose_threads(num_samples)
         if tried and fastest(tried) < max(tried):
-            self._tell(f"{in_words(tried)}; OMP_NUM_THREADS says how many")
+            self._tell(f"{in_words(tried)}; computing with {fastest(tried)} (OMP_NUM_THREADS overrules it)")
 
     def draw(
         self,

@@ -17,7 +17,7 @@ It changes the last bits of sums, and where the machine is idle, each start of a
 """
 
 MOST_PASSES, ENOUGH_SECONDS = 3, 1.0
-"""Timed passes with a number of threads, of which the fastest counts: until one of these is reached."""
+"""Passes are timed until there are so many of them, or they took so long; the fastest counts."""
 
 
 def seconds_by_threads(compute: Callable[[], object]) -> dict[int, float]:

@@ -76,7 +76,7 @@ NUM_VALIDATION_WINDOWS = 64
 
 
 FEWEST_STEPS = 50
-"""Of a training before which numbers of threads are tried: a trial takes as long as some ten steps."""
+"""Fewest steps of a training for which numbers of threads are tried: a trial takes about ten."""
 
 ValidationPart = tuple[list[Window], list[Times]]
 """Windows and their times."""
@@ -118,8 +118,7 @@ class Trainer:
         _require_divisible(settings, self.ranks.count)
         require_installed(settings.tracker)
         if labels:
-            selections = {video_id: source.selection for video_id, source in cache.sources().items()}
-            match = match_labels(labels, selections)
+            match = match_labels(labels, cache.sources())
             self.notes += tuple(match.lines())
             labels = match.rows
         if resume:

@@ -14,7 +14,7 @@ from vidlat.labels.split import VideoSplit, decide_split
 from vidlat.paths import local_path
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.types import Annotation, VideoRecord
-from vidlat.where import VideoFacts, videos_where
+from vidlat.where import KnownVideo, videos_where
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,7 @@ def read_labels_for(cache: LatentCache, table: str | Path | None) -> dict[str, A
     """The rows of a table of labels by video_id, none without one; raises InputError as `match_labels`."""
     if table is None:
         return {}
-    selections = {video_id: source.selection for video_id, source in cache.sources().items()}
-    return dict(match_labels(read_labels(local_path(table)), selections).rows)
+    return dict(match_labels(read_labels(local_path(table)), cache.sources()).rows)
 
 
 def annotations_with(cache: LatentCache, labels: Mapping[str, Annotation]) -> dict[str, Annotation]:
@@ -90,7 +89,7 @@ def _selected(
     if where is None:
         return dict(records)
     facts = (
-        VideoFacts(id, annotations[id].subject, record.num_frames, record.fps, annotations[id].labels)
+        KnownVideo(id, annotations[id].subject, record.num_frames, record.fps, annotations[id].labels)
         for id, record in records.items()
     )
     return {id: records[id] for id in videos_where(where, facts)}

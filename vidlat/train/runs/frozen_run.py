@@ -24,7 +24,7 @@ from vidlat.train.objectives.timesteps import DRAWS_VERSION
 from vidlat.train.runs.changes import Change
 from vidlat.train.runs.frozen_model import MAX_FPS, FrozenModel
 from vidlat.train.runs.origin import Origin
-from vidlat.types import Annotation
+from vidlat.types import Annotation, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +79,7 @@ class Run(FrozenModel):
             labels={video_id: conditions.pick(annotations[video_id].labels) for video_id in records},
         )
         run.require_trainable_clips()
-        trained, held_out = ([records[id] for id in ids] for ids in (training, validation))
-        duplicates = near_duplicates(cache, trained, held_out, run.whitening)
-        return replace(run, duplicates=tuple(duplicates))
+        return run._holding_out(validation, cache)
 
     def tested(self, cache: LatentCache) -> Self:
         """The same run with the videos for testing in place of those for validation.
@@ -93,10 +91,14 @@ class Run(FrozenModel):
                 "held_out: got test, and no video was kept for testing; `vidlat split` writes a split that "
                 "has such videos, for `vidlat train --split`"
             )
+        return self._holding_out(self.test, cache)
+
+    def _holding_out(self, validation: tuple[str, ...], cache: LatentCache) -> Self:
+        """The same run with these videos for validation, and its near-duplicates among them."""
         records = cache.records()
-        trained, kept = ([records[id] for id in ids] for ids in (self.training, self.test))
-        duplicates = near_duplicates(cache, trained, kept, self.whitening)
-        return replace(self, validation=self.test, duplicates=tuple(duplicates))
+        trained, held_out = ([records[id] for id in ids] for ids in (self.training, validation))
+        duplicates = near_duplicates(cache, trained, held_out, self.whitening)
+        return replace(self, validation=validation, duplicates=tuple(duplicates))
 
     def features(self) -> dict[str, np.ndarray] | None:
         """The features (D,) of each listed video's condition; None without conditions."""
@@ -108,12 +110,16 @@ class Run(FrozenModel):
         """A label of each training video that has it."""
         return [self.labels[video_id][name] for video_id in self.training if name in self.labels[video_id]]
 
+    def sources(self, cache: LatentCache) -> dict[str, Source]:
+        """The source of each video of the run's cache."""
+        return {id: source for id, source in cache.sources().items() if id in self.checksums}
+
     def subjects(self, cache: LatentCache) -> dict[str, str]:
-        """The subject of each video of the run's cache, as the split took them; by recorded subject or source
-        where a label told them that is not in the cache.
+        """The subject of each video of the run's cache, as the split took them.
+
+        Where the cache lacks the label that told them, these are recorded subjects, or sources.
         """
-        sources = {id: source for id, source in cache.sources().items() if id in self.checksums}
-        annotations = cache.annotations()
+        sources, annotations = self.sources(cache), cache.annotations()
         try:
             return run_subjects(sources, annotations, self.config)
         except ConfigError:
@@ -179,8 +185,8 @@ class Run(FrozenModel):
             draws_version=values.whole("draws_version", 1, 1000) if "draws_version" in values.names() else 1,
             origin=Origin.from_fields(values.fields("origin")) if "origin" in values.names() else None,
         )
-        listed = {*run.training, *run.validation}  # those for testing are in neither
-        if not run.training or not listed <= run.checksums.keys() == run.labels.keys():
+        listed = (*run.training, *run.validation)  # those for testing are in neither
+        if not run.training or not set(listed) <= run.checksums.keys() == run.labels.keys():
             raise ValueError("training, validation, latent_crc32c and labels do not list the same videos")
         if len(set(listed)) < len(listed):
             raise ValueError("training and validation list a video twice")

@@ -61,8 +61,7 @@ def notes_on_subjects(run: Run, cache: LatentCache, labels: Mapping[str, Annotat
     """A line where a split by recorded subject has videos without one. labels: as for `choose_videos`."""
     if run.stated_by or run.config.split_by or run.config.split_by_pattern:
         return
-    sources = {id: source for id, source in cache.sources().items() if id in run.checksums}
-    yield from subject_notes(sources, annotations_with(cache, labels))
+    yield from subject_notes(run.sources(cache), annotations_with(cache, labels))
 
 
 def chosen_in_words(run: Run, num_videos: int) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vidlat.checked_settings import Config
 from vidlat.config import TrainConfig
 from vidlat.config.train import MAY_CHANGE
 from vidlat.documents import read_json
@@ -62,9 +63,18 @@ def require_resumable(run_dir: Path, given: Mapping[str, Any]) -> None:
 
 def require_same_settings(run_dir: Path, before: TrainConfig, now: TrainConfig) -> None:
     """Raise TrainError, naming them, for settings of a resumed run that differ and must not."""
-    was, wanted = before.to_dict(), now.to_dict()
     may_change = (*MAY_CHANGE, "distil") if before.distil and now.distil else MAY_CHANGE
+    require_unchanged(run_dir, before, now, may_change)
+
+
+def require_unchanged(
+    run_dir: Path, before: Config, now: Config, may_change: Collection[str], way_out: str = ""
+) -> None:
+    """Raise TrainError, naming them, for settings that differ between two configs of a class and must not."""
+    was, wanted = before.to_dict(), now.to_dict()
     changed = [name for name in wanted if wanted[name] != was[name] and name not in may_change]
     if changed:
         pairs = "; ".join(f"{name}: got {wanted[name]}, the run has {was[name]}" for name in changed)
-        raise TrainError(f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out")
+        raise TrainError(
+            f"{run_dir} cannot be resumed with other settings ({pairs}); choose another --out{way_out}"
+        )

@@ -19,12 +19,9 @@ from vidlat.store.storage.filesystem import lock_shared
 from vidlat.train.runs.checkpoint_list import last_step
 from vidlat.train.runs.evaluation import EVALUATION, EvaluatedSamples, read_evaluation
 from vidlat.train.runs.metrics import Metrics
-from vidlat.train.runs.presence import is_training
+from vidlat.train.runs.presence import RUN_BYTES, is_training
 
 T = TypeVar("T")
-
-CONFIG_BYTES = 2**30
-"""Most bytes of a config.json: a run on a million videos has a quarter of them."""
 
 State = Literal["running", "done", "stopped early", "stopped", "failed", "damaged"]
 """stopped early: for want of a lower validation loss. stopped: with a checkpoint of its last step. failed:
@@ -115,7 +112,7 @@ def _read_settings(run_dir: Path) -> tuple[str, dict[str, Any]]:
 
     Raises OSError or ValueError for what no training has written.
     """
-    document = Fields(read_json(run_dir / "config.json", CONFIG_BYTES), "the run")
+    document = Fields(read_json(run_dir / "config.json", RUN_BYTES), "the run")
     document.fields("config").whole("steps", 1, int(LARGE))
     values = document.take("config", dict, "an object")
     if "trains" in document.names():
@@ -134,17 +131,17 @@ def _read_settings(run_dir: Path) -> tuple[str, dict[str, Any]]:
 
 def _state(run_dir: Path, metrics: Metrics, saved: int, steps: int) -> State:
     """saved: the step of the last checkpoint."""
-    if is_held(run_dir):
+    if _is_held(run_dir):
         return "running"
-    last_step = metrics.last.step if metrics.last else 0
-    if not saved or last_step > saved:
+    reached = metrics.last.step if metrics.last else 0
+    if not saved or reached > saved:
         return "failed"
-    if last_step >= steps:
+    if reached >= steps:
         return "done"
     return "stopped early" if metrics.last and metrics.last.stopped_early else "stopped"
 
 
-def is_held(run_dir: Path) -> bool:
+def _is_held(run_dir: Path) -> bool:
     """Whether a process trains in a folder; False where that cannot be told."""
     try:
         lock_shared(run_dir / "lock", wait=False).close()
