@@ -317,6 +317,23 @@ def test_traceback_needs_failed(cache):
     assert "--traceback goes with --failed" in err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--failed", "--dropped"], "give --failed or --dropped, not both"),
+        (
+            ["--where", "EF > 0", "--dropped"],
+            "--where chooses among videos; leave --failed",
+        ),
+        (["--labels", "--json"], "--labels adds columns to the videos; --json holds them anyway"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(cache, flags, message):
+    code, _, err = vidlat("ls", cache, *flags)
+    assert code == 2
+    assert message in err
+
+
 def test_videos_are_listed_by_a_condition(cache):
     def listed(where):
         return [row["video_id"] for row in json_of("ls", cache, "--where", where)]

@@ -254,6 +254,8 @@ WITHOUT_EFFECT = [
     (TrainConfig, "plain_flow", 0.5, {}, {"objective": "mean-flow"}, "give --objective mean-flow"),
     (TrainConfig, "condition_dropout", 0.3, {}, {"condition": ("view",)}, "give a --condition"),
     (TrainConfig, "first_frames", 2, {}, {"first_frame": 0.5}, "give a --first-frame above 0"),
+    (TrainConfig, "split_by_pattern", "^p", {"split_by": "site"}, {"split_by": None}, "leave one of these"),
+    (FitVAEConfig, "split_by_pattern", "^p", {"split_by": "site"}, {"split_by": None}, "leave one of these"),
     (TrainConfig, "preset", "base", {"channels": (8, 16), "blocks": 1}, {"blocks": None}, "leave one of"),
     (
         TrainConfig, "validate_every", 7, {"validation_fraction": 0.0}, {"split_by": "Split"},

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from vidlat.errors import ConfigError
-from vidlat.where import KnownVideo, parse_where, videos_where
+from vidlat.where import MOST_LETTERS, KnownVideo, parse_where, videos_where
 
 VIDEOS = [
     KnownVideo("p1/a_L1.avi", "p1", 32, 25.0, {"view": "A4C", "EF": "55.0", "fps": "hand held"}),
@@ -56,6 +56,7 @@ def test_a_condition_holds_for(text, expected):
         "EF + 1 > 2", "view is 'A4C'", "EF > True", "EF == None", "labels[view] == '1'", "fps[0] == 1",
         "(" * 500 + "EF > 1" + ")" * 500, "not " * 1000 + "EF > 1", "EF > 1 " * 500, "EF > 1\nEF > 2",
         "view == 'A4C",
+        f"EF > 1 and video_id != '{'a' * MOST_LETTERS}'",
         "EF > 1\0", "view in 5 + 5", "f'{view}' == 'a'", "EF := 3", "view == b'A4C'", "EF > 1j",
     ],
 )  # fmt: skip
