@@ -18,7 +18,7 @@ from vidlat.cli import commands
 PACKAGE = Path(__file__).parents[1] / "vidlat"
 
 LEVELS = [
-    {"types", "errors", "prefetch", "files", "interrupts", "slurm", "spelling"},
+    {"types", "errors", "prefetch", "files", "interrupts", "slurm", "spelling", "wording"},
     {"resources"},
     {"documents", "hub_errors", "paths", "timing", "checked_settings", "setting_texts", "where"},
     {"config"},

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, Self, TypeVar
 
-from vidlat.errors import SHOWN_LETTERS, ConfigError, shorten, shown
+from vidlat.errors import SHOWN_LETTERS, ConfigError, shown
 from vidlat.spelling import did_you_mean
+from vidlat.wording import shorten
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 

@@ -2,7 +2,6 @@
 
 import enum
 import reprlib
-from collections.abc import Sequence
 
 
 class ExitCode(enum.IntEnum):
@@ -53,12 +52,6 @@ def shown(value: object) -> str:
     """A value from a document in a message: as Python writes it, cut off after SHOWN_LETTERS."""
     text = printable(_Short().repr(value))
     return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..."
-
-
-def shorten(names: Sequence[str], most: int = 5) -> str:
-    """The first names of many, and how many more there are."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 OUT_OF_MEMORY_TEXTS = (

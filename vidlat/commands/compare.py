@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import console, format_count, print_table, progress_bar, quoted
+from vidlat.commands.display import console, print_table, progress_bar, quoted
 from vidlat.commands.figures import tell_still, write_figures
 from vidlat.commands.learning import print_learning
 from vidlat.config import CompareConfig
-from vidlat.errors import ConfigError, ExitCode, VidlatError, shorten
+from vidlat.errors import ConfigError, ExitCode, VidlatError
 from vidlat.evaluate.comparison import MAX_SHOWN, CompareProgress, Comparison, compare_videos
 from vidlat.evaluate.figures import COSTS, ERRORS, FIGURES, costs, figures
 from vidlat.fit.learning import Learning
@@ -19,6 +19,7 @@ from vidlat.fit.trainings import Trainings
 from vidlat.report.comparison import report_comparison
 from vidlat.report.tables import are_best
 from vidlat.video.writer import prepare_file
+from vidlat.wording import format_count, shorten
 
 WIDE = 140
 """Letters in a line from which on all columns are in one table."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.commands.display import console, format_count, print_table, progress_bar
+from vidlat.commands.display import console, print_table, progress_bar
 from vidlat.errors import ExitCode
 from vidlat.pipeline.decode_videos import decode_videos
 from vidlat.store.reader import open_cache
+from vidlat.wording import format_count
 
 
 def decode(

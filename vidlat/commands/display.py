@@ -194,11 +194,6 @@ def quoted(path: Path | str) -> str:
     return shlex.quote(str(path))
 
 
-def format_count(number: int, noun: str) -> str:
-    """`1 video`, `2 videos`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def format_names(names: Sequence[str]) -> str:
     """The first few names of many."""
     return ", ".join(names[:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES)

@@ -7,7 +7,6 @@ from pathlib import Path
 from vidlat.commands.display import (
     console,
     format_bytes,
-    format_count,
     format_names,
     format_seconds,
     print_table,
@@ -21,6 +20,7 @@ from vidlat.pipeline.estimate import EncodeEstimate, estimate_time
 from vidlat.pipeline.measure import headers_of, measure_size, measure_speed
 from vidlat.pipeline.plan import EncodePlan
 from vidlat.store.storage.filesystem import free_bytes
+from vidlat.wording import format_count
 
 Rows = list[tuple[str, str]]
 

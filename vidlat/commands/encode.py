@@ -16,7 +16,6 @@ from rich.progress import Progress, TaskID
 from vidlat.commands.display import (
     console,
     format_bytes,
-    format_count,
     format_names,
     format_seconds,
     print_table,
@@ -41,6 +40,7 @@ from vidlat.pipeline.measure import headers_of, measure_size
 from vidlat.store.schema import CacheSettings
 from vidlat.store.storage.filesystem import free_bytes
 from vidlat.types import FailureRecord
+from vidlat.wording import format_count
 
 MAX_ROWS = 20
 """Most rows printed of a table of warnings."""

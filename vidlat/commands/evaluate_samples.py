@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.commands.display import Stages, console, format_count, print_table, progress_bar, quoted
+from vidlat.commands.display import Stages, console, print_table, progress_bar, quoted
 from vidlat.commands.figures import write_figures
 from vidlat.config import EvaluateConfig
 from vidlat.copies.pictures import PAIRS, SHEET as COPIES_SHEET
@@ -16,6 +16,7 @@ from vidlat.evaluate.samples.pictures import GRID, SHEET
 from vidlat.evaluate.samples.result import SampleEvaluation
 from vidlat.metrics.intervals import in_figures
 from vidlat.report.spectrum import report_spectrum
+from vidlat.wording import format_count
 
 SPECTRUM = "spectrum.html"
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from vidlat.commands.display import Stages, console, format_count, print_table, progress_bar
+from vidlat.commands.display import Stages, console, print_table, progress_bar
 from vidlat.commands.figures import tell_still, write_figures
 from vidlat.errors import ExitCode
 from vidlat.evaluate.figures import FIGURES, figures, number
 from vidlat.evaluate.reconstruction import Evaluation, counted, evaluate_videos
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.video.writer import prepare_file
+from vidlat.wording import format_count
 
 
 def evaluate_reconstructions(

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import console, format_count, quoted
+from vidlat.commands.display import console, quoted
 from vidlat.video.writer import appearing_whole
+from vidlat.wording import format_count
 
 
 def write_figures(path: Path, values: dict[str, Any]) -> None:

@@ -7,12 +7,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import console, format_count, progress_bar, quoted
+from vidlat.commands.display import console, progress_bar, quoted
 from vidlat.config import FitVAEConfig
 from vidlat.evaluate.quality import psnr_of
 from vidlat.fit.run import WEIGHTS, FitStep, read_plan
 from vidlat.fit.trainer import VAETrainer, VideoRead
 from vidlat.interrupts import stopping
+from vidlat.wording import format_count
 
 
 def fit_vae(

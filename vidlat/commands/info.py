@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vidlat.commands.display import console, echo_json, format_bytes, format_count, format_seconds
+from vidlat.commands.display import console, echo_json, format_bytes, format_seconds
 from vidlat.config import MANTISSA_BITS
 from vidlat.store.summary import CacheSummary, Holder, VideoGroup, summarise
+from vidlat.wording import format_count
 
 
 def info(latents: str | Path, as_json: bool) -> None:

@@ -10,7 +10,6 @@ from vidlat.commands.display import (
     MAX_NAMES,
     console,
     echo,
-    format_count,
     format_names,
     print_table,
     progress_bar,
@@ -18,6 +17,7 @@ from vidlat.commands.display import (
 from vidlat.errors import ExitCode
 from vidlat.store.copying.merge import MergedPart, merge_caches
 from vidlat.store.copying.merge_plan import MergePlan
+from vidlat.wording import format_count
 
 
 def merge(parts: tuple[str | Path, ...], out: Path) -> ExitCode:

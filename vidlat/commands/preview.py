@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.commands.display import console, format_count, print_table, progress_bar
+from vidlat.commands.display import console, print_table, progress_bar
 from vidlat.errors import ConfigError, ExitCode
 from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline.decode_videos import load_vae_of
 from vidlat.store.layout import require_outside_caches
 from vidlat.store.reader import open_cache
 from vidlat.video.writer import prepare_file
+from vidlat.wording import format_count
 
 
 def preview(

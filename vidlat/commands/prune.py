@@ -8,7 +8,6 @@ from vidlat.commands.display import (
     console,
     echo,
     format_bytes,
-    format_count,
     print_table,
     progress_bar,
     quoted,
@@ -21,6 +20,7 @@ from vidlat.store.reader import open_cache
 from vidlat.store.storage.opening import local_cache, require_folder
 from vidlat.store.writing.lease import refuse_if_held
 from vidlat.store.writing.opening import open_writer
+from vidlat.wording import format_count
 
 
 def prune(latents: str | Path, yes: bool, drop: tuple[str, ...], keep_vanished: bool) -> ExitCode:

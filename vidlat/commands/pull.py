@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.commands.display import Stages, console, echo, format_bytes, format_count, progress_bar, quoted
+from vidlat.commands.display import Stages, console, echo, format_bytes, progress_bar, quoted
 from vidlat.commands.transfer import COLUMN, Transferred
 from vidlat.errors import ExitCode
 from vidlat.store.copying.pull import pull_cache
 from vidlat.store.storage.opening import open_published
+from vidlat.wording import format_count
 
 
 def pull(address: str, out: Path) -> ExitCode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import Stages, console, echo, format_bytes, format_count, progress_bar
+from vidlat.commands.display import Stages, console, echo, format_bytes, progress_bar
 from vidlat.commands.transfer import COLUMN, Transferred
 from vidlat.documents import read_json
 from vidlat.errors import ExitCode, InputError, one_line
@@ -17,6 +17,7 @@ from vidlat.store.metadata import read_schema
 from vidlat.store.storage.local import LocalStorage
 from vidlat.store.storage.opening import local_cache, open_published, require_folder
 from vidlat.store.writing.lease import reading
+from vidlat.wording import format_count
 
 EVALUATION_BYTES = 2**28
 """Most bytes of a file of figures."""

@@ -10,13 +10,13 @@ from vidlat.commands.display import (
     Stages,
     console,
     format_bytes,
-    format_count,
     print_table,
     progress_bar,
     quoted,
 )
 from vidlat.errors import ExitCode
 from vidlat.report.cache import report_cache
+from vidlat.wording import format_count
 
 
 def report(

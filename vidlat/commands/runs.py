@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidlat.commands.display import console, echo, echo_json, format_count, print_table, quoted
+from vidlat.commands.display import console, echo, echo_json, print_table, quoted
 from vidlat.train.runs.summary import RunSummary, find_runs, summarise_run
 from vidlat.train.runs.table import Column, fact_columns, run_document, setting_columns, sorted_runs
+from vidlat.wording import format_count
 
 
 def runs(places: tuple[Path, ...], sort: str, as_json: bool, report_file: Path | None) -> None:

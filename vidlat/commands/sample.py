@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import console, format_count, progress_bar
+from vidlat.commands.display import console, progress_bar
 from vidlat.config import SampleConfig
 from vidlat.config.sample import MAX_SWEPT
 from vidlat.errors import CopyError
@@ -13,6 +13,7 @@ from vidlat.sample import pictures
 from vidlat.sample.folder import read_samples
 from vidlat.sample.pictures import CONTACT_SHEET, MOVING, STILL
 from vidlat.sample.videos import sample_videos
+from vidlat.wording import format_count
 
 
 def sample(

@@ -19,9 +19,10 @@ from vidlat.config import (
     WorkerConfig,
 )
 from vidlat.config.split import SplitConfig
-from vidlat.errors import SHOWN_LETTERS, ConfigError, InputError, one_line, shorten
+from vidlat.errors import SHOWN_LETTERS, ConfigError, InputError, one_line
 from vidlat.files import read_file
 from vidlat.spelling import did_you_mean
+from vidlat.wording import shorten
 
 SECTIONS: dict[str, type[Config]] = {
     "encode": EncodeConfig,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vidlat.commands.display import console, format_count, print_table, quoted
+from vidlat.commands.display import console, print_table, quoted
 from vidlat.config import SplitConfig
 from vidlat.labels.assigning import numbers_in, place_videos
 from vidlat.labels.matching import match_labels
@@ -19,6 +19,7 @@ from vidlat.labels.split_file import PARTS, Placed, create_split, extend_split, 
 from vidlat.labels.subjects import label_of, subject_notes
 from vidlat.store.reader import open_cache
 from vidlat.types import Annotation, Source
+from vidlat.wording import format_count
 
 BARS = " ▁▂▃▄▅▆▇█"
 NUM_BINS = 12

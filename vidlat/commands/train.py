@@ -6,7 +6,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import console, format_count, format_seconds, progress_bar, quoted
+from vidlat.commands.display import console, format_seconds, progress_bar, quoted
 from vidlat.config import TrainConfig
 from vidlat.errors import ConfigError
 from vidlat.interrupts import stopping
@@ -17,6 +17,7 @@ from vidlat.train.networks.compiled import is_compiled
 from vidlat.train.runs.notes import chosen_in_words, split_in_words
 from vidlat.train.runs.run_folder import read_run
 from vidlat.train.trainer import Trainer
+from vidlat.wording import format_count
 
 
 def train(

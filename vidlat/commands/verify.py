@@ -11,7 +11,6 @@ from vidlat.commands.display import (
     echo,
     echo_json,
     format_bytes,
-    format_count,
     print_table,
     progress_bar,
 )
@@ -21,6 +20,7 @@ from vidlat.store.verify.cache import measure_unused_space, verify_cache
 from vidlat.store.verify.problem import Problem
 from vidlat.store.verify.repair_files import Outcome
 from vidlat.store.writing.lease import refuse_if_held
+from vidlat.wording import format_count
 
 
 def verify(latents: str | Path, repair: bool, vae: str | None, device: str, as_json: bool) -> ExitCode:

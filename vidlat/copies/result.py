@@ -12,12 +12,12 @@ from torch import Tensor
 
 from vidlat.copies.held_out import NEAR, HeldOut, thresholds
 from vidlat.copies.search import CopySearch, Match
-from vidlat.errors import shorten
 from vidlat.metrics.features import Array, Features
 from vidlat.metrics.intervals import Estimate, estimate
 from vidlat.store.reader import LatentCache
 from vidlat.train.data.windows import WindowShape
 from vidlat.train.runs.frozen_run import Run
+from vidlat.wording import shorten
 
 QUANTILE = 0.01
 """The share of held-out clips that are nearer to a training clip than the threshold."""

@@ -14,8 +14,9 @@ import torch
 from vidlat.documents import Fields, read_json
 from vidlat.encode.image_autoencoder import ImageAutoencoder
 from vidlat.encode.weights_file import MOST_CHANNELS, MOST_LEVELS, read_weights, require_fitting
-from vidlat.errors import WeightsError, one_line, printable, shorten, shown
+from vidlat.errors import WeightsError, one_line, printable, shown
 from vidlat.files import read_file
+from vidlat.wording import shorten
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 """The files of the folder."""

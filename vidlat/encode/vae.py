@@ -25,6 +25,7 @@ from vidlat.encode.stacking import join_calls, unfold_frames
 from vidlat.encode.weights_file import hash_encoder, hash_weights, load_network
 from vidlat.errors import ShapeError
 from vidlat.timing import Timing
+from vidlat.wording import format_count
 
 DEFAULT_SETTINGS = LatentSettings()
 
@@ -174,7 +175,7 @@ class FrozenVAE:
         return within_memory(
             call,
             self.device,
-            f"not enough memory on {self.device} for {num_stacks} stack{'s' * (num_stacks > 1)} of "
+            f"not enough memory on {self.device} for {format_count(num_stacks, 'stack')} of "
             f"{'x'.join(map(str, shape))}; {advice}",
         )
 

@@ -17,8 +17,9 @@ from torch import nn
 from vidlat.checked_settings import MANY
 from vidlat.documents import Fields, parse_json
 from vidlat.encode.network import MAISI_NETWORK, build_network
-from vidlat.errors import WeightsError, is_out_of_memory, one_line, printable, shorten, shown
+from vidlat.errors import WeightsError, is_out_of_memory, one_line, printable, shown
 from vidlat.files import replace_file, require_regular_file
+from vidlat.wording import shorten
 
 NETWORK_METADATA_KEY = "vidlat_network"
 """The metadata of a safetensors file that states, as JSON, what differs from MAISI_NETWORK."""

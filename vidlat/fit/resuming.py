@@ -9,13 +9,14 @@ from pathlib import Path
 from vidlat.config import FitVAEConfig
 from vidlat.config.train import RECORDED
 from vidlat.encode.weights_file import planned_network
-from vidlat.errors import TrainError, one_line, shorten
+from vidlat.errors import TrainError, one_line
 from vidlat.fit.continuing import settings_to_continue
 from vidlat.fit.run import FitRun, read_plan
 from vidlat.train.runs.changes import changes_after
 from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 from vidlat.train.runs.run_folder import checkpoint_folder
 from vidlat.types import InputVideo
+from vidlat.wording import shorten
 
 
 def resume_fit(settings: FitVAEConfig, folder: Path) -> FitRun:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.config import Preprocessing
-from vidlat.errors import ConfigError, TrainError, shorten
+from vidlat.errors import ConfigError, TrainError
 from vidlat.fit.learning import LearningCurve
 from vidlat.fit.run import WEIGHTS, FitRun, read_fit
 from vidlat.paths import local_path
+from vidlat.wording import shorten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

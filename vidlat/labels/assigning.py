@@ -17,6 +17,7 @@ from vidlat.labels.split import require_whole_subjects
 from vidlat.labels.split_file import PARTS, Placed
 from vidlat.labels.subjects import label_names, label_of, subjects_of
 from vidlat.types import Annotation, Source
+from vidlat.wording import format_count
 
 USUAL = 0.8, 0.1, 0.1
 """Shares of the parts where none are given."""
@@ -119,7 +120,7 @@ def _shares(total: int, fractions: Sequence[float]) -> dict[str, int]:
     wanted = [part for part, fraction in zip(PARTS, fractions, strict=True) if fraction]
     if total < len(wanted):
         raise ConfigError(
-            f"fractions: {total} subject{'s' * (total != 1)} cannot be in {len(wanted)} parts; say by --by "
+            f"fractions: {format_count(total, 'subject')} cannot be in {len(wanted)} parts; say by --by "
             "what a subject is, or ask for fewer parts, such as --fractions 0.8,0.2,0"
         )
     exact = {part: total * fraction for part, fraction in zip(PARTS, fractions, strict=True)}

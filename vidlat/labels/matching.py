@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vidlat.errors import InputError, shorten
+from vidlat.errors import InputError
 from vidlat.types import Annotation, Source, source_id
+from vidlat.wording import format_count, shorten
 
 MAX_NAMES = 3
 """Most rows or videos that a line names as examples."""
@@ -38,19 +39,11 @@ class LabelMatch:
         num_videos = len(self.rows) + len(self.unlabelled)
         counts = [f", {count:,} by {way}" for way, count in self.ways.most_common()]
         how = f" by {next(iter(self.ways))}" if len(counts) == 1 else "".join(counts)
-        yield f"labels: {len(self.rows):,} of {num_videos:,} video{'s' * (num_videos != 1)}{how}"
-        if self.unlabelled:
-            yield f"labels: {_count(self.unlabelled, 'video')} without a row{_such_as(self.unlabelled, hide)}"
-        if self.unmatched:
-            yield f"labels: {_count(self.unmatched, 'row')} without a video{_such_as(self.unmatched, hide)}"
-
-
-def _count(names: tuple[str, ...], what: str) -> str:
-    return f"{len(names):,} {what}{'s' * (len(names) != 1)}"
-
-
-def _such_as(names: tuple[str, ...], hide: bool) -> str:
-    return "" if hide else f": {shorten(names, MAX_NAMES)}"
+        yield f"labels: {len(self.rows):,} of {format_count(num_videos, 'video')}{how}"
+        for names, noun, lacks in ((self.unlabelled, "video", "row"), (self.unmatched, "row", "video")):
+            if names:
+                which = "" if hide else f": {shorten(names, MAX_NAMES)}"
+                yield f"labels: {format_count(len(names), noun)} without a {lacks}{which}"
 
 
 def match_labels(

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from vidlat.errors import ConfigError, shorten
+from vidlat.errors import ConfigError
 from vidlat.labels.split_file import PART_OF, PARTS, read_split
 from vidlat.labels.subjects import label_names, label_of, subjects_of
 from vidlat.paths import local_path
 from vidlat.types import Annotation, Source
+from vidlat.wording import format_count, shorten
 
 
 class SplitSettings(Protocol):
@@ -70,11 +71,9 @@ def describe_split(num_videos: Iterable[int], num_subjects: Mapping[str, int], s
     texts = []
     for part, number in zip(PARTS, num_videos, strict=True):
         subjects = num_subjects.get(part)
-        of = "" if subjects is None else f" of {subjects:,} subject{'s' * (subjects != 1)}"
+        of = "" if subjects is None else f" of {format_count(subjects, 'subject')}"
         if number or part != "test":
-            texts.append(
-                f"{part} {number:,} video{'s' * (number != 1)}{of}{' (not used)' * (part == 'test')}"
-            )
+            texts.append(f"{part} {format_count(number, 'video')}{of}{' (not used)' * (part == 'test')}")
     return f"split by {stated_by or 'subject'}: {', '.join(texts)}"
 
 

@@ -8,12 +8,13 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
-from vidlat.errors import InputError, one_line, shorten
+from vidlat.errors import InputError, one_line
 from vidlat.files import create_file, read_file, replace_file
 from vidlat.labels.matching import match_labels
 from vidlat.labels.reading import read_labels
 from vidlat.labels.tables import header_of
 from vidlat.types import Annotation, Source
+from vidlat.wording import shorten
 
 PARTS = ("train", "val", "test")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from vidlat.errors import ConfigError, shorten
+from vidlat.errors import ConfigError
 from vidlat.types import Annotation, Source, source_id
+from vidlat.wording import shorten
 
 
 def subjects_of(

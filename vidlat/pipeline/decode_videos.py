@@ -23,7 +23,7 @@ from vidlat.encode.stacking import unfold_frames
 from vidlat.encode.vae import FrozenVAE, load_vae
 from vidlat.encode.vae_spec import name_without_path
 from vidlat.encode.weights import resolve_weights
-from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shorten, shown
+from vidlat.errors import InputError, StoreError, VidlatError, WeightsError, shown
 from vidlat.paths import local_path
 from vidlat.pipeline.decoded_folder import continue_decoded, held_alone
 from vidlat.pipeline.folder import DECODED_MARK
@@ -34,6 +34,7 @@ from vidlat.store.schema import CacheSchema
 from vidlat.types import FloatArray, VideoRecord
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import prepare_folder, write_video
+from vidlat.wording import shorten
 
 
 def load_vae_of(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from vidlat.encode.memory import within_memory
+from vidlat.wording import format_count
 
 Array = npt.NDArray[np.float32]
 Encode = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -41,7 +42,7 @@ class DeviceCaller:
         Raises NotEnoughMemoryError if memory does not suffice: that of the device, or pinned memory.
         """
         refusal = (
-            f"not enough memory to bring {len(stacks)} stack{'s' * (len(stacks) > 1)} of "
+            f"not enough memory to bring {format_count(len(stacks), 'stack')} of "
             f"{'x'.join(map(str, stacks[0].shape))} to {self._device} and their latents back; lower --batch, "
             "--stack or --size"
         )

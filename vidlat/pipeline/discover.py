@@ -28,6 +28,7 @@ from vidlat.store.sources import size_and_time
 from vidlat.types import Annotation, InputVideo, Selection, Source, hashed_name, source_id
 from vidlat.video.images import is_named_like_picture
 from vidlat.video.reader import is_named_like_video
+from vidlat.wording import format_count
 
 FOLDERS_AT_ONCE = 8
 """Looked into by threads: on a network disk, to open a file takes a round trip."""
@@ -98,7 +99,7 @@ def discover_videos(
         kinds = describe_ignored(collection.ignored, hide=ids == "hash")
         left_out += f": {kinds}" if kinds else ""
         num_others = collection.ignored.total()
-        others = f"{num_others} other file{'s' * (num_others != 1)}{left_out}"
+        others = f"{format_count(num_others, 'other file')}{left_out}"
         raise InputError(f"no video in {where} ({others}); is it the right folder?")
     videos = [*found.values()]
     match = None

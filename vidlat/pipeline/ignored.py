@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from vidlat.wording import format_count
+
 _TO_NIFTI, _TO_NPY, _UNPACK = "convert to NIfTI", "save the frames as NPY", "unpack"
 _ADVICE = {
     **dict.fromkeys((".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".img", ".hdr", ".mnc"), _TO_NIFTI),
@@ -42,6 +44,6 @@ def describe_ignored(ignored: Mapping[str, int], *, hide: bool = False) -> str:
             groups.setdefault(_ADVICE.get(suffix, ""), []).append(f"{count} {suffix or 'without suffix'}")
     rest = groups.pop("", [])
     if num_others:
-        rest.append(f"{num_others} other" + "s" * (num_others > 1))
+        rest.append(format_count(num_others, "other"))
     known = [f"{', '.join(kinds)}: {advice}" for advice, kinds in groups.items()]
     return "; ".join(known + ([", ".join(rest)] if rest else []))

@@ -16,6 +16,7 @@ from vidlat.sample.sampler import num_steps_for
 from vidlat.train.objectives.objective import OBJECTIVES
 from vidlat.train.runs.exported import HUB
 from vidlat.train.runs.run_folder import TrainedRun
+from vidlat.wording import format_count
 
 
 def describe(
@@ -70,7 +71,7 @@ def _how_drawn(trained: TrainedRun, settings: SampleConfig) -> dict[str, Any]:
 def title_of(description: Mapping[str, Any]) -> str:
     """One line about samples, for a picture of them."""
     drawn = description["drawn"]
-    num_steps = f"{drawn['steps']} step{'s' * (drawn['steps'] != 1)}"
+    num_steps = format_count(drawn["steps"], "step")
     facts = [f"run {description['run']}", f"step {drawn['step']:,}", f"{num_steps} of {drawn['sampler']}"]
     if drawn["guidance"] != 1:
         facts.append(f"guidance {drawn['guidance']:g}")

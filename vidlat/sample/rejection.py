@@ -11,12 +11,13 @@ from torch import Tensor
 
 from vidlat.config import SampleConfig
 from vidlat.copies.search import CopySearch, Match
-from vidlat.errors import ConfigError, CopyError, shorten
+from vidlat.errors import ConfigError, CopyError
 from vidlat.paths import local_path
 from vidlat.store.reader import open_cache
 from vidlat.train.runs.frozen_model import FrozenModel
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.resuming import require_same_videos
+from vidlat.wording import shorten
 
 MOST_ATTEMPTS = 10
 """How often a sample is drawn before it is given up."""

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from vidlat.config import SampleConfig
-from vidlat.errors import ConfigError, shorten, shown
+from vidlat.errors import ConfigError, shown
 from vidlat.sample.folder import Sample
 from vidlat.train.objectives.conditioning import ClassCondition, NumberCondition, parse_number
 from vidlat.train.runs.frozen_model import FrozenModel
+from vidlat.wording import shorten
 
 FAR = 2
 """Standard deviations from the mean beyond which a number is warned of where the range is not known."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from vidlat.resources import num_cores
+from vidlat.wording import format_count
 
 MARGIN = 1.25
 """How many times as fast as with all cores another number must be.
@@ -51,7 +52,7 @@ def fastest(tried: Mapping[int, float]) -> int:
 def in_words(tried: Mapping[int, float]) -> str:
     """Such as `a step takes 3.52 s with 2 threads, 0.54 s with 1`."""
     (first, seconds), *others = tried.items()
-    named = f"{seconds:.2f} s with {first} thread{'s' * (first != 1)}"
+    named = f"{seconds:.2f} s with {format_count(first, 'thread')}"
     return "a step takes " + ", ".join([named, *(f"{each:.2f} s with {number}" for number, each in others)])
 
 

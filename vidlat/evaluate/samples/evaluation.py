@@ -35,6 +35,7 @@ from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.resuming import require_same_videos
 from vidlat.train.runs.run_folder import read_run
 from vidlat.video.contact_sheet import evenly_spaced
+from vidlat.wording import format_count
 
 Progress = Callable[[str, float, int], None]
 """Called with a stage, how much of it was done since, and how much it is in all."""
@@ -123,7 +124,7 @@ class _Plan:
         conditions = conditions_for(self.run, self.num, self.settings.seed)
         usual = num_steps_for(OBJECTIVES[self.run.config.objective], None)
         for num_steps in dict.fromkeys(self.settings.steps or (usual,)):
-            name = f"{num_steps} step{'s' * (num_steps > 1)}"
+            name = format_count(num_steps, "step")
             paths = draw_samples(
                 run_dir, out / f"steps-{num_steps}", self.settings, num_steps,
                 conditions=conditions, vae=self._vae_path,

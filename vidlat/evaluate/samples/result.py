@@ -9,13 +9,13 @@ from typing import Any
 
 import vidlat
 from vidlat.copies.result import Copies
-from vidlat.errors import shorten
 from vidlat.evaluate.samples.adherence import Adherence
 from vidlat.evaluate.samples.comparison import Row
 from vidlat.evaluate.samples.measuring import LATENTS
 from vidlat.metrics.frechet import LEAST_ITEMS
 from vidlat.metrics.intervals import in_figures
 from vidlat.metrics.neighbourhoods import NUM_NEIGHBOURS
+from vidlat.wording import format_count, shorten
 
 HELD_OUT, REAL, STILL, NOISE = "held-out clips", "real against real", "standing still", "noise"
 """The reference, and the rows that are no samples: training clips, the same without motion, and noise."""
@@ -43,7 +43,7 @@ def held_out_in_words(num_clips: int, num_subjects: int, settings: Mapping[str, 
     """
     which = "test " * (settings.get("held_out") == "test")
     clips, subjects = (
-        f"{number:,} {noun}{'s' * (number != 1)}"
+        format_count(number, noun)
         for number, noun in ((num_clips, "held-out clip"), (num_subjects, f"{which}subject"))
     )
     return f"{clips} of {subjects}"
@@ -118,7 +118,7 @@ class SampleEvaluation:
     def _missing(self, reason: str) -> str:
         clips = min(self.held_out[0], *(row.num_clips for row in self.rows.values()))
         subjects = min(self.held_out[1], *(row.num_groups for row in self.rows.values()))
-        got = f"{clips} clip{'s' * (clips != 1)} of {subjects} subject{'s' * (subjects != 1)}"
+        got = f"{format_count(clips, 'clip')} of {format_count(subjects, 'subject')}"
         return f"No figure (-): {reason}; of the sets here the least has {got}."
 
     def conclusions(self) -> list[str]:
@@ -155,7 +155,7 @@ class SampleEvaluation:
         if self.damaged:
             warnings.append(f"Left out, being damaged: {shorten(list(self.damaged))}.")
         for side, number in self._few_subjects().items():
-            counted = f"{number} subject{'s' * (number != 1)} among the {side} clips that are compared"
+            counted = f"{format_count(number, 'subject')} among the {side} clips that are compared"
             warnings.append(
                 f"Only {counted}: with other subjects all figures could be quite different, even those of "
                 "real against real."

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vidlat.config import Drawing, EvaluateConfig, SampleConfig
-from vidlat.errors import printable, shorten
+from vidlat.errors import printable
 from vidlat.evaluate.samples.clips import Clip, folder_clips
 from vidlat.sample.folder import Sample, read_samples
 from vidlat.sample.videos import sample_videos
 from vidlat.train.runs.frozen_run import Run
+from vidlat.wording import shorten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from vidlat.store.copying.snapshot import DOCUMENTS, CacheSnapshot, array_length
 from vidlat.store.layout import LEASE, LEFTOVER, OWN_FILES, SHARD_FILE, is_record_file
 from vidlat.store.records.ranges import CHECKSUMS, RANGE_COLUMNS
 from vidlat.store.storage.interface import Missing, Storage
+from vidlat.wording import format_count
 
 
 class DivergedError(StoreError):
@@ -30,7 +31,7 @@ def read_target(source: CacheSnapshot, target: Storage) -> CacheSnapshot | None:
             f"{source.storage.where}: give another place"
         )
     if lacking := _lacking(source.videos, before.videos):
-        number = f"{len(lacking)} video{'s' * (len(lacking) > 1)}"
+        number = format_count(len(lacking), "video")
         raise DivergedError(
             f"{target.where}: holds commits of {number} that {source.storage.where} lacks, such as "
             f"{shown(lacking[0])}; push to a new place, or pull it and merge the two"

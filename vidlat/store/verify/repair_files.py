@@ -13,7 +13,7 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidlat.errors import StoreError, shorten
+from vidlat.errors import StoreError
 from vidlat.store import layout
 from vidlat.store.metadata import (
     MOST_FRAMES,
@@ -31,6 +31,7 @@ from vidlat.store.verify.stray_files import KnownFiles, file_problem, find_suspe
 from vidlat.store.verify.zarr_metadata import ZarrMetadata, read_zarr_metadata
 from vidlat.store.writing.lease import hold_lease
 from vidlat.types import Source
+from vidlat.wording import shorten
 
 PURPOSE = "vidlat verify --repair"
 

@@ -11,6 +11,7 @@ from vidlat.train.data.chosen_videos import annotations_with
 from vidlat.train.runs.changes import Change
 from vidlat.train.runs.frozen_run import Run
 from vidlat.types import Annotation, VideoRecord
+from vidlat.wording import format_count
 
 FAR = 2.01
 """The share of the held-out videos is far from the one asked for if it is so many times larger or smaller."""
@@ -21,7 +22,7 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
     num_added = num_videos - len(run.checksums)
     if run.config.where is None and num_added > 0:
         yield (
-            f"{num_added} {'video' if num_added == 1 else 'videos'} of the cache came after the run was "
+            f"{format_count(num_added, 'video')} of the cache came after the run was "
             "started, and it does not use them; a new run with another --out does"
         )
     if run.config.steps < run.config.warmup_steps:

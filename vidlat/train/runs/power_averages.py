@@ -27,8 +27,9 @@ from safetensors.torch import save
 from torch import nn
 
 from vidlat.encode.weights_file import hash_weights
-from vidlat.errors import TrainError, one_line, shorten
+from vidlat.errors import TrainError, one_line
 from vidlat.files import replace_file, require_regular_file
+from vidlat.wording import shorten
 
 LENGTHS = 0.05, 0.10
 """Of the averages that are kept (Karras et al. 2024, section 3.2)."""

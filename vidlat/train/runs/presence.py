@@ -10,8 +10,9 @@ from vidlat.checked_settings import Config
 from vidlat.config import TrainConfig
 from vidlat.config.train import MAY_CHANGE
 from vidlat.documents import read_json
-from vidlat.errors import TrainError, VidlatError, shorten
+from vidlat.errors import TrainError, VidlatError
 from vidlat.store.layout import ROOT
+from vidlat.wording import shorten
 
 RUN_BYTES = 2**30
 """Most bytes of a config.json: a run on a million videos has a quarter of them."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from vidlat.config import TrainConfig
 from vidlat.config.train import RECORDED
-from vidlat.errors import TrainError, shorten
+from vidlat.errors import TrainError
 from vidlat.store.reader import LatentCache
 from vidlat.train.objectives.timesteps import DRAWS_VERSION
 from vidlat.train.runs.changes import changes_after
@@ -21,6 +21,7 @@ from vidlat.train.runs.presence import require_same_settings
 from vidlat.train.runs.run_folder import checkpoint_folder, read_run
 from vidlat.train.runs.warm_start import place_of
 from vidlat.types import Annotation
+from vidlat.wording import shorten
 
 
 def resume_run(

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from vidlat.documents import read_json
-from vidlat.errors import TrainError, VidlatError, one_line, shorten
+from vidlat.errors import TrainError, VidlatError, one_line
 from vidlat.files import replace_file, require_folder, require_regular_file
 from vidlat.store.layout import require_outside_caches
 from vidlat.store.storage.filesystem import locked
@@ -36,6 +36,7 @@ from vidlat.train.runs.frozen_model import BuildModel, FrozenModel
 from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.power_averages import average_of_length, remove_snapshots_after
 from vidlat.train.runs.presence import RUN_BYTES, require_run
+from vidlat.wording import shorten
 
 EXPORTED_WEIGHTS = "model.safetensors"
 """What an exported folder has and a run has not."""

@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from vidlat.config.train import OPERATIONAL
-from vidlat.errors import ConfigError, shorten
+from vidlat.errors import ConfigError
 from vidlat.metrics.intervals import Estimate
 from vidlat.train.runs.summary import RunSummary
+from vidlat.wording import shorten
 
 MOST_LETTERS = 24
 """Of a setting in a table."""
