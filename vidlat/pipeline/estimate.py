@@ -22,23 +22,27 @@ class EncodeEstimate:
     """The size of an encode.
 
     num_headers: videos whose header was read; the others are assumed to hold as many frames per byte.
-    num_frames, seconds: of the videos whose header states them. num_calls: calls of the VAE.
-    calls_of_batches: the same of each batch. num_latent_frames: that they give. latent_bytes: by how much the
-    cache will grow. scratch_bytes: what scratch holds at one time, at most.
-    unknown: ids of videos whose header states no number of frames. broken: ids of videos that will fail,
-    since their file cannot be opened or holds no frame of what was selected. Neither adds to the size.
+    num_frames, seconds: of the videos whose header states them. calls_of_batches: calls of the VAE for each
+    batch. num_latent_frames: that they give. latent_bytes: by how much the cache will grow. scratch_bytes:
+    what scratch holds at one time, at most. unknown: ids of videos whose header states no number of frames.
+    broken: ids of videos that will fail, since their file cannot be opened or holds no frame of what was
+    selected. Neither adds to the size.
     """
 
     num_headers: int
     num_frames: int
     seconds: float
-    num_calls: int
     calls_of_batches: tuple[int, ...]
     num_latent_frames: int
     latent_bytes: int
     scratch_bytes: int
     unknown: tuple[str, ...]
     broken: tuple[str, ...]
+
+    @property
+    def num_calls(self) -> int:
+        """Calls of the VAE."""
+        return sum(self.calls_of_batches)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +145,6 @@ def estimate_encode(
         num_headers=len(headers),
         num_frames=sum(header.num_frames or 0 for header in every.values()),
         seconds=sum(header.seconds or 0.0 for header in every.values()),
-        num_calls=sum(num_calls),
         calls_of_batches=tuple(num_calls),
         num_latent_frames=sum(num_latent_frames),
         latent_bytes=round(bytes_on_disk(sum(num_latent_frames) * values_per_latent_frame)),
@@ -156,11 +159,10 @@ def estimate_encode(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeTime:
-    """The duration of an encode, and how much of it each process starts, decodes and is in the VAE, alone."""
+    """The duration of an encode, and how much of it each process takes to start, and is in the VAE."""
 
     seconds: float
     start_seconds: float
-    decoding_seconds: float
     vae_seconds: float
 
 
@@ -179,7 +181,6 @@ def estimate_time(estimate: EncodeEstimate, speed: Speed) -> EncodeTime:
     return EncodeTime(
         seconds=speed.start_seconds + work,
         start_seconds=speed.start_seconds,
-        decoding_seconds=decoding,
         vae_seconds=vae,
     )
 
