@@ -362,7 +362,8 @@ def test_a_decoded_folder_tells_what_it_holds(cache, tmp_path):
     list(decode_cache(cache, vae, out))
     first, *lines = map(json.loads, (out / "decoded.jsonl").read_text().splitlines())
     assert first["decoded"] == {
-        "cache_id": cache.schema.cache_id, "vae_hash": cache.schema.vae_hash, "precision": "float32"
+        "cache_id": cache.schema.cache_id, "vae_hash": cache.schema.vae_hash, "precision": "float32",
+        "with_source": False,
     }  # fmt: skip
     crc32c = {name: record.latents.crc32c for name, record in cache.records().items()}
     assert {line["name"]: line["latent_crc32c"] for line in lines} == crc32c

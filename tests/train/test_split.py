@@ -438,6 +438,8 @@ def test_a_held_out_share_far_from_the_one_asked_for_is_noted(make_cache, make_t
     (note,) = make_trainer(cache=cache, split_by_pattern="^(.)/").notes
     assert "8 of 16 videos are held out, 50%, where --validation-fraction asks for 10%" in note
     assert make_trainer("b", cache=cache, split_by_pattern="^(.)/", validation_fraction=0.4).notes == ()
+    told = {name: Annotation("", {"split": "train" if n % 2 else "val"}) for n, name in enumerate(names)}
+    assert not [note for note in make_trainer("c", cache=cache, labels=told).notes if "held out" in note]
 
 
 def test_one_held_out_video_of_a_few_needs_no_note(make_cache, make_trainer):

@@ -283,7 +283,10 @@ class TrainConfig(Config):
         if self.channels and self.blocks:
             without_effect["preset"] = "beside --channels and --blocks; leave one of these out"
         if not (self.validation_fraction or self.split or self.split_by):
-            why = "with nothing held out; give a --validation-fraction above 0"
+            why = (
+                "with nothing held out; give a --validation-fraction above 0, or the --split or --split-by "
+                "that says what is"
+            )
             without_effect |= dict.fromkeys(("validate_every", "patience"), why)
         return without_effect
 

@@ -50,12 +50,16 @@ def plan_network(settings: FitVAEConfig) -> tuple[ChosenFit, NetworkPlan]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Ids of the videos on both sides, and of the clips to validate; in_words: the numbers of a new split."""
+    """Ids of the videos on both sides, and of the clips to validate.
+
+    Of a new split also its numbers in words, and what states it: see `VideoSplit`.
+    """
 
     training: tuple[str, ...]
     validation: tuple[str, ...]
     clips: tuple[str, ...]
     in_words: str = ""
+    stated_by: str = ""
 
 
 def plan_split(videos: Sequence[InputVideo], asked: FitVAEConfig, chosen: ChosenFit) -> Split:
@@ -83,6 +87,7 @@ def plan_split(videos: Sequence[InputVideo], asked: FitVAEConfig, chosen: Chosen
         validation=decided.validation,
         clips=tuple(video.video_id for video in clips),
         in_words=decided.in_words(),
+        stated_by=decided.stated_by,
     )
 
 
@@ -91,5 +96,5 @@ def split_notes(split: Split, num_videos: int, settings: ChosenFit) -> Iterator[
     if not split.clips:
         yield NOT_VALIDATED
     yield split.in_words
-    if len(split.training) + len(split.validation) == num_videos:
+    if not split.stated_by:
         yield from notes_on_share(len(split.validation), num_videos, settings.validation_fraction)

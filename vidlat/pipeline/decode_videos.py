@@ -240,7 +240,6 @@ def _shown(
 
 def _describe(schema: CacheSchema, vae: FrozenVAE, *, with_source: bool) -> dict[str, Any]:
     """The first line of decoded.jsonl."""
-    beside = {"with_source": True} if with_source else {}
     return {
         "vidlat_version": vidlat.__version__,
         "vae": name_without_path(schema.vae_name),
@@ -248,7 +247,7 @@ def _describe(schema: CacheSchema, vae: FrozenVAE, *, with_source: bool) -> dict
             "cache_id": schema.cache_id,
             "vae_hash": vae.weights_hash,
             "precision": vae.precision,
-            **beside,
+            "with_source": with_source,
         },
     }
 

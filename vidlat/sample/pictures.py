@@ -37,7 +37,7 @@ class Picture(Protocol):
         """Whether a sample of this file name has a place in the picture."""
 
     def add(self, name: str, frames: Frames) -> None:
-        """Add a sample by its file name, with its frames (T, H, W)."""
+        """Add a sample by its file name, with its frames (T, H, W), if the picture shows it."""
 
     def write(self, out: Path) -> None:
         """Write what there is to the folder of the samples; raises InputError where it cannot be written."""
@@ -61,10 +61,8 @@ class Sheet:
         return self._places[name] < MAX_ROWS
 
     def add(self, name: str, frames: Frames) -> None:
-        row = Row(self._labels[name], frames, frame_step=self._frame_step)
-        self._rows[self._places[name]] = row
-        if len(self._rows) > MAX_ROWS:
-            del self._rows[max(self._rows)]
+        if self.shows(name):
+            self._rows[self._places[name]] = Row(self._labels[name], frames, frame_step=self._frame_step)
 
     def write(self, out: Path) -> None:
         if self._rows:

@@ -32,7 +32,7 @@ def run_notes(run: Run, training: Sequence[VideoRecord], *, num_videos: int) -> 
         )
     if not run.validation:
         yield "no video is held out, so there is no validation loss"
-    if not run.test:
+    if not run.stated_by:
         yield from notes_on_share(len(run.validation), len(run.labels), run.config.validation_fraction)
     if run.duplicates:
         pairs = [" resembles ".join(pair) for pair in run.duplicates[:5]]
@@ -86,8 +86,7 @@ def notes_on_share(num_held_out: int, num_videos: int, asked: float) -> Iterator
         yield (
             f"{num_held_out} of {num_videos} videos are held out, {achieved:.0%}, where "
             f"--validation-fraction asks for {asked:.0%}: all videos of a subject, and copies of a "
-            "video, are on one side, a split that a label states is kept; check --split-by if that is not "
-            "what you want"
+            "video, are on one side; check --split-by if that is not what you want"
         )
 
 
