@@ -340,6 +340,7 @@ def test_faults_that_pass_are_not_noticed(local, address, proxy, monkeypatch):
     proxy.set()
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_a_command_that_waits_for_a_store_ends_at_once_by_ctrl_c(address, proxy):
     command = [sys.executable, "-m", "vidlat", "verify", address]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:

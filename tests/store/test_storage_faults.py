@@ -431,6 +431,7 @@ def test_a_forked_child_is_refused_instead_of_waiting(storage, direct, key):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 @pytest.mark.parametrize("verb", ["read", "list", "create", "delete"])
 def test_ctrl_c_does_not_wait_for_an_answer(bucket, direct, key, proxy, monkeypatch, verb):
     be_patient(monkeypatch, 60, request_seconds=60)
