@@ -162,6 +162,14 @@ def signals_as_in_a_terminal():
 
 
 @pytest.fixture(scope="module")
+def few_validation_windows():
+    """Trainings of networks are validated on 8 windows in place of 64; use it by a mark of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vidlat.train.trainer.NUM_VALIDATION_WINDOWS", 8)
+        yield
+
+
+@pytest.fixture(scope="module")
 def scheduler():
     """The address of a Dask scheduler whose worker is this process, which has loaded torch already.
 

@@ -34,6 +34,8 @@ from vidlat.store.reader import open_cache
 from vidlat.store.writing.opening import create_cache
 from vidlat.train.optimisation import Optimisation
 
+pytestmark = pytest.mark.usefixtures("few_validation_windows")
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 LENGTHS = {"a.mp4": 5, "b.mp4": 9, "deep/c.mp4": 16}
 
@@ -897,7 +899,9 @@ def test_lists_and_plain_flags_may_be_repeated(tmp_path):
     assert "no such file or folder" in err
 
 
-def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(videos, small_vae, tmp_path, monkeypatch):
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(
+    videos, small_vae, scheduler, tmp_path, monkeypatch
+):
     home, here = tmp_path / "home", tmp_path / "here"
     here.mkdir()
     (home / "v").mkdir(parents=True)
@@ -906,7 +910,16 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(videos, small_vae, 
     (home / "m.csv").write_text("path\n~/v/a.mp4\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(here)
-    settings = ("--vae=~/vae.safetensors", "--size", 16, "--device", "cpu", "--dry-run")
+    settings = (
+        "--vae=~/vae.safetensors",
+        "--size",
+        16,
+        "--device",
+        "cpu",
+        "--scheduler",
+        scheduler,
+        "--dry-run",
+    )
     for given in ("--input=~/v", "--input=~/v/*.mp4", "--input=~/m.csv", "--input=~/v/a.mp4"):
         code, out, err = vidlat("encode", given, "--out=~/l.zarr", *settings)
         assert (code, err) == (0, "")

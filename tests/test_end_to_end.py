@@ -18,6 +18,8 @@ from vidlat.store.reader import open_cache
 from vidlat.train.optimisation import Optimisation
 from vidlat.video.writer import write_video
 
+pytestmark = pytest.mark.usefixtures("few_validation_windows")
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():

@@ -40,6 +40,7 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_whole_path_takes_ten_lines(capsys):
     assert len(WHOLE_PATH.splitlines()) == 10
@@ -87,6 +88,7 @@ def test_report_runs(make_videos, encode_here, folder):
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_training_of_a_vae_and_its_comparison_run(make_videos, folder, capsys):
     make_videos(folder / "videos", {"a.mp4": 9, "b.mp4": 8})
     run_here(VAE)
@@ -96,7 +98,8 @@ def test_training_of_a_vae_and_its_comparison_run(make_videos, folder, capsys):
     assert "'vae stack 4': {'MSE < 0.05 after an epoch':" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("run", [run_here, pytest.param(run_as_script, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [run_here, run_as_script])
 def test_examples_of_training_run(folder, run):
     """With two steps each, on latents of MAISI's four channels."""
     assert len(TRAINING) == 6

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from tests.pipeline.one_thread import OneThread
 from tests.pipeline.opened import reading
 from tests.store.damage import commit_as_it_is
+from tests.thorough import some_of
 from vidlat.cli import commands
 from vidlat.config import ARITHMETIC_VERSIONS, PREPROCESS_VERSION, Preprocessing
 from vidlat.errors import DeviceError, StoreError
@@ -237,7 +238,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("plant", "kind"), VICTIMS.values(), ids=VICTIMS)
+@pytest.mark.parametrize(("plant", "kind"), some_of(VICTIMS.values()), ids=some_of(VICTIMS))
 def test_damaged_video_is_found_and_encoded_again_to_the_same_bits(
     path, repaired, read_all, latents, plant, kind
 ):
@@ -268,7 +269,7 @@ def test_repair_of_a_merged_cache_leaves_the_shards_that_it_shares_with_its_part
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
-@pytest.mark.parametrize(("plant", "file"), FILES.values(), ids=FILES)
+@pytest.mark.parametrize(("plant", "file"), some_of(FILES.values()), ids=some_of(FILES))
 def test_damaged_metadata_is_found_and_written_as_it_was(
     path, pristine, repaired, read_all, latents, plant, file
 ):
@@ -345,12 +346,14 @@ def test_foreign_file_is_left_and_keeps_the_exit_code(path, repaired):
 
 @pytest.mark.parametrize(
     "damage",
-    [
-        lambda file: file.write_bytes(file.read_bytes()[:-1]),
-        lambda file: file.write_bytes(b""),
-        lambda file: flip(file, 50),
-    ],
-    ids=["truncated", "empty", "flipped"],
+    some_of(
+        [
+            lambda file: flip(file, 50),
+            lambda file: file.write_bytes(file.read_bytes()[:-1]),
+            lambda file: file.write_bytes(b""),
+        ]
+    ),
+    ids=some_of(["flipped", "truncated", "empty"]),
 )
 def test_damaged_record_file_is_set_aside_and_the_next_encode_adds_its_videos(
     path, pristine, repaired, encode_here, videos, read_all, latents, damage
@@ -382,7 +385,7 @@ def test_damaged_failures_are_forgotten(path, repaired, read_all, latents):
     assert read_all(path) == latents
 
 
-@pytest.mark.parametrize("column", ["video_id", "sequence", "start", "num_frames"])
+@pytest.mark.parametrize("column", some_of(["video_id", "sequence", "start", "num_frames"]))
 def test_file_with_a_row_that_lacks_a_value_is_set_aside(
     path, repaired, encode_here, videos, read_all, latents, column
 ):
@@ -394,7 +397,7 @@ def test_file_with_a_row_that_lacks_a_value_is_set_aside(
     assert read_all(path) == latents
 
 
-@pytest.mark.parametrize("content", [None, b"{", b"{}"])
+@pytest.mark.parametrize("content", some_of([b"{", None, b"{}"]))
 def test_lost_root_is_restored_from_the_manifest(path, repaired, read_all, latents, content):
     before = (path / "zarr.json").read_bytes()
     (path / "zarr.json").unlink()
@@ -406,7 +409,7 @@ def test_lost_root_is_restored_from_the_manifest(path, repaired, read_all, laten
     assert read_all(path) == latents
 
 
-@pytest.mark.parametrize("content", [None, b"{", b"{}"])
+@pytest.mark.parametrize("content", some_of([b"{", None, b"{}"]))
 def test_lost_manifest_is_made_again_from_the_root_and_the_record_files(
     path, repaired, read_all, latents, content
 ):
@@ -422,7 +425,7 @@ def test_lost_manifest_is_made_again_from_the_root_and_the_record_files(
 
 
 def test_every_lost_record_file_is_named_the_last_one_too(path, pristine, repaired, tmp_path):
-    for number, file in enumerate(sorted(pristine.glob("videos/records/*.parquet"))):
+    for number, file in some_of(enumerate(sorted(pristine.glob("videos/records/*.parquet")))):
         damaged = shutil.copytree(pristine, tmp_path / f"{number}.zarr")
         where = f"videos/records/{file.name}"
         (damaged / where).unlink()
@@ -501,13 +504,15 @@ def own_videos(make_videos, encode_here, tmp_path):
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [
-        (lambda file: file.unlink(), "is gone"),
-        (lambda file: file.write_bytes(file.read_bytes()[::-1]), "has changed"),
-        (lambda file: file.write_bytes(b""), "has changed"),
-        (lambda file: (file.unlink(), file.mkdir()), "has changed"),
-    ],
-    ids=["gone", "other bytes", "other size", "folder"],
+    some_of(
+        [
+            (lambda file: file.unlink(), "is gone"),
+            (lambda file: file.write_bytes(b""), "has changed"),
+            (lambda file: (file.unlink(), file.mkdir()), "has changed"),
+            (lambda file: file.write_bytes(file.read_bytes()[::-1]), "has changed"),
+        ]
+    ),
+    ids=some_of(["gone", "other size", "folder", "other bytes"]),
 )
 def test_video_without_its_source_is_reported_and_the_others_are_repaired(
     own_videos, repaired, read_all, spoil, reason

@@ -42,7 +42,7 @@ def noise(num_frames=16, side=32, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (num_frames, side, side), np.uint8)
 
 
-def comparison_events(out, psnrs, num_clips=None, side=32):
+def comparison_events(out, psnrs, num_clips=None, num_frames=16):
     """Events of `compare_videos`, with pictures in the folder `out`. psnrs: {setting: {clip: PSNR}}."""
     clips = list(next(iter(psnrs.values())))
     settings = {name: candidate(name, 0.0625 * 4**number) for number, name in enumerate(psnrs)}
@@ -56,5 +56,5 @@ def comparison_events(out, psnrs, num_clips=None, side=32):
             )
             yield CompareProgress(**shared, video_id=clip, name=name, measurement=measurement)
         path = out / f"{number}.mp4"
-        write_video(path, side_by_side({"source": noise(side=side, seed=number)}), 25)
+        write_video(path, side_by_side({"source": noise(num_frames, seed=number)}), 25)
         yield CompareProgress(**shared, video_id=clip, pictures=(path, path.with_suffix(".png")))

@@ -1,5 +1,7 @@
 """The page of a comparison has the figures of its source, escapes what it is told, and stays small."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.report.html import Page
@@ -13,9 +15,10 @@ CLIPS = {f"clip {number}.mp4": 30.0 + number for number in range(8)}
 PSNRS = {"tiny stack 4": CLIPS, "tiny-16 stack 4": {clip: psnr + 5 for clip, psnr in CLIPS.items()}}
 
 
-@pytest.fixture
-def events(tmp_path):
-    return list(comparison_events(tmp_path / "out", PSNRS))
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    """Events of eight clips, whose pictures no test changes."""
+    return list(comparison_events(tmp_path_factory.mktemp("out"), PSNRS, num_frames=2))
 
 
 def test_figures_are_those_of_the_comparison(events, tmp_path):
@@ -47,9 +50,9 @@ def test_worst_and_best_clips_move_and_others_are_told_of(events, tmp_path):
     assert "2 other clips can be seen in the folder of the comparison" in read.text
 
 
-def test_a_comparison_that_was_cut_short_says_so(tmp_path):
-    events = list(comparison_events(tmp_path / "out", PSNRS, num_clips=20))
-    assert "8 of 20 clips compared" in Page(report_comparison(events, tmp_path / "r.html")).text
+def test_a_comparison_that_was_cut_short_says_so(events, tmp_path):
+    cut_short = [replace(event, num_clips=20) for event in events]
+    assert "8 of 20 clips compared" in Page(report_comparison(cut_short, tmp_path / "r.html")).text
 
 
 def test_pictures_that_take_too_much_room_are_left_out_and_told_of(events, tmp_path, monkeypatch):
@@ -59,7 +62,8 @@ def test_pictures_that_take_too_much_room_are_left_out_and_told_of(events, tmp_p
     assert "8 other clips can be seen in the folder of the comparison, 6 of them because they" in read.text
 
 
-def test_pictures_that_are_gone_are_left_out(events, tmp_path):
+def test_pictures_that_are_gone_are_left_out(tmp_path):
+    events = list(comparison_events(tmp_path / "out", {"tiny": {"a": 30.0, "b": 31.0}}, num_frames=2))
     for file in (tmp_path / "out").iterdir():
         file.unlink()
     assert Page(report_comparison(events, tmp_path / "r.html")).count("video") == 0
@@ -67,7 +71,9 @@ def test_pictures_that_are_gone_are_left_out(events, tmp_path):
 
 def test_names_are_texts_and_nothing_else(tmp_path):
     evil = '"><script>alert(1)</script><img src=x onerror=alert(2)>\x1b\ud800'
-    events = list(comparison_events(tmp_path / "out", {f"tiny {evil}": {evil: 30.0, "b": 31.0}}))
+    events = list(
+        comparison_events(tmp_path / "out", {f"tiny {evil}": {evil: 30.0, "b": 31.0}}, num_frames=2)
+    )
     read = Page(report_comparison(events, tmp_path / "r.html"))
     assert read.count("script") == 1
     assert not [image for tag, image in read.tags if tag == "img" and "onerror" in image]

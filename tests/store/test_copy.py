@@ -3,7 +3,7 @@
 import os
 import shutil
 from contextlib import suppress
-from itertools import count
+from itertools import count, product
 from uuid import uuid4
 
 import pytest
@@ -16,6 +16,7 @@ from tests.store.object_store import Proxy, environment, new_bucket, s3_server, 
 from tests.store.test_merge import A, B, add, latents_as_bytes, make
 from tests.store.test_prune import content_of, pruned
 from tests.store.test_storage_faults import be_patient
+from tests.thorough import is_thorough, some_of
 from vidlat.errors import StoreError
 from vidlat.store.copying.copy import CARD_MARK, copy_cache
 from vidlat.store.copying.divergence import DivergedError
@@ -310,7 +311,7 @@ def test_a_lost_shard_is_refused_before_anything_is_written(path, memory):
 
 def test_an_unreachable_store_is_not_called_damaged(path, memory):
     num_verbs = 12
-    for step in range(num_verbs):
+    for step in some_of(range(num_verbs)):
         with pytest.raises(Unreachable):
             copied(path, CutOff(memory, step, error=Unreachable("x: cannot be reached")))
         copied(path, memory)
@@ -344,13 +345,13 @@ def cut_everywhere(path, new_target, all_steps, *, is_update, is_of_source):
     return num_cut
 
 
-@pytest.mark.parametrize("is_update", [False, True])
-@pytest.mark.parametrize("is_of_source", [False, True])
+@pytest.mark.parametrize(("is_update", "is_of_source"), some_of(product([False, True], repeat=2)))
 def test_a_copy_that_is_cut_off_anywhere_is_there_or_not_and_continues(path, is_update, is_of_source):
     def new_target():
         return ObjectStorage(MemoryStore(), "memory://x")
 
-    assert cut_everywhere(path, new_target, count(0, 9), is_update=is_update, is_of_source=is_of_source) > 3
+    all_steps = count(0, 9 if is_thorough() else 15)
+    assert cut_everywhere(path, new_target, all_steps, is_update=is_update, is_of_source=is_of_source) > 3
 
 
 @pytest.mark.slow
@@ -372,7 +373,7 @@ def proxy(bucket):
         yield proxy
 
 
-@pytest.mark.parametrize("fault", ["lost", "lost 503", "409", "500", "503", "dropped"])
+@pytest.mark.parametrize("fault", some_of(["lost", "lost 503", "409", "500", "503", "dropped"]))
 def test_faults_of_the_network_are_not_noticed(path, bucket, proxy, monkeypatch, fault):
     be_patient(monkeypatch, 10, request_seconds=5)
     address = f"{bucket}/{uuid4().hex}"
@@ -387,8 +388,9 @@ def test_faults_of_the_network_are_not_noticed(path, bucket, proxy, monkeypatch,
     assert published(open_storage(address)) == content_of(path)
 
 
-@pytest.mark.parametrize("fault", ["401", "403", "429", "503", "dropped"])
-@pytest.mark.parametrize("num_passed", [0, 5])
+@pytest.mark.parametrize(
+    ("num_passed", "fault"), some_of(product([0, 5], ["401", "403", "429", "503", "dropped"]))
+)
 def test_a_store_that_refuses_from_some_time_on_is_one_line(
     path, bucket, proxy, monkeypatch, fault, num_passed
 ):

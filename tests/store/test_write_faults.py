@@ -11,6 +11,7 @@ import pytest
 
 from tests.store.caches import SCHEMA, add_videos, failure_of, random_posterior, record_of, writer_of
 from tests.store.faults import every_error
+from tests.thorough import some_of
 from vidlat.errors import StoreError
 from vidlat.store.latents.write_shards import write_shards
 from vidlat.store.reader import open_cache
@@ -97,7 +98,11 @@ TOLERATED_OF_A_LEASE = TOLERATED | {
 
 @pytest.mark.parametrize(
     "operation",
-    [reserve, commit, record_failures, remove, hold, pytest.param(add, marks=pytest.mark.slow)],
+    [
+        commit,
+        hold,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (reserve, record_failures, remove, add)),
+    ],
 )
 @pytest.mark.parametrize("stays", STAYS)
 def test_error_at_any_step_is_reported_and_harms_nothing(old, tmp_path, monkeypatch, operation, stays):
@@ -165,7 +170,7 @@ except StoreError as error:
 """
 
 
-@pytest.mark.parametrize("num_bytes", [0, 1, 400])
+@pytest.mark.parametrize("num_bytes", some_of([400, 0, 1]))
 def test_shard_that_outgrows_the_largest_file_is_reported_and_seen_by_nobody(old, tmp_path, num_bytes):
     before = content(old)
     command = [sys.executable, "-c", WRITE_WITH_A_LIMIT, str(old), str(num_bytes)]

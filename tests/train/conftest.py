@@ -24,15 +24,19 @@ def cache(make_cache):
     return make_cache(VIDEOS)[0]
 
 
+def trainer_on(cache, run, *, resume=False, labels=None, build_model=build_small, **settings):
+    """A trainer of the small network, in the folder `run`; settings are TrainConfig's."""
+    config = TrainConfig(
+        **{"frames": 8, "batch": 2, "steps": 6, "warmup_steps": 2, "device": "cpu"} | settings
+    )
+    return Trainer(config, cache, run, resume=resume, labels=labels or {}, build_model=build_model)
+
+
 @pytest.fixture
 def make_trainer(cache, tmp_path):
-    """A trainer of the small network; settings are TrainConfig's."""
+    """`trainer_on` the cache of the test, or another, in a folder of that name."""
 
-    def make(run="run", *, resume=False, cache=cache, labels=None, build_model=build_small, **settings):
-        values = {"frames": 8, "batch": 2, "steps": 6, "warmup_steps": 2, "device": "cpu"} | settings
-        config = TrainConfig(**values)
-        return Trainer(
-            config, cache, tmp_path / run, resume=resume, labels=labels or {}, build_model=build_model
-        )
+    def make(run="run", *, cache=cache, **settings):
+        return trainer_on(cache, tmp_path / run, **settings)
 
     return make

@@ -17,6 +17,8 @@ from vidlat.train import trainer as trainer_module
 from vidlat.train.data.dataset import LatentDataset
 from vidlat.train.runs.checkpoint_list import last_step
 
+pytestmark = pytest.mark.usefixtures("few_validation_windows")
+
 SETTINGS = {"steps": 5, "validate_every": 2, "validation_fraction": 0.3, "checkpoint_every": 100}
 
 

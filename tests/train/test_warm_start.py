@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.train.conftest import VIDEOS, trainer_on
 from tests.train.test_trainer import assert_same_state
 from tests.train.toys import CacheMaker, build_small
 from vidlat.config import TrainConfig
@@ -18,27 +19,44 @@ from vidlat.train.objectives.noising import join_first_frames
 from vidlat.train.runs.run_folder import load_run, read_run
 from vidlat.types import Annotation
 
+pytestmark = pytest.mark.usefixtures("few_validation_windows")
+
 LABELS = {
     f"{name}.mp4": Annotation(labels={"view": view}) for name, view in zip("abcde", "xyxyx", strict=True)
 }
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Latents that all runs of this file are trained on."""
+    return CacheMaker(tmp_path_factory.mktemp("cache") / "latents.zarr").add(VIDEOS)
+
+
+UNET = {"build_model": build_unet, "channels": (8, 16), "steps": 1, "warmup_steps": 0}
+"""The real network, a narrow one, and one step."""
+
+
 @pytest.fixture
 def make_unet_trainer(make_trainer):
-    """A trainer of the real network, a narrow one, and of one step."""
+    """A trainer of `UNET`."""
 
     def make(run, **settings):
-        usual = {"build_model": build_unet, "channels": (8, 16), "steps": 1, "warmup_steps": 0}
-        return make_trainer(run, **usual | settings)
+        return make_trainer(run, **UNET | settings)
 
     return make
 
 
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    """A finished run of objective flow, of which `flow` is a copy."""
+    run = tmp_path_factory.mktemp("finished") / "flow"
+    list(trainer_on(cache, run, **UNET, learning_rate=0.01).steps())
+    return run
+
+
 @pytest.fixture
-def flow(make_unet_trainer, tmp_path):
-    """A finished run of objective flow."""
-    list(make_unet_trainer("flow", learning_rate=0.01).steps())
-    return tmp_path / "flow"
+def flow(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "flow")
 
 
 def test_a_run_starts_from_the_averages_of_another_and_records_it(make_trainer, tmp_path):

@@ -30,7 +30,10 @@ from vidlat.train.trainer import Trainer
 from vidlat.types import Annotation
 from vidlat.video.writer import write_array, write_video
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.usefixtures("few_validation_windows"),
+]
 
 VIDEOS = [f"{number:02}.mp4" for number in range(14)]
 
