@@ -1,5 +1,5 @@
 # make demo      the whole path on videos made here: encode, train, sample (under 10 minutes on 2 cores)
-# make test      lint, types and the default tests (4 to 11 minutes on 2 cores once set up, no network, no GPU)
+# make test      lint, types and the default tests (minutes on 2 cores once set up, no network, no GPU)
 # make test-all  the slow tests too; those of a browser must run where there is Chromium
 # Each sets up .venv/ first, from constraints.txt, where it is missing or out of date.
 

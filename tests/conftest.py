@@ -163,9 +163,18 @@ def signals_as_in_a_terminal():
 
 @pytest.fixture(scope="module")
 def few_validation_windows():
-    """Trainings of networks are validated on 8 windows in place of 64; use it by a mark of the module."""
+    """Trainings validate on 8 windows instead of 64 and are timed by one step; for marks of modules."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vidlat.train.trainer.NUM_VALIDATION_WINDOWS", 8)
+        patch.setattr("vidlat.train.trainer.ENOUGH_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_measurements():
+    """Dry runs in this process time the VAE by one call; for marks of modules."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vidlat.pipeline.measure.SECONDS_ENCODED", 0.0)
         yield
 
 

@@ -34,7 +34,7 @@ from vidlat.store.reader import open_cache
 from vidlat.store.writing.opening import create_cache
 from vidlat.train.optimisation import Optimisation
 
-pytestmark = pytest.mark.usefixtures("few_validation_windows")
+pytestmark = pytest.mark.usefixtures("few_validation_windows", "short_measurements")
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LENGTHS = {"a.mp4": 5, "b.mp4": 9, "deep/c.mp4": 16}

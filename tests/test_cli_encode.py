@@ -15,6 +15,8 @@ from vidlat.encode.weights import resolve_weights
 from vidlat.store.reader import open_cache
 from vidlat.store.writing.opening import open_writer
 
+pytestmark = pytest.mark.usefixtures("short_measurements")
+
 LENGTHS = {"a.mp4": 5, "b.mp4": 9, "deep/c.mp4": 16}
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from tests.store.caches import SCHEMA, SETTINGS, failure_of, random_posterior, record_of, writer_of
 from tests.store.damage import rewrite
+from tests.thorough import some_of
 from vidlat.cli import commands
 from vidlat.commands.ls import _format_rate
 from vidlat.store import summary
@@ -378,7 +379,7 @@ def test_reader_of_the_output_may_stop_early(cache):
     ]
     writer_of(cache).commit(records)
     code = "import sys; sys.argv[0] = 'vidlat'; from vidlat.cli import main; main()"
-    for name, *flags in (["ls"], ["ls", "--json"], ["ls", "--failed"], ["info"]):
+    for name, *flags in some_of((["ls"], ["ls", "--json"], ["ls", "--failed"], ["info"])):
         command = [sys.executable, "-c", code, name, str(cache), *flags]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             process.stdout.close()

@@ -90,7 +90,20 @@ def test_the_whole_path_with_a_vae_of_diffusers(scheduler, make_videos, kl_folde
     assert {name: record.stop - record.start for name, record in records.items()} == {"a.mp4": 7, "b.mp4": 5}
     assert {"torch", "diffusers"} <= records["a.mp4"].versions.keys()
     assert "licence: mit" in done("info", cache)
-    train = ("--steps", 2, "--batch", 1, "--frames", 5, "--device", "cpu", "--sample-every", 0)
+    train = (
+        "--steps",
+        2,
+        "--batch",
+        1,
+        "--frames",
+        5,
+        "--device",
+        "cpu",
+        "--channels",
+        "8,16",
+        "--sample-every",
+        0,
+    )
     done("train", "--latents", cache, "--out", run, *train)
     done("sample", "--run", run, "--out", tmp_path / "s", "-n", 1, "--steps", 2, "--device", "cpu", *vae)
     assert frames_and_rate(tmp_path / "s" / "sample-0000.mp4") == (5, 25)
@@ -102,6 +115,21 @@ def test_the_whole_path_with_a_vae_of_diffusers(scheduler, make_videos, kl_folde
     assert "kl stack 2" in done("compare", "--input", videos, "--out", tmp_path / "c", *vae, *compare)
 
 
+def test_from_videos_to_samples(scheduler, make_videos, small_vae, tmp_path):
+    videos = make_videos(tmp_path / "videos", {"a.mp4": 9, "b.mp4": 5})
+    cache, run = tmp_path / "latents.zarr", tmp_path / "run"
+    encode = ("encode", "--input", videos, "--out", cache, "--vae", small_vae, "--scheduler", scheduler)
+    train = ("train", "--latents", cache, "--out", run, "--steps", 2, "--batch", 1, "--frames", 8)
+    sample = ("sample", "--run", run, "--out", tmp_path / "samples", "-n", 1, "--steps", 2)
+    for command in ((*encode, "--size", 16), (*train, "--channels", "8,16", "--blocks", 1), sample):
+        code, _, err = vidlat(*command, "--device", "cpu")
+        assert (code, err) == (0, ""), command
+    assert open_cache(cache).records().keys() == {"a.mp4", "b.mp4"}
+    assert steps_of(run) == [1, 2]
+    assert frames_and_rate(tmp_path / "samples" / "sample-0000.mp4") == (8, 25)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_from_videos_to_samples_through_the_command_line(scheduler, small_vae, tmp_path, monkeypatch):
     lengths = {"heart.mp4": 17, "lung.mp4": 9, "short.mp4": 3}
@@ -123,7 +151,7 @@ def test_from_videos_to_samples_through_the_command_line(scheduler, small_vae, t
     conditions = ("--labels", tmp_path / "labels.csv", "--condition", "organ", "--condition", "age:float")
     looks = ("--first-frame", 0.5, "--sample-every", 3, "--objective", "v", "--min-snr", 5, "--shift", 2)
     flags = ("--steps", 3, "--batch", 2, "--frames", 8, "--warmup-steps", 1, "--device", "cpu")
-    flags = (*flags, "--validation-fraction", 0.01, *conditions, *looks)
+    flags = (*flags, "--channels", "8,16", "--blocks", 1, "--validation-fraction", 0.01, *conditions, *looks)
     code, out, err = vidlat("train", "--latents", cache, "--out", run, *flags)
     assert (code, err) == (0, "")
     assert re.search(r"about .* for 3 steps of [\d.]+ s and 1 validation of [\d.]+ s", out)

@@ -740,6 +740,7 @@ def encode_command(quick, small_vae, tmp_path):
     return [str(argument) for argument in ("encode", "--input", quick, "--out", tmp_path / "l.zarr", *flags)]
 
 
+@pytest.mark.slow
 def test_command_ends_with_3_and_a_line_a_failure(cache, encode_command, scheduler, tmp_path, capfd):
     """Whatever libraries of C write to the terminal is captured too."""
     answer = CliRunner().invoke(commands, [*encode_command, "--scheduler", scheduler])
@@ -852,6 +853,7 @@ def test_odd_names_are_decoded_to_files_of_that_name_and_nowhere_else(odd_names,
     assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == sorted(names)
 
 
+@pytest.mark.slow
 def test_preview_shows_odd_names(odd_names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out = vidlat("preview", odd_names.path, "--out", tmp_path / "p.png", "--videos", len(NAMES))

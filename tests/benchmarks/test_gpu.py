@@ -173,6 +173,7 @@ def run(*arguments, device="cpu"):
     )
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_one_line_and_no_folder(tmp_path):
     ended = run("--out", tmp_path / "out", device="cuda:99")
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -180,6 +181,7 @@ def test_a_device_that_is_not_there_is_one_line_and_no_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     ended = run("--parts", "trace", "--out", tmp_path / "file")

@@ -19,6 +19,9 @@ from vidlat.train.runs.checkpoint_list import list_checkpoints, step_of
 SETTINGS = {"steps": 5, "stack": 8, "shortest_stack": 4, **ALL_TERMS}
 """With a discriminator, a distance of pictures and two lengths of calls."""
 
+PLAIN = {"steps": 3, "size": 16, **{name: 0.0 for name in ALL_TERMS if name.endswith("weight")}}
+"""Changes of these to a short training without."""
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
@@ -42,6 +45,17 @@ def stop_after(clips, out, num_steps, **changes):
     return out
 
 
+@pytest.fixture(scope="module")
+def stopped_once(clips, tmp_path_factory):
+    return stop_after(clips, tmp_path_factory.mktemp("stopped") / "run", 3)
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A copy of a training that was stopped after three steps."""
+    return shutil.copytree(stopped_once, tmp_path / "run")
+
+
 def refusal(call, *arguments, **more):
     with pytest.raises(VidlatError) as caught:
         call(*arguments, **more)
@@ -49,10 +63,12 @@ def refusal(call, *arguments, **more):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("stopped_after", [1, 3])
-def test_a_training_that_was_stopped_continues_to_the_last_bit(stopped_after, clips, whole, tmp_path):
+@pytest.mark.parametrize("stopped_after", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_a_training_that_was_stopped_continues_to_the_last_bit(
+    stopped_after, clips, whole, tmp_path, request
+):
     out, records = whole
-    again = stop_after(clips, tmp_path / "run", stopped_after) if stopped_after > 1 else tmp_path / "run"
+    again = tmp_path / "run" if stopped_after == 1 else request.getfixturevalue("stopped")
     if stopped_after == 1:
         trainer = start(clips, again, config(**SETTINGS))
         trainer.stop()  # before the first step
@@ -67,7 +83,7 @@ def test_a_training_that_was_stopped_continues_to_the_last_bit(stopped_after, cl
 
 
 @pytest.mark.parametrize(
-    "killed_after", [1, 2, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 4))]
+    "killed_after", [*(pytest.param(step, marks=pytest.mark.slow) for step in (1, 2, 4)), 3]
 )
 def test_a_training_that_was_killed_continues_from_its_last_checkpoint(killed_after, clips, whole, tmp_path):
     out, records = whole
@@ -107,32 +123,30 @@ def test_a_training_killed_by_the_system_continues_to_the_last_bit(clips, tmp_pa
     assert runs[0] == runs[1]
 
 
-def test_activations_may_be_computed_again_in_a_resumed_training(clips, whole, tmp_path):
-    again = stop_after(clips, tmp_path / "run", 2)
+def test_activations_may_be_computed_again_in_a_resumed_training(clips, whole, stopped):
     saving = config(**SETTINGS, checkpoint_activations=True)
-    assert len(train(clips, again, saving, resume=True)) == 3
-    assert files_of(again, 5) == files_of(whole[0], 5)
+    assert len(train(clips, stopped, saving, resume=True)) == 2
+    assert files_of(stopped, 5) == files_of(whole[0], 5)
 
 
-def test_a_frozen_encoder_is_resumed_without_the_file_it_came_from(clips, tmp_path):
-    train(clips, tmp_path / "first", config(**SETTINGS))
-    weights = tmp_path / "first" / "vae.safetensors"
-    more = {"init": str(weights), "freeze_encoder": True, "latent_dim": None}
+def test_a_frozen_encoder_is_resumed_without_the_file_it_came_from(clips, whole, tmp_path):
+    weights = tmp_path / "first.safetensors"
+    shutil.copy(whole[0] / "vae.safetensors", weights)
+    more = PLAIN | {"init": str(weights), "freeze_encoder": True, "latent_dim": None}
     train(clips, tmp_path / "whole", config(**SETTINGS | more))
-    again = stop_after(clips, tmp_path / "run", 3, **more)
+    again = stop_after(clips, tmp_path / "run", 2, **more)
     weights.unlink()
     train(clips, again, config(**SETTINGS | more), resume=True)
-    assert files_of(again, 5) == files_of(tmp_path / "whole", 5)
+    assert files_of(again, 3) == files_of(tmp_path / "whole", 3)
 
 
-def test_more_steps_and_another_rate_are_recorded(clips, tmp_path):
-    again = stop_after(clips, tmp_path / "run", 3)
-    trainer = start(clips, again, config(**SETTINGS | {"steps": 7, "learning_rate": 1e-4}), resume=True)
+def test_more_steps_and_another_rate_are_recorded(clips, stopped):
+    trainer = start(clips, stopped, config(**SETTINGS | {"steps": 7, "learning_rate": 1e-4}), resume=True)
     notes = [note for note in trainer.notes if "from step 4 on" in note]
     assert len(notes) == 2
     list(trainer.steps())
     trainer.close()
-    run = read_fit(again)
+    run = read_fit(stopped)
     assert [(it.from_step, it.setting, it.before, it.after) for it in run.changes] == [
         (4, "steps", 5, 7),
         (4, "learning_rate", 1e-3, 1e-4),
@@ -140,14 +154,13 @@ def test_more_steps_and_another_rate_are_recorded(clips, tmp_path):
     assert run.records[-1].step == 7
 
 
-def test_epochs_count_from_the_start_of_a_resumed_training(clips, tmp_path):
-    again = stop_after(clips, tmp_path / "run", 3)
-    records = train(clips, again, config(**SETTINGS | {"steps": None, "epochs": 4.0}), resume=True)
+def test_epochs_count_from_the_start_of_a_resumed_training(clips, stopped):
+    records = train(clips, stopped, config(**SETTINGS | {"steps": None, "epochs": 4.0}), resume=True)
     assert records[-1].step == 8  # four stacks in two steps an epoch
 
 
-def test_a_finished_training_has_nothing_left_to_do(clips, tmp_path):
-    train(clips, tmp_path / "run", config(**SETTINGS))
+def test_a_finished_training_has_nothing_left_to_do(clips, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
     assert train(clips, tmp_path / "run", config(**SETTINGS), resume=True) == []
 
 
@@ -187,6 +200,7 @@ def test_videos_that_have_changed_or_are_gone_are_refused(tmp_path):
     assert f"videos are gone: {trained}; restore them" in message
 
 
+@pytest.mark.slow
 def test_videos_that_come_later_are_not_used(whole, tmp_path):
     clips = make_clips(tmp_path / "clips", side=24)
     out = stop_after(clips, tmp_path / "run", 3)
@@ -207,9 +221,9 @@ def test_a_damaged_checkpoint_is_refused(clips, whole, tmp_path):
 
 def test_other_weights_to_fine_tune_are_refused_in_a_resumed_training(clips, tmp_path):
     for seed in (0, 1):
-        train(clips, tmp_path / f"{seed}", config(**SETTINGS | {"steps": 1, "seed": seed, "start": "random"}))
+        train(clips, tmp_path / f"{seed}", config(steps=1, seed=seed, start="random"))
     weights = tmp_path / "0" / "vae.safetensors"
-    settings = config(**SETTINGS | {"init": str(weights)})
+    settings = config(**SETTINGS | PLAIN | {"init": str(weights)})
     start(clips, tmp_path / "run", settings).close()
     weights.write_bytes((tmp_path / "1" / "vae.safetensors").read_bytes())
     message = refusal(start, clips, tmp_path / "run", settings, resume=True)
@@ -225,8 +239,7 @@ def test_a_damaged_network_is_refused_in_a_resumed_training(network, clips, whol
     assert "cannot be resumed: the network of its config.json is none of MAISI's class" in message
 
 
-def test_a_resumed_training_makes_its_folder_of_pictures_again(clips, tmp_path):
-    again = stop_after(clips, tmp_path / "run", 3)
-    shutil.rmtree(again / "reconstructions")
-    train(clips, again, config(**SETTINGS), resume=True)
-    assert [path.name for path in (again / "reconstructions").glob("*.gif")] == ["step_00000005.gif"]
+def test_a_resumed_training_makes_its_folder_of_pictures_again(clips, stopped):
+    shutil.rmtree(stopped / "reconstructions")
+    train(clips, stopped, config(**SETTINGS), resume=True)
+    assert [path.name for path in (stopped / "reconstructions").glob("*.gif")] == ["step_00000005.gif"]

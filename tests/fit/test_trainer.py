@@ -230,6 +230,7 @@ def test_a_maisi_recipe_trains_a_random_network_against_a_discriminator(tmp_path
     assert {"discriminator.safetensors", "discriminator_optimiser.safetensors"} <= files
 
 
+@pytest.mark.slow
 def test_figures_that_are_read_late_are_the_same(clips, tmp_path):
     settings = config(steps=8, checkpoint_every=5)
     at_once = train(clips, tmp_path / "at_once", settings)

@@ -61,6 +61,7 @@ def test_intervals_of_the_frechet_distance_hold_the_true_one(monkeypatch):
     assert held >= 180
 
 
+@pytest.mark.slow
 def test_intervals_of_a_ratio_hold_the_true_one_where_subjects_are_drawn_and_not_clips(monkeypatch):
     monkeypatch.setattr(intervals, "NUM_RESAMPLES", 200)
     held, held_by_clips = 0, 0

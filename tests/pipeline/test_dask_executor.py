@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import deque
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from logging import INFO, WARNING, StreamHandler, getLogger
 from pathlib import Path
 from queue import Empty
@@ -25,6 +25,7 @@ from distributed import CancelledError, KilledWorker, LocalCluster, WorkerPlugin
 from tests.pipeline.opened import frames_of, reading
 from tests.pipeline.ten_videos import LENGTHS, videos_in
 from tests.pipeline.test_out_of_memory import memory_rules
+from tests.thorough import some_of
 from vidlat.errors import ConfigError, InputError, ReaderDiedError, ScratchError, WeightsError
 from vidlat.pipeline import dask_cluster, dask_executor, encode_videos
 from vidlat.pipeline.attempts import MAX_DEATHS_ALONE
@@ -210,7 +211,7 @@ def test_each_worker_holds_one_batch_in_reserve(videos, prepare, tmp_path, num_t
     assert cluster.most_held == num_threads + BATCHES_WAITING_PER_WORKER
 
 
-@pytest.mark.parametrize("poison", ["00.mp4", "04.mp4", "09.mp4"])
+@pytest.mark.parametrize("poison", some_of(["04.mp4", "00.mp4", "09.mp4"]))
 def test_video_that_kills_its_worker_fails_alone_and_every_other_video_is_encoded(
     videos, prepare, tmp_path, read_all, undisturbed, poison
 ):
@@ -277,7 +278,7 @@ def test_error_that_concerns_everything_ends_the_encode_with_it(videos, prepare,
     assert len(open_cache(tmp_path / "l.zarr")) == 0
 
 
-@pytest.mark.parametrize("where", ["before the shards", "after the shards", "after the scratch"])
+@pytest.mark.parametrize("where", some_of(["after the shards", "before the shards", "after the scratch"]))
 def test_write_that_dask_runs_twice_is_another_attempt_into_another_range(
     videos, prepare, tmp_path, read_all, undisturbed, where
 ):
@@ -319,8 +320,7 @@ def test_task_whose_reader_died_is_another_attempt(videos, prepare, tmp_path, re
     assert read_all(tmp_path / "l.zarr") == undisturbed
 
 
-@pytest.mark.parametrize("num_threads", [1, 3])
-@pytest.mark.parametrize("hanging", ["00.mp4", "04.mp4"])
+@pytest.mark.parametrize(("hanging", "num_threads"), some_of(product(["00.mp4", "04.mp4"], [1, 3])))
 def test_video_that_hangs_is_recorded_at_once_and_the_others_go_on_as_before(
     videos, prepare, tmp_path, read_all, undisturbed, hanging, num_threads
 ):

@@ -177,6 +177,7 @@ def test_filled_in_videos_as_dense_as_the_others_are_exact(sizes, num_read):
         assert [filled[s.video_id].num_frames for s in sources] == [3 * s.source.num_bytes for s in sources]
 
 
+@pytest.mark.slow
 def test_estimate_is_close_to_what_a_real_encode_takes(make_videos, prepare_only, tmp_path):
     lengths = {"a.mp4": 201, "b.mp4": 400, "c.avi": 35, "d.mkv": 3}
     folder = make_videos(tmp_path / "v", lengths, height=64, width=72)

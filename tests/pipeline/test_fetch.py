@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
+from itertools import product
 
 import pytest
 from pydicom.data import get_testdata_file
@@ -11,6 +12,7 @@ from pydicom.data import get_testdata_file
 from tests.pipeline.one_thread import OneThread
 from tests.pipeline.ten_videos import LENGTHS, videos_in
 from tests.store.object_store import Proxy, be_patient, environment, new_bucket, s3_server, serving
+from tests.thorough import some_of
 from vidlat.errors import ScratchError
 from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline import fetch
@@ -80,7 +82,7 @@ def facts_of(cache):
     return records, {video_id: same(failure) for video_id, failure in cache.failures().items()}
 
 
-@pytest.mark.parametrize("reads_apart", [False, True])
+@pytest.mark.parametrize("reads_apart", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cache_from_a_bucket_is_that_from_a_folder(
     videos, put, encode, undisturbed, read_all, tmp_path, reads_apart, monkeypatch
 ):
@@ -204,7 +206,7 @@ def proxy(server, monkeypatch):
         yield proxy
 
 
-@pytest.mark.parametrize("fault", ["503", "cut", "dropped", "500"])
+@pytest.mark.parametrize("fault", some_of(["503", "cut", "500", "dropped"]))
 def test_faults_that_pass_change_nothing(two, put, encode, proxy, fault):
     _, expected = encode(two, out="local.zarr")
     address = put(two)
@@ -215,8 +217,7 @@ def test_faults_that_pass_change_nothing(two, put, encode, proxy, fault):
     assert facts_of(cache) == facts_of(expected)
 
 
-@pytest.mark.parametrize("ids", ["path", "hash"])
-@pytest.mark.parametrize("status", ["403", "503"])
+@pytest.mark.parametrize(("status", "ids"), some_of(product(["503", "403"], ["path", "hash"])))
 def test_an_unreachable_bucket_ends_the_encode_and_leaves_what_was_committed(
     two, put, prepare, proxy, tmp_path, status, ids
 ):

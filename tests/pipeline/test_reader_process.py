@@ -201,6 +201,7 @@ next(items)
 """
 
 
+@pytest.mark.slow
 def test_a_process_ends_with_its_parent_even_if_its_decoder_hangs(videos, disturb):
     disturb("09.mp4", HANGS)
     folder = str(videos / "09.mp4")
@@ -232,6 +233,7 @@ def test_a_process_that_cannot_start_ends_the_encode_in_one_line(videos, monkeyp
         read_all_apart(video)
 
 
+@pytest.mark.slow
 def test_what_a_library_prints_disturbs_no_answer(videos, disturb, capfd):
     disturb("09.mp4", "os.write(1, b'printed'); print('printed')")
     video = sources_of(videos)["09.mp4"]

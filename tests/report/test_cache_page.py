@@ -209,6 +209,7 @@ def test_names_are_texts_and_nothing_else(tmp_path):
     assert b"\x1b" not in (tmp_path / "r.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_thousand_videos_with_moving_pictures_stay_below_20_mb(tmp_path, monkeypatch):
     names = [
         f"subject {number % 300}/a clip with a rather long name {number:04}.mp4" for number in range(1000)

@@ -12,6 +12,8 @@ from vidlat.sample import during_training
 from vidlat.sample.during_training import NUM_SAMPLES, TrainingSamples, steps_with_samples
 from vidlat.types import Annotation
 
+pytestmark = pytest.mark.usefixtures("few_validation_windows")
+
 
 class ToyVAE:
     """Decodes to the mean of the latents, in grays, and lacks memory at the calls that are listed."""

@@ -114,6 +114,7 @@ def test_other_errors_are_not_mistaken_for_lack_of_memory():
         NetworkCalls(lambda *_: torch.zeros(2) + torch.zeros(3))(LATENTS, TIMESTEP, None)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_products_are_rounded_and_all_else_is_float32(network, exact):
     seen = []
 

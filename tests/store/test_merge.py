@@ -26,6 +26,7 @@ from tests.store.faults import Killed, meet
 from tests.store.test_lease import write_lease
 from tests.store.test_prune import content_of, frames_stored_outside_videos, pruned, stored
 from tests.store.test_write_faults import mounted
+from tests.thorough import is_thorough
 from vidlat.errors import CacheMismatchError, InputError, StoreError
 from vidlat.store.copying.merge import merge_caches
 from vidlat.store.latents.write_shards import write_shards
@@ -782,7 +783,7 @@ def merge_of_dictionaries(caches):
     return videos, failures
 
 
-@settings(max_examples=20)
+@settings(max_examples=20 if is_thorough() else 7)
 @given(st.lists(histories, min_size=1, max_size=3), st.none() | histories)
 def test_merge_of_any_caches_holds_what_dictionaries_would(all_histories, history_of_target):
     with tempfile.TemporaryDirectory() as folder:

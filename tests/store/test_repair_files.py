@@ -30,6 +30,7 @@ def content(path):
     }
 
 
+@pytest.mark.slow
 def test_repair_killed_at_any_step_is_ended_by_the_next_one(pristine, tmp_path, monkeypatch):
     monkeypatch.setattr(repair, "hold_lease", lambda path, *_: nullcontext(NoLease(path)))
     damaged = shutil.copytree(pristine, tmp_path / "damaged.zarr")

@@ -272,7 +272,7 @@ class Oracle(RuleBasedStateMachine):
                 self.storage.read(key)
 
 
-@pytest.mark.parametrize("num_examples", [15, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_examples", [5, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_storage_does_what_a_dict_does(new_storage, num_examples):
     run_state_machine_as_test(
         lambda: Oracle(new_storage()),

@@ -47,6 +47,7 @@ def append_and_kill(path, rng):
     assert writer.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_reader_beside_a_writer_that_is_killed_sees_whole_videos(cache_path):
     rng, reader = random.Random(0), known_content.Reader(cache_path, seed=0)
     for _ in range(2):

@@ -17,6 +17,8 @@ from vidlat.train.data.latents import Whitening
 from vidlat.train.data.windows import WindowShape, training_windows
 from vidlat.train.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("few_validation_windows")
+
 
 @pytest.fixture
 def path(tmp_path):

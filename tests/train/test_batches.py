@@ -72,6 +72,7 @@ assert len(here) == 5 and all((a.latents == b.latents).all() for a, b in zip(her
 """
 
 
+@pytest.mark.slow
 def test_forked_workers_of_a_process_that_has_not_read_work(path):
     subprocess.run([sys.executable, "-c", FORK_FIRST, str(path)], check=True, timeout=120)
 

@@ -23,6 +23,7 @@ def test_a_network_is_compiled_on_a_gpu_unless_told_otherwise(setting, device, e
     assert is_compiled(setting, torch.device(device)) is expected
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_network_runs_and_one_line_says_why(make_trainer, monkeypatch, tmp_path):
     plain = [record.loss for record in make_trainer("plain").steps()]
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))

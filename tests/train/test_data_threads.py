@@ -5,12 +5,14 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from tests.thorough import some_of
 from tests.train.toys import CacheMaker, random_posterior
 from vidlat import LatentBatches
 from vidlat.config import TrainConfig
@@ -72,10 +74,10 @@ def assert_same_bits(tensor, expected):
     np.testing.assert_array_equal(tensor.numpy().view(np.uint32), expected.view(np.uint32))
 
 
-@pytest.mark.parametrize("piece_size", [32_768, 500, 130, 1])
-@pytest.mark.parametrize("limit", [MEMORY_LIMIT_BYTES, 0])
-@pytest.mark.parametrize("latents_as", ["sample", "mean"])
-@pytest.mark.parametrize("num_threads", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("num_threads", "latents_as", "limit", "piece_size"),
+    some_of(product([1, 2, 5], ["sample", "mean"], [MEMORY_LIMIT_BYTES, 0], [32_768, 500, 130, 1])),
+)
 def test_batches_are_those_of_one_thread_bit_for_bit(
     cache, monkeypatch, num_threads, latents_as, limit, piece_size
 ):

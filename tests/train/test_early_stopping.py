@@ -14,6 +14,8 @@ from vidlat.train.runs.checkpoint_list import last_step, step_of
 from vidlat.train.runs.summary import summarise_run
 from vidlat.train.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("few_validation_windows")
+
 LOSSES = {2: 1.0, 4: 0.5, 6: 0.7, 8: 0.5, 10: 0.6, 12: 0.4}
 SETTINGS = {"steps": 12, "validate_every": 2, "checkpoint_every": 3, "keep": 1, "validation_fraction": 0.3}
 

@@ -92,13 +92,10 @@ def run_processes(cache, run_dir, num_processes, stop_in=0, failing=(), **settin
     return [one for one in said if one]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accumulate", "objective"),
-    [
-        pytest.param(1, "flow", marks=pytest.mark.slow),
-        (2, "flow"),
-        pytest.param(2, "mean-flow", marks=pytest.mark.slow),
-    ],
+    [(1, "flow"), (2, "flow"), (2, "mean-flow")],
 )
 def test_two_processes_train_as_one_does(cache, make_trainer, tmp_path, accumulate, objective):
     alone = make_trainer("alone", objective=objective, **SETTINGS)
@@ -172,6 +169,7 @@ for step in range(3):
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_and_so_do_those_that_wait_for_it(tmp_path):
     """Each by itself: torchrun, which would kill the others, is not there."""
     with socket.socket() as free:
@@ -234,8 +232,9 @@ def test_a_single_rank_needs_no_meeting_place(monkeypatch):
 @pytest.mark.parametrize(
     ("accumulate", "objective"), [(2, "flow"), (4, "flow"), (8, "flow"), (4, "mean-flow")]
 )
-def test_a_step_in_parts_equals_a_whole_one(make_trainer, accumulate, objective):
+def test_a_step_in_parts_equals_a_whole_one(make_trainer, monkeypatch, accumulate, objective):
     """With videos shorter than a clip, so parts differ in the number of values that count."""
+    monkeypatch.setattr("vidlat.train.trainer.NUM_VALIDATION_WINDOWS", 8)
     settings = SETTINGS | {"objective": objective}
     whole, parts = make_trainer("whole", **settings), make_trainer("parts", accumulate=accumulate, **settings)
     for one, other in zip(whole.steps(), parts.steps(), strict=True):

@@ -167,7 +167,9 @@ def damage(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("side", "num"), [("validation", 7), ("training", 2)], ids=["compared", "that only the search meets"]
+    ("side", "num"),
+    [("validation", 7), pytest.param("training", 2, marks=pytest.mark.slow)],
+    ids=["compared", "that only the search meets"],
 )
 def test_damaged_videos_are_named_and_left_out(side, num, made, tmp_path, damage):
     run = read_run(made / "run")
@@ -226,6 +228,7 @@ def real_clips(made):
     return RealClips(cache, vae, run.window_shape(), 8).clips(windows.held_out, windows.subjects, {})
 
 
+@pytest.mark.slow
 def test_planted_real_clips_are_real_and_those_that_stand_still_are_not(made, real_clips, tmp_path):
     kinds = {"real": real_clips, "still": moving_and_still(real_clips)[1]}
     rows = {}
@@ -274,6 +277,7 @@ def test_a_damaged_description_of_samples_is_refused_with_what_measures_them(mad
     assert evaluate(made, *arguments)[0] == 0
 
 
+@pytest.mark.slow
 def test_samples_that_were_drawn_in_different_ways_are_told(made, tmp_path):
     folder = tmp_path / "v"
     folder.mkdir()
