@@ -169,7 +169,7 @@ def test_a_dropped_video_stays_out_until_it_is_restored(encode, videos, tmp_path
     assert re.search(r"failed  0\n +dropped  2: b.mp4, broken.mp4", info)
     code, _, err = encode("--restore", "b.mp4", "--restore", "nobody.mp4")
     assert (code, err.count("\n")) == (1, 1)
-    assert "--restore nobody.mp4: no video of --input has this id" in err
+    assert "--restore 'nobody.mp4': no video of --input has this id" in err
     code, out, _ = encode("--restore", "b.mp4", "--restore", "broken.mp4")
     assert code == 3
     cache = open_cache(tmp_path / "l.zarr")

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from vidlat.__main__ import main
-from vidlat.interrupts import stopping
+from vidlat.interrupts import end_as_by_ctrl_c, stopping
 
 pytestmark = pytest.mark.usefixtures("signals_as_in_a_terminal")
 
@@ -88,3 +88,26 @@ main()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted.\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("of_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_command_ends_by_the_signals_of_a_batch_system_as_by_ctrl_c(number, of_ctrl_c):
+    signal.signal(signal.SIGINT, of_ctrl_c)
+    end_as_by_ctrl_c()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+
+
+def test_a_step_that_shall_end_first_is_ended_by_sigterm_too():
+    asked = []
+    end_as_by_ctrl_c()
+    with stopping(lambda: asked.append(1), [signal.SIGINT]):
+        signal.raise_signal(signal.SIGTERM)
+    assert asked == [1]
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by nohup
+    end_as_by_ctrl_c()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

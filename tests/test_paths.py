@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from vidlat import (
     CompareConfig,
@@ -24,7 +25,8 @@ from vidlat import (
     train_unet,
     verify_cache,
 )
-from vidlat.errors import InputError, VidlatError
+from vidlat.cli import commands
+from vidlat.errors import ExitCode, InputError, VidlatError
 
 URL = "s3://bucket/l.zarr"
 TINY = EncodeConfig(vae="tiny", size=16)
@@ -92,3 +94,18 @@ def test_a_tilde_is_the_home_folder(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.raises(VidlatError, match=f"{tmp_path}/home/nothing"):
         ALL[name]("~/nothing")
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name.endswith(", out")])
+def test_an_empty_path_is_not_the_current_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VidlatError, match="got an empty text; expected a path"):
+        CALLS[name]("")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_path_on_the_command_line_is_a_wrong_flag(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(commands, ["sample", "--run", "run", "--out", ""])
+    assert result.exit_code == ExitCode.WRONG_SETTINGS
+    assert "'--out': got an empty text; expected a path" in result.stderr

@@ -32,6 +32,9 @@ VIDEOS = [
         ("view in ('A2C', 'PLAX')", "b"),
         ("view not in ['A2C', 'A4C']", "d"),
         ("EF in (55, 40)", "a"),
+        ("view in ('A4C')", "ac"),  # no list to Python
+        ("view not in 'A4'", "abcd"),
+        ("EF in (55)", "a"),
         ("'_L1' in video_id", "ac"),
         ("'_L1' not in video_id", "bd"),
         ("fps == 0", "b"),

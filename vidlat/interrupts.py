@@ -12,6 +12,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """SLURM sends SIGUSR1, or another, some time before the limit of a job."""
 
 
+def end_as_by_ctrl_c() -> None:
+    """Let SIGTERM and SIGHUP, which nothing else handles, interrupt this process as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell script
+        signal.default_int_handler(number, frame)
+    signal.raise_signal(signal.SIGINT)
+
+
 @contextmanager
 def stopping(stop: Callable[[], None], signals: Collection[signal.Signals] = SIGNALS) -> Iterator[None]:
     """Within the block these signals call `stop`; a second Ctrl-C interrupts as usual.

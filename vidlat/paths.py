@@ -28,9 +28,11 @@ def is_address(text: str | Path) -> bool:
 def expand(text: str) -> str:
     """A path or pattern on this machine, with a leading `~` expanded.
 
-    Raises InputError for a URL, and for one that has lost a slash, as in a Path, which is never a folder that
-    was meant.
+    Raises InputError for an empty text, a URL, and one that has lost a slash, as in a Path, which is never a
+    folder that was meant.
     """
+    if not text:
+        raise InputError("got an empty text; expected a path")
     if is_address(text):
         raise InputError(f"{text} is a URL; expected a path on this machine: copy or mount it")
     if _ONE_SLASH.match(text):

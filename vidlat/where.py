@@ -47,9 +47,10 @@ _EXPECTED = (
 def parse_where(text: str) -> tuple[Holds, frozenset[str]]:
     """The condition that a text states, and the labels that it names; nothing in the text is ever run.
 
-    Comparisons are those of Python, with `in` and `not in` for a list of texts or numbers, and for a text in
-    a name. A label that a video lacks is an empty text. Compared with a number, a label is read as one;
-    a label that is none differs from every number and is neither less nor more. Raises ConfigError.
+    Comparisons are those of Python, with `in` and `not in` for a list of texts or numbers, which may be one
+    without a comma, and for a text in a name. A label that a video lacks is an empty text. Compared with a
+    number, a label is read as one; a label that is none differs from every number and is neither less nor
+    more. Raises ConfigError.
     """
     labels: set[str] = set()
     try:
@@ -122,11 +123,15 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr, labels: set[str]
 
 
 def _membership(one: _Value, right: ast.expr, labels: set[str]) -> Holds:
-    if isinstance(right, ast.Tuple | ast.List | ast.Set):
-        items = [_value(item, labels) for item in right.elts]
-        return lambda video: any(_compared(operator.eq, one(video), item(video)) for item in items)
-    whole = _value(right, labels)
-    return lambda video: str(one(video)) in str(whole(video))
+    match right:
+        case ast.Tuple(elts=listed) | ast.List(elts=listed) | ast.Set(elts=listed):
+            items = [_value(item, labels) for item in listed]
+        case ast.Constant() | ast.UnaryOp():  # ('A4C'), to Python no list, but 'A4C'
+            items = [_value(right, labels)]
+        case _:
+            whole = _value(right, labels)
+            return lambda video: str(one(video)) in str(whole(video))
+    return lambda video: any(_compared(operator.eq, one(video), item(video)) for item in items)
 
 
 def _value(node: ast.expr, labels: set[str]) -> _Value:
@@ -151,5 +156,6 @@ def _compared(compare: Callable[[Any, Any], bool], one: str | float, other: str 
     if isinstance(one, str) == isinstance(other, str):
         return compare(one, other)
     with suppress(ValueError, OverflowError):
-        return compare(float(one), float(other))
+        if "_" not in f"{one}{other}":  # Python reads 1_2 as 12
+            return compare(float(one), float(other))
     return compare is operator.ne

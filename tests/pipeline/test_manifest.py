@@ -155,3 +155,13 @@ def test_table_is_a_manifest_by_its_name(tmp_path):
         is_manifest(path) for path in [*(write(tmp_path / name, "") for name in names), tmp_path / "x.csv"]
     ]
     assert found == [True, True, False, False]
+
+
+def test_a_subject_may_be_in_any_case_and_a_column_without_a_name_is_left_out(tmp_path):
+    path = write(tmp_path / "l.csv", ",Video_ID,Subject,EF\n0,a.mp4,ann,1\n1,b.mp4,bob,2\n")
+    told = {"a.mp4": Annotation("ann", {"EF": "1"}), "b.mp4": Annotation("bob", {"EF": "2"})}
+    assert read_labels(path) == told
+    path = write(tmp_path / "l.jsonl", '{"video_id": "a.mp4", "SUBJECT": " ann ", "EF": 1, "note": " "}\n')
+    assert read_labels(path) == {"a.mp4": told["a.mp4"]}
+    path = write(tmp_path / "two.csv", "video_id,Subject,subject\na.mp4,x,ann\n")
+    assert read_labels(path) == {"a.mp4": Annotation("ann", {"Subject": "x"})}

@@ -170,8 +170,13 @@ def test_a_grid_is_written_of_what_is_drawn_when_it_is_interrupted(draw, tmp_pat
         ({"sweep": f"ef={','.join(map(str, range(17)))}"}, "with 1 to 16 values"),
         ({"sweep": "grade=1,0", "condition": ("grade=1",)}, "sweep: grade is given by condition too"),
         ({"sweep": "grade=3,3.0"}, "sweep: grade=3 is given twice; keep one"),
-        ({"sweep": "age=3,4"}, "condition: got 'age=3'; expected grade=..., ef=..."),
-        ({"sweep": "ef=1,high"}, "condition: got ef='high'; expected a number, .*: 0 to 7$"),
+        ({"sweep": "ef=5,5e0"}, "sweep: ef=5 is given twice; keep one"),
+        (
+            {"condition": ("ef=1e300",)},
+            "got ef='1e300'; expected a number, such as the run was trained with: 0",
+        ),
+        ({"sweep": "age=3,4"}, "sweep: got 'age=3'; expected grade=..., ef=..."),
+        ({"sweep": "ef=1,high"}, "sweep: got ef='high'; expected a number, .*: 0 to 7$"),
         (
             {"condition": ("ef=high",)},
             "got ef='high'; expected a number, such as the run was trained with: 0",

@@ -77,8 +77,9 @@ def test_three_is_one_class_and_a_text_is_as_it_is_written():
     assert conditions.conditions[0].classes == ("1.5", "10", "3")
     assert np.array_equal(conditions.parse(["grade=3.0"]), conditions.encode({"grade": "3"}))
     assert conditions.known({"grade": "3.000"}) == {"grade": "3"}
-    for other in ("03", "3.", "3e0", "30", "a.0"):
+    for other in ("03", "3.", "3e0", "30", "a.0", "-3", "0", "1_2"):
         assert by_value(other) == other
+    assert [by_value(text) for text in ("-0", "-0.0", "+3", "+3.50")] == ["0", "0", "3", "3.5"]
     before = ClassCondition(name="grade", classes=("3", "3.0"))  # as two, in a run of before
     assert (before.encode("3"), before.encode("3.0"), before.encode("3.00")) == ([1, 0], [0, 1], [1, 0])
 
@@ -86,6 +87,11 @@ def test_three_is_one_class_and_a_text_is_as_it_is_written():
 def test_equal_conditions_of_a_sample_are_written_alike():
     assert CONDITIONS.canonical(["ef=35.0", "view=plax"]) == ("view=plax", "ef=35")
     assert CONDITIONS.canonical(["view=plax", "ef=35"]) == ("view=plax", "ef=35")
+    for text in ("3.5e1", "+35", " 35", "035.0"):
+        assert CONDITIONS.canonical([f"ef={text}"]) == ("ef=35",)
+    assert CONDITIONS.canonical(["ef=-0.0"]) == ("ef=0",)
+    with pytest.raises(ConfigError, match="ef: got '3_5'; expected a number"):
+        CONDITIONS.canonical(["ef=3_5"])
 
 
 def test_without_any_label_the_flag_for_a_table_is_named():

@@ -98,6 +98,14 @@ def test_subject_is_a_label_or_a_match_or_the_recorded_one_or_the_video():
     assert subjects_of(sources, told, pattern=r"/(\d)") == {"a/1.mp4": "1", "a/2.mp4": "2", "b/1.mp4": "1"}
 
 
+@pytest.mark.parametrize("by", [None, "patient"])
+def test_a_subject_that_is_written_in_several_ways_is_one(by):
+    names = ["3", "3.0", " 3", "caf\u00e9", "cafe\u0301", "3.10", "3.1"]
+    told = {f"{n}.mp4": Annotation(name, {"patient": name}) for n, name in enumerate(names)}
+    found = subjects_of(files_of(told), told, by)
+    assert list(found.values()) == ["3", "3", "3", "caf\u00e9", "caf\u00e9", "3.10", "3.1"]
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

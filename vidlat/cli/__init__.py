@@ -15,6 +15,7 @@ from vidlat.cli.decode import decode, evaluate, preview, report
 from vidlat.cli.encode import encode, worker
 from vidlat.cli.train import export, runs, sample, train
 from vidlat.cli.vae import compare, fit_vae, weights
+from vidlat.interrupts import end_as_by_ctrl_c
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +40,7 @@ for command in (
 
 def main() -> None:
     """Run the command line; ends the process."""
+    end_as_by_ctrl_c()
     try:
         sys.exit(commands())
     except SystemExit as end:

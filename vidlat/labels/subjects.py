@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from vidlat.errors import ConfigError
@@ -22,7 +23,8 @@ def subjects_of(
 
     split_by: "subject" or the name of a label; pattern: a regular expression, whose match, or first group, in
     the video id is the subject; at most one of them. Without either it is the recorded subject, or the
-    source, of which parts, stretches of time and copies have one subject. settings: what errors call the two.
+    source, of which parts, stretches of time and copies have one subject. Names that differ by spaces around
+    them, in the Unicode form of a letter, or as 3 and 3.0 are one. settings: what errors call the two.
 
     Raises ConfigError for a name that is no label, an invalid expression, and videos without that label or
     match.
@@ -33,10 +35,11 @@ def subjects_of(
         return _require_all(_matches(known, pattern, by_pattern), f"{by_pattern}: no match of {pattern!r} in")
     if split_by is None:
         names = _names_of_sources(sources)
-        subjects = {names[video_id]: known[video_id].subject for video_id in known if known[video_id].subject}
+        recorded = {video_id: _one_form(annotation.subject) for video_id, annotation in known.items()}
+        of_sources = {names[video_id]: subject for video_id, subject in recorded.items() if subject}
         return {
-            video_id: annotation.subject or subjects.get(names[video_id], names[video_id])
-            for video_id, annotation in known.items()
+            video_id: subject or of_sources.get(names[video_id], names[video_id])
+            for video_id, subject in recorded.items()
         }
     if split_by not in (names_known := label_names(known.values())):
         there_are = f"there are {', '.join(names_known)}" if names_known else "they have none"
@@ -44,7 +47,7 @@ def subjects_of(
             f"{by_name}: {split_by!r} is no label of the videos; {there_are} (an expression for their ids is "
             f"given by --{by_pattern.replace('_', '-')})"
         )
-    subjects = {video_id: label_of(annotation, split_by) for video_id, annotation in known.items()}
+    subjects = {id: _one_form(label_of(annotation, split_by)) for id, annotation in known.items()}
     return _require_all(subjects, f"{by_name}: no label {split_by!r} of")
 
 
@@ -85,6 +88,12 @@ def label_names(annotations: Iterable[Annotation]) -> list[str]:
 def label_of(annotation: Annotation, name: str) -> str:
     """A label of a video, or its subject; empty where it has none."""
     return annotation.subject if name == "subject" else annotation.labels.get(name, "")
+
+
+def _one_form(subject: str) -> str:
+    """How a subject is written in one form: pandas makes 3.0 of 3, and macOS takes letters apart."""
+    text = unicodedata.normalize("NFC", subject).strip()
+    return re.sub(r"\.0+", "", text) if re.fullmatch(r"[0-9]+\.0+", text) else text
 
 
 def _matches(video_ids: Iterable[str], pattern: str, setting: str) -> dict[str, str]:

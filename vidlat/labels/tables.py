@@ -24,7 +24,7 @@ SUFFIXES = (".csv", ".jsonl")
 
 _ALIKE = {
     "path": re.compile(r".*path", re.IGNORECASE),  # dicom_filepath in MIMIC-IV-ECHO
-    "video_id": re.compile(r"file_?name", re.IGNORECASE),  # FileName in EchoNet-Dynamic
+    "video_id": re.compile(r"file_?name|video_?id", re.IGNORECASE),  # FileName in EchoNet-Dynamic
 }
 
 _LIKE = {"path": "dicom_filepath", "video_id": "FileName"}
@@ -62,7 +62,8 @@ def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row
     first = next(lines, "")
     reader = csv.reader(chain([first], lines), strict=True, delimiter=_delimiter_of(first))
     names = _named_columns(next(reader, []), key)
-    if key not in names or len(set(names)) < len(names):
+    named = [name for name in names if name]  # pandas writes its index as a column without a name
+    if key not in names or len(set(named)) < len(named):
         found = ", ".join(names) or "nothing"
         raise InputError(
             f"{table}: expected a first line of different columns, {key} (or one such as {_LIKE[key]}) among "
@@ -74,7 +75,7 @@ def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row
             raise InputError(f"{where}: has {len(cells)} cells under {len(names)} columns")
         if any(cells):
             pairs = zip(names, (cell.strip() for cell in cells), strict=True)
-            yield where, {name: cell for name, cell in pairs if cell}
+            yield where, {name: cell for name, cell in pairs if name and cell}
 
 
 def header_of(first: str, key: str) -> tuple[str, list[str]]:
@@ -109,8 +110,9 @@ def _read_jsonl(table: Path | str, lines: Iterator[str], key: str) -> Iterator[R
         yield (
             where,
             {
-                name: value if isinstance(value, str) else json.dumps(value)
+                name: text
                 for name, value in values.items()
-                if value not in (None, "")
+                if value is not None
+                and (text := value.strip() if isinstance(value, str) else json.dumps(value))
             },
         )

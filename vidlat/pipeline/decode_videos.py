@@ -28,6 +28,7 @@ from vidlat.paths import local_path
 from vidlat.pipeline.decoded_folder import continue_decoded, held_alone
 from vidlat.pipeline.folder import DECODED_MARK
 from vidlat.pipeline.source_frames import source_frames
+from vidlat.spelling import did_you_mean
 from vidlat.store.layout import require_outside_caches
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
@@ -181,7 +182,8 @@ def _chosen(cache: LatentCache, video_ids: Iterable[str] | None) -> list[str]:
     chosen = list(known if video_ids is None else video_ids)
     if unknown := [video_id for video_id in chosen if video_id not in known]:
         raise InputError(
-            f"{cache.where}: holds no video {shorten(unknown)}; `vidlat ls` lists those that it holds"
+            f"{cache.where}: holds no video {shorten(list(map(repr, unknown)))}"
+            f"{did_you_mean(unknown[0], known) or '; `vidlat ls` lists those that it holds'}"
         )
     return chosen
 

@@ -28,6 +28,7 @@ from vidlat.pipeline.job import (
 from vidlat.pipeline.known_files import NOTHING_KNOWN, KnownFiles
 from vidlat.pipeline.plan import EncodePlan, OnHash, plan_encode
 from vidlat.pipeline.short_videos import find_short
+from vidlat.spelling import did_you_mean
 from vidlat.store.metadata import read_schema
 from vidlat.store.reader import open_cache
 from vidlat.store.records.log import last_sequence
@@ -255,8 +256,8 @@ def _left_out(
     found = {video.video_id for video in videos}
     if not config.part and (unknown := sorted(set(restore) - found)):
         raise InputError(
-            f"--restore {unknown[0]}: no video of --input has this id; `vidlat ls --dropped` lists what was "
-            "dropped"
+            f"--restore {unknown[0]!r}: no video of --input has this id{did_you_mean(unknown[0], dropped)}; "
+            "`vidlat ls --dropped` lists what was dropped"
         )
     return sorted(found.intersection(dropped).difference(restore))
 

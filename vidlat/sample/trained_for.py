@@ -17,6 +17,10 @@ FAR = 2
 """Standard deviations from the mean beyond which a number is warned of where the range is not known."""
 
 
+MOST_DEVIATIONS = 1e30
+"""From the mean of the training videos to a number: a network computes in float32, which ends at 3e38."""
+
+
 def check_trained_for(run: FrozenModel, settings: SampleConfig) -> None:
     """Raise ConfigError for settings that the run was not trained for."""
     _require_known_classes(run, settings.condition)
@@ -73,14 +77,15 @@ def _require_known_classes(run: FrozenModel, texts: Sequence[str]) -> None:
 
 
 def _require_numbers(run: FrozenModel, texts: Sequence[str]) -> None:
-    """Raise ConfigError for a word where the run was trained with numbers, with their range if known."""
+    """Raise ConfigError for what is no number the network can take, with the range of those it was shown."""
     given = {name: value for name, _, value in (text.partition("=") for text in texts)}
     for condition in run.conditions.conditions:
         if not isinstance(condition, NumberCondition) or not (value := given.get(condition.name)):
             continue
         with suppress(ConfigError):
-            parse_number(condition.name, value)
-            continue
+            number = parse_number(condition.name, value)
+            if abs(number - condition.mean) / condition.std < MOST_DEVIATIONS:
+                continue
         known = [parse_number(condition.name, label) for label in run.training_labels(condition.name)]
         which = f"{min(known):g} to {max(known):g}" if known else f"about {condition.mean:g}"
         raise ConfigError(

@@ -37,7 +37,10 @@ def _swept_samples(run: FrozenModel, settings: SampleConfig, seeds: Sequence[int
     name, values = settings.swept
     samples: dict[str, Sample] = {}
     for value in values:
-        condition = _canonical(run, settings, (*settings.condition, f"{name}={value}"))
+        try:
+            condition = _canonical(run, settings, (*settings.condition, f"{name}={value}"))
+        except ConfigError as error:
+            raise _as_of_sweep(run, name, error) from error
         (meant,) = run.conditions.canonical([f"{name}={value}"])
         own = {
             f"sample-{quote(meant, safe='=')}-{seed:04d}.{settings.format}": Sample(
@@ -49,6 +52,16 @@ def _swept_samples(run: FrozenModel, settings: SampleConfig, seeds: Sequence[int
             raise ConfigError(f"sweep: {meant} is given twice; keep one")
         samples |= own
     return samples
+
+
+def _as_of_sweep(run: FrozenModel, name: str, error: ConfigError) -> ConfigError:
+    """The refusal of a condition, where it is a value of the sweep."""
+    text = str(error)
+    if not text.startswith((f"condition: got {name}=", f"condition: got '{name}=")):
+        return error
+    with_comma = next((label for label in run.training_labels(name) if "," in label), None)
+    hint = f"; a sweep ends values at commas, so draw {with_comma!r} by --condition" if with_comma else ""
+    return ConfigError(f"sweep: {text.removeprefix('condition: ')}{hint}")
 
 
 def _canonical(run: FrozenModel, settings: SampleConfig, condition: tuple[str, ...]) -> tuple[str, ...]:

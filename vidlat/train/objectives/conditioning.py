@@ -67,8 +67,7 @@ class NumberCondition:
 
     def canonical(self, text: str) -> str:
         """The number as it is written shortest; raises ConfigError for text that is not a number."""
-        parse_number(self.name, text)
-        return by_value(text)
+        return by_value(repr(parse_number(self.name, text) + 0.0))  # -0.0 is 0
 
     def encode(self, text: str) -> list[float]:
         """Raises ConfigError for text that is not a number."""
@@ -220,16 +219,18 @@ def _number(name: str, texts: Iterable[str]) -> NumberCondition:
 
 
 def by_value(text: str) -> str:
-    """A decimal number without the zeros that add nothing, so that 3 and 3.0 are one; else the same text."""
-    if not re.fullmatch(r"-?[0-9]+\.[0-9]+", text):
+    """A number in digits without what adds nothing, so that 3, 3.0 and +3 are one; else the same text."""
+    if not re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?", text):
         return text
-    return text.rstrip("0").removesuffix(".")
+    number = text.removeprefix("+")
+    number = number.rstrip("0").removesuffix(".") if "." in number else number
+    return "0" if number == "-0" else number
 
 
 def parse_number(name: str, text: str) -> float:
     """Parse a label as a finite number; raises ConfigError naming the label."""
     try:
-        number = float(text)
+        number = math.nan if "_" in text else float(text)  # Python reads 1_2 as 12
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

@@ -156,7 +156,10 @@ def read_run(run_dir: Path) -> Run:
             raise TrainError(
                 f"{run_dir} was exported, and does not tell which videos it was trained on; give its run"
             ) from error
-        raise TrainError(f"{path} cannot be read as a run's settings: {one_line(error)[:500]}") from error
+        raise TrainError(
+            f"{path} cannot be read as a run's settings: {one_line(error)[:500]}; put back a copy of it, "
+            "or train anew with another --out"
+        ) from error
 
 
 def _unusable(run_dir: Path, error: OSError) -> TrainError:
