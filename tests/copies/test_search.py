@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.thorough import some_of
 from vidlat.copies import held_out, training_windows
 from vidlat.copies.search import CopySearch
 from vidlat.copies.training_windows import TrainingWindows
@@ -53,7 +54,7 @@ def all_distances(clip, windows):
     return np.array([np.linalg.norm(of_clip - signature(window)) for _, _, window in windows])
 
 
-@pytest.mark.parametrize("block_bytes", [1, 20_000, 2**25])
+@pytest.mark.parametrize("block_bytes", some_of([1, 20_000, 2**25]))
 @TIMINGS
 def test_the_nearest_window_and_its_distance_are_those_of_all_windows(
     times, block_bytes, make_run, monkeypatch

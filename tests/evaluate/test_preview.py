@@ -140,12 +140,14 @@ def test_picked_frames_look_as_if_the_sheet_had_picked_them(tmp_path):
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [
-        (lambda file: file.unlink(), "is gone"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "has changed"),
-        (lambda file: file.write_bytes(file.read_bytes()[::-1]), "has changed"),
-    ],
-    ids=["gone", "other size", "other bytes"],
+    some_of(
+        [
+            (lambda file: file.unlink(), "is gone"),
+            (lambda file: file.write_bytes(file.read_bytes()[:-1]), "has changed"),
+            (lambda file: file.write_bytes(file.read_bytes()[::-1]), "has changed"),
+        ]
+    ),
+    ids=some_of(["gone", "other size", "other bytes"]),
 )
 def test_source_that_is_not_what_was_encoded_leaves_its_strip_out(own, vae, tmp_path, rows, spoil, reason):
     folder, path = own

@@ -403,7 +403,8 @@ def test_a_folder_into_which_another_process_decodes_is_refused(cache, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "text", ["[]\n", '{"decoded": 3}\n', '{"decoded": {}}\n{"name": "a"}\n', "\0\n", f"{'[' * 9999}\n"]
+    "text",
+    some_of(["[]\n", '{"decoded": 3}\n', '{"decoded": {}}\n{"name": "a"}\n', "\0\n", f"{'[' * 9999}\n"]),
 )
 def test_a_damaged_description_of_decoded_videos_is_refused_in_one_line(text, cache, tmp_path):
     (tmp_path / "out").mkdir()

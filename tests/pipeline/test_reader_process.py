@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.pipeline.ten_videos import LENGTHS, videos_in
+from tests.thorough import some_of
 from vidlat.config import LatentSettings
 from vidlat.errors import InputError, ReaderDiedError
 from vidlat.pipeline import reader_process
@@ -110,7 +111,9 @@ def watching(pid):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"size": 32, "stretch": 4}, {"stack": 8, "overlap": 4, "fit": "letterbox"}], ids=str
+    "changes",
+    some_of([{}, {"size": 32, "stretch": 4}, {"stack": 8, "overlap": 4, "fit": "letterbox"}]),
+    ids=str,
 )
 def test_a_process_sends_what_a_thread_reads_to_the_last_bit(videos, changes):
     settings = replace(SETTINGS, **changes)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.thorough import some_of
 from vidlat.errors import NotEnoughMemoryError
 from vidlat.sample import during_training
 from vidlat.sample.during_training import NUM_SAMPLES, TrainingSamples, steps_with_samples
@@ -52,11 +53,13 @@ STEPS = ["step_00000002.gif", "step_00000002.png", "step_00000004.gif", "step_00
 
 @pytest.mark.parametrize(
     "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB"),
-        NotEnoughMemoryError("not enough memory on cpu for 1 stack of 1x4x8x8; free some"),
-        MemoryError(),
-    ],
+    some_of(
+        [
+            torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB"),
+            NotEnoughMemoryError("not enough memory on cpu for 1 stack of 1x4x8x8; free some"),
+            MemoryError(),
+        ]
+    ),
     ids=lambda error: type(error).__name__,
 )
 def test_a_lack_of_memory_costs_only_the_samples_of_that_step(make_trainer, use_vae, tmp_path, error):

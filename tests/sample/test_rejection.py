@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from tests.sample.test_folder import GrayVAE
 from tests.test_cli import vidlat
+from tests.thorough import some_of
 from vidlat.cli import commands
 from vidlat.config import SampleConfig
 from vidlat.copies.search import CopySearch
@@ -52,7 +53,7 @@ class Scripted:
         return (self.latents(number, attempt) for number in numbers)
 
 
-@pytest.mark.parametrize("drawn_at_once", [1, 2, 64])
+@pytest.mark.parametrize("drawn_at_once", some_of([1, 2, 64]))
 def test_each_sample_is_its_first_attempt_that_copies_nothing(drawn_at_once, run_and_cache, monkeypatch):
     monkeypatch.setattr(rejection, "DRAWN_AT_ONCE", drawn_at_once)
     copies = [0, 2, 0, 1, MOST_ATTEMPTS]

@@ -141,7 +141,7 @@ def test_kept_shards_are_fetched_once_by_all_processes(local, address, proxy, tm
     assert proxy.num_gets == before
 
 
-@pytest.mark.parametrize("fault", ["flipped", "cut", "gone"])
+@pytest.mark.parametrize("fault", some_of(["flipped", "cut", "gone"]))
 def test_kept_shards_that_are_damaged_or_gone_are_read_again(local, address, tmp_path, monkeypatch, fault):
     kept = tmp_path / "kept"
     monkeypatch.setenv(CACHE_DIR, str(kept))
@@ -204,7 +204,7 @@ def test_folders_of_others_beside_kept_shards_stay(local, address, tmp_path, mon
         assert sorted(each.name for each in (kept / folder).iterdir()) == ["data", "in-use"]
 
 
-@pytest.mark.parametrize("num_read", [0, 1, 9])
+@pytest.mark.parametrize("num_read", some_of([0, 1, 9]))
 def test_a_folder_of_shards_may_be_deleted_at_any_time(local, address, tmp_path, monkeypatch, num_read):
     kept = tmp_path / "kept"
     monkeypatch.setenv(CACHE_DIR, str(kept))
@@ -216,7 +216,7 @@ def test_a_folder_of_shards_may_be_deleted_at_any_time(local, address, tmp_path,
         assert windows(cache, starts_of(here)) == windows(here, starts_of(here))
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda file: file.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("make", some_of([os.mkfifo, os.mkdir, lambda file: file.symlink_to("/dev/zero")]))
 def test_what_stands_in_place_of_a_kept_shard_is_not_read(local, address, tmp_path, monkeypatch, make):
     kept = tmp_path / "kept"
     monkeypatch.setenv(CACHE_DIR, str(kept))
@@ -257,7 +257,7 @@ def test_a_forked_child_of_a_reader_is_refused_instead_of_waiting(local, address
     child.join()
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "much", "nan", "inf"])
+@pytest.mark.parametrize("limit", some_of(["0", "-1", "much", "nan", "inf"]))
 def test_a_limit_is_a_number_above_zero(address, tmp_path, monkeypatch, limit):
     monkeypatch.setenv(CACHE_DIR, str(tmp_path))
     monkeypatch.setenv(CACHE_GB, limit)
@@ -304,7 +304,7 @@ def test_half_a_push_is_no_cache_yet(local, folder):
         open_cache(folder)
 
 
-@pytest.mark.parametrize("fault", ["403", "503", "dropped"])
+@pytest.mark.parametrize("fault", some_of(["403", "503", "dropped"]))
 def test_a_store_without_an_answer_is_never_called_damaged(address, proxy, impatient, fault):
     cache = open_cache(address)
     proxy.set(("any", fault), stays=True)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.store.caches import SCHEMA, add_videos, random_posterior, record_of, writer_of
 from tests.store.damage import LENGTHS, RECORD_B, edit_json, flip, rewrite
+from tests.thorough import some_of
 from vidlat.errors import StoreError
 from vidlat.store.reader import open_cache
 from vidlat.store.verify.cache import verify_cache
@@ -76,7 +77,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(("plant", "why"), DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize(("plant", "why"), some_of(DAMAGES.values()), ids=some_of(DAMAGES))
 def test_windows_of_damaged_latents_are_refused_and_verify_names_them(path, plant, why):
     read_everything(path)
     plant(path)

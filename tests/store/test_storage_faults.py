@@ -19,6 +19,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from tests.store.object_store import Proxy, be_patient, environment, new_bucket, publish, s3_server, serving
+from tests.thorough import some_of
 from vidlat.errors import StoreError
 from vidlat.store.storage import objects as object_storage
 from vidlat.store.storage.interface import Changed, Exists, Missing, Unreachable, Version
@@ -132,7 +133,7 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize(("verb", "fault"), PASSING)
+@pytest.mark.parametrize(("verb", "fault"), some_of(PASSING))
 def test_a_fault_that_passes_is_not_noticed(storage, direct, proxy, verb, fault):
     assert is_right(verb, *do(verb, storage, direct, proxy, fault))
     assert (METHODS[verb], True) in proxy.requests
@@ -159,7 +160,7 @@ LASTING = {
 }
 
 
-@pytest.mark.parametrize("fault", LASTING)
+@pytest.mark.parametrize("fault", some_of(LASTING))
 @pytest.mark.parametrize("verb", METHODS)
 def test_a_fault_that_lasts_ends_in_one_line(bucket, direct, proxy, monkeypatch, verb, fault):
     be_patient(monkeypatch, 0.1, 0.15 if fault == "stalled" else 30)
@@ -178,7 +179,7 @@ def test_an_answer_that_is_always_cut_ends_in_one_line(bucket, direct, proxy, mo
     assert re.search(r"cannot be reached: got (no answer in time|a broken connection); ", str(result))
 
 
-@pytest.mark.parametrize("fault", APPLIED)
+@pytest.mark.parametrize("fault", some_of(APPLIED))
 @pytest.mark.parametrize("verb", ["create", "replace"])
 def test_a_write_of_which_every_answer_is_lost_has_happened(storage, direct, proxy, verb, fault):
     assert is_right(verb, *do(verb, storage, direct, proxy, fault, stays=True))
@@ -300,7 +301,7 @@ def test_a_store_that_says_it_has_no_conditional_writes_is_refused(bucket, proxy
     assert type(caught.value) is StoreError
 
 
-@pytest.mark.parametrize("fault", ["lost", "lost 503", "lost stalled", "409", "503", "dropped"])
+@pytest.mark.parametrize("fault", some_of(["lost", "lost 503", "lost stalled", "409", "503", "dropped"]))
 def test_the_probe_for_conditional_writes_outlives_faults(bucket, proxy, direct, key, fault):
     proxy.set(*[("PUT", fault), ("PUT", None)] * 3)
     open_storage(f"{bucket}/{key}", write=True)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.thorough import some_of
 from vidlat.train.data import nearest
 from vidlat.train.data.nearest import NearestRows
 
@@ -21,7 +22,7 @@ def brute_force(queries, rows):
     return (differences**2).sum(2)
 
 
-@pytest.mark.parametrize("dimensions", [1, 3, 200])
+@pytest.mark.parametrize("dimensions", some_of([1, 3, 200]))
 @pytest.mark.parametrize("pairs_at_once", [1, 7, 2**21])
 def test_the_nearest_row_is_that_of_all_distances(dimensions, pairs_at_once, monkeypatch):
     monkeypatch.setattr(nearest, "PAIRS_AT_ONCE", pairs_at_once)

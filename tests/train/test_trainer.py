@@ -216,7 +216,9 @@ def test_a_skipped_step_whose_validation_was_interrupted_stays_one(make_trainer)
     assert read_metrics(resumed.run_dir) == read_metrics(whole.run_dir)[:4]
 
 
-@pytest.mark.parametrize("values", [[], {"step": 4}, {"step": 4, "loss": "low"}, {"step": 0}], ids=str)
+@pytest.mark.parametrize(
+    "values", some_of([[], {"step": 4}, {"step": 4, "loss": "low"}, {"step": 0}]), ids=str
+)
 def test_a_damaged_record_of_an_interrupted_validation_is_refused(make_trainer, values):
     stopped = make_trainer(**SETTINGS)
     stop_in_validation(stopped, 1)
@@ -271,7 +273,7 @@ def test_a_validation_is_estimated_from_one_of_its_parts(make_trainer, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("done", "steps", "every"), [(0, 6, 2), (0, 7, 2), (3, 7, 2), (0, 1, 200), (6, 6, 4)]
+    ("done", "steps", "every"), some_of([(0, 6, 2), (0, 7, 2), (3, 7, 2), (0, 1, 200), (6, 6, 4)])
 )
 def test_as_many_validations_are_foreseen_as_there_are(make_trainer, done, steps, every):
     if done:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.thorough import some_of
 from vidlat.errors import ShapeError
 from vidlat.video.side_by_side import side_by_side
 
@@ -27,7 +28,7 @@ def place(frame, tile):
     return found
 
 
-@pytest.mark.parametrize("num_videos", [1, 2, 5, 13, 25])
+@pytest.mark.parametrize("num_videos", some_of([1, 2, 5, 13, 25]))
 def test_every_tile_is_its_video_and_stays_where_it_is(num_videos):
     videos = noise(num_videos)
     frames = list(side_by_side(videos))
