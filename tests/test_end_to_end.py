@@ -154,7 +154,7 @@ def test_from_videos_to_samples_through_the_command_line(scheduler, small_vae, t
     flags = (*flags, "--channels", "8,16", "--blocks", 1, "--validation-fraction", 0.01, *conditions, *looks)
     code, out, err = vidlat("train", "--latents", cache, "--out", run, *flags)
     assert (code, err) == (0, "")
-    assert re.search(r"about .* for 3 steps of [\d.]+ s and 1 validation of [\d.]+ s", out)
+    assert re.search(r"about .* for 3 steps of [\d.]+ s and 1 validation of [\d.]+ s; the samples of ", out)
     assert steps_of(run) == [1, 2, 3]
     with Image.open(run / "samples/step_00000003.gif") as moving:
         assert (moving.n_frames, moving.size) == (8, (4 * (256 + 12) + 12, 2 * 22 + 256 + 2 * 12))

@@ -84,6 +84,11 @@ def test_three_is_one_class_and_a_text_is_as_it_is_written():
     assert (before.encode("3"), before.encode("3.0"), before.encode("3.00")) == ([1, 0], [0, 1], [1, 0])
 
 
+def test_an_example_of_each_condition_can_be_drawn():
+    assert CONDITIONS.examples() == ["view=a4c", "ef=50"]
+    assert CONDITIONS.parse(CONDITIONS.examples()).any()
+
+
 def test_equal_conditions_of_a_sample_are_written_alike():
     assert CONDITIONS.canonical(["ef=35.0", "view=plax"]) == ("view=plax", "ef=35")
     assert CONDITIONS.canonical(["view=plax", "ef=35"]) == ("view=plax", "ef=35")

@@ -32,15 +32,21 @@ def evaluate_sampled(
 ) -> ExitCode:
     """Draw samples, or read them, compare them with held-out clips, and print the figures."""
     with progress_bar() as progress:
-        evaluation = evaluate_samples(
-            latents,
-            out,
-            config,
-            run=run_dir,
-            samples=samples,
-            vae=vae,
-            on_progress=Stages(progress).advance,
-        )
+        try:
+            evaluation = evaluate_samples(
+                latents,
+                out,
+                config,
+                run=run_dir,
+                samples=samples,
+                vae=vae,
+                on_progress=Stages(progress).advance,
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            if run_dir:
+                console.print(f"Samples that were drawn are kept in {out}; the same command continues.")
+            raise
     _print(evaluation)
     if not samples and config.num is None:
         device = resolve_device(config.device)

@@ -60,7 +60,8 @@ def train(
     whole = format_seconds(seconds * left + validation_seconds * num_validations)
     also = f" and {format_count(num_validations, 'validation')} of {validation_seconds:.1f} s"
     steps = f"{format_count(left, 'step')} of {seconds:.2f} s{also if num_validations else ''}"
-    console.print(f"about {whole} for {steps}")
+    samples = "; the samples of --sample-every take more" if config.sample_every else ""
+    console.print(f"about {whole} for {steps}{samples}")
     _train(trainer, vae)
     if trainer.state.num_skipped:
         _show_note(f"{_skipped(trainer.state.num_skipped)}, their loss or gradient not being finite")
@@ -71,8 +72,11 @@ def train(
         raise KeyboardInterrupt
     if trainer.stopped_early:
         console.print(f"stopped early after step {trainer.state.step}: {_why_early(trainer)}", soft_wrap=True)
-    done, best = format_count(trainer.state.step, "step"), " --checkpoint best" * trainer.stopped_early
-    console.print(f"{done} -> {out}; next: vidlat sample --run {quoted(out)} --out samples/{best}")
+    done = format_count(trainer.state.step, "step")
+    flags = [f"--condition {quoted(text)}" for text in trainer.run.conditions.examples()]
+    flags += ["--checkpoint best"] if trainer.stopped_early else []
+    command = " ".join(["vidlat sample", f"--run {quoted(out)}", "--out samples/", *flags])
+    console.print(f"{done} -> {out}; next: {command}", soft_wrap=True, markup=False)
 
 
 def _tell_nothing_to_do(trainer: Trainer) -> None:

@@ -18,10 +18,7 @@ from vidlat.sample.network_calls import NetworkCalls
 from vidlat.sample.sampler import Sampler, num_steps_for, sampling_noise
 from vidlat.train.objectives.objective import OBJECTIVES
 from vidlat.train.runs.run_folder import TrainedRun
-from vidlat.train.threads import fastest, seconds_by_threads
-
-FEWEST_STEPS = 200
-"""Fewest steps, over all samples, for which numbers of threads are tried: a trial takes about ten."""
+from vidlat.train.threads import FEWEST_STEPS, fastest, seconds_by_threads
 
 
 class ClipSampler:

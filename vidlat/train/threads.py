@@ -11,6 +11,9 @@ import torch
 from vidlat.resources import num_cores
 from vidlat.wording import format_count
 
+FEWEST_STEPS = 50
+"""Fewest steps, of a training or over all samples, for which numbers are tried: a trial takes about ten."""
+
 MARGIN = 1.25
 """How many times as fast as with all cores another number must be.
 

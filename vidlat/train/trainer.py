@@ -63,7 +63,14 @@ from vidlat.train.runs.run_folder import (
 )
 from vidlat.train.runs.warm_start import planned_from, read_origin, read_source, take_weights
 from vidlat.train.skipped import SkippedSteps
-from vidlat.train.threads import ENOUGH_SECONDS, MOST_PASSES, fastest, in_words, seconds_by_threads
+from vidlat.train.threads import (
+    ENOUGH_SECONDS,
+    FEWEST_STEPS,
+    MOST_PASSES,
+    fastest,
+    in_words,
+    seconds_by_threads,
+)
 from vidlat.train.trackers import Trackers, require_installed
 from vidlat.train.unread_steps import NUM_BEHIND, ReadStep, UnreadSteps
 from vidlat.types import Annotation
@@ -74,9 +81,6 @@ NUM_PREFETCHED = 2
 NUM_VALIDATION_WINDOWS = 64
 """Windows per validation, each at a fixed timestep; costs as much as about three training steps of 8."""
 
-
-FEWEST_STEPS = 50
-"""Fewest steps of a training for which numbers of threads are tried: a trial takes about ten."""
 
 ValidationPart = tuple[list[Window], list[Times]]
 """Windows and their times."""

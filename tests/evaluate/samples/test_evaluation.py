@@ -219,6 +219,17 @@ def test_samples_that_are_there_are_not_drawn_again(made, tmp_path):
     assert before.items() <= {path: path.stat().st_mtime_ns for path in drawn.glob("*.npy")}.items()
 
 
+def test_an_interrupted_evaluation_says_that_samples_are_kept(made, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vidlat.commands.evaluate_samples.evaluate_samples", interrupted)
+    arguments = "--latents", made / "latents.zarr", "--run", made / "run", "--out", tmp_path / "e"
+    code, out, err = vidlat("evaluate", *arguments, "--device", "cpu")
+    assert (code, err) == (130, "Interrupted.\n")
+    assert f"Samples that were drawn are kept in {tmp_path / 'e'}; the same command continues." in out
+
+
 @pytest.fixture(scope="module")
 def real_clips(made):
     """Decoded clips of the run's held-out videos."""

@@ -34,6 +34,11 @@ class ClassCondition:
         """One per class."""
         return len(self.classes)
 
+    @property
+    def example(self) -> str:
+        """The first class."""
+        return self.classes[0]
+
     def canonical(self, text: str) -> str:
         """The class that a label means; raises ConfigError for one that was not trained on."""
         if text in self.classes:  # a run of before may have 3 and 3.0 as two classes
@@ -64,6 +69,11 @@ class NumberCondition:
     def num_features(self) -> int:
         """Whether it is known, and its standard score."""
         return 2
+
+    @property
+    def example(self) -> str:
+        """The mean of the training videos, in three digits."""
+        return f"{self.mean:.3g}"
 
     def canonical(self, text: str) -> str:
         """The number as it is written shortest; raises ConfigError for text that is not a number."""
@@ -180,6 +190,10 @@ class Conditions:
                 raise ConfigError(f"condition: {name} is given twice; keep one")
             labels[name] = value
         return labels
+
+    def examples(self) -> list[str]:
+        """A value of each condition, `NAME=VALUE`: its first class, or the mean of the training videos."""
+        return [f"{each.name}={each.example}" for each in self.conditions]
 
     def pick(self, labels: Labels) -> dict[str, str]:
         """Those labels of a video that are conditions."""
