@@ -22,6 +22,7 @@ from vidlat.paths import local_path
 from vidlat.pipeline.decode_videos import decode_video, load_vae_of, to_gray_levels
 from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.failures import without_names
+from vidlat.report.bins import count_in_bins, spread_bins
 from vidlat.report.comparison import NUM_CLIPS, quality_plots
 from vidlat.report.groups import FAR, Group, compare_groups
 from vidlat.report.latent_shape import BINS, Channel, LatentShape
@@ -378,12 +379,8 @@ def _counts(values: Sequence[float], label: str) -> Markup | None:
     """How many videos have such a value; None where there is none."""
     if not values:
         return None
-    low, high = min(values), max(values)
-    is_log = high > 50 * low
-    half = max(high - low, 0.04 * high) / 2  # rates that differ in their last digits alone are one bar
-    middle = (low + high) / 2
-    bins = np.geomspace(low, 1.0001 * high, 31) if is_log else np.linspace(middle - half, middle + half, 31)
-    heights, edges = np.histogram(values, bins)
+    edges, is_log = spread_bins(values)
+    heights = count_in_bins(values, edges)
     return histogram(edges.tolist(), heights.tolist(), label, "videos", log_x=is_log)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from vidlat.errors import StoreError
+from vidlat.report.bins import count_in_bins
 from vidlat.store.reader import LatentCache
 from vidlat.train.data.latents import Whitening
 from vidlat.video.contact_sheet import evenly_spaced
@@ -84,8 +85,7 @@ class LatentShape:
 
     def _add(self, whitened: Array) -> None:
         for channel, values in enumerate(whitened):
-            inside = np.clip(values.ravel(), BINS[0], BINS[-1])
-            self._counts[channel] += np.histogram(inside, BINS)[0]
+            self._counts[channel] += count_in_bins(values.ravel(), BINS)
             self._powers[channel] += [np.power(values, power).sum() for power in (1, 2, 3, 4)]
 
     def channels(self) -> list[Channel]:
