@@ -1,6 +1,7 @@
 """Tables that people write: which rows are understood, and which lines are named."""
 
 import json
+import zipfile
 
 import pytest
 from hypothesis import given, strategies as st
@@ -84,7 +85,10 @@ def test_a_table_without_the_column_is_refused_with_the_other_name_that_it_may_h
         ("m.csv", "path,EF\n,1\n", "m.csv line 2: has no path"),
         ("m.csv", "path\na.mp4,1\n", "m.csv line 2: has 2 cells under 1 columns"),
         ("m.csv", "path,EF,view\na.mp4,1\n", "m.csv line 2: has 2 cells under 3 columns"),
-        ("m.csv", 'path\n"a\n', "cannot be read as a table in UTF-8"),
+        ("m.csv", 'path\nb\n"a\nc\n', "m.csv line 3: cannot be read as CSV (unexpected end of data)"),
+        ("m.csv", 'path\nb\n"a"c\n', "m.csv line 3: cannot be read as CSV (',' expected after '\"')"),
+        ("m.csv", '"path\n', "m.csv line 1: cannot be read as CSV"),
+        ("m.csv", f"path\na\nb\n{'c' * 131_073}\n", "m.csv line 4: cannot be read as CSV (field larger than"),
         ("m.csv", "path,start_seconds\na,soon\n", "line 2: start_seconds is 'soon'; expected seconds"),
         ("m.csv", "path,stop_seconds\na,-1\n", "line 2: stop_seconds is '-1'; expected seconds"),
         ("m.csv", "path,stop_seconds\na,nan\n", "line 2: stop_seconds is 'nan'"),
@@ -133,9 +137,38 @@ def test_table_that_is_not_there_is_called_so(tmp_path):
         read_labels(tmp_path / "l.csv")
 
 
-def test_table_that_is_no_utf8_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read as a table in UTF-8"):
-        read_labels(write(tmp_path / "l.csv", "video_id,name\na,Jörg\n", "latin-1"))
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_byte_that_is_no_utf8_is_named_by_its_line(tmp_path, line_end):
+    text = line_end.join(["video_id,name", "a,Ann", "b,Jörg", "c,Zoë", ""])
+    said = r"l\.csv line 3: is not in UTF-8 \(got byte 0xf6\); save it as CSV UTF-8$"
+    with pytest.raises(InputError, match=said):
+        read_labels(write(tmp_path / "l.csv", text, "latin-1"))
+    assert read_labels(write(tmp_path / "u.csv", text))["b"] == Annotation("", {"name": "Jörg"})
+
+
+def test_lines_of_another_encoding_are_refused_in_json_and_with_the_mark_of_utf_16(tmp_path):
+    with pytest.raises(InputError, match=r"m\.jsonl line 2: is not in UTF-8 .*; save it as UTF-8$"):
+        list(read_manifest(write(tmp_path / "m.jsonl", '{"path": "a"}\n{"path": "ä"}\n', "latin-1")))
+    with pytest.raises(InputError, match=r"l\.csv line 1: is not in UTF-8 .*; save it as CSV UTF-8$"):
+        read_labels(write(tmp_path / "l.csv", "video_id,EF\na.mp4,1\n", "utf-16"))
+
+
+@pytest.mark.parametrize("name", ["labels.xlsx", "labels.csv", "labels.jsonl"])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_workbook_is_to_be_saved_as_csv(tmp_path, name, is_old):
+    path = tmp_path / name
+    if is_old:
+        path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as workbook:
+            workbook.writestr("[Content_Types].xml", "<Types/>")
+    said = rf"{name}: is an Excel workbook.*; expected a table as text: save it as CSV UTF-8$"
+    with pytest.raises(InputError, match=said):
+        read_labels(path)
+
+
+def test_a_table_may_begin_with_the_letters_of_a_zip_archive(tmp_path):
+    assert read_labels(write(tmp_path / "l.csv", "PK,video_id\n1,a\n")) == {"a": Annotation("", {"PK": "1"})}
 
 
 def test_table_without_a_row_is_refused(tmp_path):

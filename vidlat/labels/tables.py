@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from vidlat.documents import parse_json
-from vidlat.errors import InputError
+from vidlat.errors import InputError, one_line
 from vidlat.files import require_regular_file
 from vidlat.store.object_sources import read_object
 from vidlat.store.storage.interface import Missing
@@ -29,6 +29,18 @@ _ALIKE = {
 
 _LIKE = {"path": "dicom_filepath", "video_id": "FileName"}
 
+CSV_UTF_8 = "CSV UTF-8"
+"""What Excel calls it where it saves a table."""
+
+_WORKBOOKS = {
+    b"PK\x03\x04": "an Excel workbook, or another zip archive",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an Excel workbook (.xls)",
+}
+"""What a file is that begins so."""
+
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
+"""A byte that is not UTF-8, as `surrogateescape` decodes it."""
+
 
 def read_table(table: Path | str, key: str) -> Iterator[Row]:
     """The rows of a table at a path or an address; each must have a value in the column `key`.
@@ -40,28 +52,47 @@ def read_table(table: Path | str, key: str) -> Iterator[Row]:
     is_json = str(table).lower().endswith(".jsonl")
     try:
         with _open_table(table) as file:
-            for where, row in (_read_jsonl if is_json else _read_csv)(table, file, key):
+            lines = _checked(table, file, "UTF-8" if is_json else CSV_UTF_8)
+            for where, row in (_read_jsonl if is_json else _read_csv)(table, lines, key):
                 if not row.get(key):
                     raise InputError(f"{where}: has no {key}")
                 yield where, row
     except (FileNotFoundError, Missing) as error:
         raise InputError(f"{table}: no such file") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{table}: cannot be read as a table in UTF-8: {reason}") from error
+    except OSError as error:
+        raise InputError(f"{table}: cannot be read as a table: {one_line(error)}") from error
 
 
 def _open_table(table: Path | str) -> IO[str]:
+    """The lines of a table; bytes that are not UTF-8 become surrogates."""
     if isinstance(table, Path):
         require_regular_file(table)
-        return table.open(encoding="utf-8-sig", newline="")
-    return StringIO(read_object(table).decode("utf-8-sig"), newline="")
+        return table.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return StringIO(read_object(table).decode("utf-8-sig", "surrogateescape"), newline="")
+
+
+def _checked(table: Path | str, lines: Iterable[str], way_out: str) -> Iterator[str]:
+    """The lines of a table; raises InputError for a workbook, and at a line that is not UTF-8.
+
+    way_out: the format to save the table in.
+    """
+    for number, line in enumerate(lines, 1):
+        start = line[:8].encode("utf-8", "surrogateescape") if number == 1 else b""
+        for magic, what in _WORKBOOKS.items():
+            if start.startswith(magic):
+                raise InputError(f"{table}: is {what}; expected a table as text: save it as {CSV_UTF_8}")
+        if wrong := _NO_UTF8.search(line):
+            byte = ord(wrong[0]) - 0xDC00
+            raise InputError(
+                f"{table} line {number}: is not in UTF-8 (got byte 0x{byte:02x}); save it as {way_out}"
+            )
+        yield line
 
 
 def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row]:
     first = next(lines, "")
-    reader = csv.reader(chain([first], lines), strict=True, delimiter=_delimiter_of(first))
-    names = _named_columns(next(reader, []), key)
+    rows = _csv_rows(table, chain([first], lines), _delimiter_of(first))
+    names = _named_columns(next(rows, (1, []))[1], key)
     named = [name for name in names if name]  # pandas writes its index as a column without a name
     if key not in names or len(set(named)) < len(named):
         found = ", ".join(names) or "nothing"
@@ -69,13 +100,30 @@ def _read_csv(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row
             f"{table}: expected a first line of different columns, {key} (or one such as {_LIKE[key]}) among "
             f"them; got {found}"
         )
-    for cells in reader:
-        where = f"{table} line {reader.line_num}"
+    for number, cells in rows:
+        where = f"{table} line {number}"
         if any(cells) and len(cells) != len(names):
             raise InputError(f"{where}: has {len(cells)} cells under {len(names)} columns")
         if any(cells):
             pairs = zip(names, (cell.strip() for cell in cells), strict=True)
             yield where, {name: cell for name, cell in pairs if name and cell}
+
+
+def _csv_rows(table: Path | str, lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, each with the number of its last line."""
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(
+                f"{table} line {first}: cannot be read as CSV ({error}); is a quotation mark not closed, or "
+                "not doubled inside a cell?"
+            ) from error
+        yield reader.line_num, cells
 
 
 def header_of(first: str, key: str) -> tuple[str, list[str]]:
