@@ -14,7 +14,8 @@ from tests.store.damage import rewrite
 from tests.thorough import some_of
 from vidlat.cli import commands
 from vidlat.errors import InputError, StoreError
-from vidlat.evaluate import preview
+from vidlat.evaluate import moving_preview, preview
+from vidlat.evaluate.moving_preview import Moving, write_moving
 from vidlat.evaluate.preview import write_preview
 from vidlat.pipeline.decode_videos import decode_video, load_vae_of
 from vidlat.store.reader import open_cache
@@ -196,6 +197,27 @@ def test_a_moving_preview_shows_each_beside_its_source_and_shorter_ones_again(ow
         tile = tile.reshape(20, side, scale, side, scale).mean((2, 4))
         assert np.abs(tile - 255 * np.take(video, range(20), axis=0, mode="wrap")).max() < 9
     assert frames[:, 12 + 22 : height, 12 : 12 + 256].max() < 30  # the source that is gone
+
+
+def test_a_dark_video_moves_brighter_as_what_is_decoded_of_it_and_its_labels_say_so(tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(moving_preview, "side_by_side", lambda videos, _: shown.update(videos))
+    monkeypatch.setattr(moving_preview, "write_video", lambda *_: None)
+    gray = {level: np.full((2, 8, 8), level, np.uint8) for level in (40, 80, 100, 250)}
+    videos = [
+        Moving("dark", 25.0, gray[100], gray[40]),
+        Moving("bright", 25.0, gray[250], gray[40]),
+        Moving("gone", 25.0, None, gray[80]),
+    ]
+    write_moving(videos, tmp_path / "p.mp4")
+    assert {label: int(frames.max()) for label, frames in shown.items()} == {
+        "dark: source; gray levels 0 to 100 shown as 0 to 255": 255,
+        "dark: decoded; gray levels 0 to 100 shown as 0 to 255": 102,
+        "bright: source": 250,
+        "bright: decoded": 40,
+        "gone: no source; gray levels 0 to 80 shown as 0 to 255": 0,
+        "gone: decoded; gray levels 0 to 80 shown as 0 to 255": 255,
+    }
 
 
 def damage(path, *video_ids):

@@ -420,3 +420,23 @@ def test_videos_that_nothing_tells_of_are_not_overwritten(cache, tmp_path):
     with pytest.raises(InputError, match=r"holds 'a.mp4', and no decoded.jsonl that tells"):
         list(decode_cache(cache, load_vae_of(cache.schema, device="cpu"), tmp_path / "out"))
     assert (tmp_path / "out" / "a.mp4").read_bytes() == b"mine"
+
+
+def test_a_dark_video_is_shown_brighter_beside_its_source_and_as_it_is_alone(tmp_path, encode_here):
+    folder = tmp_path / "dark"
+    folder.mkdir()
+    frames = np.full((8, 32, 32), 30, np.uint8)
+    frames[5:, :, :16] = 100  # bright where the first frames are not
+    np.save(folder / "a.npy", frames)
+    cache = encode_here(folder, tmp_path / "dark.zarr", intensity="uint8", size=32)
+    shown = {}
+    for with_source in (False, True):
+        found = decode_videos(cache, tmp_path / str(with_source), with_source=with_source, device="cpu")
+        ((_, path),) = found
+        shown[with_source] = np.stack([frame.pixels for frame in frames_of(path)])
+    source, decoded = (
+        shown[True][:, 34 : 34 + 256, left : left + 256].reshape(8, 32, 8, 32, 8).mean((2, 4))
+        for left in (12, 280)
+    )
+    assert np.abs(source - 2.55 * frames).max() < 9
+    assert np.abs(decoded - 2.55 * shown[False].clip(0, 100)).mean() < 9

@@ -104,16 +104,28 @@ def test_the_grid_has_a_row_a_value_and_a_column_a_seed(tmp_path):
             assert abs(int(moving[2][place]) - value) <= 8
 
 
+def test_a_grid_of_dark_samples_is_brighter_by_one_factor(tmp_path):
+    levels = {"a-0": 40, "a-1": 80}
+    samples = {name: Sample(seed=seed, condition=("grade=a",)) for seed, name in enumerate(levels)}
+    grid = SweepGrid(samples, "grade", fps=10)
+    for name, level in levels.items():
+        grid.add(name, np.full((3, 128, 128), level, np.uint8))
+    grid.write(tmp_path)
+    for frame in (np.asarray(Image.open(tmp_path / STILL)), next(frames_of(tmp_path / MOVING)).pixels):
+        shown = [int(frame[12 + 150, 12 + 268 * column + 128]) for column in range(2)]
+        assert shown == pytest.approx([40 / 80 * 255, 255], abs=4)
+
+
 def test_the_pictures_show_all_values_and_seeds_of_the_folder(draw, tmp_path):
     draw(sweep="ef=3,20", num=1)
-    for name, level in (("sample-ef=3-0000.npy", 60), ("sample-ef=20-0000.npy", 90)):
+    for name, level in (("sample-ef=3-0000.npy", 60), ("sample-ef=20-0000.npy", 210)):
         np.save(tmp_path / "out" / name, np.full((8, 16, 16), level, np.uint8))
     draw(sweep="ef=7", num=2, seed=0)
     still = np.asarray(Image.open(tmp_path / "out" / STILL))
     level = lambda row, column: still[12 + 290 * row + 150, 12 + 268 * column + 128]  # noqa: E731
     assert still.shape == (12 + 290 * 3, 12 + 268 * 2)
     assert level(0, 0) == 60
-    assert level(2, 0) == 90
+    assert level(2, 0) == 210
     assert level(0, 1) == level(2, 1) == 0  # not drawn at this seed
     (tmp_path / "out" / "sample-ef=3-0000.npy").unlink()
     assert draw(sweep="ef=7", num=2) == ["sample-ef=7-0000.npy", "sample-ef=7-0001.npy"]

@@ -5,6 +5,7 @@ import pytest
 
 from tests.thorough import some_of
 from vidlat.errors import ShapeError
+from vidlat.video import side_by_side as module
 from vidlat.video.side_by_side import side_by_side
 
 LABEL = "tiny finetuned overlap 0 stack 16"
@@ -110,3 +111,22 @@ def test_a_video_that_ends_early_is_refused_after_the_frames_that_all_have():
     assert next(frames).shape == next(frames).shape
     with pytest.raises(ShapeError, match="frame 2: expected videos of one shape"):
         next(frames)
+
+
+def test_a_window_brightens_all_videos_alike_and_a_line_below_them_tells_it(monkeypatch):
+    videos = {
+        "source": np.full((1, 256, 256), 40, np.uint8),
+        "decoded": np.full((1, 256, 256), 110, np.uint8),
+    }
+    (plain,) = side_by_side(videos)
+    said = []
+    monkeypatch.setattr(module, "cut_to_width", lambda _, text, *__: said.append(text) or text)
+    (frame,) = side_by_side(videos, window=100)
+    assert said == ["source", "decoded", "gray levels 0 to 100 shown as 0 to 255"]
+    height, width = plain.shape
+    assert (frame.shape[1], frame.shape[0] > height) == (width, True)
+    assert frame[height:].max() > 200  # the line
+    tiles = frame[12 + 22 : height - 12]
+    assert (tiles[:, 12:268] == 102).all()  # 40 of 100
+    assert (tiles[:, 280:536] == 255).all()  # above the window
+    np.testing.assert_array_equal(frame[: 12 + 22], plain[: 12 + 22])  # labels stay as they are

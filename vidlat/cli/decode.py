@@ -67,7 +67,9 @@ def preview() -> None:
     "--video-id", "video_ids", multiple=True, help="Decode this video alone. May be repeated.  [default: all]"
 )
 @click.option(
-    "--with-source", is_flag=True, help="Show the frames of the source on the left, as the VAE saw them."
+    "--with-source",
+    is_flag=True,
+    help="Show the frames of the source on the left, as the VAE saw them; dark videos are shown brighter.",
 )
 @vae_option
 @device_option

@@ -13,6 +13,7 @@ from vidlat.encode.vae import FrozenVAE
 from vidlat.pipeline.decode_videos import decode_latents, to_gray_levels
 from vidlat.store.reader import LatentCache
 from vidlat.video.contact_sheet import Row, contact_sheet
+from vidlat.video.display_window import window_of_all
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import write_video
 
@@ -60,7 +61,8 @@ def write_pairs(
         }
     title = f"{name_of_set}, each above the training clip nearest to it; {threshold}"
     contact_sheet(rows, out / SHEET, title=title)
-    write_video(out / PAIRS, side_by_side(videos, num_columns=4), fps)
+    window = window_of_all(videos.values())
+    write_video(out / PAIRS, side_by_side(videos, num_columns=4, window=window), fps)
 
 
 def _threshold_in_words(copies: Copies) -> str:

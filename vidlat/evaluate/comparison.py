@@ -25,6 +25,7 @@ from vidlat.pipeline.discover import discover_videos
 from vidlat.pipeline.read_video import frame_rate
 from vidlat.types import InputVideo
 from vidlat.video.contact_sheet import COLUMNS, Row, contact_sheet
+from vidlat.video.display_window import window_of
 from vidlat.video.reader import read_prepared
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import prepare_folder, write_video
@@ -238,7 +239,7 @@ class _Run:
                 rows.append(row)
             yield self._event(video_id=video_id, name=candidate.name, measurement=measurement)
         prepare_folder(video.parent)
-        write_video(video, side_by_side(shown), fps)
+        write_video(video, side_by_side(shown, window=window_of(shown["source"])), fps)
         contact_sheet(rows, sheet)
         yield self._event(video_id=video_id, pictures=(video, sheet))
 

@@ -19,6 +19,7 @@ from vidlat.pipeline.source_frames import source_frames
 from vidlat.store.reader import LatentCache
 from vidlat.store.storage.interface import Unreachable
 from vidlat.types import VideoRecord
+from vidlat.video.display_window import WHITE, shown_in, window_in_words, window_of
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import write_video
 
@@ -56,15 +57,20 @@ def read_moving(
 def write_moving(videos: Sequence[Moving], path: Path) -> None:
     """Write an MP4 of videos, all at once, at the median of their frame rates; shorter ones begin again.
 
-    Raises InputError where it cannot be written.
+    A dark video is shown brighter, decoded as its source, and its labels say so. Raises InputError where the
+    file cannot be written.
     """
     num_frames = max(len(video.decoded) for video in videos)
     shown: dict[str, Frames] = {}
     for video in videos:
-        has_source = video.source is not None
-        source = video.source if video.source is not None else np.zeros_like(video.decoded)
-        shown[f"{video.video_id}: {'source' if has_source else 'no source'}"] = _repeated(source, num_frames)
-        shown[f"{video.video_id}: decoded"] = _repeated(video.decoded, num_frames)
+        window = window_of(video.decoded if video.source is None else video.source)
+        source = np.zeros_like(video.decoded) if video.source is None else video.source
+        kinds = {"no source" if video.source is None else "source": source, "decoded": video.decoded}
+        note = "" if window == WHITE else f"; {window_in_words(window)}"
+        shown |= {
+            f"{video.video_id}: {kind}{note}": _repeated(shown_in(window, frames), num_frames)
+            for kind, frames in kinds.items()
+        }
     num_columns = 2 * math.ceil(math.sqrt(len(videos) / 2))  # each beside its source; shaped like a screen
     fps = median([video.fps for video in videos if video.fps] or [0.0])
     write_video(path, side_by_side(shown, num_columns), fps)

@@ -33,6 +33,7 @@ from vidlat.store.layout import require_outside_caches
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.schema import CacheSchema
 from vidlat.types import FloatArray, VideoRecord
+from vidlat.video.display_window import window_of
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import prepare_folder, write_video
 from vidlat.wording import shorten
@@ -199,7 +200,8 @@ def decode_cache(
     """Write every cached video to an mp4 in `out` with its own frame count and median rate.
 
     `a/b.avi` becomes `out/a/b.mp4`; videos whose names differ in their suffix alone keep both, as in
-    `b.avi.mp4`. video_ids: write these alone; None for all. with_source: show the source beside each.
+    `b.avi.mp4`. video_ids: write these alone; None for all. with_source: show the source beside each,
+    dark videos brighter, as the frames then say.
 
     Yields each video's id with its file, or with the error where its latents are damaged, its source is
     wanted and not what was encoded, or its file cannot be written. What the folder holds already, decoded
@@ -232,12 +234,14 @@ def decode_cache(
 def _shown(
     cache: LatentCache, vae: FrozenVAE, video_id: str, *, with_source: bool
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """The decoded frames of a video, if wanted beside those of its source."""
+    """The decoded frames of a video, if wanted beside those of its source, in the window of that."""
     decoded = map(to_gray_levels, decode_video(cache, vae, video_id))
     if not with_source:
         return decoded
-    source = map(to_gray_levels, source_frames(cache, cache.records()[video_id]))
-    return side_by_side({"source": source, "decoded": decoded})
+    record = cache.records()[video_id]
+    window = window_of(map(to_gray_levels, source_frames(cache, record)))  # read twice: one for all frames
+    source = map(to_gray_levels, source_frames(cache, record))
+    return side_by_side({"source": source, "decoded": decoded}, window=window)
 
 
 def _describe(schema: CacheSchema, vae: FrozenVAE, *, with_source: bool) -> dict[str, Any]:

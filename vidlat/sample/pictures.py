@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vidlat.config.sample import MAX_SWEPT
 from vidlat.sample.folder import Sample
 from vidlat.video.contact_sheet import Row, contact_sheet
+from vidlat.video.display_window import window_of_all
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import prepare_folder, write_png, write_video
 
@@ -86,8 +87,8 @@ def _order(value: str) -> tuple[float, str]:
 class SweepGrid:
     """The samples of a sweep side by side, moving, and their middle frames; a missing one is black.
 
-    samples: all of them, by file name, value after value; the first MAX_SWEPT values are shown. swept: the
-    condition. fps: of the moving grid.
+    One window of gray levels shows all. samples: all of them, by file name, value after value; the first
+    MAX_SWEPT values are shown. swept: the condition. fps: of the moving grid.
     """
 
     def __init__(self, samples: Mapping[str, Sample], swept: str, fps: float) -> None:
@@ -114,6 +115,7 @@ class SweepGrid:
         videos = {label: self._frames.get(name or "", black) for label, name in self._names.items()}
         middle = {label: frames[len(frames) // 2, None] for label, frames in videos.items()}
         prepare_folder((out / MOVING).parent)
-        write_video(out / MOVING, side_by_side(videos, self._num_columns), self._fps)
-        (still,) = side_by_side(middle, self._num_columns)
+        window = window_of_all(self._frames.values())
+        write_video(out / MOVING, side_by_side(videos, self._num_columns, window=window), self._fps)
+        (still,) = side_by_side(middle, self._num_columns, window=window)
         write_png(out / STILL, still)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from vidlat.errors import ShapeError
-from vidlat.video.display_window import WHITE, shown_in, window_of
+from vidlat.video.display_window import WHITE, shown_in, window_in_words, window_of
 from vidlat.video.writer import appearing_whole
 
 Frames = npt.NDArray[np.uint8] | npt.NDArray[np.floating]
@@ -163,7 +163,7 @@ def _strip(row: _Shown, window: int) -> Image.Image:
 def _write_label(draw: ImageDraw.ImageDraw, row: _Shown, window: int, width: int) -> None:
     """The label on the left, the note on the right."""
     large, small = ImageFont.load_default(_LARGE), ImageFont.load_default(_SMALL)
-    note = row.note if window == WHITE else f"{row.note}; gray levels 0 to {window} shown as 0 to 255"
+    note = row.note if window == WHITE else f"{row.note}; {window_in_words(window)}"
     note = cut_to_width(draw, note, small, 2 * width / 3)
     note_left = width - draw.textlength(note, small)
     draw.text((0, 0), cut_to_width(draw, row.label, large, note_left - 2 * _GAP), _BRIGHT, large)

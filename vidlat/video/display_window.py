@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,10 +18,18 @@ LEAST, MOST = 64, 204
 """Levels of 0..255: noise is not shown as white, and a clip that is bright enough is shown as it is."""
 
 
-def window_of(pixels: Frames) -> int:
-    """The gray level to show as white, of pixels of any shape: WHITE itself where they are bright enough."""
-    level = np.percentile(pixels, PERCENTILE)
-    return WHITE if level > MOST else max(LEAST, int(np.ceil(level)))
+def window_of(frames: Iterable[Frames]) -> int:
+    """The gray level to show as white, of a video frame by frame: WHITE itself where it is bright enough."""
+    counts = np.zeros(WHITE + 1, np.int64)
+    for frame in frames:
+        counts += np.bincount(frame.ravel(), minlength=WHITE + 1)
+    level = int(np.searchsorted(counts.cumsum(), counts.sum() * PERCENTILE / 100))
+    return WHITE if level > MOST else max(LEAST, level)
+
+
+def window_of_all(videos: Iterable[Iterable[Frames]]) -> int:
+    """The gray level to show as white in one picture of several videos: that of the brightest."""
+    return max(map(window_of, videos))
 
 
 def shown_in(window: int, pixels: Frames) -> Frames:
@@ -27,3 +37,8 @@ def shown_in(window: int, pixels: Frames) -> Frames:
     if window == WHITE:
         return pixels
     return np.rint(pixels.clip(0, window) * (WHITE / window)).astype(np.uint8)
+
+
+def window_in_words(window: int) -> str:
+    """What a window does, as a picture says it."""
+    return f"gray levels 0 to {window} shown as 0 to {WHITE}"

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidlat.errors import ShapeError
 from vidlat.video.contact_sheet import cut_to_width
+from vidlat.video.display_window import WHITE, shown_in, window_in_words
 
 Frame = npt.NDArray[np.uint8]
 
@@ -22,17 +23,20 @@ _LEAST_WIDTH = 256  # of a column: room for a label, and for an eye
 _SHAPE = 16 / 9  # of a screen
 
 
-def side_by_side(videos: Mapping[str, Iterable[Frame]], num_columns: int | None = None) -> Iterator[Frame]:
+def side_by_side(
+    videos: Mapping[str, Iterable[Frame]], num_columns: int | None = None, *, window: int = WHITE
+) -> Iterator[Frame]:
     """Yield frames (H', W') uint8 that show labelled videos of frames (H, W) in rows, every pixel as it is.
 
     Small frames are enlarged: each of their pixels is a square. num_columns: so many that the whole is shaped
-    like a screen, unless given. Frames of the videos are taken as they are needed.
+    like a screen, unless given. window: the gray level of all videos that is shown as white, which a line
+    below them then tells. Frames of the videos are taken as they are needed.
     Raises ShapeError for videos of different shapes or lengths, or none.
     """
     sheet: _Sheet | None = None
     for number, frames in enumerate(zip_longest(*videos.values())):
         shapes = {frame.shape if frame is not None else "none" for frame in frames}
-        sheet = sheet or _Sheet(list(videos), frames[0].shape, num_columns)
+        sheet = sheet or _Sheet(list(videos), frames[0].shape, num_columns, window)
         if shapes != {sheet.shape}:
             raise ShapeError(f"frame {number}: expected videos of one shape (T, H, W): got {shapes}")
         yield sheet.showing(frames)
@@ -41,10 +45,12 @@ def side_by_side(videos: Mapping[str, Iterable[Frame]], num_columns: int | None 
 
 
 class _Sheet:
-    """Labels, and the place of the frame below each. shape: of a frame, (H, W)."""
+    """Labels, the place of the frame below each, and a line on the window. shape: of a frame, (H, W)."""
 
-    def __init__(self, labels: Sequence[str], shape: tuple[int, int], num_columns: int | None) -> None:
-        self.shape = shape
+    def __init__(
+        self, labels: Sequence[str], shape: tuple[int, int], num_columns: int | None, window: int
+    ) -> None:
+        self.shape, self._window = shape, window
         self._scale = max(1, _LEAST_WIDTH // shape[1])
         height, width = (self._scale * side for side in shape)
         column_width = max(width, _LEAST_WIDTH)
@@ -53,9 +59,16 @@ class _Sheet:
         row_height = _LINE * max(map(len, lines)) + height
         num_columns = num_columns or _num_columns(len(labels), row_height / column_width)
         num_rows = -(-len(labels) // num_columns)
-        size = (column_width + _GAP) * num_columns + _GAP, (row_height + _GAP) * num_rows + _GAP
-        sheet = Image.new("L", size, _BACKGROUND)
+        whole_width, bottom = (
+            (column_width + _GAP) * num_columns + _GAP,
+            (row_height + _GAP) * num_rows + _GAP,
+        )
+        note = [] if window == WHITE else _wrap(window_in_words(window), font, whole_width - 2 * _GAP)
+        note_height = (_LINE * len(note) + _GAP) * bool(note)
+        sheet = Image.new("L", (whole_width, bottom + note_height), _BACKGROUND)
         draw = ImageDraw.Draw(sheet)
+        for number, line in enumerate(note):
+            draw.text((_GAP, bottom + _LINE * number), line, _BRIGHT, font)
         self._places = []
         for index, label in enumerate(lines):
             left = _GAP + (column_width + _GAP) * (index % num_columns)
@@ -69,7 +82,7 @@ class _Sheet:
         """The whole with these frames."""
         shown = self._background.copy()
         for place, frame in zip(self._places, frames, strict=True):
-            shown[place] = frame.repeat(self._scale, 0).repeat(self._scale, 1)
+            shown[place] = shown_in(self._window, frame).repeat(self._scale, 0).repeat(self._scale, 1)
         return shown
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vidlat.evaluate.samples.clips import Clip
 from vidlat.video.contact_sheet import Row, contact_sheet, evenly_spaced
+from vidlat.video.display_window import window_of_all
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import write_video
 
@@ -36,4 +37,5 @@ def write_pictures(
         title=f"{name}, above held-out clips",
     )
     num_columns = min(NUM_SHOWN, max(len(shown) // 2, 1))
-    write_video(out / GRID, side_by_side(shown, num_columns), fps)
+    window = window_of_all(shown.values())
+    write_video(out / GRID, side_by_side(shown, num_columns, window=window), fps)
