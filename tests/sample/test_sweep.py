@@ -124,9 +124,9 @@ def test_the_pictures_show_all_values_and_seeds_of_the_folder(draw, tmp_path):
     still = np.asarray(Image.open(tmp_path / "out" / STILL))
     level = lambda row, column: still[12 + 290 * row + 150, 12 + 268 * column + 128]  # noqa: E731
     assert still.shape == (12 + 290 * 3, 12 + 268 * 2)
-    assert level(0, 0) == 60
+    assert level(1, 0) == 60  # below the value of this call
     assert level(2, 0) == 210
-    assert level(0, 1) == level(2, 1) == 0  # not drawn at this seed
+    assert level(1, 1) == level(2, 1) == 0  # not drawn at this seed
     (tmp_path / "out" / "sample-ef=3-0000.npy").unlink()
     assert draw(sweep="ef=7", num=2) == ["sample-ef=7-0000.npy", "sample-ef=7-0001.npy"]
     with Image.open(tmp_path / "out" / STILL) as picture:
@@ -144,10 +144,13 @@ def test_what_has_no_place_in_the_grid_is_told_also_of_earlier_calls(draw, tmp_p
     assert "a column a seed (the first 1 values and the first 2 seeds) ->" in told
 
 
-def test_values_are_in_order_numbers_before_words():
-    samples = {value: Sample(seed=0, condition=(f"ef={value}",)) for value in ("b", "10", "9", "-1.5", "a")}
-    assert list(in_sweep_order(samples, "ef")) == ["-1.5", "9", "10", "a", "b"]
-    assert not in_sweep_order(samples, "grade")
+def test_values_are_in_the_order_given_then_those_of_before_numbers_by_size_and_first():
+    made = {value: Sample(seed=0, condition=(f"ef={value}",)) for value in ("b", "10", "9", "-1.5", "a", "5")}
+    given = {value: made.pop(value) for value in ("b", "5", "10")}
+    assert list(in_sweep_order(given, {}, "ef")) == ["b", "5", "10"]
+    assert list(in_sweep_order(given, made | given, "ef")) == ["b", "5", "10", "-1.5", "9", "a"]
+    other = {"x": Sample(seed=0, condition=("grade=1",))}
+    assert list(in_sweep_order(given, other, "ef")) == ["b", "5", "10"]
 
 
 def test_a_grid_of_many_seeds_shows_the_lowest(draw, tmp_path, monkeypatch):

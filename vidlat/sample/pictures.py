@@ -71,10 +71,16 @@ class Sheet:
             contact_sheet(rows, out / CONTACT_SHEET, title=self._title)
 
 
-def in_sweep_order(samples: Mapping[str, Sample], swept: str) -> dict[str, Sample]:
-    """The samples with the condition `swept`, by file name: values in order, numbers first, then seeds."""
-    of_sweep = {name: sample for name, sample in samples.items() if swept in sample.labels}
-    return dict(sorted(of_sweep.items(), key=lambda item: (*_order(item[1].labels[swept]), item[1].seed)))
+def in_sweep_order(wanted: Mapping[str, Sample], held: Mapping[str, Sample], swept: str) -> dict[str, Sample]:
+    """The samples with the condition `swept`, by file name: value after value, each by seeds.
+
+    Values of `wanted` come first, in their order; then those of `held` alone, numbers by size before others.
+    """
+    of_sweep = {name: sample for name, sample in {**held, **wanted}.items() if swept in sample.labels}
+    given = dict.fromkeys(sample.labels[swept] for sample in wanted.values())
+    others = sorted({sample.labels[swept] for sample in of_sweep.values()} - given.keys(), key=_order)
+    places = {value: place for place, value in enumerate([*given, *others])}
+    return dict(sorted(of_sweep.items(), key=lambda item: (places[item[1].labels[swept]], item[1].seed)))
 
 
 def _order(value: str) -> tuple[float, str]:

@@ -88,7 +88,7 @@ def sample_videos(
     everything = range(len(missing))
     drawing.choose_threads(len(missing))
     drawn = rejection.draw(len(missing), draw) if rejection else enumerate(map(Drawn, draw(everything, 0)))
-    shown = in_sweep_order(folder.held() | wanted, settings.swept[0]) if settings.sweep else wanted
+    shown = in_sweep_order(wanted, folder.held(), settings.swept[0]) if settings.sweep else wanted
     pictures = _pictures(shown, drawing, settings)
     copies: list[tuple[int, Match]] = []
     try:
