@@ -96,3 +96,17 @@ def test_nothing_measured_is_refused_and_leaves_no_file(events, tmp_path):
     with pytest.raises(InputError, match="no clip has been compared with all settings"):
         report_comparison(events[:1], tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_colour_is_a_vae_in_all_plots(tmp_path):
+    psnrs = {"tiny stack 4": 30.0, "tiny stack 16": 31.0, "maisi stack 4": 32.0, "maisi stack 16": 33.0}
+    events = list(
+        comparison_events(tmp_path / "out", {name: {"a.mp4": psnr} for name, psnr in psnrs.items()})
+    )
+    read = Page(report_comparison(events, tmp_path / "r.html"))
+    looks = [attributes.get("class", "").split() for _, attributes in read.tags]
+    for kind in ("dot", "box"):
+        colours = [colour for look in looks if look[:1] == [kind] for colour in look[1:]]
+        assert colours.count("s0") >= 8
+        assert colours.count("s0") == colours.count("s1")
+        assert set(colours) == {"s0", "s1"}

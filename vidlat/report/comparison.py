@@ -57,6 +57,7 @@ def report_comparison(
     num_clips = seen[0].num_clips if seen else 0
     chosen = _worst_and_best(comparison)
     moving, num_too_large = _moving(chosen, files)
+    vaes = _vaes(comparison, learning)
     write_page(
         path,
         "comparison.html",
@@ -64,11 +65,12 @@ def report_comparison(
         num_clips=num_clips,
         is_cut_short=len(comparison.clips) + len(comparison.failed_clips) < num_clips,
         settings=_settings_table(comparison),
-        costs=_cost_plots(comparison),
+        costs=_cost_plots(comparison, vaes),
         learning=_learning_tables(learning) if learning else None,
         curves=_learning_plots(learning.curves) if learning else {},
         distributions=quality_plots(
-            {compared.candidate.name: compared.clips for compared in comparison.candidates}
+            {compared.candidate.name: compared.clips for compared in comparison.candidates},
+            {each.candidate.name: vaes.index(each.candidate.called) for each in comparison.candidates},
         ),
         clips=_clip_table(comparison),
         moving=moving,
@@ -112,8 +114,19 @@ def _learning_plots(curves: Sequence[LearningCurve]) -> dict[str, Markup]:
     }
 
 
-def quality_plots(by_name: Mapping[str, Sequence[VideoQuality]]) -> dict[str, Markup]:
-    """By title, the distributions over videos of PSNR, SSIM, sharpness and motion, a row per name."""
+def _vaes(comparison: Comparison, learning: Learning | None) -> list[str]:
+    """What VAEs are called, in the order of their colours: as the curves of trainings, then the others."""
+    curves = [curve.name for curve in learning.curves] if learning else []
+    return list(dict.fromkeys([*curves, *(each.candidate.called for each in comparison.candidates)]))
+
+
+def quality_plots(
+    by_name: Mapping[str, Sequence[VideoQuality]], colours: Mapping[str, int] | None = None
+) -> dict[str, Markup]:
+    """By title, the distributions over videos of PSNR, SSIM, sharpness and motion, a row per name.
+
+    colours: as for `strip_plot`.
+    """
     return {
         title: strip_plot(
             {
@@ -121,6 +134,7 @@ def quality_plots(by_name: Mapping[str, Sequence[VideoQuality]]) -> dict[str, Ma
                 for name, videos in by_name.items()
             },
             label,
+            colours=colours,
         )
         for title, (label, value) in _QUALITIES.items()
     }
@@ -145,8 +159,8 @@ def _settings_table(comparison: Comparison) -> Table:
     return Table.of(caption, ("no.", "setting", *FIGURES, *COSTS), rows, ERRORS)
 
 
-def _cost_plots(comparison: Comparison) -> dict[str, Markup]:
-    """Rate against distortion, of still pictures and of motion."""
+def _cost_plots(comparison: Comparison, vaes: Sequence[str]) -> dict[str, Markup]:
+    """Rate against distortion, of still pictures and of motion. vaes: in the order of their colours."""
     numbers = _numbered(comparison)
 
     def plot(x: Sequence[float], y: Sequence[float | None], x_label: str, y_label: str) -> Markup:
@@ -155,13 +169,13 @@ def _cost_plots(comparison: Comparison) -> dict[str, Markup]:
                 x,
                 y,
                 numbers[each.candidate.name],
-                each.candidate.name.rpartition(" stack ")[0],
+                each.candidate.called,
                 each.candidate.name,
             )
             for each, x, y in zip(comparison.candidates, x, y, strict=True)
             if y is not None
         ]
-        return scatter_plot(points, x_label, y_label, log_x=True)
+        return scatter_plot(points, x_label, y_label, groups=vaes, log_x=True)
 
     rates = [compared.candidate.values_per_pixel for compared in comparison.candidates]
     sizes = [compared.candidate.bytes_per_1000_frames / 1e6 for compared in comparison.candidates]

@@ -76,7 +76,7 @@ def line_plot(
         for number, each in enumerate(curves):
             path = _path(each, x_scale, y_scale)
             _add(svg, "path", _look(number, "line") + look, d=path, stroke_dasharray=_dash(number))
-    _legend(figure, [each.name for each in series], lines=True)
+    _legend(figure, {each.name: number for number, each in enumerate(series)}, lines=True)
     return _markup(figure)
 
 
@@ -92,13 +92,18 @@ def _path(series: Series, x_scale: Scale, y_scale: Scale) -> str:
     return "".join(places)
 
 
-def scatter_plot(points: Sequence[Point], x_label: str, y_label: str, *, log_x: bool = False) -> Markup:
-    """Dots with labels, and a legend of the groups where there are several."""
+def scatter_plot(
+    points: Sequence[Point], x_label: str, y_label: str, *, groups: Sequence[str] = (), log_x: bool = False
+) -> Markup:
+    """Dots with labels, and a legend of the groups where there are several.
+
+    groups: all that other plots show too, in the order of their looks; by default those of the points.
+    """
     figure, svg = _figure(f"{y_label} over {x_label} of {len(points)} items")
     x_scale, y_scale = _axes(
         svg, [point.x for point in points], [point.y for point in points], x_label, y_label, log_x=log_x
     )
-    groups = list(dict.fromkeys(point.group for point in points))
+    groups = list(dict.fromkeys([*groups, *(point.group for point in points)]))
     places = [(x_scale.place(point.x), y_scale.place(point.y)) for point in points]
     labels = _free_places(places, [point.label for point in points])
     for point, (x, y), label in zip(points, places, labels, strict=True):
@@ -114,13 +119,18 @@ def scatter_plot(points: Sequence[Point], x_label: str, y_label: str, *, log_x: 
                 y=f"{label[1]:.1f}",
                 text_anchor="middle",
             )
-    if len(groups) > 1:
-        _legend(figure, groups)
+    if len(shown := {point.group for point in points}) > 1:
+        _legend(figure, {group: number for number, group in enumerate(groups) if group in shown})
     return _markup(figure)
 
 
-def strip_plot(rows: Mapping[str, Sequence[float]], x_label: str) -> Markup:
-    """A row of dots per name, over a box of their middle half with the median as its line."""
+def strip_plot(
+    rows: Mapping[str, Sequence[float]], x_label: str, *, colours: Mapping[str, int] | None = None
+) -> Markup:
+    """A row of dots per name, over a box of their middle half with the median as its line.
+
+    colours: by name, the number of the colour; by default another one for each.
+    """
     step = 48
     figure, svg = _figure(f"{x_label}: distributions of {', '.join(rows)}", TOP + step * len(rows) + BOTTOM)
     known = {name: np.asarray([v for v in values if math.isfinite(v)]) for name, values in rows.items()}
@@ -130,7 +140,7 @@ def strip_plot(rows: Mapping[str, Sequence[float]], x_label: str) -> Markup:
     bottom = TOP + step * len(rows)
     _x_axis(svg, x_scale, x_label, TOP, bottom)
     for number, (name, values) in enumerate(known.items()):
-        top = TOP + step * number
+        top, colour = TOP + step * number, colours[name] if colours else number
         label = _text(svg, "text", _shorten(name, 40), "label", x=str(RIGHT), y=str(top + 12))
         _text(label, "title", name)
         if not len(values):
@@ -144,7 +154,7 @@ def strip_plot(rows: Mapping[str, Sequence[float]], x_label: str) -> Markup:
         _add(
             svg,
             "rect",
-            _look(number, "box"),
+            _look(colour, "box"),
             x=f"{low:.1f}",
             y=f"{top + 18}",
             width=f"{high - low:.1f}",
@@ -156,8 +166,8 @@ def strip_plot(rows: Mapping[str, Sequence[float]], x_label: str) -> Markup:
             f"M{x_scale.place(v):.1f} {y:.1f}h0"
             for v, y in zip(values.tolist(), heights.tolist(), strict=True)
         )
-        _add(svg, "path", _look(number, "dots"), d="".join(dots))
-        _add(svg, "path", _look(number, "median"), d=f"M{median:.1f} {top + 16}v28")
+        _add(svg, "path", _look(colour, "dots"), d="".join(dots))
+        _add(svg, "path", _look(colour, "median"), d=f"M{median:.1f} {top + 16}v28")
     return _markup(figure)
 
 
@@ -288,9 +298,10 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _legend(figure: Element, names: Sequence[str], *, lines: bool = False) -> None:
+def _legend(figure: Element, looks: Mapping[str, int], *, lines: bool = False) -> None:
+    """looks: by name, the number of a series."""
     items = SubElement(figure, "ul", {"class": "legend"})
-    for number, name in enumerate(names):
+    for name, number in looks.items():
         item = SubElement(items, "li")
         sample = SubElement(item, "svg", {"viewBox": "0 0 30 12", "class": "sample", "aria-hidden": "true"})
         if lines:
