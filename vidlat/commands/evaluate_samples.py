@@ -67,6 +67,10 @@ def evaluate_sampled(
 
 
 def _print(evaluation: SampleEvaluation) -> None:
+    """What questions all figures, the tables, and the other conclusions."""
+    doubts = evaluation.doubts()
+    for sentence in doubts:
+        console.print(sentence, soft_wrap=True)
     _print_distances(evaluation)
     energies = [
         (
@@ -94,11 +98,15 @@ def _print(evaluation: SampleEvaluation) -> None:
             text = f"{used.name}: takes {used.takes}, SHA-256 {used.sha256}"
             console.print(text, soft_wrap=True)
     for sentence in evaluation.conclusions():
-        console.print(sentence, soft_wrap=True)
+        if sentence not in doubts:
+            console.print(sentence, soft_wrap=True)
 
 
 def _print_distances(evaluation: SampleEvaluation) -> None:
-    """Two tables per kind of features, with why figures are missing; seconds stand in the first."""
+    """Two tables per kind of features, with why figures are missing; seconds stand in the first.
+
+    Without any figure the second is left out, and why is told.
+    """
     held_out = evaluation.held_out_in_words
     for used in evaluation.features:
         what = "the VAE's latents" if used.name == LATENTS else used.name
@@ -116,7 +124,8 @@ def _print_distances(evaluation: SampleEvaluation) -> None:
         print_table(f"Distances from {held_out}, in {what}, with 95 % intervals", columns, distances)
         _print_missing(evaluation.missing_distances(used.name))
         columns = "", "precision", "recall", "density", "coverage"
-        print_table(f"Neighbours among {held_out}, in {what}, with 95 % intervals", columns, shares)
+        if any(row.distances[used.name].neighbourhoods for row in evaluation.rows.values()):
+            print_table(f"Neighbours among {held_out}, in {what}, with 95 % intervals", columns, shares)
         _print_missing(evaluation.missing_neighbours(used.name))
 
 

@@ -74,7 +74,10 @@ def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
         held_out = evaluation["held_out"]
         return {
             "held_out": held_out_in_words(
-                held_out["num_clips"], held_out["num_groups"], evaluation["settings"]
+                held_out["num_clips"],
+                held_out["num_groups"],
+                evaluation["settings"],
+                held_out.get("num_videos"),
             ),
             "rows": [
                 (

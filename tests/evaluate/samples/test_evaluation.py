@@ -88,7 +88,7 @@ def test_a_run_is_evaluated_at_each_number_of_steps_in_one_table(made, tmp_path)
         assert row["num_clips"] == row["num_groups"] == 7
         assert set(row["distances"]) == {LATENTS, str(network)}
         assert f" {row['distances'][LATENTS]['kernel_distance']['value'] * 1000:,.0f} (" in out, name
-    assert figures["held_out"] == {"num_clips": 7, "num_groups": 7}
+    assert figures["held_out"] == {"num_clips": 7, "num_groups": 7, "num_videos": 7}
     assert figures["features"][1]["takes"] == "frames of 1 channel"
     assert figures["features"][1]["sha256"] in out
     assert figures["samples"]["samples, 2 steps"]["drawn"]["steps"] == 2

@@ -7,10 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from vidlat.commands.evaluate_samples import _print
 from vidlat.evaluate.samples.adherence import Adherence
 from vidlat.evaluate.samples.comparison import Distances, Row
 from vidlat.evaluate.samples.measuring import LATENTS
-from vidlat.evaluate.samples.result import HELD_OUT, NOISE, REAL, STILL, SampleEvaluation, UsedFeatures
+from vidlat.evaluate.samples.result import (
+    HELD_OUT,
+    NOISE,
+    REAL,
+    STILL,
+    SampleEvaluation,
+    UsedFeatures,
+    held_out_in_words,
+)
 from vidlat.metrics.features import Features
 from vidlat.metrics.frechet import LEAST_ITEMS, PrincipalComponents
 from vidlat.metrics.intervals import Estimate
@@ -48,6 +57,7 @@ def evaluation(samples, real=REAL_KERNEL, num_subjects=20, **values):
         run={},
         features=[UsedFeatures(name=LATENTS)],
         held_out=(20, 20),
+        num_videos=20,
         rows=rows,
         bands=[],
         drawn={"samples": {}},
@@ -157,7 +167,8 @@ def test_why_figures_are_missing_is_told_with_how_many_clips_they_take():
         "5 clips; of the sets here the least has 1 clip of 1 subject."
     )
     needed = "neighbours take at least 6 clips in each set, and for each of them 5 clips of other subjects;"
-    assert needed in few.missing_neighbours(LATENTS)
+    missing = f"No precision, recall, density or coverage: {needed}"
+    assert few.missing_neighbours(LATENTS).startswith(missing)
     known = Estimate(value=1.0)
     for each in few.rows.values():
         near = neighbourhoods(gaussian(0, 6), gaussian(1, 6))
@@ -168,3 +179,29 @@ def test_why_figures_are_missing_is_told_with_how_many_clips_they_take():
     assert few.missing_distances(LATENTS) == few.missing_neighbours(LATENTS) == ""
     assert PrincipalComponents.fit(np.eye(9), LEAST_ITEMS)
     assert PrincipalComponents.fit(np.eye(9), LEAST_ITEMS - 1) is None
+
+
+@pytest.mark.parametrize(
+    ("num_videos", "settings", "told"),
+    [
+        (2, {"held_out": "test"}, "8 held-out clips (windows of 2 videos) of 2 test subjects"),
+        (1, {}, "8 held-out clips (windows of 1 video) of 2 subjects"),
+        (8, {}, "8 held-out clips of 2 subjects"),
+        (None, {}, "8 held-out clips of 2 subjects"),
+    ],
+)
+def test_clips_that_share_a_video_are_told_to_be_windows(num_videos, settings, told):
+    assert held_out_in_words(8, 2, settings, num_videos) == told
+
+
+def test_what_questions_all_figures_stands_first_and_everything_else_below_the_tables(capsys):
+    found = evaluation(row(Estimate(value=0.6)), num_subjects=3, left_out=("a.mp4",))
+    (doubt,) = found.doubts()
+    assert doubt.startswith("Only 3 subjects among the training clips")
+    _print(found)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith(doubt)
+    assert said.count(doubt) == 1
+    assert said.index("Distances from") < said.index("Left out, being nearly equal")
+    assert "Neighbours among" not in said  # a table of dashes
+    assert said.count("No precision, recall, density or coverage: neighbours take") == 1

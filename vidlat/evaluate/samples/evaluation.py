@@ -175,6 +175,7 @@ class _Plan:
                 ),
             ],
             held_out=(len(real), real.num_groups),
+            num_videos=len({window.record.video_id for window in self.windows.held_out}),
             rows={name: reference.compare(clips) for name, clips in measured.items()},
             bands=bands_in_words(run.config.frames, run.median_fps),
             adherence=_adherence(run, reference, measured, [each.name for each in given]),

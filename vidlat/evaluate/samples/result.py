@@ -36,17 +36,22 @@ class UsedFeatures:
     takes: str = ""
 
 
-def held_out_in_words(num_clips: int, num_subjects: int, settings: Mapping[str, Any]) -> str:
-    """How many clips samples were compared with, and whose; settings: of the evaluation.
+def held_out_in_words(
+    num_clips: int, num_subjects: int, settings: Mapping[str, Any], num_videos: int | None = None
+) -> str:
+    """How many clips samples were compared with, of how many videos, and whose; settings: of the evaluation.
 
-    Clips of the test videos are held out too; their subjects are called test subjects.
+    Clips of the test videos are held out too; their subjects are called test subjects. num_videos: None where
+    it is not known; told where several clips are of one video.
     """
     which = "test " * (settings.get("held_out") == "test")
     clips, subjects = (
         format_count(number, noun)
         for number, noun in ((num_clips, "held-out clip"), (num_subjects, f"{which}subject"))
     )
-    return f"{clips} of {subjects}"
+    several = num_videos is not None and num_videos < num_clips
+    windows = f" (windows of {format_count(num_videos or 0, 'video')})" * several
+    return f"{clips}{windows} of {subjects}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +60,18 @@ class SampleEvaluation:
 
     settings: of the evaluation. rows: by name, the sets of samples first. bands: temporal frequencies, in
     words. adherence: by condition, then by row. drawn, seconds: by the name of a set of samples, how it was
-    drawn and how long one took. held_out: numbers of clips and subjects of the reference. left_out: held-out
-    videos that nearly equal a training video. copies: of training clips, by the name of a set of samples;
-    empty where it is not known what was trained on. differing: how the samples of a folder differ, in words.
-    damaged: by id, what is wrong with the videos that were left out for it.
+    drawn and how long one took. held_out: numbers of clips and subjects of the reference. num_videos: of
+    those that its clips are windows of. left_out: held-out videos that nearly equal a training video. copies:
+    of training clips, by the name of a set of samples; empty where it is not known what was trained on.
+    differing: how the samples of a folder differ, in words. damaged: by id, what is wrong with the videos
+    that were left out for it.
     """
 
     settings: dict[str, Any]
     run: dict[str, Any]
     features: Sequence[UsedFeatures]
     held_out: tuple[int, int]
+    num_videos: int
     rows: Mapping[str, Row]
     bands: Sequence[str]
     adherence: Mapping[str, Mapping[str, Adherence]]
@@ -77,8 +84,8 @@ class SampleEvaluation:
 
     @property
     def held_out_in_words(self) -> str:
-        """Such as `24 held-out clips of 15 subjects`."""
-        return held_out_in_words(*self.held_out, self.settings)
+        """Such as `24 held-out clips (windows of 18 videos) of 15 subjects`."""
+        return held_out_in_words(*self.held_out, self.settings, self.num_videos)
 
     @property
     def samples(self) -> dict[str, Row]:
@@ -108,18 +115,20 @@ class SampleEvaluation:
 
     def missing_neighbours(self, features: str) -> str:
         """The same of what lies in neighbourhoods."""
-        if all(row.distances[features].neighbourhoods for row in self.rows.values()):
+        are_there = [bool(row.distances[features].neighbourhoods) for row in self.rows.values()]
+        if all(are_there):
             return ""
         return self._missing(
             f"neighbours take at least {NUM_NEIGHBOURS + 1} clips in each set, and for each of them "
-            f"{NUM_NEIGHBOURS} clips of other subjects"
+            f"{NUM_NEIGHBOURS} clips of other subjects",
+            "figure (-)" if any(are_there) else "precision, recall, density or coverage",
         )
 
-    def _missing(self, reason: str) -> str:
+    def _missing(self, reason: str, what: str = "figure (-)") -> str:
         clips = min(self.held_out[0], *(row.num_clips for row in self.rows.values()))
         subjects = min(self.held_out[1], *(row.num_groups for row in self.rows.values()))
         got = f"{format_count(clips, 'clip')} of {format_count(subjects, 'subject')}"
-        return f"No figure (-): {reason}; of the sets here the least has {got}."
+        return f"No {what}: {reason}; of the sets here the least has {got}."
 
     def conclusions(self) -> list[str]:
         """What the figures say, a sentence per set of samples, and what they cannot say."""
@@ -146,20 +155,25 @@ class SampleEvaluation:
         subjects = {"held-out": self.held_out[1], "training": self.rows[REAL].num_groups}
         return {side: number for side, number in subjects.items() if number < FEW_SUBJECTS}
 
-    def _warnings(self) -> list[str]:
-        warnings = []
+    def doubts(self) -> list[str]:
+        """The conclusions that question all figures, a sentence each."""
+        doubts = []
         if self.differing:
-            warnings.append(f"Measured as one set, though drawn in different ways: {self.differing}.")
+            doubts.append(f"Measured as one set, though drawn in different ways: {self.differing}.")
+        for side, number in self._few_subjects().items():
+            counted = f"{format_count(number, 'subject')} among the {side} clips that are compared"
+            doubts.append(
+                f"Only {counted}: with other subjects all figures could be quite different, even those of "
+                "real against real."
+            )
+        return doubts
+
+    def _warnings(self) -> list[str]:
+        warnings = self.doubts()
         if self.left_out:
             warnings.append(f"Left out, being nearly equal to training videos: {shorten(self.left_out)}.")
         if self.damaged:
             warnings.append(f"Left out, being damaged: {shorten(list(self.damaged))}.")
-        for side, number in self._few_subjects().items():
-            counted = f"{format_count(number, 'subject')} among the {side} clips that are compared"
-            warnings.append(
-                f"Only {counted}: with other subjects all figures could be quite different, even those of "
-                "real against real."
-            )
         warnings += self._blind_features()
         for copies in list(self.copies.values())[:1]:  # held-out clips are the same for all
             warnings += copies.warnings()
@@ -228,7 +242,11 @@ class SampleEvaluation:
             "features": [
                 {"name": each.name, "sha256": each.sha256, "takes": each.takes} for each in self.features
             ],
-            "held_out": dict(zip(("num_clips", "num_groups"), self.held_out, strict=True)),
+            "held_out": {
+                "num_clips": self.held_out[0],
+                "num_groups": self.held_out[1],
+                "num_videos": self.num_videos,
+            },
             "left_out": list(self.left_out),
             "damaged": dict(self.damaged),
             "rows": {name: row.to_dict() for name, row in self.rows.items()},
