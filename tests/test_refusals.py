@@ -77,6 +77,9 @@ REFUSED = {
     "fit-vae --input videos --out v --init gone.pt": "no weights file at gone.pt",
     "weights fetch gone": "no published weights 'gone'",
     "weights check gone": "no weights file at gone",
+    "compare --input videos --out c --vae tinny": "did you mean tiny?",
+    "fit-vae --input videos --out v --init tinny": "did you mean tiny?",
+    "weights check deep/gone": "no weights file at deep/gone",
 }
 
 
@@ -118,3 +121,23 @@ def test_what_is_wrong_is_refused_before_anything_heavy_is_imported(line, answer
     assert message.count("\n") == 1
     assert code in (1, 2)
     assert loaded == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("encode --input videos --out l.zarr --vae tyni", 2),
+        ("compare --input videos --out c --vae tinny", 2),
+        ("fit-vae --input videos --out v --init tinny", 2),
+        ("weights fetch gone", 2),
+        ("weights check gone", 2),
+        ("weights check deep/gone", 1),
+        ("encode --input videos --out l.zarr --vae gone.pt", 1),
+        ("encode --input videos --out l.zarr --config vae.yaml", 1),
+        ("compare --input videos --out c --vae gone.pt --vae lost.pt", 1),
+    ],
+)
+def test_an_unknown_name_of_a_vae_is_a_wrong_setting_and_a_file_that_is_not_there_is_none(
+    line, code, answers
+):
+    assert answers[line][0] == code

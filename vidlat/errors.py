@@ -107,6 +107,12 @@ class WeightsError(VidlatError):
     """VAE weights that are missing, damaged, of another network, or cannot be fetched."""
 
 
+class UnknownWeightsError(WeightsError):
+    """A name, not a path, that no VAE weights have."""
+
+    exit_code = ExitCode.WRONG_SETTINGS
+
+
 class DecodeError(VidlatError):
     """A video that cannot be turned into frames. `kind` is a short machine-readable word."""
 

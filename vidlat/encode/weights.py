@@ -19,7 +19,7 @@ from typing import Literal
 
 from vidlat.encode.hub import HubFile, download, find_cached, verify
 from vidlat.encode.vae_spec import PREFIX, local_folder, require_size
-from vidlat.errors import InputError, WeightsError, one_line
+from vidlat.errors import InputError, UnknownWeightsError, WeightsError, one_line
 from vidlat.files import require_regular_file
 from vidlat.paths import local_path
 from vidlat.spelling import did_you_mean
@@ -167,11 +167,17 @@ def _own_file(spec: str) -> Path:
         way_out = did_you_mean(spec, known)
         if "is a folder" in one_line(error):
             way_out = f"; for a folder that diffusers has written, give diffusers:{spec}"
-        raise WeightsError(
+        kind = UnknownWeightsError if _is_name(path) else WeightsError
+        raise kind(
             f"no weights file at {path} ({one_line(error)}); expected one, one of the names "
             f"{', '.join(known)}, or {PREFIX}FOLDER{way_out}"
         ) from error
     return path
+
+
+def _is_name(path: Path) -> bool:
+    """Whether what was taken for a path that is not there looks like a name: in no folder, without suffix."""
+    return len(path.parts) == 1 and not path.suffix and not path.exists()
 
 
 def times_for(spec: str, path: Path) -> dict[str, int]:
@@ -214,7 +220,9 @@ def check_weights(name: str) -> tuple[Path, str]:
 def _published(name: str) -> PublishedWeights:
     if name not in PUBLISHED_WEIGHTS:
         hint = did_you_mean(name, PUBLISHED_WEIGHTS)
-        raise WeightsError(f"no published weights {name!r}; known are {', '.join(PUBLISHED_WEIGHTS)}{hint}")
+        raise UnknownWeightsError(
+            f"no published weights {name!r}; known are {', '.join(PUBLISHED_WEIGHTS)}{hint}"
+        )
     return PUBLISHED_WEIGHTS[name]
 
 
