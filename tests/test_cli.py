@@ -840,11 +840,11 @@ def test_warnings_of_new_videos_are_shown_after_the_run(encode, make_videos, tmp
     code, out, _ = encode(folder, tmp_path / "l.zarr")
     assert code == 0
     assert re.search(r"^1 warning\s*$", out, re.MULTILINE)
-    assert re.search(r"\[b\]\.mp4\W+1 of 12 frames are damaged", out)
+    assert re.search(r"\[b\]\.mp4\W+damaged frames: 1 of 12", out)
 
 
 def test_info_names_videos_with_warnings_and_counts_used_latent_frames_first(cache, monkeypatch):
-    noticed = {"deep/c.mp4": ["1 of 16 frames are damaged"]}
+    noticed = {"deep/c.mp4": ["damaged frames: 1 of 16"]}
     monkeypatch.setattr("vidlat.store.reader.LatentCache.warnings", lambda self: noticed)
     _, out, _ = vidlat("info", cache)
     assert "with warnings  1: deep/c.mp4\n" in out
@@ -855,7 +855,7 @@ def test_info_names_videos_with_warnings_and_counts_used_latent_frames_first(cac
 def warned(record):
     """The record, of a longer video with a warning."""
     long = record.num_frames > 9
-    return replace(record, warnings=(f"1 of {record.num_frames} frames are damaged",) if long else ())
+    return replace(record, warnings=(f"damaged frames: 1 of {record.num_frames}",) if long else ())
 
 
 @pytest.mark.parametrize(

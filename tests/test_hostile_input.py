@@ -418,7 +418,7 @@ CASES = {
     "cut mp4 without its index": Case(cut("mp4", mp4), "unreadable", NO_FORMAT),
     "cut mkv": Case(cut("mkv"), words=CUT_OFF),
     "cut avi": Case(cut("avi"), words=CUT_OFF),
-    "cut mpg": Case(cut("mpg"), words="frames are damaged"),
+    "cut mpg": Case(cut("mpg"), words="damaged frames"),
     "cut gif": Case(cut("gif"), words=CUT_OFF),
     "cut dcm": Case(cut("dcm"), words=CUT_OFF, num_frames=11),
     "cut encapsulated dcm": Case(cut("dcm", jpeg_dicom), words=CUT_OFF, num_frames=11),

@@ -181,7 +181,7 @@ def test_damaged_frames_become_a_warning(videos, job, scratch):
 
     sources = sources_of(videos, "5.mp4")
     (video,) = encode_batch(sources, job, scratch_parent=scratch, read=reading(damaged)).videos
-    assert video.record.warnings == ("ends too soon", "2 of 5 frames are damaged")
+    assert video.record.warnings == ("ends too soon", "damaged frames: 2 of 5")
 
 
 def test_long_video_streams_through_bounded_memory(videos, job, scratch, monkeypatch):

@@ -137,7 +137,7 @@ class _Frames:
         """What is known once all frames were read."""
         num_frames = self.num_frames
         fps, varies = frame_rate(self.pts_seconds)
-        damaged = [f"{self.num_damaged} of {num_frames} frames are damaged"] if self.num_damaged else []
+        damaged = [f"damaged frames: {self.num_damaged} of {num_frames}"] if self.num_damaged else []
         return VideoFacts(
             num_frames=num_frames,
             height=self.height,
