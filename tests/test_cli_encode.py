@@ -101,7 +101,7 @@ def test_dry_run_of_a_new_cache_writes_nothing_and_estimates_time_and_space(
     assert cell(out, "other files, ignored") == "1"
     assert out.startswith("Ignored: 1 .txt ")
     assert cell(out, "frames to encode") == "about 30"
-    assert cell(out, "their duration") == "about 1 s of video"
+    assert cell(out, "their duration") == "about 1.2 s of video"
     assert cell(out, "will fail") == "1 video without a readable frame: odd.mp4"
     # 2 + 3 + 4 stacks of 4 frames, each one latent frame of 4 x 4 x 4 float16, mean and std
     assert cell(out, "latents").startswith(f"about {round(0.8 * 9 * 256 / 1000, 1)} kB; ")

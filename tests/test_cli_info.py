@@ -16,6 +16,7 @@ from tests.store.caches import SCHEMA, SETTINGS, failure_of, random_posterior, r
 from tests.store.damage import rewrite
 from tests.thorough import some_of
 from vidlat.cli import commands
+from vidlat.commands.info import _values
 from vidlat.commands.ls import _format_rate
 from vidlat.store import summary
 from vidlat.store.latents.write_shards import write_shards
@@ -95,7 +96,7 @@ def test_info_shows_what_a_cache_holds(cache):
     code, out, err = vidlat("info", cache)
     assert (code, err) == (0, "")
     facts = dict(re.findall(r"^ *([\w ]+?)  (.*)$", out, re.MULTILINE))
-    assert facts["videos"] == "2 (32 frames, 0 s of video)"
+    assert facts["videos"] == "2 (32 frames, 0.48 s of video)"
     assert facts["with warnings"] == "1: b.mp4"
     assert (facts["changed since"], facts["vanished since"]) == ("0", "0")
     assert "  failed  empty 1: d\\n.mp4\n" in out
@@ -278,6 +279,41 @@ def test_a_label_of_numbers_has_a_range(values, expected):
     assert found.num_videos == len(values) + 1
     assert next(iter(found.counts.items())) == (values[-1], 2)
     assert len(found.counts) <= 10
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["10", "9", "11", "9.5", "12", "-1"], "-1 (1 video), 9 (1), 9.5 (1), 10 (1), 11 (1), 12 (1)"),
+        (["10", "9", "10", "11"], "10 (2 videos), 9 (1), 11 (1)"),
+        (["10", "9", "p1"], "10 (1 video), 9 (1), p1 (1)"),
+        (["10", "9", "nan"], "10 (1 video), 9 (1), nan (1)"),
+    ],
+)
+def test_of_equally_common_values_numbers_stand_by_size_and_texts_by_the_alphabet(values, expected):
+    found = _label_values([Annotation("", {"grade": value}) for value in values])["grade"]
+    assert _values(found.counts) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"stack": 4}, "4 video frames per latent frame, 4 in height and width"),
+        ({"stack": 16, "overlap": 4}, "4 video frames per latent frame, 4 in height and width"),
+        (
+            {"stack": 4, "stretch": 4},
+            "1 video frame per latent frame (the VAE compresses time by 4), 4 in height and width",
+        ),
+        (
+            {"stack": 8, "stretch": 8},
+            "0.5 video frames per latent frame (the VAE compresses time by 4), 4 in height and width",
+        ),
+    ],
+)
+def test_info_says_how_many_frames_of_the_video_a_latent_frame_holds(tmp_path, settings, expected):
+    settings = dataclasses.replace(SETTINGS, **settings)
+    create_cache(tmp_path / "l.zarr", dataclasses.replace(SCHEMA, settings=settings))
+    assert f"  compression  {expected}\n" in vidlat("info", tmp_path / "l.zarr")[1]
 
 
 def test_ls_as_json_is_one_array(cache, videos):

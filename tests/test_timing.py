@@ -90,6 +90,13 @@ def test_slow_motion_of_four_gives_every_frame_a_latent_frame():
     assert (timing.frames_per_latent, Timing(stack=8, compression=4, stretch=2).frames_per_latent) == (1, 2)
 
 
+@given(timing=timings())
+def test_frames_per_stored_latent_are_those_of_a_long_video(timing):
+    num_frames = timing.frames_of(10_000)
+    ratio = num_frames / timing.num_latent_frames(num_frames)
+    assert timing.frames_per_stored_latent == pytest.approx(ratio, rel=0.01)
+
+
 def test_calls_that_share_whole_latent_frames_need_no_more_of_them():
     plain, shared = (Timing(stack=16, compression=4, overlap=overlap) for overlap in (0, 8))
     assert [timing.num_latent_frames(64) for timing in (plain, shared)] == [16, 16]

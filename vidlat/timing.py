@@ -90,6 +90,11 @@ class Timing:
         return max(1, self.frame_step // self.latent_step)
 
     @property
+    def frames_per_stored_latent(self) -> float:
+        """Frames of the video per stored latent frame, of many calls; below 1 where there are more."""
+        return self.frame_step / self.latent_step
+
+    @property
     def _shares_latents(self) -> bool:
         return self.overlap % self.compression == 0
 

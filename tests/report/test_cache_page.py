@@ -84,7 +84,7 @@ def test_a_page_is_of_the_cache_as_it_was_when_its_report_began(made, tmp_path):
     )
     list(steps)
     read = Page(tmp_path / "r.html")
-    assert "videos 3 frames 49 minutes" in read.text
+    assert "videos 3 frames 49 duration" in read.text
     assert "newcomer" not in read.text
     assert "of a new kind" not in read.rows("Videos that could not be encoded")
 
@@ -106,7 +106,7 @@ def test_a_cache_of_failures_alone_is_refused_with_the_command_that_lists_them(t
 
 def test_contents_are_those_of_the_records(made, tmp_path):
     read = written(made, tmp_path / "r.html")
-    assert "videos 3 frames 49 minutes of video 0.0" in read.text
+    assert "videos 3 frames 49 duration 2.5 s" in read.text
     failures = read.rows("Videos that could not be encoded")
     assert failures["no-frames"]["videos"] == "7"
     assert failures["no-frames"]["the first"] == "0.mp4, 1.mp4, 2.mp4, 3.mp4, 4.mp4"
@@ -117,6 +117,7 @@ def test_contents_are_those_of_the_records(made, tmp_path):
     schema = open_cache(made).schema
     assert settings["VAE hash"] == schema.vae_hash
     assert settings["stack"] == str(schema.settings.stack)
+    assert settings["compression in time"] == "4 video frames per latent frame"
     assert settings["VAE licence"] == "none"
     assert {group: row["videos"] for group, row in groups(read).items()} == {"s1": "2", "s2": "1"}
 

@@ -208,13 +208,6 @@ def format_bytes(num_bytes: float) -> str:
     return f"{num_bytes:.1f} TB"
 
 
-def format_seconds(seconds: float) -> str:
-    """A duration with its unit: `45 s`, `12 min`, `3.4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _is_number(cell: str) -> bool:
     cell = cell.removesuffix("*").strip()  # what marks the best
     if cell == "-":  # no figure

@@ -8,7 +8,6 @@ from vidlat.commands.display import (
     console,
     format_bytes,
     format_names,
-    format_seconds,
     print_table,
 )
 from vidlat.config import EncodeConfig
@@ -20,7 +19,7 @@ from vidlat.pipeline.estimate import EncodeEstimate, estimate_time
 from vidlat.pipeline.measure import headers_of, measure_size, measure_speed
 from vidlat.pipeline.plan import EncodePlan
 from vidlat.store.storage.filesystem import free_bytes
-from vidlat.wording import format_count
+from vidlat.wording import format_count, format_seconds
 
 Rows = list[tuple[str, str]]
 

@@ -17,7 +17,6 @@ from vidlat.commands.display import (
     console,
     format_bytes,
     format_names,
-    format_seconds,
     print_table,
     progress_bar,
     quoted,
@@ -40,7 +39,7 @@ from vidlat.pipeline.measure import headers_of, measure_size
 from vidlat.store.schema import CacheSettings
 from vidlat.store.storage.filesystem import free_bytes
 from vidlat.types import FailureRecord
-from vidlat.wording import format_count
+from vidlat.wording import format_count, format_seconds
 
 MAX_ROWS = 20
 """Most rows printed of a table of warnings."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vidlat.commands.display import console, echo_json, format_bytes, format_seconds
+from vidlat.commands.display import console, echo_json, format_bytes
 from vidlat.config import MANTISSA_BITS
-from vidlat.store.summary import CacheSummary, Holder, VideoGroup, summarise
-from vidlat.wording import format_count
+from vidlat.store.summary import CacheSummary, Holder, VideoGroup, compression_in_time, summarise
+from vidlat.wording import format_count, format_seconds
 
 
 def info(latents: str | Path, as_json: bool) -> None:
@@ -94,7 +94,7 @@ def _making(summary: CacheSummary) -> Iterator[tuple[str, str]]:
     schema, settings = summary.schema, summary.schema.settings
     yield (
         "compression",
-        f"{schema.time_compression} in time, {schema.space_compression} in height and width",
+        f"{compression_in_time(schema)}, {schema.space_compression} in height and width",
     )
     hashes = f"hash {schema.vae_hash[:12]}, its encoder's {settings.encoder_hash[:12]}"
     yield "VAE", f"{schema.vae_name} ({hashes}, licence: {schema.vae_licence})"

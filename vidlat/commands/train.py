@@ -6,7 +6,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from vidlat.commands.display import console, format_seconds, progress_bar, quoted
+from vidlat.commands.display import console, progress_bar, quoted
 from vidlat.config import TrainConfig
 from vidlat.errors import ConfigError
 from vidlat.interrupts import stopping
@@ -17,7 +17,7 @@ from vidlat.train.networks.compiled import is_compiled
 from vidlat.train.runs.notes import chosen_in_words, split_in_words
 from vidlat.train.runs.run_folder import read_run
 from vidlat.train.trainer import Trainer
-from vidlat.wording import format_count
+from vidlat.wording import format_count, format_seconds
 
 
 def train(
@@ -58,8 +58,8 @@ def train(
         return
     num_validations = trainer.num_validations_left()
     whole = format_seconds(seconds * left + validation_seconds * num_validations)
-    also = f" and {format_count(num_validations, 'validation')} of {validation_seconds:.1f} s"
-    steps = f"{format_count(left, 'step')} of {seconds:.2f} s{also if num_validations else ''}"
+    also = f" and {format_count(num_validations, 'validation')} of {format_seconds(validation_seconds)}"
+    steps = f"{format_count(left, 'step')} of {format_seconds(seconds)}{also if num_validations else ''}"
     samples = "; the samples of --sample-every take more" if config.sample_every else ""
     console.print(f"about {whole} for {steps}{samples}")
     _train(trainer, vae)

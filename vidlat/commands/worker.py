@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from vidlat.commands.display import console, format_bytes, format_seconds
+from vidlat.commands.display import console, format_bytes
 from vidlat.config import WorkerConfig
 from vidlat.pipeline.dask_cluster import is_awaited
 from vidlat.pipeline.dask_worker import WorkerProcesses, plan_processes, run_processes
+from vidlat.wording import format_seconds
 
 
 def worker(settings: dict[str, Any]) -> None:

@@ -32,12 +32,13 @@ from vidlat.report.plots import Point, Series, histogram, interval_plot, scatter
 from vidlat.report.tables import Table
 from vidlat.store.layout import require_outside_caches
 from vidlat.store.reader import LatentCache, open_cache
-from vidlat.store.summary import MOST_NAMES, CacheSummary, summarise_open
+from vidlat.store.summary import MOST_NAMES, CacheSummary, compression_in_time, summarise_open
 from vidlat.types import InputVideo
 from vidlat.video.contact_sheet import evenly_spaced
 from vidlat.video.reader import read_prepared
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import prepare_file
+from vidlat.wording import format_seconds
 
 NUM_DECODED = 4
 """Clips shown where there is nothing to compare them with."""
@@ -219,6 +220,7 @@ class _Report:
             "group_plot": _group_plot(groups[:MOST_ROWS]),
             "lengths": _counts(columns["num_frames"], "frames"),
             "rates": _counts(rates, "frames per second"),
+            "duration": format_seconds(summary.seconds),
             "num_without_rate": len(cache) - len(rates),
             "failures": _failure_table(cache, summary),
             "warnings": _warning_table(cache),
@@ -288,7 +290,7 @@ def _making(cache: LatentCache) -> Table:
         "VAE hash": schema.vae_hash,
         "encoder hash": settings.pop("encoder_hash"),
         "VAE licence": schema.vae_licence,
-        "compression in time": schema.time_compression,
+        "compression in time": compression_in_time(schema),
         "compression in space": f"{schema.space_compression} in height and in width",
         "latent frame": f"{schema.latent_dim} x {schema.latent_height} x {schema.latent_width}, mean and std",
         "ids": "hashes of paths" if schema.ids == "hash" else "paths",

@@ -111,8 +111,9 @@ class CacheSchema:
     """Settings and layout of one cache: the content of the root's attributes["vidlat"].
 
     vae_name, vae_hash, vae_licence, vae_path: the VAE with its decoder, recorded for decoding and not part of
-    the identity. ids: whether videos are identified by their path or by a hash of it. time_compression: video
-    frames per latent frame. space_compression: pixels per latent position, in height and in width.
+    the identity. ids: whether videos are identified by their path or by a hash of it. time_compression:
+    frames of a VAE call per latent frame. space_compression: pixels per latent position, in height and in
+    width.
     chunk_frames: latent frames of a chunk (one training clip); shard_frames: of a shard, whole chunks.
     """
 

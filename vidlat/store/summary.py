@@ -44,7 +44,8 @@ class VideoGroup:
 class LabelValues:
     """What a label says of the videos of a cache.
 
-    num_videos: that have it. num_values: different ones. counts: videos by value, the MOST_VALUES commonest.
+    num_videos: that have it. num_values: different ones. counts: videos by value, the MOST_VALUES
+    commonest; as many in order, numbers by size.
     lowest, highest: where all values are numbers, else None.
     """
 
@@ -144,6 +145,13 @@ def summarise_open(cache: LatentCache) -> CacheSummary:
     )
 
 
+def compression_in_time(schema: CacheSchema) -> str:
+    """Such as `4 video frames per latent frame`, with the VAE's own compression where it is another."""
+    ratio, by_vae = schema.timing.frames_per_stored_latent, schema.time_compression
+    also = f" (the VAE compresses time by {by_vae})" if ratio != by_vae else ""
+    return f"{ratio:.3g} video frame{'s' * (ratio != 1)} per latent frame{also}"
+
+
 def _source_states(cache: LatentCache) -> dict[str, str]:
     """The state of every source, or of every n-th where there are many, by video_id."""
     step = max(1, -(-len(cache) // MOST_SOURCES_CHECKED))
@@ -184,11 +192,13 @@ def _values_of(counts: Counter[str]) -> LabelValues:
     except ValueError:
         numbers = []
     is_finite = bool(numbers) and all(map(math.isfinite, numbers))
-    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_VALUES]
+    common = sorted(
+        counts.items(), key=lambda item: (-item[1], float(item[0]) if is_finite else 0.0, item[0])
+    )
     return LabelValues(
         num_videos=counts.total(),
         num_values=len(counts),
-        counts=dict(common),
+        counts=dict(common[:MOST_VALUES]),
         lowest=min(numbers) if is_finite else None,
         highest=max(numbers) if is_finite else None,
     )
