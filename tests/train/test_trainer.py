@@ -491,11 +491,12 @@ from tests.thorough import some_of
 from tests.train.toys import build_small
 from vidlat.config import TrainConfig
 from vidlat.store.reader import open_cache
-from vidlat.train.trainer import Trainer
+from vidlat.train import trainer
+trainer.NUM_VALIDATION_WINDOWS = 8  # as in the other process
 config = TrainConfig(frames=8, batch=2, steps=12, warmup_steps=2, device="cpu", checkpoint_every=3,
                      validate_every=4, validation_fraction=0.3)
 cache, run_dir = open_cache(Path(sys.argv[1])), Path(sys.argv[2])
-for record in Trainer(config, cache, run_dir, build_model=build_small).steps():
+for record in trainer.Trainer(config, cache, run_dir, build_model=build_small).steps():
     if record.step == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 """
