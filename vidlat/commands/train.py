@@ -51,11 +51,11 @@ def train(
         with stopping(trainer.stop):
             deque(trainer.steps(), maxlen=0)
         return
-    for note in trainer.notes:  # compiling, which may fail, has been tried
-        _show_note(note)
     if is_finished:
         _tell_nothing_to_do(trainer)
         return
+    for note in trainer.notes:  # compiling, which may fail, has been tried
+        _show_note(note)
     num_validations = trainer.num_validations_left()
     whole = format_seconds(seconds * left + validation_seconds * num_validations)
     also = f" and {format_count(num_validations, 'validation')} of {format_seconds(validation_seconds)}"
