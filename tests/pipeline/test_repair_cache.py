@@ -637,12 +637,17 @@ def test_repair_of_a_sound_cache_does_nothing(path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"), [(["--vae", "tiny"], "another encoder"), (["--vae", "nowhere"], "nowhere")]
+    ("vae", "code", "reason"),
+    [
+        ("tiny", 1, "another encoder"),
+        ("nowhere", 2, "no weights file at nowhere"),
+        ("no/where", 1, "no weights file at no/where"),
+    ],
 )
-def test_other_vae_is_refused_in_one_line(path, vidlat, arguments, reason):
+def test_other_vae_is_refused_in_one_line(path, vidlat, vae, code, reason):
     shard_of(path, VICTIM).unlink()
-    code, _, err = vidlat("verify", path, "--repair", *arguments)
-    assert code == 1
+    found, _, err = vidlat("verify", path, "--repair", "--vae", vae)
+    assert found == code
     assert reason in err
     assert err.count("\n") == 1
 
