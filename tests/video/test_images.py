@@ -411,3 +411,25 @@ def test_a_mutated_image_gives_a_frame_or_a_decode_error(tmp_path, changes, kind
     for open_path in (lambda path: open_images([path], print), lambda path: opened(open_tiff, path, print)):
         with contextlib.suppress(DecodeError):
             assert all(frame.pixels.ndim == 2 for frame in open_path(tmp_path / "f1").frames())
+
+
+BESIDE_ANOTHER = """
+import io
+from pathlib import Path
+from PIL import Image
+from vidlat.video.images import _decoding
+
+file = io.BytesIO()
+cut = b"Exif" + bytes(2) + b"II*" + bytes(1) + (8).to_bytes(4, "little") + (1).to_bytes(2, "little")
+Image.new("L", (8, 8)).save(file, "JPEG", exif=cut)
+one, other = _decoding(Path("a.jpg")), _decoding(Path("b.jpg"))
+one.__enter__()
+other.__enter__()
+one.__exit__(None, None, None)  # as another thread that is done first
+assert dict(Image.open(file).getexif()) == {}
+"""
+
+
+def test_a_reader_that_ends_first_does_not_let_warnings_of_another_through():
+    run = subprocess.run([sys.executable, "-c", BESIDE_ANOTHER], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -17,6 +18,11 @@ MAX_INFLATED_BYTES = 16 << 30
 """Files that declare more inflated data are refused unread: zeros compress by a factor of a thousand."""
 
 _PIECE_BYTES = 1 << 20
+
+# These warn of what they handle, and may quote patient data. `warnings.catch_warnings`, by which readers
+# ignore that, holds for the whole process: of several threads that read, one may end it for another.
+for _library in ("PIL", "pydicom", "nibabel"):
+    warnings.filterwarnings("ignore", module=rf"{_library}(\.|$)")
 
 
 def warn_once(warn: Warn) -> Warn:
