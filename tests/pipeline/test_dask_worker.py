@@ -210,7 +210,7 @@ def test_a_worker_says_that_it_waits_for_a_scheduler_file_and_not_for_one_that_i
         return CliRunner().invoke(commands, line)
 
     (tmp_path / "other.json").write_text("[]")
-    said = f"Waiting for the scheduler file {tmp_path / 'missing.json'}, 0 s at most\n"
+    said = f"Waiting for the scheduler file {tmp_path / 'missing.json'}, 0.2 s at most\n"
     assert (worker("missing.json").stdout, worker("other.json").stdout) == (said, "")
 
 

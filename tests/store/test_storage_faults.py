@@ -276,7 +276,7 @@ def test_a_store_that_compares_etags_without_quotes_is_written_to(bucket, proxy,
 
 
 def test_a_store_that_refuses_its_own_versions_is_named(bucket, proxy, direct, key, monkeypatch):
-    be_patient(monkeypatch, 0.1)
+    be_patient(monkeypatch, 1)
     proxy.set(("PUT", None), ("PUT", None), ("PUT", "412"), stays=True)
     with pytest.raises(Unreachable, match=r"got 412 .*\(PreconditionFailed\); .*a condition that holds"):
         open_storage(f"{bucket}/{key}", write=True)
@@ -346,7 +346,7 @@ def test_a_store_that_is_not_there_is_unreachable(proxy, bucket, monkeypatch):
 
 
 def test_a_certificate_of_nobody_known_is_named(tmp_path, monkeypatch):
-    be_patient(monkeypatch, 0.1)
+    be_patient(monkeypatch, 1)
     certificate, key = own_certificate()
     (tmp_path / "both.pem").write_bytes(certificate + key)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -8,6 +8,7 @@ What loads torch is imported where it is used: a name that is unknown is refused
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,7 +178,7 @@ def _own_file(spec: str) -> Path:
 
 def _is_name(path: Path) -> bool:
     """Whether what was taken for a path that is not there looks like a name: in no folder, without suffix."""
-    return len(path.parts) == 1 and not path.suffix and not path.exists()
+    return len(path.parts) == 1 and not path.suffix and not os.path.exists(path)  # noqa: PTH110
 
 
 def times_for(spec: str, path: Path) -> dict[str, int]:
