@@ -1,4 +1,4 @@
-# make demo      the whole path on videos made here: encode, train, sample (under 10 minutes on 2 cores)
+# make demo      the whole path on videos made here: encode, train, sample (about 5 minutes on 2 cores)
 # make test      lint, types and the default tests (minutes on 2 cores once set up, no network, no GPU)
 # make test-all  the slow tests too; those of a browser must run where there is Chromium
 # Each sets up .venv/ first, from constraints.txt, where it is missing or out of date.
@@ -17,8 +17,8 @@ demo: demo-plan .venv/installed
 	$(BIN)/vidlat encode --input $(DEMO)/videos --out $(DEMO)/latents.zarr --vae tiny \
 		--stack 16 --stretch 1 --size 64
 	@echo "3/4 training"
-	$(BIN)/vidlat train --latents $(DEMO)/latents.zarr --out $(DEMO)/run --steps 700 --batch 4 \
-		--learning-rate 5e-4 --ema-decay 0.99 --validate-every 350
+	$(BIN)/vidlat train --latents $(DEMO)/latents.zarr --out $(DEMO)/run --steps 400 --batch 4 \
+		--learning-rate 5e-4 --ema-decay 0.99 --validate-every 200
 	@echo "4/4 sampling"
 	$(BIN)/vidlat sample --run $(DEMO)/run --out $(DEMO)/samples -n 6
 	@echo
@@ -30,7 +30,7 @@ demo: demo-plan .venv/installed
 
 demo-plan:
 	@echo "Makes in $(DEMO)/: ten generated clips and a real one, their latents, a model, and six videos it draws."
-	@echo "On two idle cores: 1 clips 10 s, 2 encoding 20 s, 3 training 3 min, 4 sampling 30 s. The first time,"
+	@echo "On two idle cores: 1 clips 10 s, 2 encoding 20 s, 3 training 2 to 4 min, 4 sampling 30 s. The first time,"
 	@echo "installation into .venv/ takes minutes before that."
 
 docs: .venv/installed
