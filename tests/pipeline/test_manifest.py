@@ -196,5 +196,6 @@ def test_a_subject_may_be_in_any_case_and_a_column_without_a_name_is_left_out(tm
     assert read_labels(path) == told
     path = write(tmp_path / "l.jsonl", '{"video_id": "a.mp4", "SUBJECT": " ann ", "EF": 1, "note": " "}\n')
     assert read_labels(path) == {"a.mp4": told["a.mp4"]}
-    path = write(tmp_path / "two.csv", "video_id,Subject,subject\na.mp4,x,ann\n")
-    assert read_labels(path) == {"a.mp4": Annotation("ann", {"Subject": "x"})}
+    path = write(tmp_path / "two.csv", "video_id,Subject,subject\na.mp4,x,ann\nb.mp4,y,\n")
+    both = {"a.mp4": Annotation("ann", {"Subject": "x"}), "b.mp4": Annotation("", {"Subject": "y"})}
+    assert read_labels(path) == both

@@ -178,7 +178,8 @@ def _own_file(spec: str) -> Path:
 
 def _is_name(path: Path) -> bool:
     """Whether what was taken for a path that is not there looks like a name: in no folder, without suffix."""
-    return len(path.parts) == 1 and not path.suffix and not os.path.exists(path)  # noqa: PTH110
+    is_there = os.path.exists(path)  # noqa: PTH110  # that of Path raises for a name that is too long
+    return len(path.parts) == 1 and not path.suffix and not is_there
 
 
 def times_for(spec: str, path: Path) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from vidlat.errors import InputError
@@ -12,7 +11,7 @@ from vidlat.types import Annotation
 
 
 def read_labels(path: Path) -> dict[str, Annotation]:
-    """Annotations by id: the column `video_id`, and of each row what `annotation_of` makes of the others.
+    """Annotations by id: the column `video_id`, an optional `subject`, and any other column as a label.
 
     In CSV, a column `FileName` or `file_name` will do; see `match_labels` for what may stand there. A folder
     is read as `read_camus` does. Raises InputError for a table that cannot be read, has no row or lists a
@@ -25,16 +24,7 @@ def read_labels(path: Path) -> dict[str, Annotation]:
         video_id = cells.pop("video_id")
         if video_id in labels:
             raise InputError(f"{where}: {video_id!r} stands in an earlier line too; keep one")
-        labels[video_id] = annotation_of(cells)
+        labels[video_id] = Annotation(cells.pop("subject", ""), cells)
     if not labels:
         raise InputError(f"{path}: holds no row; expected one for each video that has labels")
     return labels
-
-
-def annotation_of(cells: Mapping[str, str]) -> Annotation:
-    """The column `subject`, in any case, as the subject of a video, and all other columns as labels."""
-    alike = [name for name in cells if name.lower() == "subject"]
-    if len(alike) != 1:
-        alike = ["subject"]
-    labels = {name: cell for name, cell in cells.items() if name not in alike}
-    return Annotation(cells.get(alike[0], ""), labels)

@@ -93,7 +93,7 @@ def label_of(annotation: Annotation, name: str) -> str:
 def _one_form(subject: str) -> str:
     """How a subject is written in one form: pandas makes 3.0 of 3, and macOS takes letters apart."""
     text = unicodedata.normalize("NFC", subject).strip()
-    return re.sub(r"\.0+", "", text) if re.fullmatch(r"[0-9]+\.0+", text) else text
+    return text.partition(".")[0] if re.fullmatch(r"[0-9]+\.0+", text) else text
 
 
 def _matches(video_ids: Iterable[str], pattern: str, setting: str) -> dict[str, str]:

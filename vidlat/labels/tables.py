@@ -25,6 +25,7 @@ SUFFIXES = (".csv", ".jsonl")
 _ALIKE = {
     "path": re.compile(r".*path", re.IGNORECASE),  # dicom_filepath in MIMIC-IV-ECHO
     "video_id": re.compile(r"file_?name|video_?id", re.IGNORECASE),  # FileName in EchoNet-Dynamic
+    "subject": re.compile(r"subject", re.IGNORECASE),
 }
 
 _LIKE = {"path": "dicom_filepath", "video_id": "FileName"}
@@ -45,8 +46,9 @@ _NO_UTF8 = re.compile("[\udc80-\udcff]")
 def read_table(table: Path | str, key: str) -> Iterator[Row]:
     """The rows of a table at a path or an address; each must have a value in the column `key`.
 
-    In CSV, a single column called alike will do: `dicom_filepath` for `path`, `FileName` for `video_id`. Its
-    cells are separated by commas; by `;` or tabs, where the first line has no comma.
+    In CSV, a single column called alike will do: `dicom_filepath` for `path`, `FileName` for `video_id`; and
+    everywhere `Subject`, in any case, for `subject`. Cells of CSV are separated by commas; by `;` or tabs,
+    where the first line has no comma.
     Raises InputError, naming the line, for a table that cannot be read; Unreachable.
     """
     is_json = str(table).lower().endswith(".jsonl")
@@ -138,10 +140,14 @@ def _delimiter_of(first: str) -> str:
 
 
 def _named_columns(cells: Sequence[str], key: str) -> list[str]:
-    """The columns of a table, where the only one called like `key` in data sets of others has its name."""
-    names = [cell.strip() for cell in cells]
-    alike = [name for name in names if _ALIKE[key].fullmatch(name)]
-    return [key if key not in names and [name] == alike else name for name in names]
+    """The columns of a table, where those called like `key` and `subject` have these names."""
+    return _called(_called([cell.strip() for cell in cells], key), "subject")
+
+
+def _called(names: list[str], known: str) -> list[str]:
+    """The names, where the only one that is alike has the known name, unless another has it."""
+    alike = [name for name in names if _ALIKE[known].fullmatch(name)]
+    return [known if known not in names and [name] == alike else name for name in names]
 
 
 def _read_jsonl(table: Path | str, lines: Iterator[str], key: str) -> Iterator[Row]:
@@ -159,7 +165,7 @@ def _read_jsonl(table: Path | str, lines: Iterator[str], key: str) -> Iterator[R
             where,
             {
                 name: text
-                for name, value in values.items()
+                for name, value in zip(_called(list(values), "subject"), values.values(), strict=True)
                 if value is not None
                 and (text := value.strip() if isinstance(value, str) else json.dumps(value))
             },

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidlat.errors import InputError
-from vidlat.labels.reading import annotation_of
 from vidlat.labels.tables import SUFFIXES, read_table
 from vidlat.types import Annotation
 
@@ -54,7 +53,7 @@ def read_manifest(table: Path | str) -> Iterator[ManifestRow]:
             video_id=cells.pop("id", None),
             start_seconds=start,
             stop_seconds=stop,
-            annotation=annotation_of(cells),
+            annotation=Annotation(cells.pop("subject", ""), cells),
         )
 
 

@@ -16,7 +16,6 @@ from vidlat.wording import shorten
 FAR = 2
 """Standard deviations from the mean beyond which a number is warned of where the range is not known."""
 
-
 MOST_DEVIATIONS = 1e30
 """From the mean of the training videos to a number: a network computes in float32, which ends at 3e38."""
 
