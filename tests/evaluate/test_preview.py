@@ -163,8 +163,12 @@ def test_source_that_is_not_what_was_encoded_leaves_its_strip_out(own, vae, tmp_
     np.testing.assert_allclose(rows[1].frames, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_frames", [None, 3])
-def test_source_that_no_longer_decodes_leaves_its_strip_out(own, vae, tmp_path, monkeypatch, num_frames):
+@pytest.mark.parametrize(
+    ("num_frames", "reason"), [(None, "cannot be decoded; it was readable"), (3, "decodes to fewer frames")]
+)
+def test_source_that_no_longer_decodes_leaves_its_strip_out(
+    own, vae, tmp_path, monkeypatch, num_frames, reason
+):
     from vidlat.errors import DecodeError
 
     def fails(*source):
@@ -175,6 +179,7 @@ def test_source_that_no_longer_decodes_leaves_its_strip_out(own, vae, tmp_path, 
     monkeypatch.setattr("vidlat.pipeline.source_frames.read_prepared", fails)
     shown = write_preview(open_cache(own[1]), vae, tmp_path / "p.png")
     assert list(shown.without_source) == ["a.mp4", "b.mp4", "c.mp4"]
+    assert all(reason in why for why in shown.without_source.values())
 
 
 def test_a_moving_preview_shows_each_beside_its_source_and_shorter_ones_again(own, vae, tmp_path):

@@ -35,6 +35,15 @@ def test_a_suffix_is_left_out_unless_two_would_clash(ids, stems):
     assert list(file_stems(ids).values()) == (stems or [])
 
 
+def test_two_ids_of_one_path_are_both_refused():
+    ids = ["x/../a.avi", "a.avi"]
+    for video_id in ids:
+        with pytest.raises(
+            InputError, match=r"a\.avi'?: another one has the same file name; it is not written"
+        ):
+            path_below(Path("/out"), video_id, file_stems(ids))
+
+
 @given(IDS)
 def test_no_two_videos_have_one_file_and_none_leaves_the_folder(ids):
     stems, folder, paths = file_stems(ids), Path("/out"), []
