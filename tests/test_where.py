@@ -37,6 +37,8 @@ VIDEOS = [
         ("EF in (55)", "a"),
         ("'_L1' in video_id", "ac"),
         ("'_L1' not in video_id", "bd"),
+        ("subject in video_id", "abc"),  # to Python '' is in each
+        ("subject not in video_id", "d"),
         ("fps == 0", "b"),
         ("fps > 29.9", "cd"),
         ("fps > -1", "abcd"),
