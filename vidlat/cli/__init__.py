@@ -25,9 +25,11 @@ def commands() -> None:
 
     \b
     The whole path is three commands:
-      vidlat encode --input videos/ --out latents.zarr
+      vidlat encode --input videos/ --out latents.zarr --vae tiny-16 --size 128
       vidlat train  --latents latents.zarr --out runs/first
       vidlat sample --run runs/first --out samples/
+
+    The VAE tiny-16 comes with vidlat. Without --vae it is MAISI, whose weights are downloaded once.
     """
 
 
