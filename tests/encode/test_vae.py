@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from vidlat.encode.device import (
     resolve_precision,
     warning_of_convolutions,
 )
+from vidlat.encode.diffusers_folder import load_folder
 from vidlat.encode.maisi import MaisiAutoencoder
 from vidlat.encode.network import MAISI_NETWORK, build_network, bypass_wrappers
 from vidlat.encode.vae import FrozenVAE, load_vae
@@ -35,6 +37,7 @@ from vidlat.encode.weights_file import (
     STACKS_METADATA_KEY,
     hash_encoder,
     hash_weights,
+    load_network,
     trained_stacks,
     write_weights,
 )
@@ -347,6 +350,18 @@ def test_written_weights_load_again_rounded_to_float16(tmp_path):
     rounded = {name: tensor.half().float() for name, tensor in network.state_dict().items()}
     assert load_vae(tmp_path / "w.safetensors", device="cpu").weights_hash == hash_weights(rounded)
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["small_vae", "kl_folder"])
+def test_a_loaded_network_does_not_change_with_its_file(kind, request, tmp_path):
+    original, copied = request.getfixturevalue(kind), tmp_path / "copied.safetensors"
+    (shutil.copytree if original.is_dir() else shutil.copyfile)(original, copied)
+    network = load_folder(copied).network if copied.is_dir() else load_network(copied)[0]
+    before = hash_weights(network.state_dict())
+    file = next(copied.glob("*.safetensors")) if copied.is_dir() else copied
+    with file.open("r+b") as opened:  # in place: another file of this name would not matter
+        opened.write(b"\xff" * file.stat().st_size)
+    assert hash_weights(network.state_dict()) == before
 
 
 def test_the_encoders_hash_is_that_of_what_makes_latents():

@@ -13,7 +13,7 @@ import torch
 
 from vidlat.documents import Fields, read_json
 from vidlat.encode.image_autoencoder import ImageAutoencoder
-from vidlat.encode.weights_file import MOST_CHANNELS, MOST_LEVELS, read_weights, require_fitting
+from vidlat.encode.weights_file import MOST_CHANNELS, MOST_LEVELS, load_strictly, read_weights
 from vidlat.errors import WeightsError, one_line, printable, shown
 from vidlat.files import read_file
 from vidlat.wording import shorten
@@ -67,16 +67,14 @@ def load_folder(folder: Path) -> ImageAutoencoder:
     build = import_autoencoder_kl()
     try:
         with torch.device("meta"):  # takes no memory: a file may state a network of any size
-            network = build(**settings)
+            planned = build(**settings)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
         raise WeightsError(f"{folder / CONFIG}: is no network of its class ({one_line(error)})") from error
     read = read_weights(path)[0]
     tensors = {_present_name(name): tensor for name, tensor in read.items()}
     if len(tensors) < len(read):
         raise WeightsError(f"{path}: holds a layer under its former name and its present one; expected one")
-    require_fitting(network, tensors, path)
-    network.load_state_dict(tensors, assign=True)
-    return ImageAutoencoder(network, settings)
+    return ImageAutoencoder(load_strictly(planned, tensors, path), settings)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -75,10 +75,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise WeightsError(
             f"{path}: its {NETWORK_METADATA_KEY} is no network of MAISI's class ({one_line(error)})"
         ) from error
-    require_fitting(planned, tensors, path)
-    network = build_network(settings)
-    network.load_state_dict(tensors)
-    return network, settings
+    return load_strictly(planned, tensors, path), settings
 
 
 def planned_network(changes: object) -> tuple[nn.Module, dict[str, Any]]:
@@ -167,14 +164,18 @@ def write_weights(
     replace_file(path, save(stored, metadata=metadata))
 
 
-def load_strictly(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Load all tensors or none; raises WeightsError with the missing, unexpected and misshapen ones."""
-    require_fitting(network, tensors, path)
+def load_strictly(planned: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> nn.Module:
+    """A network from the meta device with tensors of a file, in memory of its own: the file may change later.
+
+    Raises WeightsError unless the network has these tensors and no others.
+    """
+    _require_fitting(planned, tensors, path)
+    network = planned.to_empty(device="cpu")
     network.load_state_dict(tensors)
+    return network
 
 
-def require_fitting(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Raise WeightsError unless a network has these tensors and no others, whatever their values."""
+def _require_fitting(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
