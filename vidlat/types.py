@@ -123,6 +123,10 @@ class Annotation(NamedTuple):
         """Both, where `newer` wins: its subject if it names one, and each of its labels."""
         return Annotation(newer.subject or self.subject, {**self.labels, **newer.labels})
 
+    def columns(self) -> dict[str, str]:
+        """What a table of labels has in the row of the video: the labels, and `subject` where it is known."""
+        return {**self.labels, "subject": self.subject} if self.subject else dict(self.labels)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputVideo:

@@ -15,7 +15,7 @@ from vidlat.errors import printable
 from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.records.tables import ANNOTATION_COLUMNS, SOURCE_COLUMNS, to_source
 from vidlat.store.sources import source_state
-from vidlat.types import FailureRecord
+from vidlat.types import Annotation, FailureRecord
 from vidlat.where import KnownVideo, videos_where
 
 LINES_AT_ONCE = 1000
@@ -106,13 +106,9 @@ def _label_widths(cache: LatentCache) -> dict[str, int]:
     """How wide the column of each label is, the subject first, with room for the longest value."""
     widths: dict[str, int] = {}
     for annotation in cache.annotations().values():
-        for name, text in _columns(annotation.subject, annotation.labels).items():
+        for name, text in annotation.columns().items():
             widths[name] = max(widths.get(name, len(printable(name))), len(printable(text)))
     return {name: widths[name] for name in sorted(widths, key=lambda name: (name != "subject", name))}
-
-
-def _columns(subject: str, labels: Mapping[str, str]) -> dict[str, str]:
-    return {**labels, "subject": subject} if subject else dict(labels)
 
 
 def _video_lines(rows: Iterable[dict[str, Any]], widths: Mapping[str, int]) -> Iterator[str]:
@@ -124,7 +120,7 @@ def _video_lines(rows: Iterable[dict[str, Any]], widths: Mapping[str, int]) -> I
         seconds = f"{row['seconds']:.2f}" if row["fps"] else "-"
         pixels = f"{row['width']} x {row['height']}"
         numbers = f"{row['num_frames']:>8} {rate:>7} {seconds:>8} {pixels:>11}"
-        texts = _columns(row["subject"], row["labels"])
+        texts = Annotation(row["subject"], row["labels"]).columns()
         labels = [f"{printable(texts.get(name, '-')):<{width}}  " for name, width in widths.items()]
         yield f"{row['state']:<8} {numbers}  {''.join(labels)}{row['video_id']}"
 

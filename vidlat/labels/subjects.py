@@ -77,12 +77,7 @@ def subject_notes(
 
 def label_names(annotations: Iterable[Annotation]) -> list[str]:
     """The names of all labels, sorted; `subject` is one where a subject is recorded."""
-    names: set[str] = set()
-    for annotation in annotations:
-        names |= annotation.labels.keys()
-        if annotation.subject:
-            names.add("subject")
-    return sorted(names)
+    return sorted({name for annotation in annotations for name in annotation.columns()})
 
 
 def label_of(annotation: Annotation, name: str) -> str:

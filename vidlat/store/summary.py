@@ -178,8 +178,7 @@ def _label_values(annotations: Iterable[Annotation]) -> dict[str, LabelValues]:
     """By label, sorted; the recorded subject, which stands first, is one of them."""
     counts: dict[str, Counter[str]] = {}
     for annotation in annotations:
-        subject = {"subject": annotation.subject} if annotation.subject else {}
-        for name, value in {**annotation.labels, **subject}.items():
+        for name, value in annotation.columns().items():
             counts.setdefault(name, Counter())[value] += 1
     return {
         name: _values_of(counts[name]) for name in sorted(counts, key=lambda name: (name != "subject", name))
