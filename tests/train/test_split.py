@@ -344,6 +344,14 @@ def test_a_file_states_the_part_of_each_video_before_any_label(make_cache, make_
     assert make_trainer(cache=cache, split=file, resume=True).run.training == trainer.run.training
 
 
+def test_a_file_goes_before_a_label_that_tells_the_parts_of_some_videos(tmp_path):
+    rows = echonet(["train", "val", "fold3"])
+    with pytest.raises(ConfigError, match="or a --split FILE, which goes before labels"):
+        split_of(rows, split_by="Split")
+    file = write_split(tmp_path / "s.csv", {"0": "train", "1": "val", "2": "test"})
+    assert split_of(rows, split=file, split_by="Split").test == ("2.avi",)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

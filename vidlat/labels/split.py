@@ -113,7 +113,7 @@ def run_subjects(
     """The subject of each video as settings tell it; a label that tells parts tells no subjects."""
     known = {video_id: annotations.get(video_id, Annotation()) for video_id in sources}
     by = settings.split_by
-    by = None if by and _parts_by_label(known, by) else by
+    by = None if by and _tells_parts(known, by) else by
     return subjects_of(sources, known, by, settings.split_by_pattern)
 
 
@@ -123,30 +123,33 @@ def _stated_by_label(
     """The parts that the label `split_by` states, or one called split, and which does; empty if none does."""
     named = [name for name in label_names(annotations.values()) if name.lower() == "split"]
     for name in [*([split_by] if split_by else []), *named]:
-        if parts := _parts_by_label(annotations, name):
-            return parts, f"label {name!r}"
+        if _tells_parts(annotations, name):
+            return _parts_by_label(annotations, name), f"label {name!r}"
     return {}, ""
 
 
-def _parts_by_label(annotations: Mapping[str, Annotation], name: str) -> dict[str, str]:
-    """The part of each video as a label states it; empty where that is no such label.
+def _tells_parts(annotations: Mapping[str, Annotation], name: str) -> bool:
+    """Whether a label tells parts, whole or in some places: one of them is for training, another is not.
 
-    That is where all videos that have it are said to be for training, or some other thing is said and nothing
-    to be for training.
+    A label of which none is for training tells parts where it says nothing else.
     """
+    texts = {label_of(annotation, name) for annotation in annotations.values()} - {""}
+    parts = {PART_OF.get(text.lower(), "") for text in texts}
+    return bool(parts - {"train", ""}) and ("train" in parts or "" not in parts)
+
+
+def _parts_by_label(annotations: Mapping[str, Annotation], name: str) -> dict[str, str]:
+    """The part of each video as a label states it; raises ConfigError where it states none for some."""
     texts = {video_id: label_of(annotation, name) for video_id, annotation in annotations.items()}
     parts = {video_id: PART_OF.get(text.lower(), "") for video_id, text in texts.items()}
-    said, others = set(parts.values()) - {""}, [video_id for video_id, part in parts.items() if not part]
-    trains = "train" in said
-    if said <= {"train"} or not (trains or all(texts[video_id] == "" for video_id in others)):
-        return {}
+    others = [video_id for video_id, part in parts.items() if not part]
     if others:
         raise ConfigError(
             f"the label or column {name!r} says the part of {len(texts) - len(others)} of {len(texts)} "
             f"videos; of the others it is {texts[others[0]]!r} ({shorten(others)}); expected train, val "
             "or test for every video, or a --split FILE, which goes before labels (`vidlat split` writes one)"
         )
-    if not trains:
+    if "train" not in parts.values():
         raise ConfigError(
             f"the label or column {name!r} says the part of videos, but of all {len(texts)} it is "
             f"{', '.join(sorted(set(texts.values())))}; expected train for those to train on, or a --split "
