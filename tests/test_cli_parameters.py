@@ -10,7 +10,9 @@ import pytest
 from vidlat.cli import commands
 from vidlat.cli.parameters import OptionOrArgument
 from vidlat.commands.settings_file import SECTIONS
+from vidlat.config import train
 from vidlat.errors import ConfigError
+from vidlat.fit import continuing
 
 NEEDED = {
     "info": [],
@@ -164,3 +166,13 @@ def test_every_command_with_settings_has_a_section():
 def test_what_a_file_lacks_is_still_missing(with_file):
     with pytest.raises(click.UsageError, match="LATENTS is missing"):
         with_file("train", "train: {out: r}")
+
+
+@pytest.mark.parametrize(
+    ("name", "may_change"), [("train", train.MAY_CHANGE), ("fit-vae", continuing.MAY_CHANGE)]
+)
+def test_help_lists_the_flags_that_a_resumed_run_may_change(name, may_change):
+    sentence = re.search(
+        r"A resumed \w+ keeps its settings;(.*?)can be changed", commands.commands[name].help, re.S
+    )
+    assert {flag.replace("-", "_") for flag in re.findall(r"--([a-z-]+)", sentence[1])} == set(may_change)
