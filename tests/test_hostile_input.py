@@ -356,8 +356,9 @@ RUN_LENGTHS = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x07" * 100_000  # o
 
 
 def archive(path):
+    member = zipfile.ZipInfo("readme.txt")  # of 1980: FFmpeg takes some times for the beginning of a VVC
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr("readme.txt", "no array")
+        file.writestr(member, "no array")
 
 
 def loops(folder):
