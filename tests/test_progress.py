@@ -64,6 +64,20 @@ def test_steps_of_an_earlier_run_and_the_start_of_processes_say_nothing_about_th
     assert left(bar) == "0:01:30"
 
 
+def test_a_first_advance_by_nothing_says_that_the_work_begins_now(bar, clock):
+    task = bar.add_task("sampling", total=4)
+    clock.now += 600
+    bar.advance(task, 0)
+    assert left(bar) == "-:--:--"
+    clock.now += 10
+    bar.advance(task)
+    assert left(bar) == "0:00:30"
+    clock.now += 10
+    bar.advance(task, 0)
+    bar.advance(task)
+    assert left(bar) == "0:00:20"
+
+
 def test_the_share_of_the_work_counts_rather_than_that_of_the_videos(bar, clock):
     task = bar.add_task("encoding", total=2)
     clock.now += 30

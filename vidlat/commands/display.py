@@ -72,8 +72,9 @@ class _Progress(Progress):
 
     It appears with the first advance: a command that is refused before any work leaves no empty bar. What is
     left is expected to go on at the mean speed since the field `began` of a task, by default its start:
-    several processes report at nearly the same time, and the last few reports tell no speed. The field
-    `share` says how much of the work is done, if it is not the share of the count.
+    several processes report at nearly the same time, and the last few reports tell no speed. A first advance
+    by 0 says that the work begins now, after what is no part of it. The field `share` says how much of the
+    work is done, if it is not the share of the count.
     """
 
     _last_line = 0.0
@@ -103,9 +104,10 @@ class _Progress(Progress):
         task = next(task for task in self.tasks if task.id == task_id)
         before = _share(task)
         super().update(task_id, *args, **fields)
-        share = _share(task)
+        share, now = _share(task), task.get_time()
+        if not before and fields.get("advance") == 0:
+            task.fields["began"] = now
         if share and share != before:
-            now = task.get_time()
             gone = now - (task.fields.get("began") or task.start_time or now)
             task.fields["end"] = now + gone * (1 - share) / share
         self._show(task)

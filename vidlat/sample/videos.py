@@ -66,10 +66,10 @@ def sample_videos(
 
     conditions: those of each sample, `NAME=VALUE`, where nothing is swept; by default those of the settings.
     vae: where the VAE of the latents is, if it has moved. latents: the cache of the run, to reject copies.
-    on_progress: as for `ClipSampler.sample`, for samples that are drawn the first time. show_notice: receives
-    lines about a condition of the settings beyond what was trained and the number of threads, and as for
-    `load_vae_of`; by default they go to stderr. On a CPU, torch may have another number of threads
-    afterwards.
+    on_progress: as for `ClipSampler.sample`, for samples that are drawn the first time, and with 0 when
+    drawing begins. show_notice: receives lines about a condition of the settings beyond what was trained and
+    the number of threads, and as for `load_vae_of`; by default they go to stderr. On a CPU, torch may have
+    another number of threads afterwards.
 
     Raises TrainError for a folder without a usable run or where a sample is not finite, ConfigError for
     settings that the run was not trained for, WeightsError if its VAE cannot be found, InputError if the
@@ -87,6 +87,7 @@ def sample_videos(
     draw = partial(drawing.draw, [sample for _, sample in missing], on_progress)
     everything = range(len(missing))
     drawing.choose_threads(len(missing))
+    on_progress(0)  # what loading and trying took tells nothing of what drawing will take
     drawn = rejection.draw(len(missing), draw) if rejection else enumerate(map(Drawn, draw(everything, 0)))
     shown = in_sweep_order(wanted, folder.held(), settings.swept[0]) if settings.sweep else wanted
     pictures = _pictures(shown, drawing, settings)
