@@ -174,6 +174,25 @@ def test_a_worker_ends_its_processes_at_a_signal(tmp_path, number, code):
         assert (len(gone), alive) == (len(children), [])
 
 
+SIGNALLED_ONCE_READY = """
+import signal, sys
+from vidlat.cli import main
+from vidlat.commands import worker
+worker._report = lambda processes: signal.raise_signal(signal.SIGTERM)
+sys.argv[0] = "vidlat"
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_is_ready_for_a_signal_before_it_says_that_it_is_ready(tmp_path):
+    file = tmp_path / "scheduler.json"
+    flags = ("worker", "--scheduler", file, "--workers", 1, "--local-directory", tmp_path / "scratch")
+    with scheduler(file), running(sys.executable, "-c", SIGNALLED_ONCE_READY, *flags) as process:
+        assert process.wait() == 0
+        assert process.stdout.read().splitlines()[-1] == "Ended."
+
+
 def test_a_scheduler_that_does_not_answer_is_refused_in_one_line(tmp_path):
     processes = plan_processes(
         WorkerConfig(scheduler="tcp://127.0.0.1:9", local_directory=str(tmp_path / "s"))

@@ -98,14 +98,19 @@ async def _run(processes: WorkerProcesses, patience_seconds: float, on_start: Ca
                 await running.enter_async_context(_nanny(processes, index))
                 for index in range(processes.num_processes)
             ]
+        signalled = _first_signal()  # before anybody is told that there is a process to end
         on_start()
-        received = await _first_signal(asyncio.gather(*(nanny.finished() for nanny in nannies)))
-    if received == signal.SIGINT:
+        finished: asyncio.Future[Any] = asyncio.gather(*(nanny.finished() for nanny in nannies))
+        await asyncio.wait([signalled, finished], return_when=asyncio.FIRST_COMPLETED)
+        finished.cancel()
+        with suppress(asyncio.CancelledError):
+            await finished
+    if signalled.done() and signalled.result() == signal.SIGINT:
         raise KeyboardInterrupt
 
 
-async def _first_signal(finished: asyncio.Future[Any]) -> signal.Signals | None:
-    """The first SIGINT or SIGTERM; None where all processes have finished before."""
+def _first_signal() -> asyncio.Future[signal.Signals]:
+    """The first SIGINT or SIGTERM from now on."""
     loop = asyncio.get_running_loop()
     received: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -115,11 +120,7 @@ async def _first_signal(finished: asyncio.Future[Any]) -> signal.Signals | None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, receive, number)
-    await asyncio.wait([received, finished], return_when=asyncio.FIRST_COMPLETED)
-    finished.cancel()
-    with suppress(asyncio.CancelledError):
-        await finished
-    return received.result() if received.done() else None
+    return received
 
 
 def _nanny(processes: WorkerProcesses, index: int) -> Nanny:
