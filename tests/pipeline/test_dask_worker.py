@@ -197,10 +197,12 @@ def test_a_scheduler_that_does_not_answer_is_refused_in_one_line(tmp_path):
     processes = plan_processes(
         WorkerConfig(scheduler="tcp://127.0.0.1:9", local_directory=str(tmp_path / "s"))
     )
+    before = dict(os.environ)
     with pytest.raises(
         InputError, match=r"^--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers there"
     ):
         run_processes(processes, patience_seconds=0.2)
+    assert dict(os.environ) == before
 
 
 def test_a_scratch_folder_that_cannot_be_made_is_refused(tmp_path):

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,24 @@ def run_processes(
         processes.scratch.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--local-directory {processes.scratch}: cannot be used: {error}") from error
-    # Read when the processes import Dask, which sets up its logging then.
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
-    with prepared_processes(WORKER_SETTINGS), silenced_dask():
+    with prepared_processes(WORKER_SETTINGS), silenced_dask(), _silenced_processes():
         # Dask says which process it ended and replaced because of its memory, and nothing else.
         logging.getLogger("distributed.nanny.memory").setLevel(logging.WARNING)
         asyncio.run(_run(processes, patience_seconds, on_start))
+
+
+@contextmanager
+def _silenced_processes() -> Iterator[None]:
+    """Dask logs only what is critical in processes started in this block, unless the environment tells it."""
+    name = "DASK_LOGGING__DISTRIBUTED"  # read when they import Dask, which sets up its logging then
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "critical"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 async def _run(processes: WorkerProcesses, patience_seconds: float, on_start: Callable[[], None]) -> None:
