@@ -48,9 +48,9 @@ def parse_where(text: str) -> tuple[Holds, frozenset[str]]:
     """The condition that a text states, and the labels that it names; nothing in the text is ever run.
 
     Comparisons are those of Python, with `in` and `not in` for a list of texts or numbers, which may be one
-    without a comma, and for a text in a name. A label that a video lacks is an empty text, which is in no
-    name. Compared with a number, a label is read as one; a label that is none differs from every number and
-    is neither less nor more. Raises ConfigError.
+    without a comma, and for a text in a name. A label that a video lacks is an empty text, and an empty text
+    is part of no other. Compared with a number, a label is read as one; a label that is none differs from
+    every number and is neither less nor more. Raises ConfigError.
     """
     labels: set[str] = set()
     try:
@@ -134,9 +134,9 @@ def _membership(one: _Value, right: ast.expr, labels: set[str]) -> Holds:
     return lambda video: any(_compared(operator.eq, one(video), item(video)) for item in items)
 
 
-def _is_part(text: str, name: str) -> bool:
-    """Whether a name holds a text. To Python it holds an empty one, here what a video lacks."""
-    return bool(text) and text in name
+def _is_part(text: str, whole: str) -> bool:
+    """Whether a text is part of another; an empty one, which a video lacks, is not, as it is to Python."""
+    return bool(text) and text in whole
 
 
 def _value(node: ast.expr, labels: set[str]) -> _Value:

@@ -129,9 +129,10 @@ def _stated_by_label(
 
 
 def _tells_parts(annotations: Mapping[str, Annotation], name: str) -> bool:
-    """Whether a label tells parts, whole or in some places: one of them is for training, another is not.
+    """Whether a label says the parts of videos, of all or of some of them.
 
-    A label of which none is for training tells parts where it says nothing else.
+    It does where it says of one to be for training and of another to be held out; where it says nothing of
+    training, only if it says nothing but parts.
     """
     texts = {label_of(annotation, name) for annotation in annotations.values()} - {""}
     parts = {PART_OF.get(text.lower(), "") for text in texts}
