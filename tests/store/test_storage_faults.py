@@ -139,6 +139,14 @@ def test_a_fault_that_passes_is_not_noticed(storage, direct, proxy, verb, fault)
     assert (METHODS[verb], True) in proxy.requests
 
 
+def test_pauses_before_repetitions_take_no_numbers_from_random(storage, direct, proxy):
+    """A program may have seeded it, and Hypothesis refuses an example while a thread draws from it."""
+    faults = ["503"] * (object_storage.NUM_RETRIES + 1)  # more than obstore repeats by itself
+    before = random.getstate()
+    assert is_right("read", *do("read", storage, direct, proxy, *faults))
+    assert random.getstate() == before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("verb", "fault"), PASSING)
 def test_a_fault_is_never_noticed(storage, direct, proxy, verb, fault):

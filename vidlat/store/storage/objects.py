@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
+from random import Random
 from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
@@ -64,6 +64,7 @@ Answer = TypeVar("Answer")
 
 _PROCESS = process_id()
 _LOG = logging.getLogger(__name__)
+_JITTER = Random()  # its own: threads that repeat requests leave the numbers of `random` to the program
 _ERRORS = (BaseError, OSError)
 
 
@@ -306,7 +307,7 @@ class _Patience:
 
     def wait(self, error: Exception, where: str) -> None:
         """Pause. Raises the error, explained, if a repetition is of no use or no time is left."""
-        pause = self._pause * random.uniform(0.5, 1)
+        pause = self._pause * _JITTER.uniform(0.5, 1)
         now = time.monotonic()
         if not may_pass(error) or now + pause > self._began + RETRY_SECONDS:
             raise explained(error, where) from None
