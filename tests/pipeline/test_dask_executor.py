@@ -4,6 +4,7 @@ import errno
 import gc
 import io
 import os
+import re
 import shutil
 import signal
 import sys
@@ -416,11 +417,21 @@ def test_encode_ends_when_the_scheduler_no_longer_answers(videos, prepare, tmp_p
         encode_on(Killed(), prepared, tmp_path / "l.zarr")
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x:1"])
-def test_address_where_no_scheduler_answers_is_refused_with_one_line(address):
-    message = "no Dask scheduler answers"
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("tcp://127.0.0.1:9", "Timed out"),
+        ("tls://127.0.0.1:9", "TLS"),
+        ("nonsense://x:1", "unknown address scheme"),
+        ("tcp://[::1:9", "invalid address"),
+    ],
+)
+def test_address_where_no_scheduler_answers_is_refused_with_one_line(address, reason):
+    before = set(threading.enumerate())
+    message = rf"^--scheduler {re.escape(address)}: no Dask scheduler answers there; .*\({reason}.*\)$"
     with pytest.raises(InputError, match=message), connect(address, 1, patience_seconds=1):
         pass
+    assert not {thread.name for thread in set(threading.enumerate()) - before if thread.name == "IO loop"}
 
 
 # From here on, real processes.

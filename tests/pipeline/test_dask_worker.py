@@ -15,6 +15,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from distributed import Client
+from distributed.security import Security
 
 from tests.pipeline.test_out_of_memory import memory_rules
 from vidlat.cli import commands
@@ -182,6 +183,37 @@ worker._report = lambda processes: signal.raise_signal(signal.SIGTERM)
 sys.argv[0] = "vidlat"
 main()
 """
+
+
+@pytest.mark.slow
+def test_a_cluster_may_ask_for_certificates(make_videos, small_vae, tmp_path, monkeypatch):
+    made = Security.temporary()
+    tls = "DASK_DISTRIBUTED__COMM__TLS__"
+    (tmp_path / "ca.pem").write_text(made.tls_ca_file)
+    monkeypatch.setenv(f"{tls}CA_FILE", str(tmp_path / "ca.pem"))
+    for role in ("scheduler", "worker", "client"):
+        for kind in ("key", "cert"):
+            (tmp_path / f"{role}.{kind}").write_text(getattr(made, f"tls_{role}_{kind}"))
+            monkeypatch.setenv(f"{tls}{role}__{kind}".upper(), str(tmp_path / f"{role}.{kind}"))
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME", "tls")
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION", "True")
+    videos, file = make_videos(tmp_path / "videos", {"a.mp4": 9}), tmp_path / "scheduler.json"
+    encoding = (
+        "encode", "--input", videos, "--vae", small_vae, "--size", 16, "--out", tmp_path / "l.zarr",
+        "--device", "cpu", "--scheduler", file,
+    )  # fmt: skip
+    with (
+        worker(file, tmp_path / "scratch") as process,
+        scheduler(file) as dask,
+        running(sys.executable, "-m", "vidlat", *encoding) as driver,
+    ):
+        wait_until_ready(process)
+        assert json.loads(file.read_text())["address"].startswith("tls://")
+        answer, _ = driver.communicate()
+        assert driver.returncode == 0, answer
+        dask.terminate()
+        assert process.wait() == 0
+    assert list(latents(tmp_path / "l.zarr")) == ["a.mp4"]
 
 
 @pytest.mark.slow

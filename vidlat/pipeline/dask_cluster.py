@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster
-from distributed.utils import get_mp_context, json_load_robust
+from distributed.comm import connect as open_connection
+from distributed.security import Security
+from distributed.utils import LoopRunner, get_mp_context, json_load_robust
 
 from vidlat.config.scheduler import FILE_SUFFIX, require_scheduler_name
 from vidlat.errors import InputError, one_line
@@ -25,6 +27,9 @@ from vidlat.paths import local_path
 from vidlat.resources import memory_bytes
 
 Result = TypeVar("Result")
+
+Role = Literal["client", "worker"]
+"""What a process is to a scheduler."""
 
 PATIENCE_SECONDS = 30.0
 """How long an encode waits for a scheduler, its file and its first worker."""
@@ -121,13 +126,13 @@ def silenced_dask() -> Iterator[None]:
 
 @contextmanager
 def _connect_to(scheduler: str, patience_seconds: float) -> Iterator[Client]:
-    address = address_of(scheduler, patience_seconds)
+    address, seconds = address_of(scheduler, patience_seconds), min(10, patience_seconds)
+    # Beforehand, since a client that cannot be made leaves a thread behind, and may close for a long time.
+    LoopRunner().run_sync(require_scheduler, address, seconds, "client")
     try:
-        client = Client(address, timeout=min(10, patience_seconds), set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise InputError(
-            f"--scheduler {scheduler}: no Dask scheduler answers there; is it running?"
-        ) from error
+        client = Client(address, timeout=seconds, set_as_default=False)
+    except (OSError, TimeoutError) as error:
+        raise _no_answer(address, error) from error
     with client:
         try:
             client.wait_for_workers(1, timeout=patience_seconds)
@@ -142,6 +147,25 @@ def is_awaited(scheduler: str | None) -> bool:
     """Whether a scheduler is given by a file that is not there yet."""
     is_file = scheduler is not None and scheduler.endswith(FILE_SUFFIX)
     return is_file and not local_path(str(scheduler)).exists()
+
+
+async def require_scheduler(address: str, patience_seconds: float, role: Role) -> None:
+    """Raise InputError unless a scheduler answers in time at an address.
+
+    role: whose certificates are shown to it, where Dask's settings name some for tls://.
+    """
+    try:
+        certificates = Security().get_connection_args(role)
+        connection = await open_connection(address, timeout=patience_seconds, **certificates)
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
+        raise _no_answer(address, error) from error
+    await connection.close()
+
+
+def _no_answer(address: str, error: Exception) -> InputError:
+    return InputError(
+        f"--scheduler {address}: no Dask scheduler answers there; is it running? ({one_line(error)})"
+    )
 
 
 def address_of(scheduler: str, patience_seconds: float) -> str:

@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import torch
 from distributed import Nanny
-from distributed.comm import connect
 
 from vidlat.config import WorkerConfig
 from vidlat.encode.device import resolve_device
@@ -25,6 +24,7 @@ from vidlat.pipeline.dask_cluster import (
     WORKER_SETTINGS,
     address_of,
     prepared_processes,
+    require_scheduler,
     scratch_folder,
     silenced_dask,
     without_interrupts,
@@ -103,7 +103,7 @@ def _silenced_processes() -> Iterator[None]:
 
 
 async def _run(processes: WorkerProcesses, patience_seconds: float, on_start: Callable[[], None]) -> None:
-    await _require_scheduler(processes.scheduler, patience_seconds)
+    await require_scheduler(processes.scheduler, patience_seconds, "worker")  # it would try for ever
     async with AsyncExitStack() as running:
         with without_interrupts():
             nannies = [
@@ -148,15 +148,6 @@ def _nanny(processes: WorkerProcesses, index: int) -> Nanny:
         death_timeout=START_SECONDS,
         env={"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {},
     )
-
-
-async def _require_scheduler(address: str, patience_seconds: float) -> None:
-    """Raise InputError unless a scheduler answers in time; a worker would try for ever."""
-    try:
-        comm = await connect(address, timeout=patience_seconds)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise InputError(f"--scheduler {address}: no Dask scheduler answers there; is it running?") from error
-    await comm.close()
 
 
 def _visible_gpus() -> tuple[str, ...]:
