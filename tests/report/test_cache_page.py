@@ -21,6 +21,7 @@ from vidlat.report.cache import report_cache
 from vidlat.store.reader import open_cache
 from vidlat.store.writing.opening import open_writer
 from vidlat.types import InputVideo
+from vidlat.video.writer import write_video
 
 LENGTHS = {"s1/a.mp4": 17, "s1/b.mp4": 9, "s2/c.mp4": 23}
 SECRET = "Zyxwvut"
@@ -169,6 +170,16 @@ def test_with_inputs_it_has_the_figures_of_an_evaluation(encoded, videos, tmp_pa
     }
     shown = [attributes["aria-label"] for tag, attributes in read.tags if tag == "video"]
     assert shown == sorted(psnrs, key=psnrs.get)
+
+
+def test_a_dark_clip_is_shown_in_a_window_of_gray_levels(encode_here, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("vidlat.report.cache.moving_picture", lambda *given: shown.append(given[2]))
+    write_video(tmp_path / "dark.mp4", noise(5, side=16) // 3, 25)
+    encode_here(tmp_path / "dark.mp4", tmp_path / "l.zarr")
+    list(report_cache(tmp_path / "l.zarr", tmp_path / "r.html", inputs=[tmp_path / "dark.mp4"]))
+    ((first, *_),) = shown
+    assert (first[:, 12:268] == 255).sum() > 256  # in the left tile, many times the line of text below it
 
 
 def test_hidden_names_stand_nowhere_in_the_page(make_videos, encode_here, small_vae, tmp_path):

@@ -35,6 +35,7 @@ from vidlat.store.reader import LatentCache, open_cache
 from vidlat.store.summary import MOST_NAMES, CacheSummary, compression_in_time, summarise_open
 from vidlat.types import InputVideo
 from vidlat.video.contact_sheet import evenly_spaced
+from vidlat.video.display_window import window_of
 from vidlat.video.reader import read_prepared
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import prepare_file
@@ -174,9 +175,9 @@ class _Report:
                 failure = str(error)
             else:
                 fps, most_bytes = self._cache.records()[video_id].fps, MOST_BYTES // len(chosen)
-                moving = moving_picture(
-                    video_id, note, list(side_by_side(shown, len(shown))), fps, most_bytes
-                )
+                window = window_of(next(iter(shown.values())))  # of the source, where there is one
+                frames = list(side_by_side(shown, len(shown), window=window))
+                moving = moving_picture(video_id, note, frames, fps, most_bytes)
                 self._moving += [moving] if moving else []
                 self._num_left_out += moving is None
             yield ReportProgress(

@@ -29,6 +29,7 @@ from vidlat.train.runs.frozen_run import Run
 from vidlat.train.runs.run_folder import TrainedRun
 from vidlat.train.trainer import Trainer
 from vidlat.video.contact_sheet import Row, contact_sheet
+from vidlat.video.display_window import window_of_all
 from vidlat.video.side_by_side import side_by_side
 from vidlat.video.writer import write_gif
 
@@ -153,7 +154,9 @@ class TrainingSamples:
         rows = self._rows(TrainedRun(run=self.run, model=model, step=step))
         stem = self.folder / f"step_{step:08d}"
         moving, sheet = stem.with_suffix(".gif"), stem.with_suffix(".png")
-        write_gif(moving, np.stack(list(side_by_side(dict(rows), NUM_SAMPLES))), self.run.median_fps)
+        videos = dict(rows)
+        shown = side_by_side(videos, NUM_SAMPLES, window=window_of_all(videos.values()))
+        write_gif(moving, np.stack(list(shown)), self.run.median_fps)
         frame_step = self.run.schema.timing.frame_step
         contact_sheet([Row(caption, video, frame_step=frame_step) for caption, video in rows], sheet)
         for tag, path in (("samples/moving", moving), ("samples/grid", sheet)):
