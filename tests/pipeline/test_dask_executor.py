@@ -428,7 +428,9 @@ def test_encode_ends_when_the_scheduler_no_longer_answers(videos, prepare, tmp_p
 )
 def test_address_where_no_scheduler_answers_is_refused_with_one_line(address, reason):
     before = set(threading.enumerate())
-    message = rf"^--scheduler {re.escape(address)}: no Dask scheduler answers there; .*\({reason}.*\)$"
+    message = (
+        rf"^--scheduler: no Dask scheduler answers at {re.escape(address)}; is it running\? \({reason}.*\)$"
+    )
     with pytest.raises(InputError, match=message), connect(address, 1, patience_seconds=1):
         pass
     assert not {thread.name for thread in set(threading.enumerate()) - before if thread.name == "IO loop"}

@@ -231,7 +231,7 @@ def test_a_scheduler_that_does_not_answer_is_refused_in_one_line(tmp_path):
     )
     before = dict(os.environ)
     with pytest.raises(
-        InputError, match=r"^--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers there"
+        InputError, match=r"^--scheduler: no Dask scheduler answers at tcp://127\.0\.0\.1:9; is it running"
     ):
         run_processes(processes, patience_seconds=0.2)
     assert dict(os.environ) == before

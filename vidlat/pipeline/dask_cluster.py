@@ -164,7 +164,7 @@ async def require_scheduler(address: str, patience_seconds: float, role: Role) -
 
 def _no_answer(address: str, error: Exception) -> InputError:
     return InputError(
-        f"--scheduler {address}: no Dask scheduler answers there; is it running? ({one_line(error)})"
+        f"--scheduler: no Dask scheduler answers at {address}; is it running? ({one_line(error)})"
     )
 
 
