@@ -1,8 +1,13 @@
 import pytest
+from tensorboard.summary.writer import event_file_writer
 
 from tests.train.toys import CacheMaker, build_small
 from vidlat.config import TrainConfig
 from vidlat.train.trainer import Trainer
+
+# TensorBoard reads event files of one second in the order of their names, in which a process counts them: a
+# test that resumes within a second has them in order as long as all numbers have as many digits.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)
 
 
 @pytest.fixture
