@@ -436,6 +436,20 @@ def test_address_where_no_scheduler_answers_is_refused_with_one_line(address, re
     assert not {thread.name for thread in set(threading.enumerate()) - before if thread.name == "IO loop"}
 
 
+def test_a_scheduler_that_ends_before_its_client_is_there_is_one_line(monkeypatch):
+    async def answers(*_):
+        """As one that ends right afterwards."""
+
+    def fails(*_, **__):
+        raise OSError("Timed out.\nGone")
+
+    monkeypatch.setattr(dask_cluster, "require_scheduler", answers)
+    monkeypatch.setattr(dask_cluster, "Client", fails)
+    message = r"^--scheduler: no Dask scheduler answers at tcp://127\.0\.0\.1:9; .*\(Timed out\. Gone\)$"
+    with pytest.raises(InputError, match=message), connect("tcp://127.0.0.1:9", 1):
+        pass
+
+
 # From here on, real processes.
 
 
